@@ -1,0 +1,208 @@
+//! What happens during a run, as plain values.
+//!
+//! Owns the two things a worker tells the recorder: a [`Change`], which the ledger must make durable, and a [`Note`],
+//! which only the metrics hear of. Knows neither the ledger nor the metrics.
+
+use std::time::Duration;
+
+use crate::certificate::{IssuedCertificate, RegisteredThing};
+use crate::failure::Failure;
+
+/// A device's number in its ledger: its row's rank in the lot, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceId(pub i64);
+
+/// The three operations that are timed and counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Operation {
+    /// Opening a connection: TCP, TLS, upgrade, CONNACK and SUBACK.
+    Connect,
+    /// CreateKeysAndCertificate.
+    CreateCertificate,
+    /// RegisterThing.
+    RegisterThing,
+}
+
+impl Operation {
+    /// All of them, in a device's order.
+    pub const ALL: [Operation; 3] =
+        [Operation::Connect, Operation::CreateCertificate, Operation::RegisterThing];
+
+    /// The name in reports: stable, lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Connect => "connect",
+            Operation::CreateCertificate => "create_certificate",
+            Operation::RegisterThing => "register_thing",
+        }
+    }
+}
+
+/// Where a device stands. `Issued` means: it has a certificate, and a registration *may* have happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DeviceState {
+    /// Nothing was sent, or nothing that counts came of it.
+    Pending,
+    /// A certificate and its key are durable.
+    Issued,
+    /// The service confirmed the registration.
+    Registered,
+    /// The service refused for good.
+    Rejected,
+    /// A registration was published, its answer never came, and nothing could settle it.
+    Unknown,
+}
+
+impl DeviceState {
+    /// The name in the ledger and in reports: stable, lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            DeviceState::Pending => "pending",
+            DeviceState::Issued => "issued",
+            DeviceState::Registered => "registered",
+            DeviceState::Rejected => "rejected",
+            DeviceState::Unknown => "unknown",
+        }
+    }
+
+    /// The state of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Pending, Self::Issued, Self::Registered, Self::Rejected, Self::Unknown]
+            .into_iter()
+            .find(|state| state.name() == name)
+    }
+}
+
+/// How sure we are that no registration of an issued certificate has reached the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// None was published.
+    NotSent,
+    /// One may have been.
+    MaySent,
+}
+
+/// A step of a device that the ledger must make durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Pending → Issued.
+    Issued {
+        /// Whose.
+        device: DeviceId,
+        /// With the only copy of its key.
+        certificate: IssuedCertificate,
+    },
+    /// Issued → Registered.
+    Registered {
+        /// Which.
+        device: DeviceId,
+        /// As the service said.
+        thing: RegisteredThing,
+    },
+    /// Pending or Issued → Rejected, for good.
+    Rejected {
+        /// Which.
+        device: DeviceId,
+        /// Why.
+        failure: Failure,
+    },
+    /// Issued → Unknown.
+    Unknown {
+        /// Which.
+        device: DeviceId,
+        /// What was last seen.
+        failure: Failure,
+    },
+    /// Issued → Pending: the token went stale and surely nothing was registered with it.
+    TokenLapsed {
+        /// Which.
+        device: DeviceId,
+    },
+    /// The run leaves the device in its state, to be taken up again: what is known of it, and why.
+    Left {
+        /// Which.
+        device: DeviceId,
+        /// Whether a registration may have happened; only looked at while the device is Issued.
+        registration: Registration,
+        /// The failure it was left for; none if the run was stopped.
+        failure: Option<Failure>,
+    },
+}
+
+impl Change {
+    /// The device it is about.
+    pub fn device(&self) -> DeviceId {
+        match self {
+            Change::Issued { device, .. }
+            | Change::Registered { device, .. }
+            | Change::Rejected { device, .. }
+            | Change::Unknown { device, .. }
+            | Change::TokenLapsed { device }
+            | Change::Left { device, .. } => *device,
+        }
+    }
+}
+
+/// How long one attempt of an operation took, in its parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timing {
+    /// From the instant the attempt was due to the instant it was sent: waiting for a limit, or for a connection.
+    pub wait: Duration,
+    /// From sending the request to its reply: the service time.
+    pub service: Duration,
+}
+
+impl Timing {
+    /// From the due instant to the reply: the response time.
+    pub fn response(self) -> Duration {
+        self.wait + self.service
+    }
+}
+
+/// The steps of opening a connection, each from the end of the one before; `None` where it did not get that far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DialPhases {
+    /// Name lookup and TCP connection.
+    pub tcp: Option<Duration>,
+    /// TLS handshake.
+    pub tls: Option<Duration>,
+    /// HTTP upgrade.
+    pub upgrade: Option<Duration>,
+    /// CONNECT to CONNACK.
+    pub connack: Option<Duration>,
+    /// SUBSCRIBE to SUBACK.
+    pub suback: Option<Duration>,
+}
+
+/// Something that happened, for the metrics only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// A dial ended.
+    Dialled {
+        /// How long it took.
+        timing: Timing,
+        /// Its parts.
+        phases: DialPhases,
+        /// How it ended.
+        outcome: Result<(), Failure>,
+    },
+    /// An exchange ended.
+    Exchanged {
+        /// Which request.
+        operation: Operation,
+        /// How long it took.
+        timing: Timing,
+        /// How it ended.
+        outcome: Result<(), Failure>,
+    },
+    /// A connection ended by itself while it waited.
+    ConnectionLost {
+        /// How.
+        failure: Failure,
+    },
+    /// A reply was delivered again and ignored.
+    Redelivered {
+        /// How many.
+        count: u32,
+    },
+}

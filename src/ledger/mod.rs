@@ -1,0 +1,1 @@
+//! The ledger: what a run must not forget, in SQLite.

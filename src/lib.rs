@@ -1,0 +1,22 @@
+//! fleetmint mints device identities in AWS IoT Core. `ARCHITECTURE.md` is the map.
+
+// L0: vocabulary
+pub mod certificate;
+pub mod event;
+pub mod failure;
+pub mod identity;
+// L1: pure crafts
+pub mod metrics;
+pub mod provisioning;
+pub mod sigv4;
+// L2: doors
+pub mod ledger;
+pub mod transport;
+// L3: work
+pub mod engine;
+pub mod export;
+pub mod report;
+// L4: the other side
+pub mod emulator;
+// L5: the binary
+pub mod cli;

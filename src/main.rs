@@ -1,0 +1,2 @@
+//! The fleetmint command.
+fn main() {}

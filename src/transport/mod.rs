@@ -1,0 +1,88 @@
+//! Connections to the service, as the engine sees them.
+//!
+//! Owns the crate's two traits and the rule which packet answers which request ([`Inbox`]). The engine knows these
+//! traits and no socket; [`wss`] implements them over TLS, and the emulator's memory door implements them for simulation.
+
+pub mod wss;
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::event::DialPhases;
+use crate::failure::Failure;
+use crate::provisioning::Lane;
+
+/// Opens connections, ready for exchanges: all response topics granted.
+pub trait Connector: Send + Sync + 'static {
+    /// What it opens.
+    type Connection: Connection;
+
+    /// Dials once: a fresh signature, a fresh client id, every phase timed and bounded. Never retries.
+    fn dial(&self) -> impl Future<Output = Dial<Self::Connection>> + Send;
+}
+
+/// How a dial went.
+#[derive(Debug)]
+pub struct Dial<C> {
+    /// How long each phase took, as far as it got.
+    pub phases: DialPhases,
+    /// The connection, or which phase failed and why.
+    pub outcome: Result<C, Failure>,
+}
+
+/// One connection, carrying at most one exchange at a time.
+pub trait Connection: Send + Sized + 'static {
+    /// Publishes `payload` on the request topic of `lane` at QoS 1 and waits for the reply.
+    ///
+    /// By value: a connection that lost a reply no longer exists, so a late reply cannot be credited to another
+    /// device. The exchange ends with its reply, whether its PUBACK came before, after or never. Dropping the future
+    /// drops the connection.
+    fn exchange(
+        self,
+        lane: Lane,
+        payload: Bytes,
+        within: Duration,
+    ) -> impl Future<Output = Result<(Reply, Self), Lost>> + Send;
+
+    /// Keeps the connection alive while there is nothing to send: answers pings, acknowledges and ignores redelivered
+    /// replies. Ends only when the connection does, saying why. Cancel safe.
+    fn idle(&mut self) -> impl Future<Output = Failure> + Send;
+
+    /// Says goodbye: DISCONNECT, WebSocket close, TLS close. Bounded; errors do not matter any more.
+    fn close(self) -> impl Future<Output = ()> + Send;
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// Which response topic it came on.
+    pub verdict: Verdict,
+    /// As it came.
+    pub payload: Bytes,
+    /// From the publish to the reply.
+    pub service: Duration,
+    /// Replies of earlier exchanges that came again in the meantime, and were ignored.
+    pub redelivered: u32,
+}
+
+/// Which response topic a reply came on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// `accepted`.
+    Accepted,
+    /// `rejected`.
+    Rejected,
+}
+
+/// An exchange whose reply will not come, and with it the end of its connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Why.
+    pub failure: Failure,
+    /// From the publish to giving up.
+    pub service: Duration,
+    /// Replies of earlier exchanges that came again in the meantime, and were ignored.
+    pub redelivered: u32,
+}
