@@ -1,0 +1,320 @@
+//! What a row becomes: the template parameters of one device.
+//!
+//! Owns the constants of the command line, their expansion, and the check that what comes of them can be sent. Knows
+//! nothing of the template that takes the parameters.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::{Excerpt, Identity, LotShape, NAME_LIMIT, RowError, VALUE_LIMIT, is_longer_than, payload_fault};
+
+/// How rows of a lot become parameters: every column is one, and every constant is one.
+///
+/// A constant's value is a text in which `{certificate_id}` stands for the id of the device's certificate, `{Column}` for
+/// the row's value in that column, and `{{` and `}}` for a brace. `{certificate_id}` is the certificate's id even if a
+/// column has that name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParameterPlan {
+    columns: Vec<String>,
+    constants: Vec<(String, Text)>,
+}
+
+/// What is wrong with a constant. Never shows its value, which may be a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParameterError {
+    /// No `=` in it.
+    #[error("found no = in the parameter {}; wanted NAME=VALUE", Excerpt(.text))]
+    NotAnAssignment {
+        /// All of it.
+        text: String,
+    },
+    /// Nothing before the `=`.
+    #[error("found a parameter without a name; wanted NAME=VALUE")]
+    EmptyName,
+    /// A name over [`NAME_LIMIT`].
+    #[error("found a name of {characters} characters in the parameter {}; wanted at most 2048, the service's limit", Excerpt(.name))]
+    NameTooLong {
+        /// The name.
+        name: String,
+        /// How long it is.
+        characters: usize,
+    },
+    /// The lot has a column of that name.
+    #[error("found the parameter {}, which is also a column of the lot; give it another name or leave it out", Excerpt(.name))]
+    IsAColumn {
+        /// The name.
+        name: String,
+    },
+    /// A name given twice.
+    #[error("found the parameter {} twice; give it once", Excerpt(.name))]
+    Repeated {
+        /// The name.
+        name: String,
+    },
+    /// A `{` without its `}`.
+    #[error("found an open brace without its end in the value of the parameter {}; wanted {{Name}}, or {{{{ for the brace itself", Excerpt(.name))]
+    OpenBrace {
+        /// The parameter's name.
+        name: String,
+    },
+    /// A `}` without its `{`.
+    #[error("found a closing brace without its beginning in the value of the parameter {}; wanted {{Name}}, or }}}} for the brace itself", Excerpt(.name))]
+    StrayBrace {
+        /// The parameter's name.
+        name: String,
+    },
+    /// A name in braces that stands for nothing.
+    #[error("found {{{}}} in the value of the parameter {}; wanted one of {}, or {{{{ and }}}} for the braces themselves", Excerpt(.placeholder), Excerpt(.name), list_placeholders(.known))]
+    UnknownName {
+        /// The parameter's name.
+        name: String,
+        /// What stands in the braces.
+        placeholder: String,
+        /// What could: `certificate_id` and the columns.
+        known: Vec<String>,
+    },
+    /// A value over [`VALUE_LIMIT`] for whatever row.
+    #[error("found at least {characters} characters in the value of the parameter {}; wanted at most 4096, the service's limit", Excerpt(.name))]
+    ValueTooLong {
+        /// The parameter's name.
+        name: String,
+        /// How long the value is at least.
+        characters: usize,
+    },
+}
+
+/// Takes the `NAME=VALUE` of a command line apart, at the first `=`.
+///
+/// # Errors
+///
+/// Without a `=`, or without a name before it. What the value says is looked at by [`ParameterPlan::new`].
+pub fn parse_constant(text: &str) -> Result<(String, String), ParameterError> {
+    match text.split_once('=') {
+        None => Err(ParameterError::NotAnAssignment { text: text.to_owned() }),
+        Some((name, _)) if name.trim().is_empty() => Err(ParameterError::EmptyName),
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+    }
+}
+
+impl ParameterPlan {
+    /// The plan for a lot of this shape with these constants, each a name and a text to expand.
+    ///
+    /// # Errors
+    ///
+    /// The first constant's whose name is empty, too long, a column's or another constant's, or whose text has a brace
+    /// without its other one, a name that stands for nothing, or is too long for any row.
+    pub fn new(shape: &LotShape, constants: &[(String, String)]) -> Result<Self, ParameterError> {
+        let mut plan =
+            Self { columns: shape.columns.clone(), constants: Vec::with_capacity(constants.len()) };
+        for (name, value) in constants {
+            plan.check_name(name)?;
+            let text = Text::parse(value, &plan.columns).map_err(|fault| fault.of(name, &plan.columns))?;
+            let characters = text.least_characters();
+            if characters > VALUE_LIMIT {
+                return Err(ParameterError::ValueTooLong { name: name.clone(), characters });
+            }
+            plan.constants.push((name.clone(), text));
+        }
+        Ok(plan)
+    }
+
+    /// The parameters' names: the columns in their order, then the constants in theirs. All different.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().chain(self.constants.iter().map(|(name, _)| name)).map(String::as_str)
+    }
+
+    /// The parameters of the device `identity` with the certificate `certificate_id`, in the order of [`Self::names`].
+    ///
+    /// `identity` must be of the shape that the plan was made for; values that it lacks are left out or empty.
+    pub fn expand<'a>(
+        &'a self,
+        identity: &'a Identity,
+        certificate_id: &'a str,
+    ) -> impl Iterator<Item = (&'a str, Cow<'a, str>)> {
+        let columns = self.columns.iter().zip(&identity.values);
+        let columns = columns.map(|(name, value)| (name.as_str(), Cow::Borrowed(value.as_str())));
+        let constants = self.constants.iter();
+        columns
+            .chain(constants.map(move |(name, text)| (name.as_str(), text.expand(identity, certificate_id))))
+    }
+
+    /// Whether what `identity` becomes can be sent, whatever its certificate's id: to be asked before anything is.
+    ///
+    /// # Errors
+    ///
+    /// Every constant that expands to more than [`VALUE_LIMIT`] characters, and a message over
+    /// [`PAYLOAD_LIMIT`](super::PAYLOAD_LIMIT). The row's own values were checked when they were read.
+    pub fn check(&self, identity: &Identity) -> Result<(), Vec<RowError>> {
+        if self.constants.is_empty() {
+            return Ok(());
+        }
+        let any_id = "0".repeat(CERTIFICATE_ID_CHARACTERS);
+        let parameters: Vec<_> = self.expand(identity, &any_id).collect();
+        let constants = parameters.iter().skip(self.columns.len());
+        let mut errors: Vec<RowError> = constants
+            .filter(|(_, value)| is_longer_than(value, VALUE_LIMIT))
+            .map(|(name, value)| expanded_too_far(identity.line, name, value))
+            .collect();
+        let all = parameters.iter().map(|(name, value)| (*name, value.as_ref()));
+        errors.extend(payload_fault(identity.line, all));
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// Whether a further constant may have this name.
+    fn check_name(&self, name: &str) -> Result<(), ParameterError> {
+        let name = name.to_owned();
+        if name.trim().is_empty() {
+            Err(ParameterError::EmptyName)
+        } else if is_longer_than(&name, NAME_LIMIT) {
+            Err(ParameterError::NameTooLong { characters: name.chars().count(), name })
+        } else if self.columns.contains(&name) {
+            Err(ParameterError::IsAColumn { name })
+        } else if self.constants.iter().any(|(other, _)| *other == name) {
+            Err(ParameterError::Repeated { name })
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// The placeholder for the certificate's id.
+const CERTIFICATE_ID: &str = "certificate_id";
+
+/// How long a certificate's id is. Source: AWS IoT API reference, `CertificateId`.
+const CERTIFICATE_ID_CHARACTERS: usize = 64;
+
+/// A constant's value, parsed. Its `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+struct Text(Vec<Piece>);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Piece {
+    Literal(String),
+    CertificateId,
+    /// An index into the lot's columns.
+    Column(usize),
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Text({} pieces)", self.0.len())
+    }
+}
+
+/// What is wrong with a text, before it is known whose it is.
+enum Fault {
+    OpenBrace,
+    StrayBrace,
+    UnknownName(String),
+}
+
+impl Fault {
+    fn of(self, name: &str, columns: &[String]) -> ParameterError {
+        let name = name.to_owned();
+        match self {
+            Fault::OpenBrace => ParameterError::OpenBrace { name },
+            Fault::StrayBrace => ParameterError::StrayBrace { name },
+            Fault::UnknownName(placeholder) => {
+                let known =
+                    std::iter::once(CERTIFICATE_ID.to_owned()).chain(columns.iter().cloned()).collect();
+                ParameterError::UnknownName { name, placeholder, known }
+            }
+        }
+    }
+}
+
+impl Text {
+    fn parse(text: &str, columns: &[String]) -> Result<Self, Fault> {
+        let mut pieces = Vec::new();
+        let mut literal = String::new();
+        let mut rest = text;
+        while let Some(brace) = rest.find(['{', '}']) {
+            literal.push_str(&rest[..brace]);
+            let after = &rest[brace + 1..];
+            rest = match (&rest[brace..=brace], after.chars().next()) {
+                ("{", Some('{')) | ("}", Some('}')) => {
+                    literal.push_str(&rest[brace..=brace]);
+                    &after[1..]
+                }
+                ("{", _) => {
+                    let (placeholder, after) = after.split_once('}').ok_or(Fault::OpenBrace)?;
+                    push_literal(&mut pieces, &mut literal);
+                    pieces.push(Piece::named(placeholder, columns)?);
+                    after
+                }
+                _ => return Err(Fault::StrayBrace),
+            };
+        }
+        literal.push_str(rest);
+        push_literal(&mut pieces, &mut literal);
+        Ok(Self(pieces))
+    }
+
+    fn expand<'a>(&'a self, identity: &'a Identity, certificate_id: &'a str) -> Cow<'a, str> {
+        let pieces = || self.0.iter().map(|piece| piece.expand(identity, certificate_id));
+        match self.0.len() {
+            0 => Cow::Borrowed(""),
+            1 => pieces().next().map_or(Cow::Borrowed(""), Cow::Borrowed),
+            _ => Cow::Owned(pieces().collect()),
+        }
+    }
+
+    /// How many characters it has for a row of empty values.
+    fn least_characters(&self) -> usize {
+        let characters = |piece: &Piece| match piece {
+            Piece::Literal(text) => text.chars().count(),
+            Piece::CertificateId => CERTIFICATE_ID_CHARACTERS,
+            Piece::Column(_) => 0,
+        };
+        self.0.iter().map(characters).sum()
+    }
+}
+
+impl Piece {
+    fn named(name: &str, columns: &[String]) -> Result<Self, Fault> {
+        match columns.iter().position(|column| column == name) {
+            _ if name == CERTIFICATE_ID => Ok(Piece::CertificateId),
+            Some(column) => Ok(Piece::Column(column)),
+            None => Err(Fault::UnknownName(name.to_owned())),
+        }
+    }
+
+    fn expand<'a>(&'a self, identity: &'a Identity, certificate_id: &'a str) -> &'a str {
+        match self {
+            Piece::Literal(text) => text,
+            Piece::CertificateId => certificate_id,
+            Piece::Column(column) => identity.values.get(*column).map_or("", String::as_str),
+        }
+    }
+}
+
+fn push_literal(pieces: &mut Vec<Piece>, literal: &mut String) {
+    if !literal.is_empty() {
+        pieces.push(Piece::Literal(std::mem::take(literal)));
+    }
+}
+
+fn list_placeholders(known: &[String]) -> String {
+    const LISTED: usize = 20;
+    let names: Vec<String> = known.iter().take(LISTED).map(|name| format!("{{{}}}", Excerpt(name))).collect();
+    match known.len().saturating_sub(LISTED) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+fn expanded_too_far(line: u64, name: &str, value: &str) -> RowError {
+    RowError {
+        line,
+        column: None,
+        found: format!(
+            "{} characters in the parameter {} after expansion",
+            value.chars().count(),
+            Excerpt(name)
+        ),
+        wanted: String::from("at most 4096 characters, the service's limit for a parameter's value"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

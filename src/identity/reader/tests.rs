@@ -1,0 +1,535 @@
+//! What the reader says of good lots, bad lots and no lots at all.
+
+use std::io;
+
+use proptest::prelude::*;
+
+use super::super::LotDigest;
+use super::*;
+
+const SEED_FLOW: &[u8] = include_bytes!("../../../fixtures/lots/seed-flow.csv");
+const EXCEL: &[u8] = include_bytes!("../../../fixtures/lots/excel.csv");
+const RAGGED: &[u8] = include_bytes!("../../../fixtures/lots/ragged.csv");
+const INVALID_UTF8: &[u8] = include_bytes!("../../../fixtures/lots/invalid-utf8.csv");
+const DUPLICATE_KEYS: &[u8] = include_bytes!("../../../fixtures/lots/duplicate-keys.csv");
+const MANY_ERRORS: &[u8] = include_bytes!("../../../fixtures/lots/many-errors.csv");
+
+fn open(lot: &[u8]) -> LotReader<&[u8]> {
+    LotReader::new(lot, None).unwrap()
+}
+
+fn header_errors(lot: &[u8], key_column: Option<&str>) -> Vec<String> {
+    match LotReader::new(lot, key_column) {
+        Ok(reader) => panic!("a good header: {:?}", reader.shape()),
+        Err(errors) => errors.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// Every row's errors in words, and the good rows' lines.
+fn sort_out(lot: &[u8]) -> (Vec<u64>, Vec<String>) {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for row in open(lot) {
+        match row {
+            Ok(identity) => good.push(identity.line),
+            Err(errors) => bad.extend(errors.iter().map(ToString::to_string)),
+        }
+    }
+    (good, bad)
+}
+
+#[test]
+fn the_seed_flow_lot_is_read() {
+    let reader = open(SEED_FLOW);
+    let shape = reader.shape().clone();
+    assert_eq!(
+        shape.columns,
+        ["MacAddress", "DeviceId", "DeviceKey", "DeviceType", "Environment", "SerialNumber", "Version"]
+    );
+    assert_eq!(shape.key_column, 5);
+    let devices: Vec<_> = reader.map(Result::unwrap).collect();
+    assert_eq!(devices.len(), 12);
+    assert_eq!(devices[0].line, 2);
+    assert_eq!(devices[0].key, "123456789012");
+    assert_eq!(
+        devices[0].values,
+        ["AA:BB:CC:DD:EE:01", "TWOK_9999999999", "ABCDEFG", "H", "DEV", "123456789012", "1.0.1"]
+    );
+    assert_eq!(devices[11].line, 13);
+}
+
+#[test]
+fn a_spreadsheets_file_is_fine() {
+    let devices: Vec<_> = open(EXCEL).map(Result::unwrap).collect();
+    let lines: Vec<_> = devices.iter().map(|device| (device.line, device.key.as_str())).collect();
+    assert_eq!(lines, [(2, "123456789101"), (3, "123456789102"), (6, "123456789103"), (7, "123456789104")]);
+    assert_eq!(devices[1].values[2], "A,B\"C");
+    assert_eq!(devices[1].values[4], "line one\r\nline two");
+    assert_eq!(devices[2].values[4], "Zürich");
+    assert_eq!(devices[3].values[2], "");
+    assert_eq!(devices[3].values[4], "a\nb");
+}
+
+#[test]
+fn duplicate_keys_are_not_found_here() {
+    let (good, bad) = sort_out(DUPLICATE_KEYS);
+    assert_eq!((good.len(), bad.len()), (5, 0));
+}
+
+#[test]
+fn bad_lots_name_line_and_column() {
+    let (good, bad) = sort_out(RAGGED);
+    assert_eq!(good, [2, 4, 6]);
+    assert_eq!(
+        bad,
+        [
+            "line 3: found 8 fields; wanted 7, as in the header",
+            "line 5: found 6 fields; wanted 7, as in the header"
+        ]
+    );
+    let (good, bad) = sort_out(INVALID_UTF8);
+    assert_eq!(good, [2, 4]);
+    assert_eq!(
+        bad,
+        [
+            "line 3, column Environment: found byte 0xFC at position 2, where it is not UTF-8; wanted text in UTF-8 (in a \
+             spreadsheet, save as \"CSV UTF-8\")"
+        ]
+    );
+}
+
+#[test]
+fn all_errors_are_found_at_once() {
+    let (good, bad) = sort_out(MANY_ERRORS);
+    assert_eq!(good, [2, 14, 15]);
+    let utf8 = "where it is not UTF-8; wanted text in UTF-8 (in a spreadsheet, save as \"CSV UTF-8\")";
+    let wanted = [
+        "line 3: found 8 fields; wanted 7, as in the header".to_owned(),
+        "line 4: found 5 fields; wanted 7, as in the header".to_owned(),
+        "line 5, column SerialNumber: found an empty key; wanted a value that identifies the device".to_owned(),
+        "line 6, column SerialNumber: found a key of nothing but white space, \"   \"; wanted a value that identifies \
+         the device"
+            .to_owned(),
+        "line 7, column SerialNumber: found a control character in the key \"12\\u{0}3\"; wanted a key without line \
+         ends, tabs or other control characters"
+            .to_owned(),
+        "line 8, column SerialNumber: found a control character in the key \"12\\n3\"; wanted a key without line ends, \
+         tabs or other control characters"
+            .to_owned(),
+        format!("line 10, column DeviceKey: found byte 0xFF at position 2, {utf8}"),
+        "line 11, column Environment: found a value of 4097 characters; wanted at most 4096 characters, the service's \
+         limit for a parameter's value"
+            .to_owned(),
+        format!("line 13, column Environment: found byte 0xC3 at position 1, {utf8}"),
+        "line 13, column SerialNumber: found an empty key; wanted a value that identifies the device".to_owned(),
+        "line 16, column Environment: found a quote that opens here and is not closed; nothing after it could be read; \
+         wanted a closing quote, within 1048576 bytes"
+            .to_owned(),
+    ];
+    assert_eq!(bad, wanted);
+}
+
+#[test]
+fn what_is_no_lot_is_told_so() {
+    let empty = "line 1: found an empty file; wanted a header that names the template's parameters, then a row for each \
+                 device";
+    for nothing in ["", "\n", "\r\n\r\n\n", "\u{feff}", "\u{feff}\r\n"] {
+        assert_eq!(header_errors(nothing.as_bytes(), None), [empty], "{nothing:?}");
+    }
+    for (mark, shown) in [([0xff, 0xfe], "FF FE"), ([0xfe, 0xff], "FE FF")] {
+        let text = [&mark[..], b"S\0e\0"].concat();
+        for length in [2, 3, text.len()] {
+            assert_eq!(
+                header_errors(&text[..length], None),
+                [format!(
+                    "line 1: found UTF-16 text (the file begins with the byte order mark {shown}); wanted text in UTF-8 (in \
+                     a spreadsheet, save as \"CSV UTF-8\")"
+                )]
+            );
+        }
+    }
+}
+
+#[test]
+fn a_lot_without_rows_is_an_error_at_its_end() {
+    for (lot, line) in [("DeviceId", 1), ("DeviceId,x\r\n\r\n", 1), ("\n\nDeviceId\n", 3)] {
+        let mut reader = open(lot.as_bytes());
+        let errors = reader.next().unwrap().unwrap_err();
+        assert_eq!(errors.len(), 1);
+        assert_eq!(
+            errors[0].to_string(),
+            format!("line {line}: found a header and no rows; wanted a row for each device below the header")
+        );
+        assert!(reader.next().is_none() && reader.next().is_none());
+    }
+    // A lot of bad rows is not an empty one.
+    assert_eq!(open(b"DeviceId\n,\n").count(), 1);
+}
+
+#[test]
+fn the_key_column_is_the_one_named_or_the_first_default() {
+    for (header, named, wanted) in [
+        ("a,ThingName,DeviceId,SerialNumber", None, 3),
+        ("a,ThingName,DeviceId", None, 2),
+        ("a,ThingName", None, 1),
+        ("a,SerialNumber", Some("a"), 0),
+        ("\u{feff}SerialNumber,a", None, 0),
+        ("\u{feff}\"SerialNumber\",a", None, 0),
+    ] {
+        let reader = LotReader::new(header.as_bytes(), named).unwrap();
+        assert_eq!(reader.shape().key_column, wanted, "{header}");
+    }
+}
+
+#[test]
+fn a_missing_key_column_is_told_with_the_columns_there_are() {
+    let default = "wanted one of SerialNumber, DeviceId, ThingName, or --key-column NAME to say which of the lot's columns \
+                   identifies a device";
+    let many = (0..30).map(|n| format!("C{n}")).collect::<Vec<_>>();
+    let listed = many[..20].join(", ");
+    let many = many.join(",");
+    for (header, key_column, wanted) in [
+        ("a,b", None, format!("line 1: found the columns a, b in the header; {default}")),
+        (
+            "\na,\"DeviceId\n\"\n",
+            Some("c"),
+            "line 2: found the columns a, DeviceId\\n in the header; wanted the column c, which --key-column names"
+                .to_owned(),
+        ),
+        ("a,serialnumber", None, format!("line 1: found the columns a, serialnumber in the header; {default}")),
+        (
+            "a,SerialNumber",
+            Some("b"),
+            "line 1: found the columns a, SerialNumber in the header; wanted the column b, which --key-column names"
+                .to_owned(),
+        ),
+        (
+            "SerialNumber;b",
+            None,
+            format!(
+                "line 1: found the one column SerialNumber;b in the header; is it separated by semicolons, not commas?; \
+                 {default}"
+            ),
+        ),
+        (
+            "SerialNumber\tb",
+            None,
+            format!(
+                "line 1: found the one column SerialNumber\\tb in the header; is it separated by tabs, not commas?; \
+                 {default}"
+            ),
+        ),
+        ("123456789012", None, format!("line 1: found the one column 123456789012 in the header; {default}")),
+        (&many, None, format!("line 1: found the columns {listed} and 10 more in the header; {default}")),
+    ] {
+        assert_eq!(header_errors(header.as_bytes(), key_column).last(), Some(&wanted));
+    }
+}
+
+#[test]
+fn bad_names_in_the_header_are_all_told() {
+    let long = "é".repeat(2049);
+    let header = [
+        b"DeviceId,,DeviceId, ,\xffx,\"a\nb\",N\0,a,a,".as_slice(),
+        long.as_bytes(),
+        b",DeviceId,".as_slice(),
+        &long.as_bytes()[2..],
+        b",",
+    ]
+    .concat();
+    let empty = "wanted the name of a template parameter (a comma at the end of the header makes one column too many)";
+    let differ = "wanted names that differ: each is a template parameter";
+    let control = "wanted the name of a template parameter, in plain text";
+    let wanted = [
+        format!("line 1: found no name for column 2; {empty}"),
+        format!("line 1: found the name DeviceId in column 1 and in column 3; {differ}"),
+        format!("line 1: found no name for column 4; {empty}"),
+        "line 1: found in the name of column 5 byte 0xFF at position 1, where it is not UTF-8; wanted text in UTF-8 (in a \
+         spreadsheet, save as \"CSV UTF-8\")"
+            .to_owned(),
+        format!("line 1: found a control character in the name of column 6, a\\nb; {control}"),
+        format!("line 1: found a control character in the name of column 7, N\\u{{0}}; {control}"),
+        format!("line 1: found the name a in column 8 and in column 9; {differ}"),
+        "line 1: found 2049 characters in the name of column 10; wanted at most 2048 characters, the service's limit for \
+         a parameter's name"
+            .to_owned(),
+        format!("line 1: found the name DeviceId in column 1 and in column 11; {differ}"),
+        format!("line 1: found no name for column 13; {empty}"),
+    ];
+    assert_eq!(header_errors(&header, None), wanted);
+}
+
+#[test]
+fn a_header_of_nothing_but_commas_has_an_end_of_errors() {
+    assert_eq!(header_errors(&vec![b','; 100_000], None).len(), HEADER_ERRORS);
+}
+
+#[test]
+fn an_open_quote_in_the_header_is_told() {
+    assert_eq!(
+        header_errors(b"DeviceId,\"Note\n1,2\n", None),
+        [
+            "line 1: found a quote that opens here and is not closed; nothing after it could be read; wanted a closing \
+             quote, within 1048576 bytes"
+        ]
+    );
+}
+
+#[test]
+fn a_quote_left_open_does_not_swallow_rows_in_silence() {
+    let stray = "wanted a comma or the end of the line there; a quote inside a quoted value is written twice";
+    // The second quote is taken for the end of the first: as many fields as there should be.
+    let (good, bad) = sort_out(b"DeviceId,Note\n1,\"a\n2,b\n3,\"c\"\n4,d\n");
+    assert_eq!(good, [5]);
+    assert_eq!(
+        bad,
+        [format!(
+            "line 2, column Note: found text after a closing quote, in a row that goes on to line 4 (is the quote left open \
+             that opens here?); {stray}"
+        )]
+    );
+    let (good, bad) = sort_out(b"DeviceId,Note\n1,\"a\" b\n2,5\" disk\n");
+    assert_eq!(good, [3]);
+    assert_eq!(bad, [format!("line 2, column Note: found text after a closing quote; {stray}")]);
+    assert_eq!(
+        header_errors(b"\"DeviceId\"x\n1\n", None),
+        [format!("line 1: found text after a closing quote; {stray}")]
+    );
+    // Here it is the number of fields that gives it away.
+    let (good, bad) = sort_out(b"DeviceId,Note\n1,\"a\n2,b\",c\n3,d\n");
+    assert_eq!(good, [4]);
+    assert_eq!(
+        bad,
+        [
+            "line 2: found 3 fields in a row that goes on to line 3 (is a quote left open?); wanted 2, as in the header"
+        ]
+    );
+    let (_, bad) = sort_out(b"DeviceId,Note\n   \n");
+    assert_eq!(bad, ["line 2: found 1 field; wanted 2, as in the header"]);
+}
+
+#[test]
+fn limits_count_characters() {
+    let row = |value: &str| format!("DeviceId,Note\n1,{value}\n");
+    assert_eq!(sort_out(row(&"é".repeat(4096)).as_bytes()).0, [2]);
+    assert_eq!(sort_out(row(&"é".repeat(4097)).as_bytes()).1.len(), 1);
+    assert_eq!(sort_out(format!("DeviceId,{}\n1,2", "é".repeat(2048)).as_bytes()).0, [2]);
+}
+
+#[test]
+fn a_secret_that_is_too_long_is_not_shown() {
+    let (_, bad) = sort_out(
+        format!("DeviceId,DeviceKey\n1,{}\n{},x\n", "hunter2".repeat(1000), "k".repeat(5000)).as_bytes(),
+    );
+    assert_eq!(bad.len(), 2);
+    assert!(bad.iter().all(|error| !error.contains("hunter2") && error.len() < 200), "{bad:?}");
+    let (_, bad) = sort_out(format!("DeviceId\n{}\0\n", "k".repeat(1000)).as_bytes());
+    assert!(bad[0].contains("\"kkkkkkkkkkkkkkkkkkkkkkkk… (1001 characters)\""), "{bad:?}");
+}
+
+#[test]
+fn a_row_too_large_for_one_message_is_told() {
+    let columns: Vec<_> = (0..33).map(|n| format!("P{n}")).collect();
+    let lot = |value: &str| {
+        let values = vec![value; columns.len()];
+        format!("DeviceId,{}\n1,{}\n", columns.join(","), values.join(","))
+    };
+    let (good, bad) = sort_out(lot(&"v".repeat(4096)).as_bytes());
+    assert!(good.is_empty());
+    assert_eq!(bad.len(), 1);
+    let beginning = "line 2: found parameters that make a RegisterThing message of more than ";
+    assert!(bad[0].starts_with(beginning), "{}", bad[0]);
+    assert!(
+        bad[0].ends_with(" bytes; wanted at most 131072 bytes, the service's limit for a message"),
+        "{}",
+        bad[0]
+    );
+    // The limit is on JSON: a line end takes two bytes there, a NUL six.
+    assert_eq!(sort_out(lot(&"v".repeat(1000)).as_bytes()).1.len(), 0);
+    assert_eq!(sort_out(lot(&format!("\"{}\"", "\n".repeat(1980))).as_bytes()).1.len(), 0);
+    assert_eq!(sort_out(lot(&format!("\"{}\"", "\n".repeat(1990))).as_bytes()).1.len(), 1);
+    assert_eq!(sort_out(lot(&"\0".repeat(1000)).as_bytes()).1.len(), 1);
+}
+
+#[test]
+fn keys_may_be_any_visible_text() {
+    let (good, bad) = sort_out("DeviceId\n a b \n../..\n🔑\n\"a\"\"b,c\"\n".as_bytes());
+    assert_eq!((good.len(), bad.len()), (4, 0));
+    // NEL and DEL are control characters, a no-break space alone is white space.
+    let (_, bad) = sort_out("DeviceId\na\u{85}b\na\u{7f}b\n\u{a0}\n\ta\n".as_bytes());
+    assert_eq!(bad.len(), 4);
+}
+
+#[test]
+fn a_source_that_fails_is_told_and_ends_it() {
+    struct Failing;
+    impl Read for Failing {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::other("the disk is gone"))
+        }
+    }
+    let wanted = |line| {
+        format!(
+            "line {line}: found a read error: the disk is gone; wanted a file that can be read to its end"
+        )
+    };
+    let mut reader = LotReader::new((&b"DeviceId\n1\n2"[..]).chain(Failing), None).unwrap();
+    assert_eq!(reader.next().unwrap().unwrap().key, "1");
+    assert_eq!(reader.next().unwrap().unwrap_err()[0].to_string(), wanted(3));
+    assert!(reader.next().is_none());
+    for beginning in ["", "De", "DeviceId"] {
+        let errors = LotReader::new(beginning.as_bytes().chain(Failing), None).err().unwrap();
+        assert_eq!(errors[0].to_string(), wanted(1));
+    }
+}
+
+#[test]
+fn a_long_lot_streams_through() {
+    /// Makes rows as they are asked for.
+    struct Rows {
+        made: u32,
+        row: io::Cursor<Vec<u8>>,
+    }
+    impl Read for Rows {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.row.position() == self.row.get_ref().len() as u64 && self.made < 200_000 {
+                self.made += 1;
+                self.row = io::Cursor::new(format!("S{:08},\"a\nb\",c\r\n", self.made).into_bytes());
+            }
+            self.row.read(buffer)
+        }
+    }
+    let rows = Rows { made: 0, row: io::Cursor::new(b"SerialNumber,Note,x\n".to_vec()) };
+    let (mut count, mut last) = (0_u64, 0);
+    for row in LotReader::new(rows, None).unwrap() {
+        let identity = row.unwrap();
+        assert_eq!(identity.line, 2 + 2 * count);
+        (count, last) = (count + 1, identity.line);
+    }
+    assert_eq!((count, last), (200_000, 400_000));
+}
+
+/// How a table is written down.
+#[derive(Debug, Clone, Copy)]
+struct Dress {
+    quotes: csv::QuoteStyle,
+    line_end: &'static str,
+    blank_lines: usize,
+    mark: &'static str,
+    last_line_end: bool,
+}
+
+fn dress() -> impl Strategy<Value = Dress> {
+    let quotes = prop::sample::select(vec![
+        csv::QuoteStyle::Always,
+        csv::QuoteStyle::Necessary,
+        csv::QuoteStyle::NonNumeric,
+    ]);
+    let line_end = prop::sample::select(vec!["\n", "\r\n", "\r"]);
+    (quotes, line_end, 0..3_usize, prop::sample::select(vec!["", "\u{feff}"]), any::<bool>()).prop_map(
+        |(quotes, line_end, blank_lines, mark, last_line_end)| Dress {
+            quotes,
+            line_end,
+            blank_lines,
+            mark,
+            last_line_end,
+        },
+    )
+}
+
+/// The table as a file, and the line on which each of its rows starts, by counting line ends in what precedes it.
+fn write_down(table: &[Vec<String>], dress: Dress) -> (Vec<u8>, Vec<u64>) {
+    let (mut file, mut lines) = (String::from(dress.mark), Vec::new());
+    for row in table {
+        let terminator = match dress.line_end {
+            "\r\n" => csv::Terminator::CRLF,
+            other => csv::Terminator::Any(other.as_bytes()[0]),
+        };
+        let mut writer = csv::WriterBuilder::new()
+            .quote_style(dress.quotes)
+            .terminator(terminator)
+            .from_writer(Vec::new());
+        writer.write_record(row).unwrap();
+        lines.push(1 + file.replace("\r\n", "\n").matches(['\n', '\r']).count() as u64);
+        file.push_str(std::str::from_utf8(&writer.into_inner().unwrap()).unwrap());
+        file.push_str(&dress.line_end.repeat(dress.blank_lines));
+    }
+    if !dress.last_line_end {
+        file.truncate(file.trim_end_matches(['\n', '\r']).len());
+    }
+    (file.into_bytes(), lines)
+}
+
+/// A header of distinct names and rows of any text; the keys, in the first column, are good keys.
+fn table() -> impl Strategy<Value = Vec<Vec<String>>> {
+    let value = || prop_oneof!["\\PC{0,6}", "[a\",\r\n \u{feff}]{0,6}", any::<String>()];
+    (1..5_usize).prop_flat_map(move |columns| {
+        let header: Vec<String> = (0..columns).map(|n| format!("c,\"{n}")).collect();
+        let row = ("[!-~é🔑][ -~é🔑]{0,8}", proptest::collection::vec(value(), columns - 1))
+            .prop_map(|(key, values)| std::iter::once(key).chain(values).collect());
+        proptest::collection::vec(row, 1..6)
+            .prop_map(move |rows: Vec<Vec<String>>| std::iter::once(header.clone()).chain(rows).collect())
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn what_the_csv_crate_writes_is_read_back(table in table(), dress in dress(), other in dress()) {
+        let mut digests = Vec::new();
+        for dress in [dress, other] {
+            let (file, lines) = write_down(&table, dress);
+            let reader = LotReader::new(&file[..], Some(&table[0][0])).unwrap();
+            prop_assert_eq!(&reader.shape().columns, &table[0]);
+            let mut digest = LotDigest::new(reader.shape());
+            let mut rows = table.iter().zip(&lines).skip(1);
+            for identity in reader {
+                let identity = identity.unwrap();
+                let (row, line) = rows.next().unwrap();
+                prop_assert_eq!(&identity.values, row);
+                prop_assert_eq!(&identity.key, &row[0]);
+                prop_assert_eq!(identity.line, *line, "{:?}", String::from_utf8_lossy(&file));
+                digest.row(&identity);
+            }
+            prop_assert!(rows.next().is_none());
+            digests.push(digest.finish());
+        }
+        prop_assert_eq!(&digests[0], &digests[1]);
+    }
+
+    #[test]
+    fn any_bytes_are_read_without_a_panic(
+        beginning in prop::sample::select(vec![&b""[..], b"DeviceId,x\n", b"\xef\xbb\xbfDeviceId\r\n", b"\xff\xfe", b"\xef\xbb"]),
+        rest in prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..200),
+            proptest::collection::vec(prop::sample::select(&b"\",\r\na \0\xff\xc3\xbf"[..]), 0..200),
+        ],
+    ) {
+        let file = [beginning, &rest].concat();
+        match LotReader::new(&file[..], None) {
+            Err(errors) => prop_assert!(!errors.is_empty()),
+            Ok(reader) => {
+                let columns = reader.shape().columns.len();
+                let mut line = 1;
+                for row in reader {
+                    let row_line = match &row {
+                        Ok(identity) => {
+                            prop_assert_eq!(identity.values.len(), columns);
+                            prop_assert!(!identity.key.trim().is_empty());
+                            identity.line
+                        }
+                        Err(errors) => {
+                            for error in errors {
+                                let shown = error.to_string();
+                                prop_assert!(!shown.chars().any(char::is_control) && shown.len() < 400);
+                            }
+                            errors[0].line
+                        }
+                    };
+                    prop_assert!(row_line >= line);
+                    line = row_line;
+                }
+            }
+        }
+    }
+}
