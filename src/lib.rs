@@ -5,6 +5,7 @@ pub mod certificate;
 pub mod event;
 pub mod failure;
 pub mod identity;
+pub mod rate;
 // L1: pure crafts
 pub mod metrics;
 pub mod provisioning;
@@ -14,9 +15,9 @@ pub mod ledger;
 pub mod transport;
 // L3: work
 pub mod engine;
-pub mod export;
+//pub mod export;
 pub mod report;
 // L4: the other side
 pub mod emulator;
 // L5: the binary
-pub mod cli;
+//pub mod cli;

@@ -1,2 +1,1 @@
-//! The fleetmint command.
 fn main() {}

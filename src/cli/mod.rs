@@ -1,1 +1,45 @@
-//! cli
+//! The command line: the only part that reads arguments and the environment, prints, handles signals and exits.
+//!
+//! Owns what people see and type. `args` is what was typed, `settings` what it means; one file per verb.
+
+mod args;
+mod emulate;
+mod exit;
+mod export;
+mod progress;
+mod provision;
+mod settings;
+mod signals;
+
+pub use exit::Exit;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+/// Runs the command that was typed, to its exit code.
+pub fn main() -> Exit {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return exit::usage(&error),
+    };
+    start_log();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::report(Exit::Bug, &format!("cannot start the async runtime: {error}")),
+    };
+    runtime.block_on(async {
+        match args.command {
+            Command::Provision(args) => provision::run(*args).await,
+            Command::Export(args) => export::run(&args),
+            Command::Emulate(args) => emulate::run(&args).await,
+        }
+    })
+}
+
+/// Logs go to stderr, and only where FLEETMINT_LOG asks for them: the progress and the summary say what matters.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FLEETMINT_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("off"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

@@ -1,1 +1,260 @@
-//! engine
+//! The engine: takes the open devices of a ledger through the service, with many connections under global limits.
+//!
+//! Owns the run: feeder, workers, recorder, and how they start and stop. Does not know what a socket is, where settings
+//! come from, or how results are shown.
+
+mod flow;
+mod queue;
+mod rate;
+mod recorder;
+mod store;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::{Failure, RetryPolicy};
+use crate::identity::ParameterPlan;
+use crate::ledger::{DeviceCounts, Ledger, LedgerError};
+use crate::metrics::Metrics;
+use crate::provisioning::Lane;
+use crate::rate::Rate;
+use crate::transport::Connector;
+
+pub use store::CommitMode;
+
+use rate::Limit;
+use recorder::{Recorder, RecorderHandle};
+use store::Store;
+use worker::Worker;
+
+/// What to do, settled before the run starts.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// How many connections at most; one worker each.
+    pub connections: usize,
+    /// Global limits.
+    pub rates: Rates,
+    /// What a row becomes.
+    pub parameters: ParameterPlan,
+    /// How long an exchange waits for its reply.
+    pub exchange_timeout: Duration,
+    /// How often to try again.
+    pub retry: RetryPolicy,
+    /// How old an ownership token may get and still be used. The service's hour, less a margin for the way there.
+    pub token_lifetime: Duration,
+    /// After how many devices in a row without a registration the run stops, since the next would fare no better.
+    pub failure_budget: u32,
+    /// How the ledger is written.
+    pub commit_mode: CommitMode,
+    /// Where the jitter of retries starts; the same seed gives the same jitter.
+    pub seed: u64,
+}
+
+/// Global limits per operation; `None` is unlimited.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Rates {
+    /// Dials.
+    pub connect: Option<Rate>,
+    /// CreateKeysAndCertificate requests.
+    pub create: Option<Rate>,
+    /// RegisterThing requests.
+    pub register: Option<Rate>,
+}
+
+/// Wall-clock time, for the age of tokens; a simulation brings its own.
+pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// How a run is asked to stop.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// Finish what is in flight, start nothing new, close politely.
+    pub drain: CancellationToken,
+    /// Drop everything now. What is in the ledger stays true.
+    pub abort: CancellationToken,
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Devices by state.
+    pub devices: DeviceCounts,
+    /// What was measured so far.
+    pub metrics: Metrics,
+    /// Workers with an open connection.
+    pub connections: u32,
+}
+
+/// Why a run ended.
+#[derive(Debug)]
+pub enum End {
+    /// Every device was taken as far as it goes.
+    Complete,
+    /// Asked to drain, and did.
+    Drained,
+    /// Asked to abort.
+    Aborted,
+    /// No other device would have fared better.
+    Stopped(Failure),
+    /// The ledger could not be written or read.
+    Ledger(LedgerError),
+    /// A defect of ours: a task panicked.
+    Bug(String),
+}
+
+/// What a run leaves.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Why it ended.
+    pub end: End,
+    /// What was measured.
+    pub metrics: Metrics,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// The ledger, handed back.
+    pub ledger: Ledger,
+}
+
+/// Runs `plan` over all open devices of `ledger`; ends when none is left or `stop` says so.
+pub async fn run<C: Connector>(
+    plan: Plan,
+    connector: C,
+    ledger: Ledger,
+    clock: Clock,
+    stop: Stop,
+    progress: watch::Sender<Snapshot>,
+) -> Outcome {
+    let started = Instant::now();
+    let store = Store::new(ledger, plan.commit_mode);
+    let connections = Arc::new(AtomicU32::new(0));
+    let (recorder, handle) = Recorder::new(store.clone(), progress, connections.clone(), stop.drain.clone());
+    let shared = Arc::new(Shared::new(plan, connector, clock, stop, handle, connections));
+    let mut recorder = JoinSet::from_iter([recorder.run()]);
+    let end = supervise(shared, store.clone()).await;
+    let (metrics, end) = match recorder.join_next().await.expect("the recorder was spawned just above") {
+        Ok((metrics, Ok(()))) => (metrics, end),
+        Ok((metrics, Err(error))) => (metrics, End::Ledger(error)),
+        Err(panic) => (Metrics::default(), End::Bug(panic.to_string())),
+    };
+    let ledger = store.into_ledger().await;
+    Outcome { end, metrics, elapsed: started.elapsed(), ledger }
+}
+
+/// What all workers share.
+struct Shared<C> {
+    plan: Plan,
+    connector: C,
+    clock: Clock,
+    stop: Stop,
+    limits: Limits,
+    recorder: RecorderHandle,
+    /// Workers with an open connection.
+    connections: Arc<AtomicU32>,
+    health: Health,
+}
+
+/// What the run has seen of the service, as far as it bears on stopping.
+#[derive(Default)]
+struct Health {
+    /// Whether any dial has succeeded.
+    has_connected: std::sync::atomic::AtomicBool,
+    /// Devices in a row that were not registered.
+    failed_in_a_row: AtomicU32,
+}
+
+struct Limits {
+    connect: Limit,
+    create: Limit,
+    register: Limit,
+}
+
+impl Limits {
+    fn lane(&self, lane: Lane) -> &Limit {
+        match lane {
+            Lane::Create => &self.create,
+            Lane::Register => &self.register,
+        }
+    }
+}
+
+impl<C> Shared<C> {
+    fn new(
+        plan: Plan,
+        connector: C,
+        clock: Clock,
+        stop: Stop,
+        recorder: RecorderHandle,
+        connections: Arc<AtomicU32>,
+    ) -> Self {
+        let limits = Limits {
+            connect: Limit::new(plan.rates.connect),
+            create: Limit::new(plan.rates.create),
+            register: Limit::new(plan.rates.register),
+        };
+        Self { plan, connector, clock, stop, limits, recorder, connections, health: Health::default() }
+    }
+}
+
+/// Runs feeder and workers to their end and says what it was. Dropping the last `Shared` ends the recorder.
+async fn supervise<C: Connector>(shared: Arc<Shared<C>>, store: Store) -> End {
+    let (feed, queue) = queue::queue(shared.plan.connections);
+    let mut tasks = JoinSet::new();
+    let drain = shared.stop.drain.clone();
+    tasks.spawn(async move { queue::feed(store, feed, drain).await.map_err(Halted::Ledger) });
+    for number in 0..shared.plan.connections {
+        let worker = Worker::new(shared.clone(), queue.clone(), number as u64);
+        tasks.spawn(async move { worker.run().await.map_err(Halted::Refused) });
+    }
+    drop(queue);
+    let asked = shared.stop.clone();
+    drop(shared);
+    let mut halted = None;
+    loop {
+        let joined = tokio::select! {
+            joined = tasks.join_next() => joined,
+            () = asked.abort.cancelled() => {
+                tasks.shutdown().await;
+                return halted.map_or(End::Aborted, Halted::into_end);
+            }
+        };
+        match joined {
+            None => break,
+            Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(reason))) => {
+                // The first reason counts; the others finish what they hold and follow.
+                asked.drain.cancel();
+                halted.get_or_insert(reason);
+            }
+            Some(Err(panic)) => {
+                tasks.shutdown().await;
+                return End::Bug(panic.to_string());
+            }
+        }
+    }
+    match halted {
+        Some(reason) => reason.into_end(),
+        None if asked.drain.is_cancelled() => End::Drained,
+        None => End::Complete,
+    }
+}
+
+/// Why a task asks the whole run to stop.
+enum Halted {
+    Ledger(LedgerError),
+    Refused(Failure),
+}
+
+impl Halted {
+    fn into_end(self) -> End {
+        match self {
+            Halted::Ledger(error) => End::Ledger(error),
+            Halted::Refused(failure) => End::Stopped(failure),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! What was typed. What it means is `settings`'.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::rate::Rate;
+
+/// Mints device identities in AWS IoT Core.
+#[derive(Debug, Parser)]
+#[command(name = "fleetmint", version, about, propagate_version = true, after_help = EXIT_CODES)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Provision every device of a lot: a certificate and a thing for each row of a CSV.
+    Provision(Box<ProvisionArgs>),
+    /// Write the certificates and keys of a ledger's registered devices to files.
+    Export(ExportArgs),
+    /// Serve an emulator of the AWS IoT endpoint, for trials and tests.
+    Emulate(EmulateArgs),
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 complete, 3 some devices rejected or unknown, 4 stopped by a refusal or the failure budget,
+5 interrupted (run it again to resume), 64 usage, 65 bad identities, 69 endpoint unreachable or not ready,
+70 defect, 74 ledger unusable, 77 not permitted.";
+
+const CREDENTIALS: &str = "\
+Credentials come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary ones, AWS_SESSION_TOKEN.
+The region comes from --region, AWS_REGION, AWS_DEFAULT_REGION or the endpoint's name, in this order.
+The first Ctrl-C or SIGTERM finishes what is in flight, a second one stops at once; the same command resumes.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = CREDENTIALS)]
+pub(super) struct ProvisionArgs {
+    /// The lot: a CSV with a header; each column is a template parameter, each row a device.
+    #[arg(value_name = "LOT.csv")]
+    pub(super) lot: PathBuf,
+
+    /// Provision against a built-in emulator instead of AWS; optionally as a scenario file says.
+    #[arg(long, value_name = "SCENARIO", num_args = 0..=1, require_equals = true, conflicts_with_all = ["endpoint", "ca_file"])]
+    pub(super) emulator: Option<Option<PathBuf>>,
+
+    /// The account's iot:Data-ATS endpoint: a host, or wss://HOST[:PORT]/mqtt.
+    #[arg(long, value_name = "HOST|URL", required_unless_present = "emulator")]
+    pub(super) endpoint: Option<String>,
+
+    /// The region to sign for.
+    #[arg(long)]
+    pub(super) region: Option<String>,
+
+    /// The provisioning template.
+    #[arg(long, value_name = "NAME", required_unless_present = "emulator")]
+    pub(super) template: Option<String>,
+
+    /// Trust the certificates of this PEM file, besides the public authorities.
+    #[arg(long, value_name = "PEM")]
+    pub(super) ca_file: Option<PathBuf>,
+
+    /// Where the run's state and the private keys are kept [default: beside the lot, LOT.ledger].
+    #[arg(long, value_name = "FILE")]
+    pub(super) ledger: Option<PathBuf>,
+
+    /// How many connections at most, one device in flight on each.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = connections)]
+    pub(super) connections: usize,
+
+    /// Limit of connects, such as 10/s, or `unlimited` [default: 500/s; unlimited on loopback].
+    #[arg(long, value_name = "RATE", value_parser = limit)]
+    pub(super) connect_rate: Option<Limit>,
+
+    /// Limit of CreateKeysAndCertificate [default: 10/s; unlimited on loopback].
+    #[arg(long, value_name = "RATE", value_parser = limit)]
+    pub(super) create_rate: Option<Limit>,
+
+    /// Limit of RegisterThing [default: 10/s; unlimited on loopback].
+    #[arg(long, value_name = "RATE", value_parser = limit)]
+    pub(super) register_rate: Option<Limit>,
+
+    /// The column that identifies a device [default: SerialNumber, else DeviceId, else ThingName].
+    #[arg(long, value_name = "COLUMN")]
+    pub(super) key_column: Option<String>,
+
+    /// Another template parameter for every device; {certificate_id} and {Column} expand. Repeatable.
+    #[arg(long = "param", value_name = "NAME=VALUE")]
+    pub(super) params: Vec<String>,
+
+    /// How long a connection attempt, and a reply, may take.
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = timeout)]
+    pub(super) timeout: Duration,
+
+    /// What MQTT client ids begin with; the rest is unique per connection attempt.
+    #[arg(long, value_name = "PREFIX", default_value = "fleetmint-")]
+    pub(super) client_id_prefix: String,
+
+    /// Write the summary as JSON to this file, `-` for stdout.
+    #[arg(long, value_name = "FILE")]
+    pub(super) summary_json: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ExportArgs {
+    /// The ledger of a provisioning run.
+    pub(super) ledger: PathBuf,
+
+    /// The directory to write: must not exist, or be empty.
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct EmulateArgs {
+    /// The address to listen on; port 0 picks a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
+    pub(super) listen: SocketAddr,
+
+    /// What the emulated account is like [default: as AWS documents it, without quotas].
+    #[arg(long, value_name = "FILE")]
+    pub(super) scenario: Option<PathBuf>,
+
+    /// Where to write the emulator's CA certificate for clients [default: a new temporary directory].
+    #[arg(long, value_name = "PEM")]
+    pub(super) ca_file: Option<PathBuf>,
+}
+
+/// A rate, or that there is none.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Limit {
+    Rate(Rate),
+    Unlimited,
+}
+
+impl Limit {
+    pub(super) fn rate(self) -> Option<Rate> {
+        match self {
+            Limit::Rate(rate) => Some(rate),
+            Limit::Unlimited => None,
+        }
+    }
+}
+
+fn limit(text: &str) -> Result<Limit, String> {
+    match text {
+        "unlimited" => Ok(Limit::Unlimited),
+        _ => text.parse().map(Limit::Rate).map_err(|error: crate::rate::NotARate| format!("{error}, or `unlimited`")),
+    }
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=100_000) => Ok(n),
+        _ => Err(String::from("wanted a whole number from 1 to 100000")),
+    }
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if (MIN_TIMEOUT..=MAX_TIMEOUT).contains(&time) => Ok(time),
+        _ => Err(String::from("wanted a time from 10ms to 1h, such as 20s")),
+    }
+}
+
+const MIN_TIMEOUT: Duration = Duration::from_millis(10);
+const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_emulator_takes_a_scenario_only_after_an_equals_sign() {
+        let parse = |args: &[&str]| match Args::try_parse_from(args).map(|args| args.command) {
+            Ok(Command::Provision(args)) => Ok((args.lot, args.emulator)),
+            other => Err(format!("{other:?}")),
+        };
+        let lot = PathBuf::from("lot.csv");
+        assert_eq!(parse(&["fleetmint", "provision", "--emulator", "lot.csv"]), Ok((lot.clone(), Some(None))));
+        let scenario = Some(Some(PathBuf::from("s.toml")));
+        assert_eq!(parse(&["fleetmint", "provision", "lot.csv", "--emulator=s.toml"]), Ok((lot, scenario)));
+        assert!(parse(&["fleetmint", "provision", "lot.csv"]).is_err());
+    }
+}

@@ -1,0 +1,85 @@
+//! `fleetmint emulate`: the emulator as a server of its own.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::args::EmulateArgs;
+use super::exit::{Exit, Fatal};
+use super::{settings, signals};
+use crate::emulator::{Emulator, Scenario};
+
+pub(super) async fn run(args: &EmulateArgs) -> Exit {
+    match serve(args).await {
+        Ok(exit) => exit,
+        Err(fatal) => fatal.report(),
+    }
+}
+
+async fn serve(args: &EmulateArgs) -> Result<Exit, Fatal> {
+    let scenario = settings::scenario(args.scenario.as_deref())?;
+    let emulator = Emulator::start(scenario.clone(), args.listen)
+        .await
+        .map_err(|error| Fatal::new(Exit::Unavailable, error))?;
+    let ca_file = CaFile::write(args.ca_file.as_deref(), emulator.ca_pem())?;
+    announce(&emulator, &scenario, &ca_file.path)?;
+    signals::interrupted().await;
+    emulator.shutdown().await;
+    Ok(Exit::Complete)
+}
+
+/// One JSON line on stdout: everything that a client needs.
+fn announce(emulator: &Emulator, scenario: &Scenario, ca_file: &Path) -> Result<(), Fatal> {
+    let credentials = scenario.credentials();
+    let mut line = serde_json::json!({
+        "endpoint": emulator.endpoint(),
+        "region": scenario.region,
+        "ca_file": ca_file,
+        "access_key_id": credentials.access_key_id,
+        "secret_access_key": credentials.secret_access_key.expose(),
+        "template": scenario.first_template_name(),
+    });
+    if let Some(token) = &credentials.session_token {
+        line["session_token"] = token.expose().as_str().into();
+    }
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}")
+        .and_then(|()| stdout.flush())
+        .map_err(|error| Fatal::new(Exit::Unavailable, format!("stdout: {error}")))
+}
+
+/// The CA certificate on disk; in a temporary directory of its own it goes with the emulator.
+struct CaFile {
+    path: PathBuf,
+    temporary: Option<PathBuf>,
+}
+
+impl CaFile {
+    fn write(chosen: Option<&Path>, pem: &str) -> Result<Self, Fatal> {
+        let failed = |path: &Path, error: std::io::Error| {
+            Fatal::new(Exit::Unavailable, format!("the CA certificate {} could not be written: {error}", path.display()))
+        };
+        let temporary = match chosen {
+            Some(_) => None,
+            None => {
+                let directory = std::env::temp_dir().join(format!("fleetmint-emulator-{:016x}", rand::random::<u64>()));
+                std::fs::create_dir(&directory).map_err(|error| failed(&directory, error))?;
+                Some(directory)
+            }
+        };
+        let path = match (chosen, &temporary) {
+            (Some(path), _) => std::path::absolute(path).map_err(|error| failed(path, error))?,
+            (None, directory) => directory.clone().unwrap_or_default().join("ca.pem"),
+        };
+        std::fs::write(&path, pem).map_err(|error| failed(&path, error))?;
+        Ok(Self { path, temporary })
+    }
+}
+
+impl Drop for CaFile {
+    fn drop(&mut self) {
+        if let Some(directory) = &self.temporary {
+            // Nothing of value is in it, and nobody is left to tell.
+            let _ = std::fs::remove_dir_all(directory);
+        }
+    }
+}

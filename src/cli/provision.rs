@@ -1,0 +1,299 @@
+//! `fleetmint provision`: from a CSV to registered things.
+
+use std::fs::File;
+use std::io::{BufReader, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::args::ProvisionArgs;
+use super::exit::{Exit, Fatal};
+use super::progress::Progress;
+use super::settings::{self, Settings, Target};
+use super::signals;
+use crate::emulator::{Emulator, Scenario};
+use crate::engine::{self, CommitMode, End, Outcome, Plan, Snapshot, Stop};
+use crate::failure::RetryPolicy;
+use crate::identity::{LotReader, ParameterPlan};
+use crate::ledger::{Clock, DeviceCounts, ImportError, Ledger, RunId};
+use crate::provisioning::Topics;
+use crate::report::{self, Summary};
+use crate::transport::wss::{WssConnector, WssSettings};
+
+/// An ownership token lives one hour; what is left at this age may lapse on the way.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(57 * 60);
+/// How many devices in a row may fail before the run stops.
+const FAILURE_BUDGET: u32 = 100;
+
+pub(super) async fn run(args: ProvisionArgs) -> Exit {
+    match provision(&args).await {
+        Ok(exit) => exit,
+        Err(fatal) => fatal.report(),
+    }
+}
+
+async fn provision(args: &ProvisionArgs) -> Result<Exit, Fatal> {
+    let settings = Settings::new(args)?;
+    let (ledger, parameters) = open_ledger(args, &settings)?;
+    let counts = ledger.counts().map_err(ledger_error)?;
+    if counts.open() == 0 {
+        return nothing_to_do(args, &settings, &counts);
+    }
+    let target = Running::start(args, &settings).await?;
+    let exit = run_and_report(args, &settings, &target, ledger, parameters).await;
+    target.stop().await;
+    exit
+}
+
+/// Reads the lot into its ledger, or checks that the ledger that is there is this lot's.
+fn open_ledger(args: &ProvisionArgs, settings: &Settings) -> Result<(Ledger, ParameterPlan), Fatal> {
+    let lot = args.lot.display().to_string();
+    let bad_lot = |message: String| Fatal::new(Exit::BadIdentities, format!("{lot}: {message}"));
+    let file = File::open(&args.lot).map_err(|error| bad_lot(format!("cannot be read: {error}")))?;
+    let reader = LotReader::new(BufReader::with_capacity(1 << 16, file), args.key_column.as_deref())
+        .map_err(|errors| Fatal::new(Exit::BadIdentities, row_errors(&lot, &errors, 0)))?;
+    let parameters = ParameterPlan::new(reader.shape(), &settings.constants)
+        .map_err(|error| Fatal::new(Exit::Usage, format!("--param: {error}")))?;
+    let ledger = Ledger::open_or_import(&settings.ledger, &settings.binding, &lot, reader, system_clock(), |identity| {
+        parameters.check(identity)
+    })
+    .map_err(|error| match error {
+        ImportError::Rows { errors, more } => Fatal::new(Exit::BadIdentities, row_errors(&lot, &errors, more)),
+        ImportError::Ledger(error) => ledger_error(error),
+    })?;
+    Ok((ledger, parameters))
+}
+
+/// All that is wrong with a lot, one line each, and that nothing was done.
+fn row_errors(lot: &str, errors: &[crate::identity::RowError], more: u64) -> String {
+    let mut message: String = errors.iter().map(|error| format!("{lot}: {error}\n       ")).collect();
+    if more > 0 {
+        message += &format!("… and {more} more\n       ");
+    }
+    let count = errors.len() as u64 + more;
+    message + &format!("{count} errors in the lot; nothing was sent and no ledger was made. Mend the file and run again.")
+}
+
+fn nothing_to_do(args: &ProvisionArgs, settings: &Settings, counts: &DeviceCounts) -> Result<Exit, Fatal> {
+    let summary = Summary::new("complete", Duration::ZERO, *counts, &Default::default());
+    print_summary(args, &summary, || {
+        format!(
+            "nothing to do, nothing was sent: of {} devices {} are registered, {} rejected, {} unknown (ledger {})\n",
+            counts.total(),
+            summary.devices.registered,
+            summary.devices.rejected,
+            summary.devices.unknown,
+            settings.ledger.display()
+        )
+    })?;
+    Ok(Exit::of_devices(counts))
+}
+
+/// The other side, ready to be dialled.
+struct Running {
+    emulator: Option<Emulator>,
+    connector: WssSettings,
+}
+
+impl Running {
+    async fn start(args: &ProvisionArgs, settings: &Settings) -> Result<Self, Fatal> {
+        let topics = Topics::new(&settings.binding.template);
+        let region = settings.binding.region.clone();
+        let (emulator, endpoint, extra_ca_pem, credentials) = match &settings.target {
+            Target::Emulator(scenario) => {
+                let emulator = start_emulator(scenario).await?;
+                let endpoint = emulator.endpoint().parse().expect("the emulator's own endpoint is one");
+                let ca_pem = emulator.ca_pem().as_bytes().to_vec();
+                (Some(emulator), endpoint, Some(ca_pem), scenario.credentials())
+            }
+            Target::Endpoint { endpoint, ca_pem } => {
+                (None, endpoint.clone(), ca_pem.clone(), settings::credentials_from_environment()?)
+            }
+        };
+        let connector = WssSettings {
+            endpoint,
+            region,
+            topics,
+            credentials: Arc::new(credentials),
+            client_id_prefix: args.client_id_prefix.clone(),
+            dial_timeout: args.timeout,
+            extra_ca_pem,
+        };
+        Ok(Self { emulator, connector })
+    }
+
+    async fn stop(self) {
+        if let Some(emulator) = self.emulator {
+            emulator.shutdown().await;
+        }
+    }
+}
+
+async fn start_emulator(scenario: &Scenario) -> Result<Emulator, Fatal> {
+    let any_port = (std::net::Ipv4Addr::LOCALHOST, 0).into();
+    Emulator::start(scenario.clone(), any_port)
+        .await
+        .map_err(|error| Fatal::new(Exit::Unavailable, format!("the emulator did not start: {error}")))
+}
+
+async fn run_and_report(
+    args: &ProvisionArgs,
+    settings: &Settings,
+    target: &Running,
+    mut ledger: Ledger,
+    parameters: ParameterPlan,
+) -> Result<Exit, Fatal> {
+    let connector = WssConnector::new(target.connector.clone())
+        .map_err(|error| Fatal::new(Exit::Usage, format!("--ca-file: {error}")))?;
+    let counts = ledger.counts().map_err(ledger_error)?;
+    say_start(args, settings, target, &counts);
+    let run = ledger.begin_run(&run_settings(args, settings)).map_err(ledger_error)?;
+    let plan = Plan {
+        connections: args.connections.min(usize::try_from(counts.open()).unwrap_or(usize::MAX)),
+        rates: settings.rates,
+        parameters,
+        exchange_timeout: args.timeout,
+        retry: RetryPolicy::default(),
+        token_lifetime: TOKEN_LIFETIME,
+        failure_budget: FAILURE_BUDGET,
+        commit_mode: CommitMode::Blocking,
+        seed: rand::random(),
+    };
+    let outcome = run_engine(plan, connector, ledger, &counts).await;
+    report(args, settings, run, outcome)
+}
+
+async fn run_engine(plan: Plan, connector: WssConnector, ledger: Ledger, counts: &DeviceCounts) -> Outcome {
+    let stop = Stop::default();
+    let (sender, receiver) = watch::channel(Snapshot { devices: *counts, ..Snapshot::default() });
+    let mut beside = JoinSet::new();
+    beside.spawn(signals::steer(stop.clone()));
+    let progress = Progress::start(*counts, plan.rates);
+    beside.spawn(progress.clone().follow(receiver));
+    let outcome = engine::run(plan, connector, ledger, Arc::new(SystemTime::now), stop, sender).await;
+    beside.shutdown().await;
+    progress.finish();
+    outcome
+}
+
+fn report(args: &ProvisionArgs, settings: &Settings, run: RunId, mut outcome: Outcome) -> Result<Exit, Fatal> {
+    let counts = outcome.ledger.counts().map_err(ledger_error)?;
+    let exit = Exit::of_run(&outcome, &counts);
+    let summary = Summary::new(end_name(&outcome.end), outcome.elapsed, counts, &outcome.metrics);
+    if !matches!(outcome.end, End::Ledger(_)) {
+        let json = serde_json::to_string(&summary).expect("a summary is plain data");
+        outcome.ledger.end_run(run, end_name(&outcome.end), &json).map_err(ledger_error)?;
+    }
+    drop(outcome.ledger);
+    print_summary(args, &summary, || report::render(&summary))?;
+    say_end(&outcome.end, exit, &counts, settings);
+    Ok(exit)
+}
+
+fn end_name(end: &End) -> &'static str {
+    match end {
+        End::Complete => "complete",
+        End::Drained => "drained",
+        End::Aborted => "aborted",
+        End::Stopped(_) => "stopped",
+        End::Ledger(_) => "ledger_failed",
+        End::Bug(_) => "bug",
+    }
+}
+
+/// Says what begins, on stderr.
+fn say_start(args: &ProvisionArgs, settings: &Settings, target: &Running, counts: &DeviceCounts) {
+    let limit = |rate: Option<crate::rate::Rate>| rate.map_or(String::from("unlimited"), |rate| rate.to_string());
+    let where_to = match &settings.target {
+        Target::Emulator(_) => String::from("the built-in emulator"),
+        Target::Endpoint { .. } => target.connector.endpoint.to_string(),
+    };
+    eprintln!(
+        "provisioning {} of {} devices of {} with template {} in {} on {where_to}",
+        counts.open(),
+        counts.total(),
+        args.lot.display(),
+        settings.binding.template,
+        settings.binding.region,
+    );
+    eprintln!(
+        "connections {}, connect {}, create {}, register {}; ledger {} (holds private keys in plain text, mode 0600)",
+        args.connections,
+        limit(settings.rates.connect),
+        limit(settings.rates.create),
+        limit(settings.rates.register),
+        settings.ledger.display(),
+    );
+}
+
+/// Says why it ended and what to do next, on stderr.
+fn say_end(end: &End, exit: Exit, counts: &DeviceCounts, settings: &Settings) {
+    match end {
+        End::Complete | End::Drained | End::Aborted => {}
+        End::Stopped(failure) => {
+            eprintln!("error: stopped: {failure}");
+            if !failure.hint().is_empty() {
+                eprintln!("  -> {}", failure.hint());
+            }
+        }
+        End::Ledger(error) => eprintln!("error: {error}"),
+        End::Bug(detail) => eprintln!("error: a defect of fleetmint, please report it: {detail}"),
+    }
+    let ledger = settings.ledger.display();
+    match exit {
+        Exit::Complete => eprintln!("keys and certificates: fleetmint export {ledger} --out DIR"),
+        _ if counts.open() > 0 => {
+            eprintln!("{} devices are still open; run the same command again to resume (ledger {ledger})", counts.open());
+        }
+        _ => {}
+    }
+}
+
+/// The settings that the ledger keeps for the run: what was asked for, no secret.
+fn run_settings(args: &ProvisionArgs, settings: &Settings) -> String {
+    let rate = |rate: Option<crate::rate::Rate>| rate.map(|rate| rate.as_per_second());
+    serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "connections": args.connections,
+        "connect_per_s": rate(settings.rates.connect),
+        "create_per_s": rate(settings.rates.create),
+        "register_per_s": rate(settings.rates.register),
+        "timeout_s": args.timeout.as_secs_f64(),
+        "parameters": settings.constants,
+    })
+    .to_string()
+}
+
+/// Prints the summary where it was asked for: text to stdout, unless the JSON goes there.
+fn print_summary(args: &ProvisionArgs, summary: &Summary, text: impl Fn() -> String) -> Result<(), Fatal> {
+    let json = || serde_json::to_string_pretty(summary).expect("a summary is plain data") + "\n";
+    match args.summary_json.as_deref() {
+        Some(file) if file == Path::new("-") => print(&json()),
+        Some(file) => {
+            print(&text());
+            std::fs::write(file, json()).map_err(|error| {
+                let message = format!("--summary-json: {} could not be written: {error}", file.display());
+                Fatal::new(Exit::Usage, message)
+            })?;
+        }
+        None => print(&text()),
+    }
+    Ok(())
+}
+
+/// Writes to stdout; a reader that went away is none of our business.
+fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+fn system_clock() -> Clock {
+    Arc::new(SystemTime::now)
+}
+
+fn ledger_error(error: crate::ledger::LedgerError) -> Fatal {
+    Fatal::new(Exit::LedgerUnusable, error)
+}

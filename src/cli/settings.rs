@@ -1,0 +1,178 @@
+//! What the arguments and the environment mean. Reads the environment; opens no connection.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::args::{Limit, ProvisionArgs};
+use super::exit::{Exit, Fatal};
+use crate::certificate::Secret;
+use crate::emulator::Scenario;
+use crate::endpoint::Endpoint;
+use crate::engine::Rates;
+use crate::identity::parse_constant;
+use crate::ledger::Binding;
+use crate::rate::Rate;
+use crate::provisioning;
+use crate::sigv4::Credentials;
+
+/// Where to provision.
+pub(super) enum Target {
+    /// An emulator in this process.
+    Emulator(Box<Scenario>),
+    /// AWS, or an emulator elsewhere.
+    Endpoint { endpoint: Endpoint, ca_pem: Option<Vec<u8>> },
+}
+
+/// What a `provision` command means, as far as the lot's header does not matter.
+pub(super) struct Settings {
+    pub(super) target: Target,
+    pub(super) binding: Binding,
+    pub(super) ledger: PathBuf,
+    pub(super) rates: Rates,
+    pub(super) constants: Vec<(String, String)>,
+}
+
+impl Settings {
+    pub(super) fn new(args: &ProvisionArgs) -> Result<Self, Fatal> {
+        let target = target(args)?;
+        let template = template(args, &target)?;
+        let region = region(args, &target)?;
+        check_client_id_prefix(&args.client_id_prefix)?;
+        let constants = args.params.iter().map(|param| parse_constant(param)).collect::<Result<_, _>>();
+        Ok(Self {
+            rates: rates(args, &target),
+            binding: Binding { template, region, account: account(&target) },
+            ledger: args.ledger.clone().unwrap_or_else(|| beside(&args.lot)),
+            constants: constants.map_err(|error| usage("--param", error))?,
+            target,
+        })
+    }
+}
+
+/// The credentials of the standard environment variables.
+pub(super) fn credentials_from_environment() -> Result<Credentials, Fatal> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let wanted = |name: &str| {
+        let message = format!(
+            "no credentials: {name} is not set; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY \
+             (and AWS_SESSION_TOKEN for temporary credentials), or try it out with --emulator"
+        );
+        Fatal::new(Exit::Unavailable, message)
+    };
+    Ok(Credentials {
+        access_key_id: variable("AWS_ACCESS_KEY_ID").ok_or_else(|| wanted("AWS_ACCESS_KEY_ID"))?,
+        secret_access_key: variable("AWS_SECRET_ACCESS_KEY")
+            .map(Secret::new)
+            .ok_or_else(|| wanted("AWS_SECRET_ACCESS_KEY"))?,
+        session_token: variable("AWS_SESSION_TOKEN").map(Secret::new),
+    })
+}
+
+/// Reads a scenario file; without one, the default scenario.
+pub(super) fn scenario(file: Option<&Path>) -> Result<Scenario, Fatal> {
+    let Some(file) = file else { return Ok(Scenario::default()) };
+    let named = |error: &dyn std::fmt::Display| Fatal::new(Exit::Usage, format!("{}: {error}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| named(&error))?;
+    Scenario::from_toml(&text).map_err(|error| named(&error))
+}
+
+fn target(args: &ProvisionArgs) -> Result<Target, Fatal> {
+    if let Some(file) = &args.emulator {
+        let mut scenario = scenario(file.as_deref())?;
+        if let Some(region) = &args.region {
+            scenario.region.clone_from(region);
+        }
+        return Ok(Target::Emulator(Box::new(scenario)));
+    }
+    let endpoint = args.endpoint.as_deref().unwrap_or_default();
+    let endpoint = endpoint.parse().map_err(|error| usage("--endpoint", error))?;
+    let read = |file: &PathBuf| {
+        std::fs::read(file).map_err(|error| usage("--ca-file", format!("{}: {error}", file.display())))
+    };
+    Ok(Target::Endpoint { endpoint, ca_pem: args.ca_file.as_ref().map(read).transpose()? })
+}
+
+fn template(args: &ProvisionArgs, target: &Target) -> Result<String, Fatal> {
+    let template = match (&args.template, target) {
+        (Some(template), _) => template.clone(),
+        (None, Target::Emulator(scenario)) => scenario.first_template_name().to_owned(),
+        (None, Target::Endpoint { .. }) => return Err(usage("--template", "is missing")),
+    };
+    provisioning::check_template_name(&template).map_err(|error| usage("--template", error))?;
+    Ok(template)
+}
+
+fn region(args: &ProvisionArgs, target: &Target) -> Result<String, Fatal> {
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let region = match target {
+        Target::Emulator(scenario) => Some(scenario.region.clone()),
+        Target::Endpoint { endpoint, .. } => args
+            .region
+            .clone()
+            .or_else(|| variable("AWS_REGION"))
+            .or_else(|| variable("AWS_DEFAULT_REGION"))
+            .or_else(|| endpoint.region().map(str::to_owned)),
+    };
+    region.filter(|region| is_region(region)).ok_or_else(|| {
+        usage("--region", "wanted a region such as eu-central-1: the endpoint's name does not say which")
+    })
+}
+
+fn is_region(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+/// MQTT 3.1.1 allows any client id; AWS at most 128 bytes, and reserves a leading `$`. The unique part needs 32 bytes.
+fn check_client_id_prefix(prefix: &str) -> Result<(), Fatal> {
+    match prefix.len() <= 96 && !prefix.starts_with('$') && !prefix.chars().any(char::is_control) {
+        true => Ok(()),
+        false => Err(usage("--client-id-prefix", "wanted at most 96 bytes, without control characters, not starting with $")),
+    }
+}
+
+/// AWS's default quotas as of 2024 (AWS General Reference, "AWS IoT Core endpoints and quotas"); an account's own may
+/// differ. Nothing on loopback is AWS.
+fn rates(args: &ProvisionArgs, target: &Target) -> Rates {
+    let is_aws = matches!(target, Target::Endpoint { endpoint, .. } if !endpoint.is_loopback());
+    let rate = |typed: Option<Limit>, quota: f64| match typed {
+        Some(limit) => limit.rate(),
+        None if is_aws => Rate::per_second(quota),
+        None => None,
+    };
+    Rates {
+        connect: rate(args.connect_rate, 500.0),
+        create: rate(args.create_rate, 10.0),
+        register: rate(args.register_rate, 10.0),
+    }
+}
+
+/// What tells one account from another, as far as the outside can: the endpoint's host. Everything on loopback is one.
+fn account(target: &Target) -> String {
+    match target {
+        Target::Emulator(_) => String::from("emulator"),
+        Target::Endpoint { endpoint, .. } if endpoint.is_loopback() => String::from("localhost"),
+        Target::Endpoint { endpoint, .. } => endpoint.host().to_ascii_lowercase(),
+    }
+}
+
+fn beside(lot: &Path) -> PathBuf {
+    let mut name = lot.file_stem().map_or_else(|| OsString::from("lot"), OsString::from);
+    name.push(".ledger");
+    lot.with_file_name(name)
+}
+
+fn usage(argument: &str, error: impl std::fmt::Display) -> Fatal {
+    Fatal::new(Exit::Usage, format!("{argument}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ledger_stands_beside_the_lot() {
+        for (lot, ledger) in [("a/lot.csv", "a/lot.ledger"), ("lot", "lot.ledger"), ("a.b.csv", "a.b.ledger")] {
+            assert_eq!(beside(Path::new(lot)), Path::new(ledger));
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The queue between the ledger and the workers, bounded.
+//!
+//! Owns the order in which devices are taken up: the lot's. Memory stays flat however long the lot is.
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::store::Store;
+use crate::ledger::{LedgerError, OpenDevice};
+
+/// How many devices are read from the ledger at once.
+const PAGE: usize = 256;
+
+/// The workers' end: many take from one queue.
+#[derive(Clone)]
+pub(super) struct Queue(Arc<Mutex<mpsc::Receiver<OpenDevice>>>);
+
+impl Queue {
+    /// The next device; `None` when there is none left. Cancel safe: a device is taken or still there.
+    pub(super) async fn next(&self) -> Option<OpenDevice> {
+        self.0.lock().await.recv().await
+    }
+}
+
+pub(super) fn queue(workers: usize) -> (mpsc::Sender<OpenDevice>, Queue) {
+    let (feed, receiver) = mpsc::channel(workers.max(1));
+    (feed, Queue(Arc::new(Mutex::new(receiver))))
+}
+
+/// Feeds every device that is open now into the queue, once; ends early if the run drains or all workers are gone.
+pub(super) async fn feed(
+    store: Store,
+    feed: mpsc::Sender<OpenDevice>,
+    drain: CancellationToken,
+) -> Result<(), LedgerError> {
+    let mut after = None;
+    loop {
+        let page = store.with(move |ledger| ledger.open_devices(after, PAGE)).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.id);
+        for device in page {
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => return Ok(()),
+                sent = feed.send(device) => if sent.is_err() { return Ok(()) },
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The recorder: the only writer of the ledger during a run, and the fold of everything that happens.
+//!
+//! Owns group commit: while one transaction waits for the disk, the next batch gathers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Snapshot;
+use super::store::Store;
+use crate::event::{Change, Note};
+use crate::ledger::{DeviceCounts, LedgerError, Receipt};
+use crate::metrics::Metrics;
+
+/// How many messages may wait; a sender then waits with them.
+const BACKLOG: usize = 4096;
+/// How many messages one transaction takes at most.
+const BATCH: usize = 512;
+/// How often the progress is published at most.
+const PUBLISH_EVERY: Duration = Duration::from_millis(200);
+
+enum Message {
+    Note(Note),
+    Commit(Change, oneshot::Sender<Receipt>),
+}
+
+/// How workers speak to the recorder.
+#[derive(Clone)]
+pub(super) struct RecorderHandle(mpsc::Sender<Message>);
+
+/// The recorder is gone: the ledger failed, and the run is over.
+#[derive(Debug)]
+pub(super) struct RecorderGone;
+
+impl RecorderHandle {
+    /// Tells of something that only the metrics want to hear.
+    pub(super) async fn note(&self, note: Note) {
+        // If the recorder is gone, the next commit says so; a note has nobody to disappoint.
+        let _ = self.0.send(Message::Note(note)).await;
+    }
+
+    /// Makes `change` durable. Once this returns `Ok`, it is on the disk.
+    pub(super) async fn commit(&self, change: Change) -> Result<Receipt, RecorderGone> {
+        let (sender, receipt) = oneshot::channel();
+        self.0.send(Message::Commit(change, sender)).await.map_err(|_| RecorderGone)?;
+        receipt.await.map_err(|_| RecorderGone)
+    }
+}
+
+pub(super) struct Recorder {
+    store: Store,
+    messages: mpsc::Receiver<Message>,
+    progress: watch::Sender<Snapshot>,
+    connections: Arc<AtomicU32>,
+    drain: CancellationToken,
+    metrics: Metrics,
+}
+
+impl Recorder {
+    pub(super) fn new(
+        store: Store,
+        progress: watch::Sender<Snapshot>,
+        connections: Arc<AtomicU32>,
+        drain: CancellationToken,
+    ) -> (Self, RecorderHandle) {
+        let (sender, messages) = mpsc::channel(BACKLOG);
+        let metrics = Metrics::default();
+        (Self { store, messages, progress, connections, drain, metrics }, RecorderHandle(sender))
+    }
+
+    /// Records until every handle is gone, or the ledger fails.
+    pub(super) async fn run(mut self) -> (Metrics, Result<(), LedgerError>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut published: Option<Instant> = None;
+        while self.messages.recv_many(&mut batch, BATCH).await > 0 {
+            if let Err(error) = self.record(&mut batch).await {
+                // Nothing more may be published that the ledger could not explain.
+                self.drain.cancel();
+                return (self.metrics, Err(error));
+            }
+            if published.is_none_or(|at| at.elapsed() >= PUBLISH_EVERY) {
+                published = Some(Instant::now());
+                self.publish().await;
+            }
+        }
+        self.publish().await;
+        (self.metrics, Ok(()))
+    }
+
+    async fn record(&mut self, batch: &mut Vec<Message>) -> Result<(), LedgerError> {
+        let (mut changes, mut waiting) = (Vec::new(), Vec::new());
+        for message in batch.drain(..) {
+            match message {
+                Message::Note(note) => self.metrics.record(&note),
+                Message::Commit(change, receipt) => {
+                    changes.push(change);
+                    waiting.push(receipt);
+                }
+            }
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let receipts = self.store.with(move |ledger| ledger.commit(changes)).await?;
+        for (waiting, receipt) in waiting.into_iter().zip(receipts) {
+            // A worker that was aborted meanwhile does not collect its receipt; the change is durable all the same.
+            let _ = waiting.send(receipt);
+        }
+        Ok(())
+    }
+
+    /// Publishes where the run stands. The ledger is asked, so that what is shown is what is stored.
+    async fn publish(&self) {
+        if self.progress.receiver_count() == 0 {
+            return;
+        }
+        let devices: Result<DeviceCounts, LedgerError> = self.store.with(|ledger| ledger.counts()).await;
+        // A ledger that cannot be read shows at the next commit; progress is not the place to fail.
+        let Ok(devices) = devices else { return };
+        let connections = self.connections.load(Ordering::Relaxed);
+        self.progress.send_replace(Snapshot { devices, metrics: self.metrics.clone(), connections });
+    }
+}

@@ -1,0 +1,169 @@
+//! The summary of a run, as `--summary-json` writes it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::Operation;
+use crate::ledger::DeviceCounts;
+use crate::metrics::{LatencyFigures, Metrics, OperationCounts, OperationMetrics};
+
+/// The version of the summary's schema: raised when a field changes its meaning or goes away, not when one is added.
+pub const SCHEMA: u32 = 1;
+
+/// What a run did. Latencies are in microseconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// How the run ended: `complete`, `drained`, `aborted`, `stopped`, `ledger_failed` or `bug`.
+    pub outcome: String,
+    /// How long the run took, in seconds.
+    pub elapsed_s: f64,
+    /// The lot's devices by state, over all runs of its ledger.
+    pub devices: DeviceSummary,
+    /// This run's operations.
+    pub operations: OperationSummaries,
+    /// The steps of the dials of this run.
+    pub dial_phases_us: PhaseSummaries,
+    /// This run's failures by kind, most frequent first.
+    pub failures: Vec<FailureSummary>,
+    /// Connections that ended by themselves while they waited.
+    pub connections_lost: u64,
+    /// Replies that were delivered again, and ignored.
+    pub redelivered: u64,
+}
+
+/// Devices by what is known of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceSummary {
+    /// All of the lot.
+    pub total: u64,
+    /// Confirmed by the service.
+    pub registered: u64,
+    /// Refused by the service for good.
+    pub rejected: u64,
+    /// A registration was published and its answer never came.
+    pub unknown: u64,
+    /// Still to do; nothing of them can be registered yet.
+    pub pending: u64,
+}
+
+impl From<DeviceCounts> for DeviceSummary {
+    fn from(counts: DeviceCounts) -> Self {
+        Self {
+            total: counts.total(),
+            registered: counts.registered,
+            rejected: counts.rejected,
+            unknown: counts.unknown + counts.issued_may_sent,
+            pending: counts.pending + counts.issued_not_sent,
+        }
+    }
+}
+
+/// One entry per operation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OperationSummaries {
+    /// Opening connections.
+    pub connect: OperationSummary,
+    /// CreateKeysAndCertificate.
+    pub create_certificate: OperationSummary,
+    /// RegisterThing.
+    pub register_thing: OperationSummary,
+}
+
+/// An operation's attempts, and the latencies of the accepted ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OperationSummary {
+    /// How the attempts ended.
+    #[serde(flatten)]
+    pub counts: OperationCounts,
+    /// From sending the request to its reply.
+    pub service_us: LatencyFigures,
+    /// From the instant the attempt was due to its reply: waiting at a limit or for a connection is in it.
+    pub response_us: LatencyFigures,
+}
+
+impl From<&OperationMetrics> for OperationSummary {
+    fn from(metrics: &OperationMetrics) -> Self {
+        Self {
+            counts: metrics.counts,
+            service_us: metrics.service.figures(),
+            response_us: metrics.response.figures(),
+        }
+    }
+}
+
+/// The steps of a dial, each from the end of the one before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PhaseSummaries {
+    /// Name lookup and TCP.
+    pub tcp: LatencyFigures,
+    /// TLS handshake.
+    pub tls: LatencyFigures,
+    /// HTTP upgrade.
+    pub upgrade: LatencyFigures,
+    /// CONNECT to CONNACK.
+    pub connack: LatencyFigures,
+    /// SUBSCRIBE to SUBACK.
+    pub suback: LatencyFigures,
+}
+
+/// A kind of failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureSummary {
+    /// The stage's name.
+    pub stage: String,
+    /// The cause's name.
+    pub cause: String,
+    /// How often.
+    pub count: u64,
+    /// The first of its kind, in words.
+    pub example: String,
+    /// What to do about it; empty if nothing.
+    pub hint: String,
+}
+
+impl Summary {
+    /// Arranges the results of a run.
+    pub fn new(outcome: &str, elapsed: Duration, devices: DeviceCounts, metrics: &Metrics) -> Self {
+        let operation = |operation| OperationSummary::from(metrics.operation(operation));
+        Self {
+            schema: SCHEMA,
+            outcome: outcome.to_owned(),
+            elapsed_s: elapsed.as_secs_f64(),
+            devices: devices.into(),
+            operations: OperationSummaries {
+                connect: operation(Operation::Connect),
+                create_certificate: operation(Operation::CreateCertificate),
+                register_thing: operation(Operation::RegisterThing),
+            },
+            dial_phases_us: PhaseSummaries {
+                tcp: metrics.dial_phases.tcp.figures(),
+                tls: metrics.dial_phases.tls.figures(),
+                upgrade: metrics.dial_phases.upgrade.figures(),
+                connack: metrics.dial_phases.connack.figures(),
+                suback: metrics.dial_phases.suback.figures(),
+            },
+            failures: failures(metrics),
+            connections_lost: metrics.connections_lost,
+            redelivered: metrics.redelivered,
+        }
+    }
+}
+
+fn failures(metrics: &Metrics) -> Vec<FailureSummary> {
+    let mut failures: Vec<_> = metrics
+        .failures
+        .iter()
+        .map(|((stage, cause), failures)| FailureSummary {
+            stage: (*stage).to_owned(),
+            cause: (*cause).to_owned(),
+            count: failures.count,
+            example: failures.example.to_string(),
+            hint: failures.example.hint().to_owned(),
+        })
+        .collect();
+    failures.sort_by_key(|failure| std::cmp::Reverse(failure.count));
+    failures
+}

@@ -1,0 +1,157 @@
+//! The summary as text, for a terminal of 80 columns.
+
+use std::fmt::Write as _;
+
+use super::{OperationSummary, Summary};
+use crate::metrics::LatencyFigures;
+
+/// The summary as people read it; ends with a line end.
+pub fn render(summary: &Summary) -> String {
+    let mut text = String::new();
+    headline(&mut text, summary);
+    operations(&mut text, summary);
+    phases(&mut text, summary);
+    failures(&mut text, summary);
+    text
+}
+
+/// Writing to a `String` cannot fail; this says so once.
+macro_rules! line {
+    ($text:expr, $($format:tt)*) => {
+        writeln!($text, $($format)*).expect("a String takes any text")
+    };
+}
+
+fn headline(text: &mut String, summary: &Summary) {
+    let devices = &summary.devices;
+    let rate = devices.registered as f64 / summary.elapsed_s.max(1e-6);
+    line!(
+        text,
+        "{} of {} devices registered, {} rejected, {} unknown, {} pending; {:.1} s",
+        devices.registered,
+        devices.total,
+        devices.rejected,
+        devices.unknown,
+        devices.pending,
+        summary.elapsed_s
+    );
+    if summary.operations.register_thing.counts.accepted == devices.registered && devices.registered > 0 {
+        line!(text, "{rate:.1} devices/s");
+    }
+}
+
+fn operations(text: &mut String, summary: &Summary) {
+    let operations = [
+        ("connect", &summary.operations.connect),
+        ("create certificate", &summary.operations.create_certificate),
+        ("register thing", &summary.operations.register_thing),
+    ];
+    line!(
+        text,
+        "\n{:<20}{:>9}{:>10}{:>10}{:>11}{:>11}{:>9}",
+        "",
+        "attempts",
+        "accepted",
+        "rejected",
+        "throttled",
+        "timed out",
+        "dropped"
+    );
+    for (name, operation) in operations {
+        let counts = &operation.counts;
+        line!(
+            text,
+            "{name:<20}{:>9}{:>10}{:>10}{:>11}{:>11}{:>9}",
+            counts.attempts,
+            counts.accepted,
+            counts.rejected,
+            counts.throttled,
+            counts.timed_out,
+            counts.dropped
+        );
+    }
+    line!(
+        text,
+        "\n{:<20}{:<10}{:>9}{:>9}{:>9}{:>9}{:>9}",
+        "latency of accepted",
+        "",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "max"
+    );
+    for (name, operation) in operations {
+        latencies(text, name, operation);
+    }
+    line!(text, "service: from sending the request to its reply; response: from when it was due,");
+    line!(text, "so waiting at a rate limit or for a connection is in it.");
+}
+
+fn latencies(text: &mut String, name: &str, operation: &OperationSummary) {
+    if operation.counts.accepted == 0 {
+        return;
+    }
+    figures(text, name, "service", &operation.service_us);
+    figures(text, "", "response", &operation.response_us);
+}
+
+fn phases(text: &mut String, summary: &Summary) {
+    if summary.operations.connect.counts.accepted == 0 {
+        return;
+    }
+    let phases = &summary.dial_phases_us;
+    let named = [
+        ("tcp", &phases.tcp),
+        ("tls", &phases.tls),
+        ("upgrade", &phases.upgrade),
+        ("connack", &phases.connack),
+        ("suback", &phases.suback),
+    ];
+    line!(text, "");
+    for (n, (name, latency)) in named.into_iter().enumerate() {
+        figures(text, if n == 0 { "connect, by step" } else { "" }, name, latency);
+    }
+}
+
+fn figures(text: &mut String, name: &str, kind: &str, latency: &LatencyFigures) {
+    let [p50, p90, p99, p99_9, max] =
+        [latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max].map(human_latency);
+    line!(text, "{name:<20}{kind:<10}{p50:>9}{p90:>9}{p99:>9}{p99_9:>9}{max:>9}");
+}
+
+fn failures(text: &mut String, summary: &Summary) {
+    if summary.failures.is_empty() {
+        return;
+    }
+    line!(text, "\nwhat went wrong on the way:");
+    for failure in &summary.failures {
+        line!(text, "{:>8} x {}", failure.count, failure.example);
+        if !failure.hint.is_empty() {
+            line!(text, "{:>10} {}", "->", failure.hint);
+        }
+    }
+}
+
+/// A latency in three digits or so: `870 us`, `12.3 ms`, `4.56 s`.
+pub fn human_latency(us: u64) -> String {
+    match us {
+        0..1_000 => format!("{us} us"),
+        1_000..10_000 => format!("{:.2} ms", us as f64 / 1e3),
+        10_000..100_000 => format!("{:.1} ms", us as f64 / 1e3),
+        100_000..1_000_000 => format!("{} ms", us / 1_000),
+        1_000_000..10_000_000 => format!("{:.2} s", us as f64 / 1e6),
+        _ => format!("{:.1} s", us as f64 / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_are_shown_in_three_digits_or_so() {
+        let shown: Vec<_> = [0, 999, 1_000, 12_345, 123_456, 4_560_000, 61_000_000].map(human_latency).into();
+        assert_eq!(shown, ["0 us", "999 us", "1.00 ms", "12.3 ms", "123 ms", "4.56 s", "61.0 s"]);
+    }
+}

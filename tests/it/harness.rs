@@ -1,0 +1,152 @@
+//! What the tests of the binary share: a scratch directory with a lot, the command, and `emulate` as a process.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+/// The command, with no credentials or settings of the machine in its environment.
+pub fn fleetmint() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fleetmint"));
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A directory of one test, gone with it.
+pub struct Scratch(tempfile::TempDir);
+
+impl Scratch {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// A lot of `devices` rows with the default template's parameters.
+    pub fn lot(&self, name: &str, devices: usize) -> PathBuf {
+        let mut csv = String::from("DeviceId,SerialNumber,MacAddress\n");
+        for n in 1..=devices {
+            csv += &format!("DEVICE_{n:06},SN{n:06},AA:BB:CC:{:02X}:{:02X}:{:02X}\n", n >> 16, n >> 8 & 255, n & 255);
+        }
+        self.write(name, csv)
+    }
+
+    pub fn seed_flow(&self) -> PathBuf {
+        let lot = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/lots/seed-flow.csv");
+        self.write("seed-flow.csv", std::fs::read(lot).unwrap())
+    }
+
+    pub fn files(&self) -> Vec<String> {
+        let mut names: Vec<_> = std::fs::read_dir(self.0.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+/// `fleetmint emulate` as a process of its own, killed when dropped.
+pub struct Emulate {
+    pub child: Child,
+    pub ready: Value,
+}
+
+impl Emulate {
+    pub fn start(args: &[&str]) -> Self {
+        let mut child = fleetmint()
+            .args(["emulate", "--listen", "127.0.0.1:0"])
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { child, ready: serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}")) }
+    }
+
+    pub fn text(&self, key: &str) -> &str {
+        self.ready[key].as_str().unwrap_or_else(|| panic!("no {key} in {}", self.ready))
+    }
+
+    /// `fleetmint provision LOT` against this emulator.
+    pub fn provision(&self, lot: &Path) -> Command {
+        let mut command = fleetmint();
+        command
+            .arg("provision")
+            .arg(lot)
+            .args(["--endpoint", self.text("endpoint"), "--region", self.text("region")])
+            .args(["--template", self.text("template"), "--ca-file", self.text("ca_file")])
+            .env("AWS_ACCESS_KEY_ID", self.text("access_key_id"))
+            .env("AWS_SECRET_ACCESS_KEY", self.text("secret_access_key"));
+        command
+    }
+}
+
+impl Drop for Emulate {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a command said and how it ended.
+pub struct Said {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+pub fn run(command: &mut Command) -> Said {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    Said {
+        code: status.code(),
+        out: String::from_utf8(stdout).unwrap(),
+        err: String::from_utf8(stderr).unwrap(),
+    }
+}
+
+impl Said {
+    #[track_caller]
+    pub fn expect_code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.out, self.err);
+        self
+    }
+
+    #[track_caller]
+    pub fn expect_err(self, words: &[&str]) -> Self {
+        for words in words {
+            assert!(self.err.contains(words), "no {words:?} in:\n{}", self.err);
+        }
+        self
+    }
+}
+
+pub fn signal(child: &Child, signal: &str) {
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
+}
+
+pub fn summary(file: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+}
+
+/// One column of a query on a ledger, as text.
+pub fn column(ledger: &Path, sql: &str) -> Vec<String> {
+    let db = Connection::open_with_flags(ledger, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let mut query = db.prepare(sql).unwrap();
+    let rows = query.query_map([], |row| row.get::<_, Option<String>>(0)).unwrap();
+    rows.map(|text| text.unwrap().unwrap_or_default()).collect()
+}

@@ -1,0 +1,132 @@
+//! The structure that ARCHITECTURE.md promises: layers, and one address for each dependency.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Modules by layer, lowest first.
+const LAYERS: [&[&str]; 6] = [
+    &["certificate", "endpoint", "event", "failure", "identity", "rate", "wording"],
+    &["metrics", "provisioning", "sigv4"],
+    &["ledger", "transport"],
+    &["engine", "export", "report"],
+    &["emulator"],
+    &["cli"],
+];
+
+/// Crates that only some modules may name.
+const ADDRESSES: [(&str, &[&str]); 7] = [
+    ("rusqlite", &["ledger"]),
+    ("governor", &["engine/rate.rs"]),
+    ("hdrhistogram", &["metrics"]),
+    ("rumqttc", &["transport", "emulator"]),
+    ("aws_sigv4", &["sigv4"]),
+    ("clap", &["cli"]),
+    ("indicatif", &["cli"]),
+];
+
+/// What only the command line may do.
+const ONLY_CLI: [&str; 6] =
+    ["println!", "eprintln!", "print!(", "std::env::", "process::exit", "tokio::signal"];
+
+#[test]
+fn a_module_imports_only_from_lower_layers() {
+    let mut wrong = Vec::new();
+    for (file, code) in sources() {
+        let Some(layer) = layer_of(module_of(&file)) else { continue };
+        for imported in imports(&code) {
+            match layer_of(imported) {
+                Some(of) if of > layer || (of == layer && imported != module_of(&file)) && layer > 0 => {
+                    wrong.push(format!("{} (L{layer}) imports {imported} (L{of})", file.display()));
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_module_has_a_layer() {
+    for (file, _) in sources() {
+        let module = module_of(&file);
+        assert!(matches!(module, "lib" | "main") || layer_of(module).is_some(), "{module} has no layer");
+    }
+}
+
+#[test]
+fn a_dependency_has_one_address() {
+    for (file, code) in sources() {
+        let place = file.to_string_lossy().into_owned();
+        for (dependency, addresses) in ADDRESSES {
+            let at_home = addresses.iter().any(|address| place.starts_with(address));
+            let names_it = code.contains(&format!("{dependency}::"));
+            assert!(at_home || !names_it, "{place} names {dependency}, whose address is {addresses:?}");
+        }
+    }
+}
+
+#[test]
+fn only_the_command_line_prints_reads_the_environment_or_exits() {
+    for (file, code) in sources() {
+        if matches!(module_of(&file), "cli" | "main") {
+            continue;
+        }
+        for word in ONLY_CLI {
+            assert!(!code.contains(word), "{} has {word}", file.display());
+        }
+    }
+}
+
+/// All sources, as paths below `src/` and their code without tests and comments.
+fn sources() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut folders = vec![root.clone()];
+    let mut sources = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(&root).unwrap().to_owned();
+                let is_test = name.file_stem().is_some_and(|stem| stem == "tests");
+                if !is_test {
+                    sources.push((name, code_of(&fs::read_to_string(&path).unwrap())));
+                }
+            }
+        }
+    }
+    assert!(sources.len() > 20, "the sources were found");
+    sources
+}
+
+fn code_of(text: &str) -> String {
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
+}
+
+fn module_of(file: &Path) -> &str {
+    let first = file.components().next().unwrap().as_os_str().to_str().unwrap();
+    first.strip_suffix(".rs").unwrap_or(first)
+}
+
+fn layer_of(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|modules| modules.contains(&module))
+}
+
+/// The names after `crate::`, whatever follows.
+fn imports(code: &str) -> Vec<&str> {
+    code.split("crate::")
+        .skip(1)
+        .flat_map(|rest| match rest.strip_prefix('{') {
+            Some(group) => group.split('}').next().unwrap_or("").split(',').map(first_word).collect::<Vec<_>>(),
+            None => vec![first_word(rest)],
+        })
+        .collect()
+}
+
+fn first_word(text: &str) -> &str {
+    let text = text.trim_start();
+    let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len());
+    &text[..end]
+}
