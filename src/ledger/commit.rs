@@ -4,11 +4,11 @@
 
 use std::time::SystemTime;
 
-use rusqlite::{Connection, OptionalExtension, Params, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Params, Transaction, TransactionBehavior, params};
 
-use super::error::{LedgerError, Problem};
+use super::error::{LedgerError, Problem, Shown};
 use super::view::{find_standing, registration_name};
-use super::{Ledger, Recorded, RunId, instant};
+use super::{Ledger, Recorded, RunId, instant, schema};
 use crate::certificate::{CertificateId, IssuedCertificate, RegisteredThing};
 use crate::event::{Change, DeviceId, DeviceState, Registration};
 use crate::failure::Failure;
@@ -26,7 +26,7 @@ pub enum Receipt {
 
 /// Something that the service gave out twice.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{contested}, given to device number {}, is already that of the device with key {}", .device.0, .holder)]
+#[error("{contested}, given to device number {}, is already that of the device with key {}", .device.0, Shown(.holder))]
 pub struct Conflict {
     /// Who was given it now.
     pub device: DeviceId,
@@ -72,20 +72,32 @@ impl Ledger {
     /// what is durable is not known, and every further write is refused until the ledger is opened again.
     pub fn commit(&mut self, changes: Vec<Change>, now: SystemTime) -> Result<Vec<Receipt>, LedgerError> {
         let stamp = Stamp { at: instant::to_text(now), run: self.run.map(|RunId(id)| id) };
-        let written = self.write(|connection| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let mut written = Vec::with_capacity(changes.len());
-            for change in changes {
-                match apply(&transaction, change, &stamp) {
-                    Ok(one) => written.push(one),
-                    Err(problem) => return transaction.rollback().map_err(Problem::from).and(Err(problem)),
-                }
-            }
-            transaction.commit()?;
-            Ok(written)
+        let written = self.write(|transaction| {
+            changes.into_iter().map(|change| apply(transaction, change, &stamp)).collect::<Result<Vec<_>, _>>()
         })?;
         Ok(written.into_iter().map(Receipt::from).collect())
     }
+}
+
+/// Runs `statements` in one transaction, together with the count of commits, which it returns too.
+pub(super) fn commit_counted<T>(
+    connection: &mut Connection,
+    statements: impl FnOnce(&Transaction<'_>) -> Result<T, Problem>,
+) -> Result<(T, u64), Problem> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let written = match statements(&transaction) {
+        Ok(written) => written,
+        // Only a rollback that is known to have worked leaves the ledger as it was. After any other problem it does not
+        // matter: SQLite may have rolled back by itself, and nothing more is written.
+        Err(problem) if problem.is_callers() => {
+            return transaction.rollback().map_err(Problem::from).and(Err(problem));
+        }
+        Err(problem) => return Err(problem),
+    };
+    write_one(&transaction, "UPDATE progress SET commits = commits + 1", [])?;
+    let commits = schema::read_commits(&transaction)?;
+    transaction.commit()?;
+    Ok((written, commits))
 }
 
 impl From<Written> for Receipt {
@@ -98,7 +110,7 @@ impl From<Written> for Receipt {
     }
 }
 
-/// Whether a device in `state` can go through `change`, and the name of what becomes of it.
+/// Whether a device in `state` can go through `change`; if not, what it cannot become.
 fn judge(state: DeviceState, change: &Change) -> Result<(), &'static str> {
     use DeviceState::{Issued, Pending};
     let (is_legal, becomes) = match change {
@@ -228,7 +240,7 @@ fn move_device(
 fn write_one(connection: &Connection, sql: &str, values: impl Params) -> Result<(), Problem> {
     match connection.prepare_cached(sql)?.execute(values)? {
         1 => Ok(()),
-        rows => Err(Problem::damaged(format!("a change of one device met {rows} rows"))),
+        rows => Err(Problem::damaged(format!("a change of one row met {rows} rows"))),
     }
 }
 

@@ -84,6 +84,22 @@ pub enum Problem {
         /// What was noticed.
         detail: String,
     },
+    /// Commits that were acknowledged are not in it any more.
+    #[error(
+        "has {found} commits where {noted} were made before: its write-ahead log {} is missing or damaged, or this is an old copy; \
+         put the newest log or copy back. To go on without what was lost, certificates perhaps among it, remove {}",
+        .log.display(), .lock.display()
+    )]
+    LostCommits {
+        /// How many commits it has.
+        found: u64,
+        /// How many the run that crashed on it had made.
+        noted: u64,
+        /// Where the missing ones should be.
+        log: PathBuf,
+        /// Where their number is noted.
+        lock: PathBuf,
+    },
     /// No room to write.
     #[error("no space left to write to; free some (df shows how much there is) and run the same command again")]
     Full,
@@ -109,7 +125,7 @@ pub enum Problem {
     #[error("made from another lot: {0}; use the lot as it was ({source}), or another --ledger", source = .0.lot)]
     OtherLot(Box<LotMismatch>),
     /// A change that a device in its state cannot go through: a bug in whoever asked for it.
-    #[error("device {device} is {}, which cannot become {change}; this is a bug, nothing was written", .state.name())]
+    #[error("device {} is {}, which cannot become {change}; this is a bug, and nothing was written", Shown(.device), .state.name())]
     IllegalTransition {
         /// The device's key.
         device: String,
@@ -119,7 +135,7 @@ pub enum Problem {
         change: &'static str,
     },
     /// No device has that number: a bug in whoever asked.
-    #[error("there is no device number {}; this is a bug, nothing was written", .device.0)]
+    #[error("there is no device number {}; this is a bug, and nothing was written", .device.0)]
     NoSuchDevice {
         /// The number.
         device: DeviceId,
@@ -187,6 +203,11 @@ impl Problem {
             | io::ErrorKind::NotFound => Self::Denied { detail: format!("{doing}: {source}") },
             _ => Self::Io { doing, source },
         }
+    }
+
+    /// Whether it is the caller who is wrong, and the ledger is as it was before.
+    pub(super) fn is_callers(&self) -> bool {
+        matches!(self, Self::IllegalTransition { .. } | Self::NoSuchDevice { .. })
     }
 
     /// What is in the ledger contradicts itself.

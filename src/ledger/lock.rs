@@ -1,12 +1,15 @@
 //! One run at a time on one ledger: an operating system's lock on a file beside it.
 //!
 //! Not on the ledger's own file: closing any other handle on that would drop the POSIX locks that SQLite holds on it.
-//! The lock ends with the process, however that ends; the file is removed when the ledger is closed, and means nothing
-//! without the lock.
+//! The lock ends with the process, however that ends. The file is removed when the ledger is closed.
+//!
+//! The file also notes how many commits the ledger has, each time after COMMIT has returned. A file that a crash left
+//! behind so tells whether the ledger still has what was acknowledged: SQLite takes a missing or damaged write-ahead log
+//! for an empty or shorter one and says nothing.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::Problem;
@@ -15,40 +18,81 @@ use super::error::Problem;
 #[derive(Debug)]
 pub(super) struct LedgerLock {
     path: PathBuf,
-    // Held for its lock alone.
-    _file: File,
+    file: File,
+    legacy: Legacy,
+}
+
+/// What becomes of the file when the lock is dropped.
+#[derive(Debug, PartialEq, Eq)]
+enum Legacy {
+    /// It goes: the ledger has all that was noted.
+    Nothing,
+    /// It stays, for what a crashed run noted in it has not been looked into.
+    Note,
+}
+
+/// What stands in the file.
+#[derive(Debug, Default)]
+struct Note {
+    pid: Option<u32>,
+    commits: u64,
 }
 
 /// How often the file may vanish between opening and locking it, each time because a holder closed its ledger.
 const ATTEMPTS: usize = 16;
 
+/// The length of a note: so that each covers the one before it.
+const NOTE_LENGTH: usize = 32;
+
 impl LedgerLock {
     /// Takes the lock at `path` at once, or says who has it.
     pub(super) fn acquire(path: &Path) -> Result<Self, Problem> {
         for _ in 0..ATTEMPTS {
-            let mut file = open(path).map_err(|error| Problem::io("opening the lock file beside it", error))?;
+            let file = open(path).map_err(|error| Problem::io("opening the lock file beside it", error))?;
             match file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(Problem::InUse { pid: read_pid(&mut file) }),
+                Err(TryLockError::WouldBlock) => return Err(Problem::InUse { pid: read_note(&file).pid }),
                 Err(TryLockError::Error(error)) => {
                     return Err(Problem::io("locking the lock file beside it", error));
                 }
             }
             // A holder removes the file before it lets go of the lock: what we have locked may have no name any more.
             if has_that_name(&file, path) {
-                write_pid(&mut file).map_err(|error| Problem::io("writing the lock file beside it", error))?;
-                return Ok(Self { path: path.to_path_buf(), _file: file });
+                let commits = read_note(&file).commits;
+                write_note(&file, commits)
+                    .map_err(|error| Problem::io("writing the lock file beside it", error))?;
+                let legacy = if commits == 0 { Legacy::Nothing } else { Legacy::Note };
+                return Ok(Self { path: path.to_path_buf(), file, legacy });
             }
         }
         Err(Problem::InUse { pid: None })
+    }
+
+    /// Notes that the ledger has `commits`, all of them acknowledged.
+    pub(super) fn note(&self, commits: u64) {
+        // A note that could not be written makes the next opening less wary, and nothing else.
+        let _ = write_note(&self.file, commits);
+    }
+
+    /// Drops what was noted before, for the ledger that it is about has been looked at, or is no more.
+    pub(super) fn settle(&mut self, commits: u64) {
+        self.legacy = Legacy::Nothing;
+        self.note(commits);
     }
 }
 
 impl Drop for LedgerLock {
     fn drop(&mut self) {
-        // Before the lock goes with the file's handle, so that it is our own file that is removed. Left behind, it is harmless.
-        let _ = fs::remove_file(&self.path);
+        if self.legacy == Legacy::Nothing {
+            // Before the lock goes with the file's handle, so that it is our own file that is removed.
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+/// How many commits are noted in the lock file at `path`: none if there is no such file.
+pub(super) fn noted_commits(path: &Path) -> u64 {
+    File::open(path).map(|file| read_note(&file).commits).unwrap_or_default()
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -62,16 +106,21 @@ fn has_that_name(file: &File, path: &Path) -> bool {
     }
 }
 
-fn write_pid(file: &mut File) -> io::Result<()> {
-    file.set_len(0)?;
-    file.rewind()?;
-    writeln!(file, "{}", std::process::id())
+/// In one write over the last note, so that no crash leaves a part of one.
+fn write_note(file: &File, commits: u64) -> io::Result<()> {
+    let width = NOTE_LENGTH - 12;
+    let note = format!("{:>10} {commits:>width$}\n", std::process::id());
+    file.write_all_at(note.as_bytes(), 0)
 }
 
-fn read_pid(file: &mut File) -> Option<u32> {
-    let mut text = String::new();
-    file.take(16).read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
+fn read_note(file: &File) -> Note {
+    let mut bytes = [0; NOTE_LENGTH];
+    let length = file.read_at(&mut bytes, 0).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes[..length]);
+    let mut words = text.split_ascii_whitespace();
+    let pid = words.next().and_then(|word| word.parse().ok());
+    let commits = words.next().and_then(|word| word.parse().ok()).unwrap_or_default();
+    Note { pid, commits }
 }
 
 #[cfg(test)]
@@ -94,9 +143,28 @@ mod tests {
     fn a_lock_file_that_nobody_holds_does_not_count() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.lock");
-        fs::write(&path, "4294967295 and more of what a crash left behind").unwrap();
-        let _held = LedgerLock::acquire(&path).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        fs::write(&path, "4294967296 and more of what some crash has left behind").unwrap();
+        let held = LedgerLock::acquire(&path).unwrap();
+        assert!(matches!(LedgerLock::acquire(&path), Err(Problem::InUse { pid: Some(_) })));
+        drop(held);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_note_outlives_everyone_who_did_not_look_into_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.lock");
+        let crashed = LedgerLock::acquire(&path).unwrap();
+        crashed.note(u64::MAX);
+        let copy = directory.path().join("y.lock");
+        fs::copy(&path, &copy).unwrap();
+        drop(LedgerLock::acquire(&copy).unwrap());
+        assert_eq!(noted_commits(&copy), u64::MAX);
+        let mut last = LedgerLock::acquire(&copy).unwrap();
+        last.settle(7);
+        assert_eq!(noted_commits(&copy), 7);
+        drop(last);
+        assert!(!copy.exists());
     }
 
     #[test]

@@ -28,7 +28,7 @@ use std::ops::Deref;
 use std::path::Path;
 use std::time::SystemTime;
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, Transaction, params};
 
 pub use commit::{Conflict, Contested, Receipt};
 pub use error::{ImportError, LedgerError, LotMismatch, Problem};
@@ -84,7 +84,7 @@ pub struct RunId(pub i64);
 pub struct Ledger {
     // Before the lock, so that the database is closed before another process is let in.
     view: View,
-    _lock: Option<LedgerLock>,
+    lock: Option<LedgerLock>,
     run: Option<RunId>,
     health: Health,
 }
@@ -114,10 +114,10 @@ impl Ledger {
         I: Iterator<Item = Result<Identity, Vec<RowError>>>,
     {
         let place = Place::of(path)?;
-        let lock = LedgerLock::acquire(&place.lock).map_err(|problem| problem.at(path))?;
-        build(&place, |connection| import::fill(connection, binding, lot, check, now))
+        let mut lock = LedgerLock::acquire(&place.lock).map_err(|problem| problem.at(path))?;
+        build(&place, &mut lock, |connection| import::fill(connection, binding, lot, check, now))
             .map_err(|refusal| refusal.at(path))?;
-        let view = open_to_write(&place).map_err(|problem| problem.at(path))?;
+        let view = open_to_write(&place, &mut lock).map_err(|problem| problem.at(path))?;
         Ok(Self::new(view, Some(lock)))
     }
 
@@ -174,9 +174,10 @@ impl Ledger {
             place.refuse_orphaned_log().map_err(named)?;
             return Err(named(Problem::Missing));
         }
-        let lock = LedgerLock::acquire(&place.lock).map_err(named)?;
+        let mut lock = LedgerLock::acquire(&place.lock).map_err(named)?;
         place.remove_leftovers();
-        Ok(Self::new(open_to_write(&place).map_err(named)?, Some(lock)))
+        let view = open_to_write(&place, &mut lock).map_err(named)?;
+        Ok(Self::new(view, Some(lock)))
     }
 
     /// Opens the ledger at `path` to look at it, without a lock; a run may be writing it.
@@ -211,7 +212,7 @@ impl Ledger {
     }
 
     fn new(view: View, lock: Option<LedgerLock>) -> Self {
-        Self { view, _lock: lock, run: None, health: Health::Sound }
+        Self { view, lock, run: None, health: Health::Sound }
     }
 
     /// What there is to read.
@@ -226,11 +227,11 @@ impl Ledger {
     /// # Errors
     /// If writing fails, as in [`commit`](Self::commit).
     pub fn begin_run(&mut self, settings: &serde_json::Value, now: SystemTime) -> Result<RunId, LedgerError> {
-        let run = self.write(|connection| {
+        let run = self.write(|transaction| {
             let sql = "INSERT INTO run (started_at, pid, settings) VALUES (?1, ?2, ?3)";
             let values = params![instant::to_text(now), std::process::id(), settings.to_string()];
-            connection.execute(sql, values)?;
-            Ok(RunId(connection.last_insert_rowid()))
+            transaction.execute(sql, values)?;
+            Ok(RunId(transaction.last_insert_rowid()))
         })?;
         self.run = Some(run);
         Ok(run)
@@ -247,9 +248,9 @@ impl Ledger {
         summary: &serde_json::Value,
         now: SystemTime,
     ) -> Result<(), LedgerError> {
-        self.write(|connection| {
+        self.write(|transaction| {
             let sql = "UPDATE run SET ended_at = ?2, outcome = ?3, summary = ?4 WHERE id = ?1";
-            connection.execute(sql, params![run.0, instant::to_text(now), outcome, summary.to_string()])?;
+            transaction.execute(sql, params![run.0, instant::to_text(now), outcome, summary.to_string()])?;
             Ok(())
         })?;
         self.run = None;
@@ -266,40 +267,47 @@ impl Ledger {
         connection.close().map_err(|(_, error)| Problem::from(error).at(&path))
     }
 
-    /// Runs one write. One that fails in SQLite leaves open what is durable, and so is the last.
+    /// Runs one write, in a transaction of its own, and counts it. One that fails in SQLite leaves open what is durable,
+    /// and so is the last.
     fn write<T>(
         &mut self,
-        statements: impl FnOnce(&mut Connection) -> Result<T, Problem>,
+        statements: impl FnOnce(&Transaction<'_>) -> Result<T, Problem>,
     ) -> Result<T, LedgerError> {
         if self.health == Health::Poisoned {
             return Err(Problem::Poisoned.at(&self.view.path));
         }
-        let outcome = statements(&mut self.view.connection);
-        let is_known = matches!(
-            outcome,
-            Ok(_) | Err(Problem::IllegalTransition { .. } | Problem::NoSuchDevice { .. })
-        );
-        if !is_known {
+        let outcome = commit::commit_counted(&mut self.view.connection, statements);
+        if outcome.as_ref().is_err_and(|problem| !problem.is_callers()) {
             self.health = Health::Poisoned;
         }
-        self.view.named(outcome)
+        let (written, commits) = self.view.named(outcome)?;
+        if let Some(lock) = &self.lock {
+            lock.note(commits);
+        }
+        Ok(written)
     }
 }
 
-fn open_to_write(place: &Place) -> Result<View, Problem> {
+fn open_to_write(place: &Place, lock: &mut LedgerLock) -> Result<View, Problem> {
     place.keep_private()?;
-    View::connect(place, OpenFlags::SQLITE_OPEN_READ_WRITE)
+    let view = View::connect(place, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // All that was noted is there, or the ledger would not have opened.
+    lock.settle(schema::read_commits(&view.connection)?);
+    Ok(view)
 }
 
 /// Builds a new ledger at `place`: `fill` works on a file that gets the ledger's name only when it is whole and durable.
 fn build(
     place: &Place,
+    lock: &mut LedgerLock,
     fill: impl FnOnce(&mut Connection) -> Result<(), import::Refusal>,
 ) -> Result<(), import::Refusal> {
     if place.is_taken() {
         return Err(Problem::Exists.into());
     }
     place.refuse_orphaned_log()?;
+    // What was noted is of a ledger that had this place before.
+    lock.settle(0);
     let building = place.begin()?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(building.path(), flags)?;

@@ -14,6 +14,8 @@ pub(super) struct Place {
     pub(super) ledger: PathBuf,
     /// Says that a run has it.
     pub(super) lock: PathBuf,
+    /// SQLite's write-ahead log.
+    log: PathBuf,
     /// A new ledger that is being built, and is nothing yet.
     building: PathBuf,
     directory: PathBuf,
@@ -31,6 +33,7 @@ impl Place {
         building.push(".building");
         Ok(Self {
             lock: with_suffix(&resolved, ".lock"),
+            log: with_suffix(&resolved, "-wal"),
             building: directory.join(building),
             directory: directory.to_path_buf(),
             ledger: resolved,
@@ -44,11 +47,18 @@ impl Place {
 
     /// Refuses a place where a ledger was and only its log is left: SQLite would replay that into a new ledger.
     pub(super) fn refuse_orphaned_log(&self) -> Result<(), Problem> {
-        let log = with_suffix(&self.ledger, "-wal");
-        match fs::metadata(&log) {
-            Ok(found) if found.len() > 0 => Err(Problem::OrphanedLog { log }),
+        match fs::metadata(&self.log) {
+            Ok(found) if found.len() > 0 => Err(Problem::OrphanedLog { log: self.log.clone() }),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses a ledger with fewer commits than were noted beside it.
+    pub(super) fn refuse_lost_commits(&self, found: u64, noted: u64) -> Result<(), Problem> {
+        if found >= noted {
+            return Ok(());
+        }
+        Err(Problem::LostCommits { found, noted, log: self.log.clone(), lock: self.lock.clone() })
     }
 
     /// Takes from group and others what they may do with the ledger; SQLite gives its other files the same mode.

@@ -16,6 +16,8 @@ const MIGRATIONS: &[&str] = &[SCHEMA_1];
 /// The newest schema that this version knows.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;
 
+/// `progress.commits` counts the commits after the import; see [`lock`](super::lock) for what it is good for.
+///
 /// A device's certificate in use is the one row of `certificate` that is its own and not retired. The partial indexes are
 /// what two promises rest on: one certificate in use a device, and pages of open devices that cost no more than their length.
 const SCHEMA_1: &str = "
@@ -41,6 +43,12 @@ CREATE TABLE run (
     outcome TEXT,
     summary TEXT CHECK (summary IS NULL OR json_valid(summary))
 ) STRICT;
+
+CREATE TABLE progress (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    commits INTEGER NOT NULL
+) STRICT;
+INSERT INTO progress (id, commits) VALUES (1, 0);
 
 CREATE TABLE device (
     id INTEGER PRIMARY KEY,
@@ -178,6 +186,12 @@ pub(super) fn set_up_building(connection: &Connection) -> Result<(), Problem> {
     // In KiB where negative: keys come in any order, and their index should stay in memory for the most part.
     connection.pragma_update(None, "cache_size", -65_536)?;
     Ok(())
+}
+
+/// How many commits there were after the import.
+pub(super) fn read_commits(connection: &Connection) -> Result<u64, Problem> {
+    let commits: i64 = connection.query_row("SELECT commits FROM progress", [], |row| row.get(0))?;
+    u64::try_from(commits).map_err(|_| Problem::damaged("its number of commits is negative"))
 }
 
 fn version(connection: &Connection) -> Result<i64, Problem> {

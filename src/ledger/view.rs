@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags, Row, named_params};
 
 use super::error::{LedgerError, Problem};
 use super::place::Place;
-use super::{Binding, Recorded, instant, schema};
+use super::{Binding, Recorded, instant, lock, schema};
 use crate::certificate::{CertificateId, IssuedCertificate, RegisteredThing, Secret};
 use crate::event::{DeviceId, DeviceState, Registration};
 use crate::identity::{Identity, LotShape};
@@ -199,6 +199,8 @@ impl View {
             place.refuse_orphaned_log()?;
             return Err(Problem::Missing);
         }
+        // Before the ledger is read: a run that writes it at this moment notes its commits after making them.
+        let noted = lock::noted_commits(&place.lock);
         let mut connection =
             Connection::open_with_flags(&place.ledger, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         schema::set_up(&connection)?;
@@ -210,6 +212,7 @@ impl View {
         } else if version < schema::NEWEST {
             return Err(Problem::Older { found: version, known: schema::NEWEST });
         }
+        place.refuse_lost_commits(schema::read_commits(&connection)?, noted)?;
         Self::over(connection, &place.ledger)
     }
 
