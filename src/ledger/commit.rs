@@ -73,7 +73,10 @@ impl Ledger {
     pub fn commit(&mut self, changes: Vec<Change>, now: SystemTime) -> Result<Vec<Receipt>, LedgerError> {
         let stamp = Stamp { at: instant::to_text(now), run: self.run.map(|RunId(id)| id) };
         let written = self.write(|transaction| {
-            changes.into_iter().map(|change| apply(transaction, change, &stamp)).collect::<Result<Vec<_>, _>>()
+            changes
+                .into_iter()
+                .map(|change| apply(transaction, change, &stamp))
+                .collect::<Result<Vec<_>, _>>()
         })?;
         Ok(written.into_iter().map(Receipt::from).collect())
     }

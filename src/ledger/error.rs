@@ -61,7 +61,9 @@ pub enum Problem {
         log: PathBuf,
     },
     /// The schema is one that this version does not know.
-    #[error("written by a newer fleetmint: schema {found}, and this one knows up to {known}; use the newer one")]
+    #[error(
+        "written by a newer fleetmint: schema {found}, and this one knows up to {known}; use the newer one"
+    )]
     Newer {
         /// The ledger's schema.
         found: i64,
@@ -69,7 +71,9 @@ pub enum Problem {
         known: i64,
     },
     /// The schema is an old one, and the ledger was opened for reading only.
-    #[error("written by an older fleetmint: schema {found}, wanted {known}; resume it once to bring it up to date")]
+    #[error(
+        "written by an older fleetmint: schema {found}, wanted {known}; resume it once to bring it up to date"
+    )]
     Older {
         /// The ledger's schema.
         found: i64,
@@ -101,7 +105,9 @@ pub enum Problem {
         lock: PathBuf,
     },
     /// No room to write.
-    #[error("no space left to write to; free some (df shows how much there is) and run the same command again")]
+    #[error(
+        "no space left to write to; free some (df shows how much there is) and run the same command again"
+    )]
     Full,
     /// The operating system does not allow it.
     #[error(
@@ -112,7 +118,9 @@ pub enum Problem {
         detail: String,
     },
     /// It was made for another template, region or account.
-    #[error("made for {what} {found}, and this run is for {wanted}; use that {what} again, or another --ledger")]
+    #[error(
+        "made for {what} {found}, and this run is for {wanted}; use that {what} again, or another --ledger"
+    )]
     OtherBinding {
         /// `template`, `region` or `account`.
         what: &'static str,
@@ -222,7 +230,9 @@ impl From<rusqlite::Error> for Problem {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
-            Some(ErrorCode::NotADatabase) => Self::NotALedger { found: String::from("not an SQLite database") },
+            Some(ErrorCode::NotADatabase) => {
+                Self::NotALedger { found: String::from("not an SQLite database") }
+            }
             Some(ErrorCode::DatabaseCorrupt) => Self::Damaged { detail },
             Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
                 Self::Denied { detail }

@@ -148,7 +148,11 @@ impl<'a> DeviceTable<'a> {
         Ok(Some(RowError {
             line: identity.line,
             column: Some(self.key_column.to_owned()),
-            found: format!("{}, which is the key of line {} too", Shown(&identity.key), first.unwrap_or_default()),
+            found: format!(
+                "{}, which is the key of line {} too",
+                Shown(&identity.key),
+                first.unwrap_or_default()
+            ),
             wanted: String::from("a key that no other row has"),
         }))
     }

@@ -133,7 +133,10 @@ mod tests {
         let path = directory.path().join("x.lock");
         let held = LedgerLock::acquire(&path).unwrap();
         let refused = LedgerLock::acquire(&path).unwrap_err();
-        assert!(matches!(refused, Problem::InUse { pid: Some(pid) } if pid == std::process::id()), "{refused}");
+        assert!(
+            matches!(refused, Problem::InUse { pid: Some(pid) } if pid == std::process::id()),
+            "{refused}"
+        );
         drop(held);
         assert!(!path.exists());
         drop(LedgerLock::acquire(&path).unwrap());

@@ -53,6 +53,20 @@ impl Place {
         }
     }
 
+    /// Refuses a ledger whose last page is cut: SQLite reads zeros in the place of what is missing.
+    pub(super) fn refuse_cut_page(&self, page_size: u64) -> Result<(), Problem> {
+        let length = fs::metadata(&self.ledger).map_err(|error| Problem::io("looking at it", error))?.len();
+        let has_log = fs::metadata(&self.log).is_ok_and(|log| log.len() > 0);
+        // While there is a log, its pages are still being copied into the file, or a full disk stopped that half-way.
+        match length % page_size {
+            0 => Ok(()),
+            _ if has_log => Ok(()),
+            _ => {
+                Err(Problem::damaged(format!("its {length} bytes are not whole pages: it has been cut off")))
+            }
+        }
+    }
+
     /// Refuses a ledger with fewer commits than were noted beside it.
     pub(super) fn refuse_lost_commits(&self, found: u64, noted: u64) -> Result<(), Problem> {
         if found >= noted {
@@ -63,7 +77,10 @@ impl Place {
 
     /// Takes from group and others what they may do with the ledger; SQLite gives its other files the same mode.
     pub(super) fn keep_private(&self) -> Result<(), Problem> {
-        let mode = fs::metadata(&self.ledger).map_err(|error| Problem::io("looking at it", error))?.permissions().mode();
+        let mode = fs::metadata(&self.ledger)
+            .map_err(|error| Problem::io("looking at it", error))?
+            .permissions()
+            .mode();
         if mode & 0o077 == 0 {
             return Ok(());
         }

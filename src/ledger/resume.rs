@@ -6,11 +6,11 @@ use std::fmt;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use super::Binding;
 use super::digest::LotDigest;
 use super::error::{LotMismatch, Problem, Shown};
 use super::import::{LotRows, Refusal, RowErrors, key_column_name, values_to_text};
 use super::view::LotInfo;
-use super::Binding;
 use crate::identity::{Identity, RowError};
 
 /// How a lot differs from the one that the ledger was made from.
@@ -101,8 +101,12 @@ impl fmt::Display for RowDifference {
                 write!(f, "line {line} changed under the old key {}, in {}", Shown(key), columns.join(", "))
             }
             Self::Added { line, key } => write!(f, "line {line} has the new key {}", Shown(key)),
-            Self::Missing { line, key } => write!(f, "the row of key {} is missing, once on line {line}", Shown(key)),
-            Self::Moved { line, key } => write!(f, "line {line} has key {}, once at another place", Shown(key)),
+            Self::Missing { line, key } => {
+                write!(f, "the row of key {} is missing, once on line {line}", Shown(key))
+            }
+            Self::Moved { line, key } => {
+                write!(f, "line {line} has key {}, once at another place", Shown(key))
+            }
         }
     }
 }
@@ -132,9 +136,8 @@ pub(super) fn compare<I>(
 where
     I: Iterator<Item = Result<Identity, Vec<RowError>>>,
 {
-    let refuse = |difference| {
-        Problem::OtherLot(Box::new(LotMismatch { lot: recorded.source.clone(), difference }))
-    };
+    let refuse =
+        |difference| Problem::OtherLot(Box::new(LotMismatch { lot: recorded.source.clone(), difference }));
     if let Some(difference) = compare_shapes(recorded, &lot)? {
         return Err(refuse(difference).into());
     }

@@ -143,7 +143,7 @@ pub(super) fn identify(connection: &Connection) -> Result<i64, Problem> {
 
 /// Reads the whole file and refuses one that is damaged.
 pub(super) fn check_integrity(connection: &Connection) -> Result<(), Problem> {
-    let verdict: String = connection.pragma_query_value(None, "quick_check(1)", |row| row.get(0))?;
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     match verdict.as_str() {
         "ok" => Ok(()),
         found => Err(Problem::damaged(found.trim_start_matches("*** in database main ***").trim())),
@@ -166,7 +166,8 @@ pub(super) fn set_up(connection: &Connection) -> Result<(), Problem> {
 pub(super) fn set_up_writing(connection: &Connection) -> Result<(), Problem> {
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if !["wal", "memory"].contains(&mode.as_str()) {
-        let detail = format!("its file system allows no write-ahead log (journal mode {mode}); use a local disk");
+        let detail =
+            format!("its file system allows no write-ahead log (journal mode {mode}); use a local disk");
         return Err(Problem::Denied { detail });
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -194,6 +195,15 @@ pub(super) fn read_commits(connection: &Connection) -> Result<u64, Problem> {
     u64::try_from(commits).map_err(|_| Problem::damaged("its number of commits is negative"))
 }
 
+/// In bytes; at least 512, whatever the file says.
+pub(super) fn page_size(connection: &Connection) -> Result<u64, Problem> {
+    let size: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    u64::try_from(size)
+        .ok()
+        .filter(|size| *size >= 512)
+        .ok_or_else(|| Problem::damaged("it has no page size"))
+}
+
 fn version(connection: &Connection) -> Result<i64, Problem> {
     Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
 }
@@ -214,7 +224,10 @@ mod tests {
         create(&mut connection).unwrap();
         let sql = super::super::view::OPEN_DEVICES.replace("?1", "1").replace("?2", "10");
         let plan = plan(&connection, &sql);
-        assert!(plan.contains("USING INDEX device_open (rowid>?)") || plan.contains("device_open (id>?)"), "{plan}");
+        assert!(
+            plan.contains("USING INDEX device_open (rowid>?)") || plan.contains("device_open (id>?)"),
+            "{plan}"
+        );
         assert!(plan.contains("certificate_in_use (device=?)"), "{plan}");
         assert!(!plan.contains("TEMP B-TREE"), "{plan}");
     }
@@ -231,7 +244,9 @@ mod tests {
     fn a_device_holds_one_certificate_in_use() {
         let mut connection = Connection::open_in_memory().unwrap();
         create(&mut connection).unwrap();
-        connection.execute("INSERT INTO device (id, key, line, parameter_values) VALUES (1, 'a', 2, '[]')", []).unwrap();
+        connection
+            .execute("INSERT INTO device (id, key, line, parameter_values) VALUES (1, 'a', 2, '[]')", [])
+            .unwrap();
         let issue = |id: &str| {
             connection.execute(
                 "INSERT INTO certificate (certificate_id, device, certificate_pem, private_key, issued_at)

@@ -189,7 +189,8 @@ impl View {
     /// [`check_integrity`](Self::check_integrity) looks everywhere.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         let place = Place::of(path)?;
-        let view = Self::connect(&place, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(|problem| problem.at(path))?;
+        let view =
+            Self::connect(&place, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(|problem| problem.at(path))?;
         Ok(Self { path: path.to_path_buf(), ..view })
     }
 
@@ -205,6 +206,7 @@ impl View {
             Connection::open_with_flags(&place.ledger, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         schema::set_up(&connection)?;
         let version = schema::identify(&connection)?;
+        place.refuse_cut_page(schema::page_size(&connection)?)?;
         if access.contains(OpenFlags::SQLITE_OPEN_READ_WRITE) {
             schema::check_integrity(&connection)?;
             schema::set_up_writing(&connection)?;
@@ -241,7 +243,11 @@ impl View {
     ///
     /// # Errors
     /// If the ledger cannot be read, or a device in it is in a state that no legal changes lead to.
-    pub fn open_devices(&self, after: Option<DeviceId>, limit: usize) -> Result<Vec<OpenDevice>, LedgerError> {
+    pub fn open_devices(
+        &self,
+        after: Option<DeviceId>,
+        limit: usize,
+    ) -> Result<Vec<OpenDevice>, LedgerError> {
         self.named(self.read_open_devices(after, limit))
     }
 
@@ -475,7 +481,8 @@ fn read_instant(row: &Row<'_>, column: &str) -> Result<SystemTime, Problem> {
 fn read_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> Result<T, Problem> {
     let text: String = row.get(column)?;
     // What serde says is left out, for it quotes what it finds.
-    serde_json::from_str(&text).map_err(|_| Problem::damaged(format!("{column} is not the JSON that it should be")))
+    serde_json::from_str(&text)
+        .map_err(|_| Problem::damaged(format!("{column} is not the JSON that it should be")))
 }
 
 fn impossible(device: DeviceId, what: &str) -> Problem {

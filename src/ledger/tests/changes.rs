@@ -41,8 +41,15 @@ fn every_transition_is_legal_or_an_error() {
                 assert_eq!(state_of(&ledger, 1), to.unwrap_or(from));
             } else {
                 let problem = outcome.unwrap_err().problem;
-                assert!(matches!(&problem, Problem::IllegalTransition { state, .. } if *state == from), "{problem}");
-                assert_eq!((state_of(&ledger, 1), state_of(&ledger, 2)), (from, Pending), "the batch is not written");
+                assert!(
+                    matches!(&problem, Problem::IllegalTransition { state, .. } if *state == from),
+                    "{problem}"
+                );
+                assert_eq!(
+                    (state_of(&ledger, 1), state_of(&ledger, 2)),
+                    (from, Pending),
+                    "the batch is not written"
+                );
                 ledger.commit(vec![issued(2)], now()).expect("a refused batch does not poison the ledger");
             }
         }
@@ -193,7 +200,10 @@ fn failures_are_grouped_by_state_stage_and_cause() {
     ledger.commit(vec![rejected(4), rejected(2), left(1, Registration::NotSent)], now()).unwrap();
     let troubles = ledger.view().troubles().unwrap();
     let [first, second] = &troubles[..] else { panic!("{troubles:?}") };
-    assert_eq!((first.state, first.devices, first.example_key.as_str()), (DeviceState::Rejected, 2, "SN-0000002"));
+    assert_eq!(
+        (first.state, first.devices, first.example_key.as_str()),
+        (DeviceState::Rejected, 2, "SN-0000002")
+    );
     assert_eq!((first.stage.as_str(), first.cause.as_str()), ("register_thing", "no_reply"));
     assert_eq!(first.example, failure().to_string());
     assert_eq!((second.state, second.devices), (DeviceState::Pending, 1));
@@ -274,7 +284,11 @@ fn no_room_is_a_clear_error_and_the_last_write() {
     let error = ledger.commit(vec![registered(1)], now()).unwrap_err();
     assert!(matches!(error.problem, Problem::Poisoned), "{error}");
     assert!(ledger.begin_run(&serde_json::json!({}), now()).is_err());
-    assert_eq!(ledger.view().counts().unwrap().issued(), 10, "reading goes on, and shows no half of the batch");
+    assert_eq!(
+        ledger.view().counts().unwrap().issued(),
+        10,
+        "reading goes on, and shows no half of the batch"
+    );
 }
 
 #[test]

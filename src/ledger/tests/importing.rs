@@ -3,7 +3,12 @@
 use super::*;
 
 fn row_error(line: u64) -> RowError {
-    RowError { line, column: None, found: String::from("something odd"), wanted: String::from("a proper row") }
+    RowError {
+        line,
+        column: None,
+        found: String::from("something odd"),
+        wanted: String::from("a proper row"),
+    }
 }
 
 fn import_rows(path: &Path, rows: Vec<Result<Identity, Vec<RowError>>>) -> Result<Ledger, ImportError> {
@@ -99,7 +104,8 @@ fn an_import_cleans_up_after_one_that_was_killed() {
 #[test]
 fn a_large_lot_is_imported_and_resumed() {
     let (_directory, path) = scratch();
-    let rows = || LotRows { source: "lot.csv", shape: lot(0).shape, rows: (1..=100_000).map(identity).map(Ok) };
+    let rows =
+        || LotRows { source: "lot.csv", shape: lot(0).shape, rows: (1..=100_000).map(identity).map(Ok) };
     let ledger = Ledger::import(&path, &binding(), rows(), accept, now()).unwrap();
     assert_eq!(ledger.view().counts().unwrap().pending, 100_000);
     drop(ledger);
@@ -150,7 +156,8 @@ fn difference(rows: Vec<Identity>) -> String {
 
 #[test]
 fn another_lot_is_refused_and_the_first_difference_named() {
-    let changed = Identity { values: vec![String::from("SN-0000002"), String::from("hunter2")], ..identity(2) };
+    let changed =
+        Identity { values: vec![String::from("SN-0000002"), String::from("hunter2")], ..identity(2) };
     let message = difference(vec![identity(1), changed, identity(3)]);
     assert_eq!(
         message,

@@ -12,6 +12,7 @@ use super::*;
 use crate::certificate::{IssuedCertificate, RegisteredThing, Secret};
 use crate::event::{Change, DeviceId, Registration};
 use crate::failure::{Cause, Failure, Stage};
+use crate::identity::LotShape;
 
 pub(super) type Rows = std::vec::IntoIter<Result<Identity, Vec<RowError>>>;
 

@@ -15,7 +15,10 @@ fn nobody_else_may_read_any_of_its_files() {
     let (directory, path) = scratch();
     let mut ledger = import(&path, 1);
     ledger.commit(vec![issued(1)], now()).unwrap();
-    assert_eq!(names(directory.path()), ["lot.ledger", "lot.ledger-shm", "lot.ledger-wal", "lot.ledger.lock"]);
+    assert_eq!(
+        names(directory.path()),
+        ["lot.ledger", "lot.ledger-shm", "lot.ledger-wal", "lot.ledger.lock"]
+    );
     for name in names(directory.path()) {
         let mode = std::fs::metadata(directory.path().join(&name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
@@ -35,9 +38,10 @@ fn a_ledger_that_others_may_read_is_made_private_again() {
 fn it_is_durable_before_it_answers() {
     let (_directory, path) = scratch();
     let ledger = import(&path, 1);
-    for (pragma, expected) in [("synchronous", 2), ("foreign_keys", 1), ("secure_delete", 1), ("fullfsync", 1)] {
-        let found: i64 =
-            ledger.view().connection.pragma_query_value(None, pragma, |row| row.get(0)).unwrap();
+    for (pragma, expected) in
+        [("synchronous", 2), ("foreign_keys", 1), ("secure_delete", 1), ("fullfsync", 1)]
+    {
+        let found: i64 = ledger.view().connection.pragma_query_value(None, pragma, |row| row.get(0)).unwrap();
         assert_eq!(found, expected, "{pragma}");
     }
     let mode: String =
@@ -52,7 +56,10 @@ fn a_second_opener_is_refused_until_the_first_is_gone() {
     let detour = directory.path().join("..").join(directory.path().file_name().unwrap()).join("lot.ledger");
     for path in [&path, &detour] {
         let problem = problem(Ledger::resume(path, &binding(), lot(1), accept));
-        assert!(matches!(problem, Problem::InUse { pid: Some(pid) } if pid == std::process::id()), "{problem}");
+        assert!(
+            matches!(problem, Problem::InUse { pid: Some(pid) } if pid == std::process::id()),
+            "{problem}"
+        );
     }
     assert_eq!(Ledger::open_read_only(&path).unwrap().counts().unwrap().pending, 1, "looking is allowed");
     ledger.close().unwrap();
@@ -145,7 +152,10 @@ fn a_truncated_ledger_is_refused() {
     for length in [whole.len() - 1, whole.len() / 2, 4096, 512, 100] {
         std::fs::write(&path, &whole[..length]).unwrap();
         let problem = reopen_problem(&path);
-        assert!(matches!(problem, Problem::Damaged { .. } | Problem::NotALedger { .. }), "{length}: {problem}");
+        assert!(
+            matches!(problem, Problem::Damaged { .. } | Problem::NotALedger { .. }),
+            "{length}: {problem}"
+        );
         assert_eq!(std::fs::read(&path).unwrap(), &whole[..length], "{length}");
     }
 }
