@@ -1,1 +1,321 @@
 //! The ledger: what a run must not forget, in SQLite.
+//!
+//! Owns the file: who may open it, what it is bound to, and when something in it is durable. It holds the lot, its devices,
+//! their certificates with private keys and tokens, and the runs. Decides nothing about retries and reads no clock: every
+//! instant in it was given.
+//!
+//! - A ledger is made whole from a lot or not at all ([`Ledger::import`]), and taken up again only with the same lot and
+//!   binding ([`Ledger::resume`]).
+//! - One process writes it at a time; any number may look ([`View`]).
+//! - [`Ledger::commit`] answers after COMMIT has returned, with the write-ahead log flushed to the disk. [`Recorded`] is
+//!   the proof.
+//! - A ledger that is damaged, foreign or newer is refused and left as it is. Nothing is ever repaired by guessing.
+
+mod commit;
+mod digest;
+mod error;
+mod import;
+mod instant;
+mod lock;
+mod place;
+mod resume;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::ops::Deref;
+use std::path::Path;
+use std::time::SystemTime;
+
+use rusqlite::{Connection, OpenFlags, Transaction, params};
+
+pub use commit::{Conflict, Contested, Receipt};
+pub use error::{ImportError, LedgerError, LotMismatch, Problem};
+pub use import::LotRows;
+pub use resume::{LotDifference, RowDifference};
+pub use view::{Counts, LotInfo, OpenDevice, RegisteredDevice, RunInfo, Trouble, View, Work};
+
+use crate::identity::{Identity, RowError};
+use lock::LedgerLock;
+use place::Place;
+
+/// What a ledger is bound to: a run with anything else is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// The provisioning template's name.
+    pub template: String,
+    /// The AWS region.
+    pub region: String,
+    /// Which account, in whatever words the caller tells accounts apart.
+    pub account: String,
+}
+
+/// A value that the ledger has made durable. Only the ledger makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded<T>(T);
+
+impl<T> Recorded<T> {
+    /// Only for what COMMIT has acknowledged, or what was read back.
+    fn new(value: T) -> Self {
+        Self(value)
+    }
+
+    /// The value, without the proof.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T> Deref for Recorded<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// A run's number in its ledger, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunId(pub i64);
+
+/// A ledger to write: this process has it, and no other, until it is dropped.
+#[derive(Debug)]
+pub struct Ledger {
+    // Before the lock, so that the database is closed before another process is let in.
+    view: View,
+    lock: Option<LedgerLock>,
+    run: Option<RunId>,
+    health: Health,
+}
+
+/// Whether what is durable is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Health {
+    Sound,
+    Poisoned,
+}
+
+impl Ledger {
+    /// Makes a new ledger at `path` from a lot, mode 0600: whole, or not at all. `check` looks at each row beyond what
+    /// reading it did. Memory does not grow with the lot.
+    ///
+    /// # Errors
+    /// [`ImportError::Rows`] with everything that is wrong with the lot, keys that stand in it twice included; or the
+    /// ledger exists, is in use, or cannot be written. Nothing is left behind then.
+    pub fn import<I>(
+        path: &Path,
+        binding: &Binding,
+        lot: LotRows<'_, I>,
+        check: impl FnMut(&Identity) -> Result<(), Vec<RowError>>,
+        now: SystemTime,
+    ) -> Result<Self, ImportError>
+    where
+        I: Iterator<Item = Result<Identity, Vec<RowError>>>,
+    {
+        let place = Place::of(path)?;
+        let mut lock = LedgerLock::acquire(&place.lock).map_err(|problem| problem.at(path))?;
+        build(&place, &mut lock, |connection| import::fill(connection, binding, lot, check, now))
+            .map_err(|refusal| refusal.at(path))?;
+        let view = open_to_write(&place, &mut lock).map_err(|problem| problem.at(path))?;
+        Ok(Self::new(view, Some(lock)))
+    }
+
+    /// Takes up the ledger at `path` again, after looking through the whole of it, with the lot it was made from.
+    /// `check` looks at each row as in [`import`](Self::import): what it is checked against may have changed.
+    ///
+    /// # Errors
+    /// [`ImportError::Rows`] if the lot is wrong in itself; or the ledger is in use, damaged, foreign, newer, bound to
+    /// something else ([`Problem::OtherBinding`]) or made from another lot ([`Problem::OtherLot`]).
+    pub fn resume<I>(
+        path: &Path,
+        binding: &Binding,
+        lot: LotRows<'_, I>,
+        check: impl FnMut(&Identity) -> Result<(), Vec<RowError>>,
+    ) -> Result<Self, ImportError>
+    where
+        I: Iterator<Item = Result<Identity, Vec<RowError>>>,
+    {
+        let ledger = Self::reopen(path)?;
+        let view = &ledger.view;
+        view.named(resume::check_binding(&view.lot().binding, binding))?;
+        resume::compare(&view.connection, view.lot(), lot, check).map_err(|refusal| refusal.at(path))?;
+        Ok(ledger)
+    }
+
+    /// [`resume`](Self::resume) if there is a ledger at `path`, else [`import`](Self::import).
+    ///
+    /// # Errors
+    /// As those two.
+    pub fn open_or_import<I>(
+        path: &Path,
+        binding: &Binding,
+        lot: LotRows<'_, I>,
+        check: impl FnMut(&Identity) -> Result<(), Vec<RowError>>,
+        now: SystemTime,
+    ) -> Result<Self, ImportError>
+    where
+        I: Iterator<Item = Result<Identity, Vec<RowError>>>,
+    {
+        match Place::of(path)?.is_taken() {
+            true => Self::resume(path, binding, lot, check),
+            false => Self::import(path, binding, lot, check, now),
+        }
+    }
+
+    /// Takes up the ledger at `path` again without its lot, after looking through the whole of it.
+    ///
+    /// # Errors
+    /// If the ledger is missing, in use, damaged, foreign or newer.
+    pub fn reopen(path: &Path) -> Result<Self, LedgerError> {
+        let place = Place::of(path)?;
+        let named = |problem: Problem| problem.at(path);
+        if !place.is_taken() {
+            place.refuse_orphaned_log().map_err(named)?;
+            return Err(named(Problem::Missing));
+        }
+        let mut lock = LedgerLock::acquire(&place.lock).map_err(named)?;
+        place.remove_leftovers();
+        let view = open_to_write(&place, &mut lock).map_err(named)?;
+        Ok(Self::new(view, Some(lock)))
+    }
+
+    /// Opens the ledger at `path` to look at it, without a lock; a run may be writing it.
+    ///
+    /// # Errors
+    /// As [`View::open`].
+    pub fn open_read_only(path: &Path) -> Result<View, LedgerError> {
+        View::open(path)
+    }
+
+    /// Makes a ledger in memory, for simulation: the same in everything but that it is gone when it is dropped.
+    ///
+    /// # Errors
+    /// [`ImportError::Rows`] as in [`import`](Self::import).
+    pub fn in_memory<I>(
+        binding: &Binding,
+        lot: LotRows<'_, I>,
+        check: impl FnMut(&Identity) -> Result<(), Vec<RowError>>,
+        now: SystemTime,
+    ) -> Result<Self, ImportError>
+    where
+        I: Iterator<Item = Result<Identity, Vec<RowError>>>,
+    {
+        let path = Path::new(":memory:");
+        let named = |problem: Problem| problem.at(path);
+        let mut connection = Connection::open_in_memory().map_err(|error| named(error.into()))?;
+        schema::set_up(&connection).map_err(named)?;
+        schema::set_up_writing(&connection).map_err(named)?;
+        schema::create(&mut connection).map_err(named)?;
+        import::fill(&mut connection, binding, lot, check, now).map_err(|refusal| refusal.at(path))?;
+        Ok(Self::new(View::over(connection, path).map_err(named)?, None))
+    }
+
+    fn new(view: View, lock: Option<LedgerLock>) -> Self {
+        Self { view, lock, run: None, health: Health::Sound }
+    }
+
+    /// What there is to read.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Writes down that a run begins: whatever is committed from here on is marked as its.
+    ///
+    /// `settings` is JSON, without secrets.
+    ///
+    /// # Errors
+    /// If writing fails, as in [`commit`](Self::commit).
+    pub fn begin_run(&mut self, settings: &serde_json::Value, now: SystemTime) -> Result<RunId, LedgerError> {
+        let run = self.write(|transaction| {
+            let sql = "INSERT INTO run (started_at, pid, settings) VALUES (?1, ?2, ?3)";
+            let values = params![instant::to_text(now), std::process::id(), settings.to_string()];
+            transaction.execute(sql, values)?;
+            Ok(RunId(transaction.last_insert_rowid()))
+        })?;
+        self.run = Some(run);
+        Ok(run)
+    }
+
+    /// Writes down how `run` ended. A run that crashed never gets here, and shows it.
+    ///
+    /// # Errors
+    /// If writing fails, as in [`commit`](Self::commit).
+    pub fn end_run(
+        &mut self,
+        run: RunId,
+        outcome: &str,
+        summary: &serde_json::Value,
+        now: SystemTime,
+    ) -> Result<(), LedgerError> {
+        self.write(|transaction| {
+            let sql = "UPDATE run SET ended_at = ?2, outcome = ?3, summary = ?4 WHERE id = ?1";
+            transaction.execute(sql, params![run.0, instant::to_text(now), outcome, summary.to_string()])?;
+            Ok(())
+        })?;
+        self.run = None;
+        Ok(())
+    }
+
+    /// Closes the ledger; dropping it does the same and cannot say what went wrong. Everything committed is durable either
+    /// way: closing only moves it from the write-ahead log into the file.
+    ///
+    /// # Errors
+    /// If that fails; the log stays beside the file then, and belongs to it.
+    pub fn close(self) -> Result<(), LedgerError> {
+        let View { connection, path, .. } = self.view;
+        connection.close().map_err(|(_, error)| Problem::from(error).at(&path))
+    }
+
+    /// Runs one write, in a transaction of its own, and counts it. One that fails in SQLite leaves open what is durable,
+    /// and so is the last.
+    fn write<T>(
+        &mut self,
+        statements: impl FnOnce(&Transaction<'_>) -> Result<T, Problem>,
+    ) -> Result<T, LedgerError> {
+        if self.health == Health::Poisoned {
+            return Err(Problem::Poisoned.at(&self.view.path));
+        }
+        let outcome = commit::commit_counted(&mut self.view.connection, statements);
+        if outcome.as_ref().is_err_and(|problem| !problem.is_callers()) {
+            self.health = Health::Poisoned;
+        }
+        let (written, commits) = self.view.named(outcome)?;
+        if let Some(lock) = &self.lock {
+            lock.note(commits);
+        }
+        Ok(written)
+    }
+}
+
+fn open_to_write(place: &Place, lock: &mut LedgerLock) -> Result<View, Problem> {
+    place.keep_private()?;
+    let view = View::connect(place, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // All that was noted is there, or the ledger would not have opened.
+    lock.settle(schema::read_commits(&view.connection)?);
+    Ok(view)
+}
+
+/// Builds a new ledger at `place`: `fill` works on a file that gets the ledger's name only when it is whole and durable.
+fn build(
+    place: &Place,
+    lock: &mut LedgerLock,
+    fill: impl FnOnce(&mut Connection) -> Result<(), import::Refusal>,
+) -> Result<(), import::Refusal> {
+    if place.is_taken() {
+        return Err(Problem::Exists.into());
+    }
+    place.refuse_orphaned_log()?;
+    // What was noted is of a ledger that had this place before.
+    lock.settle(0);
+    let building = place.begin()?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(building.path(), flags)?;
+    schema::set_up(&connection)?;
+    schema::set_up_building(&connection)?;
+    schema::create(&mut connection)?;
+    fill(&mut connection)?;
+    schema::set_up_writing(&connection)?;
+    connection.close().map_err(|(_, error)| error)?;
+    Ok(building.install()?)
+}

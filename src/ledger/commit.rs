@@ -1,0 +1,252 @@
+//! Making changes durable.
+//!
+//! Owns the legal transitions, the search for conflicts, and the receipts, which are given out after COMMIT and never before.
+
+use std::time::SystemTime;
+
+use rusqlite::{Connection, OptionalExtension, Params, Transaction, TransactionBehavior, params};
+
+use super::error::{LedgerError, Problem, Shown};
+use super::view::{find_standing, registration_name};
+use super::{Ledger, Recorded, RunId, instant, schema};
+use crate::certificate::{CertificateId, IssuedCertificate, RegisteredThing};
+use crate::event::{Change, DeviceId, DeviceState, Registration};
+use crate::failure::Failure;
+
+/// What became of a change.
+#[derive(Debug)]
+pub enum Receipt {
+    /// The certificate is durable, and may be registered from here on.
+    Issued(Recorded<IssuedCertificate>),
+    /// Any other change is durable.
+    Done,
+    /// Nothing was written, for what the service gave belongs to another device or to an earlier certificate.
+    Conflict(Conflict),
+}
+
+/// Something that the service gave out twice.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{contested}, given to device number {}, is already that of the device with key {}", .device.0, Shown(.holder))]
+pub struct Conflict {
+    /// Who was given it now.
+    pub device: DeviceId,
+    /// What was given.
+    pub contested: Contested,
+    /// The key of the device that has it; the same device, if it is a certificate of its own that came again.
+    pub holder: String,
+}
+
+/// What can be given out twice.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Contested {
+    /// A certificate.
+    #[error("certificate {0}")]
+    Certificate(CertificateId),
+    /// A thing name.
+    #[error("thing {0}")]
+    Thing(String),
+}
+
+/// What will be a receipt once COMMIT has returned.
+enum Written {
+    Issued(IssuedCertificate),
+    Done,
+    Conflict(Conflict),
+}
+
+/// When and by whom a change is written.
+struct Stamp {
+    at: String,
+    run: Option<i64>,
+}
+
+impl Ledger {
+    /// Makes `changes` durable together; their receipts, in the same order, are proof of it.
+    ///
+    /// A change in conflict is left out, and the others are written; see [`Receipt::Conflict`]. An Issued device is
+    /// written down as possibly registered, so that a crash right after this is read that way; [`Change::Left`] may know
+    /// better. `now` becomes the time of each change.
+    ///
+    /// # Errors
+    /// If a device cannot go through its change: then nothing is written, and the ledger goes on. If writing fails: then
+    /// what is durable is not known, and every further write is refused until the ledger is opened again.
+    pub fn commit(&mut self, changes: Vec<Change>, now: SystemTime) -> Result<Vec<Receipt>, LedgerError> {
+        let stamp = Stamp { at: instant::to_text(now), run: self.run.map(|RunId(id)| id) };
+        let written = self.write(|transaction| {
+            changes
+                .into_iter()
+                .map(|change| apply(transaction, change, &stamp))
+                .collect::<Result<Vec<_>, _>>()
+        })?;
+        Ok(written.into_iter().map(Receipt::from).collect())
+    }
+}
+
+/// Runs `statements` in one transaction, together with the count of commits, which it returns too.
+pub(super) fn commit_counted<T>(
+    connection: &mut Connection,
+    statements: impl FnOnce(&Transaction<'_>) -> Result<T, Problem>,
+) -> Result<(T, u64), Problem> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let written = match statements(&transaction) {
+        Ok(written) => written,
+        // Only a rollback that is known to have worked leaves the ledger as it was. After any other problem it does not
+        // matter: SQLite may have rolled back by itself, and nothing more is written.
+        Err(problem) if problem.is_callers() => {
+            return transaction.rollback().map_err(Problem::from).and(Err(problem));
+        }
+        Err(problem) => return Err(problem),
+    };
+    write_one(&transaction, "UPDATE progress SET commits = commits + 1", [])?;
+    let commits = schema::read_commits(&transaction)?;
+    transaction.commit()?;
+    Ok((written, commits))
+}
+
+impl From<Written> for Receipt {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Issued(certificate) => Self::Issued(Recorded::new(certificate)),
+            Written::Done => Self::Done,
+            Written::Conflict(conflict) => Self::Conflict(conflict),
+        }
+    }
+}
+
+/// Whether a device in `state` can go through `change`; if not, what it cannot become.
+fn judge(state: DeviceState, change: &Change) -> Result<(), &'static str> {
+    use DeviceState::{Issued, Pending};
+    let (is_legal, becomes) = match change {
+        Change::Issued { .. } => (state == Pending, "issued"),
+        Change::Registered { .. } => (state == Issued, "registered"),
+        Change::Rejected { .. } => (matches!(state, Pending | Issued), "rejected"),
+        Change::Unknown { .. } => (state == Issued, "unknown"),
+        Change::TokenLapsed { .. } => (state == Issued, "pending, its token lapsed"),
+        Change::Left { .. } => (matches!(state, Pending | Issued), "open, left for another run"),
+    };
+    if is_legal { Ok(()) } else { Err(becomes) }
+}
+
+fn apply(connection: &Connection, change: Change, stamp: &Stamp) -> Result<Written, Problem> {
+    let (state, key) = find_standing(connection, change.device())?;
+    judge(state, &change).map_err(|change| Problem::IllegalTransition { device: key, state, change })?;
+    match change {
+        Change::Issued { device, certificate } => issue(connection, device, certificate, stamp),
+        Change::Registered { device, thing } => register(connection, device, thing, stamp),
+        Change::Rejected { device, failure } => {
+            let to = Standing { state: DeviceState::Rejected, registration: None, failure: Some(failure) };
+            move_device(connection, device, to, stamp)
+        }
+        Change::Unknown { device, failure } => {
+            let to = Standing { state: DeviceState::Unknown, registration: None, failure: Some(failure) };
+            move_device(connection, device, to, stamp)
+        }
+        Change::TokenLapsed { device } => retire(connection, device, stamp),
+        Change::Left { device, registration, failure } => {
+            let registration = (state == DeviceState::Issued).then_some(registration);
+            move_device(connection, device, Standing { state, registration, failure }, stamp)
+        }
+    }
+}
+
+fn issue(
+    connection: &Connection,
+    device: DeviceId,
+    certificate: IssuedCertificate,
+    stamp: &Stamp,
+) -> Result<Written, Problem> {
+    let sql = "SELECT device.key FROM certificate JOIN device ON device.id = certificate.device
+               WHERE certificate.certificate_id = ?1";
+    if let Some(holder) = find_text(connection, sql, [certificate.certificate_id.as_str()])? {
+        let contested = Contested::Certificate(certificate.certificate_id);
+        return Ok(Written::Conflict(Conflict { device, contested, holder }));
+    }
+    let sql = "INSERT INTO certificate
+               (certificate_id, device, certificate_pem, private_key, ownership_token, issued_at, run)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    connection.prepare_cached(sql)?.execute(params![
+        certificate.certificate_id.as_str(),
+        device.0,
+        certificate.certificate_pem,
+        certificate.private_key.expose(),
+        certificate.ownership_token.expose(),
+        stamp.at,
+        stamp.run,
+    ])?;
+    let to =
+        Standing { state: DeviceState::Issued, registration: Some(Registration::MaySent), failure: None };
+    move_device(connection, device, to, stamp)?;
+    Ok(Written::Issued(certificate))
+}
+
+fn register(
+    connection: &Connection,
+    device: DeviceId,
+    thing: RegisteredThing,
+    stamp: &Stamp,
+) -> Result<Written, Problem> {
+    let sql = "SELECT key FROM device WHERE thing_name = ?1 AND id <> ?2";
+    if let Some(holder) = find_text(connection, sql, params![thing.thing_name, device.0])? {
+        let contested = Contested::Thing(thing.thing_name);
+        return Ok(Written::Conflict(Conflict { device, contested, holder }));
+    }
+    let configuration = serde_json::Value::from_iter(thing.device_configuration).to_string();
+    // A template without a thing names none: that is no name, and not one that two devices share.
+    let sql = "UPDATE device SET thing_name = nullif(?2, ''), device_configuration = ?3 WHERE id = ?1";
+    write_one(connection, sql, params![device.0, thing.thing_name, configuration])?;
+    // The token is used up: one secret less to keep.
+    let sql = "UPDATE certificate SET ownership_token = NULL WHERE device = ?1 AND retired_at IS NULL";
+    write_one(connection, sql, params![device.0])?;
+    let to = Standing { state: DeviceState::Registered, registration: None, failure: None };
+    move_device(connection, device, to, stamp)
+}
+
+/// Gives up a device's certificate, whose token is too old to be used, and starts the device over.
+fn retire(connection: &Connection, device: DeviceId, stamp: &Stamp) -> Result<Written, Problem> {
+    let sql = "UPDATE certificate SET retired_at = ?2, ownership_token = NULL WHERE device = ?1 AND retired_at IS NULL";
+    write_one(connection, sql, params![device.0, stamp.at])?;
+    let to = Standing { state: DeviceState::Pending, registration: None, failure: None };
+    move_device(connection, device, to, stamp)
+}
+
+/// What is written of a device's state.
+struct Standing {
+    state: DeviceState,
+    registration: Option<Registration>,
+    failure: Option<Failure>,
+}
+
+fn move_device(
+    connection: &Connection,
+    device: DeviceId,
+    to: Standing,
+    stamp: &Stamp,
+) -> Result<Written, Problem> {
+    let sql = "UPDATE device SET state = ?2, registration = ?3, failure_stage = ?4, failure_cause = ?5, failure = ?6,
+               updated_at = ?7, run = ?8 WHERE id = ?1";
+    let failure = to.failure.as_ref();
+    let values = params![
+        device.0,
+        to.state.name(),
+        to.registration.map(registration_name),
+        failure.map(|failure| failure.stage.name()),
+        failure.map(|failure| failure.cause.name()),
+        failure.map(ToString::to_string),
+        stamp.at,
+        stamp.run,
+    ];
+    write_one(connection, sql, values)?;
+    Ok(Written::Done)
+}
+
+/// Runs a statement that must change one row: any other number says that the ledger contradicts itself.
+fn write_one(connection: &Connection, sql: &str, values: impl Params) -> Result<(), Problem> {
+    match connection.prepare_cached(sql)?.execute(values)? {
+        1 => Ok(()),
+        rows => Err(Problem::damaged(format!("a change of one row met {rows} rows"))),
+    }
+}
+
+fn find_text(connection: &Connection, sql: &str, values: impl Params) -> Result<Option<String>, Problem> {
+    Ok(connection.prepare_cached(sql)?.query_row(values, |row| row.get(0)).optional()?)
+}

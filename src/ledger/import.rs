@@ -1,0 +1,206 @@
+//! From a lot to a new ledger: whole, or not at all.
+//!
+//! Owns the way of a row into the ledger, and the search for keys that stand in the lot twice. Does not read CSV.
+
+use std::time::SystemTime;
+
+use rusqlite::{Connection, OptionalExtension, Statement, params};
+
+use super::digest::LotDigest;
+use super::error::{ImportError, Problem, Shown};
+use super::{Binding, instant};
+use crate::identity::{Identity, LotShape, RowError};
+
+/// A lot, on its way to or past a ledger.
+#[derive(Debug)]
+pub struct LotRows<'a, I> {
+    /// The lot's file name, for people.
+    pub source: &'a str,
+    /// What its rows have in common.
+    pub shape: LotShape,
+    /// Its rows, each an identity or everything that is wrong with it.
+    pub rows: I,
+}
+
+/// How many errors of a lot are kept; the others are counted.
+const ERRORS_KEPT: usize = 10_000;
+
+/// What is wrong with a lot, as far as it is kept.
+#[derive(Debug, Default)]
+pub(super) struct RowErrors {
+    errors: Vec<RowError>,
+    more: u64,
+}
+
+impl RowErrors {
+    pub(super) fn add(&mut self, found: impl IntoIterator<Item = RowError>) {
+        for error in found {
+            match self.errors.len() {
+                ERRORS_KEPT.. => self.more += 1,
+                _ => self.errors.push(error),
+            }
+        }
+    }
+
+    /// Ok if there are none.
+    pub(super) fn into_result(self) -> Result<(), Refusal> {
+        if self.errors.is_empty() { Ok(()) } else { Err(Refusal::Rows(self)) }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.errors.is_empty()
+    }
+}
+
+/// Why a lot was refused, before the ledger has its name to it.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    Rows(RowErrors),
+    Problem(Problem),
+}
+
+impl Refusal {
+    pub(super) fn at(self, path: &std::path::Path) -> ImportError {
+        match self {
+            Self::Rows(RowErrors { errors, more }) => ImportError::Rows { errors, more },
+            Self::Problem(problem) => ImportError::Ledger(problem.at(path)),
+        }
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Problem(error.into())
+    }
+}
+
+/// Writes a lot into an empty ledger, in one transaction: row by row, in memory that does not grow with the lot.
+///
+/// Goes on after an error, to find them all; then nothing is written.
+pub(super) fn fill<I>(
+    connection: &mut Connection,
+    binding: &Binding,
+    lot: LotRows<'_, I>,
+    mut check: impl FnMut(&Identity) -> Result<(), Vec<RowError>>,
+    now: SystemTime,
+) -> Result<(), Refusal>
+where
+    I: Iterator<Item = Result<Identity, Vec<RowError>>>,
+{
+    let transaction = connection.transaction()?;
+    let mut digest = LotDigest::new(&lot.shape);
+    let mut errors = RowErrors::default();
+    let mut devices = 0;
+    let mut table = DeviceTable::new(&transaction, key_column_name(&lot.shape)?)?;
+    for row in lot.rows {
+        match row {
+            Ok(identity) => {
+                devices += 1;
+                digest.row(&identity);
+                errors.add(check(&identity).err().into_iter().flatten());
+                errors.add(table.insert(devices, &identity)?);
+            }
+            Err(found) => errors.add(found),
+        }
+    }
+    if devices == 0 && errors.is_empty() {
+        errors.add([no_rows()]);
+    }
+    errors.into_result()?;
+    drop(table);
+    insert_lot(&transaction, binding, lot.source, &lot.shape, &digest.finish(), devices, now)?;
+    Ok(transaction.commit()?)
+}
+
+/// The device table while it is being filled.
+struct DeviceTable<'a> {
+    insert: Statement<'a>,
+    find_line: Statement<'a>,
+    key_column: &'a str,
+}
+
+impl<'a> DeviceTable<'a> {
+    fn new(connection: &'a Connection, key_column: &'a str) -> Result<Self, Problem> {
+        Ok(Self {
+            insert: connection.prepare(
+                "INSERT INTO device (id, key, line, parameter_values) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (key) DO NOTHING",
+            )?,
+            find_line: connection.prepare("SELECT line FROM device WHERE key = ?1")?,
+            key_column,
+        })
+    }
+
+    /// Inserts one device, or says which line had its key before.
+    fn insert(&mut self, id: i64, identity: &Identity) -> Result<Option<RowError>, Problem> {
+        let line = i64::try_from(identity.line).unwrap_or(i64::MAX);
+        let values = values_to_text(&identity.values);
+        if self.insert.execute(params![id, identity.key, line, values])? == 1 {
+            return Ok(None);
+        }
+        let first: Option<i64> = self.find_line.query_row([&identity.key], |row| row.get(0)).optional()?;
+        Ok(Some(RowError {
+            line: identity.line,
+            column: Some(self.key_column.to_owned()),
+            found: format!(
+                "{}, which is the key of line {} too",
+                Shown(&identity.key),
+                first.unwrap_or_default()
+            ),
+            wanted: String::from("a key that no other row has"),
+        }))
+    }
+}
+
+/// A row's values as the ledger keeps them: a JSON array of texts.
+pub(super) fn values_to_text(values: &[String]) -> String {
+    serde_json::to_string(values).expect("texts are always valid JSON")
+}
+
+/// The name of a lot's key column.
+pub(super) fn key_column_name(shape: &LotShape) -> Result<&str, Problem> {
+    let name = shape.columns.get(shape.key_column).map(String::as_str);
+    name.ok_or_else(|| Problem::damaged(format!("the lot has no column number {}", shape.key_column + 1)))
+}
+
+fn insert_lot(
+    connection: &Connection,
+    binding: &Binding,
+    source: &str,
+    shape: &LotShape,
+    digest: &str,
+    devices: i64,
+    now: SystemTime,
+) -> Result<(), Problem> {
+    connection.execute(
+        "INSERT INTO lot (id, source, digest, columns, key_column, devices, template, region, account, created_at)
+         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        params![
+            source,
+            digest,
+            values_to_text(&shape.columns),
+            key_column_name(shape)?,
+            devices,
+            binding.template,
+            binding.region,
+            binding.account,
+            instant::to_text(now),
+        ],
+    )?;
+    Ok(())
+}
+
+fn no_rows() -> RowError {
+    RowError {
+        line: 1,
+        column: None,
+        found: String::from("a lot without rows"),
+        wanted: String::from("at least one device"),
+    }
+}

@@ -1,0 +1,40 @@
+//! Instants as the ledger writes them: RFC 3339, UTC, milliseconds. Reads no clock.
+
+use std::time::SystemTime;
+
+use time::OffsetDateTime;
+use time::format_description::StaticFormatDescription;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+
+const FORMAT: StaticFormatDescription =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+/// `at` as text, cut to the millisecond.
+///
+/// # Panics
+/// If `at` is after the year 9999.
+pub(super) fn to_text(at: SystemTime) -> String {
+    OffsetDateTime::from(at).format(&FORMAT).expect("every part of the format is a part of a date and time")
+}
+
+/// The instant that `text` names; none if it is not RFC 3339.
+pub(super) fn from_text(text: &str) -> Option<SystemTime> {
+    OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn instants_survive_to_the_millisecond() {
+        let at = UNIX_EPOCH + Duration::from_millis(1_700_000_000_007);
+        assert_eq!(to_text(at), "2023-11-14T22:13:20.007Z");
+        assert_eq!(to_text(at + Duration::from_micros(999)), to_text(at));
+        assert_eq!(from_text(&to_text(at)), Some(at));
+        assert_eq!(from_text("yesterday"), None);
+    }
+}

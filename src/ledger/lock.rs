@@ -1,0 +1,191 @@
+//! One run at a time on one ledger: an operating system's lock on a file beside it.
+//!
+//! Not on the ledger's own file: closing any other handle on that would drop the POSIX locks that SQLite holds on it.
+//! The lock ends with the process, however that ends. The file is removed when the ledger is closed.
+//!
+//! The file also notes how many commits the ledger has, each time after COMMIT has returned. A file that a crash left
+//! behind so tells whether the ledger still has what was acknowledged: SQLite takes a missing or damaged write-ahead log
+//! for an empty or shorter one and says nothing.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::error::Problem;
+
+/// The right to write one ledger, until it is dropped.
+#[derive(Debug)]
+pub(super) struct LedgerLock {
+    path: PathBuf,
+    file: File,
+    legacy: Legacy,
+}
+
+/// What becomes of the file when the lock is dropped.
+#[derive(Debug, PartialEq, Eq)]
+enum Legacy {
+    /// It goes: the ledger has all that was noted.
+    Nothing,
+    /// It stays, for what a crashed run noted in it has not been looked into.
+    Note,
+}
+
+/// What stands in the file.
+#[derive(Debug, Default)]
+struct Note {
+    pid: Option<u32>,
+    commits: u64,
+}
+
+/// How often the file may vanish between opening and locking it, each time because a holder closed its ledger.
+const ATTEMPTS: usize = 16;
+
+/// The length of a note: so that each covers the one before it.
+const NOTE_LENGTH: usize = 32;
+
+impl LedgerLock {
+    /// Takes the lock at `path` at once, or says who has it.
+    pub(super) fn acquire(path: &Path) -> Result<Self, Problem> {
+        for _ in 0..ATTEMPTS {
+            let file = open(path).map_err(|error| Problem::io("opening the lock file beside it", error))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(Problem::InUse { pid: read_note(&file).pid }),
+                Err(TryLockError::Error(error)) => {
+                    return Err(Problem::io("locking the lock file beside it", error));
+                }
+            }
+            // A holder removes the file before it lets go of the lock: what we have locked may have no name any more.
+            if has_that_name(&file, path) {
+                let commits = read_note(&file).commits;
+                write_note(&file, commits)
+                    .map_err(|error| Problem::io("writing the lock file beside it", error))?;
+                let legacy = if commits == 0 { Legacy::Nothing } else { Legacy::Note };
+                return Ok(Self { path: path.to_path_buf(), file, legacy });
+            }
+        }
+        Err(Problem::InUse { pid: None })
+    }
+
+    /// Notes that the ledger has `commits`, all of them acknowledged.
+    pub(super) fn note(&self, commits: u64) {
+        // A note that could not be written makes the next opening less wary, and nothing else.
+        let _ = write_note(&self.file, commits);
+    }
+
+    /// Drops what was noted before, for the ledger that it is about has been looked at, or is no more.
+    pub(super) fn settle(&mut self, commits: u64) {
+        self.legacy = Legacy::Nothing;
+        self.note(commits);
+    }
+}
+
+impl Drop for LedgerLock {
+    fn drop(&mut self) {
+        if self.legacy == Legacy::Nothing {
+            // Before the lock goes with the file's handle, so that it is our own file that is removed.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// How many commits are noted in the lock file at `path`: none if there is no such file.
+pub(super) fn noted_commits(path: &Path) -> u64 {
+    File::open(path).map(|file| read_note(&file).commits).unwrap_or_default()
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+fn has_that_name(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(ours), Ok(named)) => ours.dev() == named.dev() && ours.ino() == named.ino(),
+        _ => false,
+    }
+}
+
+/// In one write over the last note, so that no crash leaves a part of one.
+fn write_note(file: &File, commits: u64) -> io::Result<()> {
+    let width = NOTE_LENGTH - 12;
+    let note = format!("{:>10} {commits:>width$}\n", std::process::id());
+    file.write_all_at(note.as_bytes(), 0)
+}
+
+fn read_note(file: &File) -> Note {
+    let mut bytes = [0; NOTE_LENGTH];
+    let length = file.read_at(&mut bytes, 0).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes[..length]);
+    let mut words = text.split_ascii_whitespace();
+    let pid = words.next().and_then(|word| word.parse().ok());
+    let commits = words.next().and_then(|word| word.parse().ok()).unwrap_or_default();
+    Note { pid, commits }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_held_once_and_names_its_holder() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.lock");
+        let held = LedgerLock::acquire(&path).unwrap();
+        let refused = LedgerLock::acquire(&path).unwrap_err();
+        assert!(
+            matches!(refused, Problem::InUse { pid: Some(pid) } if pid == std::process::id()),
+            "{refused}"
+        );
+        drop(held);
+        assert!(!path.exists());
+        drop(LedgerLock::acquire(&path).unwrap());
+    }
+
+    #[test]
+    fn a_lock_file_that_nobody_holds_does_not_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.lock");
+        fs::write(&path, "4294967296 and more of what some crash has left behind").unwrap();
+        let held = LedgerLock::acquire(&path).unwrap();
+        assert!(matches!(LedgerLock::acquire(&path), Err(Problem::InUse { pid: Some(_) })));
+        drop(held);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_note_outlives_everyone_who_did_not_look_into_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.lock");
+        let crashed = LedgerLock::acquire(&path).unwrap();
+        crashed.note(u64::MAX);
+        let copy = directory.path().join("y.lock");
+        fs::copy(&path, &copy).unwrap();
+        drop(LedgerLock::acquire(&copy).unwrap());
+        assert_eq!(noted_commits(&copy), u64::MAX);
+        let mut last = LedgerLock::acquire(&copy).unwrap();
+        last.settle(7);
+        assert_eq!(noted_commits(&copy), 7);
+        drop(last);
+        assert!(!copy.exists());
+    }
+
+    #[test]
+    fn many_threads_never_hold_it_together() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.lock");
+        let inside = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        if let Ok(_held) = LedgerLock::acquire(&path) {
+                            assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                            inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                        }
+                    }
+                });
+            }
+        });
+    }
+}

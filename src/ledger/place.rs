@@ -1,0 +1,175 @@
+//! Where a ledger is, and which files stand beside it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::error::{LedgerError, Problem};
+
+/// The files of one ledger.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// The ledger itself.
+    pub(super) ledger: PathBuf,
+    /// Says that a run has it.
+    pub(super) lock: PathBuf,
+    /// SQLite's write-ahead log.
+    log: PathBuf,
+    /// A new ledger that is being built, and is nothing yet.
+    building: PathBuf,
+    directory: PathBuf,
+}
+
+impl Place {
+    /// The place of the ledger at `path`, the same for every way of writing that path.
+    pub(super) fn of(path: &Path) -> Result<Self, LedgerError> {
+        let resolved = resolve(path).map_err(|error| Problem::io("opening its directory", error).at(path))?;
+        let (Some(directory), Some(name)) = (resolved.parent(), resolved.file_name()) else {
+            return Err(Problem::Denied { detail: String::from("it is a directory") }.at(path));
+        };
+        let mut building = std::ffi::OsString::from(".");
+        building.push(name);
+        building.push(".building");
+        Ok(Self {
+            lock: with_suffix(&resolved, ".lock"),
+            log: with_suffix(&resolved, "-wal"),
+            building: directory.join(building),
+            directory: directory.to_path_buf(),
+            ledger: resolved,
+        })
+    }
+
+    /// Whether anything has the ledger's name.
+    pub(super) fn is_taken(&self) -> bool {
+        fs::symlink_metadata(&self.ledger).is_ok()
+    }
+
+    /// Refuses a place where a ledger was and only its log is left: SQLite would replay that into a new ledger.
+    pub(super) fn refuse_orphaned_log(&self) -> Result<(), Problem> {
+        match fs::metadata(&self.log) {
+            Ok(found) if found.len() > 0 => Err(Problem::OrphanedLog { log: self.log.clone() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a ledger whose last page is cut: SQLite reads zeros in the place of what is missing.
+    pub(super) fn refuse_cut_page(&self, page_size: u64) -> Result<(), Problem> {
+        let length = fs::metadata(&self.ledger).map_err(|error| Problem::io("looking at it", error))?.len();
+        let has_log = fs::metadata(&self.log).is_ok_and(|log| log.len() > 0);
+        // While there is a log, its pages are still being copied into the file, or a full disk stopped that half-way.
+        match length % page_size {
+            0 => Ok(()),
+            _ if has_log => Ok(()),
+            _ => {
+                Err(Problem::damaged(format!("its {length} bytes are not whole pages: it has been cut off")))
+            }
+        }
+    }
+
+    /// Refuses a ledger with fewer commits than were noted beside it.
+    pub(super) fn refuse_lost_commits(&self, found: u64, noted: u64) -> Result<(), Problem> {
+        if found >= noted {
+            return Ok(());
+        }
+        Err(Problem::LostCommits { found, noted, log: self.log.clone(), lock: self.lock.clone() })
+    }
+
+    /// Takes from group and others what they may do with the ledger; SQLite gives its other files the same mode.
+    pub(super) fn keep_private(&self) -> Result<(), Problem> {
+        let mode = fs::metadata(&self.ledger)
+            .map_err(|error| Problem::io("looking at it", error))?
+            .permissions()
+            .mode();
+        if mode & 0o077 == 0 {
+            return Ok(());
+        }
+        fs::set_permissions(&self.ledger, fs::Permissions::from_mode(0o600))
+            .map_err(|error| Problem::io("making it readable by its owner alone", error))
+    }
+
+    /// Begins a new ledger: an empty file under a temporary name, which is removed again unless it is installed.
+    pub(super) fn begin(&self) -> Result<Building<'_>, Problem> {
+        self.remove_leftovers();
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&self.building)
+            .map_err(|error| Problem::io("creating it", error))?;
+        Ok(Building(self))
+    }
+
+    /// Removes what a crash in the middle of an import left. Only for whoever has the lock.
+    pub(super) fn remove_leftovers(&self) {
+        for suffix in ["", "-wal", "-shm", "-journal"] {
+            let _ = fs::remove_file(with_suffix(&self.building, suffix));
+        }
+    }
+
+    /// Gives the temporary file the ledger's name, unless something has that name; durable when it returns.
+    fn install(&self) -> Result<(), Problem> {
+        let file = File::open(&self.building).map_err(|error| Problem::io("opening it again", error))?;
+        file.sync_all().map_err(|error| Problem::io("flushing it to the disk", error))?;
+        self.rename_without_replacing().map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Problem::Exists,
+            _ => Problem::io("giving it its name", error),
+        })?;
+        File::open(&self.directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|error| Problem::io("flushing its directory to the disk", error))
+    }
+
+    fn rename_without_replacing(&self) -> io::Result<()> {
+        // A second link is refused if the name is taken, which a rename would replace.
+        match fs::hard_link(&self.building, &self.ledger) {
+            Ok(()) => fs::remove_file(&self.building),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+            // Some file systems have no links. There the lock keeps other imports out between the look and the rename.
+            Err(_) if self.is_taken() => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(_) => fs::rename(&self.building, &self.ledger),
+        }
+    }
+}
+
+/// A ledger that is being built; dropped, it leaves nothing behind.
+#[derive(Debug)]
+pub(super) struct Building<'a>(&'a Place);
+
+impl Building<'_> {
+    /// The temporary file.
+    pub(super) fn path(&self) -> &Path {
+        &self.0.building
+    }
+
+    /// Makes it the ledger. The database must be closed.
+    pub(super) fn install(self) -> Result<(), Problem> {
+        self.0.install()
+    }
+}
+
+impl Drop for Building<'_> {
+    fn drop(&mut self) {
+        self.0.remove_leftovers();
+    }
+}
+
+fn resolve(path: &Path) -> io::Result<PathBuf> {
+    match path.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let name = path.file_name().ok_or(error)?;
+            let directory = match path.parent() {
+                Some(parent) if parent != Path::new("") => parent.canonicalize()?,
+                _ => Path::new(".").canonicalize()?,
+            };
+            Ok(directory.join(name))
+        }
+        outcome => outcome,
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
