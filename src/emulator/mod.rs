@@ -1,1 +1,4 @@
-//! emulator
+pub mod account;
+pub mod mint;
+pub mod scenario;
+pub mod verify;
