@@ -37,7 +37,9 @@ pub fn route(topic: &str) -> Route<'_> {
         ["certificates", "create", "json"] => Route::CreateKeys,
         ["certificates", "create-from-csr", "json"] => Route::CreateFromCsr,
         ["provisioning-templates", template, "provision", "json"] => Route::Register { template },
-        ["certificates", "create" | "create-from-csr", "json", "accepted" | "rejected"] => Route::ResponseTopic,
+        ["certificates", "create" | "create-from-csr", "json", "accepted" | "rejected"] => {
+            Route::ResponseTopic
+        }
         ["provisioning-templates", _, "provision", "json", "accepted" | "rejected"] => Route::ResponseTopic,
         _ => Route::Reserved,
     }

@@ -46,7 +46,8 @@ impl Authority {
         Ok(TlsIdentity {
             ca_pem: self.pem.clone(),
             cert_chain_der: vec![leaf.der().clone()],
-            key_der: PrivateKeyDer::try_from(key.serialize_der()).map_err(|_| rcgen::Error::CouldNotParseKeyPair)?,
+            key_der: PrivateKeyDer::try_from(key.serialize_der())
+                .map_err(|_| rcgen::Error::CouldNotParseKeyPair)?,
         })
     }
 }

@@ -1,4 +1,22 @@
+//! An emulator of AWS IoT Core's fleet provisioning endpoint: one pure model of an account, with a wire door (TLS,
+//! WebSocket, SigV4, MQTT 3.1.1).
+//!
+//! Knows nothing of the engine that talks to it, and shares no code with it where both would make the same mistake.
+
 pub mod account;
 pub mod mint;
 pub mod scenario;
 pub mod verify;
+mod wire;
+
+mod broker;
+mod connection;
+mod door;
+mod gateway;
+mod http;
+mod mqtt;
+mod session;
+mod tally;
+
+pub use tally::Counters;
+pub use wire::{Emulator, EmulatorError};

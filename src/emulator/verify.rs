@@ -14,13 +14,17 @@ use std::time::SystemTime;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{digest, hmac};
-use time::{Duration, OffsetDateTime, PrimitiveDateTime, format_description::BorrowedFormatItem, macros::format_description};
+use time::{
+    Duration, OffsetDateTime, PrimitiveDateTime, format_description::BorrowedFormatItem,
+    macros::format_description,
+};
 
 /// How far the signing clock and ours may be apart, either way.
 pub const WINDOW: Duration = Duration::minutes(5);
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
-const DATE_FORMAT: &[BorrowedFormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
+const DATE_FORMAT: &[BorrowedFormatItem<'_>] =
+    format_description!("[year][month][day]T[hour][minute][second]Z");
 
 /// A request as it was received: nothing decoded, nothing normalised.
 #[derive(Debug, Clone, Copy)]
@@ -156,7 +160,9 @@ impl std::fmt::Display for Suspicion {
             Self::Nothing => "; the secret access key is the usual suspect",
             Self::HostSignedWithoutPort => ": the port in the Host header was not signed",
             Self::ExpiresNotSigned => ": X-Amz-Expires was not signed",
-            Self::SessionTokenSigned => ": X-Amz-Security-Token was signed, and must be appended after the signature",
+            Self::SessionTokenSigned => {
+                ": X-Amz-Security-Token was signed, and must be appended after the signature"
+            }
         })
     }
 }
@@ -192,7 +198,9 @@ impl Refusal {
             }
             Self::MissingParameter("X-Amz-Algorithm") => String::from("Missing Authentication Token"),
             Self::MissingParameter(name) => {
-                format!("AWS query-string parameters must include '{name}'. Re-examine the query-string parameters.")
+                format!(
+                    "AWS query-string parameters must include '{name}'. Re-examine the query-string parameters."
+                )
             }
             other => format!("The request is not signed properly: {other}."),
         }
@@ -267,14 +275,18 @@ impl<'a> Claim<'a> {
             service,
             date,
             instant: parse_date(date).ok_or(Refusal::MalformedDate)?,
-            signed_headers: text(required(query, "X-Amz-SignedHeaders")?).ok_or(Refusal::MalformedSignedHeaders)?,
+            signed_headers: text(required(query, "X-Amz-SignedHeaders")?)
+                .ok_or(Refusal::MalformedSignedHeaders)?,
             signature: required(query, "X-Amz-Signature")?,
         })
     }
 
     fn check_scope(&self, realm: &Realm<'_>) -> Result<(), Refusal> {
         if !self.date.starts_with(self.day) || self.day.len() != 8 {
-            return Err(Refusal::ScopeOfAnotherDay { scope: self.day.to_owned(), date: self.date.to_owned() });
+            return Err(Refusal::ScopeOfAnotherDay {
+                scope: self.day.to_owned(),
+                date: self.date.to_owned(),
+            });
         }
         if self.region != realm.region {
             let (found, wanted) = (self.region.to_owned(), realm.region.to_owned());
@@ -312,7 +324,8 @@ impl<'a> Claim<'a> {
         if !names.contains(&"host") {
             return Err(Refusal::HostNotSigned);
         }
-        let received = |name: &&str| request.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
+        let received =
+            |name: &&str| request.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
         match names.iter().find(|name| !received(name)) {
             Some(absent) => Err(Refusal::SignedHeaderAbsent((*absent).to_owned())),
             None => Ok(names),
@@ -584,7 +597,9 @@ mod tests {
             Refusal::WrongService { .. } => String::from("wrong_service"),
             Refusal::UnknownAccessKey(_) => String::from("unknown_access_key"),
             Refusal::MissingSessionToken => String::from("missing_session_token"),
-            Refusal::SignatureMismatch(Suspicion::HostSignedWithoutPort) => String::from("host_signed_without_port"),
+            Refusal::SignatureMismatch(Suspicion::HostSignedWithoutPort) => {
+                String::from("host_signed_without_port")
+            }
             Refusal::SignatureMismatch(Suspicion::ExpiresNotSigned) => String::from("expires_not_signed"),
             Refusal::SignatureMismatch(Suspicion::Nothing) => String::from("signature_mismatch"),
             other => format!("{other:?}"),
@@ -620,9 +635,15 @@ mod tests {
     fn refusals_say_what_the_service_said_when_it_was_captured() {
         let vector = vector("botocore order");
         let late = vector.verdict_at("20251124T000000Z").unwrap_err().message();
-        assert_eq!(late, "Signature expired: 20251123T234432Z is now earlier than 20251123T235500Z (20251124T000000Z - 5 min.)");
+        assert_eq!(
+            late,
+            "Signature expired: 20251123T234432Z is now earlier than 20251123T235500Z (20251124T000000Z - 5 min.)"
+        );
         let early = vector.verdict_at("20251123T233000Z").unwrap_err().message();
-        assert_eq!(early, "Signature not yet current: 20251123T234432Z is still later than 20251123T233500Z (20251123T233000Z + 5 min.)");
+        assert_eq!(
+            early,
+            "Signature not yet current: 20251123T234432Z is still later than 20251123T233500Z (20251123T233000Z + 5 min.)"
+        );
     }
 
     #[test]
@@ -633,7 +654,10 @@ mod tests {
             vector.target = vector.target.replace(from, to);
             vector.verdict().unwrap_err()
         };
-        assert_eq!(with("X-Amz-Algorithm=AWS4-HMAC-SHA256", "X-Amz-Algorithm=AWS3"), Refusal::UnknownAlgorithm);
+        assert_eq!(
+            with("X-Amz-Algorithm=AWS4-HMAC-SHA256", "X-Amz-Algorithm=AWS3"),
+            Refusal::UnknownAlgorithm
+        );
         assert_eq!(with("X-Amz-Date=", "X-Amz-Datum="), Refusal::MissingParameter("X-Amz-Date"));
         assert_eq!(with("X-Amz-Signature=", "x="), Refusal::MissingParameter("X-Amz-Signature"));
         assert_eq!(with("aws4_request", "aws5_request"), Refusal::MalformedCredential);
@@ -667,21 +691,22 @@ mod tests {
         // Signed by this module's own primitives over the query with the token in it, as aws-sdk-js#1456 did.
         let mut vector = vector("token appended after signing");
         let query = parse_query(vector.target.split_once('?').unwrap().1).unwrap();
-        let headers: Vec<_> = vector.headers.iter().map(|(n, v)| (n.clone(), v.clone().into_bytes())).collect();
+        let headers: Vec<_> =
+            vector.headers.iter().map(|(n, v)| (n.clone(), v.clone().into_bytes())).collect();
         let request = SignedRequest { method: "GET", target: &vector.target, headers: &headers };
-        let canonical = Canonical { request: &request, path: "/mqtt", query: &query, signed_headers: &["host"] };
-        let hashed = hex(digest::digest(&digest::SHA256, &canonical.bytes(Variant::WithSessionToken)).as_ref());
+        let canonical =
+            Canonical { request: &request, path: "/mqtt", query: &query, signed_headers: &["host"] };
+        let hashed =
+            hex(digest::digest(&digest::SHA256, &canonical.bytes(Variant::WithSessionToken)).as_ref());
         let scope = "20251123/ap-northeast-1/iotdevicegateway/aws4_request";
         let string_to_sign = format!("{ALGORITHM}\n20251123T234432Z\n{scope}\n{hashed}");
         let seed = format!("AWS4{}", vector.secret_key).into_bytes();
-        let key = scope.split('/').fold(seed, |key, part| keyed_hash(&key, part.as_bytes()).as_ref().to_vec());
+        let key =
+            scope.split('/').fold(seed, |key, part| keyed_hash(&key, part.as_bytes()).as_ref().to_vec());
         let signature = hex(keyed_hash(&key, string_to_sign.as_bytes()).as_ref());
         let old = String::from_utf8(query[b"X-Amz-Signature".as_slice()].clone()).unwrap();
         vector.target = vector.target.replace(&old, &signature);
-        assert_eq!(
-            vector.verdict().unwrap_err(),
-            Refusal::SignatureMismatch(Suspicion::SessionTokenSigned)
-        );
+        assert_eq!(vector.verdict().unwrap_err(), Refusal::SignatureMismatch(Suspicion::SessionTokenSigned));
     }
 
     #[test]
