@@ -33,6 +33,7 @@ impl Authority {
     fn new() -> Result<Self, rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(vec![])?;
+        params.distinguished_name.push(rcgen::DnType::CommonName, "stand-in CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pem = params.self_signed(&key)?.pem();
         Ok(Self { issuer: Issuer::new(params, key), pem })
