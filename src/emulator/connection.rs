@@ -12,7 +12,7 @@ use futures::{SinkExt, StreamExt};
 use rumqttc::mqttbytes::v4::Packet;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 
@@ -20,7 +20,7 @@ use super::account::{Route, route};
 use super::broker::{Entrance, Leash, MAILBOX, Member};
 use super::door::{Door, Reply};
 use super::gateway::random_uuid;
-use super::mqtt::{Decoder, encode};
+use super::mqtt::{Decoder, Incoming, encode};
 use super::session::{Effect, Ending, Message, Session};
 
 /// How long a client may leave what it is sent unread.
@@ -63,17 +63,23 @@ struct Connection<S> {
     decoder: Decoder,
     /// Packets to write before the next wait.
     outbox: Vec<Packet>,
-    in_flight: FuturesUnordered<BoxFuture<'static, Option<Reply>>>,
+    in_flight: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Once connected.
     client_id: Option<String>,
     member: Member,
     messages: mpsc::Receiver<Message>,
 }
 
+/// What takes time while the connection goes on.
+enum Done {
+    Answered(Reply),
+    Granted(Packet),
+}
+
 /// What ends a wait.
 enum Wake {
     Frame(Option<Frame>),
-    Answered(Option<Reply>),
+    Done(Done),
     Message(Message),
     Deadline,
     Pulled(Ending),
@@ -95,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         self.write().await?;
         match self.wait().await {
             Wake::Frame(frame) => self.take_frame(frame),
-            Wake::Answered(reply) => self.take_reply(reply),
+            Wake::Done(done) => self.take_done(done),
             Wake::Message(message) => {
                 let packet = self.session.deliver(message)?;
                 self.outbox.extend(packet);
@@ -112,7 +118,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         while self.listens() {
             let taken = match self.decoder.next() {
                 Ok(None) => return Ok(()),
-                Ok(Some(packet)) => self.session.receive(Instant::now(), packet, &mut effects),
+                Ok(Some(packet)) => {
+                    self.hesitate(&packet).await?;
+                    self.session.receive(Instant::now(), packet, &mut effects)
+                }
                 Err(malformed) => Err(self.session.reject(malformed, &mut effects)),
             };
             for effect in effects.drain(..) {
@@ -126,12 +135,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         Ok(())
     }
 
+    /// A CONNECT takes as long as the scenario says, and nothing may overtake its CONNACK.
+    async fn hesitate(&mut self, packet: &Incoming) -> Result<(), Ending> {
+        let latency = self.door.scenario.latency.connect;
+        if latency.is_zero() || !matches!(packet, Incoming::Connect(_)) {
+            return Ok(());
+        }
+        tokio::select! {
+            () = sleep(latency) => Ok(()),
+            ending = self.member.leash.pulled() => Err(ending),
+        }
+    }
+
     fn listens(&self) -> bool {
         self.in_flight.len() < MAX_IN_FLIGHT
     }
 
     fn apply(&mut self, effect: Effect) {
         match effect {
+            Effect::Send(packet @ Packet::SubAck(_)) => self.grant(packet),
             Effect::Send(packet) => self.outbox.push(packet),
             Effect::Enter(client_id) => self.enter(client_id),
             Effect::Request { topic, payload } => self.request(topic, payload),
@@ -154,13 +176,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         self.client_id = Some(client_id);
     }
 
+    fn grant(&mut self, packet: Packet) {
+        let latency = self.door.scenario.latency.subscribe;
+        if latency.is_zero() {
+            self.outbox.push(packet);
+            return;
+        }
+        self.in_flight.push(Box::pin(async move {
+            sleep(latency).await;
+            Done::Granted(packet)
+        }));
+    }
+
     fn request(&mut self, topic: String, payload: Bytes) {
         match route(&topic) {
             Route::Register { .. } => self.door.tally.register_requests.add(),
             _ => self.door.tally.create_requests.add(),
         }
         let door = Arc::clone(&self.door);
-        self.in_flight.push(Box::pin(async move { door.answer(&topic, &payload).await }));
+        self.in_flight.push(Box::pin(async move { Done::Answered(door.answer(&topic, &payload).await) }));
     }
 
     fn take_frame(&mut self, frame: Option<Frame>) -> Result<(), Ending> {
@@ -176,14 +210,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
     }
 
-    fn take_reply(&mut self, reply: Option<Reply>) -> Result<(), Ending> {
+    fn take_done(&mut self, done: Done) -> Result<(), Ending> {
         if self.in_flight.len() + 1 == MAX_IN_FLIGHT {
             self.session.excuse(Instant::now());
         }
-        if let Some(reply) = reply {
-            let packet = self.session.reply(reply.topic, reply.payload)?;
-            self.outbox.extend(packet);
-        }
+        let packet = match done {
+            Done::Answered(reply) => self.session.reply(reply.topic, reply.payload)?,
+            Done::Granted(packet) => Some(packet),
+        };
+        self.outbox.extend(packet);
         Ok(())
     }
 
@@ -193,7 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         tokio::select! {
             ending = self.member.leash.pulled() => Wake::Pulled(ending),
             frame = self.socket.next(), if listens => Wake::Frame(frame.and_then(Result::ok)),
-            Some(reply) = self.in_flight.next() => Wake::Answered(reply),
+            Some(done) = self.in_flight.next() => Wake::Done(done),
             Some(message) = self.messages.recv() => Wake::Message(message),
             () = sleep_until(deadline), if listens => Wake::Deadline,
         }

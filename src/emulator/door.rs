@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::account::{Account, Answer, Route, Verdict, route};
 use super::broker::Broker;
 use super::mint::Mint;
-use super::scenario::Scenario;
+use super::scenario::{Refusal, Scenario};
 use super::session::ReplyPolicy;
 use super::tally::Tally;
 use super::verify::Realm;
@@ -42,8 +42,8 @@ impl Door {
     pub(super) fn realm(&self) -> Realm<'_> {
         Realm {
             access_key_id: &self.scenario.access_key_id,
-            secret_access_key: self.scenario.secret_access_key.expose(),
-            session_token: self.scenario.session_token.as_ref().map(|token| token.expose().as_str()),
+            secret_access_key: &self.scenario.secret_access_key,
+            session_token: self.scenario.session_token.as_deref(),
             region: &self.scenario.region,
             services: SERVICES,
         }
@@ -61,41 +61,36 @@ impl Door {
     }
 
     /// Answers the request `payload` that was published on `topic`.
-    pub(super) async fn answer(&self, topic: &str, payload: &[u8]) -> Option<Reply> {
+    pub(super) async fn answer(&self, topic: &str, payload: &[u8]) -> Reply {
         let route = route(topic);
         let answer = match self.account(|account| account.admit(SystemTime::now(), &route)) {
             Err(throttled) => {
                 self.tally.requests_throttled.add();
                 throttled
             }
-            Ok(()) => self.perform(&route, payload).await?,
+            Ok(()) => self.perform(&route, payload).await,
         };
-        let suffix = match answer.verdict {
-            Verdict::Accepted => {
-                self.tally.requests_accepted.add();
-                "accepted"
-            }
-            Verdict::Rejected => {
-                self.tally.requests_rejected.add();
-                "rejected"
-            }
-        };
-        Some(Reply { topic: format!("{topic}/{suffix}"), payload: answer.payload })
+        match answer.verdict {
+            Verdict::Accepted => self.tally.requests_accepted.add(),
+            Verdict::Rejected => self.tally.requests_rejected.add(),
+        }
+        Reply { topic: format!("{topic}/{}", answer.verdict.name()), payload: answer.payload }
     }
 
-    async fn perform(&self, route: &Route<'_>, payload: &[u8]) -> Option<Answer> {
-        let latency = self.scenario.latency;
+    async fn perform(&self, route: &Route<'_>, payload: &[u8]) -> Answer {
+        let latency = &self.scenario.latency;
         match route {
             Route::CreateKeys => {
-                tokio::time::sleep(latency.create_keys).await;
+                tokio::time::sleep(latency.create_keys_and_certificate).await;
                 let minted = self.mint.take().await;
-                Some(self.account(|account| account.create_keys(SystemTime::now(), payload, minted)))
+                self.account(|account| account.create_keys(SystemTime::now(), payload, minted))
             }
             Route::Register { template } => {
                 tokio::time::sleep(latency.register_thing).await;
-                Some(self.account(|account| account.register(SystemTime::now(), template, payload)))
+                self.account(|account| account.register(SystemTime::now(), template, payload))
             }
-            _ => None,
+            // The session asks for nothing but requests, and of those the emulator lacks this one.
+            _ => self.account(|account| account.refuse(Refusal::NotEmulated)),
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod account;
 pub mod mint;
 pub mod scenario;
+pub mod template;
 pub mod verify;
 mod wire;
 
@@ -13,10 +14,11 @@ mod broker;
 mod connection;
 mod door;
 mod gateway;
+mod hex;
 mod http;
 mod mqtt;
 mod session;
 mod tally;
 
-pub use tally::Counters;
+pub use tally::WireCounters;
 pub use wire::{Emulator, EmulatorError};

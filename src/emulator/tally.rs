@@ -8,7 +8,7 @@ macro_rules! tally {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// What happened at the emulator's wire door since it started.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-        pub struct Counters {
+        pub struct WireCounters {
             $($(#[$doc])* pub $name: u64,)*
         }
 
@@ -20,8 +20,8 @@ macro_rules! tally {
 
         impl Tally {
             /// As of now; counts taken while others rise need not be of one instant.
-            pub(super) fn counters(&self) -> Counters {
-                Counters { $($name: self.$name.0.load(Ordering::Relaxed),)* }
+            pub(super) fn counters(&self) -> WireCounters {
+                WireCounters { $($name: self.$name.0.load(Ordering::Relaxed),)* }
             }
         }
     };

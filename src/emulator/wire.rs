@@ -15,13 +15,13 @@ use tokio_rustls::rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use tokio_rustls::rustls::{self, ServerConfig};
 use tokio_util::sync::CancellationToken;
 
-use super::account::Account;
+use super::account::{Account, AccountError};
 use super::broker::Broker;
 use super::door::Door;
 use super::gateway;
-use super::mint::{Mint, TlsIdentity};
+use super::mint::{Authority, Mint, MintError, TlsIdentity};
 use super::scenario::Scenario;
-use super::tally::{Counters, Tally};
+use super::tally::{Tally, WireCounters};
 
 const TLS_WITHIN: Duration = Duration::from_secs(10);
 /// How long the listener rests when it cannot take a connection, above all for want of file descriptors.
@@ -44,10 +44,13 @@ pub enum EmulatorError {
     },
     /// The scenario does not make an account.
     #[error("the scenario cannot be emulated: {0}")]
-    Scenario(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Scenario(#[from] AccountError),
     /// Keys or certificates cannot be made.
     #[error("cannot make keys and certificates: {0}")]
-    Mint(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Mint(#[from] MintError),
+    /// The threads that make keys ahead cannot be started.
+    #[error("cannot start the threads that make keys: {0}")]
+    Threads(#[source] io::Error),
     /// The server's own certificate is not one that TLS can use.
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),
@@ -76,9 +79,10 @@ impl Emulator {
     ///
     /// [`EmulatorError`] says what could not be had: the address, the account, the keys, or TLS.
     pub async fn start(scenario: Scenario, listen: SocketAddr) -> Result<Self, EmulatorError> {
-        let account = Account::new(&scenario).map_err(|error| EmulatorError::Scenario(error.into()))?;
-        let mint = Mint::start(&scenario).map_err(|error| EmulatorError::Mint(error.into()))?;
-        let identity = server_identity(&mint, listen)?;
+        let account = Account::new(&scenario)?;
+        let authority = Arc::new(Authority::generate()?);
+        let mint = Mint::new(authority, scenario.keys).map_err(EmulatorError::Threads)?;
+        let identity = server_identity(listen)?;
         let ca_pem = identity.ca_pem.clone();
         let tls = TlsAcceptor::from(Arc::new(tls_config(identity)?));
         let bind = |source| EmulatorError::Bind { address: listen, source };
@@ -114,7 +118,7 @@ impl Emulator {
     }
 
     /// What happened so far.
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> WireCounters {
         self.door.tally.counters()
     }
 
@@ -134,16 +138,15 @@ impl Emulator {
         self.door.stop.cancel();
         let _ = timeout(SHUTDOWN_WITHIN, self.tasks.join_next()).await;
         self.tasks.shutdown().await;
+        // The mint joins its threads when it goes, each of which may be in the middle of a key: not on a runtime's thread.
+        let _ = tokio::task::spawn_blocking(move || drop(self.door)).await;
     }
 }
 
-fn server_identity(mint: &Mint, listen: SocketAddr) -> Result<TlsIdentity, EmulatorError> {
-    let address = listen.ip().to_string();
-    let mut names = vec!["localhost", "127.0.0.1", "::1"];
-    if !listen.ip().is_unspecified() && !names.contains(&address.as_str()) {
-        names.push(&address);
-    }
-    mint.authority().server_certificate(&names).map_err(|error| EmulatorError::Mint(error.into()))
+/// For localhost and loopback anyway, and for the address that clients will dial.
+fn server_identity(listen: SocketAddr) -> Result<TlsIdentity, MintError> {
+    let address = (!listen.ip().is_unspecified()).then(|| listen.ip().to_string());
+    Authority::server_certificate(address.as_slice())
 }
 
 fn tls_config(identity: TlsIdentity) -> Result<ServerConfig, rustls::Error> {
