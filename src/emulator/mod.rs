@@ -1,1 +1,6 @@
 //! emulator
+
+pub mod account;
+pub mod mint;
+pub mod scenario;
+pub mod template;
