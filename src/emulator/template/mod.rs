@@ -192,6 +192,8 @@ impl Template {
 
 impl ThingResource {
     fn plan(&self, scope: &Scope<'_>) -> Result<ThingPlan, EvaluationError> {
+        // The name first: if several parameters are missing, its own is the one to hear of.
+        let name = self.name.evaluate(scope)?.into_owned();
         let mut attributes = BTreeMap::new();
         for (name, value) in &self.attributes {
             attributes.insert(name.clone(), value.evaluate(scope)?.into_owned());
@@ -201,7 +203,7 @@ impl ThingResource {
             None => None,
         };
         Ok(ThingPlan {
-            name: self.name.evaluate(scope)?.into_owned(),
+            name,
             type_name: owned(self.type_name.as_ref(), scope)?,
             attributes,
             groups,
