@@ -1,6 +1,7 @@
 //! emulator
 
 pub mod account;
+mod hex;
 pub mod mint;
 pub mod scenario;
 pub mod template;

@@ -3,12 +3,11 @@
 //! Owns their shape: base64 of `{"version":"20191023","cipher":"<base64>"}`, as decoded from a token that the service
 //! once issued; that one was 464 characters, and so are these. Clients must treat them as opaque.
 
-use std::fmt::Write;
-
 use aws_lc_rs::digest::{Context, SHA256, digest as hash};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::super::hex::hex;
 use super::random::Random;
 
 /// Bytes under the inner base64, which make the whole 464 characters.
@@ -30,14 +29,6 @@ pub(super) fn issue(random: &mut Random, certificate_id: &str) -> String {
 /// What the account keeps of a token: lower-case hexadecimal SHA-256.
 pub(super) fn digest(token: &str) -> String {
     hex(hash(&SHA256, token.as_bytes()).as_ref())
-}
-
-/// Lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes every write");
-        text
-    })
 }
 
 #[cfg(test)]
