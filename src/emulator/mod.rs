@@ -1,1 +1,24 @@
-//! emulator
+//! An emulator of AWS IoT Core's fleet provisioning endpoint: one pure model of an account, with a wire door (TLS,
+//! WebSocket, SigV4, MQTT 3.1.1).
+//!
+//! Knows nothing of the engine that talks to it, and shares no code with it where both would make the same mistake.
+
+pub mod account;
+pub mod mint;
+pub mod scenario;
+pub mod template;
+pub mod verify;
+mod wire;
+
+mod broker;
+mod connection;
+mod door;
+mod gateway;
+mod hex;
+mod http;
+mod mqtt;
+mod session;
+mod tally;
+
+pub use tally::WireCounters;
+pub use wire::{Emulator, EmulatorError};

@@ -1,0 +1,162 @@
+//! The answers, as they go on the wire.
+//!
+//! Owns the field names of the replies, lowerCamelCase as AWS documents them. Decides nothing.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::super::scenario::{ErrorTexts, Refusal};
+use super::Minted;
+
+/// What the account answers to a request.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// On which response topic it goes.
+    pub verdict: Verdict,
+    /// JSON. An accepted CreateKeysAndCertificate holds the private key.
+    pub payload: Bytes,
+}
+
+/// On which response topic an answer goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// `accepted`.
+    Accepted,
+    /// `rejected`.
+    Rejected,
+}
+
+impl Verdict {
+    /// The last segment of the response topic.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Accepted => "accepted",
+            Verdict::Rejected => "rejected",
+        }
+    }
+}
+
+/// An answer may hold a private key: it does not show its payload.
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Answer({}, {} bytes)", self.verdict.name(), self.payload.len())
+    }
+}
+
+/// A refusal and what is to blame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    pub(super) detail: String,
+}
+
+impl Refused {
+    pub(super) fn new(refusal: Refusal, detail: impl Into<String>) -> Self {
+        Self { refusal, detail: detail.into() }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CreatedReply<'a> {
+    certificate_id: &'a str,
+    certificate_pem: &'a str,
+    private_key: &'a str,
+    certificate_ownership_token: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RegisteredReply<'a> {
+    device_configuration: &'a Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thing_name: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RejectedReply<'a> {
+    status_code: u16,
+    error_code: &'a str,
+    error_message: &'a str,
+}
+
+impl Answer {
+    pub(super) fn created(minted: &Minted, token: &str) -> Self {
+        let reply = CreatedReply {
+            certificate_id: &minted.certificate_id,
+            certificate_pem: &minted.certificate_pem,
+            private_key: minted.private_key_pem.expose(),
+            certificate_ownership_token: token,
+        };
+        Self { verdict: Verdict::Accepted, payload: json(&reply, 4096) }
+    }
+
+    pub(super) fn registered(device_configuration: &Map<String, Value>, thing_name: Option<&str>) -> Self {
+        let reply = RegisteredReply { device_configuration, thing_name };
+        Self { verdict: Verdict::Accepted, payload: json(&reply, 256) }
+    }
+
+    pub(super) fn refused(refused: &Refused, texts: &ErrorTexts) -> Self {
+        let text = texts.text(refused.refusal);
+        let reply = RejectedReply {
+            status_code: text.status,
+            error_code: &text.code,
+            error_message: &text.message.replace("{detail}", &refused.detail),
+        };
+        Self { verdict: Verdict::Rejected, payload: json(&reply, 256) }
+    }
+}
+
+/// `capacity` is a guess that spares the buffer from growing.
+fn json(reply: &impl Serialize, capacity: usize) -> Bytes {
+    let mut buffer = Vec::with_capacity(capacity);
+    serde_json::to_writer(&mut buffer, reply)
+        .expect("strings and numbers are always JSON, and memory takes every write");
+    buffer.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::Secret;
+
+    #[test]
+    fn replies_are_as_documented() {
+        let minted = Minted {
+            certificate_pem: "-----BEGIN\n".into(),
+            certificate_id: "0f".into(),
+            private_key_pem: Secret::new("key\n".into()),
+        };
+        assert_eq!(
+            Answer::created(&minted, "ey=").payload,
+            concat!(
+                r#"{"certificateId":"0f","certificatePem":"-----BEGIN\n","#,
+                r#""privateKey":"key\n","certificateOwnershipToken":"ey="}"#
+            )
+        );
+        // The seed's own reply.
+        assert_eq!(
+            Answer::registered(&Map::new(), Some("TWOK_9999999999")).payload,
+            r#"{"deviceConfiguration":{},"thingName":"TWOK_9999999999"}"#
+        );
+        assert_eq!(Answer::registered(&Map::new(), None).payload, r#"{"deviceConfiguration":{}}"#);
+        let refused = Refused::new(Refusal::MissingParameter, "Serial\"Number");
+        assert_eq!(
+            Answer::refused(&refused, &ErrorTexts::default()).payload,
+            concat!(
+                r#"{"statusCode":400,"errorCode":"InvalidRequestException","#,
+                r#""errorMessage":"Parameter Serial\"Number has neither a value nor a default."}"#
+            )
+        );
+    }
+
+    #[test]
+    fn an_answer_does_not_show_its_payload() {
+        let answer = Answer { verdict: Verdict::Accepted, payload: Bytes::from_static(b"private") };
+        assert_eq!(format!("{answer:?}"), "Answer(accepted, 7 bytes)");
+    }
+}

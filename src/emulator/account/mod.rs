@@ -1,0 +1,223 @@
+//! The emulated AWS account: certificates, ownership tokens, things, policies, templates and quotas.
+//!
+//! Owns what CreateKeysAndCertificate and RegisterThing do and answer. Pure: `now` is an argument, the randomness is its
+//! own and seeded, certificates come ready made. Has no socket, no session and no key: the doors call it, and
+//! [`super::mint`] makes what they hand in. Source: AWS IoT Developer Guide, "Device provisioning MQTT API".
+//!
+//! Thing types, groups, billing groups and named policies are taken to exist: they come into being when first named.
+
+mod answer;
+mod limits;
+mod random;
+mod register;
+mod request;
+mod route;
+mod state;
+mod throttle;
+mod token;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use crate::certificate::Secret;
+
+use super::scenario::{
+    CertificateIdMismatch, ErrorTexts, OverrideDefault, Quotas, Refusal, Scenario, TemplateSource, TokenReuse,
+};
+use super::template::{Template, TemplateError};
+
+pub use answer::{Answer, Verdict};
+pub use route::{Route, route};
+pub use state::{Certificate, CertificateStatus, Counters, Policy, State, Thing, Token};
+pub use throttle::TokenBucket;
+
+use answer::Refused;
+
+/// A certificate and key, ready to be handed out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Minted {
+    /// The certificate, PEM.
+    pub certificate_pem: String,
+    /// Lower-case hexadecimal SHA-256 of the certificate's DER.
+    pub certificate_id: String,
+    /// Its private key, PEM.
+    pub private_key_pem: Secret<String>,
+}
+
+/// The account: its rules, from the scenario, and its state.
+#[derive(Debug)]
+pub struct Account {
+    rules: Rules,
+    templates: BTreeMap<String, Template>,
+    state: State,
+}
+
+/// What the scenario says of the account's behaviour.
+#[derive(Debug)]
+struct Rules {
+    capitals: Capitals,
+    token_lifetime: Duration,
+    token_reuse: TokenReuse,
+    certificate_id_mismatch: CertificateIdMismatch,
+    override_default: OverrideDefault,
+    quotas: Quotas,
+    errors: ErrorTexts,
+}
+
+/// What to do with `Parameters` in capitals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Capitals {
+    Taken,
+    Ignored,
+}
+
+/// Why a scenario does not make an account.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AccountError {
+    /// A template of the scenario is not one.
+    #[error("template {name}: {error}")]
+    Template {
+        /// Which.
+        name: String,
+        /// What is wrong with it.
+        error: TemplateError,
+    },
+    /// Two templates of the scenario have the same name.
+    #[error("template {name}: found it twice; wanted each name once")]
+    TemplateTwice {
+        /// Which.
+        name: String,
+    },
+    /// A template of the scenario was never read from its file.
+    #[error(
+        "template {name}: found the name of a file; wanted its text: read the scenario with Scenario::read"
+    )]
+    TemplateNotRead {
+        /// Which.
+        name: String,
+    },
+}
+
+impl Account {
+    /// A new account as `scenario` describes it, with nothing in it.
+    ///
+    /// # Errors
+    /// [`AccountError`] if a template of the scenario cannot be used.
+    pub fn new(scenario: &Scenario) -> Result<Self, AccountError> {
+        Self::resume(scenario, State::new(scenario.seed))
+    }
+
+    /// An account as `scenario` describes it, with what `state` says is in it.
+    ///
+    /// # Errors
+    /// [`AccountError`] if a template of the scenario cannot be used.
+    pub fn resume(scenario: &Scenario, state: State) -> Result<Self, AccountError> {
+        let rules = Rules {
+            capitals: if scenario.strict { Capitals::Ignored } else { Capitals::Taken },
+            token_lifetime: scenario.token_lifetime,
+            token_reuse: scenario.token_reuse,
+            certificate_id_mismatch: scenario.certificate_id_mismatch,
+            override_default: scenario.override_default,
+            quotas: scenario.quotas.clone(),
+            errors: scenario.errors.clone(),
+        };
+        Ok(Self { rules, templates: read_templates(scenario)?, state })
+    }
+
+    /// Everything the account knows, to look at or to store.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Whether the quotas let this request through at `now`. To be asked before a key pair is spent on it.
+    ///
+    /// # Errors
+    /// The rejection to send, 429, if they do not.
+    pub fn admit(&mut self, now: SystemTime, route: &Route<'_>) -> Result<(), Answer> {
+        let (bucket, quota, throttled) = match route {
+            Route::CreateKeys => (
+                &mut self.state.create_keys_quota,
+                self.rules.quotas.create_keys_and_certificate,
+                &mut self.state.counters.throttled_create_keys,
+            ),
+            Route::Register { .. } => (
+                &mut self.state.register_quota,
+                self.rules.quotas.register_thing,
+                &mut self.state.counters.throttled_register,
+            ),
+            _ => return Ok(()),
+        };
+        match quota {
+            Some(rate) if !bucket.take(now, rate) => {
+                *throttled += 1;
+                Err(self.refuse(Refusal::Throttled))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// CreateKeysAndCertificate: takes `minted` into the account, waiting for its registration, and hands it out with an
+    /// ownership token. The request has no content: empty and any JSON object will do.
+    pub fn create_keys(&mut self, now: SystemTime, payload: &[u8], minted: Minted) -> Answer {
+        if let Err(refused) = request::check_create(payload) {
+            return self.answer_refused(&refused);
+        }
+        if self.state.certificates.contains_key(&minted.certificate_id) {
+            let detail = "the new certificate is one that the account has already";
+            return self.answer_refused(&Refused::new(Refusal::Internal, detail));
+        }
+        let token = token::issue(&mut self.state.random, &minted.certificate_id);
+        let answer = Answer::created(&minted, &token);
+        self.state.admit_certificate(now, self.rules.token_lifetime, token::digest(&token), minted);
+        answer
+    }
+
+    /// RegisterThing with the template of that name: thing, certificate status and policies as the template says, all or
+    /// nothing. A rejection spends no token.
+    pub fn register(&mut self, now: SystemTime, template: &str, payload: &[u8]) -> Answer {
+        match self.try_register(now, template, payload) {
+            Ok(answer) => {
+                self.state.counters.registered += 1;
+                answer
+            }
+            Err(refused) => self.answer_refused(&refused),
+        }
+    }
+
+    /// The rejection for `refusal` in the scenario's words, for refusals that a door decides on. Counted as any other.
+    pub fn refuse(&mut self, refusal: Refusal) -> Answer {
+        self.answer_refused(&Refused::new(refusal, ""))
+    }
+
+    /// Forgets what has lapsed by `now`: ownership tokens past their lifetime, and their certificates where they were not
+    /// activated and are attached to nothing.
+    pub fn expire(&mut self, now: SystemTime) {
+        self.state.expire(now);
+    }
+
+    fn answer_refused(&mut self, refused: &Refused) -> Answer {
+        self.state.counters.rejected += 1;
+        Answer::refused(refused, &self.rules.errors)
+    }
+}
+
+fn read_templates(scenario: &Scenario) -> Result<BTreeMap<String, Template>, AccountError> {
+    let mut templates = BTreeMap::new();
+    for named in &scenario.templates {
+        let name = named.name.clone();
+        let TemplateSource::Body(body) = &named.source else {
+            return Err(AccountError::TemplateNotRead { name });
+        };
+        let template = match Template::parse(body) {
+            Ok(template) => template,
+            Err(error) => return Err(AccountError::Template { name, error }),
+        };
+        if templates.insert(name.clone(), template).is_some() {
+            return Err(AccountError::TemplateTwice { name });
+        }
+    }
+    Ok(templates)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! The requests, as they come from the wire.
+//!
+//! Owns what counts as a well-formed request. Unknown fields are tolerated. No error repeats the content: it may be secret.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::super::scenario::Refusal;
+use super::super::template::Parameters;
+use super::answer::Refused;
+
+/// A RegisterThing request.
+#[derive(Deserialize)]
+pub(super) struct RegisterRequest<'a> {
+    #[serde(rename = "certificateOwnershipToken", borrow, default)]
+    pub(super) token: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(super) parameters: Option<Parameters<'a>>,
+    /// The seed's spelling, which AWS does not document.
+    #[serde(rename = "Parameters", borrow, default)]
+    pub(super) capitalised: Option<Parameters<'a>>,
+}
+
+/// Checks a CreateKeysAndCertificate request: documented as empty, sent by the SDKs as `{}`.
+pub(super) fn check_create(payload: &[u8]) -> Result<(), Refused> {
+    if payload.is_empty() {
+        return Ok(());
+    }
+    serde_json::from_slice::<BTreeMap<Cow<'_, str>, IgnoredAny>>(payload)
+        .map(drop)
+        .map_err(|error| wrong(&error))
+}
+
+/// Parses a RegisterThing request.
+pub(super) fn parse_register(payload: &[u8]) -> Result<RegisterRequest<'_>, Refused> {
+    // Serde would take a list of the fields in order for the object.
+    if payload.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Refused::new(Refusal::InvalidPayload, "wanted a JSON object"));
+    }
+    serde_json::from_slice(payload).map_err(|error| wrong(&error))
+}
+
+fn wrong(error: &serde_json::Error) -> Refused {
+    let what =
+        if error.is_data() { "a value of another type than wanted" } else { "something that is not JSON" };
+    let place = format!("{what} at line {} column {}", error.line(), error.column());
+    Refused::new(Refusal::InvalidPayload, place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_create_request_is_empty_or_any_object() {
+        for right in ["", "{}", " {} ", r#"{"test_data":1}"#, r#"{"a":{"b":[1,null]}}"#] {
+            assert_eq!(check_create(right.as_bytes()), Ok(()), "{right}");
+        }
+        for wrong in [" ", "[]", "1", "null", "\"{}\"", "{", "{}{}", "{\"a\":}"] {
+            let refused = check_create(wrong.as_bytes()).unwrap_err();
+            assert_eq!(refused.refusal, Refusal::InvalidPayload, "{wrong}");
+        }
+        assert!(check_create(&[b'{', 0xff, b'}']).is_err());
+    }
+
+    #[test]
+    fn a_register_request_has_a_token_and_strings() {
+        let request =
+            parse_register(br#"{"certificateOwnershipToken":"t","parameters":{"A":"1"},"x":0}"#).unwrap();
+        assert_eq!(request.token.as_deref(), Some("t"));
+        assert_eq!(request.parameters.unwrap()["A"], "1");
+        assert!(request.capitalised.is_none());
+        for wrong in [
+            "",
+            "null",
+            r#"["t",{"A":"1"}]"#,
+            r#"{"certificateOwnershipToken":1}"#,
+            r#"{"parameters":["A"]}"#,
+            r#"{"parameters":{"A":1}}"#,
+            r#"{"parameters":{"A":null}}"#,
+            r#"{"parameters":{"A":{"B":"C"}}}"#,
+            r#"{"Parameters":{"A":true}}"#,
+            r#"{"certificateOwnershipToken":"t","certificateOwnershipToken":"u"}"#,
+        ] {
+            let refused = parse_register(wrong.as_bytes()).err().unwrap();
+            assert_eq!(refused.refusal, Refusal::InvalidPayload, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_error_does_not_repeat_the_content() {
+        let refused = parse_register(br#"{"parameters":{"DeviceKey":12345}}"#).err().unwrap();
+        assert_eq!(refused.detail, "a value of another type than wanted at line 1 column 32");
+    }
+}

@@ -1,0 +1,63 @@
+//! Certificate ownership tokens.
+//!
+//! Owns their shape: base64 of `{"version":"20191023","cipher":"<base64>"}`, as decoded from a token that the service
+//! once issued; that one was 464 characters, and so are these. Clients must treat them as opaque.
+
+use aws_lc_rs::digest::{Context, SHA256, digest as hash};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::super::hex::hex;
+use super::random::Random;
+
+/// Bytes under the inner base64, which make the whole 464 characters.
+const CIPHER: usize = 234;
+
+/// A token for this certificate. It depends on the certificate too, so that two accounts with the same seed do not issue
+/// each other's tokens.
+pub(super) fn issue(random: &mut Random, certificate_id: &str) -> String {
+    let mut context = Context::new(&SHA256);
+    context.update(&random.next().to_le_bytes());
+    context.update(certificate_id.as_bytes());
+    let mut seed = [0; 8];
+    seed.copy_from_slice(&context.finish().as_ref()[..8]);
+    let mut cipher = [0; CIPHER];
+    Random::new(u64::from_le_bytes(seed)).fill(&mut cipher);
+    STANDARD.encode(format!(r#"{{"version":"20191023","cipher":"{}"}}"#, STANDARD.encode(cipher)))
+}
+
+/// What the account keeps of a token: lower-case hexadecimal SHA-256.
+pub(super) fn digest(token: &str) -> String {
+    hex(hash(&SHA256, token.as_bytes()).as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_has_the_services_shape() {
+        let token = issue(&mut Random::new(0), "id");
+        assert_eq!(token.len(), 464);
+        assert!(token.starts_with("ey"), "{token}");
+        let json: serde_json::Value = serde_json::from_slice(&STANDARD.decode(&token).unwrap()).unwrap();
+        assert_eq!(json["version"], "20191023");
+        assert_eq!(STANDARD.decode(json["cipher"].as_str().unwrap()).unwrap().len(), CIPHER);
+    }
+
+    #[test]
+    fn tokens_differ_by_seed_turn_and_certificate() {
+        let mut random = Random::new(0);
+        let first = issue(&mut random, "id");
+        assert_ne!(first, issue(&mut random, "id"));
+        assert_ne!(first, issue(&mut Random::new(1), "id"));
+        assert_ne!(first, issue(&mut Random::new(0), "other"));
+        assert_eq!(first, issue(&mut Random::new(0), "id"));
+    }
+
+    #[test]
+    fn a_digest_is_sha_256() {
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(digest("abc"), abc);
+    }
+}

@@ -1,0 +1,223 @@
+//! Who is connected under which client id, and who wants which plain messages.
+//!
+//! Owns takeover and the small publish and subscribe between connections. Knows no packets; requests to the account and
+//! their answers do not come through here, as those go to the requester alone.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use rumqttc::mqttbytes::QoS;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::mqtt;
+use super::session::{Ending, Message};
+
+/// Messages that wait for a connection to take them; one more ends the connection.
+pub(super) const MAILBOX: usize = 128;
+
+/// Ends one connection from outside, saying why.
+#[derive(Debug)]
+pub(super) struct Leash {
+    token: CancellationToken,
+    ending: OnceLock<Ending>,
+}
+
+impl Leash {
+    /// A leash that `stop` pulls too.
+    pub(super) fn new(stop: &CancellationToken) -> Self {
+        Self { token: stop.child_token(), ending: OnceLock::new() }
+    }
+
+    /// Ends the connection; the first reason counts.
+    pub(super) fn pull(&self, ending: Ending) {
+        let _ = self.ending.set(ending);
+        self.token.cancel();
+    }
+
+    /// Waits until the connection must end.
+    pub(super) async fn pulled(&self) -> Ending {
+        self.token.cancelled().await;
+        self.ending.get().cloned().unwrap_or(Ending::Stopped)
+    }
+}
+
+/// A connection as the broker knows it.
+#[derive(Debug, Clone)]
+pub(super) struct Member {
+    /// Distinguishes it from all other connections.
+    pub(super) number: u64,
+    /// Ends it.
+    pub(super) leash: std::sync::Arc<Leash>,
+    /// Takes messages for it.
+    pub(super) mailbox: mpsc::Sender<Message>,
+}
+
+/// All connections.
+#[derive(Debug, Default)]
+pub(super) struct Broker {
+    state: Mutex<State>,
+    next: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    by_client_id: HashMap<String, Member>,
+    watchers: HashMap<u64, Watcher>,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    member: Member,
+    filters: HashMap<String, QoS>,
+}
+
+/// Whether a client id was free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entrance {
+    /// It was.
+    Fresh,
+    /// Another connection had it, and ends now.
+    TookOver,
+}
+
+impl Broker {
+    /// A number that no other connection has.
+    pub(super) fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Gives `client_id` to `member`.
+    pub(super) fn enter(&self, client_id: &str, member: Member) -> Entrance {
+        match self.state().by_client_id.insert(client_id.to_owned(), member) {
+            Some(previous) => {
+                previous.leash.pull(Ending::TakenOver);
+                Entrance::TookOver
+            }
+            None => Entrance::Fresh,
+        }
+    }
+
+    /// Forgets a connection; its client id too, unless another took it.
+    pub(super) fn leave(&self, client_id: &str, number: u64) {
+        let mut state = self.state();
+        state.watchers.remove(&number);
+        if state.by_client_id.get(client_id).is_some_and(|holder| holder.number == number) {
+            state.by_client_id.remove(client_id);
+        }
+    }
+
+    /// Connections that have a client id.
+    pub(super) fn connected(&self) -> usize {
+        self.state().by_client_id.len()
+    }
+
+    /// `member` wants what `filter` selects, at most at `qos`.
+    pub(super) fn watch(&self, member: &Member, filter: String, qos: QoS) {
+        let mut state = self.state();
+        let watcher = state.watchers.entry(member.number);
+        let watcher = watcher.or_insert_with(|| Watcher { member: member.clone(), filters: HashMap::new() });
+        watcher.filters.insert(filter, qos);
+    }
+
+    /// It no longer does.
+    pub(super) fn unwatch(&self, number: u64, filter: &str) {
+        let mut state = self.state();
+        if let Some(watcher) = state.watchers.get_mut(&number) {
+            watcher.filters.remove(filter);
+            if watcher.filters.is_empty() {
+                state.watchers.remove(&number);
+            }
+        }
+    }
+
+    /// Hands `message` once to each connection that wants it, the publisher included. One that has too many waiting loses
+    /// its connection.
+    pub(super) fn relay(&self, message: &Message) {
+        for watcher in self.state().watchers.values() {
+            let granted = watcher.filters.iter().filter(|(filter, _)| mqtt::matches(filter, &message.topic));
+            let granted =
+                granted.map(|(_, qos)| *qos).reduce(|one, other| if one > other { one } else { other });
+            let Some(granted) = granted else { continue };
+            let qos = if granted < message.qos { granted } else { message.qos };
+            if watcher.member.mailbox.try_send(Message { qos, ..message.clone() }).is_err() {
+                watcher.member.leash.pull(Ending::SlowConsumer);
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change is a single map operation, so a panic elsewhere leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn member(broker: &Broker) -> (Member, mpsc::Receiver<Message>) {
+        let (mailbox, messages) = mpsc::channel(2);
+        let leash = Arc::new(Leash::new(&CancellationToken::new()));
+        (Member { number: broker.number(), leash, mailbox }, messages)
+    }
+
+    fn message(topic: &str, qos: QoS) -> Message {
+        Message { topic: topic.to_owned(), payload: Bytes::from_static(b"x"), qos }
+    }
+
+    #[test]
+    fn the_second_of_two_with_one_client_id_ends_the_first_and_only_it() {
+        let broker = Broker::default();
+        let (first, _keep_first) = member(&broker);
+        let (second, _keep_second) = member(&broker);
+        assert_eq!(broker.enter("id", first.clone()), Entrance::Fresh);
+        assert_eq!(broker.enter("id", second.clone()), Entrance::TookOver);
+        assert_eq!(first.leash.ending.get(), Some(&Ending::TakenOver));
+
+        // The first leaves late and must not take the second's place with it.
+        broker.leave("id", first.number);
+        assert_eq!(broker.connected(), 1);
+        broker.leave("id", second.number);
+        assert_eq!(broker.connected(), 0);
+        assert!(!second.leash.token.is_cancelled());
+    }
+
+    #[test]
+    fn a_message_comes_once_at_the_better_of_the_granted_qos() {
+        let broker = Broker::default();
+        let (member, mut messages) = member(&broker);
+        broker.watch(&member, String::from("a/+"), QoS::AtMostOnce);
+        broker.watch(&member, String::from("#"), QoS::AtLeastOnce);
+        broker.relay(&message("a/b", QoS::AtLeastOnce));
+        assert_eq!(messages.try_recv().unwrap().qos, QoS::AtLeastOnce);
+        assert!(messages.try_recv().is_err());
+
+        broker.unwatch(member.number, "#");
+        broker.relay(&message("a/b", QoS::AtLeastOnce));
+        assert_eq!(messages.try_recv().unwrap().qos, QoS::AtMostOnce);
+        broker.relay(&message("b", QoS::AtLeastOnce));
+        assert!(messages.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_full_mailbox_ends_its_connection_and_no_other() {
+        let broker = Broker::default();
+        let (slow, _unread) = member(&broker);
+        let (quick, mut messages) = member(&broker);
+        for member in [&slow, &quick] {
+            broker.watch(member, String::from("a"), QoS::AtMostOnce);
+        }
+        for _ in 0..3 {
+            broker.relay(&message("a", QoS::AtMostOnce));
+            messages.try_recv().unwrap();
+        }
+        assert_eq!(slow.leash.ending.get(), Some(&Ending::SlowConsumer));
+        assert!(!quick.leash.token.is_cancelled());
+    }
+}

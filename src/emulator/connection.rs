@@ -1,0 +1,287 @@
+//! One MQTT connection: moves packets between a WebSocket, its session, the broker and the account.
+//!
+//! Owns the loop, its waits and their bounds. What is allowed is the session's matter, what is answered the account's.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{SinkExt, StreamExt};
+use rumqttc::mqttbytes::v4::Packet;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, sleep_until, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message as Frame;
+
+use super::account::{Route, route};
+use super::broker::{Entrance, Leash, MAILBOX, Member};
+use super::door::{Door, Reply};
+use super::gateway::random_uuid;
+use super::mqtt::{Decoder, Incoming, encode};
+use super::session::{Effect, Ending, Message, Session};
+
+/// How long a client may leave what it is sent unread.
+pub(super) const WRITE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a goodbye may take.
+pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// Requests of one connection that are answered at the same time; it is not listened to while there are as many.
+const MAX_IN_FLIGHT: usize = 32;
+/// Packets that are written at once, at most.
+const MAX_OUTBOX: usize = 64;
+
+/// Serves MQTT on `socket` until either side ends it.
+pub(super) async fn serve<S>(door: Arc<Door>, socket: WebSocketStream<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let leash = Arc::new(Leash::new(&door.stop));
+    let (mailbox, messages) = mpsc::channel(MAILBOX);
+    let member = Member { number: door.broker.number(), leash, mailbox };
+    let session = Session::new(door.reply_policy(), Instant::now());
+    let mut connection = Connection {
+        socket,
+        session,
+        decoder: Decoder::default(),
+        outbox: Vec::new(),
+        in_flight: FuturesUnordered::new(),
+        client_id: None,
+        member,
+        messages,
+        door,
+    };
+    let ending = connection.run().await;
+    connection.conclude(ending).await;
+}
+
+struct Connection<S> {
+    door: Arc<Door>,
+    socket: WebSocketStream<S>,
+    session: Session,
+    decoder: Decoder,
+    /// Packets to write before the next wait.
+    outbox: Vec<Packet>,
+    in_flight: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Once connected.
+    client_id: Option<String>,
+    member: Member,
+    messages: mpsc::Receiver<Message>,
+}
+
+/// What takes time while the connection goes on.
+enum Done {
+    Answered(Reply),
+    Granted(Packet),
+}
+
+/// What ends a wait.
+enum Wake {
+    Frame(Option<Frame>),
+    Done(Done),
+    Message(Message),
+    Deadline,
+    Pulled(Ending),
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
+    async fn run(&mut self) -> Ending {
+        loop {
+            if let Err(ending) = self.step().await {
+                // What was decided before the end still goes out, a refusing CONNACK above all.
+                let _ = self.write().await;
+                return ending;
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<(), Ending> {
+        self.read_packets().await?;
+        self.write().await?;
+        match self.wait().await {
+            Wake::Frame(frame) => self.take_frame(frame),
+            Wake::Done(done) => self.take_done(done),
+            Wake::Message(message) => {
+                let packet = self.session.deliver(message)?;
+                self.outbox.extend(packet);
+                Ok(())
+            }
+            Wake::Deadline => self.session.overdue(Instant::now()).map_or(Ok(()), Err),
+            Wake::Pulled(ending) => Err(ending),
+        }
+    }
+
+    /// Takes all packets that are whole, unless too many requests are unanswered.
+    async fn read_packets(&mut self) -> Result<(), Ending> {
+        let mut effects = Vec::new();
+        while self.listens() {
+            let taken = match self.decoder.next() {
+                Ok(None) => return Ok(()),
+                Ok(Some(packet)) => {
+                    self.hesitate(&packet).await?;
+                    self.session.receive(Instant::now(), packet, &mut effects)
+                }
+                Err(malformed) => Err(self.session.reject(malformed, &mut effects)),
+            };
+            for effect in effects.drain(..) {
+                self.apply(effect);
+            }
+            taken?;
+            if self.outbox.len() >= MAX_OUTBOX {
+                self.write().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A CONNECT takes as long as the scenario says, and nothing may overtake its CONNACK.
+    async fn hesitate(&mut self, packet: &Incoming) -> Result<(), Ending> {
+        let latency = self.door.scenario.latency.connect;
+        if latency.is_zero() || !matches!(packet, Incoming::Connect(_)) {
+            return Ok(());
+        }
+        tokio::select! {
+            () = sleep(latency) => Ok(()),
+            ending = self.member.leash.pulled() => Err(ending),
+        }
+    }
+
+    fn listens(&self) -> bool {
+        self.in_flight.len() < MAX_IN_FLIGHT
+    }
+
+    fn apply(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send(packet @ Packet::SubAck(_)) => self.grant(packet),
+            Effect::Send(packet) => self.outbox.push(packet),
+            Effect::Enter(client_id) => self.enter(client_id),
+            Effect::Request { topic, payload } => self.request(topic, payload),
+            Effect::Relay(message) => {
+                self.door.tally.messages.add();
+                self.door.broker.relay(&message);
+            }
+            Effect::Watch { filter, qos } => self.door.broker.watch(&self.member, filter, qos),
+            Effect::Unwatch(filter) => self.door.broker.unwatch(self.member.number, &filter),
+        }
+    }
+
+    fn enter(&mut self, asked: String) {
+        // The service gives ids of this form to clients that bring none; no client can ask for one.
+        let client_id = if asked.is_empty() { format!("$GEN/{}", random_uuid()) } else { asked };
+        self.door.tally.connected.add();
+        if self.door.broker.enter(&client_id, self.member.clone()) == Entrance::TookOver {
+            self.door.tally.takeovers.add();
+        }
+        self.client_id = Some(client_id);
+    }
+
+    fn grant(&mut self, packet: Packet) {
+        let latency = self.door.scenario.latency.subscribe;
+        if latency.is_zero() {
+            self.outbox.push(packet);
+            return;
+        }
+        self.in_flight.push(Box::pin(async move {
+            sleep(latency).await;
+            Done::Granted(packet)
+        }));
+    }
+
+    fn request(&mut self, topic: String, payload: Bytes) {
+        match route(&topic) {
+            Route::Register { .. } => self.door.tally.register_requests.add(),
+            _ => self.door.tally.create_requests.add(),
+        }
+        let door = Arc::clone(&self.door);
+        self.in_flight.push(Box::pin(async move { Done::Answered(door.answer(&topic, &payload).await) }));
+    }
+
+    fn take_frame(&mut self, frame: Option<Frame>) -> Result<(), Ending> {
+        match frame {
+            Some(Frame::Binary(bytes)) => {
+                self.decoder.push(&bytes);
+                Ok(())
+            }
+            // The WebSocket library answers pings by itself. They are no MQTT packets and keep no session alive.
+            Some(Frame::Ping(_) | Frame::Pong(_)) => Ok(()),
+            Some(Frame::Text(_)) => Err(Ending::NotBinary),
+            Some(Frame::Close(_) | Frame::Frame(_)) | None => Err(Ending::Gone),
+        }
+    }
+
+    fn take_done(&mut self, done: Done) -> Result<(), Ending> {
+        if self.in_flight.len() + 1 == MAX_IN_FLIGHT {
+            self.session.excuse(Instant::now());
+        }
+        let packet = match done {
+            Done::Answered(reply) => self.session.reply(reply.topic, reply.payload)?,
+            Done::Granted(packet) => Some(packet),
+        };
+        self.outbox.extend(packet);
+        Ok(())
+    }
+
+    async fn wait(&mut self) -> Wake {
+        let listens = self.listens();
+        let deadline = self.session.deadline().into();
+        tokio::select! {
+            ending = self.member.leash.pulled() => Wake::Pulled(ending),
+            frame = self.socket.next(), if listens => Wake::Frame(frame.and_then(Result::ok)),
+            Some(done) = self.in_flight.next() => Wake::Done(done),
+            Some(message) = self.messages.recv() => Wake::Message(message),
+            () = sleep_until(deadline), if listens => Wake::Deadline,
+        }
+    }
+
+    /// Writes the outbox, one packet a WebSocket message, flushed once.
+    async fn write(&mut self) -> Result<(), Ending> {
+        if self.outbox.is_empty() {
+            return Ok(());
+        }
+        let socket = &mut self.socket;
+        let outbox = &mut self.outbox;
+        let written = async {
+            for packet in outbox.drain(..) {
+                socket.feed(Frame::Binary(encode(&packet))).await?;
+            }
+            socket.flush().await
+        };
+        tokio::select! {
+            written = timeout(WRITE_WITHIN, written) => match written {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) => Err(Ending::Gone),
+                Err(_) => Err(Ending::SlowConsumer),
+            },
+            ending = self.member.leash.pulled() => Err(ending),
+        }
+    }
+
+    /// Ends the connection, then lets the account finish what it was asked: the service acts on requests that it
+    /// acknowledged, whether or not anyone is there for the reply.
+    async fn conclude(mut self, ending: Ending) {
+        if let Some(client_id) = &self.client_id {
+            self.door.broker.leave(client_id, self.member.number);
+        }
+        self.count(&ending);
+        tracing::debug!(client_id = self.client_id.as_deref(), %ending, "connection ended");
+        let socket = &mut self.socket;
+        let goodbye = async {
+            let _ = socket.close(None).await;
+            while let Some(Ok(_)) = socket.next().await {}
+            let _ = socket.get_mut().shutdown().await;
+        };
+        let _ = timeout(CLOSE_WITHIN, goodbye).await;
+        drop(self.socket);
+        let finish = async { while self.in_flight.next().await.is_some() {} };
+        let _ = self.door.stop.run_until_cancelled(finish).await;
+    }
+
+    fn count(&self, ending: &Ending) {
+        match ending {
+            Ending::Disconnected | Ending::Gone | Ending::TakenOver | Ending::Stopped | Ending::Lifetime => {}
+            Ending::SlowConsumer => self.door.tally.slow_consumers.add(),
+            _ => self.door.tally.violations.add(),
+        }
+    }
+}

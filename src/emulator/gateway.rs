@@ -1,0 +1,274 @@
+//! The HTTP side of a connection: which requests there are, and the upgrade to MQTT.
+//!
+//! Owns paths, the WebSocket handshake (RFC 6455 section 4.2) and what a refused one is told. Knows nothing of MQTT.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::BytesMut;
+use rand::RngExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+
+use super::connection;
+use super::door::Door;
+use super::http::{Head, NoHead, Response, http_date, read_head};
+use super::verify::{Refusal, SignedRequest, verify};
+
+/// Where MQTT over WebSockets lives.
+const MQTT_PATH: &str = "/mqtt";
+/// Subprotocols that the service answers with; clients of MQTT 3.1.1 offer either.
+const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+/// A WebSocket message may hold several packets, the largest of which is a little over 128 KiB.
+const MAX_MESSAGE: usize = 512 * 1024;
+/// Both buffers of a WebSocket; the library's own 128 KiB each would be most of a connection's memory.
+const SOCKET_BUFFER: usize = 4096;
+
+/// What a request on this port leads to. Issue by issue, more paths than MQTT's may come to have answers here.
+enum Answered {
+    /// This response; the connection stays open for the next request.
+    KeepOpen(Response),
+    /// This response, and the end of the connection.
+    Close(Response),
+    /// 101, and MQTT from here on.
+    Upgrade(Response),
+}
+
+/// Serves one TLS connection from its first byte to its end.
+pub(super) async fn serve<S>(door: Arc<Door>, mut stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut buffer = BytesMut::new();
+    // Every way out of `converse` but an upgrade ends the connection, and the emulator's stop does too.
+    let stop = door.stop.clone();
+    let upgraded = stop.run_until_cancelled(converse(&door, &mut stream, &mut buffer)).await;
+    if upgraded != Some(true) {
+        let _ = tokio::time::timeout(connection::CLOSE_WITHIN, stream.shutdown()).await;
+        return;
+    }
+    let mut config = WebSocketConfig::default();
+    config.read_buffer_size = SOCKET_BUFFER;
+    config.write_buffer_size = SOCKET_BUFFER;
+    config.max_message_size = Some(MAX_MESSAGE);
+    config.max_frame_size = Some(MAX_MESSAGE);
+    let early = buffer.to_vec();
+    drop(buffer);
+    let socket = WebSocketStream::from_partially_read(stream, early, Role::Server, Some(config)).await;
+    connection::serve(door, socket).await;
+}
+
+/// Answers requests until one is an upgrade; whether one was.
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    door: &Door,
+    stream: &mut S,
+    buffer: &mut BytesMut,
+) -> bool {
+    loop {
+        let answered = match read_head(stream, buffer).await {
+            Ok(head) => answer(door, &head, SystemTime::now()),
+            Err(NoHead::Ended) => return false,
+            Err(wrong) => {
+                door.tally.not_upgrades.add();
+                Answered::Close(explain(wrong))
+            }
+        };
+        let (response, verdict) = match &answered {
+            Answered::KeepOpen(response) => (response, None),
+            Answered::Close(response) => (response, Some(false)),
+            Answered::Upgrade(response) => (response, Some(true)),
+        };
+        let sent = async {
+            stream.write_all(&response.to_bytes()).await?;
+            stream.flush().await
+        };
+        match (tokio::time::timeout(connection::WRITE_WITHIN, sent).await, verdict) {
+            (Ok(Ok(())), Some(verdict)) => return verdict,
+            (Ok(Ok(())), None) => {}
+            (Ok(Err(_)) | Err(_), _) => return false,
+        }
+    }
+}
+
+fn explain(wrong: NoHead) -> Response {
+    let status = match wrong {
+        NoHead::TooSlow => "408 Request Timeout",
+        NoHead::TooLarge => "431 Request Header Fields Too Large",
+        NoHead::Ended | NoHead::Malformed => "400 Bad Request",
+    };
+    Response::closing(status, &wrong.to_string())
+}
+
+/// The answer to a request, by its path.
+fn answer(door: &Door, head: &Head, now: SystemTime) -> Answered {
+    if head.path() == MQTT_PATH {
+        return upgrade(door, head, now);
+    }
+    door.tally.not_upgrades.add();
+    Answered::Close(Response::closing("404 Not Found", "There is nothing at this path; MQTT is at /mqtt."))
+}
+
+fn upgrade(door: &Door, head: &Head, now: SystemTime) -> Answered {
+    let key = match check_upgrade(head) {
+        Ok(key) => key,
+        Err(response) => {
+            door.tally.not_upgrades.add();
+            return Answered::Close(response);
+        }
+    };
+    let request = SignedRequest { method: &head.method, target: &head.target, headers: &head.headers };
+    if let Err(refusal) = verify(&request, &door.realm(), now) {
+        tracing::debug!(%refusal, "upgrade refused");
+        door.tally.forbidden.add();
+        return Answered::KeepOpen(forbidden(&refusal, now));
+    }
+    door.tally.upgraded.add();
+    let mut headers = vec![
+        ("upgrade", String::from("websocket")),
+        ("connection", String::from("upgrade")),
+        ("sec-websocket-accept", derive_accept_key(key.as_bytes())),
+        ("date", http_date(now)),
+    ];
+    let offered = head.tokens("sec-websocket-protocol").find(|offered| SUBPROTOCOLS.contains(offered));
+    headers.extend(offered.map(|subprotocol| ("sec-websocket-protocol", subprotocol.to_owned())));
+    Answered::Upgrade(Response { status: "101 Switching Protocols", headers, body: String::new() })
+}
+
+/// The handshake's key, if the request is a WebSocket handshake.
+fn check_upgrade(head: &Head) -> Result<&str, Response> {
+    if head.method != "GET" || head.has_body() {
+        return Err(Response::closing("400 Bad Request", "A WebSocket upgrade is a GET without a body."));
+    }
+    if !head.lists("upgrade", "websocket") || !head.lists("connection", "upgrade") {
+        return Err(upgrade_required("This path speaks WebSockets only."));
+    }
+    if head.header("sec-websocket-version") != Some("13") {
+        return Err(upgrade_required("Only version 13 of the WebSocket protocol is spoken here."));
+    }
+    let key = head.header("sec-websocket-key").unwrap_or_default();
+    match BASE64_STANDARD.decode(key) {
+        Ok(nonce) if nonce.len() == 16 => Ok(key),
+        _ => Err(Response::closing("400 Bad Request", "Sec-WebSocket-Key is not 16 bytes in base64.")),
+    }
+}
+
+fn upgrade_required(message: &str) -> Response {
+    let mut response = Response::closing("426 Upgrade Required", message);
+    response.headers.push(("upgrade", String::from("websocket")));
+    response.headers.push(("sec-websocket-version", String::from("13")));
+    response
+}
+
+/// What the service answers to a signature that it does not accept: headers in the order in which they were captured, the
+/// body reconstructed from three captured lengths.
+fn forbidden(refusal: &Refusal, now: SystemTime) -> Response {
+    let body = format!(r#"{{"message":{},"traceId":"{}"}}"#, json_text(&refusal.message()), random_uuid());
+    let expose = |name: &str| ("access-control-expose-headers", name.to_owned());
+    let headers = vec![
+        ("content-type", String::from("application/json")),
+        ("content-length", body.len().to_string()),
+        ("date", http_date(now)),
+        ("x-amzn-RequestId", random_uuid()),
+        ("connection", String::from("keep-alive")),
+        ("x-amzn-ErrorType", String::from("ForbiddenException:")),
+        ("access-control-allow-origin", String::from("*")),
+        expose("x-amzn-ErrorMessage"),
+        expose("x-amzn-RequestId"),
+        expose("x-amzn-ErrorType"),
+        expose("Date"),
+    ];
+    Response { status: "403 Forbidden", headers, body }
+}
+
+fn json_text(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A random UUID, version 4 (RFC 9562 section 5.4).
+pub(super) fn random_uuid() -> String {
+    let bits = rand::rng().random::<u128>() & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    let hex = format!("{bits:032x}");
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(method: &str, headers: &[(&str, &str)]) -> Head {
+        let headers =
+            headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
+        Head { method: method.to_owned(), target: String::from("/mqtt"), headers }
+    }
+
+    const HANDSHAKE: [(&str, &str); 4] = [
+        ("Upgrade", "WebSocket"),
+        ("Connection", "keep-alive, Upgrade"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+
+    #[test]
+    fn a_handshake_is_told_from_other_requests() {
+        assert_eq!(check_upgrade(&head("GET", &HANDSHAKE)), Ok("dGhlIHNhbXBsZSBub25jZQ=="));
+        let status = |method: &str, without: &str, with: &[(&str, &str)]| {
+            let kept = HANDSHAKE.into_iter().filter(|(name, _)| *name != without).chain(with.iter().copied());
+            check_upgrade(&head(method, &kept.collect::<Vec<_>>())).unwrap_err().status
+        };
+        assert_eq!(status("POST", "", &[]), "400 Bad Request");
+        assert_eq!(status("GET", "", &[("Content-Length", "3")]), "400 Bad Request");
+        assert_eq!(status("GET", "Upgrade", &[]), "426 Upgrade Required");
+        assert_eq!(status("GET", "Connection", &[]), "426 Upgrade Required");
+        assert_eq!(
+            status("GET", "Sec-WebSocket-Version", &[("Sec-WebSocket-Version", "8")]),
+            "426 Upgrade Required"
+        );
+        assert_eq!(status("GET", "Sec-WebSocket-Key", &[]), "400 Bad Request");
+        assert_eq!(
+            status("GET", "Sec-WebSocket-Key", &[("Sec-WebSocket-Key", "c2hvcnQ=")]),
+            "400 Bad Request"
+        );
+    }
+
+    #[test]
+    fn a_403_has_the_captured_headers_and_lengths() {
+        let date = || String::from("20251123T234432Z");
+        let mismatch = Refusal::SignatureMismatch(super::super::verify::Suspicion::Nothing);
+        let early = Refusal::NotYetCurrent { signed: date(), latest: date(), now: date() };
+        let late = Refusal::Expired { signed: date(), earliest: date(), now: date() };
+        for (refusal, length) in [(mismatch, 241), (early, 171), (late, 163)] {
+            let response = forbidden(&refusal, SystemTime::UNIX_EPOCH);
+            assert_eq!(response.body.len(), length, "{}", response.body);
+            let names: Vec<_> = response.headers.iter().map(|(name, _)| *name).collect();
+            assert_eq!(
+                names[..7],
+                [
+                    "content-type",
+                    "content-length",
+                    "date",
+                    "x-amzn-RequestId",
+                    "connection",
+                    "x-amzn-ErrorType",
+                    "access-control-allow-origin"
+                ]
+            );
+            assert_eq!(response.headers[1].1, length.to_string());
+            assert_eq!(response.headers[5].1, "ForbiddenException:");
+            let body: serde_json::Value = serde_json::from_str(&response.body).unwrap();
+            assert_eq!(body["message"], refusal.message());
+            assert_eq!(body["traceId"].as_str().unwrap().len(), 36);
+        }
+    }
+
+    #[test]
+    fn uuids_are_version_4_and_differ() {
+        let uuid = random_uuid();
+        assert_eq!((uuid.len(), &uuid[14..15]), (36, "4"));
+        assert!(matches!(&uuid[19..20], "8" | "9" | "a" | "b"), "{uuid}");
+        assert_ne!(uuid, random_uuid());
+    }
+}

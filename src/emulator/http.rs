@@ -1,0 +1,258 @@
+//! Just enough HTTP/1.1: a bounded request head in, a whole response out.
+//!
+//! Owns the syntax and its limits. Knows neither paths nor signatures.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::{BufMut, BytesMut};
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::timeout;
+
+/// The largest request head, bytes.
+pub(super) const MAX_HEAD: usize = 16 * 1024;
+/// How long a head may take to arrive.
+pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(10);
+const MAX_HEADERS: usize = 64;
+/// How a head ends.
+const BLANK_LINE: &[u8] = b"\r\n\r\n";
+/// RFC 9110 section 5.6.7.
+const HTTP_DATE: &[BorrowedFormatItem<'_>] =
+    format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
+
+/// A request without its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Head {
+    /// The method.
+    pub(super) method: String,
+    /// The target as it stood in the request line.
+    pub(super) target: String,
+    /// Headers in their order, names in the case they came in.
+    pub(super) headers: Vec<(String, Vec<u8>)>,
+}
+
+impl Head {
+    /// The target up to its query.
+    pub(super) fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+
+    /// The first header of that name, if it is text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name))?;
+        std::str::from_utf8(value).ok().map(str::trim)
+    }
+
+    /// Whether the headers of that name, lists of tokens, hold `token` in any case.
+    pub(super) fn lists(&self, name: &str, token: &str) -> bool {
+        self.tokens(name).any(|listed| listed.eq_ignore_ascii_case(token))
+    }
+
+    /// The tokens of all headers of that name.
+    pub(super) fn tokens<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let named = self.headers.iter().filter(move |(other, _)| other.eq_ignore_ascii_case(name));
+        let texts = named.filter_map(|(_, value)| std::str::from_utf8(value).ok());
+        texts.flat_map(|text| text.split(',')).map(str::trim).filter(|token| !token.is_empty())
+    }
+
+    /// Whether a body follows.
+    pub(super) fn has_body(&self) -> bool {
+        self.header("transfer-encoding").is_some()
+            || self.header("content-length").is_some_and(|length| length != "0")
+    }
+}
+
+/// Why no head came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoHead {
+    /// The peer closed the connection, or it broke.
+    #[error("the connection ended")]
+    Ended,
+    /// Too slow.
+    #[error("no whole request head within 10 s")]
+    TooSlow,
+    /// Larger than [`MAX_HEAD`], or more headers than anyone sends.
+    #[error("a request head of more than 16 KiB or 64 headers")]
+    TooLarge,
+    /// Not HTTP/1.1.
+    #[error("not an HTTP/1.1 request")]
+    Malformed,
+}
+
+/// Reads the next head into and out of `buffer`; what came after it stays there.
+pub(super) async fn read_head(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+) -> Result<Head, NoHead> {
+    match timeout(HEAD_WITHIN, read_until_blank_line(stream, buffer)).await {
+        Ok(head) => parse(&head?),
+        Err(_) => Err(NoHead::TooSlow),
+    }
+}
+
+async fn read_until_blank_line(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+) -> Result<BytesMut, NoHead> {
+    let mut searched = 0_usize;
+    loop {
+        if let Some(at) = buffer[searched..].windows(BLANK_LINE.len()).position(|window| window == BLANK_LINE)
+        {
+            return Ok(buffer.split_to(searched + at + BLANK_LINE.len()));
+        }
+        // Garbage is told at its first byte, not after the time for a head.
+        if buffer.first().is_some_and(|first| !first.is_ascii_uppercase()) {
+            return Err(NoHead::Malformed);
+        }
+        searched = buffer.len().saturating_sub(BLANK_LINE.len() - 1);
+        let room = MAX_HEAD.saturating_sub(buffer.len());
+        if room == 0 {
+            return Err(NoHead::TooLarge);
+        }
+        buffer.reserve(room.min(2048));
+        match stream.read_buf(&mut (&mut *buffer).limit(room)).await {
+            Ok(0) | Err(_) => return Err(NoHead::Ended),
+            Ok(_) => {}
+        }
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Head, NoHead> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(bytes) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Err(httparse::Error::TooManyHeaders) => return Err(NoHead::TooLarge),
+        Ok(httparse::Status::Partial) | Err(_) => return Err(NoHead::Malformed),
+    }
+    let (Some(method), Some(target), Some(1)) = (request.method, request.path, request.version) else {
+        return Err(NoHead::Malformed);
+    };
+    Ok(Head {
+        method: method.to_owned(),
+        target: target.to_owned(),
+        headers: request
+            .headers
+            .iter()
+            .map(|header| (header.name.to_owned(), header.value.to_vec()))
+            .collect(),
+    })
+}
+
+/// A whole response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Response {
+    /// Status code and reason, as in `403 Forbidden`.
+    pub(super) status: &'static str,
+    /// Headers in their order.
+    pub(super) headers: Vec<(&'static str, String)>,
+    /// The body; its length is for whoever writes the headers.
+    pub(super) body: String,
+}
+
+impl Response {
+    /// A response with a JSON body that says `message`, after which the connection closes.
+    pub(super) fn closing(status: &'static str, message: &str) -> Self {
+        let body = serde_json::json!({ "message": message }).to_string();
+        let headers = vec![
+            ("content-type", String::from("application/json")),
+            ("content-length", body.len().to_string()),
+            ("connection", String::from("close")),
+        ];
+        Self { status, headers, body }
+    }
+
+    /// As it goes on the wire.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut out = format!("HTTP/1.1 {}\r\n", self.status);
+        for (name, value) in &self.headers {
+            out.extend([name, ": ", value.as_str(), "\r\n"]);
+        }
+        out.push_str("\r\n");
+        out.push_str(&self.body);
+        out.into_bytes()
+    }
+}
+
+/// `now` as a `date` header has it.
+pub(super) fn http_date(now: SystemTime) -> String {
+    OffsetDateTime::from(now).format(HTTP_DATE).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(bytes: &[u8]) -> (Result<Head, NoHead>, BytesMut) {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let mut buffer = BytesMut::new();
+        let head = runtime.block_on(read_head(&mut &bytes[..], &mut buffer));
+        (head, buffer)
+    }
+
+    #[test]
+    fn a_head_is_read_as_it_came_and_what_follows_stays() {
+        let (head, rest) =
+            read(b"GET /mqtt?a=%2f HTTP/1.1\r\nHoSt:  x:1 \r\nConnection: keep-alive, Upgrade\r\n\r\nnext");
+        let head = head.unwrap();
+        assert_eq!(
+            (head.method.as_str(), head.path(), head.target.as_str()),
+            ("GET", "/mqtt", "/mqtt?a=%2f")
+        );
+        assert_eq!(head.headers[0].0, "HoSt");
+        assert_eq!(head.header("host"), Some("x:1"));
+        assert!(head.lists("connection", "upgrade") && !head.lists("connection", "close"));
+        assert!(!head.has_body());
+        assert_eq!(&rest[..], b"next");
+    }
+
+    #[test]
+    fn a_head_over_16_kib_is_refused_and_one_of_16_kib_is_not() {
+        let head = |size: usize| {
+            let frame = b"GET / HTTP/1.1\r\nA: \r\n\r\n".len();
+            format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "a".repeat(size - frame)).into_bytes()
+        };
+        assert!(read(&head(MAX_HEAD)).0.is_ok());
+        assert_eq!(read(&head(MAX_HEAD + 1)).0, Err(NoHead::TooLarge));
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: a\r\n".repeat(65));
+        assert_eq!(read(many.as_bytes()).0, Err(NoHead::TooLarge));
+    }
+
+    #[test]
+    fn garbage_is_told_at_once_and_half_a_head_when_it_ends() {
+        assert_eq!(read(b"\x16\x03\x01").0, Err(NoHead::Malformed));
+        assert_eq!(read(b"GET nonsense\r\n\r\n").0, Err(NoHead::Malformed));
+        assert_eq!(read(b"GET / HTTP/1.0\r\n\r\n").0, Err(NoHead::Malformed));
+        assert_eq!(read(b"GET / HTTP/1.1\r\nHost").0, Err(NoHead::Ended));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_head_is_given_up() {
+        let (mut client, mut server) = tokio::io::duplex(64);
+        tokio::io::AsyncWriteExt::write_all(&mut client, b"GET / HT").await.unwrap();
+        let started = tokio::time::Instant::now();
+        assert_eq!(read_head(&mut server, &mut BytesMut::new()).await, Err(NoHead::TooSlow));
+        assert_eq!(started.elapsed(), HEAD_WITHIN);
+    }
+
+    #[test]
+    fn a_date_is_one_that_http_knows() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        assert_eq!(http_date(now), "Sun, 06 Nov 1994 08:49:37 GMT");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn random_heads_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), header in "[ -~\r\n]{0,100}") {
+            let _ = read(&bytes);
+            let _ = read(format!("GET / HTTP/1.1\r\n{header}\r\n\r\n").as_bytes());
+        }
+    }
+}

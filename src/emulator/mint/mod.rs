@@ -1,0 +1,29 @@
+//! Keys and certificates, real ones: what the emulated account hands out, and what its door shows.
+//!
+//! Owns the device authority ([`Authority`]), the pool that makes certificates ahead ([`Mint`]) and the door's TLS
+//! identity ([`TlsIdentity`]). Decides nothing about who gets one: that is [`super::account`].
+
+mod authority;
+mod pem;
+mod pool;
+mod tls;
+
+pub use authority::Authority;
+pub use pool::{MAX_STOCK, Mint};
+pub use tls::TlsIdentity;
+
+/// Why a key or a certificate could not be made. It never holds a key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{step} failed: {detail}")]
+pub struct MintError {
+    /// What was being done.
+    pub step: &'static str,
+    /// What the library said.
+    pub detail: String,
+}
+
+impl MintError {
+    fn in_step(step: &'static str) -> impl Fn(rcgen::Error) -> Self {
+        move |error| Self { step, detail: error.to_string() }
+    }
+}

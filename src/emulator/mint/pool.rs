@@ -1,0 +1,302 @@
+//! Certificates made ahead, in the background.
+//!
+//! Owns the threads that make them and the stock between them and the takers. An RSA key takes tens of milliseconds of a
+//! core: no place for that on the runtime's threads. A stock that nobody has asked for is not made: it grows by one
+//! each time somebody had to wait, to at most [`MAX_STOCK`].
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::num::NonZero;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::oneshot;
+
+use super::super::account::Minted;
+use super::super::scenario::Keys;
+use super::{Authority, MintError};
+
+/// The most certificates that are kept ready.
+pub const MAX_STOCK: usize = 256;
+
+/// After a failure a thread waits this long before it tries again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Makes certificates ahead; stops and joins its threads when it is dropped.
+pub struct Mint {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Makes one certificate.
+type Press = Box<dyn Fn() -> Result<Minted, MintError> + Send + Sync>;
+
+struct Shared {
+    stock: Mutex<Stock>,
+    changed: Condvar,
+    press: Press,
+}
+
+/// What is ready, who waits, and what is under way.
+#[derive(Default)]
+struct Stock {
+    ready: VecDeque<Minted>,
+    waiting: VecDeque<oneshot::Sender<Minted>>,
+    under_way: usize,
+    /// How many to keep ready.
+    target: usize,
+    closed: bool,
+}
+
+/// What a taker gets at once.
+enum Taken {
+    Ready(Minted),
+    Later(oneshot::Receiver<Minted>),
+}
+
+impl Mint {
+    /// A pool that makes certificates of `authority` with keys as `keys` says, on as many threads as the machine has cores
+    /// but one. The threads rest until somebody takes.
+    ///
+    /// # Errors
+    /// What the operating system says if it gives no thread.
+    pub fn new(authority: Arc<Authority>, keys: Keys) -> io::Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let press = move || authority.mint(keys, SystemTime::now());
+        Self::with_press(Box::new(press), cores.saturating_sub(1).max(1))
+    }
+
+    fn with_press(press: Press, threads: usize) -> io::Result<Self> {
+        let shared = Arc::new(Shared { stock: Mutex::default(), changed: Condvar::new(), press });
+        // Made first, so that threads that have started are stopped again if a later one does not.
+        let mut mint = Self { shared, threads: Vec::new() };
+        for number in 0..threads {
+            let shared = Arc::clone(&mint.shared);
+            let thread = std::thread::Builder::new().name(format!("mint-{number}"));
+            mint.threads.push(thread.spawn(move || shared.work())?);
+        }
+        Ok(mint)
+    }
+
+    /// A certificate: at once if one is ready, else the next that is made, first come first served. Dropping the future
+    /// loses nothing.
+    ///
+    /// # Panics
+    /// Never: who waits is answered while the pool is there, and the future borrows it.
+    pub async fn take(&self) -> Minted {
+        let taken = self.shared.stock().take();
+        self.shared.changed.notify_one();
+        match taken {
+            Taken::Ready(minted) => minted,
+            Taken::Later(receiver) => {
+                receiver.await.expect("a sender is dropped only with the stock, which outlives this borrow")
+            }
+        }
+    }
+}
+
+impl Drop for Mint {
+    fn drop(&mut self) {
+        self.shared.stock().closed = true;
+        self.shared.changed.notify_all();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Mint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mint").field("threads", &self.threads.len()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// The stock is consistent between any two statements, so a panic elsewhere does not spoil it.
+    fn stock(&self) -> MutexGuard<'_, Stock> {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What each thread does until the pool is dropped.
+    fn work(&self) {
+        let mut stock = self.stock();
+        loop {
+            stock = self
+                .changed
+                .wait_while(stock, |stock| !stock.closed && !stock.is_short())
+                .unwrap_or_else(PoisonError::into_inner);
+            if stock.closed {
+                return;
+            }
+            stock.under_way += 1;
+            drop(stock);
+            let made = (self.press)();
+            stock = self.stock();
+            stock.under_way -= 1;
+            match made {
+                Ok(minted) => stock.put(minted),
+                Err(error) => stock = self.pause(stock, &error),
+            }
+        }
+    }
+
+    /// Only a machine without memory or entropy gets here; it may have some later.
+    fn pause<'a>(&self, stock: MutexGuard<'a, Stock>, error: &MintError) -> MutexGuard<'a, Stock> {
+        tracing::error!(%error, "no certificate could be made; trying again");
+        let closed = self.changed.wait_timeout_while(stock, PAUSE, |stock| !stock.closed);
+        closed.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Stock {
+    fn take(&mut self) -> Taken {
+        if let Some(minted) = self.ready.pop_front() {
+            return Taken::Ready(minted);
+        }
+        self.target = MAX_STOCK.min(self.target + 1);
+        // Whoever gave up waiting needs no place: so there are never more places than takers.
+        self.waiting.retain(|sender| !sender.is_closed());
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.push_back(sender);
+        Taken::Later(receiver)
+    }
+
+    /// Whether another should be made, on top of those under way.
+    fn is_short(&self) -> bool {
+        self.waiting.len() + self.target > self.ready.len() + self.under_way
+    }
+
+    /// Gives a new one to whoever has waited longest, or else keeps it.
+    fn put(&mut self, mut minted: Minted) {
+        while let Some(sender) = self.waiting.pop_front() {
+            match sender.send(minted) {
+                Ok(()) => return,
+                Err(unwanted) => minted = unwanted,
+            }
+        }
+        self.ready.push_back(minted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::certificate::Secret;
+
+    fn minted(n: usize) -> Minted {
+        Minted {
+            certificate_pem: String::new(),
+            certificate_id: n.to_string(),
+            private_key_pem: Secret::new(String::new()),
+        }
+    }
+
+    fn counting() -> Press {
+        let made = AtomicUsize::new(0);
+        Box::new(move || Ok(minted(made.fetch_add(1, Ordering::SeqCst))))
+    }
+
+    #[test]
+    fn nothing_is_made_until_somebody_takes() {
+        assert!(!Stock::default().is_short());
+    }
+
+    #[test]
+    fn the_stock_grows_by_one_for_each_wait_to_its_limit() {
+        let mut stock = Stock::default();
+        let receivers: Vec<_> = (0..3).map(|_| stock.take()).collect();
+        let mut made = 0;
+        while stock.is_short() {
+            stock.put(minted(made));
+            made += 1;
+        }
+        assert_eq!((made, stock.ready.len()), (6, 3), "one each, and as many again");
+        for (n, taken) in receivers.into_iter().enumerate() {
+            let Taken::Later(mut receiver) = taken else { panic!("there was nothing ready") };
+            assert_eq!(receiver.try_recv().unwrap(), minted(n), "first come, first served");
+        }
+        assert!(matches!(stock.take(), Taken::Ready(_)));
+        assert_eq!(stock.target, 3, "who did not wait raises nothing");
+        assert!(stock.is_short());
+
+        let _waiting: Vec<_> = (0..1000).map(|_| stock.take()).collect();
+        assert_eq!(stock.target, MAX_STOCK);
+    }
+
+    #[test]
+    fn what_is_under_way_counts() {
+        let mut stock = Stock::default();
+        let _waiting = stock.take();
+        stock.under_way = 1;
+        assert!(stock.is_short());
+        stock.under_way = 2;
+        assert!(!stock.is_short());
+    }
+
+    #[test]
+    fn who_gave_up_gets_nothing_and_nothing_is_lost() {
+        let mut stock = Stock::default();
+        drop(stock.take());
+        let Taken::Later(mut patient) = stock.take() else { panic!("there was nothing ready") };
+        assert_eq!(stock.waiting.len(), 1, "the place of the first was cleared");
+        drop(stock.take());
+        stock.put(minted(0));
+        assert_eq!(patient.try_recv().unwrap(), minted(0));
+        stock.put(minted(1));
+        assert_eq!(stock.ready, [minted(1)]);
+    }
+
+    #[tokio::test]
+    async fn many_takers_get_one_each() {
+        let mint = Arc::new(Mint::with_press(counting(), 3).unwrap());
+        let mut takers = tokio::task::JoinSet::new();
+        for _ in 0..200 {
+            let mint = Arc::clone(&mint);
+            takers.spawn(async move { mint.take().await.certificate_id });
+        }
+        let ids: BTreeSet<_> = takers.join_all().await.into_iter().collect();
+        assert_eq!(ids.len(), 200);
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_tried_again() {
+        let tries = AtomicUsize::new(0);
+        let press = move || match tries.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(MintError { step: "testing", detail: "once".into() }),
+            n => Ok(minted(n)),
+        };
+        let mint = Mint::with_press(Box::new(press), 1).unwrap();
+        assert_eq!(mint.take().await, minted(1));
+    }
+
+    #[tokio::test]
+    async fn dropping_the_pool_ends_its_threads() {
+        let (alive, ended) = mpsc::channel::<()>();
+        let alive = Mutex::new(alive);
+        let press = move || {
+            let _alive = alive.lock();
+            Ok(minted(0))
+        };
+        let mint = Mint::with_press(Box::new(press), 2).unwrap();
+        mint.take().await;
+        drop(mint);
+        // The threads held the press, and the press its end of the channel.
+        assert_eq!(ended.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+    }
+
+    #[tokio::test]
+    async fn the_real_mint_makes_real_certificates() {
+        let authority = Arc::new(Authority::generate().unwrap());
+        let mint = Mint::new(authority, Keys::P256).unwrap();
+        let (first, second) = (mint.take().await, mint.take().await);
+        assert_ne!(first.certificate_id, second.certificate_id);
+        assert!(first.private_key_pem.expose().starts_with("-----BEGIN EC PRIVATE KEY-----\n"));
+    }
+}

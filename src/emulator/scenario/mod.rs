@@ -1,0 +1,336 @@
+//! What the emulated account should be like: plain data, from TOML.
+//!
+//! Owns every knob of the emulator and its default, and says in one place what is documented and what is a guess. What
+//! AWS has not published is a field here, never a constant elsewhere. Does not act on any of it: [`super::account`]
+//! keeps the rules, the doors keep the latencies.
+
+mod error;
+mod refusal;
+mod units;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+pub use error::ScenarioError;
+pub use refusal::{ErrorText, ErrorTexts, Refusal};
+pub use units::{NotAUnit, Rate, parse_duration};
+
+/// The name of the built-in template, the one the seed registers with.
+pub const BUILT_IN_TEMPLATE: &str = "TEMP_DEVICE";
+
+/// The built-in template: the seed's parameters, a typed thing, an active certificate, one shared policy.
+const TEMP_DEVICE: &str = include_str!("../../../fixtures/templates/temp-device.json");
+
+/// How the emulated account behaves. `Default` is the documented service without quotas.
+///
+/// `fixtures/scenarios/default.toml` spells out every field with its default.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scenario {
+    /// The region that signatures must name.
+    pub region: String,
+    /// The account's number, 12 digits; it stands in ARNs.
+    pub account_id: String,
+    /// The one access key the emulator knows. AWS's documentation example: it opens nothing anywhere.
+    pub access_key_id: String,
+    /// Its secret, the documentation example too. No secret: the emulator tells it to everyone who starts it.
+    pub secret_access_key: String,
+    /// The session token that clients must append, if the credentials are to be temporary ones.
+    pub session_token: Option<String>,
+    /// Which keys certificates get.
+    pub keys: Keys,
+    /// Whether a capitalised `Parameters` is ignored as any unknown field, rather than taken with a counted warning.
+    /// AWS documents `parameters`; what it does with the other spelling is unknown.
+    pub strict: bool,
+    /// Whether a reply reaches only a requester that has subscribed to its topic. The service has been seen to deliver
+    /// without a subscription, and documents that one is needed.
+    pub require_subscription: bool,
+    /// How long an ownership token is valid, and an unused certificate kept. Documented: one hour (Developer Guide,
+    /// "Device provisioning MQTT API").
+    #[serde(deserialize_with = "units::duration")]
+    pub token_lifetime: Duration,
+    /// Whether a token may register again. Unknown of AWS.
+    pub token_reuse: TokenReuse,
+    /// Whether a template's `CertificateId` must be the token's certificate. Unknown of AWS.
+    pub certificate_id_mismatch: CertificateIdMismatch,
+    /// What `OverrideSettings` that a template omits mean for a thing that exists. Unknown of AWS.
+    pub override_default: OverrideDefault,
+    /// The provisioning templates of the account; naming any replaces the built-in one.
+    pub templates: Vec<NamedTemplate>,
+    /// What rejections say.
+    pub errors: ErrorTexts,
+    /// How long each operation takes.
+    pub latency: Latency,
+    /// What the account may do per second. Faults will be a table of their own beside this one.
+    pub quotas: Quotas,
+    /// Where the account's randomness starts: the same seed, requests and certificates give the same answers.
+    pub seed: u64,
+}
+
+/// Which keys certificates get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keys {
+    /// A new RSA 2048 pair for each certificate, as the service makes them.
+    Rsa2048,
+    /// A new P-256 pair for each certificate: fast, but not what the service makes.
+    P256,
+    /// One RSA 2048 pair in all certificates, for load. The certificates differ, their keys do not.
+    Recycled,
+}
+
+/// Whether a token may register again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenReuse {
+    /// A token that has registered is refused.
+    Reject,
+    /// While it is fresh it registers its certificate again; the same parameters get the same answer.
+    Accept,
+}
+
+/// Whether a template's `CertificateId` must be the token's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CertificateIdMismatch {
+    /// The token alone decides.
+    Ignore,
+    /// Another id is refused.
+    Reject,
+}
+
+/// What an omitted override means for a thing that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum OverrideDefault {
+    /// The thing keeps what it has.
+    DoNothing,
+    /// The template's value takes its place.
+    Replace,
+    /// The registration is refused.
+    Fail,
+}
+
+/// A provisioning template and its name.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "TemplateEntry")]
+pub struct NamedTemplate {
+    /// 1 to 36 characters of letters, digits, `_` and `-`.
+    pub name: String,
+    /// Its text, or where to read it.
+    pub source: TemplateSource,
+}
+
+/// Where a template's text is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TemplateSource {
+    /// In a file; [`Scenario::read`] replaces it by its text.
+    File(PathBuf),
+    /// Here.
+    Body(String),
+}
+
+/// How long the door lets each operation take, on top of its own work.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Latency {
+    /// CONNECT to CONNACK.
+    #[serde(deserialize_with = "units::duration")]
+    pub connect: Duration,
+    /// SUBSCRIBE to SUBACK.
+    #[serde(deserialize_with = "units::duration")]
+    pub subscribe: Duration,
+    /// CreateKeysAndCertificate, request to reply.
+    #[serde(deserialize_with = "units::duration")]
+    pub create_keys_and_certificate: Duration,
+    /// RegisterThing, request to reply.
+    #[serde(deserialize_with = "units::duration")]
+    pub register_thing: Duration,
+}
+
+/// What the account may do; `None` is without limit.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Quotas {
+    /// CreateKeysAndCertificate; AWS's own default is 10/s (Service Quotas L-CAFFCA46).
+    pub create_keys_and_certificate: Option<Rate>,
+    /// RegisterThing; AWS's own default is 10/s (Service Quotas L-B2BBBD8C).
+    pub register_thing: Option<Rate>,
+}
+
+impl Scenario {
+    /// Parses a scenario. Templates given as files are not opened: see [`Scenario::read`].
+    ///
+    /// # Errors
+    /// [`ScenarioError::Invalid`] with the line, the key, what was found and what was wanted.
+    pub fn from_toml(text: &str) -> Result<Self, ScenarioError> {
+        toml::from_str(text).map_err(|error| ScenarioError::in_text(text, &error))
+    }
+
+    /// Reads a scenario and the template files it names, which are relative to the scenario's own folder.
+    ///
+    /// # Errors
+    /// [`ScenarioError`], for what is wrong in the file or with reading one.
+    pub fn read(path: &Path) -> Result<Self, ScenarioError> {
+        let mut scenario = Self::from_toml(&read(path)?)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for template in &mut scenario.templates {
+            if let TemplateSource::File(file) = &template.source {
+                template.source = TemplateSource::Body(read(&folder.join(file))?);
+            }
+        }
+        Ok(scenario)
+    }
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        Self {
+            region: String::from("us-east-1"),
+            account_id: String::from("123456789012"),
+            access_key_id: String::from("AKIAIOSFODNN7EXAMPLE"),
+            secret_access_key: String::from("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"),
+            session_token: None,
+            keys: Keys::Rsa2048,
+            strict: false,
+            require_subscription: false,
+            token_lifetime: Duration::from_secs(3600),
+            token_reuse: TokenReuse::Reject,
+            certificate_id_mismatch: CertificateIdMismatch::Ignore,
+            override_default: OverrideDefault::DoNothing,
+            templates: vec![NamedTemplate {
+                name: String::from(BUILT_IN_TEMPLATE),
+                source: TemplateSource::Body(String::from(TEMP_DEVICE)),
+            }],
+            errors: ErrorTexts::default(),
+            latency: Latency::default(),
+            quotas: Quotas::default(),
+            seed: 0,
+        }
+    }
+}
+
+/// Whether the service would take `name` for a provisioning template: `^[0-9A-Za-z_-]+$`, 1 to 36 characters
+/// (CreateProvisioningTemplate).
+pub fn is_template_name(name: &str) -> bool {
+    (1..=36).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+}
+
+fn read(path: &Path) -> Result<String, ScenarioError> {
+    std::fs::read_to_string(path)
+        .map_err(|error| ScenarioError::Unreadable { path: path.to_owned(), detail: error.to_string() })
+}
+
+/// A template as it stands in TOML.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TemplateEntry {
+    name: String,
+    file: Option<PathBuf>,
+    body: Option<String>,
+}
+
+impl TryFrom<TemplateEntry> for NamedTemplate {
+    type Error = String;
+
+    fn try_from(entry: TemplateEntry) -> Result<Self, Self::Error> {
+        if !is_template_name(&entry.name) {
+            let name = entry.name.escape_debug();
+            return Err(format!("template name `{name}`, expected 1 to 36 letters, digits, `_` or `-`"));
+        }
+        let source = match (entry.file, entry.body) {
+            (Some(file), None) => TemplateSource::File(file),
+            (None, Some(body)) => TemplateSource::Body(body),
+            (Some(_), Some(_)) => return Err(String::from("both `file` and `body`, expected one of them")),
+            (None, None) => return Err(String::from("neither `file` nor `body`, expected one of them")),
+        };
+        Ok(Self { name: entry.name, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixture(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/scenarios").join(name)
+    }
+
+    #[test]
+    fn an_empty_scenario_is_the_default() {
+        assert_eq!(Scenario::from_toml("").unwrap(), Scenario::default());
+    }
+
+    #[test]
+    fn the_default_fixture_spells_out_every_default() {
+        let text = std::fs::read_to_string(fixture("default.toml")).unwrap();
+        assert_eq!(Scenario::read(&fixture("default.toml")).unwrap(), Scenario::default());
+        // A commented example line counts too: the point is that the reader meets every key.
+        for key in ["region", "account_id", "access_key_id", "secret_access_key", "session_token", "keys"] {
+            assert!(text.contains(&format!("{key} =")), "{key}");
+        }
+        for refusal in Refusal::ALL {
+            assert!(text.contains(&format!("[errors.{}]", refusal.name())), "{}", refusal.name());
+        }
+    }
+
+    #[test]
+    fn the_other_fixtures_are_scenarios() {
+        let throttled = Scenario::read(&fixture("throttled.toml")).unwrap();
+        assert_eq!(throttled.quotas.register_thing, Some(Rate { count: 10, per: Duration::from_secs(1) }));
+        assert_eq!(Scenario::read(&fixture("load.toml")).unwrap().keys, Keys::Recycled);
+        assert!(Scenario::read(&fixture("strict.toml")).unwrap().strict);
+    }
+
+    #[test]
+    fn a_scenario_says_what_it_wants() {
+        let scenario = Scenario::from_toml(
+            r#"
+            region = "ap-northeast-1"
+            keys = "p256"
+            token_lifetime = "90s"
+            token_reuse = "accept"
+            override_default = "REPLACE"
+            seed = 7
+            [latency]
+            register_thing = "250ms"
+            [quotas]
+            create_keys_and_certificate = "10/s"
+            [errors.throttled]
+            code = "TooManyRequests"
+            [[templates]]
+            name = "Other"
+            file = "other.json"
+            "#,
+        )
+        .unwrap();
+        assert_eq!(
+            (scenario.region.as_str(), scenario.keys, scenario.seed),
+            ("ap-northeast-1", Keys::P256, 7)
+        );
+        assert_eq!(scenario.token_lifetime, Duration::from_secs(90));
+        assert_eq!(scenario.token_reuse, TokenReuse::Accept);
+        assert_eq!(scenario.override_default, OverrideDefault::Replace);
+        assert_eq!(scenario.latency.register_thing, Duration::from_millis(250));
+        assert_eq!(scenario.quotas.register_thing, None);
+        let throttled = scenario.errors.text(Refusal::Throttled);
+        assert_eq!((throttled.status, throttled.code.as_str()), (429, "TooManyRequests"));
+        assert_eq!(scenario.templates[0].source, TemplateSource::File("other.json".into()));
+    }
+
+    #[test]
+    fn a_template_file_is_read_from_the_scenarios_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("t.json"), "{}").unwrap();
+        let path = folder.path().join("s.toml");
+        std::fs::write(&path, "[[templates]]\nname = \"T\"\nfile = \"t.json\"\n").unwrap();
+        let scenario = Scenario::read(&path).unwrap();
+        assert_eq!(scenario.templates[0].source, TemplateSource::Body("{}".into()));
+        std::fs::remove_file(folder.path().join("t.json")).unwrap();
+        let error = Scenario::read(&path).unwrap_err().to_string();
+        assert!(error.contains("t.json") && error.contains("cannot be read"), "{error}");
+    }
+}

@@ -1,0 +1,223 @@
+//! Why the emulated account refuses, and the words it uses.
+//!
+//! Owns the list of refusals and their default texts: the one place where guesses at AWS's wording stand. Only the status
+//! codes and the texts marked below were ever seen; a client must act on the status code alone.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Unexpected};
+
+/// Why a request is refused. The names are the keys of the scenario's `[errors]` table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// Over a quota.
+    Throttled,
+    /// Not JSON, not an object, or a field of the wrong type.
+    InvalidPayload,
+    /// The ownership token is missing or empty.
+    EmptyToken,
+    /// The ownership token is none of ours, or its certificate is gone.
+    UnknownToken,
+    /// The ownership token is past its lifetime.
+    ExpiredToken,
+    /// The ownership token has registered already.
+    UsedToken,
+    /// No provisioning template of that name.
+    UnknownTemplate,
+    /// A parameter that the template refers to has neither value nor default.
+    MissingParameter,
+    /// The template cannot be evaluated with these parameters.
+    TemplateFailed,
+    /// A name or value is outside the registry's limits.
+    InvalidName,
+    /// The thing exists, and an override says `FAIL`.
+    ResourceConflict,
+    /// The template's `CertificateId` is not the token's certificate.
+    CertificateMismatch,
+    /// The service has this operation, the emulator does not.
+    NotEmulated,
+    /// The emulator contradicts itself.
+    Internal,
+}
+
+/// What a rejection says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorText {
+    /// `statusCode`.
+    pub status: u16,
+    /// `errorCode`.
+    pub code: String,
+    /// `errorMessage`; `{detail}` in it becomes what is to blame.
+    pub message: String,
+}
+
+/// What each refusal says: the defaults, with the scenario's changes laid over them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorTexts(BTreeMap<Refusal, ErrorText>);
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Refusal; 14] = [
+        Refusal::Throttled,
+        Refusal::InvalidPayload,
+        Refusal::EmptyToken,
+        Refusal::UnknownToken,
+        Refusal::ExpiredToken,
+        Refusal::UsedToken,
+        Refusal::UnknownTemplate,
+        Refusal::MissingParameter,
+        Refusal::TemplateFailed,
+        Refusal::InvalidName,
+        Refusal::ResourceConflict,
+        Refusal::CertificateMismatch,
+        Refusal::NotEmulated,
+        Refusal::Internal,
+    ];
+
+    /// Its key in the scenario.
+    pub fn name(self) -> &'static str {
+        match self {
+            Refusal::Throttled => "throttled",
+            Refusal::InvalidPayload => "invalid_payload",
+            Refusal::EmptyToken => "empty_token",
+            Refusal::UnknownToken => "unknown_token",
+            Refusal::ExpiredToken => "expired_token",
+            Refusal::UsedToken => "used_token",
+            Refusal::UnknownTemplate => "unknown_template",
+            Refusal::MissingParameter => "missing_parameter",
+            Refusal::TemplateFailed => "template_failed",
+            Refusal::InvalidName => "invalid_name",
+            Refusal::ResourceConflict => "resource_conflict",
+            Refusal::CertificateMismatch => "certificate_mismatch",
+            Refusal::NotEmulated => "not_emulated",
+            Refusal::Internal => "internal",
+        }
+    }
+
+    fn default_text(self) -> (u16, &'static str, &'static str) {
+        match self {
+            // The status codes 400, 403, 404, 429 and 500 are in AWS's older C library.
+            Refusal::Throttled => (429, "ThrottlingException", "Rate exceeded"),
+            Refusal::InvalidPayload => {
+                (400, "InvalidPayload", "The payload is not a valid request: {detail}")
+            }
+            // Seen on the wire, code and message: aws-iot-device-sdk-js-v2, issue 69.
+            Refusal::EmptyToken => {
+                (400, "InvalidCertificateOwnershipToken", "Certificate ownership token cannot be empty.")
+            }
+            Refusal::UnknownToken => {
+                (400, "InvalidCertificateOwnershipToken", "Certificate ownership token is not valid.")
+            }
+            Refusal::ExpiredToken => {
+                (400, "InvalidCertificateOwnershipToken", "Certificate ownership token has expired.")
+            }
+            Refusal::UsedToken => (
+                400,
+                "InvalidCertificateOwnershipToken",
+                "Certificate ownership token has already been used.",
+            ),
+            Refusal::UnknownTemplate => {
+                (404, "ResourceNotFoundException", "Provisioning template {detail} was not found.")
+            }
+            Refusal::MissingParameter => {
+                (400, "InvalidRequestException", "Parameter {detail} has neither a value nor a default.")
+            }
+            Refusal::TemplateFailed => {
+                (400, "InvalidRequestException", "The provisioning template cannot be evaluated: {detail}")
+            }
+            Refusal::InvalidName => (400, "InvalidRequestException", "{detail}"),
+            // The name is documented (Developer Guide, "Provisioning templates"), the status is not.
+            Refusal::ResourceConflict => {
+                (409, "ResourceConflictsException", "Thing {detail} already exists.")
+            }
+            Refusal::CertificateMismatch => (
+                400,
+                "InvalidRequestException",
+                "CertificateId is not the certificate of the ownership token.",
+            ),
+            Refusal::NotEmulated => {
+                (400, "UnsupportedOperation", "The emulator does not offer this operation.")
+            }
+            Refusal::Internal => (500, "InternalFailure", "{detail}"),
+        }
+    }
+}
+
+impl ErrorTexts {
+    /// What `refusal` says.
+    ///
+    /// # Panics
+    /// Never: every refusal has a text.
+    pub fn text(&self, refusal: Refusal) -> &ErrorText {
+        self.0.get(&refusal).expect("every refusal has a default text, and none is ever removed")
+    }
+}
+
+impl Default for ErrorTexts {
+    fn default() -> Self {
+        let text = |refusal: Refusal| {
+            let (status, code, message) = refusal.default_text();
+            ErrorText { status, code: code.to_owned(), message: message.to_owned() }
+        };
+        Self(Refusal::ALL.map(|refusal| (refusal, text(refusal))).into())
+    }
+}
+
+/// What a scenario changes of one text.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChangedText {
+    #[serde(default, deserialize_with = "error_status")]
+    status: Option<u16>,
+    code: Option<String>,
+    message: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for ErrorTexts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut texts = Self::default();
+        for (refusal, changed) in BTreeMap::<Refusal, ChangedText>::deserialize(deserializer)? {
+            let text = texts.0.get_mut(&refusal).expect("every refusal has a default text");
+            text.status = changed.status.unwrap_or(text.status);
+            text.code = changed.code.unwrap_or_else(|| std::mem::take(&mut text.code));
+            text.message = changed.message.unwrap_or_else(|| std::mem::take(&mut text.message));
+        }
+        Ok(texts)
+    }
+}
+
+fn error_status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    match i64::deserialize(deserializer)? {
+        status @ 400..=599 => Ok(Some(status as u16)),
+        other => Err(D::Error::invalid_value(Unexpected::Signed(other), &"a status from 400 to 599")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_an_error_status_and_a_name_that_parses() {
+        let texts = ErrorTexts::default();
+        for refusal in Refusal::ALL {
+            assert!((400..600).contains(&texts.text(refusal).status), "{}", refusal.name());
+            let table = format!("[{}]\nmessage = \"m\"", refusal.name());
+            let changed: ErrorTexts = toml::from_str(&table).unwrap();
+            assert_eq!(changed.text(refusal).message, "m");
+            assert_eq!(changed.text(refusal).code, texts.text(refusal).code);
+        }
+    }
+
+    #[test]
+    fn the_seen_text_is_the_default() {
+        let texts = ErrorTexts::default();
+        let text = texts.text(Refusal::EmptyToken);
+        assert_eq!(
+            (text.status, text.code.as_str(), text.message.as_str()),
+            (400, "InvalidCertificateOwnershipToken", "Certificate ownership token cannot be empty.")
+        );
+    }
+}

@@ -1,0 +1,72 @@
+//! What the emulator counts.
+//!
+//! Owns the names. Decides nothing by them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! tally {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What happened at the emulator's wire door since it started.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct WireCounters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        /// The same, while it is counted.
+        #[derive(Debug, Default)]
+        pub(super) struct Tally {
+            $(pub(super) $name: Count,)*
+        }
+
+        impl Tally {
+            /// As of now; counts taken while others rise need not be of one instant.
+            pub(super) fn counters(&self) -> WireCounters {
+                WireCounters { $($name: self.$name.0.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+tally! {
+    /// TCP connections taken.
+    accepted,
+    /// Of those, the ones whose TLS handshake failed or took too long.
+    tls_failed,
+    /// WebSocket upgrades answered with 101.
+    upgraded,
+    /// Upgrades answered with 403: the signature or its time.
+    forbidden,
+    /// Requests that were no upgrade on `/mqtt`, or no HTTP.
+    not_upgrades,
+    /// CONNECTs accepted.
+    connected,
+    /// Of those, the ones that took their client id from another connection.
+    takeovers,
+    /// Connections that the emulator closed because the client broke a rule.
+    violations,
+    /// Connections that the emulator closed because the client did not read.
+    slow_consumers,
+    /// CreateKeysAndCertificate and CreateCertificateFromCsr requests.
+    create_requests,
+    /// RegisterThing requests.
+    register_requests,
+    /// Requests answered on an accepted topic.
+    requests_accepted,
+    /// Requests answered on a rejected topic.
+    requests_rejected,
+    /// Of those, the ones that were over a limit.
+    requests_throttled,
+    /// Plain messages published.
+    messages,
+}
+
+/// One number that only rises.
+#[derive(Debug, Default)]
+pub(super) struct Count(AtomicU64);
+
+impl Count {
+    /// One more.
+    pub(super) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}

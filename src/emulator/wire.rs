@@ -1,0 +1,197 @@
+//! The emulator's wire door: TLS on a TCP port, and every connection's life behind it.
+//!
+//! Owns the listener and the tasks, all of which end with it. Neither prints nor reads the environment nor writes files.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
+use tokio_rustls::rustls::{self, ServerConfig};
+use tokio_util::sync::CancellationToken;
+
+use super::account::{Account, AccountError};
+use super::broker::Broker;
+use super::door::Door;
+use super::gateway;
+use super::mint::{Authority, Mint, MintError, TlsIdentity};
+use super::scenario::Scenario;
+use super::tally::{Tally, WireCounters};
+
+const TLS_WITHIN: Duration = Duration::from_secs(10);
+/// How long the listener rests when it cannot take a connection, above all for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often the account forgets what lapsed.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+/// How long [`Emulator::shutdown`] takes at most; each connection has a second for its goodbye.
+const SHUTDOWN_WITHIN: Duration = Duration::from_secs(5);
+
+/// Why an emulator could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EmulatorError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another port, or port 0 for any")]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The scenario does not make an account.
+    #[error("the scenario cannot be emulated: {0}")]
+    Scenario(#[from] AccountError),
+    /// Keys or certificates cannot be made.
+    #[error("cannot make keys and certificates: {0}")]
+    Mint(#[from] MintError),
+    /// The threads that make keys ahead cannot be started.
+    #[error("cannot start the threads that make keys: {0}")]
+    Threads(#[source] io::Error),
+    /// The server's own certificate is not one that TLS can use.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// A running emulator. Dropped, it stops at once; [`Emulator::shutdown`] lets connections close properly.
+pub struct Emulator {
+    door: Arc<Door>,
+    local_addr: SocketAddr,
+    ca_pem: String,
+    /// The listener's task, which holds all connections' tasks.
+    tasks: JoinSet<()>,
+}
+
+impl std::fmt::Debug for Emulator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Emulator").field("local_addr", &self.local_addr).finish_non_exhaustive()
+    }
+}
+
+impl Emulator {
+    /// Starts an emulator of `scenario` on `listen`, where port 0 picks a free one. Must be called inside a tokio runtime
+    /// with IO and time.
+    ///
+    /// # Errors
+    ///
+    /// [`EmulatorError`] says what could not be had: the address, the account, the keys, or TLS.
+    pub async fn start(scenario: Scenario, listen: SocketAddr) -> Result<Self, EmulatorError> {
+        let account = Account::new(&scenario)?;
+        let authority = Arc::new(Authority::generate()?);
+        let mint = Mint::new(authority, scenario.keys).map_err(EmulatorError::Threads)?;
+        let identity = server_identity(listen)?;
+        let ca_pem = identity.ca_pem.clone();
+        let tls = TlsAcceptor::from(Arc::new(tls_config(identity)?));
+        let bind = |source| EmulatorError::Bind { address: listen, source };
+        let listener = TcpListener::bind(listen).await.map_err(bind)?;
+        let local_addr = listener.local_addr().map_err(bind)?;
+
+        let door = Arc::new(Door {
+            scenario,
+            account: Mutex::new(account),
+            mint,
+            broker: Broker::default(),
+            tally: Tally::default(),
+            stop: CancellationToken::new(),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(Arc::clone(&door), listener, tls));
+        Ok(Self { door, local_addr, ca_pem, tasks })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// What clients connect to: `wss://localhost:<port>/mqtt`.
+    pub fn endpoint(&self) -> String {
+        format!("wss://localhost:{}/mqtt", self.local_addr.port())
+    }
+
+    /// The certificate of the emulator's CA, PEM: clients must trust it.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> WireCounters {
+        self.door.tally.counters()
+    }
+
+    /// Clients that are connected now.
+    pub fn connected(&self) -> usize {
+        self.door.broker.connected()
+    }
+
+    /// Looks at the account while nothing changes it. Everything waits meanwhile, so `look` should be brief.
+    pub fn inspect<R>(&self, look: impl FnOnce(&Account) -> R) -> R {
+        self.door.account(|account| look(account))
+    }
+
+    /// Stops listening, closes all connections and waits for their tasks, five seconds at most; what is left then is
+    /// aborted.
+    pub async fn shutdown(mut self) {
+        self.door.stop.cancel();
+        let _ = timeout(SHUTDOWN_WITHIN, self.tasks.join_next()).await;
+        self.tasks.shutdown().await;
+        // The mint joins its threads when it goes, each of which may be in the middle of a key: not on a runtime's thread.
+        let _ = tokio::task::spawn_blocking(move || drop(self.door)).await;
+    }
+}
+
+/// For localhost and loopback anyway, and for the address that clients will dial.
+fn server_identity(listen: SocketAddr) -> Result<TlsIdentity, MintError> {
+    let address = (!listen.ip().is_unspecified()).then(|| listen.ip().to_string());
+    Authority::server_certificate(address.as_slice())
+}
+
+fn tls_config(identity: TlsIdentity) -> Result<ServerConfig, rustls::Error> {
+    // No ALPN: clients that offer http/1.1 and clients that offer nothing both get in.
+    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(identity.cert_chain_der, identity.key_der)?;
+    config.ticketer = Ticketer::new()?;
+    Ok(config)
+}
+
+/// Takes connections until the stop, then waits for them to end.
+async fn accept(door: Arc<Door>, listener: TcpListener, tls: TlsAcceptor) {
+    let mut connections = JoinSet::new();
+    let mut expire = interval(EXPIRE_EVERY);
+    expire.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = door.stop.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(welcome(Arc::clone(&door), stream, tls.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot take a connection");
+                    let _ = door.stop.run_until_cancelled(sleep(ACCEPT_PAUSE)).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+            _ = expire.tick() => door.account(|account| account.expire(SystemTime::now())),
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn welcome(door: Arc<Door>, stream: TcpStream, tls: TlsAcceptor) {
+    door.tally.accepted.add();
+    // Without it, Nagle's algorithm and delayed acknowledgements add 40 ms to an exchange.
+    let _ = stream.set_nodelay(true);
+    let handshake = timeout(TLS_WITHIN, tls.accept(stream));
+    match door.stop.clone().run_until_cancelled(handshake).await {
+        Some(Ok(Ok(stream))) => gateway::serve(door, stream).await,
+        Some(_) => door.tally.tls_failed.add(),
+        None => {}
+    }
+}
