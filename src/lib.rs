@@ -15,9 +15,9 @@ pub mod ledger;
 pub mod transport;
 // L3: work
 pub mod engine;
-//pub mod export;
+pub mod export;
 pub mod report;
 // L4: the other side
 pub mod emulator;
 // L5: the binary
-//pub mod cli;
+pub mod cli;

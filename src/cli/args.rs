@@ -96,7 +96,7 @@ pub(super) struct ProvisionArgs {
     pub(super) timeout: Duration,
 
     /// What MQTT client ids begin with; the rest is unique per connection attempt.
-    #[arg(long, value_name = "PREFIX", default_value = "fleetmint-")]
+    #[arg(long, value_name = "PREFIX", default_value = "fleetmint")]
     pub(super) client_id_prefix: String,
 
     /// Write the summary as JSON to this file, `-` for stdout.

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use super::args::EmulateArgs;
 use super::exit::{Exit, Fatal};
 use super::{settings, signals};
-use crate::emulator::{Emulator, Scenario};
+use crate::emulator::Emulator;
+use crate::emulator::scenario::Scenario;
 
 pub(super) async fn run(args: &EmulateArgs) -> Exit {
     match serve(args).await {
@@ -29,14 +30,14 @@ async fn serve(args: &EmulateArgs) -> Result<Exit, Fatal> {
 
 /// One JSON line on stdout: everything that a client needs.
 fn announce(emulator: &Emulator, scenario: &Scenario, ca_file: &Path) -> Result<(), Fatal> {
-    let credentials = scenario.credentials();
+    let credentials = settings::scenario_credentials(scenario);
     let mut line = serde_json::json!({
         "endpoint": emulator.endpoint(),
         "region": scenario.region,
         "ca_file": ca_file,
         "access_key_id": credentials.access_key_id,
         "secret_access_key": credentials.secret_access_key.expose(),
-        "template": scenario.first_template_name(),
+        "template": settings::first_template(scenario),
     });
     if let Some(token) = &credentials.session_token {
         line["session_token"] = token.expose().as_str().into();

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::engine::{End, Outcome};
 use crate::failure::{Cause, Failure};
-use crate::ledger::DeviceCounts;
+use crate::ledger::Counts;
 
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Exit {
     }
 
     /// How a run that ended so leaves the process.
-    pub(super) fn of_run(outcome: &Outcome, devices: &DeviceCounts) -> Self {
+    pub(super) fn of_run(outcome: &Outcome, devices: &Counts) -> Self {
         match &outcome.end {
             End::Complete => Exit::of_devices(devices),
             End::Drained | End::Aborted => Exit::Interrupted,
@@ -60,7 +60,7 @@ impl Exit {
     }
 
     /// What the states of a lot's devices mean when there is nothing left to try.
-    pub(super) fn of_devices(devices: &DeviceCounts) -> Self {
+    pub(super) fn of_devices(devices: &Counts) -> Self {
         if devices.registered == devices.total() {
             Exit::Complete
         } else if devices.rejected + devices.unknown + devices.issued_may_sent > 0 {

@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::engine::{Rates, Snapshot};
 use crate::event::Operation;
-use crate::ledger::DeviceCounts;
+use crate::ledger::Counts;
 use crate::report::human_latency;
 
 /// How often a log gets a line.
@@ -27,7 +27,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn start(devices: DeviceCounts, rates: Rates) -> Self {
+    pub(super) fn start(devices: Counts, rates: Rates) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| bar(devices));
         Self { bar, rates }
     }
@@ -68,7 +68,7 @@ impl Progress {
     }
 }
 
-fn bar(devices: DeviceCounts) -> ProgressBar {
+fn bar(devices: Counts) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(devices.total()), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} devices, {wide_msg}");
     bar.set_style(style.expect("the template is a constant that a test has parsed"));
@@ -76,7 +76,7 @@ fn bar(devices: DeviceCounts) -> ProgressBar {
     bar
 }
 
-fn done(devices: &DeviceCounts) -> u64 {
+fn done(devices: &Counts) -> u64 {
     devices.total() - devices.open()
 }
 
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_bar_has_a_valid_template() {
-        let devices = DeviceCounts { pending: 3, registered: 1, ..DeviceCounts::default() };
+        let devices = Counts { pending: 3, registered: 1, ..Counts::default() };
         assert_eq!(bar(devices).position(), 1);
     }
 }

@@ -14,14 +14,16 @@ use super::exit::{Exit, Fatal};
 use super::progress::Progress;
 use super::settings::{self, Settings, Target};
 use super::signals;
-use crate::emulator::{Emulator, Scenario};
+use crate::emulator::Emulator;
+use crate::emulator::scenario::Scenario;
+use crate::endpoint::Endpoint;
 use crate::engine::{self, CommitMode, End, Outcome, Plan, Snapshot, Stop};
 use crate::failure::RetryPolicy;
-use crate::identity::{LotReader, ParameterPlan};
-use crate::ledger::{Clock, DeviceCounts, ImportError, Ledger, RunId};
+use crate::identity::{Identity, LotReader, ParameterPlan, RowError};
+use crate::ledger::{Counts, ImportError, Ledger, LotRows, RunId};
 use crate::provisioning::Topics;
 use crate::report::{self, Summary};
-use crate::transport::wss::{WssConnector, WssSettings};
+use crate::transport::wss::{KEEP_ALIVE, SettingsError, WssConnector, WssSettings};
 
 /// An ownership token lives one hour; what is left at this age may lapse on the way.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(57 * 60);
@@ -38,13 +40,16 @@ pub(super) async fn run(args: ProvisionArgs) -> Exit {
 async fn provision(args: &ProvisionArgs) -> Result<Exit, Fatal> {
     let settings = Settings::new(args)?;
     let (ledger, parameters) = open_ledger(args, &settings)?;
-    let counts = ledger.counts().map_err(ledger_error)?;
+    let counts = ledger.view().counts().map_err(ledger_error)?;
     if counts.open() == 0 {
         return nothing_to_do(args, &settings, &counts);
     }
-    let target = Running::start(args, &settings).await?;
-    let exit = run_and_report(args, &settings, &target, ledger, parameters).await;
-    target.stop().await;
+    let Running { emulator, endpoint, connector } = Running::start(args, &settings).await?;
+    say_start(args, &settings, &endpoint, &counts);
+    let exit = run_and_report(args, &settings, connector, ledger, parameters).await;
+    if let Some(emulator) = emulator {
+        emulator.shutdown().await;
+    }
     exit
 }
 
@@ -57,10 +62,10 @@ fn open_ledger(args: &ProvisionArgs, settings: &Settings) -> Result<(Ledger, Par
         .map_err(|errors| Fatal::new(Exit::BadIdentities, row_errors(&lot, &errors, 0)))?;
     let parameters = ParameterPlan::new(reader.shape(), &settings.constants)
         .map_err(|error| Fatal::new(Exit::Usage, format!("--param: {error}")))?;
-    let ledger = Ledger::open_or_import(&settings.ledger, &settings.binding, &lot, reader, system_clock(), |identity| {
-        parameters.check(identity)
-    })
-    .map_err(|error| match error {
+    let rows = LotRows { source: &lot, shape: reader.shape().clone(), rows: reader };
+    let check = |identity: &Identity| parameters.check(identity);
+    let ledger = Ledger::open_or_import(&settings.ledger, &settings.binding, rows, check, SystemTime::now());
+    let ledger = ledger.map_err(|error| match error {
         ImportError::Rows { errors, more } => Fatal::new(Exit::BadIdentities, row_errors(&lot, &errors, more)),
         ImportError::Ledger(error) => ledger_error(error),
     })?;
@@ -68,7 +73,7 @@ fn open_ledger(args: &ProvisionArgs, settings: &Settings) -> Result<(Ledger, Par
 }
 
 /// All that is wrong with a lot, one line each, and that nothing was done.
-fn row_errors(lot: &str, errors: &[crate::identity::RowError], more: u64) -> String {
+fn row_errors(lot: &str, errors: &[RowError], more: u64) -> String {
     let mut message: String = errors.iter().map(|error| format!("{lot}: {error}\n       ")).collect();
     if more > 0 {
         message += &format!("… and {more} more\n       ");
@@ -77,7 +82,7 @@ fn row_errors(lot: &str, errors: &[crate::identity::RowError], more: u64) -> Str
     message + &format!("{count} errors in the lot; nothing was sent and no ledger was made. Mend the file and run again.")
 }
 
-fn nothing_to_do(args: &ProvisionArgs, settings: &Settings, counts: &DeviceCounts) -> Result<Exit, Fatal> {
+fn nothing_to_do(args: &ProvisionArgs, settings: &Settings, counts: &Counts) -> Result<Exit, Fatal> {
     let summary = Summary::new("complete", Duration::ZERO, *counts, &Default::default());
     print_summary(args, &summary, || {
         format!(
@@ -95,42 +100,41 @@ fn nothing_to_do(args: &ProvisionArgs, settings: &Settings, counts: &DeviceCount
 /// The other side, ready to be dialled.
 struct Running {
     emulator: Option<Emulator>,
-    connector: WssSettings,
+    endpoint: Endpoint,
+    connector: WssConnector,
 }
 
 impl Running {
     async fn start(args: &ProvisionArgs, settings: &Settings) -> Result<Self, Fatal> {
         let topics = Topics::new(&settings.binding.template);
         let region = settings.binding.region.clone();
-        let (emulator, endpoint, extra_ca_pem, credentials) = match &settings.target {
+        let (emulator, endpoint, extra_roots, credentials) = match &settings.target {
             Target::Emulator(scenario) => {
                 let emulator = start_emulator(scenario).await?;
                 let endpoint = emulator.endpoint().parse().expect("the emulator's own endpoint is one");
                 let ca_pem = emulator.ca_pem().as_bytes().to_vec();
-                (Some(emulator), endpoint, Some(ca_pem), scenario.credentials())
+                (Some(emulator), endpoint, Some(ca_pem), settings::scenario_credentials(scenario))
             }
             Target::Endpoint { endpoint, ca_pem } => {
                 (None, endpoint.clone(), ca_pem.clone(), settings::credentials_from_environment()?)
             }
         };
         let connector = WssSettings {
-            endpoint,
+            endpoint: endpoint.clone(),
             region,
             topics,
             credentials: Arc::new(credentials),
             client_id_prefix: args.client_id_prefix.clone(),
-            dial_timeout: args.timeout,
-            extra_ca_pem,
+            connect_timeout: args.timeout,
+            keep_alive: KEEP_ALIVE,
+            extra_roots: extra_roots.unwrap_or_default(),
         };
-        Ok(Self { emulator, connector })
-    }
-
-    async fn stop(self) {
-        if let Some(emulator) = self.emulator {
-            emulator.shutdown().await;
-        }
-    }
-}
+        let connector = WssConnector::new(connector).map_err(|error| match error {
+            SettingsError::Trust(error) => Fatal::new(Exit::Usage, format!("--ca-file: {error}")),
+            SettingsError::ClientIdPrefix { .. } => Fatal::new(Exit::Usage, format!("--client-id-prefix: {error}")),
+        })?;
+        Ok(Self { emulator, endpoint, connector })
+    }}
 
 async fn start_emulator(scenario: &Scenario) -> Result<Emulator, Fatal> {
     let any_port = (std::net::Ipv4Addr::LOCALHOST, 0).into();
@@ -142,15 +146,12 @@ async fn start_emulator(scenario: &Scenario) -> Result<Emulator, Fatal> {
 async fn run_and_report(
     args: &ProvisionArgs,
     settings: &Settings,
-    target: &Running,
+    connector: WssConnector,
     mut ledger: Ledger,
     parameters: ParameterPlan,
 ) -> Result<Exit, Fatal> {
-    let connector = WssConnector::new(target.connector.clone())
-        .map_err(|error| Fatal::new(Exit::Usage, format!("--ca-file: {error}")))?;
-    let counts = ledger.counts().map_err(ledger_error)?;
-    say_start(args, settings, target, &counts);
-    let run = ledger.begin_run(&run_settings(args, settings)).map_err(ledger_error)?;
+    let counts = ledger.view().counts().map_err(ledger_error)?;
+    let run = ledger.begin_run(&run_settings(args, settings), SystemTime::now()).map_err(ledger_error)?;
     let plan = Plan {
         connections: args.connections.min(usize::try_from(counts.open()).unwrap_or(usize::MAX)),
         rates: settings.rates,
@@ -166,7 +167,7 @@ async fn run_and_report(
     report(args, settings, run, outcome)
 }
 
-async fn run_engine(plan: Plan, connector: WssConnector, ledger: Ledger, counts: &DeviceCounts) -> Outcome {
+async fn run_engine(plan: Plan, connector: WssConnector, ledger: Ledger, counts: &Counts) -> Outcome {
     let stop = Stop::default();
     let (sender, receiver) = watch::channel(Snapshot { devices: *counts, ..Snapshot::default() });
     let mut beside = JoinSet::new();
@@ -180,14 +181,14 @@ async fn run_engine(plan: Plan, connector: WssConnector, ledger: Ledger, counts:
 }
 
 fn report(args: &ProvisionArgs, settings: &Settings, run: RunId, mut outcome: Outcome) -> Result<Exit, Fatal> {
-    let counts = outcome.ledger.counts().map_err(ledger_error)?;
+    let counts = outcome.ledger.view().counts().map_err(ledger_error)?;
     let exit = Exit::of_run(&outcome, &counts);
     let summary = Summary::new(end_name(&outcome.end), outcome.elapsed, counts, &outcome.metrics);
     if !matches!(outcome.end, End::Ledger(_)) {
-        let json = serde_json::to_string(&summary).expect("a summary is plain data");
-        outcome.ledger.end_run(run, end_name(&outcome.end), &json).map_err(ledger_error)?;
+        let json = serde_json::to_value(&summary).expect("a summary is plain data");
+        let ended = outcome.ledger.end_run(run, end_name(&outcome.end), &json, SystemTime::now());
+        ended.and_then(|()| outcome.ledger.close()).map_err(ledger_error)?;
     }
-    drop(outcome.ledger);
     print_summary(args, &summary, || report::render(&summary))?;
     say_end(&outcome.end, exit, &counts, settings);
     Ok(exit)
@@ -205,11 +206,11 @@ fn end_name(end: &End) -> &'static str {
 }
 
 /// Says what begins, on stderr.
-fn say_start(args: &ProvisionArgs, settings: &Settings, target: &Running, counts: &DeviceCounts) {
+fn say_start(args: &ProvisionArgs, settings: &Settings, endpoint: &Endpoint, counts: &Counts) {
     let limit = |rate: Option<crate::rate::Rate>| rate.map_or(String::from("unlimited"), |rate| rate.to_string());
     let where_to = match &settings.target {
         Target::Emulator(_) => String::from("the built-in emulator"),
-        Target::Endpoint { .. } => target.connector.endpoint.to_string(),
+        Target::Endpoint { .. } => endpoint.to_string(),
     };
     eprintln!(
         "provisioning {} of {} devices of {} with template {} in {} on {where_to}",
@@ -230,7 +231,7 @@ fn say_start(args: &ProvisionArgs, settings: &Settings, target: &Running, counts
 }
 
 /// Says why it ended and what to do next, on stderr.
-fn say_end(end: &End, exit: Exit, counts: &DeviceCounts, settings: &Settings) {
+fn say_end(end: &End, exit: Exit, counts: &Counts, settings: &Settings) {
     match end {
         End::Complete | End::Drained | End::Aborted => {}
         End::Stopped(failure) => {
@@ -253,7 +254,7 @@ fn say_end(end: &End, exit: Exit, counts: &DeviceCounts, settings: &Settings) {
 }
 
 /// The settings that the ledger keeps for the run: what was asked for, no secret.
-fn run_settings(args: &ProvisionArgs, settings: &Settings) -> String {
+fn run_settings(args: &ProvisionArgs, settings: &Settings) -> serde_json::Value {
     let rate = |rate: Option<crate::rate::Rate>| rate.map(|rate| rate.as_per_second());
     serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -264,7 +265,6 @@ fn run_settings(args: &ProvisionArgs, settings: &Settings) -> String {
         "timeout_s": args.timeout.as_secs_f64(),
         "parameters": settings.constants,
     })
-    .to_string()
 }
 
 /// Prints the summary where it was asked for: text to stdout, unless the JSON goes there.
@@ -288,10 +288,6 @@ fn print_summary(args: &ProvisionArgs, summary: &Summary, text: impl Fn() -> Str
 fn print(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-}
-
-fn system_clock() -> Clock {
-    Arc::new(SystemTime::now)
 }
 
 fn ledger_error(error: crate::ledger::LedgerError) -> Fatal {

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use super::args::{Limit, ProvisionArgs};
 use super::exit::{Exit, Fatal};
 use crate::certificate::Secret;
-use crate::emulator::Scenario;
+use crate::emulator::scenario::{BUILT_IN_TEMPLATE, Scenario};
 use crate::endpoint::Endpoint;
 use crate::engine::Rates;
 use crate::identity::parse_constant;
 use crate::ledger::Binding;
 use crate::rate::Rate;
 use crate::provisioning;
-use crate::sigv4::Credentials;
+use crate::sigv4::{self, Credentials};
 
 /// Where to provision.
 pub(super) enum Target {
@@ -72,8 +72,7 @@ pub(super) fn credentials_from_environment() -> Result<Credentials, Fatal> {
 pub(super) fn scenario(file: Option<&Path>) -> Result<Scenario, Fatal> {
     let Some(file) = file else { return Ok(Scenario::default()) };
     let named = |error: &dyn std::fmt::Display| Fatal::new(Exit::Usage, format!("{}: {error}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| named(&error))?;
-    Scenario::from_toml(&text).map_err(|error| named(&error))
+    Scenario::read(file).map_err(|error| named(&error))
 }
 
 fn target(args: &ProvisionArgs) -> Result<Target, Fatal> {
@@ -95,11 +94,25 @@ fn target(args: &ProvisionArgs) -> Result<Target, Fatal> {
 fn template(args: &ProvisionArgs, target: &Target) -> Result<String, Fatal> {
     let template = match (&args.template, target) {
         (Some(template), _) => template.clone(),
-        (None, Target::Emulator(scenario)) => scenario.first_template_name().to_owned(),
+        (None, Target::Emulator(scenario)) => first_template(scenario).to_owned(),
         (None, Target::Endpoint { .. }) => return Err(usage("--template", "is missing")),
     };
     provisioning::check_template_name(&template).map_err(|error| usage("--template", error))?;
     Ok(template)
+}
+
+/// The template that a scenario names first.
+pub(super) fn first_template(scenario: &Scenario) -> &str {
+    scenario.templates.first().map_or(BUILT_IN_TEMPLATE, |template| &template.name)
+}
+
+/// The one access key that a scenario's emulator knows.
+pub(super) fn scenario_credentials(scenario: &Scenario) -> Credentials {
+    Credentials {
+        access_key_id: scenario.access_key_id.clone(),
+        secret_access_key: Secret::new(scenario.secret_access_key.clone()),
+        session_token: scenario.session_token.clone().map(Secret::new),
+    }
 }
 
 fn region(args: &ProvisionArgs, target: &Target) -> Result<String, Fatal> {
@@ -111,7 +124,7 @@ fn region(args: &ProvisionArgs, target: &Target) -> Result<String, Fatal> {
             .clone()
             .or_else(|| variable("AWS_REGION"))
             .or_else(|| variable("AWS_DEFAULT_REGION"))
-            .or_else(|| endpoint.region().map(str::to_owned)),
+            .or_else(|| sigv4::region_of(endpoint.host()).map(str::to_owned)),
     };
     region.filter(|region| is_region(region)).ok_or_else(|| {
         usage("--region", "wanted a region such as eu-central-1: the endpoint's name does not say which")
@@ -122,11 +135,11 @@ fn is_region(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
-/// MQTT 3.1.1 allows any client id; AWS at most 128 bytes, and reserves a leading `$`. The unique part needs 32 bytes.
+/// MQTT 3.1.1 allows any client id; AWS at most 128 bytes, and reserves a leading `$`. The unique part needs 34 bytes.
 fn check_client_id_prefix(prefix: &str) -> Result<(), Fatal> {
-    match prefix.len() <= 96 && !prefix.starts_with('$') && !prefix.chars().any(char::is_control) {
+    match prefix.len() <= 94 && !prefix.starts_with('$') && !prefix.chars().any(char::is_control) {
         true => Ok(()),
-        false => Err(usage("--client-id-prefix", "wanted at most 96 bytes, without control characters, not starting with $")),
+        false => Err(usage("--client-id-prefix", "wanted at most 94 bytes, without control characters, not starting with $")),
     }
 }
 

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Failure, RetryPolicy};
 use crate::identity::ParameterPlan;
-use crate::ledger::{DeviceCounts, Ledger, LedgerError};
+use crate::ledger::{Counts, Ledger, LedgerError};
 use crate::metrics::Metrics;
 use crate::provisioning::Lane;
 use crate::rate::Rate;
@@ -84,7 +84,7 @@ pub struct Stop {
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// Devices by state.
-    pub devices: DeviceCounts,
+    pub devices: Counts,
     /// What was measured so far.
     pub metrics: Metrics,
     /// Workers with an open connection.
@@ -121,7 +121,8 @@ pub struct Outcome {
     pub ledger: Ledger,
 }
 
-/// Runs `plan` over all open devices of `ledger`; ends when none is left or `stop` says so.
+/// Runs `plan` over all open devices of `ledger`; ends when none is left or `stop` says so. `progress` starts with the
+/// devices as they stand; it is kept up to date as far as anyone looks.
 pub async fn run<C: Connector>(
     plan: Plan,
     connector: C,
@@ -133,7 +134,7 @@ pub async fn run<C: Connector>(
     let started = Instant::now();
     let store = Store::new(ledger, plan.commit_mode);
     let connections = Arc::new(AtomicU32::new(0));
-    let (recorder, handle) = Recorder::new(store.clone(), progress, connections.clone(), stop.drain.clone());
+    let (recorder, handle) = Recorder::new(store.clone(), progress, connections.clone(), stop.drain.clone(), clock.clone());
     let shared = Arc::new(Shared::new(plan, connector, clock, stop, handle, connections));
     let mut recorder = JoinSet::from_iter([recorder.run()]);
     let end = supervise(shared, store.clone()).await;

@@ -37,7 +37,7 @@ pub(super) async fn feed(
 ) -> Result<(), LedgerError> {
     let mut after = None;
     loop {
-        let page = store.with(move |ledger| ledger.open_devices(after, PAGE)).await?;
+        let page = store.with(move |ledger| ledger.view().open_devices(after, PAGE)).await?;
         let Some(last) = page.last() else { return Ok(()) };
         after = Some(last.id);
         for device in page {

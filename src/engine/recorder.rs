@@ -10,10 +10,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Snapshot;
+use super::{Clock, Snapshot};
 use super::store::Store;
 use crate::event::{Change, Note};
-use crate::ledger::{DeviceCounts, LedgerError, Receipt};
+use crate::failure::Stage;
+use crate::ledger::{Counts, LedgerError, Receipt};
 use crate::metrics::Metrics;
 
 /// How many messages may wait; a sender then waits with them.
@@ -57,6 +58,8 @@ pub(super) struct Recorder {
     progress: watch::Sender<Snapshot>,
     connections: Arc<AtomicU32>,
     drain: CancellationToken,
+    clock: Clock,
+    devices: Counts,
     metrics: Metrics,
 }
 
@@ -66,10 +69,13 @@ impl Recorder {
         progress: watch::Sender<Snapshot>,
         connections: Arc<AtomicU32>,
         drain: CancellationToken,
+        clock: Clock,
     ) -> (Self, RecorderHandle) {
         let (sender, messages) = mpsc::channel(BACKLOG);
+        let devices = progress.borrow().devices;
         let metrics = Metrics::default();
-        (Self { store, messages, progress, connections, drain, metrics }, RecorderHandle(sender))
+        let recorder = Self { store, messages, progress, connections, drain, clock, devices, metrics };
+        (recorder, RecorderHandle(sender))
     }
 
     /// Records until every handle is gone, or the ledger fails.
@@ -84,10 +90,10 @@ impl Recorder {
             }
             if published.is_none_or(|at| at.elapsed() >= PUBLISH_EVERY) {
                 published = Some(Instant::now());
-                self.publish().await;
+                self.publish();
             }
         }
-        self.publish().await;
+        self.publish();
         (self.metrics, Ok(()))
     }
 
@@ -105,23 +111,68 @@ impl Recorder {
         if changes.is_empty() {
             return Ok(());
         }
-        let receipts = self.store.with(move |ledger| ledger.commit(changes)).await?;
-        for (waiting, receipt) in waiting.into_iter().zip(receipts) {
+        let moves: Vec<Move> = changes.iter().map(Move::of).collect();
+        let now = (self.clock)();
+        let receipts = self.store.with(move |ledger| ledger.commit(changes, now)).await?;
+        for ((waiting, receipt), moved) in waiting.into_iter().zip(receipts).zip(moves) {
+            if !matches!(receipt, Receipt::Conflict(_)) {
+                moved.apply(&mut self.devices);
+            }
             // A worker that was aborted meanwhile does not collect its receipt; the change is durable all the same.
             let _ = waiting.send(receipt);
         }
         Ok(())
     }
 
-    /// Publishes where the run stands. The ledger is asked, so that what is shown is what is stored.
-    async fn publish(&self) {
+    /// Publishes where the run stands.
+    fn publish(&self) {
         if self.progress.receiver_count() == 0 {
             return;
         }
-        let devices: Result<DeviceCounts, LedgerError> = self.store.with(|ledger| ledger.counts()).await;
-        // A ledger that cannot be read shows at the next commit; progress is not the place to fail.
-        let Ok(devices) = devices else { return };
         let connections = self.connections.load(Ordering::Relaxed);
-        self.progress.send_replace(Snapshot { devices, metrics: self.metrics.clone(), connections });
+        let (devices, metrics) = (self.devices, self.metrics.clone());
+        self.progress.send_replace(Snapshot { devices, metrics, connections });
+    }
+}
+
+/// Which counter a change moves a device between, for the progress: asking the ledger would cost more with every
+/// device. What is reported in the end is asked of the ledger.
+enum Move {
+    Issued,
+    Registered,
+    Rejected { was_issued: bool },
+    Unknown,
+    Lapsed,
+    Stayed,
+}
+
+impl Move {
+    fn of(change: &Change) -> Self {
+        match change {
+            Change::Issued { .. } => Move::Issued,
+            Change::Registered { .. } => Move::Registered,
+            Change::Rejected { failure, .. } => Move::Rejected { was_issued: failure.stage == Stage::RegisterThing },
+            Change::Unknown { .. } => Move::Unknown,
+            Change::TokenLapsed { .. } => Move::Lapsed,
+            Change::Left { .. } => Move::Stayed,
+        }
+    }
+
+    fn apply(self, counts: &mut Counts) {
+        let (from_issued, to) = match self {
+            Move::Issued => (false, &mut counts.issued_may_sent),
+            Move::Registered => (true, &mut counts.registered),
+            Move::Rejected { was_issued } => (was_issued, &mut counts.rejected),
+            Move::Unknown => (true, &mut counts.unknown),
+            Move::Lapsed => (true, &mut counts.pending),
+            Move::Stayed => return,
+        };
+        *to += 1;
+        let from = match (from_issued, counts.issued_may_sent) {
+            (false, _) => &mut counts.pending,
+            (true, 0) => &mut counts.issued_not_sent,
+            (true, _) => &mut counts.issued_may_sent,
+        };
+        *from = from.saturating_sub(1);
     }
 }

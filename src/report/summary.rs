@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::event::Operation;
-use crate::ledger::DeviceCounts;
+use crate::ledger::Counts;
 use crate::metrics::{LatencyFigures, Metrics, OperationCounts, OperationMetrics};
 
 /// The version of the summary's schema: raised when a field changes its meaning or goes away, not when one is added.
@@ -49,8 +49,8 @@ pub struct DeviceSummary {
     pub pending: u64,
 }
 
-impl From<DeviceCounts> for DeviceSummary {
-    fn from(counts: DeviceCounts) -> Self {
+impl From<Counts> for DeviceSummary {
+    fn from(counts: Counts) -> Self {
         Self {
             total: counts.total(),
             registered: counts.registered,
@@ -126,7 +126,7 @@ pub struct FailureSummary {
 
 impl Summary {
     /// Arranges the results of a run.
-    pub fn new(outcome: &str, elapsed: Duration, devices: DeviceCounts, metrics: &Metrics) -> Self {
+    pub fn new(outcome: &str, elapsed: Duration, devices: Counts, metrics: &Metrics) -> Self {
         let operation = |operation| OperationSummary::from(metrics.operation(operation));
         Self {
             schema: SCHEMA,
