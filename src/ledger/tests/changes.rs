@@ -18,7 +18,7 @@ fn device_in(state: DeviceState) -> Ledger {
 }
 
 fn state_of(ledger: &Ledger, device: i64) -> DeviceState {
-    view::find_standing(&ledger.view().connection, DeviceId(device)).unwrap().0
+    rows::find_standing(&ledger.view().connection, DeviceId(device)).unwrap().0
 }
 
 #[test]
