@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OptionalExtension, Params, Transaction, TransactionBehavior, params};
 
 use super::error::{LedgerError, Problem, Shown};
-use super::view::{find_standing, registration_name};
+use super::rows::{find_standing, registration_name};
 use super::{Ledger, Recorded, RunId, instant, schema};
 use crate::certificate::{CertificateId, IssuedCertificate, RegisteredThing};
 use crate::event::{Change, DeviceId, DeviceState, Registration};

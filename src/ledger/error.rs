@@ -249,7 +249,7 @@ pub(super) struct Shown<'a>(pub(super) &'a str);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const LONGEST: usize = 64;
+        const LONGEST: usize = 40;
         write!(f, "\"{}", self.0.chars().take(LONGEST).collect::<String>().escape_debug())?;
         f.write_str(if self.0.chars().nth(LONGEST).is_some() { "…\"" } else { "\"" })
     }

@@ -19,6 +19,7 @@ mod instant;
 mod lock;
 mod place;
 mod resume;
+mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;

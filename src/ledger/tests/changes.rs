@@ -18,13 +18,14 @@ fn device_in(state: DeviceState) -> Ledger {
 }
 
 fn state_of(ledger: &Ledger, device: i64) -> DeviceState {
-    view::find_standing(&ledger.view().connection, DeviceId(device)).unwrap().0
+    rows::find_standing(&ledger.view().connection, DeviceId(device)).unwrap().0
 }
 
 #[test]
 fn every_transition_is_legal_or_an_error() {
     use DeviceState::{Issued, Pending, Registered, Rejected, Unknown};
-    let changes: [(fn() -> Change, &[DeviceState], Option<DeviceState>); 6] = [
+    type Case = (fn() -> Change, &'static [DeviceState], Option<DeviceState>);
+    let changes: [Case; 6] = [
         (|| issued(1), &[Pending], Some(Issued)),
         (|| registered(1), &[Issued], Some(Registered)),
         (|| rejected(1), &[Pending, Issued], Some(Rejected)),

@@ -16,7 +16,7 @@ fn import_rows(path: &Path, rows: Vec<Result<Identity, Vec<RowError>>>) -> Resul
 }
 
 fn rows_of(outcome: Result<Ledger, ImportError>) -> (Vec<RowError>, u64) {
-    match outcome.err().expect("the lot is refused") {
+    match outcome.expect_err("the lot is refused") {
         ImportError::Rows { errors, more } => (errors, more),
         other => panic!("{other}"),
     }

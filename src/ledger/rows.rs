@@ -1,0 +1,182 @@
+//! From SQLite's rows to values, with the checks that what is read can have come from legal changes.
+
+use std::time::SystemTime;
+
+use rusqlite::{Connection, Row, named_params};
+
+use super::error::Problem;
+use super::view::{Counts, LotInfo, OpenDevice, RegisteredDevice, Work};
+use super::{Binding, Recorded, instant};
+use crate::certificate::{CertificateId, IssuedCertificate, RegisteredThing, Secret};
+use crate::event::{DeviceId, DeviceState, Registration};
+use crate::identity::{Identity, LotShape};
+
+pub(super) fn read_all<T>(
+    connection: &Connection,
+    sql: &str,
+    read: impl Fn(&Row<'_>) -> Result<T, Problem>,
+) -> Result<Vec<T>, Problem> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        all.push(read(row)?);
+    }
+    Ok(all)
+}
+
+pub(super) fn read_lot(connection: &Connection) -> Result<LotInfo, Problem> {
+    let mut lots = read_all(connection, "SELECT * FROM lot", |row| {
+        let columns: Vec<String> = read_json(row, "columns")?;
+        let key_column: String = row.get("key_column")?;
+        let at = columns.iter().position(|column| *column == key_column);
+        let key_column = at.ok_or_else(|| Problem::damaged("its lot has no key column"))?;
+        Ok(LotInfo {
+            source: row.get("source")?,
+            digest: row.get("digest")?,
+            shape: LotShape { columns, key_column },
+            devices: read_count(row, "devices")?,
+            binding: Binding {
+                template: row.get("template")?,
+                region: row.get("region")?,
+                account: row.get("account")?,
+            },
+            created_at: row.get("created_at")?,
+        })
+    })?;
+    lots.pop().ok_or_else(|| Problem::damaged("it has no lot"))
+}
+
+pub(super) fn read_counts(connection: &Connection) -> Result<Counts, Problem> {
+    let mut counts = Counts::default();
+    let sql = "SELECT state, registration, count(*) AS devices FROM device GROUP BY state, registration";
+    let groups = read_all(connection, sql, |row| {
+        Ok((read_state(row, "state")?, read_registration(row)?, read_count(row, "devices")?))
+    })?;
+    for (state, registration, devices) in groups {
+        let counted = match (state, registration) {
+            (DeviceState::Pending, _) => &mut counts.pending,
+            (DeviceState::Issued, Some(Registration::NotSent)) => &mut counts.issued_not_sent,
+            (DeviceState::Issued, _) => &mut counts.issued_may_sent,
+            (DeviceState::Registered, _) => &mut counts.registered,
+            (DeviceState::Rejected, _) => &mut counts.rejected,
+            (DeviceState::Unknown, _) => &mut counts.unknown,
+        };
+        *counted += devices;
+    }
+    Ok(counts)
+}
+
+pub(super) fn read_open_device(row: &Row<'_>, columns: usize) -> Result<OpenDevice, Problem> {
+    let id = DeviceId(row.get("id")?);
+    let values: Vec<String> = read_json(row, "parameters")?;
+    if values.len() != columns {
+        return Err(impossible(id, &format!("has {} values for {columns} columns", values.len())));
+    }
+    let identity = Identity { line: read_count(row, "line")?, key: row.get("key")?, values };
+    let is_certified = row.get::<_, Option<String>>("certificate_id")?.is_some();
+    let work = match (read_state(row, "state")?, read_registration(row)?) {
+        (DeviceState::Pending, None) if !is_certified => Work::Create,
+        (DeviceState::Issued, Some(registration)) if is_certified => Work::Register {
+            certificate: Recorded::new(read_certificate(row)?),
+            issued_at: read_instant(row, "issued_at")?,
+            registration,
+        },
+        (DeviceState::Issued, _) => return Err(impossible(id, "is issued, and lacks its certificate")),
+        _ => return Err(impossible(id, "is pending, and holds a certificate")),
+    };
+    Ok(OpenDevice { id, identity, work })
+}
+
+fn read_certificate(row: &Row<'_>) -> Result<IssuedCertificate, Problem> {
+    let token: Option<String> = row.get("ownership_token")?;
+    let token = token.ok_or_else(|| Problem::damaged("an open certificate has no ownership token"))?;
+    Ok(IssuedCertificate {
+        certificate_id: read_certificate_id(row)?,
+        certificate_pem: row.get("certificate_pem")?,
+        private_key: Secret::new(row.get("private_key")?),
+        ownership_token: Secret::new(token),
+    })
+}
+
+pub(super) fn read_registered_device(row: &Row<'_>) -> Result<RegisteredDevice, Problem> {
+    let id = DeviceId(row.get("id")?);
+    if row.get::<_, Option<String>>("certificate_id")?.is_none() {
+        return Err(impossible(id, "is registered, and lacks its certificate"));
+    }
+    Ok(RegisteredDevice {
+        id,
+        key: row.get("key")?,
+        thing: RegisteredThing {
+            // Kept as nothing where the service named no thing, so that nameless devices are not taken for one another.
+            thing_name: row.get::<_, Option<String>>("thing_name")?.unwrap_or_default(),
+            device_configuration: read_json(row, "device_configuration")?,
+        },
+        certificate_id: read_certificate_id(row)?,
+        certificate_pem: row.get("certificate_pem")?,
+        private_key: Secret::new(row.get("private_key")?),
+        registered_at: row.get("updated_at")?,
+    })
+}
+
+/// The state and key of one device, for whoever is about to change it.
+pub(super) fn find_standing(
+    connection: &Connection,
+    device: DeviceId,
+) -> Result<(DeviceState, String), Problem> {
+    let mut statement = connection.prepare_cached("SELECT state, key FROM device WHERE id = :id")?;
+    let mut rows = statement.query(named_params! { ":id": device.0 })?;
+    match rows.next()? {
+        Some(row) => Ok((read_state(row, "state")?, row.get("key")?)),
+        None => Err(Problem::NoSuchDevice { device }),
+    }
+}
+
+pub(super) fn read_state(row: &Row<'_>, column: &str) -> Result<DeviceState, Problem> {
+    let name: String = row.get(column)?;
+    DeviceState::from_name(&name).ok_or_else(|| Problem::damaged("a device is in a state that is none"))
+}
+
+/// The ledger's name of a [`Registration`].
+pub(super) fn registration_name(registration: Registration) -> &'static str {
+    match registration {
+        Registration::NotSent => "not_sent",
+        Registration::MaySent => "may_sent",
+    }
+}
+
+fn read_registration(row: &Row<'_>) -> Result<Option<Registration>, Problem> {
+    let name: Option<String> = row.get("registration")?;
+    match name.as_deref() {
+        None => Ok(None),
+        Some("not_sent") => Ok(Some(Registration::NotSent)),
+        Some("may_sent") => Ok(Some(Registration::MaySent)),
+        Some(_) => Err(Problem::damaged("a device's registration is neither not_sent nor may_sent")),
+    }
+}
+
+fn read_certificate_id(row: &Row<'_>) -> Result<CertificateId, Problem> {
+    let text: String = row.get("certificate_id")?;
+    CertificateId::try_from(text).map_err(|error| Problem::damaged(error.to_string()))
+}
+
+pub(super) fn read_count(row: &Row<'_>, column: &str) -> Result<u64, Problem> {
+    let number: i64 = row.get(column)?;
+    u64::try_from(number).map_err(|_| Problem::damaged(format!("{column} is negative")))
+}
+
+fn read_instant(row: &Row<'_>, column: &str) -> Result<SystemTime, Problem> {
+    let text: String = row.get(column)?;
+    instant::from_text(&text).ok_or_else(|| Problem::damaged(format!("{column} is not an instant")))
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> Result<T, Problem> {
+    let text: String = row.get(column)?;
+    // What serde says is left out, for it quotes what it finds.
+    serde_json::from_str(&text)
+        .map_err(|_| Problem::damaged(format!("{column} is not the JSON that it should be")))
+}
+
+fn impossible(device: DeviceId, what: &str) -> Problem {
+    Problem::damaged(format!("device number {} {what}", device.0))
+}
