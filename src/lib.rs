@@ -2,9 +2,11 @@
 
 // L0: vocabulary
 pub mod certificate;
+pub mod endpoint;
 pub mod event;
 pub mod failure;
 pub mod identity;
+pub mod wording;
 // L1: pure crafts
 pub mod metrics;
 pub mod provisioning;
