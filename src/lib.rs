@@ -2,10 +2,12 @@
 
 // L0: vocabulary
 pub mod certificate;
+pub mod endpoint;
 pub mod event;
 pub mod failure;
 pub mod identity;
 pub mod rate;
+pub mod wording;
 // L1: pure crafts
 pub mod metrics;
 pub mod provisioning;

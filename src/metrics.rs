@@ -280,7 +280,7 @@ impl Metrics {
     }
 
     fn end(&mut self, operation: Operation, timing: Timing, outcome: &Result<(), Failure>) {
-        let outcome = outcome.as_ref().map(|()| ());
+        let outcome = outcome.as_ref().copied();
         self.operation_mut(operation).record(timing, outcome);
         if let Err(failure) = outcome {
             self.count_failure(failure);

@@ -148,7 +148,10 @@ impl Limit {
 fn limit(text: &str) -> Result<Limit, String> {
     match text {
         "unlimited" => Ok(Limit::Unlimited),
-        _ => text.parse().map(Limit::Rate).map_err(|error: crate::rate::NotARate| format!("{error}, or `unlimited`")),
+        _ => text
+            .parse()
+            .map(Limit::Rate)
+            .map_err(|error: crate::rate::NotARate| format!("{error}, or `unlimited`")),
     }
 }
 
@@ -187,7 +190,10 @@ mod tests {
             other => Err(format!("{other:?}")),
         };
         let lot = PathBuf::from("lot.csv");
-        assert_eq!(parse(&["fleetmint", "provision", "--emulator", "lot.csv"]), Ok((lot.clone(), Some(None))));
+        assert_eq!(
+            parse(&["fleetmint", "provision", "--emulator", "lot.csv"]),
+            Ok((lot.clone(), Some(None)))
+        );
         let scenario = Some(Some(PathBuf::from("s.toml")));
         assert_eq!(parse(&["fleetmint", "provision", "lot.csv", "--emulator=s.toml"]), Ok((lot, scenario)));
         assert!(parse(&["fleetmint", "provision", "lot.csv"]).is_err());

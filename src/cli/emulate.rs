@@ -57,12 +57,16 @@ struct CaFile {
 impl CaFile {
     fn write(chosen: Option<&Path>, pem: &str) -> Result<Self, Fatal> {
         let failed = |path: &Path, error: std::io::Error| {
-            Fatal::new(Exit::Unavailable, format!("the CA certificate {} could not be written: {error}", path.display()))
+            Fatal::new(
+                Exit::Unavailable,
+                format!("the CA certificate {} could not be written: {error}", path.display()),
+            )
         };
         let temporary = match chosen {
             Some(_) => None,
             None => {
-                let directory = std::env::temp_dir().join(format!("fleetmint-emulator-{:016x}", rand::random::<u64>()));
+                let directory =
+                    std::env::temp_dir().join(format!("fleetmint-emulator-{:016x}", rand::random::<u64>()));
                 std::fs::create_dir(&directory).map_err(|error| failed(&directory, error))?;
                 Some(directory)
             }

@@ -37,7 +37,8 @@ impl Progress {
         let every = if self.bar.is_some() { BAR_EVERY } else { LINE_EVERY };
         let mut ticks = interval_at(Instant::now() + every, every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut done = std::collections::VecDeque::from([(Instant::now(), done(&snapshots.borrow().devices))]);
+        let mut done =
+            std::collections::VecDeque::from([(Instant::now(), done(&snapshots.borrow().devices))]);
         loop {
             ticks.tick().await;
             let snapshot = snapshots.borrow_and_update().clone();
@@ -82,7 +83,9 @@ fn done(devices: &Counts) -> u64 {
 
 fn rate(done: &std::collections::VecDeque<(Instant, u64)>) -> f64 {
     match (done.front(), done.back()) {
-        (Some((from, first)), Some((to, last))) if to > from => (last - first) as f64 / (*to - *from).as_secs_f64(),
+        (Some((from, first)), Some((to, last))) if to > from => {
+            (last - first) as f64 / (*to - *from).as_secs_f64()
+        }
         _ => 0.0,
     }
 }

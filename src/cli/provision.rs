@@ -66,7 +66,9 @@ fn open_ledger(args: &ProvisionArgs, settings: &Settings) -> Result<(Ledger, Par
     let check = |identity: &Identity| parameters.check(identity);
     let ledger = Ledger::open_or_import(&settings.ledger, &settings.binding, rows, check, SystemTime::now());
     let ledger = ledger.map_err(|error| match error {
-        ImportError::Rows { errors, more } => Fatal::new(Exit::BadIdentities, row_errors(&lot, &errors, more)),
+        ImportError::Rows { errors, more } => {
+            Fatal::new(Exit::BadIdentities, row_errors(&lot, &errors, more))
+        }
         ImportError::Ledger(error) => ledger_error(error),
     })?;
     Ok((ledger, parameters))
@@ -79,7 +81,10 @@ fn row_errors(lot: &str, errors: &[RowError], more: u64) -> String {
         message += &format!("… and {more} more\n       ");
     }
     let count = errors.len() as u64 + more;
-    message + &format!("{count} errors in the lot; nothing was sent and no ledger was made. Mend the file and run again.")
+    message
+        + &format!(
+            "{count} errors in the lot; nothing was sent and no ledger was made. Mend the file and run again."
+        )
 }
 
 fn nothing_to_do(args: &ProvisionArgs, settings: &Settings, counts: &Counts) -> Result<Exit, Fatal> {
@@ -131,10 +136,13 @@ impl Running {
         };
         let connector = WssConnector::new(connector).map_err(|error| match error {
             SettingsError::Trust(error) => Fatal::new(Exit::Usage, format!("--ca-file: {error}")),
-            SettingsError::ClientIdPrefix { .. } => Fatal::new(Exit::Usage, format!("--client-id-prefix: {error}")),
+            SettingsError::ClientIdPrefix { .. } => {
+                Fatal::new(Exit::Usage, format!("--client-id-prefix: {error}"))
+            }
         })?;
         Ok(Self { emulator, endpoint, connector })
-    }}
+    }
+}
 
 async fn start_emulator(scenario: &Scenario) -> Result<Emulator, Fatal> {
     let any_port = (std::net::Ipv4Addr::LOCALHOST, 0).into();
@@ -180,7 +188,12 @@ async fn run_engine(plan: Plan, connector: WssConnector, ledger: Ledger, counts:
     outcome
 }
 
-fn report(args: &ProvisionArgs, settings: &Settings, run: RunId, mut outcome: Outcome) -> Result<Exit, Fatal> {
+fn report(
+    args: &ProvisionArgs,
+    settings: &Settings,
+    run: RunId,
+    mut outcome: Outcome,
+) -> Result<Exit, Fatal> {
     let counts = outcome.ledger.view().counts().map_err(ledger_error)?;
     let exit = Exit::of_run(&outcome, &counts);
     let summary = Summary::new(end_name(&outcome.end), outcome.elapsed, counts, &outcome.metrics);
@@ -207,7 +220,8 @@ fn end_name(end: &End) -> &'static str {
 
 /// Says what begins, on stderr.
 fn say_start(args: &ProvisionArgs, settings: &Settings, endpoint: &Endpoint, counts: &Counts) {
-    let limit = |rate: Option<crate::rate::Rate>| rate.map_or(String::from("unlimited"), |rate| rate.to_string());
+    let limit =
+        |rate: Option<crate::rate::Rate>| rate.map_or(String::from("unlimited"), |rate| rate.to_string());
     let where_to = match &settings.target {
         Target::Emulator(_) => String::from("the built-in emulator"),
         Target::Endpoint { .. } => endpoint.to_string(),
@@ -247,7 +261,10 @@ fn say_end(end: &End, exit: Exit, counts: &Counts, settings: &Settings) {
     match exit {
         Exit::Complete => eprintln!("keys and certificates: fleetmint export {ledger} --out DIR"),
         _ if counts.open() > 0 => {
-            eprintln!("{} devices are still open; run the same command again to resume (ledger {ledger})", counts.open());
+            eprintln!(
+                "{} devices are still open; run the same command again to resume (ledger {ledger})",
+                counts.open()
+            );
         }
         _ => {}
     }

@@ -1,6 +1,7 @@
 //! What the arguments and the environment mean. Reads the environment; opens no connection.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::args::{Limit, ProvisionArgs};
@@ -11,8 +12,8 @@ use crate::endpoint::Endpoint;
 use crate::engine::Rates;
 use crate::identity::parse_constant;
 use crate::ledger::Binding;
-use crate::rate::Rate;
 use crate::provisioning;
+use crate::rate::Rate;
 use crate::sigv4::{self, Credentials};
 
 /// Where to provision.
@@ -71,7 +72,8 @@ pub(super) fn credentials_from_environment() -> Result<Credentials, Fatal> {
 /// Reads a scenario file; without one, the default scenario.
 pub(super) fn scenario(file: Option<&Path>) -> Result<Scenario, Fatal> {
     let Some(file) = file else { return Ok(Scenario::default()) };
-    let named = |error: &dyn std::fmt::Display| Fatal::new(Exit::Usage, format!("{}: {error}", file.display()));
+    let named =
+        |error: &dyn std::fmt::Display| Fatal::new(Exit::Usage, format!("{}: {error}", file.display()));
     Scenario::read(file).map_err(|error| named(&error))
 }
 
@@ -132,21 +134,25 @@ fn region(args: &ProvisionArgs, target: &Target) -> Result<String, Fatal> {
 }
 
 fn is_region(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
 /// MQTT 3.1.1 allows any client id; AWS at most 128 bytes, and reserves a leading `$`. The unique part needs 34 bytes.
 fn check_client_id_prefix(prefix: &str) -> Result<(), Fatal> {
     match prefix.len() <= 94 && !prefix.starts_with('$') && !prefix.chars().any(char::is_control) {
         true => Ok(()),
-        false => Err(usage("--client-id-prefix", "wanted at most 94 bytes, without control characters, not starting with $")),
+        false => Err(usage(
+            "--client-id-prefix",
+            "wanted at most 94 bytes, without control characters, not starting with $",
+        )),
     }
 }
 
 /// AWS's default quotas as of 2024 (AWS General Reference, "AWS IoT Core endpoints and quotas"); an account's own may
 /// differ. Nothing on loopback is AWS.
 fn rates(args: &ProvisionArgs, target: &Target) -> Rates {
-    let is_aws = matches!(target, Target::Endpoint { endpoint, .. } if !endpoint.is_loopback());
+    let is_aws = matches!(target, Target::Endpoint { endpoint, .. } if !is_loopback(endpoint));
     let rate = |typed: Option<Limit>, quota: f64| match typed {
         Some(limit) => limit.rate(),
         None if is_aws => Rate::per_second(quota),
@@ -163,9 +169,17 @@ fn rates(args: &ProvisionArgs, target: &Target) -> Rates {
 fn account(target: &Target) -> String {
     match target {
         Target::Emulator(_) => String::from("emulator"),
-        Target::Endpoint { endpoint, .. } if endpoint.is_loopback() => String::from("localhost"),
+        Target::Endpoint { endpoint, .. } if is_loopback(endpoint) => String::from("localhost"),
         Target::Endpoint { endpoint, .. } => endpoint.host().to_ascii_lowercase(),
     }
+}
+
+fn is_loopback(endpoint: &Endpoint) -> bool {
+    let host = endpoint.host();
+    let address: Option<IpAddr> = host.parse().ok();
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || address.is_some_and(|address| address.is_loopback())
 }
 
 fn beside(lot: &Path) -> PathBuf {
@@ -184,7 +198,8 @@ mod tests {
 
     #[test]
     fn the_ledger_stands_beside_the_lot() {
-        for (lot, ledger) in [("a/lot.csv", "a/lot.ledger"), ("lot", "lot.ledger"), ("a.b.csv", "a.b.ledger")] {
+        for (lot, ledger) in [("a/lot.csv", "a/lot.ledger"), ("lot", "lot.ledger"), ("a.b.csv", "a.b.ledger")]
+        {
             assert_eq!(beside(Path::new(lot)), Path::new(ledger));
         }
     }

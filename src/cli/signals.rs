@@ -6,7 +6,8 @@ use crate::engine::Stop;
 
 /// Waits for one of the two signals. Never ends if the operating system refuses a handler.
 pub(super) async fn interrupted() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return std::future::pending().await;
     };
@@ -18,7 +19,8 @@ pub(super) async fn interrupted() {
 
 /// Turns signals into `stop`, and says what each does. Never ends by itself.
 pub(super) async fn steer(stop: Stop) {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return std::future::pending().await;
     };

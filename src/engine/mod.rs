@@ -134,7 +134,8 @@ pub async fn run<C: Connector>(
     let started = Instant::now();
     let store = Store::new(ledger, plan.commit_mode);
     let connections = Arc::new(AtomicU32::new(0));
-    let (recorder, handle) = Recorder::new(store.clone(), progress, connections.clone(), stop.drain.clone(), clock.clone());
+    let (recorder, handle) =
+        Recorder::new(store.clone(), progress, connections.clone(), stop.drain.clone(), clock.clone());
     let shared = Arc::new(Shared::new(plan, connector, clock, stop, handle, connections));
     let mut recorder = JoinSet::from_iter([recorder.run()]);
     let end = supervise(shared, store.clone()).await;

@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Clock, Snapshot};
 use super::store::Store;
+use super::{Clock, Snapshot};
 use crate::event::{Change, Note};
 use crate::failure::Stage;
 use crate::ledger::{Counts, LedgerError, Receipt};
@@ -151,7 +151,9 @@ impl Move {
         match change {
             Change::Issued { .. } => Move::Issued,
             Change::Registered { .. } => Move::Registered,
-            Change::Rejected { failure, .. } => Move::Rejected { was_issued: failure.stage == Stage::RegisterThing },
+            Change::Rejected { failure, .. } => {
+                Move::Rejected { was_issued: failure.stage == Stage::RegisterThing }
+            }
             Change::Unknown { .. } => Move::Unknown,
             Change::TokenLapsed { .. } => Move::Lapsed,
             Change::Left { .. } => Move::Stayed,

@@ -6,9 +6,9 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
-use super::digest::LotDigest;
 use super::error::{ImportError, Problem, Shown};
 use super::{Binding, instant};
+use crate::identity::LotDigest;
 use crate::identity::{Identity, LotShape, RowError};
 
 /// A lot, on its way to or past a ledger.

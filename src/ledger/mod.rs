@@ -12,7 +12,6 @@
 //! - A ledger that is damaged, foreign or newer is refused and left as it is. Nothing is ever repaired by guessing.
 
 mod commit;
-mod digest;
 mod error;
 mod import;
 mod instant;

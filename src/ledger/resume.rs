@@ -7,10 +7,10 @@ use std::fmt;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::Binding;
-use super::digest::LotDigest;
 use super::error::{LotMismatch, Problem, Shown};
 use super::import::{LotRows, Refusal, RowErrors, key_column_name, values_to_text};
 use super::view::LotInfo;
+use crate::identity::LotDigest;
 use crate::identity::{Identity, RowError};
 
 /// How a lot differs from the one that the ledger was made from.

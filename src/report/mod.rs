@@ -7,6 +7,6 @@ mod summary;
 mod terminal;
 
 pub use summary::{
-    DeviceSummary, FailureSummary, OperationSummaries, OperationSummary, PhaseSummaries, Summary,
+    DeviceSummary, FailureSummary, OperationSummaries, OperationSummary, PhaseSummaries, SCHEMA, Summary,
 };
 pub use terminal::{human_latency, render};

@@ -3,7 +3,14 @@
 //! Owns the crate's two traits and the rule which packet answers which request ([`Inbox`]). The engine knows these
 //! traits and no socket; [`wss`] implements them over TLS, and the emulator's memory door implements them for simulation.
 
+mod inbox;
+mod link;
+mod packet;
+mod session;
+mod upgrade;
 pub mod wss;
+
+pub use self::inbox::{Arrival, Delivery, GRACE, Inbox};
 
 use std::future::Future;
 use std::time::Duration;

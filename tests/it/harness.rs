@@ -10,7 +10,13 @@ use serde_json::Value;
 /// The command, with no credentials or settings of the machine in its environment.
 pub fn fleetmint() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fleetmint"));
-    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"] {
+    for name in [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+    ] {
         command.env_remove(name);
     }
     command
@@ -38,7 +44,12 @@ impl Scratch {
     pub fn lot(&self, name: &str, devices: usize) -> PathBuf {
         let mut csv = String::from("DeviceId,SerialNumber,MacAddress\n");
         for n in 1..=devices {
-            csv += &format!("DEVICE_{n:06},SN{n:06},AA:BB:CC:{:02X}:{:02X}:{:02X}\n", n >> 16, n >> 8 & 255, n & 255);
+            csv += &format!(
+                "DEVICE_{n:06},SN{n:06},AA:BB:CC:{:02X}:{:02X}:{:02X}\n",
+                n >> 16,
+                n >> 8 & 255,
+                n & 255
+            );
         }
         self.write(name, csv)
     }

@@ -89,7 +89,7 @@ fn sources() -> Vec<(PathBuf, String)> {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let name = path.strip_prefix(&root).unwrap().to_owned();
-                let is_test = name.file_stem().is_some_and(|stem| stem == "tests");
+                let is_test = name.with_extension("").components().any(|part| part.as_os_str() == "tests");
                 if !is_test {
                     sources.push((name, code_of(&fs::read_to_string(&path).unwrap())));
                 }
@@ -119,7 +119,9 @@ fn imports(code: &str) -> Vec<&str> {
     code.split("crate::")
         .skip(1)
         .flat_map(|rest| match rest.strip_prefix('{') {
-            Some(group) => group.split('}').next().unwrap_or("").split(',').map(first_word).collect::<Vec<_>>(),
+            Some(group) => {
+                group.split('}').next().unwrap_or("").split(',').map(first_word).collect::<Vec<_>>()
+            }
             None => vec![first_word(rest)],
         })
         .collect()

@@ -1,1 +1,8 @@
 //! The integration tests, one binary: compile time is paid once.
+
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+#![expect(unreachable_pub, reason = "nothing outside this binary can reach anything in it")]
+
+mod harness;
+mod layers;
+mod provision;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
-use aws_lc_rs::signature::{EcdsaKeyPair, KeyPair, RsaKeyPair, ECDSA_P256_SHA256_ASN1_SIGNING};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, RsaKeyPair};
 use x509_parser::prelude::*;
 
 use crate::harness::{Emulate, Scratch, column, fleetmint, run, signal, summary};
@@ -71,7 +71,7 @@ fn every_key_of_500_devices_matches_its_certificate() {
     let emulator = format!("--emulator={}", scenario.display());
     run(fleetmint().arg("provision").arg(&lot).arg(emulator).args(["--connections", "20"])).expect_code(0);
     let ledger = scratch.path("lot.ledger");
-    let pems = column(&ledger, "SELECT pem FROM certificate ORDER BY certificate_id");
+    let pems = column(&ledger, "SELECT certificate_pem FROM certificate ORDER BY certificate_id");
     let keys = column(&ledger, "SELECT private_key FROM certificate ORDER BY certificate_id");
     assert_eq!((pems.len(), keys.len()), (500, 500));
     let mut public_keys = HashSet::new();
@@ -90,7 +90,7 @@ fn rsa_keys_match_their_certificates() {
     let lot = scratch.seed_flow();
     run(fleetmint().arg("provision").arg(&lot).arg("--emulator")).expect_code(0);
     let ledger = scratch.path("seed-flow.ledger");
-    let pems = column(&ledger, "SELECT pem FROM certificate ORDER BY certificate_id");
+    let pems = column(&ledger, "SELECT certificate_pem FROM certificate ORDER BY certificate_id");
     let keys = column(&ledger, "SELECT private_key FROM certificate ORDER BY certificate_id");
     for (pem, key) in pems.iter().zip(&keys) {
         assert!(key.starts_with("-----BEGIN RSA PRIVATE KEY-----"));
@@ -178,7 +178,11 @@ fn nobody_there_is_unavailable_and_resumable() {
     let mut command = emulate.provision(&lot);
     drop(emulate);
     let json = scratch.path("s.json");
-    run(command.arg("--summary-json").arg(&json)).expect_code(69).expect_err(&["TCP", "--endpoint", "resume"]);
+    run(command.arg("--summary-json").arg(&json)).expect_code(69).expect_err(&[
+        "TCP",
+        "--endpoint",
+        "resume",
+    ]);
     let summary = summary(&json);
     assert_eq!(summary["devices"]["pending"], 12);
     assert!(summary["operations"]["connect"]["dropped"].as_u64().unwrap() > 0);
@@ -211,7 +215,10 @@ fn a_ledger_of_something_else_is_refused() {
     let before = std::fs::read(&ledger).unwrap();
     let other_lot = scratch.lot("other.csv", 3);
     let cases = [
-        (run(fleetmint().arg("provision").arg(&other_lot).arg("--emulator").arg("--ledger").arg(&ledger)), "lot"),
+        (
+            run(fleetmint().arg("provision").arg(&other_lot).arg("--emulator").arg("--ledger").arg(&ledger)),
+            "lot",
+        ),
         (run(fleetmint().arg("provision").arg(&lot).args(["--emulator", "--template", "OTHER"])), "template"),
         (run(fleetmint().arg("provision").arg(&lot).args(["--emulator", "--region", "eu-west-1"])), "region"),
     ];
@@ -249,7 +256,10 @@ fn throttling_costs_time_and_no_device() {
 #[test]
 fn a_row_that_the_service_rejects_is_rejected_alone() {
     let scratch = Scratch::new();
-    let lot = scratch.write("lot.csv", "DeviceId,SerialNumber,MacAddress\nGOOD_1,1,A\nno spaces allowed,2,B\nGOOD_3,3,C\n");
+    let lot = scratch.write(
+        "lot.csv",
+        "DeviceId,SerialNumber,MacAddress\nGOOD_1,1,A\nno spaces allowed,2,B\nGOOD_3,3,C\n",
+    );
     let scenario = scratch.write("s.toml", P256);
     let json = scratch.path("s.json");
     let mut command = fleetmint();
@@ -285,7 +295,11 @@ fn interrupted_runs_drain_and_resume() {
     assert!(err.contains("resume"), "{err}");
     let first = registered(&ledger);
     assert!((5..60).contains(&first), "{first} registered by the interrupted run");
-    assert_eq!(column(&ledger, "SELECT key FROM device WHERE state = 'issued'").len(), 0, "in flight was finished");
+    assert_eq!(
+        column(&ledger, "SELECT key FROM device WHERE state = 'issued'").len(),
+        0,
+        "in flight was finished"
+    );
     let json = scratch.path("s.json");
     run(emulate.provision(&lot).arg("--summary-json").arg(&json)).expect_code(0);
     assert_eq!(registered(&ledger), 60);
@@ -314,10 +328,18 @@ fn constants_and_the_certificate_id_reach_the_service() {
       "Resources": {"thing": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Ref": "Site"}}},
                     "certificate": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "CertificateId"}, "Status": "ACTIVE"}}}}"#;
     scratch.write("template.json", template);
-    let scenario = scratch.write("s.toml", format!("{P256}[[templates]]\nname = \"SITES\"\nbody = '''{template}'''\n"));
+    let scenario =
+        scratch.write("s.toml", format!("{P256}[[templates]]\nname = \"SITES\"\nbody = '''{template}'''\n"));
     let mut command = fleetmint();
     command.arg("provision").arg(&lot).arg(format!("--emulator={}", scenario.display()));
-    command.args(["--template", "SITES", "--param", "Site=berlin-{SerialNumber}", "--param", "CertificateId={certificate_id}"]);
+    command.args([
+        "--template",
+        "SITES",
+        "--param",
+        "Site=berlin-{SerialNumber}",
+        "--param",
+        "CertificateId={certificate_id}",
+    ]);
     run(&mut command).expect_code(0);
     let things = column(&scratch.path("lot.ledger"), "SELECT thing_name FROM device ORDER BY id");
     assert_eq!(things, ["berlin-1", "berlin-2"]);

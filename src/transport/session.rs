@@ -1,0 +1,309 @@
+//! MQTT 3.1.1 as a client speaks it here, without IO: bytes and `now` in, events and bytes out.
+//!
+//! Owns what may come when: CONNECT, one SUBSCRIBE with the four response topics, then one PUBLISH at a time; packet ids,
+//! acknowledgements and the keep-alive. Which reply answers which request is [`Inbox`]'s to say. Knows no socket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use rumqttc::mqttbytes::v4::{
+    Connect, Disconnect, PingReq, PubAck, Publish, Subscribe, SubscribeFilter, SubscribeReasonCode,
+};
+use rumqttc::mqttbytes::{Protocol, QoS};
+use tokio::time::Instant;
+
+use super::Verdict;
+use super::inbox::{Arrival, Delivery, Inbox};
+use super::packet::{self, Incoming, garbled};
+use crate::failure::Cause;
+use crate::provisioning::{Lane, Topics};
+
+/// Something that the owner of the session waits for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// CONNACK, accepted.
+    Connected,
+    /// SUBACK, all four granted.
+    Subscribed,
+    /// The reply of the exchange in flight.
+    Replied { verdict: Verdict, payload: Bytes },
+}
+
+/// How far the session has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Connected,
+    Subscribing,
+    Open,
+}
+
+/// The request in flight.
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    id: u16,
+    is_acknowledged: bool,
+}
+
+/// One connection's MQTT state.
+#[derive(Debug)]
+pub(super) struct Session {
+    inbox: Inbox,
+    phase: Phase,
+    keep_alive: Duration,
+    /// Came last and is not read yet. Kept as it came, so that a reply's payload is a slice of it.
+    arrived: Bytes,
+    /// Came before that: packets that spread over frames. Empty most of the time.
+    pieces: BytesMut,
+    out: BytesMut,
+    last_id: u16,
+    request: Option<Request>,
+    sent_at: Instant,
+    ping_sent_at: Option<Instant>,
+}
+
+impl Session {
+    /// A session that wants to send CONNECT (section 3.1): clean session, no user name; the signature was the login.
+    pub(super) fn new(client_id: String, topics: Arc<Topics>, keep_alive: Duration, now: Instant) -> Self {
+        let connect = Connect {
+            protocol: Protocol::V4,
+            // Zero would turn the keep-alive off.
+            keep_alive: u16::try_from(keep_alive.as_secs().max(1)).unwrap_or(u16::MAX),
+            client_id,
+            clean_session: true,
+            last_will: None,
+            login: None,
+        };
+        let mut out = BytesMut::new();
+        connect.write(&mut out).expect(FITS);
+        Self {
+            inbox: Inbox::new(topics),
+            phase: Phase::Connecting,
+            keep_alive,
+            arrived: Bytes::new(),
+            pieces: BytesMut::new(),
+            out,
+            last_id: 0,
+            request: None,
+            sent_at: now,
+            ping_sent_at: None,
+        }
+    }
+
+    /// Wants to send the one SUBSCRIBE (section 3.8); once, after [`Event::Connected`].
+    pub(super) fn subscribe(&mut self) {
+        let filters =
+            self.filters().map(|path| SubscribeFilter { path: path.to_owned(), qos: QoS::AtLeastOnce });
+        let filters = filters.to_vec();
+        let subscribe = Subscribe { pkid: self.next_id(), filters };
+        subscribe.write(&mut self.out).expect(FITS);
+        self.phase = Phase::Subscribing;
+    }
+
+    /// Wants to publish a request of `lane`; after [`Event::Subscribed`], and with none in flight.
+    pub(super) fn publish(&mut self, lane: Lane, payload: Bytes) {
+        self.inbox.expect(lane);
+        let id = self.next_id();
+        let topic = self.inbox.topics().lane(lane).request.clone();
+        let publish = Publish { dup: false, qos: QoS::AtLeastOnce, retain: false, topic, pkid: id, payload };
+        publish.write(&mut self.out).expect(FITS);
+        self.request = Some(Request { id, is_acknowledged: false });
+    }
+
+    /// Wants to say DISCONNECT (section 3.14).
+    pub(super) fn disconnect(&mut self) {
+        Disconnect.write(&mut self.out).expect(FITS);
+    }
+
+    /// Takes what came from the server. [`Session::next_event`] reads it.
+    pub(super) fn feed(&mut self, bytes: Bytes) {
+        if self.pieces.is_empty() && self.arrived.is_empty() {
+            self.arrived = bytes;
+        } else {
+            let before = std::mem::take(&mut self.arrived);
+            self.pieces.extend_from_slice(&before);
+            self.pieces.extend_from_slice(&bytes);
+        }
+    }
+
+    /// Reads packets until one is an event, or none is left.
+    ///
+    /// # Errors
+    /// Why the connection is not to be used any more.
+    pub(super) fn next_event(&mut self, now: Instant) -> Result<Option<Event>, Cause> {
+        while let Some(incoming) = self.next_packet()? {
+            if let Some(event) = self.handle(incoming, now)? {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many bytes want to be sent.
+    pub(super) fn pending_output(&self) -> usize {
+        self.out.len()
+    }
+
+    /// What wants to be sent, all in one, and is sent `now`.
+    pub(super) fn take_output(&mut self, now: Instant) -> Bytes {
+        self.sent_at = now;
+        // Taken whole, not split off: an idle connection should hold no buffer.
+        std::mem::take(&mut self.out).freeze()
+    }
+
+    /// When to call [`Session::tick`] at the latest.
+    pub(super) fn deadline(&self) -> Instant {
+        let alive = match self.ping_sent_at {
+            Some(at) => at + self.keep_alive,
+            None => self.sent_at + self.quiet_limit(),
+        };
+        self.inbox.grace_ends().map_or(alive, |grace| grace.min(alive))
+    }
+
+    /// Does what is due `now`: a PINGREQ after silence on our side (section 3.1.2.10).
+    ///
+    /// # Errors
+    /// The server did not answer a PINGREQ, or the exchange in flight got an earlier reply as its answer.
+    pub(super) fn tick(&mut self, now: Instant) -> Result<(), Cause> {
+        if self.inbox.grace_ends().is_some_and(|ends| now >= ends) {
+            return Err(Inbox::same_reply());
+        }
+        match self.ping_sent_at {
+            Some(at) if now >= at + self.keep_alive => Err(Cause::Closed {
+                detail: format!("no PINGRESP within {:?}: the server is gone", self.keep_alive),
+            }),
+            None if now >= self.sent_at + self.quiet_limit() => {
+                PingReq.write(&mut self.out).expect(FITS);
+                self.ping_sent_at = Some(now);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Why the exchange in flight has no reply `after` its publish.
+    pub(super) fn silence(&self, after: Duration) -> Cause {
+        match self.request {
+            _ if self.inbox.grace_ends().is_some() => Inbox::same_reply(),
+            Some(Request { is_acknowledged: true, .. }) => Cause::NoReply { after },
+            _ => Cause::NoPuback { after },
+        }
+    }
+
+    /// Replies that were delivered again since the last time this was asked.
+    pub(super) fn take_redelivered(&mut self) -> u32 {
+        self.inbox.take_redelivered()
+    }
+
+    /// Nothing sent for this long makes a PINGREQ due. A tenth early, because the keep-alive is an upper limit and neither
+    /// timers nor networks are punctual.
+    fn quiet_limit(&self) -> Duration {
+        self.keep_alive - self.keep_alive / 10
+    }
+
+    fn filters(&self) -> [&str; 4] {
+        let Topics { create, register } = self.inbox.topics();
+        [&create.accepted, &create.rejected, &register.accepted, &register.rejected]
+    }
+
+    /// Packet ids are not zero (section 2.3.1).
+    fn next_id(&mut self) -> u16 {
+        self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+        self.last_id
+    }
+
+    fn next_packet(&mut self) -> Result<Option<Incoming>, Cause> {
+        if self.pieces.is_empty() {
+            let Some(header) = packet::frame(&self.arrived)? else {
+                if !self.arrived.is_empty() {
+                    self.pieces.extend_from_slice(&std::mem::take(&mut self.arrived));
+                }
+                return Ok(None);
+            };
+            return packet::read(header, self.arrived.split_to(header.frame_length())).map(Some);
+        }
+        let Some(header) = packet::frame(&self.pieces)? else { return Ok(None) };
+        let bytes = self.pieces.split_to(header.frame_length()).freeze();
+        if self.pieces.is_empty() {
+            // Lets go of the buffer, which may have grown to a large packet's size.
+            self.pieces = BytesMut::new();
+        }
+        packet::read(header, bytes).map(Some)
+    }
+
+    fn handle(&mut self, incoming: Incoming, now: Instant) -> Result<Option<Event>, Cause> {
+        match (self.phase, incoming) {
+            (Phase::Connecting, Incoming::ConnAck(0)) => {
+                self.phase = Phase::Connected;
+                Ok(Some(Event::Connected))
+            }
+            (Phase::Connecting, Incoming::ConnAck(code)) => Err(Cause::ConnectRefused { code }),
+            (Phase::Connecting, _) => Err(garbled("a packet before CONNACK")),
+            (_, Incoming::ConnAck(_)) => Err(garbled("a second CONNACK")),
+            (Phase::Subscribing, Incoming::SubAck { id, codes }) => self.granted(id, &codes).map(Some),
+            (_, Incoming::SubAck { .. }) => Err(garbled("a SUBACK that answers no SUBSCRIBE")),
+            (_, Incoming::PubAck(id)) => {
+                // An id that is not known is most likely that of a request whose reply came before its PUBACK.
+                if let Some(request) = self.request.as_mut().filter(|request| request.id == id) {
+                    request.is_acknowledged = true;
+                }
+                Ok(None)
+            }
+            (_, Incoming::PingResp) => {
+                self.ping_sent_at = None;
+                Ok(None)
+            }
+            (_, Incoming::Publish(publish)) => self.delivered(publish, now),
+        }
+    }
+
+    /// Every return code is looked at (section 3.9.3). Less QoS than asked for is a grant.
+    fn granted(&mut self, id: u16, codes: &[SubscribeReasonCode]) -> Result<Event, Cause> {
+        let filters = self.filters();
+        if id != self.last_id {
+            return Err(garbled("a SUBACK for another SUBSCRIBE"));
+        }
+        if codes.len() != filters.len() {
+            return Err(garbled(format!(
+                "a SUBACK with {} return codes for {} filters",
+                codes.len(),
+                filters.len()
+            )));
+        }
+        for (filter, code) in filters.into_iter().zip(codes) {
+            match code {
+                SubscribeReasonCode::Failure => {
+                    return Err(Cause::SubscriptionRefused { filter: filter.to_owned() });
+                }
+                SubscribeReasonCode::Success(QoS::ExactlyOnce) => {
+                    return Err(garbled("a SUBACK that grants QoS 2 where QoS 1 was asked for"));
+                }
+                SubscribeReasonCode::Success(_) => {}
+            }
+        }
+        self.phase = Phase::Open;
+        Ok(Event::Subscribed)
+    }
+
+    fn delivered(&mut self, publish: Publish, now: Instant) -> Result<Option<Event>, Cause> {
+        if publish.qos == QoS::AtLeastOnce {
+            PubAck { pkid: publish.pkid }.write(&mut self.out).expect(FITS);
+        }
+        let Publish { dup: is_duplicate, topic, payload, .. } = publish;
+        let delivery = Delivery { topic: &topic, payload: &payload, is_duplicate };
+        match self.inbox.receive(delivery, now)? {
+            Arrival::Redelivery => Ok(None),
+            Arrival::Reply(verdict) => {
+                self.request = None;
+                Ok(Some(Event::Replied { verdict, payload }))
+            }
+        }
+    }
+}
+
+/// Why writing a packet to memory cannot fail.
+const FITS: &str = "packets that are sent have ids and are far below the 256 MB that MQTT can frame";
+
+#[cfg(test)]
+mod tests;
