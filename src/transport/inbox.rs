@@ -255,7 +255,9 @@ mod tests {
             if let Some(lane) = lane {
                 inbox.expect(lane);
             }
-            let Err(Cause::Anomaly { detail }) = deliver(&mut inbox, REGISTERED, "1") else { panic!("{lane:?}") };
+            let Err(Cause::Anomaly { detail }) = deliver(&mut inbox, REGISTERED, "1") else {
+                panic!("{lane:?}")
+            };
             assert!(detail.contains("no request waits for"), "{detail}");
         }
         let Err(Cause::Garbled { detail }) = deliver(&mut inbox(), "x\u{7}y", "1") else { panic!() };

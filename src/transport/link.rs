@@ -1,0 +1,334 @@
+//! A WebSocket with an MQTT session on it.
+//!
+//! Owns the meeting of the pure [`Session`] with a byte stream: binary frames, one write for all that wants to be sent, time
+//! limits, and what every way of ending is called. Works over any stream; [`super::wss`] brings the TLS one.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{FutureExt, SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
+
+use super::packet::{MAX_REMAINING, garbled};
+use super::session::{Event, Session};
+use super::{Connection, Lost, Reply};
+use crate::failure::{Cause, Failure, Stage};
+use crate::provisioning::Lane;
+use crate::wording::clean;
+
+/// Allocated by every connection for as long as it lives; a reply of the service has about 3.6 KB.
+const READ_BUFFER: usize = 4 * 1024;
+
+/// More than any packet, so that the WebSocket writes only when it is told to: one write, one TLS record.
+const WRITE_BUFFER: usize = 256 * 1024;
+
+/// The largest frame or message that is taken: several packets may share one.
+const MAX_MESSAGE: usize = 3 * MAX_REMAINING;
+
+/// Acknowledgements that pile up to this many bytes are sent before more is read.
+const OUTPUT_HIGH: usize = 4 * 1024;
+
+/// How many messages are read before others get their turn.
+const BATCH: usize = 64;
+
+/// How long a goodbye may take: the other side has no duty to answer it.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// An open MQTT connection over a WebSocket. Boxed, because the engine hands it around by value.
+pub struct WsConnection<S>(Box<Link<S>>);
+
+impl<S> std::fmt::Debug for WsConnection<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WsConnection").finish_non_exhaustive()
+    }
+}
+
+struct Link<S> {
+    ws: WebSocketStream<S>,
+    session: Session,
+    /// Bytes were given to the WebSocket that it has not yet written.
+    is_unflushed: bool,
+    /// One timer for the connection's life, set anew only when something is due earlier than it is set to: most exchanges
+    /// touch no timer wheel at all.
+    alarm: Pin<Box<Sleep>>,
+}
+
+/// Why waiting for an event ended without one.
+enum Ended {
+    /// The limit given by the caller is reached.
+    TimeUp,
+    /// The connection is not to be used any more.
+    Because(Cause),
+}
+
+impl From<Cause> for Ended {
+    fn from(cause: Cause) -> Self {
+        Ended::Because(cause)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> WsConnection<S> {
+    /// Puts `session` on an upgraded stream, of which `early` has been read already.
+    pub(super) async fn open(stream: S, early: Vec<u8>, session: Session) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(WRITE_BUFFER)
+            .max_write_buffer_size(4 * WRITE_BUFFER)
+            .max_message_size(Some(MAX_MESSAGE))
+            .max_frame_size(Some(MAX_MESSAGE));
+        let ws = WebSocketStream::from_partially_read(stream, early, Role::Client, Some(config)).await;
+        let alarm = Box::pin(sleep_until(session.deadline()));
+        Self(Box::new(Link { ws, session, is_unflushed: false, alarm }))
+    }
+
+    /// Waits for CONNACK.
+    pub(super) async fn connect(&mut self) -> Result<(), Cause> {
+        self.0.expect(Event::Connected).await
+    }
+
+    /// Subscribes, and waits for SUBACK.
+    pub(super) async fn subscribe(&mut self) -> Result<(), Cause> {
+        self.0.session.subscribe();
+        self.0.expect(Event::Subscribed).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for WsConnection<S> {
+    async fn exchange(mut self, lane: Lane, payload: Bytes, within: Duration) -> Result<(Reply, Self), Lost> {
+        let link = &mut *self.0;
+        // What came before the request was published cannot answer it, and what ended the connection before was not its doing.
+        if let Err(cause) = link.settle().await {
+            return Err(link.lost(Stage::Idle, cause, Duration::ZERO));
+        }
+        let stage = match lane {
+            Lane::Create => Stage::CreateCertificate,
+            Lane::Register => Stage::RegisterThing,
+        };
+        let sent = Instant::now();
+        link.session.publish(lane, payload);
+        let outcome = poll_fn(|cx| link.poll_event(cx, Some(sent + within))).await;
+        let service = sent.elapsed();
+        match outcome {
+            Ok(Event::Replied { verdict, payload }) => {
+                let redelivered = link.session.take_redelivered();
+                Ok((Reply { verdict, payload, service, redelivered }, self))
+            }
+            Ok(Event::Connected | Event::Subscribed) => Err(link.lost(stage, out_of_turn(), service)),
+            Err(Ended::TimeUp) => Err(link.lost(stage, link.session.silence(within), service)),
+            Err(Ended::Because(cause)) => Err(link.lost(stage, cause, service)),
+        }
+    }
+
+    /// Cancel safe: everything that has been read or is to be written lives in the connection, never in this future. Bytes
+    /// leave the session only in the same poll that hands them to the WebSocket's buffer, and a flush that was cut short is
+    /// taken up by the next call of anything.
+    async fn idle(&mut self) -> Failure {
+        let link = &mut *self.0;
+        match poll_fn(|cx| link.poll_event(cx, None)).await {
+            Err(Ended::Because(cause)) => Failure::new(Stage::Idle, cause),
+            Err(Ended::TimeUp) | Ok(_) => Failure::new(Stage::Idle, out_of_turn()),
+        }
+    }
+
+    async fn close(mut self) {
+        // Whatever fails here, the connection is gone afterwards; there is nobody to tell.
+        let _ = timeout(GOODBYE, self.0.say_goodbye()).await;
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
+    async fn expect(&mut self, wanted: Event) -> Result<(), Cause> {
+        match poll_fn(|cx| self.poll_event(cx, None)).await {
+            Ok(event) if event == wanted => Ok(()),
+            Ok(_) | Err(Ended::TimeUp) => Err(out_of_turn()),
+            Err(Ended::Because(cause)) => Err(cause),
+        }
+    }
+
+    /// Reads what has already come, without waiting and without writing: a pending PUBACK is to go with the next publish.
+    async fn settle(&mut self) -> Result<(), Cause> {
+        poll_fn(|cx| match self.poll_input(cx) {
+            Poll::Ready(Ok(_)) => Poll::Ready(Err(out_of_turn())),
+            Poll::Ready(Err(cause)) => Poll::Ready(Err(cause)),
+            Poll::Pending => Poll::Ready(Ok(())),
+        })
+        .await
+    }
+
+    fn lost(&mut self, stage: Stage, cause: Cause, service: Duration) -> Lost {
+        Lost { failure: Failure::new(stage, cause), service, redelivered: self.session.take_redelivered() }
+    }
+
+    /// Drives everything: output, input, keep-alive. Ready with the next event, or with the end.
+    fn poll_event(&mut self, cx: &mut Context<'_>, limit: Option<Instant>) -> Poll<Result<Event, Ended>> {
+        loop {
+            let is_blocked = self.poll_output(cx)?.is_pending();
+            // While nothing can be written, little is read: who does not take our acknowledgements gets no more of them.
+            if !(is_blocked && self.session.pending_output() > OUTPUT_HIGH)
+                && let Poll::Ready(event) = self.poll_input(cx)
+            {
+                return Poll::Ready(event.map_err(Ended::Because));
+            }
+            if !is_blocked && self.session.pending_output() > 0 {
+                continue;
+            }
+            let due = self.session.deadline();
+            ready!(self.poll_alarm(cx, limit.map_or(due, |limit| limit.min(due))));
+            let now = Instant::now();
+            if limit.is_some_and(|limit| now >= limit) {
+                return Poll::Ready(Err(Ended::TimeUp));
+            }
+            self.session.tick(now)?;
+        }
+    }
+
+    /// Gives the WebSocket all that wants to be sent, as one frame, and has it written.
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
+        loop {
+            if self.is_unflushed {
+                ready!(self.ws.poll_flush_unpin(cx)).map_err(|error| ended(&error))?;
+                self.is_unflushed = false;
+            }
+            if self.session.pending_output() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.ws.poll_ready_unpin(cx)).map_err(|error| ended(&error))?;
+            let bytes = self.session.take_output(Instant::now());
+            self.is_unflushed = true;
+            self.ws.start_send_unpin(Message::Binary(bytes)).map_err(|error| ended(&error))?;
+        }
+    }
+
+    /// Reads until there is an event, or nothing more to read.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Cause>> {
+        for _ in 0..BATCH {
+            if let Some(event) = self.session.next_event(Instant::now())? {
+                return Poll::Ready(Ok(event));
+            }
+            if self.session.pending_output() > OUTPUT_HIGH {
+                return Poll::Pending;
+            }
+            let message = match ready!(self.ws.poll_next_unpin(cx)) {
+                None => return Poll::Ready(Err(cut_off())),
+                Some(message) => message.map_err(|error| ended(&error))?,
+            };
+            match message {
+                Message::Binary(bytes) => self.session.feed(bytes),
+                // The pong is on its way: the WebSocket sends it with its next read or write.
+                Message::Ping(_) | Message::Pong(_) => {}
+                Message::Close(frame) => {
+                    // Sends the answer to the close, as far as that goes without waiting.
+                    let _ = self.ws.poll_flush_unpin(cx);
+                    return Poll::Ready(Err(closed(frame.as_ref())));
+                }
+                Message::Text(_) | Message::Frame(_) => {
+                    return Poll::Ready(Err(garbled("a text frame, where MQTT uses binary ones")));
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_alarm(&mut self, cx: &mut Context<'_>, due: Instant) -> Poll<()> {
+        loop {
+            if Instant::now() >= due {
+                return Poll::Ready(());
+            }
+            if self.alarm.is_elapsed() || self.alarm.deadline() > due {
+                self.alarm.as_mut().reset(due);
+            }
+            // If it goes off early, it was set for something that has been done since.
+            ready!(self.alarm.poll_unpin(cx));
+        }
+    }
+
+    async fn say_goodbye(&mut self) -> Result<(), Error> {
+        self.session.disconnect();
+        let bytes = self.session.take_output(Instant::now());
+        self.ws.feed(Message::Binary(bytes)).await?;
+        self.ws.close(None).await?;
+        // Dropping a socket that has unread bytes resets it, and a reset may overtake the goodbye.
+        while let Some(message) = self.ws.next().await {
+            message?;
+        }
+        tokio::io::AsyncWriteExt::shutdown(self.ws.get_mut()).await?;
+        Ok(())
+    }
+}
+
+fn out_of_turn() -> Cause {
+    garbled("a packet out of turn")
+}
+
+fn cut_off() -> Cause {
+    Cause::Closed { detail: String::from("the server hung up without a word") }
+}
+
+/// The cause that an error of the operating system or of TLS amounts to, on a connection that was open.
+pub(super) fn broken(error: &io::Error) -> Cause {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match error.kind() {
+        UnexpectedEof => cut_off(),
+        ConnectionReset | ConnectionAborted | BrokenPipe => {
+            Cause::Closed { detail: String::from("reset by the server") }
+        }
+        _ => Cause::Closed { detail: clean(&error.to_string()) },
+    }
+}
+
+fn ended(error: &Error) -> Cause {
+    match error {
+        Error::Io(error) => broken(error),
+        Error::ConnectionClosed
+        | Error::AlreadyClosed
+        | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => cut_off(),
+        Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => garbled(format!(
+            "a WebSocket message of {size} bytes, more than the {max_size} that can be right"
+        )),
+        error => garbled(format!("not WebSocket: {}", clean(&error.to_string()))),
+    }
+}
+
+fn closed(frame: Option<&CloseFrame>) -> Cause {
+    let detail = match frame {
+        None => String::from("the server closed the WebSocket without a code"),
+        Some(CloseFrame { code, reason }) => {
+            let code = u16::from(*code);
+            let said = format!("the server closed the WebSocket with code {code} ({})", meaning(code));
+            match clean(reason) {
+                reason if reason.is_empty() => said,
+                reason => format!("{said}: {reason}"),
+            }
+        }
+    };
+    Cause::Closed { detail }
+}
+
+/// RFC 6455 section 7.4.1 and the IANA registry.
+fn meaning(code: u16) -> &'static str {
+    match code {
+        1000 => "normal",
+        1001 => "going away",
+        1002 => "protocol error",
+        1003 => "unsupported data",
+        1007 => "invalid data",
+        1008 => "policy violation",
+        1009 => "message too big",
+        1011 => "internal error",
+        1012 => "service restart",
+        1013 => "try again later",
+        _ => "no registered meaning",
+    }
+}
+
+#[cfg(test)]
+mod tests;

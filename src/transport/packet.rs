@@ -41,9 +41,9 @@ pub(super) fn frame(bytes: &[u8]) -> Result<Option<FixedHeader>, Cause> {
     match check(bytes.iter(), MAX_REMAINING) {
         Ok(header) => Ok(Some(header)),
         Err(Error::InsufficientBytes(_)) => Ok(None),
-        Err(Error::PayloadSizeLimitExceeded(length)) => {
-            Err(garbled(format!("a packet of {length} bytes, more than the {MAX_REMAINING} that can be right")))
-        }
+        Err(Error::PayloadSizeLimitExceeded(length)) => Err(garbled(format!(
+            "a packet of {length} bytes, more than the {MAX_REMAINING} that can be right"
+        ))),
         Err(error) => Err(garbled(error.to_string())),
     }
 }
@@ -94,8 +94,22 @@ fn header_length(bytes: &[u8]) -> usize {
 
 fn name(first: u8) -> &'static str {
     const NAMES: [&str; 16] = [
-        "packet of type 0", "CONNECT", "CONNACK", "PUBLISH", "PUBACK", "PUBREC", "PUBREL", "PUBCOMP", "SUBSCRIBE",
-        "SUBACK", "UNSUBSCRIBE", "UNSUBACK", "PINGREQ", "PINGRESP", "DISCONNECT", "packet of type 15",
+        "packet of type 0",
+        "CONNECT",
+        "CONNACK",
+        "PUBLISH",
+        "PUBACK",
+        "PUBREC",
+        "PUBREL",
+        "PUBCOMP",
+        "SUBSCRIBE",
+        "SUBACK",
+        "UNSUBSCRIBE",
+        "UNSUBACK",
+        "PINGREQ",
+        "PINGRESP",
+        "DISCONNECT",
+        "packet of type 15",
     ];
     NAMES[usize::from(first >> 4)]
 }
@@ -134,7 +148,9 @@ mod tests {
         assert_eq!(read_one(&[0xd0, 0]), Ok(Some(Incoming::PingResp)));
         let codes = vec![SubscribeReasonCode::Success(QoS::AtLeastOnce), SubscribeReasonCode::Failure];
         assert_eq!(read_one(&[0x90, 4, 0, 1, 1, 0x80]), Ok(Some(Incoming::SubAck { id: 1, codes })));
-        let Ok(Some(Incoming::Publish(publish))) = read_one(&[0x3a, 6, 0, 1, b't', 0, 9, b'x']) else { panic!() };
+        let Ok(Some(Incoming::Publish(publish))) = read_one(&[0x3a, 6, 0, 1, b't', 0, 9, b'x']) else {
+            panic!()
+        };
         assert_eq!((publish.topic.as_str(), publish.pkid, &publish.payload[..]), ("t", 9, &b"x"[..]));
         assert!(publish.dup);
         for cut in 0..8 {
@@ -197,16 +213,15 @@ mod tests {
             vec![0x32, 12, 0, 4, b'$', b'a', b'w', b's', 0, 7, b'{', b'}', b'{', b'}'],
             vec![0xd0, 0],
         ]);
-        (valid, proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4), 0_usize..4).prop_map(
-            |(mut bytes, changes, cut)| {
+        (valid, proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4), 0_usize..4)
+            .prop_map(|(mut bytes, changes, cut)| {
                 for (at, byte) in changes {
                     let at = at.index(bytes.len());
                     bytes[at] = byte;
                 }
                 bytes.truncate(bytes.len().saturating_sub(cut));
                 bytes
-            },
-        )
+            })
     }
 
     proptest! {

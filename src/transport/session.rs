@@ -68,7 +68,8 @@ impl Session {
     pub(super) fn new(client_id: String, topics: Arc<Topics>, keep_alive: Duration, now: Instant) -> Self {
         let connect = Connect {
             protocol: Protocol::V4,
-            keep_alive: u16::try_from(keep_alive.as_secs()).unwrap_or(u16::MAX),
+            // Zero would turn the keep-alive off.
+            keep_alive: u16::try_from(keep_alive.as_secs().max(1)).unwrap_or(u16::MAX),
             client_id,
             clean_session: true,
             last_will: None,
@@ -92,7 +93,8 @@ impl Session {
 
     /// Wants to send the one SUBSCRIBE (section 3.8); once, after [`Event::Connected`].
     pub(super) fn subscribe(&mut self) {
-        let filters = self.filters().map(|path| SubscribeFilter { path: path.to_owned(), qos: QoS::AtLeastOnce });
+        let filters =
+            self.filters().map(|path| SubscribeFilter { path: path.to_owned(), qos: QoS::AtLeastOnce });
         let filters = filters.to_vec();
         let subscribe = Subscribe { pkid: self.next_id(), filters };
         subscribe.write(&mut self.out).expect(FITS);
@@ -168,9 +170,9 @@ impl Session {
             return Err(Inbox::same_reply());
         }
         match self.ping_sent_at {
-            Some(at) if now >= at + self.keep_alive => {
-                Err(Cause::Closed { detail: format!("no PINGRESP within {:?}: the server is gone", self.keep_alive) })
-            }
+            Some(at) if now >= at + self.keep_alive => Err(Cause::Closed {
+                detail: format!("no PINGRESP within {:?}: the server is gone", self.keep_alive),
+            }),
             None if now >= self.sent_at + self.quiet_limit() => {
                 PingReq.write(&mut self.out).expect(FITS);
                 self.ping_sent_at = Some(now);
@@ -263,7 +265,11 @@ impl Session {
             return Err(garbled("a SUBACK for another SUBSCRIBE"));
         }
         if codes.len() != filters.len() {
-            return Err(garbled(format!("a SUBACK with {} return codes for {} filters", codes.len(), filters.len())));
+            return Err(garbled(format!(
+                "a SUBACK with {} return codes for {} filters",
+                codes.len(),
+                filters.len()
+            )));
         }
         for (filter, code) in filters.into_iter().zip(codes) {
             match code {

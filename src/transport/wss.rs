@@ -1,1 +1,303 @@
 //! MQTT 3.1.1 over a WebSocket over TLS: the real thing.
+//!
+//! Owns dialling: sign, resolve, TCP, TLS, upgrade, CONNECT, SUBSCRIBE, each timed and all under one deadline. What happens
+//! on the open connection is [`WsConnection`]'s. Never retries.
+
+mod dial;
+mod tls;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use futures::future::{BoxFuture, ready};
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::ClientConfig;
+
+pub use self::tls::TrustError;
+use super::link::WsConnection;
+use super::session::Session;
+use super::upgrade::upgrade;
+use super::{Connector, Dial};
+use crate::certificate::Secret;
+use crate::endpoint::Endpoint;
+use crate::event::DialPhases;
+use crate::failure::{Cause, Failure, Stage};
+use crate::provisioning::Topics;
+use crate::sigv4::{Credentials, Signer};
+
+/// How long a dial may take, from signing to SUBACK, unless told otherwise.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The MQTT keep-alive unless told otherwise; the least that the service takes.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// The longest client id that the service takes, in bytes (AWS IoT Core quotas, "client ID size").
+pub const MAX_CLIENT_ID: usize = 128;
+
+/// Longest thing that is added to the prefix: a dash, 16 digits of randomness, a dash, and a counter of up to 16 digits.
+const CLIENT_ID_SUFFIX: usize = 34;
+
+/// Where credentials come from. Asked once per dial, so that temporary ones are fresh.
+pub trait CredentialSource: Send + Sync + 'static {
+    /// The credentials to sign with now.
+    ///
+    /// # Errors
+    /// What is missing or wrong, for people; never a secret.
+    fn credentials(&self) -> BoxFuture<'_, Result<Credentials, String>>;
+}
+
+/// Credentials that never change.
+impl CredentialSource for Credentials {
+    fn credentials(&self) -> BoxFuture<'_, Result<Credentials, String>> {
+        Box::pin(ready(Ok(self.clone())))
+    }
+}
+
+/// All that a [`WssConnector`] needs to know.
+pub struct WssSettings {
+    /// Where to.
+    pub endpoint: Endpoint,
+    /// The region that is signed for.
+    pub region: String,
+    /// The topics of the run; the four response topics are subscribed to.
+    pub topics: Topics,
+    /// What client ids start with; the rest makes them unique.
+    pub client_id_prefix: String,
+    /// What to sign with.
+    pub credentials: Arc<dyn CredentialSource>,
+    /// Certificate authorities to trust beside the public ones: PEM, any number of certificates, or one certificate in DER.
+    /// Empty for none.
+    pub extra_roots: Vec<u8>,
+    /// How long a dial may take: [`CONNECT_TIMEOUT`].
+    pub connect_timeout: Duration,
+    /// After how much silence to say that we are there: [`KEEP_ALIVE`].
+    pub keep_alive: Duration,
+}
+
+/// Settings that cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// The prefix leaves no room for what makes a client id unique, or starts with `$`, which the service reserves.
+    #[error(
+        "the client id prefix is {found:?}; wanted at most {} bytes, not starting with $, without control characters",
+        MAX_CLIENT_ID - CLIENT_ID_SUFFIX
+    )]
+    ClientIdPrefix {
+        /// The prefix.
+        found: String,
+    },
+    /// The extra certificate authorities cannot be read.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+}
+
+/// A connection that [`WssConnector`] opens.
+pub type WssConnection = WsConnection<TlsStream<TcpStream>>;
+
+/// Dials the service over TLS.
+pub struct WssConnector {
+    endpoint: Endpoint,
+    host_header: String,
+    server_name: ServerName<'static>,
+    topics: Arc<Topics>,
+    credentials: Arc<dyn CredentialSource>,
+    signer: Signer,
+    /// One for all connections: they share its TLS sessions, so that all but the first can resume.
+    tls: Arc<ClientConfig>,
+    client_id_stem: String,
+    dials: AtomicU64,
+    connect_timeout: Duration,
+    keep_alive: Duration,
+}
+
+impl fmt::Debug for WssConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WssConnector").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl WssConnector {
+    /// A connector for `settings`. Touches no network.
+    ///
+    /// # Errors
+    /// [`SettingsError`] if the client id prefix or the extra certificate authorities cannot be used.
+    pub fn new(settings: WssSettings) -> Result<Self, SettingsError> {
+        let prefix = settings.client_id_prefix;
+        let is_wrong = prefix.len() + CLIENT_ID_SUFFIX > MAX_CLIENT_ID
+            || prefix.starts_with('$')
+            || prefix.chars().any(char::is_control);
+        if is_wrong {
+            return Err(SettingsError::ClientIdPrefix { found: prefix });
+        }
+        let host = settings.endpoint.host().to_owned();
+        Ok(Self {
+            host_header: settings.endpoint.host_header(),
+            server_name: ServerName::try_from(host).map_err(|_| TrustError::Unnameable)?,
+            endpoint: settings.endpoint,
+            topics: Arc::new(settings.topics),
+            credentials: settings.credentials,
+            signer: Signer::new(&settings.region),
+            tls: tls::client_config(&settings.extra_roots)?,
+            // Random per connector, counted per dial: unique across processes and hosts, and never used twice.
+            client_id_stem: format!("{prefix}-{:016x}", rand::random::<u64>()),
+            dials: AtomicU64::new(0),
+            connect_timeout: settings.connect_timeout,
+            keep_alive: settings.keep_alive,
+        })
+    }
+
+    async fn dial_once(&self) -> Dial<WssConnection> {
+        let mut progress =
+            Progress { phases: DialPhases::default(), stage: Stage::Sign, since: Instant::now() };
+        let opened = timeout(self.connect_timeout, self.open(&mut progress)).await;
+        let outcome = opened
+            .unwrap_or(Err(Cause::TimedOut { after: self.connect_timeout }))
+            .map_err(|cause| Failure::new(progress.stage, cause));
+        Dial { phases: progress.phases, outcome }
+    }
+
+    async fn open(&self, progress: &mut Progress) -> Result<WssConnection, Cause> {
+        let target = self.sign().await?;
+
+        progress.enter(Stage::Resolve);
+        let addresses = dial::resolve(self.endpoint.host(), self.endpoint.port()).await?;
+        progress.enter(Stage::Tcp);
+        let tcp = dial::connect(addresses).await?;
+        progress.phases.tcp = Some(progress.finish());
+
+        progress.enter(Stage::Tls);
+        let connector = TlsConnector::from(Arc::clone(&self.tls));
+        let connected = connector.connect(self.server_name.clone(), tcp).await;
+        let mut stream = connected.map_err(|error| tls::failed(&error))?;
+        progress.phases.tls = Some(progress.finish());
+
+        progress.enter(Stage::Upgrade);
+        let early = upgrade(&mut stream, &self.host_header, &target).await?;
+        drop(target);
+        progress.phases.upgrade = Some(progress.finish());
+
+        progress.enter(Stage::Connack);
+        let session =
+            Session::new(self.next_client_id(), Arc::clone(&self.topics), self.keep_alive, Instant::now());
+        let mut connection = WsConnection::open(stream, early, session).await;
+        connection.connect().await?;
+        progress.phases.connack = Some(progress.finish());
+
+        progress.enter(Stage::Suback);
+        connection.subscribe().await?;
+        progress.phases.suback = Some(progress.finish());
+        Ok(connection)
+    }
+
+    /// The upgrade's path and query, signed now.
+    async fn sign(&self) -> Result<Secret<String>, Cause> {
+        let unusable = |detail: String| Cause::Credentials { detail };
+        let credentials = self.credentials.credentials().await.map_err(unusable)?;
+        self.signer
+            .presign(&credentials, &self.host_header, self.endpoint.path(), SystemTime::now(), None)
+            .map_err(|error| unusable(error.to_string()))
+    }
+
+    fn next_client_id(&self) -> String {
+        format!("{}-{:x}", self.client_id_stem, self.dials.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Connector for WssConnector {
+    type Connection = WssConnection;
+
+    fn dial(&self) -> impl Future<Output = Dial<WssConnection>> + Send {
+        // Boxed: a worker dials rarely, and should not carry the room for it all the time.
+        Box::pin(self.dial_once())
+    }
+}
+
+/// How far a dial has got.
+struct Progress {
+    phases: DialPhases,
+    stage: Stage,
+    since: Instant,
+}
+
+impl Progress {
+    fn enter(&mut self, stage: Stage) {
+        // Looking up the name belongs to the TCP phase.
+        if stage != Stage::Tcp {
+            self.since = Instant::now();
+        }
+        self.stage = stage;
+    }
+
+    fn finish(&self) -> Duration {
+        self.since.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(prefix: &str) -> WssSettings {
+        WssSettings {
+            endpoint: "localhost:1".parse().unwrap(),
+            region: String::from("eu-west-1"),
+            topics: Topics::new("T"),
+            client_id_prefix: prefix.to_owned(),
+            credentials: Arc::new(Credentials {
+                access_key_id: String::from("a"),
+                secret_access_key: Secret::new(String::from("s")),
+                session_token: None,
+            }),
+            extra_roots: Vec::new(),
+            connect_timeout: CONNECT_TIMEOUT,
+            keep_alive: KEEP_ALIVE,
+        }
+    }
+
+    #[test]
+    fn client_ids_are_unique_per_dial_and_fit() {
+        let longest = "p".repeat(MAX_CLIENT_ID - CLIENT_ID_SUFFIX);
+        let connectors = [settings(&longest), settings(&longest)].map(|it| WssConnector::new(it).unwrap());
+        connectors[0].dials.store(u64::MAX, Ordering::Relaxed);
+        let mut ids: Vec<_> =
+            (0..3).flat_map(|_| connectors.each_ref().map(WssConnector::next_client_id)).collect();
+        assert_eq!(ids[0].len(), MAX_CLIENT_ID);
+        assert!(ids.iter().all(|id| id.starts_with(&longest) && id.len() <= MAX_CLIENT_ID));
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), 6);
+    }
+
+    #[test]
+    fn prefixes_that_cannot_work_are_refused() {
+        for prefix in ["$aws", "a\nb", &"p".repeat(MAX_CLIENT_ID - CLIENT_ID_SUFFIX + 1)] {
+            let error = WssConnector::new(settings(prefix)).unwrap_err();
+            assert!(error.to_string().contains("at most 94 bytes"), "{error}");
+        }
+    }
+
+    /// A worker holds its connection and the future it waits on; both should be small, for there may be 10,000 workers.
+    #[test]
+    fn what_a_worker_carries_is_small() {
+        use crate::transport::Connection;
+        let connector = WssConnector::new(settings("p")).unwrap();
+        assert_eq!(size_of::<WssConnection>(), size_of::<usize>());
+        assert_eq!(size_of_val(&connector.dial()), size_of::<usize>());
+        fn exchange_size<C: Connection>(_: fn() -> C) -> usize {
+            fn size_of_output<C: Connection, F: Future>(_: impl FnOnce(C) -> F) -> usize {
+                size_of::<F>()
+            }
+            size_of_output::<C, _>(|connection| {
+                connection.exchange(crate::provisioning::Lane::Create, bytes::Bytes::new(), CONNECT_TIMEOUT)
+            })
+        }
+        let size = exchange_size::<WssConnection>(|| unreachable!("only its type is wanted"));
+        assert!(size <= 512, "{size}");
+    }
+}

@@ -1,1 +1,3 @@
 //! The integration tests, one binary: compile time is paid once.
+
+mod transport;

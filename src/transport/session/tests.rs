@@ -65,7 +65,9 @@ fn connect_and_subscribe_are_what_the_specification_says() {
     session.subscribe();
     let bytes = session.take_output(now);
     assert_eq!(bytes[0], 0x82);
-    let Packet::Subscribe(subscribe) = Packet::read(&mut BytesMut::from(&bytes[..]), 1000).unwrap() else { panic!() };
+    let Packet::Subscribe(subscribe) = Packet::read(&mut BytesMut::from(&bytes[..]), 1000).unwrap() else {
+        panic!()
+    };
     let filters: Vec<_> = subscribe.filters.iter().map(|filter| (filter.path.as_str(), filter.qos)).collect();
     assert_eq!(
         filters,
@@ -81,7 +83,12 @@ fn connect_and_subscribe_are_what_the_specification_says() {
 #[test]
 fn every_suback_code_is_looked_at() {
     let filters = Topics::new("T");
-    let refused = [&filters.create.accepted, &filters.create.rejected, &filters.register.accepted, &filters.register.rejected];
+    let refused = [
+        &filters.create.accepted,
+        &filters.create.rejected,
+        &filters.register.accepted,
+        &filters.register.rejected,
+    ];
     for (index, filter) in refused.into_iter().enumerate() {
         let mut bytes = [0x90, 6, 0, 1, 1, 0, 1, 0];
         bytes[4 + index] = 0x80;
@@ -167,7 +174,8 @@ fn replies_at_qos_0_are_not_acknowledged() {
     let mut session = open(now);
     session.publish(Lane::Create, Bytes::from_static(b"{}"));
     session.take_output(now);
-    let mut reply = vec![0x30, u8::try_from(2 + CREATED.len() + 2).unwrap(), 0, u8::try_from(CREATED.len()).unwrap()];
+    let mut reply =
+        vec![0x30, u8::try_from(2 + CREATED.len() + 2).unwrap(), 0, u8::try_from(CREATED.len()).unwrap()];
     reply.extend_from_slice(CREATED.as_bytes());
     reply.extend_from_slice(b"{}");
     assert_eq!(receive(&mut session, &reply, now), Ok(accepted("{}")));
