@@ -1,6 +1,8 @@
 //! The client's connection against a server that breaks the rules, one way at a time: each ends with its own stage and
 //! cause, in words that a person can use.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
 mod rogue;
 
 use std::sync::Arc;
