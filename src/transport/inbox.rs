@@ -24,8 +24,8 @@ const REMEMBERED: usize = 8;
 /// How many redeliveries one exchange, or one wait between exchanges, puts up with.
 const MAX_REDELIVERIES: u32 = 1000;
 
-/// A PUBLISH, as far as it matters here.
-#[derive(Debug, Clone, Copy)]
+/// A PUBLISH, as far as it matters here. Not to be printed: its payload may hold a private key.
+#[derive(Clone, Copy)]
 pub struct Delivery<'a> {
     /// Its topic name.
     pub topic: &'a str,

@@ -12,6 +12,7 @@ pub mod wss;
 
 pub use self::inbox::{Arrival, Delivery, GRACE, Inbox};
 
+use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
@@ -62,7 +63,7 @@ pub trait Connection: Send + Sized + 'static {
 }
 
 /// The answer to a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Reply {
     /// Which response topic it came on.
     pub verdict: Verdict,
@@ -72,6 +73,18 @@ pub struct Reply {
     pub service: Duration,
     /// Replies of earlier exchanges that came again in the meantime, and were ignored.
     pub redelivered: u32,
+}
+
+impl fmt::Debug for Reply {
+    /// Without the payload: it may hold a private key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply")
+            .field("verdict", &self.verdict)
+            .field("payload_length", &self.payload.len())
+            .field("service", &self.service)
+            .field("redelivered", &self.redelivered)
+            .finish()
+    }
 }
 
 /// Which response topic a reply came on.
@@ -92,4 +105,17 @@ pub struct Lost {
     pub service: Duration,
     /// Replies of earlier exchanges that came again in the meantime, and were ignored.
     pub redelivered: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_does_not_show_its_payload() {
+        let payload = Bytes::from_static(b"hunter2");
+        let reply = Reply { verdict: Verdict::Accepted, payload, service: Duration::ZERO, redelivered: 0 };
+        let shown = format!("{reply:?}");
+        assert!(!shown.contains("hunter2") && shown.contains("payload_length: 7"), "{shown}");
+    }
 }

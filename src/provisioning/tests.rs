@@ -1,0 +1,233 @@
+//! Replies and requests against the examples of AWS and of the flow that this project grew from.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+const KEY: &str = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpA..zpvlMuQi0g==\n-----END RSA PRIVATE KEY-----\n";
+const PEM: &str = "-----BEGIN CERTIFICATE-----\nMIIDWTCC..Z+yxpf\n-----END CERTIFICATE-----\n";
+
+fn issued() -> Value {
+    json!({
+        "certificateId": "688e2c".to_owned() + &"0".repeat(58),
+        "certificatePem": PEM,
+        "privateKey": KEY,
+        "certificateOwnershipToken": "ey..pUIn0=",
+    })
+}
+
+fn garbled<T: std::fmt::Debug>(outcome: Result<T, Cause>) -> String {
+    match outcome {
+        Err(Cause::Garbled { detail }) => detail,
+        other => panic!("not garbled: {other:?}"),
+    }
+}
+
+/// `issued()` with one field changed, or taken out.
+fn issued_but(name: &str, value: Option<Value>) -> Vec<u8> {
+    let mut reply = issued();
+    match value {
+        Some(value) => reply[name] = value,
+        None => drop(reply.as_object_mut().unwrap().remove(name)),
+    }
+    reply.to_string().into_bytes()
+}
+
+/// The reply as the flow that this project grew from shows it: escaped newlines, this order.
+#[test]
+fn the_create_reply_of_the_seed() {
+    let reply = br#"{
+        "certificateId": "688e2c0000000000000000000000000000000000000000000000000000000000",
+        "certificatePem": "-----BEGIN CERTIFICATE-----\nMIIDWTCC..Z+yxpf\n-----END CERTIFICATE-----\n",
+        "privateKey": "-----BEGIN RSA PRIVATE KEY-----\nMIIEpA..zpvlMuQi0g==\n-----END RSA PRIVATE KEY-----\n",
+        "certificateOwnershipToken": "ey..pUIn0="
+    }"#;
+    let issued = parse_issued(reply).unwrap();
+    assert!(issued.certificate_id.as_str().starts_with("688e2c"));
+    assert_eq!(issued.certificate_pem, PEM);
+    assert_eq!(issued.private_key.expose(), KEY);
+    assert_eq!(issued.ownership_token.expose(), "ey..pUIn0=");
+}
+
+#[test]
+fn the_register_reply_of_the_seed() {
+    let thing = parse_registered(br#"{"deviceConfiguration":{},"thingName":"TWOK_9999999999"}"#).unwrap();
+    assert_eq!(thing.thing_name, "TWOK_9999999999");
+    assert!(thing.device_configuration.is_empty());
+}
+
+/// AWS IoT Developer Guide, RegisterThing response payload.
+#[test]
+fn the_register_reply_of_the_guide() {
+    let reply =
+        br#"{"deviceConfiguration": {"string": "string", "n": 1}, "thingName": "string", "new": [1]}"#;
+    let thing = parse_registered(reply).unwrap();
+    assert_eq!(thing.thing_name, "string");
+    assert_eq!(thing.device_configuration["string"], "string");
+    for reply in [r#"{"thingName":"t"}"#, r#"{"thingName":"t","deviceConfiguration":null}"#] {
+        assert!(parse_registered(reply.as_bytes()).unwrap().device_configuration.is_empty());
+    }
+}
+
+/// The one literal rejection of the service that its users have published.
+#[test]
+fn a_rejection_of_the_service() {
+    let reply = br#"{"statusCode":400,"errorCode":"InvalidCertificateOwnershipToken","errorMessage":"Certificate ownership token cannot be empty."}"#;
+    assert_eq!(
+        parse_rejected(reply),
+        Cause::Rejected {
+            status_code: 400,
+            error_code: String::from("InvalidCertificateOwnershipToken"),
+            error_message: String::from("Certificate ownership token cannot be empty."),
+        }
+    );
+    for reply in [r#"{"statusCode":429}"#, r#"{"statusCode":429,"errorCode":null,"errorMessage":null}"#] {
+        assert_eq!(parse_rejected(reply.as_bytes()).name(), "throttled");
+    }
+}
+
+#[test]
+fn requests_are_what_the_api_documents() {
+    assert_eq!(&create_request()[..], b"{}");
+    let token = Secret::new(String::from("ey\"\\="));
+    let request = register_request(&token, [("SerialNumber", "1\n한"), ("B", "")]);
+    assert_eq!(
+        std::str::from_utf8(&request).unwrap(),
+        r#"{"certificateOwnershipToken":"ey\"\\=","parameters":{"SerialNumber":"1\n한","B":""}}"#
+    );
+    let request = register_request(&token, []);
+    assert_eq!(serde_json::from_slice::<Value>(&request).unwrap()["parameters"], json!({}));
+}
+
+#[test]
+fn a_wrong_field_is_named_and_not_quoted() {
+    for name in ["certificateId", "certificatePem", "privateKey", "certificateOwnershipToken"] {
+        let detail = garbled(parse_issued(&issued_but(name, None)));
+        assert_eq!(detail, format!("accepted reply: {name} is missing"));
+        for (value, kind) in [
+            (json!(null), "null"),
+            (json!(31337), "a number"),
+            (json!(3.25), "a number"),
+            (json!(true), "a boolean"),
+            (json!(["hunter2"]), "an array"),
+            (json!({"hunter2": 1}), "an object"),
+        ] {
+            let detail = garbled(parse_issued(&issued_but(name, Some(value))));
+            assert_eq!(detail, format!("accepted reply: {name} is {kind}, not a string"));
+        }
+        let detail = garbled(parse_issued(&issued_but(name, Some(json!("")))));
+        assert_eq!(detail, format!("accepted reply: {name} is empty"));
+    }
+    for (name, value, what) in [
+        ("certificateId", "hunter2", "is not 64 hexadecimal digits"),
+        ("certificatePem", "hunter2", "is not a certificate in PEM"),
+        ("certificatePem", KEY, "is not a certificate in PEM"),
+        ("privateKey", "hunter2", "is not a private key in PEM"),
+        ("privateKey", PEM, "is not a private key in PEM"),
+        ("privateKey", "-----BEGIN RSA PRIVATE KEY-----\nhunter2", "is not a private key in PEM"),
+    ] {
+        let detail = garbled(parse_issued(&issued_but(name, Some(json!(value)))));
+        assert_eq!(detail, format!("accepted reply: {name} {what}"));
+    }
+}
+
+#[test]
+fn wrong_things_and_rejections_are_named() {
+    for (reply, what) in [
+        (r#"{}"#, "thingName is missing"),
+        (r#"{"thingName":""}"#, "thingName is empty"),
+        (r#"{"thingName":7}"#, "thingName is a number, not a string"),
+        (r#"{"thingName":"a\u0000b"}"#, "thingName has control characters"),
+        (r#"{"thingName":"t","deviceConfiguration":"x"}"#, "deviceConfiguration is a string, not an object"),
+        (r#"{"thingName":"t","deviceConfiguration":[]}"#, "deviceConfiguration is an array, not an object"),
+        (r#"{"thingName":"t","deviceConfiguration":{"a":1,"a":2}}"#, "deviceConfiguration has a key twice"),
+    ] {
+        assert_eq!(garbled(parse_registered(reply.as_bytes())), format!("accepted reply: {what}"));
+    }
+    for (reply, what) in [
+        (r#"{}"#, "statusCode is missing"),
+        (r#"{"statusCode":"429"}"#, "statusCode is a string, not an integer"),
+        (r#"{"statusCode":429.5}"#, "statusCode is a number, not an integer"),
+        (r#"{"statusCode":null}"#, "statusCode is null, not an integer"),
+        (r#"{"statusCode":99}"#, "statusCode is not between 100 and 599"),
+        (r#"{"statusCode":600}"#, "statusCode is not between 100 and 599"),
+        (r#"{"statusCode":-400}"#, "statusCode is not between 100 and 599"),
+        (r#"{"statusCode":18446744073709551615}"#, "statusCode is not between 100 and 599"),
+        (r#"{"statusCode":400,"errorCode":7}"#, "errorCode is a number, not a string"),
+        (r#"{"statusCode":400,"errorMessage":{}}"#, "errorMessage is an object, not a string"),
+    ] {
+        let Cause::Garbled { detail } = parse_rejected(reply.as_bytes()) else { panic!("{reply}") };
+        assert_eq!(detail, format!("rejected reply: {what}"));
+    }
+}
+
+#[test]
+fn what_is_not_one_json_object_is_garbled() {
+    let mut trailing = issued().to_string().into_bytes();
+    trailing.extend_from_slice(b"hunter2");
+    let twice = format!("{{\"privateKey\":\"hunter2\",{}", &issued().to_string()[1..]);
+    let huge = format!("{{\"x\":\"{}\"}}", "h".repeat(MAX_PAYLOAD));
+    for (payload, what) in [
+        (&b""[..], "malformed JSON at line 1 column 0"),
+        (b"\"hunter2\"", "not a JSON object"),
+        (b"[]", "not a JSON object"),
+        (b"null", "not a JSON object"),
+        (b"{\"privateKey\":\"hunter2", "malformed JSON at line 1 column"),
+        (b"{'hunter2'}", "malformed JSON at line 1 column 2"),
+        (b"\xef\xbb\xbf{}", "malformed JSON"),
+        (b"{\"a\":\"\xff\"}", "not UTF-8"),
+        (&trailing, "malformed JSON"),
+        (twice.as_bytes(), "privateKey is there twice"),
+        (b"{\"hunter2\":1,\"hunter2\":2}", "an unknown key is there twice"),
+        (huge.as_bytes(), "more than the service's 131072"),
+    ] {
+        let detail = garbled(parse_issued(payload));
+        assert!(detail.contains(what), "{detail}");
+        assert!(!detail.contains("hunter2"), "{detail}");
+    }
+}
+
+#[test]
+fn words_of_a_rejection_are_cleaned() {
+    let message = format!("bad\u{1b}[2J {KEY} {}", "long ".repeat(300));
+    let reply = json!({"statusCode": 400, "errorCode": "E\r\nX", "errorMessage": message}).to_string();
+    let Cause::Rejected { error_code, error_message, .. } = parse_rejected(reply.as_bytes()) else {
+        panic!("not a rejection")
+    };
+    assert_eq!(error_code, "E  X");
+    assert!(error_message.starts_with("bad [2J [private key redacted]"), "{error_message}");
+    assert_eq!(error_message.chars().count(), crate::wording::MAX_CHARS);
+}
+
+#[test]
+fn template_names_are_checked() {
+    for right in ["T", "TEMP_DEVICE", "a-b_0", &"x".repeat(36)] {
+        assert_eq!(check_template_name(right), Ok(()));
+    }
+    for wrong in ["", "a b", "a/b", "+", "#", "템플릿", &"x".repeat(37)] {
+        let said = check_template_name(wrong).unwrap_err().to_string();
+        assert!(said.contains("1 to 36"), "{said}");
+    }
+}
+
+mod any_bytes {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        #[test]
+        fn are_parsed_or_refused(at in 0_usize..400, byte in any::<u8>(), cut in 0_usize..400) {
+            let mut payload = issued().to_string().into_bytes();
+            if let Some(target) = payload.get_mut(at) { *target = byte; }
+            let cut = payload.len().saturating_sub(cut / 4);
+            for payload in [&payload[..], &payload[..cut]] {
+                for cause in [parse_issued(payload).err(), parse_registered(payload).err(), Some(parse_rejected(payload))] {
+                    let shown = format!("{cause:?}");
+                    prop_assert!(!shown.contains("MIIE"), "{}", shown);
+                }
+            }
+        }
+    }
+}
