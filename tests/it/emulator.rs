@@ -1,6 +1,8 @@
 //! The emulator's wire door from outside: TLS, HTTP and WebSocket frames written by hand, so that every fault can be made;
 //! MQTT packets from rumqttc; signatures computed here, with neither the crate's signer nor its verifier.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

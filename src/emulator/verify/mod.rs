@@ -293,13 +293,15 @@ fn parse_query(raw: &str) -> Result<Query, Refusal> {
     Ok(query)
 }
 
-/// Undoes percent-encoding, upper or lower case; `+` stays a plus.
+/// Undoes percent-encoding, upper or lower case, and takes `+` for a space, as forms do: aws4fetch writes a token so. A
+/// token whose `+` was not escaped therefore is another token.
 fn unescape(raw: &str) -> Option<Vec<u8>> {
     let mut bytes = raw.bytes();
     let mut out = Vec::with_capacity(raw.len());
     while let Some(byte) = bytes.next() {
         out.push(match byte {
             b'%' => nibble(bytes.next()?)? << 4 | nibble(bytes.next()?)?,
+            b'+' => b' ',
             plain => plain,
         });
     }

@@ -85,6 +85,47 @@ fn every_vector_gets_its_verdict_and_its_reason() {
     }
 }
 
+/// What botocore and aws4fetch signed, each in its own order of parameters.
+#[derive(Deserialize)]
+struct Signed {
+    name: String,
+    access_key: String,
+    secret_key: String,
+    session_token: Option<String>,
+    region: String,
+    host_header: String,
+    datetime: String,
+    url: String,
+    url_aws4fetch: Option<String>,
+}
+
+#[test]
+fn every_url_that_the_reference_signers_made_is_accepted() {
+    #[derive(Deserialize)]
+    struct SignFixture {
+        sign: Vec<Signed>,
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/sigv4-vectors.json");
+    let signed = serde_json::from_slice::<SignFixture>(&std::fs::read(path).unwrap()).unwrap().sign;
+    assert!(signed.len() >= 30);
+    for vector in signed {
+        for url in [Some(&vector.url), vector.url_aws4fetch.as_ref()].into_iter().flatten() {
+            let target = &url[url.find("/mqtt").unwrap()..];
+            let headers = [(String::from("Host"), vector.host_header.clone().into_bytes())];
+            let realm = Realm {
+                access_key_id: &vector.access_key,
+                secret_access_key: &vector.secret_key,
+                session_token: vector.session_token.as_deref(),
+                region: &vector.region,
+                services: &["iotdevicegateway"],
+            };
+            let request = SignedRequest { method: "GET", target, headers: &headers };
+            let now = parse_date(&vector.datetime).unwrap().into();
+            assert_eq!(verify(&request, &realm, now), Ok(()), "{}: {target}", vector.name);
+        }
+    }
+}
+
 #[test]
 fn the_window_is_five_minutes_either_way_whatever_expires_says() {
     let vector = vector("botocore order");
