@@ -444,7 +444,8 @@ pub fn remedy(failure: &Failure, tried: Tried, policy: &RetryPolicy) -> Remedy {
             Remedy::Again { after }
         }
         Cause::Rejected { .. } => Remedy::GiveUp,
-        _ if failure.stage == Stage::Idle => Remedy::Redial { after: Duration::ZERO },
+        // Nothing was published, and one connection's end says nothing about the next; several in a row do.
+        _ if failure.stage == Stage::Idle && tried.attempts == 1 => Remedy::Redial { after: Duration::ZERO },
         // No PUBACK is how the broker throttles: go slower, and on a fresh connection, for the reply may yet come.
         Cause::NoPuback { .. } if tried.attempts < policy.attempts => Remedy::Slower { after },
         Cause::Anomaly { .. } if tried.attempts >= policy.anomalies => Remedy::GiveUp,

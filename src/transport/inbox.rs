@@ -15,8 +15,9 @@ use crate::provisioning::{Lane, Topics};
 use crate::wording::clean;
 
 /// How long an exchange waits for another reply after one that equals a reply consumed before. Redeliveries come close to
-/// the first delivery, and so does the true reply; if none comes, the equal one was the answer.
-pub const GRACE: Duration = Duration::from_secs(2);
+/// the first delivery; if nothing else comes, the equal one was the answer. Longer than the 5 s that the service gives a
+/// pre-provisioning hook, so that a slow true reply is still waited for.
+pub const GRACE: Duration = Duration::from_secs(6);
 
 /// How many consumed replies are known again. A device has two, and the service retries within seconds.
 const REMEMBERED: usize = 8;
