@@ -200,6 +200,8 @@ pub enum Note {
         /// How.
         failure: Failure,
     },
+    /// The control plane told that a registration had happened whose answer was lost.
+    Settled,
     /// A reply was delivered again and ignored.
     Redelivered {
         /// How many.

@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod provisioning;
 pub mod sigv4;
 // L2: doors
+pub mod control_plane;
 pub mod ledger;
 pub mod transport;
 // L3: work

@@ -172,6 +172,8 @@ pub struct Metrics {
     pub failures: BTreeMap<(&'static str, &'static str), FailureCount>,
     /// Connections that ended by themselves while they waited.
     pub connections_lost: u64,
+    /// Registrations whose answer was lost, and which the control plane confirmed.
+    pub settled: u64,
     /// Replies that were delivered again, and ignored.
     pub redelivered: u64,
 }
@@ -240,6 +242,7 @@ impl Metrics {
                 self.connections_lost += 1;
                 self.count_failure(failure);
             }
+            Note::Settled => self.settled += 1,
             Note::Redelivered { count } => self.redelivered += u64::from(*count),
         }
     }
@@ -268,6 +271,7 @@ impl Metrics {
             self.failures.entry(*kind).or_insert_with(example).count += theirs.count;
         }
         self.connections_lost += other.connections_lost;
+        self.settled += other.settled;
         self.redelivered += other.redelivered;
     }
 

@@ -63,6 +63,11 @@ pub(super) struct ProvisionArgs {
     #[arg(long, value_name = "PEM")]
     pub(super) ca_file: Option<PathBuf>,
 
+    /// Where to ask whether a registration happened whose answer was lost [default: the region's
+    /// https://iot.REGION.amazonaws.com; on loopback the endpoint itself].
+    #[arg(long, value_name = "URL")]
+    pub(super) control_endpoint: Option<String>,
+
     /// Where the run's state and the private keys are kept [default: beside the lot, LOT.ledger].
     #[arg(long, value_name = "FILE")]
     pub(super) ledger: Option<PathBuf>,

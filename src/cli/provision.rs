@@ -14,6 +14,7 @@ use super::exit::{Exit, Fatal};
 use super::progress::Progress;
 use super::settings::{self, Settings, Target};
 use super::signals;
+use crate::control_plane::{ControlPlane, ControlPlaneSettings, Settler};
 use crate::emulator::Emulator;
 use crate::emulator::scenario::Scenario;
 use crate::endpoint::Endpoint;
@@ -27,6 +28,8 @@ use crate::transport::wss::{KEEP_ALIVE, SettingsError, WssConnector, WssSettings
 
 /// An ownership token lives one hour; what is left at this age may lapse on the way.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(57 * 60);
+/// After the hour nothing can be registered with a token; the margin is for clocks that differ.
+const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(66 * 60);
 /// How many devices in a row may fail before the run stops.
 const FAILURE_BUDGET: u32 = 100;
 
@@ -44,9 +47,9 @@ async fn provision(args: &ProvisionArgs) -> Result<Exit, Fatal> {
     if counts.open() == 0 {
         return nothing_to_do(args, &settings, &counts);
     }
-    let Running { emulator, endpoint, connector } = Running::start(args, &settings).await?;
+    let Running { emulator, endpoint, connector, control_plane } = Running::start(args, &settings).await?;
     say_start(args, &settings, &endpoint, &counts);
-    let exit = run_and_report(args, &settings, connector, ledger, parameters).await;
+    let exit = run_and_report(args, &settings, connector, control_plane, ledger, parameters).await;
     if let Some(emulator) = emulator {
         emulator.shutdown().await;
     }
@@ -107,6 +110,7 @@ struct Running {
     emulator: Option<Emulator>,
     endpoint: Endpoint,
     connector: WssConnector,
+    control_plane: ControlPlane,
 }
 
 impl Running {
@@ -124,6 +128,12 @@ impl Running {
                 (None, endpoint.clone(), ca_pem.clone(), settings::credentials_from_environment()?)
             }
         };
+        let control_plane = ControlPlane::new(ControlPlaneSettings {
+            endpoint_url: settings::control_endpoint(args, &endpoint),
+            region: region.clone(),
+            credentials: credentials.clone(),
+            extra_roots: extra_roots.clone().unwrap_or_default(),
+        });
         let connector = WssSettings {
             endpoint: endpoint.clone(),
             region,
@@ -140,7 +150,7 @@ impl Running {
                 Fatal::new(Exit::Usage, format!("--client-id-prefix: {error}"))
             }
         })?;
-        Ok(Self { emulator, endpoint, connector })
+        Ok(Self { emulator, endpoint, connector, control_plane })
     }
 }
 
@@ -155,6 +165,7 @@ async fn run_and_report(
     args: &ProvisionArgs,
     settings: &Settings,
     connector: WssConnector,
+    control_plane: ControlPlane,
     mut ledger: Ledger,
     parameters: ParameterPlan,
 ) -> Result<Exit, Fatal> {
@@ -167,22 +178,31 @@ async fn run_and_report(
         exchange_timeout: args.timeout,
         retry: RetryPolicy::default(),
         token_lifetime: TOKEN_LIFETIME,
+        certificate_lifetime: CERTIFICATE_LIFETIME,
         failure_budget: FAILURE_BUDGET,
         commit_mode: CommitMode::Blocking,
         seed: rand::random(),
     };
-    let outcome = run_engine(plan, connector, ledger, &counts).await;
+    let outcome = run_engine(plan, connector, control_plane, ledger, &counts).await;
     report(args, settings, run, outcome)
 }
 
-async fn run_engine(plan: Plan, connector: WssConnector, ledger: Ledger, counts: &Counts) -> Outcome {
+async fn run_engine(
+    plan: Plan,
+    connector: WssConnector,
+    control_plane: ControlPlane,
+    ledger: Ledger,
+    counts: &Counts,
+) -> Outcome {
     let stop = Stop::default();
+    let settler: Option<Arc<dyn Settler>> = Some(Arc::new(control_plane));
     let (sender, receiver) = watch::channel(Snapshot { devices: *counts, ..Snapshot::default() });
     let mut beside = JoinSet::new();
     beside.spawn(signals::steer(stop.clone()));
     let progress = Progress::start(*counts, plan.rates);
     beside.spawn(progress.clone().follow(receiver));
-    let outcome = engine::run(plan, connector, ledger, Arc::new(SystemTime::now), stop, sender).await;
+    let outcome =
+        engine::run(plan, connector, settler, ledger, Arc::new(SystemTime::now), stop, sender).await;
     beside.shutdown().await;
     progress.finish();
     outcome

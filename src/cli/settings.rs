@@ -174,6 +174,13 @@ fn account(target: &Target) -> String {
     }
 }
 
+/// Where the control plane is, if it is not where AWS has it: what serves MQTT on loopback is an emulator, which serves
+/// both.
+pub(super) fn control_endpoint(args: &ProvisionArgs, endpoint: &Endpoint) -> Option<String> {
+    let emulated = || is_loopback(endpoint).then(|| format!("https://{}", endpoint.host_header()));
+    args.control_endpoint.clone().or_else(emulated)
+}
+
 fn is_loopback(endpoint: &Endpoint) -> bool {
     let host = endpoint.host();
     let address: Option<IpAddr> = host.parse().ok();

@@ -10,7 +10,8 @@ use bytes::Bytes;
 
 use super::worker::{self, Attempt, Halt, Worker};
 use crate::certificate::{IssuedCertificate, RegisteredThing};
-use crate::event::{Change, DeviceId, Registration};
+use crate::control_plane::Settlement;
+use crate::event::{Change, DeviceId, Note, Registration};
 use crate::failure::{Cause, Failure, Remedy, Stage};
 use crate::identity::{Identity, ParameterPlan};
 use crate::ledger::{OpenDevice, Receipt, Recorded, Work};
@@ -22,7 +23,18 @@ struct Issued {
     certificate: Recorded<IssuedCertificate>,
     issued_at: SystemTime,
     registration: Registration,
+    origin: Origin,
 }
+
+/// Which run a certificate was issued in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    ThisRun,
+    EarlierRun,
+}
+
+/// The waits before each question to the control plane.
+const SETTLE_PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
 
 /// How a step of the flow left the device.
 enum Step {
@@ -47,7 +59,8 @@ impl<C: Connector> Worker<C> {
         let mut step = match work {
             Work::Create => Step::Create,
             Work::Register { certificate, issued_at, registration } => {
-                Step::Register(Issued { certificate, issued_at, registration })
+                let origin = Origin::EarlierRun;
+                Step::Register(Issued { certificate, issued_at, registration, origin })
             }
         };
         loop {
@@ -96,7 +109,8 @@ impl<C: Connector> Worker<C> {
         let issued_at = (self.shared.clock)();
         match self.commit(Change::Issued { device, certificate }).await? {
             Receipt::Issued(certificate) => {
-                Ok(Ok(Issued { certificate, issued_at, registration: Registration::NotSent }))
+                let (registration, origin) = (Registration::NotSent, Origin::ThisRun);
+                Ok(Ok(Issued { certificate, issued_at, registration, origin }))
             }
             Receipt::Conflict(conflict) => Ok(Err(self.anomaly(Lane::Create, conflict.to_string()).await)),
             Receipt::Done => unreachable!("the ledger answers Issued with a certificate or a conflict"),
@@ -183,7 +197,7 @@ impl<C: Connector> Worker<C> {
         }
     }
 
-    /// The device cannot be registered in this run. What that means depends on whether the service may have acted.
+    /// The device cannot be registered with this request. What that means depends on whether the service has acted.
     async fn give_up_registering(
         &mut self,
         device: DeviceId,
@@ -193,34 +207,81 @@ impl<C: Connector> Worker<C> {
     ) -> Result<Step, Halt> {
         let refused =
             matches!(failure.cause, Cause::Rejected { status_code: 400..=499, .. }) && !failure.is_throttle();
-        let change = match (refused, issued.registration) {
-            (true, Registration::NotSent) => Change::Rejected { device, failure: failure.clone() },
+        let change = match (self.settle(issued).await?, refused) {
+            (Settlement::Registered(thing), _) => return self.record_settled(device, thing).await,
+            // The token is of an earlier run, and by a clock that may have been changed since: a new one decides.
+            (Settlement::NotRegistered, true) if issued.origin == Origin::EarlierRun => {
+                self.commit(Change::TokenLapsed { device }).await?;
+                return Ok(Step::Create);
+            }
+            (Settlement::NotRegistered, true) => Change::Rejected { device, failure: failure.clone() },
             // The refusal may only mean that the token was used by the registration whose answer was lost.
-            (true, Registration::MaySent) => {
+            (Settlement::Unsettled { .. }, true) => {
                 Change::Unknown { device, failure: lost.unwrap_or_else(|| failure.clone()) }
             }
-            (false, registration) => Change::Left { device, registration, failure: Some(failure.clone()) },
+            (_, false) => {
+                Change::Left { device, registration: issued.registration, failure: Some(failure.clone()) }
+            }
         };
         self.commit(change).await?;
         self.charge_budget(failure)
     }
 
+    /// The token is too old. A new certificate is only for a device of which surely none is registered.
     async fn token_expired(
         &mut self,
         device: DeviceId,
         issued: &Issued,
         lost: Option<Failure>,
     ) -> Result<Step, Halt> {
-        match issued.registration {
-            Registration::NotSent => {
+        let failure = lost.unwrap_or_else(|| Failure::new(Stage::RegisterThing, Cause::TokenExpired));
+        let is_void = issued.registration == Registration::NotSent
+            || self.token_age(issued.issued_at) >= self.shared.plan.certificate_lifetime;
+        let change = match self.settle(issued).await? {
+            Settlement::Registered(thing) => return self.record_settled(device, thing).await,
+            Settlement::NotRegistered if is_void => {
                 self.commit(Change::TokenLapsed { device }).await?;
-                Ok(Step::Create)
+                return Ok(Step::Create);
             }
-            Registration::MaySent => {
-                let expired = Failure::new(Stage::RegisterThing, Cause::TokenExpired);
-                let failure = lost.unwrap_or(expired);
-                self.commit(Change::Unknown { device, failure: failure.clone() }).await?;
-                self.charge_budget(failure)
+            // A registration that is under way could still succeed; once the token is void it cannot.
+            Settlement::NotRegistered => {
+                Change::Left { device, registration: issued.registration, failure: Some(failure.clone()) }
+            }
+            Settlement::Unsettled { .. } => Change::Unknown { device, failure: failure.clone() },
+        };
+        self.commit(change).await?;
+        self.charge_budget(failure)
+    }
+
+    /// Whether the certificate is registered, as the account sees it. Asks a few times before it believes a no: a
+    /// registration whose answer was lost may still be under way.
+    async fn settle(&mut self, issued: &Issued) -> Result<Settlement, Halt> {
+        if issued.registration == Registration::NotSent {
+            return Ok(Settlement::NotRegistered);
+        }
+        let Some(settler) = self.shared.settler.clone() else {
+            return Ok(Settlement::Unsettled { detail: String::from("there is no control plane to ask") });
+        };
+        let mut settlement = Settlement::NotRegistered;
+        for pause in SETTLE_PAUSES {
+            self.pause(pause).await?;
+            settlement = self.while_idle(settler.settle(&issued.certificate.certificate_id)).await;
+            if settlement != Settlement::NotRegistered {
+                break;
+            }
+        }
+        Ok(settlement)
+    }
+
+    async fn record_settled(&mut self, device: DeviceId, thing: RegisteredThing) -> Result<Step, Halt> {
+        match self.record_registered(device, thing).await? {
+            Ok(()) => {
+                self.shared.recorder.note(Note::Settled).await;
+                Ok(self.registered())
+            }
+            Err(anomaly) => {
+                self.commit(Change::Unknown { device, failure: anomaly.clone() }).await?;
+                self.charge_budget(anomaly)
             }
         }
     }

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::control_plane::Settler;
 use crate::failure::{Failure, RetryPolicy};
 use crate::identity::ParameterPlan;
 use crate::ledger::{Counts, Ledger, LedgerError};
@@ -49,6 +50,9 @@ pub struct Plan {
     pub retry: RetryPolicy,
     /// How old an ownership token may get and still be used. The service's hour, less a margin for the way there.
     pub token_lifetime: Duration,
+    /// How old an ownership token must be for its certificate to be void: nothing can be registered with it any more,
+    /// and an unregistered certificate is deleted. The service's hour, and a margin for clocks.
+    pub certificate_lifetime: Duration,
     /// After how many devices in a row without a registration the run stops, since the next would fare no better.
     pub failure_budget: u32,
     /// How the ledger is written.
@@ -122,10 +126,12 @@ pub struct Outcome {
 }
 
 /// Runs `plan` over all open devices of `ledger`; ends when none is left or `stop` says so. `progress` starts with the
-/// devices as they stand; it is kept up to date as far as anyone looks.
+/// devices as they stand; it is kept up to date as far as anyone looks. `settler` tells whether a registration whose
+/// answer was lost has happened; without one, such devices end Unknown.
 pub async fn run<C: Connector>(
     plan: Plan,
     connector: C,
+    settler: Option<Arc<dyn Settler>>,
     ledger: Ledger,
     clock: Clock,
     stop: Stop,
@@ -136,7 +142,7 @@ pub async fn run<C: Connector>(
     let connections = Arc::new(AtomicU32::new(0));
     let (recorder, handle) =
         Recorder::new(store.clone(), progress, connections.clone(), stop.drain.clone(), clock.clone());
-    let shared = Arc::new(Shared::new(plan, connector, clock, stop, handle, connections));
+    let shared = Arc::new(Shared::new(plan, connector, settler, clock, stop, handle, connections));
     let mut recorder = JoinSet::from_iter([recorder.run()]);
     let end = supervise(shared, store.clone()).await;
     let (metrics, end) = match recorder.join_next().await.expect("the recorder was spawned just above") {
@@ -152,6 +158,7 @@ pub async fn run<C: Connector>(
 struct Shared<C> {
     plan: Plan,
     connector: C,
+    settler: Option<Arc<dyn Settler>>,
     clock: Clock,
     stop: Stop,
     limits: Limits,
@@ -189,6 +196,7 @@ impl<C> Shared<C> {
     fn new(
         plan: Plan,
         connector: C,
+        settler: Option<Arc<dyn Settler>>,
         clock: Clock,
         stop: Stop,
         recorder: RecorderHandle,
@@ -199,7 +207,17 @@ impl<C> Shared<C> {
             create: Limit::new(plan.rates.create),
             register: Limit::new(plan.rates.register),
         };
-        Self { plan, connector, clock, stop, limits, recorder, connections, health: Health::default() }
+        Self {
+            plan,
+            connector,
+            settler,
+            clock,
+            stop,
+            limits,
+            recorder,
+            connections,
+            health: Health::default(),
+        }
     }
 }
 

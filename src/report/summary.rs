@@ -30,6 +30,8 @@ pub struct Summary {
     pub failures: Vec<FailureSummary>,
     /// Connections that ended by themselves while they waited.
     pub connections_lost: u64,
+    /// Registrations whose answer was lost, and which the control plane confirmed.
+    pub settled: u64,
     /// Replies that were delivered again, and ignored.
     pub redelivered: u64,
 }
@@ -147,6 +149,7 @@ impl Summary {
             },
             failures: failures(metrics),
             connections_lost: metrics.connections_lost,
+            settled: metrics.settled,
             redelivered: metrics.redelivered,
         }
     }

@@ -7,18 +7,19 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 6] = [
     &["certificate", "endpoint", "event", "failure", "identity", "rate", "wording"],
     &["metrics", "provisioning", "sigv4"],
-    &["ledger", "transport"],
+    &["control_plane", "ledger", "transport"],
     &["engine", "export", "report"],
     &["emulator"],
     &["cli"],
 ];
 
 /// Crates that only some modules may name.
-const ADDRESSES: [(&str, &[&str]); 7] = [
+const ADDRESSES: [(&str, &[&str]); 8] = [
     ("rusqlite", &["ledger"]),
     ("governor", &["engine/rate.rs"]),
     ("hdrhistogram", &["metrics"]),
     ("rumqttc", &["transport", "emulator"]),
+    ("aws_sdk_iot", &["control_plane"]),
     ("aws_sigv4", &["sigv4"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
