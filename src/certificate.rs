@@ -133,25 +133,22 @@ pub struct IssuedCertificate<K = StoredKey> {
 
 impl<K> IssuedCertificate<K> {
     /// The same certificate with its private key in another form.
-    ///
-    /// # Errors
-    /// That of `change`.
-    pub fn try_map_key<L, E>(
-        self,
-        change: impl FnOnce(K) -> Result<L, E>,
-    ) -> Result<IssuedCertificate<L>, E> {
-        Ok(IssuedCertificate {
+    pub fn map_key<L>(self, change: impl FnOnce(K) -> L) -> IssuedCertificate<L> {
+        IssuedCertificate {
             certificate_id: self.certificate_id,
             certificate_pem: self.certificate_pem,
-            private_key: change(self.private_key)?,
+            private_key: change(self.private_key),
             ownership_token: self.ownership_token,
-        })
+        }
     }
 }
 
 /// What CreateCertificateFromCsr is asked with: a PKCS #10 certification request (RFC 2986), PEM. No secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SigningRequest(pub String);
+pub struct SigningRequest {
+    /// The request, label `CERTIFICATE REQUEST`.
+    pub pem: String,
+}
 
 /// A key pair that was made here, for a certificate to come.
 #[derive(Debug, Clone, PartialEq, Eq)]

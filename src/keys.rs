@@ -71,7 +71,7 @@ pub fn prepare(key_type: KeyType) -> Result<PreparedKey<Secret<String>>, KeyNotM
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, COMMON_NAME);
-    let request = SigningRequest(params.serialize_request(&*pair)?.pem()?);
+    let request = SigningRequest { pem: params.serialize_request(&*pair)?.pem()? };
     Ok(PreparedKey { private_key: private_key_pem(pair.serialized_der()), request })
 }
 
@@ -112,7 +112,7 @@ pub enum KeyMismatch {
 /// # Errors
 /// If it is for another key, or one of the two cannot be read.
 pub fn check_certificate(request: &SigningRequest, certificate_pem: &str) -> Result<(), KeyMismatch> {
-    let request = public_key(&request.0, "CERTIFICATE REQUEST", |der| {
+    let request = public_key(&request.pem, "CERTIFICATE REQUEST", |der| {
         let (_, request) = X509CertificationRequest::from_der(der).ok()?;
         Some(raw(&request.certification_request_info.subject_pki))
     });
@@ -155,7 +155,7 @@ mod tests {
     fn a_request_is_signed_with_the_key_beside_it() {
         for key_type in [KeyType::P256, KeyType::Rsa2048] {
             let key = prepare(key_type).unwrap();
-            let (_, pem) = parse_x509_pem(key.request.0.as_bytes()).unwrap();
+            let (_, pem) = parse_x509_pem(key.request.pem.as_bytes()).unwrap();
             let (_, request) = X509CertificationRequest::from_der(&pem.contents).unwrap();
             let info = &request.certification_request_info;
             assert_eq!(info.subject.to_string(), "CN=AWS IoT Certificate");
@@ -169,7 +169,7 @@ mod tests {
             .verify(info.raw, signature)
             .unwrap();
             // The service takes 4096 characters at most.
-            assert!(key.request.0.len() <= 4096);
+            assert!(key.request.pem.len() <= 4096);
             assert!(!format!("{key:?}").contains("PRIVATE"));
         }
     }
@@ -178,7 +178,10 @@ mod tests {
     fn private_keys_are_pkcs8_in_lines_of_64() {
         let key = prepare(KeyType::P256).unwrap();
         let pem = key.private_key.expose();
-        assert!(pem.starts_with("-----BEGIN PRIVATE KEY-----\n") && pem.ends_with("\n-----END PRIVATE KEY-----\n"));
+        assert!(
+            pem.starts_with("-----BEGIN PRIVATE KEY-----\n")
+                && pem.ends_with("\n-----END PRIVATE KEY-----\n")
+        );
         assert!(pem.lines().all(|line| line.len() <= 64));
         let (_, parsed) = parse_x509_pem(pem.as_bytes()).unwrap();
         assert_eq!(parsed.contents, pair_of(&key).serialize_der());
@@ -192,10 +195,15 @@ mod tests {
         assert_eq!(check_certificate(&key.request, &certify(&other)), Err(KeyMismatch::OtherKey));
         let rsa = prepare(KeyType::Rsa2048).unwrap();
         assert_eq!(check_certificate(&rsa.request, &certify(&rsa)), Ok(()));
-        for wrong in ["", "hunter2", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &key.request.0] {
+        for wrong in [
+            "",
+            "hunter2",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            &key.request.pem,
+        ] {
             assert_eq!(check_certificate(&key.request, wrong), Err(KeyMismatch::NoCertificate));
         }
-        let wrong = SigningRequest(certify(&key));
+        let wrong = SigningRequest { pem: certify(&key) };
         assert_eq!(check_certificate(&wrong, &certify(&key)), Err(KeyMismatch::NoRequest));
     }
 }

@@ -110,9 +110,9 @@ pub fn create_request() -> Bytes {
 
 /// The CreateCertificateFromCsr request.
 pub fn csr_request(request: &SigningRequest) -> Bytes {
-    let mut out = Vec::with_capacity(request.0.len() + 64);
+    let mut out = Vec::with_capacity(request.pem.len() + 64);
     out.extend_from_slice(b"{\"certificateSigningRequest\":");
-    push_json(&mut out, &request.0);
+    push_json(&mut out, &request.pem);
     out.push(b'}');
     Bytes::from(out)
 }

@@ -28,7 +28,9 @@ pub struct Sealer {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoRecipient {
     /// Not one that can be sealed to.
-    #[error("{found:?} is no age recipient; wanted one like age1…, as `age-keygen` prints it as the public key")]
+    #[error(
+        "{found:?} is no age recipient; wanted one like age1…, as `age-keygen` prints it as the public key"
+    )]
     Malformed {
         /// What was given, shortened.
         found: String,
@@ -39,7 +41,9 @@ pub enum NoRecipient {
     )]
     IsAnIdentity,
     /// Of a kind that is not supported.
-    #[error("{found:?} is not an age recipient of the kind supported here, X25519: age1 and 58 more characters")]
+    #[error(
+        "{found:?} is not an age recipient of the kind supported here, X25519: age1 and 58 more characters"
+    )]
     Unsupported {
         /// What was given, shortened.
         found: String,
@@ -80,7 +84,8 @@ impl Sealer {
         let recipients = self.recipients.iter().map(|recipient| recipient as &dyn age::Recipient);
         let encryptor = Encryptor::with_recipients(recipients)
             .expect("there is a recipient, and X25519 recipients go together");
-        let armored = encrypt(encryptor, key.expose().as_bytes()).expect("memory takes all that is written to it");
+        let armored =
+            encrypt(encryptor, key.expose().as_bytes()).expect("memory takes all that is written to it");
         let age = String::from_utf8(armored).expect("armor is ASCII");
         SealedKey { age, recipients: self.names.clone() }
     }
@@ -165,7 +170,9 @@ pub enum OpenError {
     #[error("its sealed private key is damaged; restore the ledger from a backup")]
     Damaged,
     /// It is gone.
-    #[error("its private key was purged from the ledger at {at}, after it had been exported; only that export has it")]
+    #[error(
+        "its private key was purged from the ledger at {at}, after it had been exported; only that export has it"
+    )]
     Purged {
         /// When, RFC 3339.
         at: String,
@@ -183,18 +190,13 @@ impl KeyOpener {
         Self { identities: Vec::new(), sealed: SealedKeys::PassOn }
     }
 
-    /// Opens sealed keys with the identities in the contents of identity files.
+    /// Opens sealed keys with the identities in the content of an identity file too.
     ///
     /// # Errors
-    /// If one of the files holds no identity.
-    pub fn with_identities<T: AsRef<[u8]>>(
-        files: impl IntoIterator<Item = T>,
-    ) -> Result<Self, IdentityError> {
-        let mut identities = Vec::new();
-        for file in files {
-            identities.extend(read_identities(file.as_ref())?);
-        }
-        Ok(Self { identities, sealed: SealedKeys::Open })
+    /// If it holds no identity.
+    pub fn add_identities(&mut self, file: &[u8]) -> Result<(), IdentityError> {
+        self.identities.extend(read_identities(file)?);
+        Ok(())
     }
 
     /// The key as it is to be written out.
@@ -262,13 +264,17 @@ pub enum IdentityError {
     #[error("the identity file is an SSH key; wanted an age identity file with a line AGE-SECRET-KEY-1…")]
     Ssh,
     /// It is something else.
-    #[error("line {line} of the identity file is no age identity; wanted a line AGE-SECRET-KEY-1…, as `age-keygen` writes it")]
+    #[error(
+        "line {line} of the identity file is no age identity; wanted a line AGE-SECRET-KEY-1…, as `age-keygen` writes it"
+    )]
     Malformed {
         /// Which line.
         line: usize,
     },
     /// It has no identity.
-    #[error("the identity file holds no identity; wanted a line AGE-SECRET-KEY-1…, as `age-keygen` writes it")]
+    #[error(
+        "the identity file holds no identity; wanted a line AGE-SECRET-KEY-1…, as `age-keygen` writes it"
+    )]
     Empty,
 }
 
@@ -307,7 +313,10 @@ mod tests {
     fn identity() -> (String, String) {
         let identity = age::x25519::Identity::generate();
         let recipient = identity.to_public().to_string();
-        (format!("# created: now\n# public key: {recipient}\n{}\n", identity.to_string().expose_secret()), recipient)
+        (
+            format!("# created: now\n# public key: {recipient}\n{}\n", identity.to_string().expose_secret()),
+            recipient,
+        )
     }
 
     fn sealed_to(recipients: &[&str]) -> StoredKey {
@@ -315,7 +324,9 @@ mod tests {
     }
 
     fn open(key: &StoredKey, files: &[&str]) -> Result<OpenedKey, OpenError> {
-        KeyOpener::with_identities(files).unwrap().open(key)
+        let mut opener = KeyOpener::plain_only();
+        files.iter().for_each(|file| opener.add_identities(file.as_bytes()).unwrap());
+        opener.open(key)
     }
 
     #[test]
@@ -326,7 +337,10 @@ mod tests {
         assert_eq!(sealed.recipients[..], [to_one, to_two]);
         assert!(sealed.age.starts_with("-----BEGIN AGE ENCRYPTED FILE-----\n"), "{}", sealed.age);
         for files in [vec![&one[..]], vec![&two], vec![&three, &two], vec![&one.replace('\n', "\r\n")]] {
-            assert_eq!(open(&key, &files).unwrap(), OpenedKey { text: Secret::new(PEM.into()), form: KeyForm::Pem });
+            assert_eq!(
+                open(&key, &files).unwrap(),
+                OpenedKey { text: Secret::new(PEM.into()), form: KeyForm::Pem }
+            );
         }
         assert!(matches!(open(&key, &[&three]), Err(OpenError::OtherIdentity { .. })));
         let error = KeyOpener::plain_only().open(&key).unwrap_err().to_string();
@@ -382,12 +396,12 @@ mod tests {
 
     #[test]
     fn identity_files_that_cannot_be_used_are_told_apart() {
-        let fails = |text: &str| KeyOpener::with_identities([text]).unwrap_err();
+        let fails = |text: &str| KeyOpener::plain_only().add_identities(text.as_bytes()).unwrap_err();
         assert_eq!(fails("age-encryption.org/v1\n-> scrypt x 18\n"), IdentityError::Protected);
         assert_eq!(fails("-----BEGIN AGE ENCRYPTED FILE-----\nYWdl\n"), IdentityError::Protected);
         assert_eq!(fails("-----BEGIN OPENSSH PRIVATE KEY-----\n"), IdentityError::Ssh);
         assert_eq!(fails("# nothing\n\n"), IdentityError::Empty);
         assert_eq!(fails("# one\nhunter2\n"), IdentityError::Malformed { line: 2 });
-        assert!(KeyOpener::with_identities([b"\xff\xfe"]).is_err());
+        assert!(KeyOpener::plain_only().add_identities(b"\xff\xfe").is_err());
     }
 }
