@@ -5,5 +5,6 @@
 
 mod emulator;
 mod harness;
+mod keys;
 mod layers;
 mod provision;
