@@ -167,9 +167,9 @@ impl Ledger {
     }
 }
 
-/// Rebuilds the file and empties the log. Blanking alone is not enough: when rows move from page to page, SQLite leaves
-/// their old bytes in the gaps.
-fn scrub(connection: &Connection) -> Result<(), Problem> {
+/// Rebuilds the file and empties the log. Blanking alone is not enough, even with `secure_delete`: when rows move from page
+/// to page, SQLite leaves their old bytes in the gaps. Takes memory as large as the file.
+pub(super) fn scrub(connection: &Connection) -> Result<(), Problem> {
     connection.execute_batch("VACUUM")?;
     let is_busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     if is_busy == 0 { Ok(()) } else { Err(Problem::Lingering) }
