@@ -1,9 +1,10 @@
-//! What the service hands out: certificates, private keys, tokens, things.
+//! What a device is given: certificates, private keys, tokens, things.
 //!
 //! Owns the types whose misuse would lose or leak a key. Knows nothing of how they arrive or where they are stored.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
@@ -84,17 +85,78 @@ impl fmt::Display for CertificateId {
     }
 }
 
-/// What CreateKeysAndCertificate answered: the only copy of the private key in existence.
+/// A private key as it is kept: what the ledger takes and gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IssuedCertificate {
+pub enum StoredKey {
+    /// PEM, in plain text.
+    Plain(Secret<String>),
+    /// Encrypted; only the holders of the recipients' identities can read it.
+    Sealed(SealedKey),
+    /// It was here, and was blanked.
+    Purged {
+        /// When, RFC 3339.
+        at: String,
+    },
+}
+
+impl From<Secret<String>> for StoredKey {
+    fn from(pem: Secret<String>) -> Self {
+        Self::Plain(pem)
+    }
+}
+
+/// A private key, encrypted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedKey {
+    /// An age file, armored (<https://age-encryption.org/v1>), whose content is the key's PEM.
+    pub age: String,
+    /// Whom it is encrypted to: age recipients, in the order given.
+    pub recipients: Arc<[String]>,
+}
+
+/// A certificate that the service issued, on its way to its thing. `K` is what comes with it of the private key:
+///
+/// - [`StoredKey`]: as the ledger keeps it, and takes it. Nothing else can be recorded, so a key that is to be sealed is.
+/// - `Secret<String>`: PEM in plain text, as CreateKeysAndCertificate answers; the only copy in existence.
+/// - `()`: nothing, as CreateCertificateFromCsr answers; the key is in the ledger already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuedCertificate<K = StoredKey> {
     /// Names the certificate in the account.
     pub certificate_id: CertificateId,
     /// The certificate, PEM.
     pub certificate_pem: String,
-    /// Its private key, PEM.
-    pub private_key: Secret<String>,
+    /// Its private key.
+    pub private_key: K,
     /// Proves to RegisterThing that we own the certificate; valid for one hour from issuance.
     pub ownership_token: Secret<String>,
+}
+
+impl<K> IssuedCertificate<K> {
+    /// The same certificate with its private key in another form.
+    pub fn map_key<L>(self, change: impl FnOnce(K) -> L) -> IssuedCertificate<L> {
+        IssuedCertificate {
+            certificate_id: self.certificate_id,
+            certificate_pem: self.certificate_pem,
+            private_key: change(self.private_key),
+            ownership_token: self.ownership_token,
+        }
+    }
+}
+
+/// What CreateCertificateFromCsr is asked with: a PKCS #10 certification request (RFC 2986), PEM. No secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningRequest {
+    /// The request, label `CERTIFICATE REQUEST`.
+    pub pem: String,
+}
+
+/// A key pair that was made here, for a certificate to come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreparedKey<K = StoredKey> {
+    /// The private key; `Secret<String>` as long as it is in plain text, as in [`IssuedCertificate`].
+    pub private_key: K,
+    /// Holds the public key, signed with the private one. With it beside the key, a sealed key need not be opened again.
+    pub request: SigningRequest,
 }
 
 /// What RegisterThing answered.
@@ -115,7 +177,7 @@ mod tests {
         let issued = IssuedCertificate {
             certificate_id: "a".repeat(64).try_into().unwrap(),
             certificate_pem: String::from("pem"),
-            private_key: Secret::new(String::from("hunter2")),
+            private_key: StoredKey::from(Secret::new(String::from("hunter2"))),
             ownership_token: Secret::new(String::from("hunter2")),
         };
         assert!(!format!("{issued:?} {issued:#?}").contains("hunter2"));

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::certificate::{IssuedCertificate, RegisteredThing};
+use crate::certificate::{IssuedCertificate, PreparedKey, RegisteredThing};
 use crate::failure::Failure;
 
 /// A device's number in its ledger: its row's rank in the lot, from 1.
@@ -17,7 +17,7 @@ pub struct DeviceId(pub i64);
 pub enum Operation {
     /// Opening a connection: TCP, TLS, upgrade, CONNACK and SUBACK.
     Connect,
-    /// CreateKeysAndCertificate.
+    /// CreateKeysAndCertificate, or CreateCertificateFromCsr.
     CreateCertificate,
     /// RegisterThing.
     RegisterThing,
@@ -85,12 +85,26 @@ pub enum Registration {
 /// A step of a device that the ledger must make durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Pending → Issued.
+    /// Pending stays Pending, and has from here on a key of its own, made here. It keeps it: no other is ever made for it.
+    KeyPrepared {
+        /// Whose.
+        device: DeviceId,
+        /// With the only copy of the private key.
+        key: PreparedKey,
+    },
+    /// Pending → Issued, with a key that the service made.
     Issued {
         /// Whose.
         device: DeviceId,
         /// With the only copy of its key.
         certificate: IssuedCertificate,
+    },
+    /// Pending → Issued, for the key that was prepared.
+    Certified {
+        /// Whose.
+        device: DeviceId,
+        /// Without its key, which the ledger has.
+        certificate: IssuedCertificate<()>,
     },
     /// Issued → Registered.
     Registered {
@@ -133,7 +147,9 @@ impl Change {
     /// The device it is about.
     pub fn device(&self) -> DeviceId {
         match self {
-            Change::Issued { device, .. }
+            Change::KeyPrepared { device, .. }
+            | Change::Issued { device, .. }
+            | Change::Certified { device, .. }
             | Change::Registered { device, .. }
             | Change::Rejected { device, .. }
             | Change::Unknown { device, .. }

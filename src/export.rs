@@ -6,7 +6,7 @@
 //! ```text
 //! <out>/manifest.csv                 what is here, with the SHA-256 of every file
 //! <out>/<key>/certificate.pem
-//! <out>/<key>/private.key
+//! <out>/<key>/private.key            or private.key.age, a sealed key passed on as it is
 //! ```
 //!
 //! Files are mode 0600 and folders 0700, and all of it is on the disk before `<out>` has its name.
@@ -19,15 +19,21 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use crate::event::DeviceId;
 use crate::ledger::{LedgerError, RegisteredDevice, View};
+use crate::sealing::{KeyForm, KeyOpener, OpenError, OpenedKey};
 
 /// What an export did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportSummary {
-    /// Devices written: all that are registered.
+    /// Devices written: all that are registered and whose keys were not purged.
     pub exported: u64,
     /// Devices left out: all others.
     pub left_out: u64,
+    /// Of those, the registered ones whose keys were purged.
+    pub purged: u64,
+    /// Which were written, for the ledger to remember.
+    pub devices: Vec<DeviceId>,
 }
 
 /// Why there is no export. Nothing is left of it.
@@ -66,6 +72,26 @@ pub enum ExportError {
         /// What was said.
         source: io::Error,
     },
+    /// A private key cannot be opened.
+    #[error("device {key:?}: {error}")]
+    Key {
+        /// The device's key.
+        key: String,
+        /// Why.
+        error: OpenError,
+    },
+    /// All registered devices' keys were purged.
+    #[error(
+        "nothing to export: the private keys of all {devices} registered devices were purged from {}, after they had been exported; \
+         only those exports have them",
+        .ledger.display()
+    )]
+    AllPurged {
+        /// The ledger.
+        ledger: PathBuf,
+        /// How many.
+        devices: u64,
+    },
     /// The ledger cannot be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -73,6 +99,7 @@ pub enum ExportError {
 
 const CERTIFICATE_FILE: &str = "certificate.pem";
 const PRIVATE_KEY_FILE: &str = "private.key";
+const SEALED_KEY_FILE: &str = "private.key.age";
 const MANIFEST_FILE: &str = "manifest.csv";
 
 const MANIFEST_COLUMNS: [&str; 8] = [
@@ -86,22 +113,28 @@ const MANIFEST_COLUMNS: [&str; 8] = [
     "registered_at",
 ];
 
-/// Writes every registered device of the ledger into the new directory `out`, which may also be there and empty. One device
-/// at a time is in memory.
+/// Writes every registered device of the ledger, its key as `opener` gives it, into the new directory `out`, which may also
+/// be there and empty. One device at a time is in memory. Those whose keys were purged are left out.
 ///
 /// # Errors
-/// If no device is registered, `out` is taken, or the ledger cannot be read or the directory not be written. Then `out`
-/// is as it was.
-pub fn export(view: &View, out: &Path) -> Result<ExportSummary, ExportError> {
-    let devices = view.lot().devices;
-    if view.counts()?.registered == 0 {
-        return Err(ExportError::NothingRegistered { ledger: view.path().to_path_buf(), devices });
+/// If no device is registered, `out` is taken, a key cannot be opened, or the ledger cannot be read or the directory not be
+/// written. Then `out` is as it was.
+pub fn export(view: &View, out: &Path, opener: &KeyOpener) -> Result<ExportSummary, ExportError> {
+    let total = view.lot().devices;
+    let registered = view.counts()?.registered;
+    if registered == 0 {
+        return Err(ExportError::NothingRegistered { ledger: view.path().to_path_buf(), devices: total });
     }
     view.check_integrity()?;
     let folder = Unfinished::begin(out)?;
-    let exported = write_devices(view, &folder.path)?;
+    let devices = write_devices(view, &folder.path, opener)?;
+    if devices.is_empty() {
+        return Err(ExportError::AllPurged { ledger: view.path().to_path_buf(), devices: registered });
+    }
     folder.install()?;
-    Ok(ExportSummary { exported, left_out: devices.saturating_sub(exported) })
+    let exported = devices.len() as u64;
+    let (left_out, purged) = (total.saturating_sub(exported), registered.saturating_sub(exported));
+    Ok(ExportSummary { exported, left_out, purged, devices })
 }
 
 /// An export that does not have its name yet; dropped, it is removed.
@@ -178,19 +211,23 @@ fn lock(path: &Path, out: &Path) -> Result<File, ExportError> {
     }
 }
 
-/// Writes all devices and the manifest, and returns how many they are.
-fn write_devices(view: &View, folder: &Path) -> Result<u64, ExportError> {
+/// Writes all devices and the manifest, and returns which they are.
+fn write_devices(view: &View, folder: &Path, opener: &KeyOpener) -> Result<Vec<DeviceId>, ExportError> {
     let path = folder.join(MANIFEST_FILE);
     // First, so that no device's folder can take its name.
     let file = create_file(&path).map_err(failed("creating", &path))?;
     let mut manifest = csv::Writer::from_writer(BufWriter::new(file));
     let failed_manifest = |error: csv::Error| failed("writing", &path)(error.into());
     manifest.write_record(MANIFEST_COLUMNS).map_err(failed_manifest)?;
-    let mut exported = 0;
+    let mut exported = Vec::new();
     view.for_each_registered(|device| {
-        let entry = write_device(folder, &device)?;
+        let private_key = match opener.open(&device.private_key) {
+            Err(OpenError::Purged { .. }) => return Ok(()),
+            opened => opened.map_err(|error| ExportError::Key { key: device.key.clone(), error })?,
+        };
+        let entry = write_device(folder, &device, &private_key)?;
         manifest.write_record(entry).map_err(failed_manifest)?;
-        exported += 1;
+        exported.push(device.id);
         Ok::<(), ExportError>(())
     })?;
     let file = manifest.into_inner().map_err(|error| failed("writing", &path)(error.into_error()))?;
@@ -202,7 +239,15 @@ fn write_devices(view: &View, folder: &Path) -> Result<u64, ExportError> {
 }
 
 /// Writes one device, and returns its line of the manifest.
-fn write_device(folder: &Path, device: &RegisteredDevice) -> Result<[String; 8], ExportError> {
+fn write_device(
+    folder: &Path,
+    device: &RegisteredDevice,
+    private_key: &OpenedKey,
+) -> Result<[String; 8], ExportError> {
+    let key_file = match private_key.form {
+        KeyForm::Pem => PRIVATE_KEY_FILE,
+        KeyForm::Age => SEALED_KEY_FILE,
+    };
     let name = create_device_directory(folder, &device.key)?;
     let directory = folder.join(&name);
     let write = |file: &str, content: &str| {
@@ -211,7 +256,7 @@ fn write_device(folder: &Path, device: &RegisteredDevice) -> Result<[String; 8],
         Ok::<_, ExportError>((format!("{name}/{file}"), sha256(content.as_bytes())))
     };
     let (certificate_file, certificate_sha256) = write(CERTIFICATE_FILE, &device.certificate_pem)?;
-    let (private_key_file, private_key_sha256) = write(PRIVATE_KEY_FILE, device.private_key.expose())?;
+    let (private_key_file, private_key_sha256) = write(key_file, private_key.text.expose())?;
     sync_directory(&directory)?;
     Ok([
         device.key.clone(),

@@ -27,6 +27,8 @@ pub enum Stage {
     Idle,
     /// CreateKeysAndCertificate.
     CreateCertificate,
+    /// CreateCertificateFromCsr.
+    CertificateFromCsr,
     /// RegisterThing.
     RegisterThing,
 }
@@ -44,6 +46,7 @@ impl Stage {
             Stage::Suback => "suback",
             Stage::Idle => "idle",
             Stage::CreateCertificate => "create_certificate",
+            Stage::CertificateFromCsr => "create_certificate_from_csr",
             Stage::RegisterThing => "register_thing",
         }
     }
@@ -64,6 +67,7 @@ impl Stage {
             Stage::Suback => "SUBSCRIBE to the response topics",
             Stage::Idle => "keeping the connection",
             Stage::CreateCertificate => "CreateKeysAndCertificate",
+            Stage::CertificateFromCsr => "CreateCertificateFromCsr",
             Stage::RegisterThing => "RegisterThing",
         }
     }
@@ -266,7 +270,12 @@ impl Failure {
             Cause::Closed { .. } if matches!(self.stage, Stage::Suback) => {
                 "the service closes the connection where iot:Subscribe is not allowed: check the policy's topicfilter/ resources and --template"
             }
-            Cause::Closed { .. } if matches!(self.stage, Stage::CreateCertificate | Stage::RegisterThing) => {
+            Cause::Closed { .. }
+                if matches!(
+                    self.stage,
+                    Stage::CreateCertificate | Stage::CertificateFromCsr | Stage::RegisterThing
+                ) =>
+            {
                 "the service closes the connection where iot:Publish or iot:Receive is not allowed: check the policy's topic/ resources"
             }
             Cause::NoPuback { .. } => "the broker drops publishes over its quota in silence: lower the rates",
@@ -277,6 +286,9 @@ impl Failure {
                 "check the template's provisioning role and pre-provisioning hook"
             }
             Cause::Rejected { status_code: 404, .. } => "check --template and --region",
+            Cause::Rejected { status_code: 400..=499, .. } if self.stage == Stage::CertificateFromCsr => {
+                "the service takes no such CSR: try the other --key-type, or --keys aws"
+            }
             Cause::Rejected { status_code: 400..=499, .. } => {
                 "check this row's values against the template's parameters"
             }

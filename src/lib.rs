@@ -9,8 +9,10 @@ pub mod identity;
 pub mod rate;
 pub mod wording;
 // L1: pure crafts
+pub mod keys;
 pub mod metrics;
 pub mod provisioning;
+pub mod sealing;
 pub mod sigv4;
 // L2: doors
 pub mod control_plane;

@@ -7,7 +7,7 @@ mod object;
 use bytes::Bytes;
 
 use self::object::{Field, Fields};
-use crate::certificate::{CertificateId, IssuedCertificate, RegisteredThing, Secret};
+use crate::certificate::{CertificateId, IssuedCertificate, RegisteredThing, Secret, SigningRequest};
 use crate::failure::Cause;
 use crate::wording::clean;
 
@@ -17,11 +17,13 @@ pub const MAX_PAYLOAD: usize = 128 * 1024;
 /// The longest template name, in characters (CreateProvisioningTemplate, `templateName`).
 pub const MAX_TEMPLATE_NAME: usize = 36;
 
-/// Which of the two exchanges.
+/// Which exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
     /// CreateKeysAndCertificate.
     Create,
+    /// CreateCertificateFromCsr.
+    CreateFromCsr,
     /// RegisterThing.
     Register,
 }
@@ -40,22 +42,33 @@ pub struct LaneTopics {
 /// All topics of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
+    /// The lanes that the run uses. Only their answers are subscribed to: a policy need not allow what is not used.
+    pub lanes: Vec<Lane>,
     /// `$aws/certificates/create/json` and its answers.
     pub create: LaneTopics,
+    /// `$aws/certificates/create-from-csr/json` and its answers.
+    pub create_from_csr: LaneTopics,
     /// `$aws/provisioning-templates/<template>/provision/json` and its answers.
     pub register: LaneTopics,
 }
 
 impl Topics {
-    /// The topics for provisioning with `template`.
+    /// The topics for provisioning with `template` and keys that the service makes.
     pub fn new(template: &str) -> Self {
+        Self::of(template, &[Lane::Create, Lane::Register])
+    }
+
+    /// The topics for provisioning with `template`, as far as `lanes` are used.
+    pub fn of(template: &str, lanes: &[Lane]) -> Self {
         let lane = |request: String| LaneTopics {
             accepted: format!("{request}/accepted"),
             rejected: format!("{request}/rejected"),
             request,
         };
         Self {
+            lanes: lanes.to_vec(),
             create: lane(String::from("$aws/certificates/create/json")),
+            create_from_csr: lane(String::from("$aws/certificates/create-from-csr/json")),
             register: lane(format!("$aws/provisioning-templates/{template}/provision/json")),
         }
     }
@@ -64,6 +77,7 @@ impl Topics {
     pub fn lane(&self, lane: Lane) -> &LaneTopics {
         match lane {
             Lane::Create => &self.create,
+            Lane::CreateFromCsr => &self.create_from_csr,
             Lane::Register => &self.register,
         }
     }
@@ -94,6 +108,15 @@ pub fn create_request() -> Bytes {
     Bytes::from_static(b"{}")
 }
 
+/// The CreateCertificateFromCsr request.
+pub fn csr_request(request: &SigningRequest) -> Bytes {
+    let mut out = Vec::with_capacity(request.pem.len() + 64);
+    out.extend_from_slice(b"{\"certificateSigningRequest\":");
+    push_json(&mut out, &request.pem);
+    out.push(b'}');
+    Bytes::from(out)
+}
+
 /// The RegisterThing request, with `parameters` in lower case as AWS documents it.
 pub fn register_request<'a>(
     token: &Secret<String>,
@@ -119,21 +142,33 @@ pub fn register_request<'a>(
 ///
 /// # Errors
 /// [`Cause::Garbled`], which names the field that is wrong and never its content.
-pub fn parse_issued(payload: &[u8]) -> Result<IssuedCertificate, Cause> {
+pub fn parse_issued(payload: &[u8]) -> Result<IssuedCertificate<Secret<String>>, Cause> {
     let names = ["certificateId", "certificatePem", "privateKey", "certificateOwnershipToken"];
     let mut reply = read(payload, names, "accepted")?;
-    let certificate_id = CertificateId::try_from(reply.take_text("certificateId")?)
-        .map_err(|_| reply.wrong("certificateId", "is not 64 hexadecimal digits"))?;
-    let certificate_pem = reply.take_text("certificatePem")?;
-    if !is_pem(&certificate_pem, "CERTIFICATE-----") {
-        return Err(reply.wrong("certificatePem", "is not a certificate in PEM"));
-    }
+    let certificate_id = reply.take_certificate_id()?;
+    let certificate_pem = reply.take_certificate_pem()?;
     let private_key = Secret::new(reply.take_text("privateKey")?);
     if !is_pem(private_key.expose(), "PRIVATE KEY-----") {
         return Err(reply.wrong("privateKey", "is not a private key in PEM"));
     }
     let ownership_token = Secret::new(reply.take_text("certificateOwnershipToken")?);
     Ok(IssuedCertificate { certificate_id, certificate_pem, private_key, ownership_token })
+}
+
+/// Parses CreateCertificateFromCsr's accepted reply; [`Cause::Garbled`] if it is not one, as when it has a private key.
+///
+/// # Errors
+/// [`Cause::Garbled`], which names the field that is wrong and never its content.
+pub fn parse_certified(payload: &[u8]) -> Result<IssuedCertificate<()>, Cause> {
+    let names = ["certificateId", "certificatePem", "privateKey", "certificateOwnershipToken"];
+    let mut reply = read(payload, names, "accepted")?;
+    if reply.take("privateKey").is_some() {
+        return Err(reply.wrong("privateKey", "is there, and the request was one without"));
+    }
+    let certificate_id = reply.take_certificate_id()?;
+    let certificate_pem = reply.take_certificate_pem()?;
+    let ownership_token = Secret::new(reply.take_text("certificateOwnershipToken")?);
+    Ok(IssuedCertificate { certificate_id, certificate_pem, private_key: (), ownership_token })
 }
 
 /// Parses RegisterThing's accepted reply; [`Cause::Garbled`] if it is not one.
@@ -208,6 +243,19 @@ impl<const N: usize> Reply<N> {
 
     fn take(&mut self, name: &str) -> Option<Field> {
         self.fields.take(name)
+    }
+
+    fn take_certificate_id(&mut self) -> Result<CertificateId, Cause> {
+        CertificateId::try_from(self.take_text("certificateId")?)
+            .map_err(|_| self.wrong("certificateId", "is not 64 hexadecimal digits"))
+    }
+
+    fn take_certificate_pem(&mut self) -> Result<String, Cause> {
+        let pem = self.take_text("certificatePem")?;
+        match is_pem(&pem, "CERTIFICATE-----") {
+            true => Ok(pem),
+            false => Err(self.wrong("certificatePem", "is not a certificate in PEM")),
+        }
     }
 
     /// A text that has to be there and to say something.

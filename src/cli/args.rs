@@ -22,6 +22,8 @@ pub(super) enum Command {
     Provision(Box<ProvisionArgs>),
     /// Write the certificates and keys of a ledger's registered devices to files.
     Export(ExportArgs),
+    /// Blank the private keys that were exported, so that the ledger can be kept.
+    PurgeKeys(PurgeKeysArgs),
     /// Serve an emulator of the AWS IoT endpoint, for trials and tests.
     Emulate(EmulateArgs),
 }
@@ -80,7 +82,8 @@ pub(super) struct ProvisionArgs {
     #[arg(long, value_name = "RATE", value_parser = limit)]
     pub(super) connect_rate: Option<Limit>,
 
-    /// Limit of CreateKeysAndCertificate [default: 10/s; unlimited on loopback].
+    /// Limit of CreateKeysAndCertificate, or with --keys local of CreateCertificateFromCsr [default: 10/s, local 20/s;
+    /// unlimited on loopback].
     #[arg(long, value_name = "RATE", value_parser = limit)]
     pub(super) create_rate: Option<Limit>,
 
@@ -95,6 +98,20 @@ pub(super) struct ProvisionArgs {
     /// Another template parameter for every device; {certificate_id} and {Column} expand. Repeatable.
     #[arg(long = "param", value_name = "NAME=VALUE")]
     pub(super) params: Vec<String>,
+
+    /// Who makes the private keys: AWS, which sends them, or this machine, which sends a signing request. A device that has
+    /// a key from an earlier run keeps it.
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t = Keys::Aws)]
+    pub(super) keys: Keys,
+
+    /// What kind of keys to make, with --keys local [default: p256].
+    #[arg(long, value_name = "TYPE", value_enum)]
+    pub(super) key_type: Option<LocalKeyType>,
+
+    /// Encrypt each private key to this age recipient before it is written anywhere; `export --identity` opens them.
+    /// Repeatable: the identity of any one recipient is enough.
+    #[arg(long, value_name = "RECIPIENT")]
+    pub(super) seal_to: Vec<String>,
 
     /// How long a connection attempt, and a reply, may take.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = timeout)]
@@ -117,6 +134,24 @@ pub(super) struct ExportArgs {
     /// The directory to write: must not exist, or be empty.
     #[arg(long, value_name = "DIR")]
     pub(super) out: PathBuf,
+
+    /// Open sealed keys with the identities in this age identity file. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub(super) identity: Vec<PathBuf>,
+
+    /// Write sealed keys as they are, as age files.
+    #[arg(long, conflicts_with = "identity")]
+    pub(super) sealed: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PurgeKeysArgs {
+    /// The ledger of a provisioning run.
+    pub(super) ledger: PathBuf,
+
+    /// Do not ask.
+    #[arg(long)]
+    pub(super) yes: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -129,9 +164,32 @@ pub(super) struct EmulateArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) scenario: Option<PathBuf>,
 
-    /// Where to write the emulator's CA certificate for clients [default: a new temporary directory].
+    /// Keep the account and the keys in this directory, over restarts and crashes; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub(super) state_dir: Option<PathBuf>,
+
+    /// Where to write the emulator's CA certificate for clients [default: DIR/ca.pem with --state-dir, else a new
+    /// temporary directory].
     #[arg(long, value_name = "PEM")]
     pub(super) ca_file: Option<PathBuf>,
+}
+
+/// Who makes private keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Keys {
+    /// The service.
+    Aws,
+    /// This machine.
+    Local,
+}
+
+/// What kind of keys this machine makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum LocalKeyType {
+    /// ECDSA on P-256.
+    P256,
+    /// RSA, 2048 bits.
+    Rsa2048,
 }
 
 /// A rate, or that there is none.

@@ -8,6 +8,7 @@ mod exit;
 mod export;
 mod progress;
 mod provision;
+mod purge_keys;
 mod settings;
 mod signals;
 
@@ -32,6 +33,7 @@ pub fn main() -> Exit {
         match args.command {
             Command::Provision(args) => provision::run(*args).await,
             Command::Export(args) => export::run(&args),
+            Command::PurgeKeys(args) => purge_keys::run(&args),
             Command::Emulate(args) => emulate::run(&args).await,
         }
     })

@@ -18,12 +18,13 @@ use crate::control_plane::{ControlPlane, ControlPlaneSettings, Settler};
 use crate::emulator::Emulator;
 use crate::emulator::scenario::Scenario;
 use crate::endpoint::Endpoint;
-use crate::engine::{self, CommitMode, End, Outcome, Plan, Snapshot, Stop};
+use crate::engine::{self, CommitMode, End, KeyPolicy, KeySource, Outcome, Plan, Snapshot, Stop};
 use crate::failure::RetryPolicy;
 use crate::identity::{Identity, LotReader, ParameterPlan, RowError};
-use crate::ledger::{Counts, ImportError, Ledger, LotRows, RunId};
-use crate::provisioning::Topics;
+use crate::ledger::{Counts, ImportError, Ledger, LotRows, RunId, RunInfo, View};
+use crate::provisioning::{Lane, Topics};
 use crate::report::{self, Summary};
+use crate::sealing::Sealer;
 use crate::transport::wss::{KEEP_ALIVE, SettingsError, WssConnector, WssSettings};
 
 /// An ownership token lives one hour; what is left at this age may lapse on the way.
@@ -47,8 +48,11 @@ async fn provision(args: &ProvisionArgs) -> Result<Exit, Fatal> {
     if counts.open() == 0 {
         return nothing_to_do(args, &settings, &counts);
     }
-    let Running { emulator, endpoint, connector, control_plane } = Running::start(args, &settings).await?;
+    let lanes = lanes(&settings, ledger.view())?;
+    let Running { emulator, endpoint, connector, control_plane } =
+        Running::start(args, &settings, &lanes).await?;
     say_start(args, &settings, &endpoint, &counts);
+    say_plain_keys(&settings, ledger.view())?;
     let exit = run_and_report(args, &settings, connector, control_plane, ledger, parameters).await;
     if let Some(emulator) = emulator {
         emulator.shutdown().await;
@@ -105,6 +109,16 @@ fn nothing_to_do(args: &ProvisionArgs, settings: &Settings, counts: &Counts) -> 
     Ok(Exit::of_devices(counts))
 }
 
+/// The requests that the run may make: what is not needed is not subscribed to, and need not be permitted.
+fn lanes(settings: &Settings, view: &View) -> Result<Vec<Lane>, Fatal> {
+    let has_keys = view.open_prepared_keys().map_err(ledger_error)? > 0;
+    Ok(match settings.keys.source {
+        KeySource::Local(_) => vec![Lane::CreateFromCsr, Lane::Register],
+        KeySource::Service if has_keys => vec![Lane::Create, Lane::CreateFromCsr, Lane::Register],
+        KeySource::Service => vec![Lane::Create, Lane::Register],
+    })
+}
+
 /// The other side, ready to be dialled.
 struct Running {
     emulator: Option<Emulator>,
@@ -114,8 +128,8 @@ struct Running {
 }
 
 impl Running {
-    async fn start(args: &ProvisionArgs, settings: &Settings) -> Result<Self, Fatal> {
-        let topics = Topics::new(&settings.binding.template);
+    async fn start(args: &ProvisionArgs, settings: &Settings, lanes: &[Lane]) -> Result<Self, Fatal> {
+        let topics = Topics::of(&settings.binding.template, lanes);
         let region = settings.binding.region.clone();
         let (emulator, endpoint, extra_roots, credentials) = match &settings.target {
             Target::Emulator(scenario) => {
@@ -175,6 +189,7 @@ async fn run_and_report(
         connections: args.connections.min(usize::try_from(counts.open()).unwrap_or(usize::MAX)),
         rates: settings.rates,
         parameters,
+        keys: settings.keys.clone(),
         exchange_timeout: args.timeout,
         retry: RetryPolicy::default(),
         token_lifetime: TOKEN_LIFETIME,
@@ -255,13 +270,41 @@ fn say_start(args: &ProvisionArgs, settings: &Settings, endpoint: &Endpoint, cou
         settings.binding.region,
     );
     eprintln!(
-        "connections {}, connect {}, create {}, register {}; ledger {} (holds private keys in plain text, mode 0600)",
+        "connections {}, connect {}, create {}, register {}; {}; ledger {}",
         args.connections,
         limit(settings.rates.connect),
         limit(settings.rates.create),
         limit(settings.rates.register),
+        say_keys(&settings.keys),
         settings.ledger.display(),
     );
+}
+
+fn say_keys(keys: &KeyPolicy) -> String {
+    let source = match keys.source {
+        KeySource::Service => String::from("keys from AWS"),
+        KeySource::Local(key_type) => format!("keys made here ({})", key_type.name()),
+    };
+    match &keys.seal_to {
+        None => source,
+        Some(sealer) => format!("{source}, sealed to {}", sealer.recipients().join(", ")),
+    }
+}
+
+/// Says on stderr that the ledger gets keys in plain text: once a ledger, by the first run that is about to do so.
+fn say_plain_keys(settings: &Settings, view: &View) -> Result<(), Fatal> {
+    let was_said = |run: &RunInfo| {
+        let settings: serde_json::Value = serde_json::from_str(&run.settings).unwrap_or_default();
+        settings[SEAL_TO].as_array().is_none_or(Vec::is_empty)
+    };
+    if settings.keys.seal_to.is_none() && !view.runs().map_err(ledger_error)?.iter().any(was_said) {
+        eprintln!(
+            "note: the ledger {} holds private keys in plain text, readable by its owner alone (mode 0600); \
+             --seal-to RECIPIENT would encrypt them",
+            settings.ledger.display()
+        );
+    }
+    Ok(())
 }
 
 /// Says why it ended and what to do next, on stderr.
@@ -290,6 +333,9 @@ fn say_end(end: &End, exit: Exit, counts: &Counts, settings: &Settings) {
     }
 }
 
+/// Whom a run sealed keys to, in its settings in the ledger; runs of before there was sealing have none.
+const SEAL_TO: &str = "seal_to";
+
 /// The settings that the ledger keeps for the run: what was asked for, no secret.
 fn run_settings(args: &ProvisionArgs, settings: &Settings) -> serde_json::Value {
     let rate = |rate: Option<crate::rate::Rate>| rate.map(|rate| rate.as_per_second());
@@ -299,6 +345,11 @@ fn run_settings(args: &ProvisionArgs, settings: &Settings) -> serde_json::Value 
         "connect_per_s": rate(settings.rates.connect),
         "create_per_s": rate(settings.rates.create),
         "register_per_s": rate(settings.rates.register),
+        "keys": match settings.keys.source {
+            KeySource::Service => "aws",
+            KeySource::Local(key_type) => key_type.name(),
+        },
+        SEAL_TO: settings.keys.seal_to.as_ref().map_or(&[][..], Sealer::recipients),
         "timeout_s": args.timeout.as_secs_f64(),
         "parameters": settings.constants,
     })

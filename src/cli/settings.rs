@@ -4,16 +4,18 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::args::{Limit, ProvisionArgs};
+use super::args::{Keys, Limit, LocalKeyType, ProvisionArgs};
 use super::exit::{Exit, Fatal};
 use crate::certificate::Secret;
 use crate::emulator::scenario::{BUILT_IN_TEMPLATE, Scenario};
 use crate::endpoint::Endpoint;
-use crate::engine::Rates;
+use crate::engine::{KeyPolicy, KeySource, Rates};
 use crate::identity::parse_constant;
+use crate::keys::KeyType;
 use crate::ledger::Binding;
 use crate::provisioning;
 use crate::rate::Rate;
+use crate::sealing::Sealer;
 use crate::sigv4::{self, Credentials};
 
 /// Where to provision.
@@ -31,6 +33,7 @@ pub(super) struct Settings {
     pub(super) ledger: PathBuf,
     pub(super) rates: Rates,
     pub(super) constants: Vec<(String, String)>,
+    pub(super) keys: KeyPolicy,
 }
 
 impl Settings {
@@ -45,6 +48,7 @@ impl Settings {
             binding: Binding { template, region, account: account(&target) },
             ledger: args.ledger.clone().unwrap_or_else(|| beside(&args.lot)),
             constants: constants.map_err(|error| usage("--param", error))?,
+            keys: keys(args)?,
             target,
         })
     }
@@ -160,9 +164,28 @@ fn rates(args: &ProvisionArgs, target: &Target) -> Rates {
     };
     Rates {
         connect: rate(args.connect_rate, 500.0),
-        create: rate(args.create_rate, 10.0),
+        create: match args.keys {
+            Keys::Aws => rate(args.create_rate, 10.0),
+            Keys::Local => rate(args.create_rate, 20.0),
+        },
         register: rate(args.register_rate, 10.0),
     }
+}
+
+fn keys(args: &ProvisionArgs) -> Result<KeyPolicy, Fatal> {
+    let source = match (args.keys, args.key_type) {
+        (Keys::Aws, None) => KeySource::Service,
+        (Keys::Aws, Some(_)) => {
+            return Err(usage("--key-type", "only goes with --keys local: otherwise AWS makes the keys"));
+        }
+        (Keys::Local, None | Some(LocalKeyType::P256)) => KeySource::Local(KeyType::P256),
+        (Keys::Local, Some(LocalKeyType::Rsa2048)) => KeySource::Local(KeyType::Rsa2048),
+    };
+    let seal_to = match &args.seal_to[..] {
+        [] => None,
+        recipients => Some(Sealer::new(recipients).map_err(|error| usage("--seal-to", error))?),
+    };
+    Ok(KeyPolicy { source, seal_to })
 }
 
 /// What tells one account from another, as far as the outside can: the endpoint's host. Everything on loopback is one.

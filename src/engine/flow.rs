@@ -8,12 +8,14 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+use super::KeySource;
 use super::worker::{self, Attempt, Halt, Worker};
-use crate::certificate::{IssuedCertificate, RegisteredThing};
+use crate::certificate::{IssuedCertificate, RegisteredThing, SigningRequest, StoredKey};
 use crate::control_plane::Settlement;
-use crate::event::{Change, DeviceId, Note, Registration};
+use crate::event::{Change, DeviceId, Note, Registration, Timing};
 use crate::failure::{Cause, Failure, Remedy, Stage};
 use crate::identity::{Identity, ParameterPlan};
+use crate::keys::{self, KeyType};
 use crate::ledger::{OpenDevice, Receipt, Recorded, Work};
 use crate::provisioning::{self, Lane};
 use crate::transport::Connector;
@@ -40,8 +42,10 @@ const SETTLE_PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Du
 enum Step {
     /// On to the registration.
     Register(Issued),
-    /// Back to the start: the certificate is of no use any more.
+    /// At the start, or back there: the certificate is of no use any more.
     Create,
+    /// The same, with a key of its own.
+    Certify(Recorded<SigningRequest>),
     /// This device is done with, for now or for good.
     Done,
 }
@@ -58,6 +62,7 @@ impl<C: Connector> Worker<C> {
         let OpenDevice { id, identity, work } = device;
         let mut step = match work {
             Work::Create => Step::Create,
+            Work::Certify { request } => Step::Certify(request),
             Work::Register { certificate, issued_at, registration } => {
                 let origin = Origin::EarlierRun;
                 Step::Register(Issued { certificate, issued_at, registration, origin })
@@ -66,54 +71,120 @@ impl<C: Connector> Worker<C> {
         loop {
             step = match step {
                 Step::Create => self.create(id).await?,
+                Step::Certify(request) => self.obtain(id, Some(request)).await?,
                 Step::Register(issued) => self.register(id, &identity, issued).await?,
                 Step::Done => return Ok(()),
             }
         }
     }
 
-    /// CreateKeysAndCertificate until a certificate is durable, or the device has to be left.
+    /// A certificate for a device without a key.
     async fn create(&mut self, device: DeviceId) -> Result<Step, Halt> {
+        match self.shared.plan.keys.source {
+            KeySource::Service => self.obtain(device, None).await,
+            KeySource::Local(key_type) => self.prepare(device, key_type).await,
+        }
+    }
+
+    /// Makes a key pair. From here on the device has that one and no other.
+    async fn prepare(&mut self, device: DeviceId, key_type: KeyType) -> Result<Step, Halt> {
+        if self.shared.stop.drain.is_cancelled() {
+            return Err(Halt::Drain);
+        }
+        let key = self.compute(move |policy| policy.prepare(key_type)).await;
+        match self.commit(Change::KeyPrepared { device, key }).await? {
+            Receipt::KeyPrepared(request) => Ok(Step::Certify(request)),
+            other => unreachable!("the ledger answers KeyPrepared with the request, not {other:?}"),
+        }
+    }
+
+    /// CreateCertificateFromCsr if there is a request, else CreateKeysAndCertificate, until a certificate is durable or
+    /// the device has to be left.
+    async fn obtain(
+        &mut self,
+        device: DeviceId,
+        request: Option<Recorded<SigningRequest>>,
+    ) -> Result<Step, Halt> {
+        let lane = if request.is_some() { Lane::CreateFromCsr } else { Lane::Create };
         let mut attempts = 0;
         loop {
             if self.shared.stop.drain.is_cancelled() {
                 return Err(Halt::Drain);
             }
             attempts += 1;
-            let Attempt { timing, answer } = self
-                .attempt(Lane::Create, provisioning::create_request(), provisioning::parse_issued)
-                .await?;
-            let recorded = match answer {
-                Ok(certificate) => self.record_issued(device, certificate).await?,
-                Err(failure) => Err(failure),
+            let (timing, recorded) = match &request {
+                Some(request) => self.try_certifying(device, request).await?,
+                None => self.try_creating(device).await?,
             };
             let outcome = recorded.as_ref().map(|_| ()).map_err(Failure::clone);
-            self.conclude(Lane::Create, timing, outcome).await;
+            self.conclude(lane, timing, outcome).await;
             let failure = match recorded {
                 Ok(issued) => return Ok(Step::Register(issued)),
                 Err(failure) => failure,
             };
-            match self.recover(Lane::Create, &failure, attempts).await? {
+            match self.recover(lane, &failure, attempts).await? {
                 Next::TryAgain => {}
                 Next::GiveUp => return self.give_up_creating(device, failure).await,
             }
         }
     }
 
+    /// One CreateKeysAndCertificate. The key is sealed before anything else gets it.
+    async fn try_creating(&mut self, device: DeviceId) -> Result<(Timing, Result<Issued, Failure>), Halt> {
+        let Attempt { timing, answer } =
+            self.attempt(Lane::Create, provisioning::create_request(), provisioning::parse_issued).await?;
+        let issued_at = (self.shared.clock)();
+        let recorded = match answer {
+            Ok(certificate) => {
+                let certificate = match self.shared.plan.keys.seal_to {
+                    None => certificate.map_key(StoredKey::Plain),
+                    Some(_) => self.compute(move |policy| certificate.map_key(|key| policy.keep(key))).await,
+                };
+                self.record_issued(Lane::Create, Change::Issued { device, certificate }, issued_at).await?
+            }
+            Err(failure) => Err(failure),
+        };
+        Ok((timing, recorded))
+    }
+
+    /// One CreateCertificateFromCsr. A certificate for another key is not this device's.
+    async fn try_certifying(
+        &mut self,
+        device: DeviceId,
+        request: &Recorded<SigningRequest>,
+    ) -> Result<(Timing, Result<Issued, Failure>), Halt> {
+        let lane = Lane::CreateFromCsr;
+        let Attempt { timing, answer } =
+            self.attempt(lane, csr_payload(request), provisioning::parse_certified).await?;
+        let issued_at = (self.shared.clock)();
+        let recorded = match answer {
+            Ok(certificate) => match keys::check_certificate(request, &certificate.certificate_pem) {
+                Ok(()) => {
+                    self.record_issued(lane, Change::Certified { device, certificate }, issued_at).await?
+                }
+                Err(mismatch) => Err(self.anomaly(lane, mismatch.to_string()).await),
+            },
+            Err(failure) => Err(failure),
+        };
+        Ok((timing, recorded))
+    }
+
     /// The checkpoint: from here on the key cannot be lost.
     async fn record_issued(
         &mut self,
-        device: DeviceId,
-        certificate: IssuedCertificate,
+        lane: Lane,
+        change: Change,
+        issued_at: SystemTime,
     ) -> Result<Result<Issued, Failure>, Halt> {
-        let issued_at = (self.shared.clock)();
-        match self.commit(Change::Issued { device, certificate }).await? {
+        match self.commit(change).await? {
             Receipt::Issued(certificate) => {
                 let (registration, origin) = (Registration::NotSent, Origin::ThisRun);
                 Ok(Ok(Issued { certificate, issued_at, registration, origin }))
             }
-            Receipt::Conflict(conflict) => Ok(Err(self.anomaly(Lane::Create, conflict.to_string()).await)),
-            Receipt::Done => unreachable!("the ledger answers Issued with a certificate or a conflict"),
+            Receipt::Conflict(conflict) => Ok(Err(self.anomaly(lane, conflict.to_string()).await)),
+            Receipt::Done | Receipt::KeyPrepared(_) => {
+                unreachable!("the ledger answers a certificate with itself or a conflict")
+            }
         }
     }
 
@@ -124,7 +195,7 @@ impl<C: Connector> Worker<C> {
     ) -> Result<Result<(), Failure>, Halt> {
         match self.commit(Change::Registered { device, thing }).await? {
             Receipt::Conflict(conflict) => Ok(Err(self.anomaly(Lane::Register, conflict.to_string()).await)),
-            Receipt::Done | Receipt::Issued(_) => Ok(Ok(())),
+            Receipt::Done | Receipt::Issued(_) | Receipt::KeyPrepared(_) => Ok(Ok(())),
         }
     }
 
@@ -211,8 +282,7 @@ impl<C: Connector> Worker<C> {
             (Settlement::Registered(thing), _) => return self.record_settled(device, thing).await,
             // The token is of an earlier run, and by a clock that may have been changed since: a new one decides.
             (Settlement::NotRegistered, true) if issued.origin == Origin::EarlierRun => {
-                self.commit(Change::TokenLapsed { device }).await?;
-                return Ok(Step::Create);
+                return self.start_over(device).await;
             }
             (Settlement::NotRegistered, true) => Change::Rejected { device, failure: failure.clone() },
             // The refusal may only mean that the token was used by the registration whose answer was lost.
@@ -240,8 +310,7 @@ impl<C: Connector> Worker<C> {
         let change = match self.settle(issued).await? {
             Settlement::Registered(thing) => return self.record_settled(device, thing).await,
             Settlement::NotRegistered if is_void => {
-                self.commit(Change::TokenLapsed { device }).await?;
-                return Ok(Step::Create);
+                return self.start_over(device).await;
             }
             // A registration that is under way could still succeed; once the token is void it cannot.
             Settlement::NotRegistered => {
@@ -251,6 +320,14 @@ impl<C: Connector> Worker<C> {
         };
         self.commit(change).await?;
         self.charge_budget(failure)
+    }
+
+    /// Back to the start, with another certificate; a key that was made here is kept.
+    async fn start_over(&mut self, device: DeviceId) -> Result<Step, Halt> {
+        match self.commit(Change::TokenLapsed { device }).await? {
+            Receipt::KeyPrepared(request) => Ok(Step::Certify(request)),
+            _ => Ok(Step::Create),
+        }
     }
 
     /// Whether the certificate is registered, as the account sees it. Asks a few times before it believes a no: a
@@ -334,6 +411,12 @@ impl Halt {
             Halt::Drain | Halt::Recorder => None,
         }
     }
+}
+
+/// The CreateCertificateFromCsr request. Takes the proof that the key is durable: asking for a certificate for a key that
+/// could be lost does not compile.
+fn csr_payload(request: &Recorded<SigningRequest>) -> Bytes {
+    provisioning::csr_request(request)
 }
 
 /// The RegisterThing request. Takes the proof that the key is durable: registering a certificate whose key could be

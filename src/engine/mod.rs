@@ -4,6 +4,7 @@
 //! come from, or how results are shown.
 
 mod flow;
+mod keys;
 mod queue;
 mod rate;
 mod recorder;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,7 @@ use crate::provisioning::Lane;
 use crate::rate::Rate;
 use crate::transport::Connector;
 
+pub use keys::{KeyPolicy, KeySource};
 pub use store::CommitMode;
 
 use rate::Limit;
@@ -44,6 +46,8 @@ pub struct Plan {
     pub rates: Rates,
     /// What a row becomes.
     pub parameters: ParameterPlan,
+    /// Where private keys come from and how they are kept. A device that has a key of its own keeps it.
+    pub keys: KeyPolicy,
     /// How long an exchange waits for its reply.
     pub exchange_timeout: Duration,
     /// How often to try again.
@@ -66,7 +70,7 @@ pub struct Plan {
 pub struct Rates {
     /// Dials.
     pub connect: Option<Rate>,
-    /// CreateKeysAndCertificate requests.
+    /// CreateKeysAndCertificate and CreateCertificateFromCsr requests.
     pub create: Option<Rate>,
     /// RegisterThing requests.
     pub register: Option<Rate>,
@@ -166,6 +170,8 @@ struct Shared<C> {
     /// Workers with an open connection.
     connections: Arc<AtomicU32>,
     health: Health,
+    /// A permit for each key pair that is being made: no more than there are cores, for the ledger needs threads too.
+    key_makers: Semaphore,
 }
 
 /// What the run has seen of the service, as far as it bears on stopping.
@@ -186,7 +192,7 @@ struct Limits {
 impl Limits {
     fn lane(&self, lane: Lane) -> &Limit {
         match lane {
-            Lane::Create => &self.create,
+            Lane::Create | Lane::CreateFromCsr => &self.create,
             Lane::Register => &self.register,
         }
     }
@@ -207,6 +213,7 @@ impl<C> Shared<C> {
             create: Limit::new(plan.rates.create),
             register: Limit::new(plan.rates.register),
         };
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         Self {
             plan,
             connector,
@@ -217,6 +224,7 @@ impl<C> Shared<C> {
             recorder,
             connections,
             health: Health::default(),
+            key_makers: Semaphore::new(cores),
         }
     }
 }

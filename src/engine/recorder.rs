@@ -149,14 +149,14 @@ enum Move {
 impl Move {
     fn of(change: &Change) -> Self {
         match change {
-            Change::Issued { .. } => Move::Issued,
+            Change::Issued { .. } | Change::Certified { .. } => Move::Issued,
             Change::Registered { .. } => Move::Registered,
             Change::Rejected { failure, .. } => {
                 Move::Rejected { was_issued: failure.stage == Stage::RegisterThing }
             }
             Change::Unknown { .. } => Move::Unknown,
             Change::TokenLapsed { .. } => Move::Lapsed,
-            Change::Left { .. } => Move::Stayed,
+            Change::KeyPrepared { .. } | Change::Left { .. } => Move::Stayed,
         }
     }
 

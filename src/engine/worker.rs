@@ -14,9 +14,9 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
 
-use super::Shared;
 use super::queue::Queue;
 use super::recorder::RecorderGone;
+use super::{CommitMode, KeyPolicy, Shared};
 use crate::event::{Change, Note, Operation, Timing};
 use crate::failure::{Cause, Failure, Remedy, Stage, Tried, remedy};
 use crate::ledger::{OpenDevice, Receipt};
@@ -127,9 +127,10 @@ impl<C: Connector> Worker<C> {
         };
         match &answer {
             Ok(_) => self.connection = Some(connection),
-            // Certificates are interchangeable, so a throttled create leaves no doubt. Any other rejection names no
-            // device: delivered again, it would be credited to the next one. Such a connection is not used again.
-            Err(Cause::Rejected { status_code: 429 | 500.., .. }) if lane == Lane::Create => {
+            // Certificates are interchangeable, or show whose key they are for, so a throttled create leaves no doubt. Any
+            // other rejection names no device: delivered again, it would be credited to the next one. Such a connection
+            // is not used again.
+            Err(Cause::Rejected { status_code: 429 | 500.., .. }) if lane != Lane::Register => {
                 self.connection = Some(connection);
             }
             Err(_) => {
@@ -146,7 +147,9 @@ impl<C: Connector> Worker<C> {
         loop {
             self.connect().await?;
             match lane {
-                Lane::Create => self.unless_draining(shared.limits.create.permit()).await?,
+                Lane::Create | Lane::CreateFromCsr => {
+                    self.unless_draining(shared.limits.create.permit()).await?;
+                }
                 // A certificate in hand is registered even while the run drains: it would go stale otherwise.
                 Lane::Register => self.while_idle(shared.limits.register.permit()).await,
             }
@@ -222,6 +225,26 @@ impl<C: Connector> Worker<C> {
         work.await
     }
 
+    /// Does what takes a core for a while, off the threads that serve connections. A panic in `work` resumes here.
+    pub(super) async fn compute<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&KeyPolicy) -> T + Send + 'static,
+    ) -> T {
+        let shared = self.shared.clone();
+        if shared.plan.commit_mode == CommitMode::Inline {
+            return work(&shared.plan.keys);
+        }
+        let policy = shared.plan.keys.clone();
+        let done = self.while_idle(async move {
+            let _permit = shared.key_makers.acquire().await.expect("nothing closes the semaphore");
+            tokio::task::spawn_blocking(move || work(&policy)).await
+        });
+        match done.await {
+            Ok(value) => value,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
     /// Makes a change durable.
     pub(super) async fn commit(&mut self, change: Change) -> Result<Receipt, Halt> {
         let recorder = self.shared.recorder.clone();
@@ -256,13 +279,14 @@ impl<C: Connector> Worker<C> {
 pub(super) fn stage(lane: Lane) -> Stage {
     match lane {
         Lane::Create => Stage::CreateCertificate,
+        Lane::CreateFromCsr => Stage::CertificateFromCsr,
         Lane::Register => Stage::RegisterThing,
     }
 }
 
 fn operation(lane: Lane) -> Operation {
     match lane {
-        Lane::Create => Operation::CreateCertificate,
+        Lane::Create | Lane::CreateFromCsr => Operation::CreateCertificate,
         Lane::Register => Operation::RegisterThing,
     }
 }

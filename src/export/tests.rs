@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::certificate::{IssuedCertificate, RegisteredThing, Secret};
-use crate::event::{Change, DeviceId};
+use crate::event::Change;
 use crate::identity::{Identity, LotShape};
 use crate::ledger::{Binding, Ledger, LotRows};
 
@@ -35,13 +35,17 @@ fn provision(device: i64) -> [Change; 2] {
     let certificate = IssuedCertificate {
         certificate_id: format!("{device:064x}").try_into().unwrap(),
         certificate_pem: format!("certificate {device}\n"),
-        private_key: Secret::new(format!("private key {device}\n")),
+        private_key: Secret::new(format!("private key {device}\n")).into(),
         ownership_token: Secret::new(String::from("token")),
     };
     let thing =
         RegisteredThing { thing_name: format!("thing-{device}"), device_configuration: Default::default() };
     let device = DeviceId(device);
     [Change::Issued { device, certificate }, Change::Registered { device, thing }]
+}
+
+fn export_plain(view: &View, out: &Path) -> Result<ExportSummary, ExportError> {
+    export(view, out, &KeyOpener::plain_only())
 }
 
 fn names(directory: &Path) -> BTreeSet<String> {
@@ -56,8 +60,9 @@ fn mode(path: &Path) -> u32 {
 fn registered_devices_are_written_and_the_others_counted() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");
-    let summary = export(ledger(&["AA:01", "AA:02", "AA:03"], 2).view(), &out).unwrap();
-    assert_eq!(summary, ExportSummary { exported: 2, left_out: 1 });
+    let summary = export_plain(ledger(&["AA:01", "AA:02", "AA:03"], 2).view(), &out).unwrap();
+    let devices = vec![DeviceId(1), DeviceId(2)];
+    assert_eq!(summary, ExportSummary { exported: 2, left_out: 1, purged: 0, devices });
     assert_eq!(names(&out), ["AA:01", "AA:02", "manifest.csv"].map(String::from).into());
     assert_eq!(fs::read_to_string(out.join("AA:02/certificate.pem")).unwrap(), "certificate 2\n");
     assert_eq!(fs::read_to_string(out.join("AA:02/private.key")).unwrap(), "private key 2\n");
@@ -69,7 +74,7 @@ fn registered_devices_are_written_and_the_others_counted() {
 fn the_manifest_says_what_is_there() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");
-    export(ledger(&["a,b"], 1).view(), &out).unwrap();
+    export_plain(ledger(&["a,b"], 1).view(), &out).unwrap();
     // As sha256sum computes them.
     let certificate = "e79f7e976462238331fd3e33ad0ceb98f690f751372ac721c9af96ae837ce019";
     let key = "0074be6e3c8ce1be3350fd73721ff247229f40c2f27d8824a21f409c70264aa4";
@@ -85,7 +90,7 @@ fn the_manifest_says_what_is_there() {
 fn nobody_else_may_read_any_of_it() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");
-    export(ledger(&["a"], 1).view(), &out).unwrap();
+    export_plain(ledger(&["a"], 1).view(), &out).unwrap();
     for path in ["", "a"] {
         assert_eq!(mode(&out.join(path)), 0o700, "{path}");
     }
@@ -100,14 +105,14 @@ fn an_empty_directory_is_filled_and_any_other_refused() {
     let ledger = ledger(&["a"], 1);
     let out = directory.path().join("out");
     fs::create_dir(&out).unwrap();
-    export(ledger.view(), &out).unwrap();
+    export_plain(ledger.view(), &out).unwrap();
     assert_eq!(mode(&out), 0o700);
     let file = directory.path().join("file");
     fs::write(&file, "precious").unwrap();
     let link = directory.path().join("link");
     std::os::unix::fs::symlink("nowhere", &link).unwrap();
     for taken in [&out, &file, &link] {
-        let error = export(ledger.view(), taken).unwrap_err();
+        let error = export_plain(ledger.view(), taken).unwrap_err();
         assert!(matches!(error, ExportError::Occupied { .. }), "{error}");
     }
     assert_eq!(fs::read(&file).unwrap(), b"precious");
@@ -117,7 +122,7 @@ fn an_empty_directory_is_filled_and_any_other_refused() {
 #[test]
 fn nothing_registered_is_an_error_and_writes_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let error = export(ledger(&["a", "b"], 0).view(), &directory.path().join("out")).unwrap_err();
+    let error = export_plain(ledger(&["a", "b"], 0).view(), &directory.path().join("out")).unwrap_err();
     assert!(error.to_string().contains("none of the 2 devices"), "{error}");
     assert!(names(directory.path()).is_empty());
 }
@@ -127,7 +132,7 @@ fn a_failed_export_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");
     let folder = Unfinished::begin(&out).unwrap();
-    write_devices(ledger(&["a"], 1).view(), &folder.path).unwrap();
+    write_devices(ledger(&["a"], 1).view(), &folder.path, &KeyOpener::plain_only()).unwrap();
     // Something takes the name at the last moment.
     fs::create_dir(&out).unwrap();
     fs::write(out.join("precious"), "").unwrap();
@@ -141,7 +146,7 @@ fn what_a_killed_export_left_is_written_over() {
     let directory = tempfile::tempdir().unwrap();
     let left = directory.path().join(".out.exporting/old");
     fs::create_dir_all(&left).unwrap();
-    export(ledger(&["a"], 1).view(), &directory.path().join("out")).unwrap();
+    export_plain(ledger(&["a"], 1).view(), &directory.path().join("out")).unwrap();
     assert_eq!(names(directory.path()), [String::from("out")].into());
     assert_eq!(names(&directory.path().join("out")), ["a", "manifest.csv"].map(String::from).into());
 }
@@ -151,14 +156,14 @@ fn two_exports_to_one_place_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");
     let _first = Unfinished::begin(&out).unwrap();
-    let error = export(ledger(&["a"], 1).view(), &out).unwrap_err();
+    let error = export_plain(ledger(&["a"], 1).view(), &out).unwrap_err();
     assert!(matches!(error, ExportError::InUse { .. }), "{error}");
 }
 
 #[test]
 fn a_directory_that_is_not_there_is_named() {
     let directory = tempfile::tempdir().unwrap();
-    let error = export(ledger(&["a"], 1).view(), &directory.path().join("no/out")).unwrap_err();
+    let error = export_plain(ledger(&["a"], 1).view(), &directory.path().join("no/out")).unwrap_err();
     assert!(matches!(error, ExportError::Io { .. }) && error.to_string().contains("no/out"), "{error}");
 }
 
@@ -186,7 +191,7 @@ fn hostile_keys_stay_inside() {
         "a\\b",
         &long,
     ];
-    let summary = export(ledger(&keys, keys.len()).view(), &out).unwrap();
+    let summary = export_plain(ledger(&keys, keys.len()).view(), &out).unwrap();
     assert_eq!(summary.exported, keys.len() as u64);
     let found = names(&out);
     assert_eq!(found.len(), keys.len() + 1);

@@ -7,15 +7,19 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OptionalExtension, Params, Transaction, TransactionBehavior, params};
 
 use super::error::{LedgerError, Problem, Shown};
+use super::keys::{self, KeyColumns};
 use super::rows::{find_standing, registration_name};
 use super::{Ledger, Recorded, RunId, instant, schema};
-use crate::certificate::{CertificateId, IssuedCertificate, RegisteredThing};
+use crate::certificate::{CertificateId, IssuedCertificate, PreparedKey, RegisteredThing, SigningRequest};
 use crate::event::{Change, DeviceId, DeviceState, Registration};
 use crate::failure::Failure;
 
 /// What became of a change.
 #[derive(Debug)]
 pub enum Receipt {
+    /// The device has a key of its own, durable; its request may be sent from here on. Of [`Change::KeyPrepared`], and of
+    /// [`Change::TokenLapsed`] where the device has one.
+    KeyPrepared(Recorded<SigningRequest>),
     /// The certificate is durable, and may be registered from here on.
     Issued(Recorded<IssuedCertificate>),
     /// Any other change is durable.
@@ -49,6 +53,7 @@ pub enum Contested {
 
 /// What will be a receipt once COMMIT has returned.
 enum Written {
+    KeyPrepared(SigningRequest),
     Issued(IssuedCertificate),
     Done,
     Conflict(Conflict),
@@ -106,6 +111,7 @@ pub(super) fn commit_counted<T>(
 impl From<Written> for Receipt {
     fn from(written: Written) -> Self {
         match written {
+            Written::KeyPrepared(request) => Self::KeyPrepared(Recorded::new(request)),
             Written::Issued(certificate) => Self::Issued(Recorded::new(certificate)),
             Written::Done => Self::Done,
             Written::Conflict(conflict) => Self::Conflict(conflict),
@@ -113,11 +119,16 @@ impl From<Written> for Receipt {
     }
 }
 
-/// Whether a device in `state` can go through `change`; if not, what it cannot become.
-fn judge(state: DeviceState, change: &Change) -> Result<(), &'static str> {
+/// Whether a device in `state`, with a key prepared for it or not, can go through `change`; if not, what it cannot become.
+/// A prepared key is never left for another, for nobody would know of it any more.
+fn judge(state: DeviceState, prepared: Option<&PreparedKey>, change: &Change) -> Result<(), &'static str> {
     use DeviceState::{Issued, Pending};
     let (is_legal, becomes) = match change {
-        Change::Issued { .. } => (state == Pending, "issued"),
+        Change::KeyPrepared { .. } => {
+            (state == Pending && prepared.is_none(), "the holder of a new key made here")
+        }
+        Change::Issued { .. } => (state == Pending && prepared.is_none(), "issued with a key of the service"),
+        Change::Certified { .. } => (state == Pending && prepared.is_some(), "issued for a key made here"),
         Change::Registered { .. } => (state == Issued, "registered"),
         Change::Rejected { .. } => (matches!(state, Pending | Issued), "rejected"),
         Change::Unknown { .. } => (state == Issued, "unknown"),
@@ -129,9 +140,22 @@ fn judge(state: DeviceState, change: &Change) -> Result<(), &'static str> {
 
 fn apply(connection: &Connection, change: Change, stamp: &Stamp) -> Result<Written, Problem> {
     let (state, key) = find_standing(connection, change.device())?;
-    judge(state, &change).map_err(|change| Problem::IllegalTransition { device: key, state, change })?;
+    let prepared = keys::find_prepared(connection, change.device())?;
+    judge(state, prepared.as_ref(), &change).map_err(|change| Problem::IllegalTransition {
+        device: key,
+        state,
+        change,
+    })?;
     match change {
+        Change::KeyPrepared { device, key } => {
+            keys::insert_prepared(connection, device, &key, &stamp.at, stamp.run)?;
+            Ok(Written::KeyPrepared(key.request))
+        }
         Change::Issued { device, certificate } => issue(connection, device, certificate, stamp),
+        Change::Certified { device, certificate } => {
+            let key = prepared.ok_or_else(|| Problem::damaged("a prepared key went away"))?;
+            issue(connection, device, certificate.map_key(|()| key.private_key), stamp)
+        }
         Change::Registered { device, thing } => register(connection, device, thing, stamp),
         Change::Rejected { device, failure } => {
             let to = Standing { state: DeviceState::Rejected, registration: None, failure: Some(failure) };
@@ -141,7 +165,10 @@ fn apply(connection: &Connection, change: Change, stamp: &Stamp) -> Result<Writt
             let to = Standing { state: DeviceState::Unknown, registration: None, failure: Some(failure) };
             move_device(connection, device, to, stamp)
         }
-        Change::TokenLapsed { device } => retire(connection, device, stamp),
+        Change::TokenLapsed { device } => {
+            let retired = retire(connection, device, stamp)?;
+            Ok(prepared.map_or(retired, |key| Written::KeyPrepared(key.request)))
+        }
         Change::Left { device, registration, failure } => {
             let registration = (state == DeviceState::Issued).then_some(registration);
             move_device(connection, device, Standing { state, registration, failure }, stamp)
@@ -161,17 +188,20 @@ fn issue(
         let contested = Contested::Certificate(certificate.certificate_id);
         return Ok(Written::Conflict(Conflict { device, contested, holder }));
     }
+    let key = KeyColumns::of(connection, &certificate.private_key)?;
     let sql = "INSERT INTO certificate
-               (certificate_id, device, certificate_pem, private_key, ownership_token, issued_at, run)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+               (certificate_id, device, certificate_pem, private_key, ownership_token, issued_at, run, sealing, purged_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     connection.prepare_cached(sql)?.execute(params![
         certificate.certificate_id.as_str(),
         device.0,
         certificate.certificate_pem,
-        certificate.private_key.expose(),
+        key.text,
         certificate.ownership_token.expose(),
         stamp.at,
         stamp.run,
+        key.sealing,
+        key.purged_at,
     ])?;
     let to =
         Standing { state: DeviceState::Issued, registration: Some(Registration::MaySent), failure: None };
@@ -197,6 +227,7 @@ fn register(
     // The token is used up: one secret less to keep.
     let sql = "UPDATE certificate SET ownership_token = NULL WHERE device = ?1 AND retired_at IS NULL";
     write_one(connection, sql, params![device.0])?;
+    keys::forget_prepared(connection, device)?;
     let to = Standing { state: DeviceState::Registered, registration: None, failure: None };
     move_device(connection, device, to, stamp)
 }
@@ -240,7 +271,7 @@ fn move_device(
 }
 
 /// Runs a statement that must change one row: any other number says that the ledger contradicts itself.
-fn write_one(connection: &Connection, sql: &str, values: impl Params) -> Result<(), Problem> {
+pub(super) fn write_one(connection: &Connection, sql: &str, values: impl Params) -> Result<(), Problem> {
     match connection.prepare_cached(sql)?.execute(values)? {
         1 => Ok(()),
         rows => Err(Problem::damaged(format!("a change of one row met {rows} rows"))),

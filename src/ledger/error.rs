@@ -153,6 +153,11 @@ pub enum Problem {
         "an earlier write failed, and nothing more is written until the ledger is opened again; run the same command again"
     )]
     Poisoned,
+    /// Keys were purged, and another program has the ledger open, so that its log could not be emptied.
+    #[error(
+        "the keys are blanked, but another program has the ledger open, so that they are still in its write-ahead log; close that program and run the same command again"
+    )]
+    Lingering,
     /// The operating system failed us.
     #[error("{doing}: {source}")]
     Io {

@@ -15,6 +15,7 @@ mod commit;
 mod error;
 mod import;
 mod instant;
+mod keys;
 mod lock;
 mod place;
 mod resume;
@@ -33,6 +34,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, params};
 pub use commit::{Conflict, Contested, Receipt};
 pub use error::{ImportError, LedgerError, LotMismatch, Problem};
 pub use import::LotRows;
+pub use keys::KeyCounts;
 pub use resume::{LotDifference, RowDifference};
 pub use view::{Counts, LotInfo, OpenDevice, RegisteredDevice, RunInfo, Trouble, View, Work};
 

@@ -5,9 +5,10 @@ use std::time::SystemTime;
 use rusqlite::{Connection, Row, named_params};
 
 use super::error::Problem;
+use super::keys::read_stored_key;
 use super::view::{Counts, LotInfo, OpenDevice, RegisteredDevice, Work};
 use super::{Binding, Recorded, instant};
-use crate::certificate::{CertificateId, IssuedCertificate, RegisteredThing, Secret};
+use crate::certificate::{CertificateId, IssuedCertificate, RegisteredThing, Secret, SigningRequest};
 use crate::event::{DeviceId, DeviceState, Registration};
 use crate::identity::{Identity, LotShape};
 
@@ -76,7 +77,12 @@ pub(super) fn read_open_device(row: &Row<'_>, columns: usize) -> Result<OpenDevi
     let identity = Identity { line: read_count(row, "line")?, key: row.get("key")?, values };
     let is_certified = row.get::<_, Option<String>>("certificate_id")?.is_some();
     let work = match (read_state(row, "state")?, read_registration(row)?) {
-        (DeviceState::Pending, None) if !is_certified => Work::Create,
+        (DeviceState::Pending, None) if !is_certified => {
+            match row.get::<_, Option<String>>("signing_request")? {
+                None => Work::Create,
+                Some(request) => Work::Certify { request: Recorded::new(SigningRequest { pem: request }) },
+            }
+        }
         (DeviceState::Issued, Some(registration)) if is_certified => Work::Register {
             certificate: Recorded::new(read_certificate(row)?),
             issued_at: read_instant(row, "issued_at")?,
@@ -94,7 +100,7 @@ fn read_certificate(row: &Row<'_>) -> Result<IssuedCertificate, Problem> {
     Ok(IssuedCertificate {
         certificate_id: read_certificate_id(row)?,
         certificate_pem: row.get("certificate_pem")?,
-        private_key: Secret::new(row.get("private_key")?),
+        private_key: read_stored_key(row)?,
         ownership_token: Secret::new(token),
     })
 }
@@ -114,7 +120,7 @@ pub(super) fn read_registered_device(row: &Row<'_>) -> Result<RegisteredDevice, 
         },
         certificate_id: read_certificate_id(row)?,
         certificate_pem: row.get("certificate_pem")?,
-        private_key: Secret::new(row.get("private_key")?),
+        private_key: read_stored_key(row)?,
         registered_at: row.get("updated_at")?,
     })
 }
@@ -170,7 +176,7 @@ fn read_instant(row: &Row<'_>, column: &str) -> Result<SystemTime, Problem> {
     instant::from_text(&text).ok_or_else(|| Problem::damaged(format!("{column} is not an instant")))
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> Result<T, Problem> {
+pub(super) fn read_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> Result<T, Problem> {
     let text: String = row.get(column)?;
     // What serde says is left out, for it quotes what it finds.
     serde_json::from_str(&text)

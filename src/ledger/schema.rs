@@ -11,7 +11,7 @@ pub(super) const APPLICATION_ID: i64 = 0x464c_4d54;
 
 /// The schema's versions, oldest first: each takes a ledger from the one before to its own, counted from 1.
 /// What has been released is never edited; a change of the schema is a new entry.
-const MIGRATIONS: &[&str] = &[SCHEMA_1];
+const MIGRATIONS: &[&str] = &[SCHEMA_1, SCHEMA_2];
 
 /// The newest schema that this version knows.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;
@@ -99,6 +99,51 @@ CREATE VIEW lot_status AS
     FROM lot, device;
 ";
 
+/// Keys that are made here, sealed, exported and purged.
+///
+/// `prepared_key` has the keys made here for devices that are not registered yet; a certificate has a copy. `sealing` has the
+/// lists of recipients; a key without one is in plain text. `certificate.export` is the last export that has the key.
+const SCHEMA_2: &str = "
+CREATE TABLE sealing (
+    id INTEGER PRIMARY KEY,
+    recipients TEXT NOT NULL UNIQUE CHECK (json_valid(recipients))
+) STRICT;
+
+CREATE TABLE prepared_key (
+    device INTEGER PRIMARY KEY REFERENCES device (id),
+    private_key TEXT NOT NULL,
+    sealing INTEGER REFERENCES sealing (id),
+    signing_request TEXT NOT NULL,
+    prepared_at TEXT NOT NULL,
+    run INTEGER REFERENCES run (id)
+) STRICT;
+
+CREATE TABLE export (
+    id INTEGER PRIMARY KEY,
+    exported_at TEXT NOT NULL,
+    destination TEXT NOT NULL,
+    devices INTEGER NOT NULL
+) STRICT;
+
+ALTER TABLE certificate ADD COLUMN sealing INTEGER REFERENCES sealing (id);
+ALTER TABLE certificate ADD COLUMN export INTEGER REFERENCES export (id);
+ALTER TABLE certificate ADD COLUMN purged_at TEXT;
+
+DROP VIEW devices;
+CREATE VIEW devices AS
+    SELECT device.id, device.key, device.line, device.state, device.thing_name, certificate.certificate_id,
+           certificate.issued_at, device.registration, device.failure_stage, device.failure_cause, device.failure,
+           device.updated_at, device.run,
+           CASE WHEN certificate.purged_at IS NOT NULL THEN 'purged'
+                WHEN coalesce(certificate.sealing, prepared_key.sealing) IS NOT NULL THEN 'sealed'
+                WHEN coalesce(certificate.device, prepared_key.device) IS NOT NULL THEN 'plain' END AS private_key,
+           export.exported_at, export.destination AS exported_to
+    FROM device
+    LEFT JOIN certificate ON certificate.device = device.id AND certificate.retired_at IS NULL
+    LEFT JOIN prepared_key ON prepared_key.device = device.id
+    LEFT JOIN export ON export.id = certificate.export;
+";
+
 /// How long SQLite waits for a lock of some other program, in milliseconds.
 const BUSY_TIMEOUT_MS: u32 = 5_000;
 
@@ -113,7 +158,18 @@ pub(super) fn create(connection: &mut Connection) -> Result<(), Problem> {
 
 /// Brings an old schema up to date, one version at a time, each whole or not at all.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), Problem> {
-    for (before, statements) in (0..).zip(MIGRATIONS) {
+    migrate_to(connection, NEWEST)
+}
+
+/// Makes an empty ledger as an older version made it.
+#[cfg(test)]
+pub(super) fn create_old(connection: &mut Connection, version: i64) -> Result<(), Problem> {
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    migrate_to(connection, version)
+}
+
+fn migrate_to(connection: &mut Connection, newest: i64) -> Result<(), Problem> {
+    for (before, statements) in (0..newest).zip(MIGRATIONS) {
         if version(connection)? == before {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             transaction.execute_batch(statements)?;

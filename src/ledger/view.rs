@@ -13,7 +13,7 @@ use super::rows::{
     read_all, read_count, read_counts, read_lot, read_open_device, read_registered_device, read_state,
 };
 use super::{Binding, Recorded, lock, schema};
-use crate::certificate::{CertificateId, IssuedCertificate, RegisteredThing, Secret};
+use crate::certificate::{CertificateId, IssuedCertificate, RegisteredThing, SigningRequest, StoredKey};
 use crate::event::{DeviceId, DeviceState, Registration};
 use crate::identity::{Identity, LotShape};
 
@@ -58,6 +58,11 @@ pub struct OpenDevice {
 pub enum Work {
     /// It is Pending: get it a certificate.
     Create,
+    /// It is Pending, and has a key of its own: get that certified. No other key is ever made for it.
+    Certify {
+        /// The request for its key.
+        request: Recorded<SigningRequest>,
+    },
     /// It is Issued: register its certificate.
     Register {
         /// The certificate, with its key and token.
@@ -152,8 +157,8 @@ pub struct RegisteredDevice {
     pub certificate_id: CertificateId,
     /// Its certificate, PEM.
     pub certificate_pem: String,
-    /// Its private key, PEM.
-    pub private_key: Secret<String>,
+    /// Its private key, as it is kept.
+    pub private_key: StoredKey,
     /// When the ledger got its registration, RFC 3339.
     pub registered_at: String,
 }
@@ -162,17 +167,22 @@ pub struct RegisteredDevice {
 pub(super) const OPEN_DEVICES: &str = "
     SELECT device.id, device.line, device.key, device.parameter_values AS parameters, device.state, device.registration,
            certificate.certificate_id, certificate.certificate_pem, certificate.private_key,
-           certificate.ownership_token, certificate.issued_at
+           certificate.ownership_token, certificate.issued_at, certificate.purged_at, sealing.recipients,
+           prepared_key.signing_request
     FROM device
     LEFT JOIN certificate ON certificate.device = device.id AND certificate.retired_at IS NULL
+    LEFT JOIN sealing ON sealing.id = certificate.sealing
+    LEFT JOIN prepared_key ON prepared_key.device = device.id
     WHERE device.state IN ('pending', 'issued') AND device.id > ?1
     ORDER BY device.id LIMIT ?2";
 
 const REGISTERED_DEVICES: &str = "
     SELECT device.id, device.key, device.state, device.thing_name, device.device_configuration, device.updated_at,
-           certificate.certificate_id, certificate.certificate_pem, certificate.private_key
+           certificate.certificate_id, certificate.certificate_pem, certificate.private_key, certificate.purged_at,
+           sealing.recipients
     FROM device
     LEFT JOIN certificate ON certificate.device = device.id AND certificate.retired_at IS NULL
+    LEFT JOIN sealing ON sealing.id = certificate.sealing
     WHERE device.state = 'registered'
     ORDER BY device.id";
 

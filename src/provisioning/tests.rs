@@ -1,5 +1,3 @@
-//! Replies and requests against the examples of AWS and of the flow that this project grew from.
-
 use serde_json::{Value, json};
 
 use super::*;
@@ -97,6 +95,36 @@ fn requests_are_what_the_api_documents() {
     );
     let request = register_request(&token, []);
     assert_eq!(serde_json::from_slice::<Value>(&request).unwrap()["parameters"], json!({}));
+}
+
+#[test]
+fn a_certificate_for_our_own_key_comes_without_one() {
+    let request = csr_request(&SigningRequest { pem: String::from("-----BEGIN…\n\"") });
+    assert_eq!(std::str::from_utf8(&request).unwrap(), r#"{"certificateSigningRequest":"-----BEGIN…\n\""}"#);
+    let certified = parse_certified(&issued_but("privateKey", None)).unwrap();
+    assert_eq!((certified.certificate_pem.as_str(), certified.private_key), (PEM, ()));
+    for value in [json!(KEY), json!(null), json!("")] {
+        let detail = garbled(parse_certified(&issued_but("privateKey", Some(value))));
+        assert_eq!(detail, "accepted reply: privateKey is there, and the request was one without");
+    }
+    let only = |name: &str| {
+        let mut reply = issued();
+        let fields = reply.as_object_mut().unwrap();
+        fields.remove("privateKey");
+        fields.remove(name);
+        reply.to_string().into_bytes()
+    };
+    for name in ["certificateId", "certificatePem", "certificateOwnershipToken"] {
+        assert_eq!(garbled(parse_certified(&only(name))), format!("accepted reply: {name} is missing"));
+    }
+}
+
+#[test]
+fn only_the_lanes_of_a_run_are_subscribed_to() {
+    let topics = Topics::of("T", &[Lane::CreateFromCsr, Lane::Register]);
+    assert_eq!(topics.lanes, [Lane::CreateFromCsr, Lane::Register]);
+    assert_eq!(topics.lane(Lane::CreateFromCsr).request, "$aws/certificates/create-from-csr/json");
+    assert_eq!(Topics::new("T").lanes, [Lane::Create, Lane::Register]);
 }
 
 #[test]

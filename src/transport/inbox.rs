@@ -132,7 +132,7 @@ impl Inbox {
     }
 
     fn origin(&self, topic: &str) -> Option<(Lane, Verdict)> {
-        [Lane::Create, Lane::Register].into_iter().find_map(|lane| {
+        self.topics.lanes.iter().copied().find_map(|lane| {
             let topics = self.topics.lane(lane);
             if topic == topics.accepted {
                 Some((lane, Verdict::Accepted))

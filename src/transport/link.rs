@@ -110,6 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for WsConnec
         }
         let stage = match lane {
             Lane::Create => Stage::CreateCertificate,
+            Lane::CreateFromCsr => Stage::CertificateFromCsr,
             Lane::Register => Stage::RegisterThing,
         };
         let sent = Instant::now();

@@ -93,9 +93,8 @@ impl Session {
 
     /// Wants to send the one SUBSCRIBE (section 3.8); once, after [`Event::Connected`].
     pub(super) fn subscribe(&mut self) {
-        let filters =
-            self.filters().map(|path| SubscribeFilter { path: path.to_owned(), qos: QoS::AtLeastOnce });
-        let filters = filters.to_vec();
+        let filter = |path: &str| SubscribeFilter { path: path.to_owned(), qos: QoS::AtLeastOnce };
+        let filters = self.filters().into_iter().map(filter).collect();
         let subscribe = Subscribe { pkid: self.next_id(), filters };
         subscribe.write(&mut self.out).expect(FITS);
         self.phase = Phase::Subscribing;
@@ -202,9 +201,10 @@ impl Session {
         self.keep_alive - self.keep_alive / 10
     }
 
-    fn filters(&self) -> [&str; 4] {
-        let Topics { create, register } = self.inbox.topics();
-        [&create.accepted, &create.rejected, &register.accepted, &register.rejected]
+    fn filters(&self) -> Vec<&str> {
+        let topics = self.inbox.topics();
+        let answers = topics.lanes.iter().map(|lane| topics.lane(*lane));
+        answers.flat_map(|lane| [lane.accepted.as_str(), lane.rejected.as_str()]).collect()
     }
 
     /// Packet ids are not zero (section 2.3.1).

@@ -137,6 +137,14 @@ impl Said {
     }
 
     #[track_caller]
+    pub fn expect_out(self, words: &[&str]) -> Self {
+        for words in words {
+            assert!(self.out.contains(words), "no {words:?} in:\n{}", self.out);
+        }
+        self
+    }
+
+    #[track_caller]
     pub fn expect_err(self, words: &[&str]) -> Self {
         for words in words {
             assert!(self.err.contains(words), "no {words:?} in:\n{}", self.err);

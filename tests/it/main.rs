@@ -5,6 +5,7 @@
 
 mod emulator;
 mod harness;
+mod keys;
 mod layers;
 mod provision;
 mod transport;

@@ -25,7 +25,8 @@ fn state_of(ledger: &Ledger, device: i64) -> DeviceState {
 fn every_transition_is_legal_or_an_error() {
     use DeviceState::{Issued, Pending, Registered, Rejected, Unknown};
     type Case = (fn() -> Change, &'static [DeviceState], Option<DeviceState>);
-    let changes: [Case; 6] = [
+    let changes: [Case; 7] = [
+        (|| prepared(1), &[Pending], None),
         (|| issued(1), &[Pending], Some(Issued)),
         (|| registered(1), &[Issued], Some(Registered)),
         (|| rejected(1), &[Pending, Issued], Some(Rejected)),
@@ -177,7 +178,7 @@ fn registered_devices_stream_with_all_they_need_and_no_token() {
     ledger
         .view()
         .for_each_registered::<LedgerError>(|device| {
-            assert_eq!(device.private_key.expose(), &format!("key {}", device.id.0));
+            assert_eq!(device.private_key, plain(&format!("key {}", device.id.0)));
             assert_eq!(device.thing.device_configuration["url"], "mqtt://x");
             seen.push((device.id.0, device.thing.thing_name, device.certificate_pem, device.registered_at));
             Ok(())

@@ -33,6 +33,7 @@ fn whatever_had_a_receipt_survives_a_crash() {
                     assert_eq!(registration, Registration::MaySent);
                 }
                 Work::Create => assert!(found.id.0 > device),
+                Work::Certify { .. } => panic!("no key was prepared"),
             }
         }
     }

@@ -3,13 +3,16 @@
 mod changes;
 mod crashes;
 mod importing;
+mod keys;
 mod opening;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
-use crate::certificate::{IssuedCertificate, RegisteredThing, Secret};
+use crate::certificate::{
+    IssuedCertificate, PreparedKey, RegisteredThing, Secret, SigningRequest, StoredKey,
+};
 use crate::event::{Change, DeviceId, Registration};
 use crate::failure::{Cause, Failure, Stage};
 use crate::identity::LotShape;
@@ -60,7 +63,7 @@ pub(super) fn certificate(number: i64) -> IssuedCertificate {
     IssuedCertificate {
         certificate_id: format!("{number:064x}").try_into().unwrap(),
         certificate_pem: format!("certificate {number}"),
-        private_key: Secret::new(format!("key {number}")),
+        private_key: Secret::new(format!("key {number}")).into(),
         ownership_token: Secret::new(format!("token {number}")),
     }
 }
@@ -72,6 +75,21 @@ pub(super) fn failure() -> Failure {
 
 pub(super) fn issued(device: i64) -> Change {
     Change::Issued { device: DeviceId(device), certificate: certificate(device) }
+}
+
+pub(super) fn plain(key: &str) -> StoredKey {
+    StoredKey::Plain(Secret::new(key.to_owned()))
+}
+
+/// A key made here, for device number `device`.
+pub(super) fn prepared(device: i64) -> Change {
+    let request = SigningRequest { pem: format!("request {device}") };
+    let key = PreparedKey { private_key: plain(&format!("own key {device}")), request };
+    Change::KeyPrepared { device: DeviceId(device), key }
+}
+
+pub(super) fn certified(device: i64, number: i64) -> Change {
+    Change::Certified { device: DeviceId(device), certificate: certificate(number).map_key(|_| ()) }
 }
 
 pub(super) fn registered(device: i64) -> Change {

@@ -1,0 +1,63 @@
+//! `fleetmint purge-keys`: a ledger without the private keys that were exported.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::time::SystemTime;
+
+use super::args::PurgeKeysArgs;
+use super::exit::{Exit, Fatal};
+use crate::ledger::{KeyCounts, Ledger, LedgerError};
+
+pub(super) fn run(args: &PurgeKeysArgs) -> Exit {
+    match purge(args) {
+        Ok(exit) => exit,
+        Err(fatal) => fatal.report(),
+    }
+}
+
+fn purge(args: &PurgeKeysArgs) -> Result<Exit, Fatal> {
+    let may_ask = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    if !args.yes && !may_ask {
+        let message =
+            "purge-keys cannot be undone and there is no terminal to ask on; pass --yes if you mean it";
+        return Err(Fatal::new(Exit::Usage, message));
+    }
+    let mut ledger = Ledger::reopen(&args.ledger).map_err(unusable)?;
+    let before = ledger.view().key_counts().map_err(unusable)?;
+    if before.exported > 0 && !args.yes && !is_confirmed(args, &before) {
+        eprintln!("nothing was purged");
+        return Ok(Exit::Complete);
+    }
+    let after = ledger.purge_exported_keys(SystemTime::now()).map_err(unusable)?;
+    ledger.close().map_err(unusable)?;
+    println!("{}", outcome(&before, &after));
+    Ok(Exit::Complete)
+}
+
+/// Asks on the terminal. Anything but yes is no.
+fn is_confirmed(args: &PurgeKeysArgs, counts: &KeyCounts) -> bool {
+    eprint!(
+        "Blank the private keys of {} devices in {}? Only what was exported has them then. [y/N] ",
+        counts.exported,
+        args.ledger.display()
+    );
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    let _ = std::io::stdin().lock().read_line(&mut answer);
+    matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+}
+
+fn outcome(before: &KeyCounts, after: &KeyCounts) -> String {
+    let mut outcome = format!(
+        "{} private keys purged, {} kept because they were not exported",
+        after.purged.saturating_sub(before.purged),
+        after.not_exported
+    );
+    if before.purged > 0 {
+        outcome += &format!(" ({} had been purged before)", before.purged);
+    }
+    outcome
+}
+
+fn unusable(error: LedgerError) -> Fatal {
+    Fatal::new(Exit::LedgerUnusable, error)
+}
