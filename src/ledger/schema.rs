@@ -2,6 +2,7 @@
 //!
 //! Owns all of the schema and every pragma. A ledger is opened by people with `sqlite3` too, hence the views.
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::error::Problem;
@@ -159,6 +160,12 @@ pub(super) fn set_up(connection: &Connection) -> Result<(), Problem> {
     connection.pragma_update(None, "cell_size_check", true)?;
     // Sorting must not spill keys into files outside the ledger's directory.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    Ok(())
+}
+
+/// Whether closing the connection leaves the write-ahead log as it is.
+pub(super) fn keep_log(connection: &Connection, keep: bool) -> Result<(), Problem> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep)?;
     Ok(())
 }
 

@@ -202,21 +202,33 @@ impl View {
             place.refuse_orphaned_log()?;
             return Err(Problem::Missing);
         }
+        place.refuse_foreign()?;
         // Before the ledger is read: a run that writes it at this moment notes its commits after making them.
         let noted = lock::noted_commits(&place.lock);
         let mut connection =
             Connection::open_with_flags(&place.ledger, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        // Until it is known to be sound, nothing is moved from the log into the file, nor the log removed.
+        schema::keep_log(&connection, place.has_log())?;
         schema::set_up(&connection)?;
         let version = schema::identify(&connection)?;
         place.refuse_cut_page(schema::page_size(&connection)?)?;
-        if access.contains(OpenFlags::SQLITE_OPEN_READ_WRITE) {
+        let is_writing = access.contains(OpenFlags::SQLITE_OPEN_READ_WRITE);
+        if is_writing {
             schema::check_integrity(&connection)?;
-            schema::set_up_writing(&connection)?;
-            schema::migrate(&mut connection)?;
-        } else if version < schema::NEWEST {
-            return Err(Problem::Older { found: version, known: schema::NEWEST });
         }
         place.refuse_lost_commits(schema::read_commits(&connection)?, noted)?;
+        match version {
+            _ if is_writing => {
+                place.keep_private()?;
+                schema::set_up_writing(&connection)?;
+                schema::migrate(&mut connection)?;
+            }
+            found if found < schema::NEWEST => {
+                return Err(Problem::Older { found, known: schema::NEWEST });
+            }
+            _ => {}
+        }
+        schema::keep_log(&connection, false)?;
         Self::over(connection, &place.ledger)
     }
 
