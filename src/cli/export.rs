@@ -2,6 +2,7 @@
 
 use super::args::ExportArgs;
 use super::exit::{Exit, Fatal};
+use super::speech::{print, say};
 use crate::export;
 use crate::ledger::Ledger;
 
@@ -16,9 +17,9 @@ fn write(args: &ExportArgs) -> Result<Exit, Fatal> {
     let unusable = |error: &dyn std::fmt::Display| Fatal::new(Exit::LedgerUnusable, error);
     let ledger = Ledger::open_read_only(&args.ledger).map_err(|error| unusable(&error))?;
     let summary = export::export(&ledger, &args.out).map_err(|error| unusable(&error))?;
-    println!("{} devices exported to {}", summary.exported, args.out.display());
+    print(&format!("{} devices exported to {}\n", summary.exported, args.out.display()));
     if summary.left_out > 0 {
-        eprintln!("{} devices are not registered and were left out", summary.left_out);
+        say(format_args!("{} devices are not registered and were left out", summary.left_out));
     }
     Ok(Exit::Complete)
 }
