@@ -15,6 +15,7 @@ mod commit;
 mod error;
 mod import;
 mod instant;
+mod integrity;
 mod lock;
 mod place;
 mod resume;

@@ -21,7 +21,7 @@ pub(super) struct Place {
     /// Says that a run has it.
     pub(super) lock: PathBuf,
     /// SQLite's write-ahead log.
-    log: PathBuf,
+    pub(super) log: PathBuf,
     /// A new ledger that is being built, and is nothing yet.
     building: PathBuf,
     directory: PathBuf,
@@ -60,7 +60,7 @@ impl Place {
     }
 
     /// Whether there is a write-ahead log with anything in it.
-    pub(super) fn has_log(&self) -> bool {
+    fn has_log(&self) -> bool {
         fs::metadata(&self.log).is_ok_and(|log| log.len() > 0)
     }
 

@@ -12,7 +12,7 @@ use super::place::Place;
 use super::rows::{
     read_all, read_count, read_counts, read_lot, read_open_device, read_registered_device, read_state,
 };
-use super::{Binding, Recorded, lock, schema};
+use super::{Binding, Recorded, integrity, lock, schema};
 use crate::certificate::{CertificateId, IssuedCertificate, RegisteredThing, Secret};
 use crate::event::{DeviceId, DeviceState, Registration};
 use crate::identity::{Identity, LotShape};
@@ -207,14 +207,19 @@ impl View {
         let noted = lock::noted_commits(&place.lock);
         let mut connection =
             Connection::open_with_flags(&place.ledger, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let is_writing = access.contains(OpenFlags::SQLITE_OPEN_READ_WRITE);
+        if is_writing {
+            schema::refuse_read_only(&connection)?;
+        }
         // Until it is known to be sound, nothing is moved from the log into the file, nor the log removed.
-        schema::keep_log(&connection, place.has_log())?;
+        schema::keep_log(&connection, place.log.exists())?;
         schema::set_up(&connection)?;
         let version = schema::identify(&connection)?;
         place.refuse_cut_page(schema::page_size(&connection)?)?;
-        let is_writing = access.contains(OpenFlags::SQLITE_OPEN_READ_WRITE);
         if is_writing {
-            schema::check_integrity(&connection)?;
+            // Known only now, if it is the file's header that forbids it.
+            schema::refuse_read_only(&connection)?;
+            integrity::check(&connection)?;
         }
         place.refuse_lost_commits(schema::read_commits(&connection)?, noted)?;
         match version {
@@ -250,7 +255,7 @@ impl View {
 
     /// Reads the whole file and refuses one that is damaged.
     pub fn check_integrity(&self) -> Result<(), LedgerError> {
-        self.named(schema::check_integrity(&self.connection))
+        self.named(integrity::check(&self.connection))
     }
 
     /// The open devices after `after`, Pending and Issued, in the order of their numbers: `limit` at most.
