@@ -19,9 +19,8 @@ use crate::harness::{Said, column};
 
 /// A setting of the long form, or what `cargo test` takes.
 fn setting(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).map_or(otherwise, |text| {
-        text.parse().unwrap_or_else(|_| panic!("{name}={text}, wanted a number"))
-    })
+    std::env::var(name)
+        .map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}, wanted a number")))
 }
 
 /// Where the randomness of a test starts; printed, and repeated with FLEETMINT_CRASH_SEED.

@@ -23,7 +23,8 @@ impl Service {
     /// Starts the emulator of a scenario in TOML.
     pub fn start(scratch: &Scratch, scenario: &str) -> Self {
         let scenario = Scenario::from_toml(scenario).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let any_port = (std::net::Ipv4Addr::LOCALHOST, 0).into();
         let emulator = runtime.block_on(Emulator::start(scenario.clone(), any_port)).unwrap();
         let ca_file = scratch.write("ca.pem", emulator.ca_pem());

@@ -12,7 +12,8 @@ use crate::harness::Scratch;
 
 /// Requests take a while, so that at any moment some are on their way, some done and not answered, some answered and not
 /// recorded.
-const SCENARIO: &str = "keys = \"p256\"\n[latency]\ncreate_keys_and_certificate = \"50ms\"\nregister_thing = \"50ms\"\n";
+const SCENARIO: &str =
+    "keys = \"p256\"\n[latency]\ncreate_keys_and_certificate = \"50ms\"\nregister_thing = \"50ms\"\n";
 
 #[test]
 fn a_hundred_kills_lose_no_key_and_register_no_device_twice() {
