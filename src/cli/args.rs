@@ -124,7 +124,12 @@ pub(super) struct EmulateArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) scenario: Option<PathBuf>,
 
-    /// Where to write the emulator's CA certificate for clients [default: a new temporary directory].
+    /// Keep the account and the keys in this directory, over restarts and crashes; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub(super) state_dir: Option<PathBuf>,
+
+    /// Where to write the emulator's CA certificate for clients [default: DIR/ca.pem with --state-dir, else a new
+    /// temporary directory].
     #[arg(long, value_name = "PEM")]
     pub(super) ca_file: Option<PathBuf>,
 }

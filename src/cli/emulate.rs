@@ -18,14 +18,19 @@ pub(super) async fn run(args: &EmulateArgs) -> Exit {
 
 async fn serve(args: &EmulateArgs) -> Result<Exit, Fatal> {
     let scenario = settings::scenario(args.scenario.as_deref())?;
-    let emulator = Emulator::start(scenario.clone(), args.listen)
-        .await
-        .map_err(|error| Fatal::new(Exit::Unavailable, error))?;
-    let ca_file = CaFile::write(args.ca_file.as_deref(), emulator.ca_pem())?;
+    let started = match &args.state_dir {
+        Some(directory) => Emulator::start_in(directory, scenario.clone(), args.listen).await,
+        None => Emulator::start(scenario.clone(), args.listen).await,
+    };
+    let emulator = started.map_err(|error| Fatal::new(Exit::Unavailable, error))?;
+    let ca_file = CaFile::place(args.ca_file.as_deref(), &emulator)?;
     announce(&emulator, &scenario, &ca_file.path)?;
-    signals::interrupted().await;
+    let ended = tokio::select! {
+        _ = signals::interrupted() => Ok(Exit::Complete),
+        failure = emulator.failure() => Err(Fatal::new(Exit::Unavailable, failure)),
+    };
     emulator.shutdown().await;
-    Ok(Exit::Complete)
+    ended
 }
 
 /// One JSON line on stdout: everything that a client needs.
@@ -39,6 +44,9 @@ fn announce(emulator: &Emulator, scenario: &Scenario, ca_file: &Path) -> Result<
         "secret_access_key": credentials.secret_access_key.expose(),
         "template": settings::first_template(scenario),
     });
+    if let Some(directory) = emulator.ca_file().and_then(Path::parent) {
+        line["state_dir"] = serde_json::json!(directory);
+    }
     if let Some(token) = &credentials.session_token {
         line["session_token"] = token.expose().as_str().into();
     }
@@ -55,6 +63,14 @@ struct CaFile {
 }
 
 impl CaFile {
+    /// Where it was chosen to be, or where the emulator keeps it, or else somewhere temporary.
+    fn place(chosen: Option<&Path>, emulator: &Emulator) -> Result<Self, Fatal> {
+        match (chosen, emulator.ca_file()) {
+            (None, Some(kept)) => Ok(Self { path: kept.to_owned(), temporary: None }),
+            _ => Self::write(chosen, emulator.ca_pem()),
+        }
+    }
+
     fn write(chosen: Option<&Path>, pem: &str) -> Result<Self, Fatal> {
         let failed = |path: &Path, error: std::io::Error| {
             Fatal::new(

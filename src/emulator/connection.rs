@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{SinkExt, StreamExt};
-use rumqttc::mqttbytes::v4::Packet;
+use rumqttc::mqttbytes::v4::{Packet, PubAck};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until, timeout};
@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::Message as Frame;
 use super::account::{Route, route};
 use super::broker::{Entrance, Leash, MAILBOX, Member};
 use super::door::{Door, Reply};
+use super::fault::{Fate, Fault};
 use super::gateway::random_uuid;
 use super::mqtt::{Decoder, Incoming, encode};
 use super::session::{Effect, Ending, Message, Session};
@@ -73,6 +74,12 @@ struct Connection<S> {
 /// What takes time while the connection goes on.
 enum Done {
     Answered(Reply),
+    /// The answer comes twice.
+    AnsweredTwice(Reply),
+    /// There will be no answer to this one.
+    Unanswered,
+    /// There will be no answer, and no further one.
+    Lost,
     Granted(Packet),
 }
 
@@ -156,7 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Effect::Send(packet @ Packet::SubAck(_)) => self.grant(packet),
             Effect::Send(packet) => self.outbox.push(packet),
             Effect::Enter(client_id) => self.enter(client_id),
-            Effect::Request { topic, payload } => self.request(topic, payload),
+            Effect::Request { topic, payload, acknowledge } => self.request(topic, payload, acknowledge),
             Effect::Relay(message) => {
                 self.door.tally.messages.add();
                 self.door.broker.relay(&message);
@@ -188,13 +195,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }));
     }
 
-    fn request(&mut self, topic: String, payload: Bytes) {
+    fn request(&mut self, topic: String, payload: Bytes, acknowledge: Option<u16>) {
         match route(&topic) {
             Route::Register { .. } => self.door.tally.register_requests.add(),
             _ => self.door.tally.create_requests.add(),
         }
+        let fate = self.door.fate(&topic);
+        match fate.fault {
+            Some(Fault::DropBefore) => return self.member.leash.pull(Ending::Lost),
+            Some(Fault::Silent) => return,
+            _ => self.outbox.extend(acknowledge.map(|id| Packet::PubAck(PubAck::new(id)))),
+        }
         let door = Arc::clone(&self.door);
-        self.in_flight.push(Box::pin(async move { Done::Answered(door.answer(&topic, &payload).await) }));
+        self.in_flight.push(Box::pin(async move { answer(&door, &topic, &payload, fate).await }));
     }
 
     fn take_frame(&mut self, frame: Option<Frame>) -> Result<(), Ending> {
@@ -216,7 +229,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
         let packet = match done {
             Done::Answered(reply) => self.session.reply(reply.topic, reply.payload)?,
+            Done::AnsweredTwice(reply) => {
+                let first = self.session.reply(reply.topic.clone(), reply.payload.clone())?;
+                self.outbox.extend(first);
+                self.session.reply(reply.topic, reply.payload)?
+            }
             Done::Granted(packet) => Some(packet),
+            Done::Unanswered => None,
+            Done::Lost => return Err(Ending::Lost),
         };
         self.outbox.extend(packet);
         Ok(())
@@ -266,7 +286,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         self.count(&ending);
         tracing::debug!(client_id = self.client_id.as_deref(), %ending, "connection ended");
         let socket = &mut self.socket;
+        // A connection that is lost just ends, as it does when the other side crashes.
         let goodbye = async {
+            if ending == Ending::Lost {
+                return;
+            }
             let _ = socket.close(None).await;
             while let Some(Ok(_)) = socket.next().await {}
             let _ = socket.get_mut().shutdown().await;
@@ -279,9 +303,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     fn count(&self, ending: &Ending) {
         match ending {
+            Ending::Lost => {}
             Ending::Disconnected | Ending::Gone | Ending::TakenOver | Ending::Stopped | Ending::Lifetime => {}
             Ending::SlowConsumer => self.door.tally.slow_consumers.add(),
             _ => self.door.tally.violations.add(),
         }
+    }
+}
+
+/// Answers a request as its fate is.
+async fn answer(door: &Door, topic: &str, payload: &[u8], fate: Fate) -> Done {
+    let answered = match fate.fault {
+        Some(Fault::Reject) => Ok(door.unavailable(topic)),
+        _ => door.answer(topic, payload).await,
+    };
+    if !fate.delay.is_zero() {
+        sleep(fate.delay).await;
+    }
+    match (answered, fate.fault) {
+        (Err(_), _) | (Ok(_), Some(Fault::DropAfter)) => Done::Lost,
+        (Ok(_), Some(Fault::NoReply)) => Done::Unanswered,
+        (Ok(reply), Some(Fault::Duplicate)) => Done::AnsweredTwice(reply),
+        (Ok(reply), _) => Done::Answered(reply),
     }
 }

@@ -3,7 +3,7 @@
 //! Owns how a request reaches the account and comes back: admitted at once, delayed as the scenario says, with its key
 //! minted outside the lock. Knows no packets and no sockets.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -11,9 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::account::{Account, Answer, Route, Verdict, route};
 use super::broker::Broker;
-use super::mint::Mint;
+use super::fault::{Dice, Fate};
+use super::mint::{Authority, CertifyError, Mint};
 use super::scenario::{Refusal, Scenario};
 use super::session::ReplyPolicy;
+use super::store::{Journal, NotKept};
 use super::tally::Tally;
 use super::verify::Realm;
 
@@ -23,7 +25,11 @@ const SERVICES: &[&str] = &["iotdevicegateway"];
 /// What all connections share.
 pub(super) struct Door {
     pub(super) scenario: Scenario,
+    pub(super) dice: Dice,
     pub(super) account: Mutex<Account>,
+    /// Keeps the account over crashes, where it is to be kept.
+    pub(super) journal: Option<Journal>,
+    pub(super) authority: Arc<Authority>,
     pub(super) mint: Mint,
     pub(super) broker: Broker,
     pub(super) tally: Tally,
@@ -31,7 +37,7 @@ pub(super) struct Door {
 }
 
 /// A request's answer, and where it goes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Reply {
     pub(super) topic: String,
     pub(super) payload: Bytes,
@@ -57,11 +63,48 @@ impl Door {
     /// Looks at the account, or changes it, for as long as `look` takes: nothing that waits belongs there.
     pub(super) fn account<R>(&self, look: impl FnOnce(&mut Account) -> R) -> R {
         // The account's calls are pure and total; if one panics after all, its test finds it, and others go on.
-        look(&mut self.account.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = look(&mut account);
+        // Still under the lock, so that the journal has the changes in their order.
+        if let (Some(journal), Some(changes)) = (&self.journal, account.take_changes()) {
+            journal.append(changes);
+        }
+        seen
+    }
+
+    /// Waits until all that was done to the account so far would survive a crash. Nothing may be told of the account before:
+    /// not that a request was accepted, and not what others have changed either.
+    ///
+    /// # Errors
+    /// [`NotKept`] if it cannot be made to: then nothing may be told at all.
+    pub(super) async fn settled(&self) -> Result<(), NotKept> {
+        match &self.journal {
+            Some(journal) => journal.settled().await,
+            None => Ok(()),
+        }
+    }
+
+    /// What becomes of the next request on this topic.
+    pub(super) fn fate(&self, topic: &str) -> Fate {
+        let fate = self.dice.throw(&self.scenario.faults, &route(topic));
+        if fate != Fate::default() {
+            self.tally.faults.add();
+        }
+        fate
+    }
+
+    /// The answer to a request on `topic` that the scenario has fail.
+    pub(super) fn unavailable(&self, topic: &str) -> Reply {
+        let answer = self.account(|account| account.refuse(Refusal::Unavailable));
+        self.tally.requests_rejected.add();
+        reply(topic, answer)
     }
 
     /// Answers the request `payload` that was published on `topic`.
-    pub(super) async fn answer(&self, topic: &str, payload: &[u8]) -> Reply {
+    ///
+    /// # Errors
+    /// [`NotKept`]: the answer must not be given.
+    pub(super) async fn answer(&self, topic: &str, payload: &[u8]) -> Result<Reply, NotKept> {
         let route = route(topic);
         let answer = match self.account(|account| account.admit(SystemTime::now(), &route)) {
             Err(throttled) => {
@@ -70,11 +113,12 @@ impl Door {
             }
             Ok(()) => self.perform(&route, payload).await,
         };
+        self.settled().await?;
         match answer.verdict {
             Verdict::Accepted => self.tally.requests_accepted.add(),
             Verdict::Rejected => self.tally.requests_rejected.add(),
         }
-        Reply { topic: format!("{topic}/{}", answer.verdict.name()), payload: answer.payload }
+        Ok(reply(topic, answer))
     }
 
     async fn perform(&self, route: &Route<'_>, payload: &[u8]) -> Answer {
@@ -89,8 +133,33 @@ impl Door {
                 tokio::time::sleep(latency.register_thing).await;
                 self.account(|account| account.register(SystemTime::now(), template, payload))
             }
-            // The session asks for nothing but requests, and of those the emulator lacks this one.
+            Route::CreateFromCsr => {
+                tokio::time::sleep(latency.create_certificate_from_csr).await;
+                self.create_from_csr(payload).await
+            }
+            // The session asks for nothing but requests.
             _ => self.account(|account| account.refuse(Refusal::NotEmulated)),
         }
     }
+
+    /// Signing takes a millisecond of a core: not on the runtime's threads.
+    async fn create_from_csr(&self, payload: &[u8]) -> Answer {
+        let csr = match self.account(|account| account.signing_request(payload)) {
+            Ok(csr) => csr,
+            Err(answer) => return answer,
+        };
+        let authority = Arc::clone(&self.authority);
+        let certified =
+            tokio::task::spawn_blocking(move || authority.certify_request(&csr, SystemTime::now())).await;
+        self.account(|account| match certified {
+            Ok(Ok(certified)) => account.create_from_csr(SystemTime::now(), certified),
+            Ok(Err(CertifyError::Csr(error))) => account.refuse_for(Refusal::InvalidCsr, &error.to_string()),
+            Ok(Err(CertifyError::Mint(error))) => account.refuse_for(Refusal::Internal, &error.to_string()),
+            Err(_) => account.refuse_for(Refusal::Internal, "the signing was interrupted"),
+        })
+    }
+}
+
+fn reply(topic: &str, answer: Answer) -> Reply {
+    Reply { topic: format!("{topic}/{}", answer.verdict.name()), payload: answer.payload }
 }

@@ -13,12 +13,15 @@ mod wire;
 mod broker;
 mod connection;
 mod door;
+mod fault;
 mod gateway;
 mod hex;
 mod http;
 mod mqtt;
 mod session;
+mod store;
 mod tally;
 
+pub use store::{NotKept, StoreError};
 pub use tally::WireCounters;
 pub use wire::{Emulator, EmulatorError};

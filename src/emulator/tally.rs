@@ -56,6 +56,8 @@ tally! {
     requests_rejected,
     /// Of those, the ones that were over a limit.
     requests_throttled,
+    /// Requests that met a fault of the scenario.
+    faults,
     /// Plain messages published.
     messages,
 }

@@ -1,9 +1,10 @@
 //! The emulator's wire door: TLS on a TCP port, and every connection's life behind it.
 //!
-//! Owns the listener and the tasks, all of which end with it. Neither prints nor reads the environment nor writes files.
+//! Owns the listener and the tasks, all of which end with it. Neither prints nor reads the environment; files are the store's.
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -15,12 +16,14 @@ use tokio_rustls::rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use tokio_rustls::rustls::{self, ServerConfig};
 use tokio_util::sync::CancellationToken;
 
-use super::account::{Account, AccountError};
+use super::account::{Account, AccountError, State};
 use super::broker::Broker;
 use super::door::Door;
+use super::fault::Dice;
 use super::gateway;
-use super::mint::{Authority, Mint, MintError, TlsIdentity};
+use super::mint::{Mint, MintError, TlsAuthority, TlsIdentity};
 use super::scenario::Scenario;
+use super::store::{Identity, Journal, NotKept, StateDir, StoreError};
 use super::tally::{Tally, WireCounters};
 
 const TLS_WITHIN: Duration = Duration::from_secs(10);
@@ -51,6 +54,9 @@ pub enum EmulatorError {
     /// The threads that make keys ahead cannot be started.
     #[error("cannot start the threads that make keys: {0}")]
     Threads(#[source] io::Error),
+    /// The directory that should keep its state cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The server's own certificate is not one that TLS can use.
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),
@@ -61,8 +67,11 @@ pub struct Emulator {
     door: Arc<Door>,
     local_addr: SocketAddr,
     ca_pem: String,
+    ca_file: Option<PathBuf>,
     /// The listener's task, which holds all connections' tasks.
     tasks: JoinSet<()>,
+    /// Ours until everything that could write to it is gone.
+    _state_dir: Option<StateDir>,
 }
 
 impl std::fmt::Debug for Emulator {
@@ -79,19 +88,52 @@ impl Emulator {
     ///
     /// [`EmulatorError`] says what could not be had: the address, the account, the keys, or TLS.
     pub async fn start(scenario: Scenario, listen: SocketAddr) -> Result<Self, EmulatorError> {
+        // A scenario that cannot be emulated is told before a key is made.
         let account = Account::new(&scenario)?;
-        let authority = Arc::new(Authority::generate()?);
-        let mint = Mint::new(authority, scenario.keys).map_err(EmulatorError::Threads)?;
-        let identity = server_identity(listen)?;
+        let identity = Identity::generate()?;
+        Self::launch(scenario, listen, Inside { account, identity, journal: None, state_dir: None }).await
+    }
+
+    /// The same, with an account and keys that are kept in the directory `state_dir`: what was answered is there again after
+    /// a restart, and after a crash too. A directory that is not there is made.
+    ///
+    /// # Errors
+    ///
+    /// As [`Emulator::start`], and [`EmulatorError::Store`] if the directory is in use, damaged, or somebody else's.
+    pub async fn start_in(
+        state_dir: &Path,
+        scenario: Scenario,
+        listen: SocketAddr,
+    ) -> Result<Self, EmulatorError> {
+        Account::new(&scenario)?;
+        let state_dir = StateDir::open(state_dir)?;
+        let identity = restore_identity(&state_dir)?;
+        let (state, journal) = state_dir.open_account(State::new(scenario.seed))?;
+        let mut account = Account::resume(&scenario, state)?;
+        account.watch_changes();
+        let inside = Inside { account, identity, journal: Some(journal), state_dir: Some(state_dir) };
+        Self::launch(scenario, listen, inside).await
+    }
+
+    async fn launch(scenario: Scenario, listen: SocketAddr, inside: Inside) -> Result<Self, EmulatorError> {
+        let Inside { account, identity: Identity { authority, tls: tls_authority }, journal, state_dir } =
+            inside;
+        let authority = Arc::new(authority);
+        let mint = Mint::new(Arc::clone(&authority), scenario.keys).map_err(EmulatorError::Threads)?;
+        let identity = server_identity(&tls_authority, listen)?;
         let ca_pem = identity.ca_pem.clone();
+        let ca_file = state_dir.as_ref().map(|directory| directory.write_ca(&ca_pem)).transpose()?;
         let tls = TlsAcceptor::from(Arc::new(tls_config(identity)?));
         let bind = |source| EmulatorError::Bind { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(bind)?;
         let local_addr = listener.local_addr().map_err(bind)?;
 
         let door = Arc::new(Door {
+            dice: Dice::new(scenario.faults.seed),
             scenario,
             account: Mutex::new(account),
+            journal,
+            authority,
             mint,
             broker: Broker::default(),
             tally: Tally::default(),
@@ -99,7 +141,7 @@ impl Emulator {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(Arc::clone(&door), listener, tls));
-        Ok(Self { door, local_addr, ca_pem, tasks })
+        Ok(Self { door, local_addr, ca_pem, ca_file, tasks, _state_dir: state_dir })
     }
 
     /// Where it listens.
@@ -115,6 +157,20 @@ impl Emulator {
     /// The certificate of the emulator's CA, PEM: clients must trust it.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
+    }
+
+    /// Where that certificate stands in the state directory, if there is one; the same path after each restart.
+    pub fn ca_file(&self) -> Option<&Path> {
+        self.ca_file.as_deref()
+    }
+
+    /// Waits until the state directory can no longer be written, for want of space above all. From then on no request is
+    /// answered. Without a state directory it waits for ever.
+    pub async fn failure(&self) -> NotKept {
+        match &self.door.journal {
+            Some(journal) => journal.failure().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// What happened so far.
@@ -143,10 +199,31 @@ impl Emulator {
     }
 }
 
+/// What an emulator starts from.
+struct Inside {
+    account: Account,
+    identity: Identity,
+    journal: Option<Journal>,
+    state_dir: Option<StateDir>,
+}
+
+/// The identity comes before the account, so that an account without one has lost it.
+fn restore_identity(state_dir: &StateDir) -> Result<Identity, EmulatorError> {
+    match state_dir.read_identity()? {
+        Some(identity) => Ok(identity),
+        None if state_dir.has_account() => Err(state_dir.no_identity().into()),
+        None => {
+            let identity = Identity::generate()?;
+            state_dir.write_identity(&identity)?;
+            Ok(identity)
+        }
+    }
+}
+
 /// For localhost and loopback anyway, and for the address that clients will dial.
-fn server_identity(listen: SocketAddr) -> Result<TlsIdentity, MintError> {
+fn server_identity(authority: &TlsAuthority, listen: SocketAddr) -> Result<TlsIdentity, MintError> {
     let address = (!listen.ip().is_unspecified()).then(|| listen.ip().to_string());
-    Authority::server_certificate(address.as_slice())
+    authority.server_identity(address.as_slice())
 }
 
 fn tls_config(identity: TlsIdentity) -> Result<ServerConfig, rustls::Error> {

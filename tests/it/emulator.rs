@@ -445,7 +445,7 @@ async fn one_device_is_provisioned() {
 async fn refusals_come_on_the_rejected_topic() {
     let quotas = Quotas {
         create_keys_and_certificate: Some(Rate { count: 1, per: Duration::from_secs(3600) }),
-        register_thing: None,
+        ..Quotas::default()
     };
     let emulator = start(Scenario { quotas, ..scenario() }).await;
     let mut client = Client::connected(&emulator, "device").await;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::super::scenario::{ErrorTexts, Refusal};
-use super::Minted;
+use super::{Certified, Minted};
 
 /// What the account answers to a request.
 #[derive(Clone, PartialEq, Eq)]
@@ -70,6 +70,14 @@ struct CreatedReply<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
+struct CertifiedReply<'a> {
+    certificate_ownership_token: &'a str,
+    certificate_id: &'a str,
+    certificate_pem: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct RegisteredReply<'a> {
     device_configuration: &'a Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,6 +101,15 @@ impl Answer {
             certificate_ownership_token: token,
         };
         Self { verdict: Verdict::Accepted, payload: json(&reply, 4096) }
+    }
+
+    pub(super) fn certified(certified: &Certified, token: &str) -> Self {
+        let reply = CertifiedReply {
+            certificate_ownership_token: token,
+            certificate_id: &certified.certificate_id,
+            certificate_pem: &certified.certificate_pem,
+        };
+        Self { verdict: Verdict::Accepted, payload: json(&reply, 2048) }
     }
 
     pub(super) fn registered(device_configuration: &Map<String, Value>, thing_name: Option<&str>) -> Self {

@@ -1,12 +1,13 @@
 //! The emulated AWS account: certificates, ownership tokens, things, policies, templates and quotas.
 //!
-//! Owns what CreateKeysAndCertificate and RegisterThing do and answer. Pure: `now` is an argument, the randomness is its
+//! Owns what CreateKeysAndCertificate, CreateCertificateFromCsr and RegisterThing do and answer. Pure: `now` is an argument, the randomness is its
 //! own and seeded, certificates come ready made. Has no socket, no session and no key: the doors call it, and
 //! [`super::mint`] makes what they hand in. Source: AWS IoT Developer Guide, "Device provisioning MQTT API".
 //!
 //! Thing types, groups, billing groups and named policies are taken to exist: they come into being when first named.
 
 mod answer;
+mod change;
 mod limits;
 mod random;
 mod register;
@@ -27,11 +28,15 @@ use super::scenario::{
 use super::template::{Template, TemplateError};
 
 pub use answer::{Answer, Verdict};
+pub use change::Changes;
 pub use route::{Route, route};
 pub use state::{Certificate, CertificateStatus, Counters, Policy, State, Thing, Token};
 pub use throttle::TokenBucket;
 
+pub(super) use random::Random;
+
 use answer::Refused;
+use change::Touched;
 
 /// A certificate and key, ready to be handed out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,12 +49,22 @@ pub struct Minted {
     pub private_key_pem: Secret<String>,
 }
 
+/// A certificate for a client's own key, ready to be handed out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certified {
+    /// The certificate, PEM.
+    pub certificate_pem: String,
+    /// Lower-case hexadecimal SHA-256 of the certificate's DER.
+    pub certificate_id: String,
+}
+
 /// The account: its rules, from the scenario, and its state.
 #[derive(Debug)]
 pub struct Account {
     rules: Rules,
     templates: BTreeMap<String, Template>,
     state: State,
+    touched: Touched,
 }
 
 /// What the scenario says of the account's behaviour.
@@ -121,12 +136,22 @@ impl Account {
             quotas: scenario.quotas.clone(),
             errors: scenario.errors.clone(),
         };
-        Ok(Self { rules, templates: read_templates(scenario)?, state })
+        Ok(Self { rules, templates: read_templates(scenario)?, state, touched: Touched::default() })
     }
 
     /// Everything the account knows, to look at or to store.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// Notes from now on what changes, for [`Account::take_changes`].
+    pub fn watch_changes(&mut self) {
+        self.touched.watch();
+    }
+
+    /// What has changed since the last call, if anything has: a rejection changes only counters, which alone are no change.
+    pub fn take_changes(&mut self) -> Option<Changes> {
+        self.touched.take(&self.state)
     }
 
     /// Whether the quotas let this request through at `now`. To be asked before a key pair is spent on it.
@@ -139,6 +164,11 @@ impl Account {
                 &mut self.state.create_keys_quota,
                 self.rules.quotas.create_keys_and_certificate,
                 &mut self.state.counters.throttled_create_keys,
+            ),
+            Route::CreateFromCsr => (
+                &mut self.state.create_from_csr_quota,
+                self.rules.quotas.create_certificate_from_csr,
+                &mut self.state.counters.throttled_create_from_csr,
             ),
             Route::Register { .. } => (
                 &mut self.state.register_quota,
@@ -162,14 +192,40 @@ impl Account {
         if let Err(refused) = request::check_create(payload) {
             return self.answer_refused(&refused);
         }
-        if self.state.certificates.contains_key(&minted.certificate_id) {
-            let detail = "the new certificate is one that the account has already";
-            return self.answer_refused(&Refused::new(Refusal::Internal, detail));
+        let Minted { certificate_pem, certificate_id, .. } = minted.clone();
+        match self.take_in(now, Certified { certificate_pem, certificate_id }) {
+            Ok(token) => Answer::created(&minted, &token),
+            Err(refused) => self.answer_refused(&refused),
         }
-        let token = token::issue(&mut self.state.random, &minted.certificate_id);
-        let answer = Answer::created(&minted, &token);
-        self.state.admit_certificate(now, self.rules.token_lifetime, token::digest(&token), minted);
-        answer
+    }
+
+    /// The signing request, PEM, in a CreateCertificateFromCsr request.
+    ///
+    /// # Errors
+    /// The rejection to send, if there is none.
+    pub fn signing_request(&mut self, payload: &[u8]) -> Result<String, Answer> {
+        request::parse_csr(payload).map_err(|refused| self.answer_refused(&refused))
+    }
+
+    /// CreateCertificateFromCsr: takes the certificate that was made of the signing request into the account, waiting for its
+    /// registration, and hands it out with an ownership token. The same request twice makes two certificates.
+    pub fn create_from_csr(&mut self, now: SystemTime, certified: Certified) -> Answer {
+        match self.take_in(now, certified.clone()) {
+            Ok(token) => Answer::certified(&certified, &token),
+            Err(refused) => self.answer_refused(&refused),
+        }
+    }
+
+    /// A token for the new certificate.
+    fn take_in(&mut self, now: SystemTime, certified: Certified) -> Result<String, Refused> {
+        if self.state.certificates.contains_key(&certified.certificate_id) {
+            let detail = "the new certificate is one that the account has already";
+            return Err(Refused::new(Refusal::Internal, detail));
+        }
+        let token = token::issue(&mut self.state.random, &certified.certificate_id);
+        let (lifetime, digest) = (self.rules.token_lifetime, token::digest(&token));
+        self.state.admit_certificate(now, lifetime, digest, certified, &mut self.touched);
+        Ok(token)
     }
 
     /// RegisterThing with the template of that name: thing, certificate status and policies as the template says, all or
@@ -186,13 +242,18 @@ impl Account {
 
     /// The rejection for `refusal` in the scenario's words, for refusals that a door decides on. Counted as any other.
     pub fn refuse(&mut self, refusal: Refusal) -> Answer {
-        self.answer_refused(&Refused::new(refusal, ""))
+        self.refuse_for(refusal, "")
+    }
+
+    /// The same, with what is to blame.
+    pub fn refuse_for(&mut self, refusal: Refusal, detail: &str) -> Answer {
+        self.answer_refused(&Refused::new(refusal, detail))
     }
 
     /// Forgets what has lapsed by `now`: ownership tokens past their lifetime, and their certificates where they were not
     /// activated and are attached to nothing.
     pub fn expire(&mut self, now: SystemTime) {
-        self.state.expire(now);
+        self.state.expire(now, &mut self.touched);
     }
 
     fn answer_refused(&mut self, refused: &Refused) -> Answer {

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use super::super::scenario::{CertificateIdMismatch, OverrideDefault, Refusal, TokenReuse};
 use super::super::template::{Activation, EvaluationError, Override, Plan, PolicyPlan, ThingPlan};
 use super::answer::{Answer, Refused};
+use super::change::{Key, Touched};
 use super::request::{self, RegisterRequest};
 use super::state::{CertificateStatus, Policy, State, Thing};
 use super::{Account, Capitals, Rules, limits, token};
@@ -36,7 +37,7 @@ impl Account {
             &plan.device_configuration,
             plan.thing.as_ref().map(|thing| thing.name.as_str()),
         );
-        self.state.carry_out(plan, thing, claim);
+        self.state.carry_out(plan, thing, claim, &mut self.touched);
         Ok(answer)
     }
 
@@ -132,11 +133,13 @@ impl Rules {
 }
 
 impl State {
-    fn carry_out(&mut self, plan: Plan, thing: Option<Thing>, claim: Claim) {
+    fn carry_out(&mut self, plan: Plan, thing: Option<Thing>, claim: Claim, touched: &mut Touched) {
         let certificate = self
             .certificates
             .get_mut(&claim.certificate_id)
             .expect("a registration is carried out only after its certificate was found");
+        touched.add(Key::Certificate, &claim.certificate_id);
+        touched.add(Key::Token, &claim.token_digest);
         certificate.status = match plan.activation {
             Activation::Active => CertificateStatus::Active,
             Activation::Inactive => CertificateStatus::Inactive,
@@ -144,12 +147,16 @@ impl State {
         for policy in plan.policies {
             let (name, policy) = name_policy(policy);
             certificate.policies.insert(name.clone());
+            if !self.policies.contains_key(&name) {
+                touched.add(Key::Policy, &name);
+            }
             self.policies.entry(name).or_insert(policy);
         }
         if let Some(token) = self.tokens.get_mut(&claim.token_digest) {
             token.uses += 1;
         }
         if let Some((name, mut thing)) = plan.thing.map(|plan| plan.name).zip(thing) {
+            touched.add(Key::Thing, &name);
             certificate.things.insert(name.clone());
             thing.principals.insert(claim.certificate_id);
             self.things.insert(name, thing);

@@ -24,6 +24,13 @@ pub(super) struct RegisterRequest<'a> {
     pub(super) capitalised: Option<Parameters<'a>>,
 }
 
+/// A CreateCertificateFromCsr request.
+#[derive(Deserialize)]
+struct CsrRequest<'a> {
+    #[serde(rename = "certificateSigningRequest", borrow, default)]
+    csr: Option<Cow<'a, str>>,
+}
+
 /// Checks a CreateKeysAndCertificate request: documented as empty, sent by the SDKs as `{}`.
 pub(super) fn check_create(payload: &[u8]) -> Result<(), Refused> {
     if payload.is_empty() {
@@ -34,13 +41,28 @@ pub(super) fn check_create(payload: &[u8]) -> Result<(), Refused> {
         .map_err(|error| wrong(&error))
 }
 
+/// The signing request in a CreateCertificateFromCsr request.
+pub(super) fn parse_csr(payload: &[u8]) -> Result<String, Refused> {
+    check_object(payload)?;
+    let request: CsrRequest<'_> = serde_json::from_slice(payload).map_err(|error| wrong(&error))?;
+    match request.csr {
+        Some(csr) if !csr.is_empty() => Ok(csr.into_owned()),
+        _ => Err(Refused::new(Refusal::InvalidCsr, "none was given")),
+    }
+}
+
 /// Parses a RegisterThing request.
 pub(super) fn parse_register(payload: &[u8]) -> Result<RegisterRequest<'_>, Refused> {
-    // Serde would take a list of the fields in order for the object.
-    if payload.trim_ascii_start().first() != Some(&b'{') {
-        return Err(Refused::new(Refusal::InvalidPayload, "wanted a JSON object"));
-    }
+    check_object(payload)?;
     serde_json::from_slice(payload).map_err(|error| wrong(&error))
+}
+
+/// Serde would take a list of the fields in order for the object.
+fn check_object(payload: &[u8]) -> Result<(), Refused> {
+    match payload.trim_ascii_start().first() {
+        Some(b'{') => Ok(()),
+        _ => Err(Refused::new(Refusal::InvalidPayload, "wanted a JSON object")),
+    }
 }
 
 fn wrong(error: &serde_json::Error) -> Refused {
@@ -87,6 +109,21 @@ mod tests {
         ] {
             let refused = parse_register(wrong.as_bytes()).err().unwrap();
             assert_eq!(refused.refusal, Refusal::InvalidPayload, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_csr_request_has_a_csr() {
+        assert_eq!(parse_csr(br#"{"certificateSigningRequest":"a\nb"}"#).unwrap(), "a\nb");
+        for (wrong, refusal) in [
+            ("{}", Refusal::InvalidCsr),
+            (r#"{"certificateSigningRequest":""}"#, Refusal::InvalidCsr),
+            (r#"{"certificateSigningRequest":null}"#, Refusal::InvalidCsr),
+            (r#"{"certificateSigningRequest":1}"#, Refusal::InvalidPayload),
+            (r#"["csr"]"#, Refusal::InvalidPayload),
+            ("", Refusal::InvalidPayload),
+        ] {
+            assert_eq!(parse_csr(wrong.as_bytes()).unwrap_err().refusal, refusal, "{wrong}");
         }
     }
 

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::Minted;
+use super::Certified;
+use super::change::{Key, Touched};
 use super::random::Random;
 use super::throttle::TokenBucket;
 
@@ -28,6 +29,7 @@ pub struct State {
     /// When tokens lapse, soonest first.
     pub(super) lapses: BTreeSet<(SystemTime, String)>,
     pub(super) create_keys_quota: TokenBucket,
+    pub(super) create_from_csr_quota: TokenBucket,
     pub(super) register_quota: TokenBucket,
     pub(super) random: Random,
 }
@@ -57,6 +59,8 @@ pub enum CertificateStatus {
     Active,
     /// Registered, not in use.
     Inactive,
+    /// Withdrawn.
+    Revoked,
 }
 
 /// An ownership token.
@@ -107,6 +111,8 @@ pub struct Counters {
     pub rejected: u64,
     /// CreateKeysAndCertificate requests over the quota.
     pub throttled_create_keys: u64,
+    /// CreateCertificateFromCsr requests over the quota.
+    pub throttled_create_from_csr: u64,
     /// RegisterThing requests over the quota.
     pub throttled_register: u64,
     /// RegisterThing requests with `Parameters` in capitals, taken or not: a warning to whoever sends them.
@@ -124,6 +130,7 @@ impl State {
             counters: Counters::default(),
             lapses: BTreeSet::new(),
             create_keys_quota: TokenBucket::default(),
+            create_from_csr_quota: TokenBucket::default(),
             register_quota: TokenBucket::default(),
             random: Random::new(seed),
         }
@@ -135,33 +142,36 @@ impl State {
         now: SystemTime,
         lifetime: Duration,
         token_digest: String,
-        minted: Minted,
+        certified: Certified,
+        touched: &mut Touched,
     ) {
+        touched.add(Key::Token, &token_digest);
+        touched.add(Key::Certificate, &certified.certificate_id);
         // Only a clock at the end of its range gets here, and nothing outlives that.
         let expires = now.checked_add(lifetime).unwrap_or(now);
         self.lapses.insert((expires, token_digest.clone()));
-        let token = Token { certificate_id: minted.certificate_id.clone(), expires, uses: 0 };
+        let token = Token { certificate_id: certified.certificate_id.clone(), expires, uses: 0 };
         self.tokens.insert(token_digest, token);
         let certificate = Certificate {
-            pem: minted.certificate_pem,
+            pem: certified.certificate_pem,
             status: CertificateStatus::PendingActivation,
             created: now,
             things: BTreeSet::new(),
             policies: BTreeSet::new(),
         };
-        self.certificates.insert(minted.certificate_id, certificate);
+        self.certificates.insert(certified.certificate_id, certificate);
         self.counters.certificates_created += 1;
     }
 
     /// Forgets the tokens that have lapsed by `now`, and their certificates where nobody uses them.
-    pub(super) fn expire(&mut self, now: SystemTime) {
+    pub(super) fn expire(&mut self, now: SystemTime, touched: &mut Touched) {
         while self.lapses.first().is_some_and(|(expires, _)| *expires <= now) {
-            let Some(token) = self.lapses.pop_first().and_then(|(_, digest)| self.tokens.remove(&digest))
-            else {
-                continue;
-            };
+            let Some((_, digest)) = self.lapses.pop_first() else { continue };
+            let Some(token) = self.tokens.remove(&digest) else { continue };
+            touched.add(Key::Token, &digest);
             let unused = |certificate: &Certificate| certificate.is_unused();
             if self.certificates.get(&token.certificate_id).is_some_and(unused) {
+                touched.add(Key::Certificate, &token.certificate_id);
                 self.certificates.remove(&token.certificate_id);
                 self.counters.certificates_lapsed += 1;
             }

@@ -435,6 +435,71 @@ fn a_scenario_whose_templates_cannot_be_used_makes_no_account() {
     assert_eq!(complaint(&twice), "template T: found it twice; wanted each name once");
 }
 
+#[test]
+fn a_certified_request_waits_for_its_registration_like_any_other() {
+    let mut account = account("[quotas]\ncreate_certificate_from_csr = \"1/s\"");
+    assert_eq!(account.signing_request(br#"{"certificateSigningRequest":"csr"}"#).unwrap(), "csr");
+    let (status, _, text) = rejection(&account.signing_request(b"{}").unwrap_err());
+    assert_eq!(
+        (status, text.as_str()),
+        (400, "The certificate signing request is not valid: none was given.")
+    );
+    let Minted { certificate_pem, certificate_id, .. } = minted(1);
+    let certified = Certified { certificate_pem, certificate_id };
+    let reply = parse(&account.create_from_csr(at(0), certified.clone()));
+    let names: Vec<_> = reply.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["certificateId", "certificateOwnershipToken", "certificatePem"]);
+    assert_eq!(rejection(&account.create_from_csr(at(0), certified)).0, 500);
+    let token = reply["certificateOwnershipToken"].as_str().unwrap();
+    assert_eq!(register(&mut account, at(1), token, "t").verdict, Verdict::Accepted);
+    assert_eq!(account.state().things["t"].principals, [minted(1).certificate_id].into());
+    assert!(account.admit(at(0), &Route::CreateFromCsr).is_ok());
+    assert_eq!(rejection(&account.admit(at(0), &Route::CreateFromCsr).unwrap_err()).0, 429);
+    assert_eq!(account.state().counters.throttled_create_from_csr, 1);
+}
+
+#[test]
+fn changes_lead_another_state_to_the_same_records() {
+    let mut account = account("token_lifetime = \"1h\"");
+    assert_eq!(account.take_changes(), None, "nobody asked");
+    account.watch_changes();
+    let mut copy = account.state().clone();
+    let mut follow = |account: &mut Account| {
+        let changes = account.take_changes().unwrap();
+        let text = serde_json::to_string(&changes).unwrap();
+        assert!(!text.contains("PRIVATE KEY"));
+        for _ in 0..2 {
+            copy.apply(serde_json::from_str(&text).unwrap());
+        }
+        assert_eq!(copy, *account.state());
+        assert_eq!(account.take_changes(), None);
+    };
+    let (used, refused) = (create(&mut account, at(0), 1), create(&mut account, at(0), 2));
+    follow(&mut account);
+    register(&mut account, at(1), &used, "t");
+    register(&mut account, at(1), &used, "u");
+    follow(&mut account);
+    register(&mut account, at(1), &refused, "no name");
+    assert_eq!(account.take_changes(), None, "a rejection changes no record");
+    account.expire(at(3600));
+    follow(&mut account);
+    assert_eq!(account.state().certificates.len(), 1);
+}
+
+#[test]
+fn changes_are_appended_in_their_order() {
+    let mut account = account("");
+    account.watch_changes();
+    let before = account.state().clone();
+    let token = create(&mut account, at(0), 1);
+    let mut changes = account.take_changes().unwrap();
+    register(&mut account, at(1), &token, "t");
+    changes.append(account.take_changes().unwrap());
+    let mut after = before;
+    after.apply(changes);
+    assert_eq!(after, *account.state());
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
 

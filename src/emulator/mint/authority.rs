@@ -11,16 +11,17 @@ use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SerialNumber,
+    PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, PublicKeyData, SerialNumber,
 };
 use time::OffsetDateTime;
 use time::macros::datetime;
 use x509_parser::asn1_rs::{FromDer, Integer, OctetString, Sequence};
 use zeroize::Zeroizing;
 
-use super::super::account::Minted;
+use super::super::account::{Certified, Minted};
 use super::super::hex::hex;
 use super::super::scenario::Keys;
+use super::csr::{self, CsrError};
 use super::{MintError, pem};
 use crate::certificate::Secret;
 
@@ -43,6 +44,17 @@ pub struct Authority {
     recycled: OnceLock<DeviceKey>,
 }
 
+/// Why a signing request got no certificate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CertifyError {
+    /// The request is to blame.
+    #[error(transparent)]
+    Csr(#[from] CsrError),
+    /// The machine is.
+    #[error(transparent)]
+    Mint(#[from] MintError),
+}
+
 /// A device's key pair.
 struct DeviceKey {
     pair: KeyPair,
@@ -62,6 +74,21 @@ impl Authority {
             params.self_signed(&key).map_err(MintError::in_step("signing the authority's certificate"))?;
         let certificate_pem = pem::encode("CERTIFICATE", certificate.der());
         Ok(Self { issuer: Issuer::new(params, key), certificate_pem, recycled: OnceLock::new() })
+    }
+
+    /// The authority that had this key, PKCS#8, and this certificate.
+    ///
+    /// # Errors
+    /// [`MintError`] if it is no RSA key.
+    pub fn restore(key: &[u8], certificate_pem: String) -> Result<Self, MintError> {
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&key.into(), &PKCS_RSA_SHA256)
+            .map_err(MintError::in_step("reading the authority's key"))?;
+        Ok(Self { issuer: Issuer::new(authority_params()?, key), certificate_pem, recycled: OnceLock::new() })
+    }
+
+    /// Its key, PKCS#8.
+    pub fn key_der(&self) -> &[u8] {
+        self.issuer.key().serialized_der()
     }
 
     /// The authority's own certificate, PEM: what device certificates chain to.
@@ -90,14 +117,28 @@ impl Authority {
         Ok(self.recycled.get_or_init(|| key))
     }
 
+    /// A new certificate for the key of a signing request, PEM; otherwise as [`Authority::mint`] makes them. The same request
+    /// again gets another certificate. Takes a millisecond of a core, for the authority's RSA signature.
+    ///
+    /// # Errors
+    /// [`CertifyError::Csr`] if the request is not good, [`CertifyError::Mint`] as [`Authority::mint`] has them.
+    pub fn certify_request(&self, csr_pem: &str, now: SystemTime) -> Result<Certified, CertifyError> {
+        let key = csr::key_of(csr_pem)?;
+        Ok(self.sign(&key, now)?)
+    }
+
     fn certify(&self, key: &DeviceKey, now: SystemTime) -> Result<Minted, MintError> {
+        let Certified { certificate_pem, certificate_id } = self.sign(&key.pair, now)?;
+        Ok(Minted { certificate_pem, certificate_id, private_key_pem: key.private_key_pem.clone() })
+    }
+
+    fn sign(&self, key: &impl PublicKeyData, now: SystemTime) -> Result<Certified, MintError> {
         let certificate = device_params(now)?
-            .signed_by(&key.pair, &self.issuer)
+            .signed_by(key, &self.issuer)
             .map_err(MintError::in_step("signing a device certificate"))?;
-        Ok(Minted {
+        Ok(Certified {
             certificate_pem: pem::encode("CERTIFICATE", certificate.der()),
             certificate_id: hex(digest(&SHA256, certificate.der()).as_ref()),
-            private_key_pem: key.private_key_pem.clone(),
         })
     }
 }
@@ -293,6 +334,28 @@ mod tests {
         assert_ne!(first.certificate_id, second.certificate_id);
         let der = der("CERTIFICATE", &second.certificate_pem);
         assert_eq!(public_key(&X509Certificate::from_der(&der).unwrap().1), rsa_public_key(&second));
+    }
+
+    #[test]
+    fn a_signing_request_gets_a_certificate_for_its_key_and_the_services_names() {
+        let authority = Authority::generate().unwrap();
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut params = CertificateParams::new([String::from("device.example")]).unwrap();
+        params.distinguished_name = name(DnType::CommonName, "what the client wants");
+        let request = pem::encode("CERTIFICATE REQUEST", params.serialize_request(&key).unwrap().der());
+        let [first, second] = [0; 2].map(|_| authority.certify_request(&request, now()).unwrap());
+        assert_ne!(first.certificate_id, second.certificate_id);
+        for certified in [first, second] {
+            let der = der("CERTIFICATE", &certified.certificate_pem);
+            assert_eq!(certified.certificate_id, hex(digest(&SHA256, &der).as_ref()));
+            let certificate = X509Certificate::from_der(&der).unwrap().1;
+            verify(&authority, &certificate);
+            assert_eq!(certificate.public_key().raw, key.subject_public_key_info());
+            assert_eq!(certificate.subject().to_string(), "CN=AWS IoT Certificate");
+            assert!(certificate.subject_alternative_name().unwrap().is_none());
+        }
+        let refused = authority.certify_request("csr", now()).unwrap_err();
+        assert_eq!(refused, CertifyError::Csr(CsrError::NotPem));
     }
 
     #[test]

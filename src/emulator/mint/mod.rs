@@ -4,13 +4,15 @@
 //! identity ([`TlsIdentity`]). Decides nothing about who gets one: that is [`super::account`].
 
 mod authority;
+mod csr;
 mod pem;
 mod pool;
 mod tls;
 
-pub use authority::Authority;
+pub use authority::{Authority, CertifyError};
+pub use csr::CsrError;
 pub use pool::{MAX_STOCK, Mint};
-pub use tls::TlsIdentity;
+pub use tls::{TlsAuthority, TlsIdentity};
 
 /// Why a key or a certificate could not be made. It never holds a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -13,7 +13,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 use time::macros::datetime;
 
-use super::{Authority, MintError, pem};
+use super::{MintError, pem};
 
 const NOT_BEFORE: OffsetDateTime = datetime!(2020-01-01 0:00 UTC);
 const NOT_AFTER: OffsetDateTime = datetime!(2049-12-31 23:59:59 UTC);
@@ -35,27 +35,72 @@ impl fmt::Debug for TlsIdentity {
     }
 }
 
-impl Authority {
-    /// A new TLS authority, and from it a server certificate for `localhost`, `127.0.0.1`, `::1` and `names`, which are DNS
-    /// names or addresses. P-256: fast.
+/// Signs the certificate of the one TLS server it has. P-256: fast.
+pub struct TlsAuthority {
+    key: KeyPair,
+    certificate_pem: String,
+    server_key: KeyPair,
+}
+
+impl TlsAuthority {
+    /// A new authority, with a key for its server.
+    ///
+    /// # Errors
+    /// [`MintError`] if the machine has no entropy or no memory left.
+    pub fn generate() -> Result<Self, MintError> {
+        let key = || KeyPair::generate().map_err(MintError::in_step("making a TLS key"));
+        let (key, server_key) = (key()?, key()?);
+        let certificate = authority_params()
+            .self_signed(&key)
+            .map_err(MintError::in_step("signing the TLS authority's certificate"))?;
+        Ok(Self { key, certificate_pem: pem::encode("CERTIFICATE", certificate.der()), server_key })
+    }
+
+    /// The authority that had these keys, PKCS#8, and this certificate.
+    ///
+    /// # Errors
+    /// [`MintError`] if they are no keys.
+    pub fn restore(key: &[u8], certificate_pem: String, server_key: &[u8]) -> Result<Self, MintError> {
+        let read = |key: &[u8]| KeyPair::try_from(key).map_err(MintError::in_step("reading a TLS key"));
+        Ok(Self { key: read(key)?, certificate_pem, server_key: read(server_key)? })
+    }
+
+    /// Its own key, PKCS#8.
+    pub fn key_der(&self) -> &[u8] {
+        self.key.serialized_der()
+    }
+
+    /// Its server's key, PKCS#8.
+    pub fn server_key_der(&self) -> &[u8] {
+        self.server_key.serialized_der()
+    }
+
+    /// Its certificate, PEM: what clients trust.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// A certificate for the server, which is at `localhost`, `127.0.0.1`, `::1` and `names`: DNS names or addresses.
     ///
     /// # Errors
     /// [`MintError`] if a name is neither, or the machine has no entropy or no memory left.
-    pub fn server_certificate<N: AsRef<str>>(names: &[N]) -> Result<TlsIdentity, MintError> {
-        let key = || KeyPair::generate().map_err(MintError::in_step("making a TLS key"));
-        let (authority_key, server_key) = (key()?, key()?);
+    pub fn server_identity<N: AsRef<str>>(&self, names: &[N]) -> Result<TlsIdentity, MintError> {
         let params = authority_params();
-        let authority = params
-            .self_signed(&authority_key)
-            .map_err(MintError::in_step("signing the TLS authority's certificate"))?;
         let server = server_params(names)?
-            .signed_by(&server_key, &Issuer::new(params, authority_key))
+            .signed_by(&self.server_key, &Issuer::from_params(&params, &self.key))
             .map_err(MintError::in_step("signing the TLS server certificate"))?;
         Ok(TlsIdentity {
-            ca_pem: pem::encode("CERTIFICATE", authority.der()),
+            ca_pem: self.certificate_pem.clone(),
             cert_chain_der: vec![server.into()],
-            key_der: PrivatePkcs8KeyDer::from(server_key.serialized_der().to_vec()).into(),
+            key_der: PrivatePkcs8KeyDer::from(self.server_key.serialized_der().to_vec()).into(),
         })
+    }
+}
+
+/// The keys are not shown.
+impl fmt::Debug for TlsAuthority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsAuthority").finish_non_exhaustive()
     }
 }
 
@@ -103,6 +148,10 @@ mod tests {
 
     use super::*;
 
+    fn server_identity(names: &[&str]) -> Result<TlsIdentity, MintError> {
+        TlsAuthority::generate().unwrap().server_identity(names)
+    }
+
     /// Shakes hands in memory; what the client says of the server's certificate.
     fn handshake(identity: &TlsIdentity, trusted_pem: &str, name: &str) -> Result<(), String> {
         let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
@@ -147,25 +196,34 @@ mod tests {
 
     #[test]
     fn a_client_that_trusts_the_authority_trusts_every_name() {
-        let identity =
-            Authority::server_certificate(&["emulator.example", "192.0.2.7", "localhost"]).unwrap();
+        let identity = server_identity(&["emulator.example", "192.0.2.7", "localhost"]).unwrap();
         for name in ["localhost", "127.0.0.1", "::1", "emulator.example", "192.0.2.7"] {
             assert_eq!(handshake(&identity, &identity.ca_pem, name), Ok(()), "{name}");
         }
         assert!(handshake(&identity, &identity.ca_pem, "other.example").is_err());
-        let stranger = Authority::server_certificate::<&str>(&[]).unwrap();
+        let stranger = server_identity(&[]).unwrap();
         assert!(handshake(&identity, &stranger.ca_pem, "localhost").is_err());
     }
 
     #[test]
     fn a_name_that_is_none_is_an_error() {
-        let error = Authority::server_certificate(&["\u{1f4a9}"]).unwrap_err();
+        let error = TlsAuthority::generate().unwrap().server_identity(&["\u{1f4a9}"]).unwrap_err();
         assert_eq!(error.step, "naming the server");
     }
 
     #[test]
+    fn a_restored_authority_is_trusted_like_the_one_it_was() {
+        let before = TlsAuthority::generate().unwrap();
+        let pem = before.certificate_pem().to_owned();
+        let after = TlsAuthority::restore(before.key_der(), pem.clone(), before.server_key_der()).unwrap();
+        let identity = after.server_identity(&["192.0.2.7"]).unwrap();
+        assert_eq!(handshake(&identity, &pem, "192.0.2.7"), Ok(()));
+        assert!(TlsAuthority::restore(b"key", pem, before.server_key_der()).is_err());
+    }
+
+    #[test]
     fn the_key_is_not_shown() {
-        let identity = Authority::server_certificate::<&str>(&[]).unwrap();
+        let identity = server_identity(&[]).unwrap();
         assert!(!format!("{identity:?}").contains("key"));
     }
 }

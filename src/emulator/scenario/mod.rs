@@ -5,6 +5,7 @@
 //! keeps the rules, the doors keep the latencies.
 
 mod error;
+mod faults;
 mod refusal;
 mod units;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use error::ScenarioError;
+pub use faults::{Delay, Faults, Odds};
 pub use refusal::{ErrorText, ErrorTexts, Refusal};
 pub use units::{NotAUnit, Rate, parse_duration};
 
@@ -63,8 +65,10 @@ pub struct Scenario {
     pub errors: ErrorTexts,
     /// How long each operation takes.
     pub latency: Latency,
-    /// What the account may do per second. Faults will be a table of their own beside this one.
+    /// What the account may do per second.
     pub quotas: Quotas,
+    /// What goes wrong, and how often.
+    pub faults: Faults,
     /// Where the account's randomness starts: the same seed, requests and certificates give the same answers.
     pub seed: u64,
 }
@@ -145,6 +149,9 @@ pub struct Latency {
     /// CreateKeysAndCertificate, request to reply.
     #[serde(deserialize_with = "units::duration")]
     pub create_keys_and_certificate: Duration,
+    /// CreateCertificateFromCsr, request to reply.
+    #[serde(deserialize_with = "units::duration")]
+    pub create_certificate_from_csr: Duration,
     /// RegisterThing, request to reply.
     #[serde(deserialize_with = "units::duration")]
     pub register_thing: Duration,
@@ -156,6 +163,8 @@ pub struct Latency {
 pub struct Quotas {
     /// CreateKeysAndCertificate; AWS's own default is 10/s (Service Quotas L-CAFFCA46).
     pub create_keys_and_certificate: Option<Rate>,
+    /// CreateCertificateFromCsr; AWS's own default is 20/s (Service Quotas L-83161BB8).
+    pub create_certificate_from_csr: Option<Rate>,
     /// RegisterThing; AWS's own default is 10/s (Service Quotas L-B2BBBD8C).
     pub register_thing: Option<Rate>,
 }
@@ -207,6 +216,7 @@ impl Default for Scenario {
             errors: ErrorTexts::default(),
             latency: Latency::default(),
             quotas: Quotas::default(),
+            faults: Faults::default(),
             seed: 0,
         }
     }
@@ -280,9 +290,17 @@ mod tests {
     #[test]
     fn the_other_fixtures_are_scenarios() {
         let throttled = Scenario::read(&fixture("throttled.toml")).unwrap();
+        assert_eq!(throttled.quotas.create_certificate_from_csr.map(|rate| rate.count), Some(20));
         assert_eq!(throttled.quotas.register_thing, Some(Rate { count: 10, per: Duration::from_secs(1) }));
         assert_eq!(Scenario::read(&fixture("load.toml")).unwrap().keys, Keys::Recycled);
         assert!(Scenario::read(&fixture("strict.toml")).unwrap().strict);
+        let faults = Scenario::read(&fixture("faults.toml")).unwrap().faults;
+        for odds in
+            [faults.create_keys_and_certificate, faults.create_certificate_from_csr, faults.register_thing]
+        {
+            assert!(odds.drop_before * odds.drop_after * odds.silent * odds.no_reply > 0.0);
+            assert!(odds.duplicate * odds.reject_5xx * odds.delay.p > 0.0);
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub enum Refusal {
     Throttled,
     /// Not JSON, not an object, or a field of the wrong type.
     InvalidPayload,
+    /// The certificate signing request is missing, malformed, of a wrong kind, or not signed by its key.
+    InvalidCsr,
     /// The ownership token is missing or empty.
     EmptyToken,
     /// The ownership token is none of ours, or its certificate is gone.
@@ -38,6 +40,8 @@ pub enum Refusal {
     CertificateMismatch,
     /// The service has this operation, the emulator does not.
     NotEmulated,
+    /// A fault of the scenario: the service cannot answer now.
+    Unavailable,
     /// The emulator contradicts itself.
     Internal,
 }
@@ -59,9 +63,10 @@ pub struct ErrorTexts(BTreeMap<Refusal, ErrorText>);
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Refusal; 14] = [
+    pub const ALL: [Refusal; 16] = [
         Refusal::Throttled,
         Refusal::InvalidPayload,
+        Refusal::InvalidCsr,
         Refusal::EmptyToken,
         Refusal::UnknownToken,
         Refusal::ExpiredToken,
@@ -73,6 +78,7 @@ impl Refusal {
         Refusal::ResourceConflict,
         Refusal::CertificateMismatch,
         Refusal::NotEmulated,
+        Refusal::Unavailable,
         Refusal::Internal,
     ];
 
@@ -81,6 +87,7 @@ impl Refusal {
         match self {
             Refusal::Throttled => "throttled",
             Refusal::InvalidPayload => "invalid_payload",
+            Refusal::InvalidCsr => "invalid_csr",
             Refusal::EmptyToken => "empty_token",
             Refusal::UnknownToken => "unknown_token",
             Refusal::ExpiredToken => "expired_token",
@@ -92,6 +99,7 @@ impl Refusal {
             Refusal::ResourceConflict => "resource_conflict",
             Refusal::CertificateMismatch => "certificate_mismatch",
             Refusal::NotEmulated => "not_emulated",
+            Refusal::Unavailable => "unavailable",
             Refusal::Internal => "internal",
         }
     }
@@ -102,6 +110,10 @@ impl Refusal {
             Refusal::Throttled => (429, "ThrottlingException", "Rate exceeded"),
             Refusal::InvalidPayload => {
                 (400, "InvalidPayload", "The payload is not a valid request: {detail}")
+            }
+            // The status of an invalid CSR is in AWS's older C library, the words are not.
+            Refusal::InvalidCsr => {
+                (400, "InvalidRequestException", "The certificate signing request is not valid: {detail}.")
             }
             // Seen on the wire, code and message: aws-iot-device-sdk-js-v2, issue 69.
             Refusal::EmptyToken => {
@@ -139,6 +151,9 @@ impl Refusal {
             ),
             Refusal::NotEmulated => {
                 (400, "UnsupportedOperation", "The emulator does not offer this operation.")
+            }
+            Refusal::Unavailable => {
+                (503, "ServiceUnavailableException", "The service is temporarily unavailable.")
             }
             Refusal::Internal => (500, "InternalFailure", "{detail}"),
         }

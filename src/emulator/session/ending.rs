@@ -15,6 +15,8 @@ pub(in super::super) enum Ending {
     TakenOver,
     #[error("the emulator stops")]
     Stopped,
+    #[error("lost, by a fault of the scenario or because the state cannot be written")]
+    Lost,
     #[error("no CONNECT within 10 s")]
     ConnectTimeout,
     #[error("silent for one and a half keep-alives")]

@@ -58,6 +58,8 @@ pub(super) enum Effect {
         topic: String,
         /// As it came.
         payload: Bytes,
+        /// The packet id to acknowledge first, if it was published at QoS 1.
+        acknowledge: Option<u16>,
     },
     /// Hand a plain message to all who subscribed to its topic.
     Relay(Message),
@@ -293,19 +295,19 @@ fn accept_publish(publish: Publish, effects: &mut Vec<Effect>) -> Result<(), End
         return Err(Ending::Topic(publish.topic));
     }
     let Publish { topic, payload, qos, pkid, .. } = publish;
-    let effect = match route(&topic) {
+    let acknowledge = (qos == QoS::AtLeastOnce).then_some(pkid);
+    let message = match route(&topic) {
         Route::CreateKeys | Route::CreateFromCsr | Route::Register { .. } => {
-            Effect::Request { topic, payload }
+            effects.push(Effect::Request { topic, payload, acknowledge });
+            return Ok(());
         }
         Route::ResponseTopic => return Err(Ending::PublishToResponse(topic)),
         Route::Reserved => return Err(Ending::ReservedTopic(topic)),
         Route::Other if topic.starts_with('$') => return Err(Ending::ReservedTopic(topic)),
-        Route::Other => Effect::Relay(Message { topic, payload, qos }),
+        Route::Other => Message { topic, payload, qos },
     };
-    if qos == QoS::AtLeastOnce {
-        effects.push(Effect::Send(Packet::PubAck(PubAck::new(pkid))));
-    }
-    effects.push(effect);
+    effects.extend(acknowledge.map(|id| Effect::Send(Packet::PubAck(PubAck::new(id)))));
+    effects.push(Effect::Relay(message));
     Ok(())
 }
 
