@@ -9,6 +9,7 @@ mod disk;
 mod evidence;
 mod kills;
 mod locks;
+mod services;
 mod stops;
 
 use std::path::{Path, PathBuf};
