@@ -26,7 +26,7 @@ impl Asked {
     }
 
     /// Ctrl-C or SIGTERM.
-    async fn to_stop(&mut self) {
+    async fn stop_asked(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -34,7 +34,7 @@ impl Asked {
     }
 
     /// Any of them.
-    async fn to_drain(&mut self) {
+    async fn drain_asked(&mut self) {
         let hangup = async {
             match &mut self.hangup {
                 Some(hangup) => hangup.recv().await,
@@ -52,7 +52,7 @@ impl Asked {
 /// Waits for one of the signals. Never ends if the operating system refuses a handler.
 pub(super) async fn interrupted() {
     match Asked::listen() {
-        Some(mut asked) => asked.to_drain().await,
+        Some(mut asked) => asked.drain_asked().await,
         None => std::future::pending().await,
     }
 }
@@ -60,10 +60,10 @@ pub(super) async fn interrupted() {
 /// Turns signals into `stop`, and says what each does. Never ends by itself.
 pub(super) async fn steer(stop: Stop) {
     if let Some(mut asked) = Asked::listen() {
-        asked.to_drain().await;
+        asked.drain_asked().await;
         stop.drain.cancel();
         say("stopping: finishing the devices in flight; once more to stop at once");
-        asked.to_stop().await;
+        asked.stop_asked().await;
         stop.abort.cancel();
         say("stopping at once");
     }

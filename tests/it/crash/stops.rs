@@ -58,7 +58,7 @@ fn the_second_signal_stops_at_once() {
         every_certificate_is_explained(&ledger, &service.account());
         service.stop();
         let service = Service::start(&scratch, "keys = \"p256\"\n");
-        run(&mut service.provision(&lot).args(["--connections", "3"])).expect_code(3);
+        run(service.provision(&lot).args(["--connections", "3"])).expect_code(3);
         assert_eq!(
             devices(&ledger, "registered"),
             DEVICES - 10,
