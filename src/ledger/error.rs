@@ -234,7 +234,8 @@ impl Problem {
 
 impl From<rusqlite::Error> for Problem {
     fn from(error: rusqlite::Error) -> Self {
-        let detail = error.to_string();
+        // SQLite quotes statements of its schema, line breaks and all.
+        let detail = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,

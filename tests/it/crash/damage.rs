@@ -59,6 +59,12 @@ impl Files {
     }
 }
 
+/// Whether a run took a damaged ledger up.
+enum Taken {
+    Yes,
+    No,
+}
+
 /// A ledger as a kill left it, log and all, and the service it was for.
 struct Killed {
     scratch: Scratch,
@@ -135,6 +141,28 @@ impl Killed {
         assert!(Files::read(&self.ledger) == *files, "{what}: a file was changed");
     }
 
+    /// Asserts that `files` are refused, or that nothing in them is other than in the undamaged ledger, whose content is
+    /// `whole`.
+    #[track_caller]
+    fn refuses_or_changes_nothing(&self, what: &str, files: &Files, whole: &[String]) -> Taken {
+        files.write(&self.ledger);
+        let before = self.service.connections();
+        // Nothing is sent by a run that may not connect, and the ledger is open by the time that it tries.
+        let said = run(self.service.provision(&self.lot).env("AWS_SECRET_ACCESS_KEY", "wrong"));
+        if said.code == Some(77) {
+            assert!(content(&self.ledger) == whole, "{what} was taken, and is a change");
+            return Taken::Yes;
+        }
+        self.was_refused(what, files, before, &said);
+        Taken::No
+    }
+
+    /// The ledger, with `files` in place.
+    fn ledger_with(&self, files: &Files) -> PathBuf {
+        files.write(&self.ledger);
+        self.ledger.clone()
+    }
+
     /// Asserts that the undamaged ledger is still taken up and leads to the right end.
     #[track_caller]
     fn completes(self) {
@@ -185,11 +213,17 @@ fn a_log_that_is_cut_damaged_or_gone_is_refused() {
     let mut random = SmallRng::seed_from_u64(seed("logs"));
     let words = ["commits", "write-ahead log", "put the newest log"];
     killed.refuses("no log", &killed.files.without("-wal")).expect_err(&words);
-    let mut cuts = vec![0, 31, 32, 33, log / 2, log - 1];
-    cuts.extend((0..setting("FLEETMINT_CRASH_CUTS", 10)).map(|_| random.random_range(0..log)));
-    for cut in cuts {
-        let what = format!("log cut to {cut} of {log}");
-        killed.refuses(&what, &killed.files.with("-wal", |file| file.truncate(cut))).expect_err(&words);
+    let cut_to =
+        |cut| (format!("log cut to {cut} of {log}"), killed.files.with("-wal", |file| file.truncate(cut)));
+    for cut in [0, 31, 32, 33, log / 2] {
+        let (what, files) = cut_to(cut);
+        killed.refuses(&what, &files).expect_err(&words);
+    }
+    // The end of a log may be a commit that was still being written, and is none.
+    let whole = content(&killed.ledger_with(&killed.files));
+    for _ in 0..setting("FLEETMINT_CRASH_CUTS", 10) {
+        let (what, files) = cut_to(random.random_range(0..log));
+        killed.refuses_or_changes_nothing(&what, &files, &whole);
     }
     killed.completes();
 }
@@ -287,16 +321,9 @@ fn a_flipped_bit_is_refused_or_changes_nothing() {
     for (at, bit) in flips {
         let what = format!("bit {bit:#04x} of byte {at} of {length}");
         let files = killed.files.with("", |file| file[at] ^= bit);
-        files.write(&killed.ledger);
-        let before = killed.service.connections();
-        // Nothing is sent by a run that may not connect, and the ledger is open by the time that it tries.
-        let said = run(killed.service.provision(&killed.lot).env("AWS_SECRET_ACCESS_KEY", "wrong"));
-        if said.code == Some(77) {
-            assert!(content(&killed.ledger) == whole, "{what} was taken, and is a change");
-            harmless += 1;
-        } else {
-            killed.was_refused(&what, &files, before, &said);
-            refused += 1;
+        match killed.refuses_or_changes_nothing(&what, &files, &whole) {
+            Taken::No => refused += 1,
+            Taken::Yes => harmless += 1,
         }
     }
     eprintln!("flips: {refused} refused, {harmless} harmless");
@@ -313,13 +340,7 @@ fn a_flipped_bit_in_the_log_is_refused_or_changes_nothing() {
         let (at, bit) = (random.random_range(0..log), 1 << random.random_range(0..8));
         let what = format!("bit {bit:#04x} of byte {at} of a log of {log}");
         let files = killed.files.with("-wal", |file| file[at] ^= bit);
-        files.write(&killed.ledger);
-        let before = killed.service.connections();
-        let said = run(killed.service.provision(&killed.lot).env("AWS_SECRET_ACCESS_KEY", "wrong"));
-        match said.code {
-            Some(77) => assert!(content(&killed.ledger) == whole, "{what} was taken, and is a change"),
-            _ => killed.was_refused(&what, &files, before, &said),
-        }
+        killed.refuses_or_changes_nothing(&what, &files, &whole);
     }
     killed.completes();
 }
