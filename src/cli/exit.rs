@@ -6,6 +6,8 @@ use crate::engine::{End, Outcome};
 use crate::failure::{Cause, Failure};
 use crate::ledger::Counts;
 
+use super::speech::say;
+
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -108,7 +110,7 @@ impl Fatal {
 
 /// Says on stderr why the command ends.
 pub(super) fn report(exit: Exit, message: &str) -> Exit {
-    eprintln!("error: {message}");
+    say(format_args!("error: {message}"));
     exit
 }
 

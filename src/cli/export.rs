@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use super::args::ExportArgs;
 use super::exit::{Exit, Fatal};
+use super::speech::{print, say};
 use crate::export::{self, ExportError, ExportSummary};
 use crate::ledger::{Ledger, LedgerError};
 use crate::sealing::{IdentityError, KeyOpener, OpenError};
@@ -24,16 +25,16 @@ fn write(args: &ExportArgs) -> Result<Exit, Fatal> {
     let mut ledger = Ledger::reopen(&args.ledger).map_err(unusable)?;
     let summary = export::export(ledger.view(), &args.out, &opener).map_err(refused)?;
     record(&mut ledger, &args.out, &summary)?;
-    println!("{} devices exported to {}", summary.exported, args.out.display());
+    print(&format!("{} devices exported to {}\n", summary.exported, args.out.display()));
     let unregistered = summary.left_out - summary.purged;
     if unregistered > 0 {
-        eprintln!("{unregistered} devices are not registered and were left out");
+        say(format_args!("{unregistered} devices are not registered and were left out"));
     }
     if summary.purged > 0 {
-        eprintln!(
+        say(format_args!(
             "{} devices were left out, for their private keys were purged from the ledger",
             summary.purged
-        );
+        ));
     }
     Ok(Exit::Complete)
 }

@@ -11,6 +11,7 @@ mod provision;
 mod purge_keys;
 mod settings;
 mod signals;
+mod speech;
 
 pub use exit::Exit;
 
@@ -43,5 +44,7 @@ pub fn main() -> Exit {
 fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FLEETMINT_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("off"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that cannot be written would otherwise panic while saying so.
+    log.log_internal_errors(false).init();
 }

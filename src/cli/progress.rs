@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use super::speech::say;
 use crate::engine::{Rates, Snapshot};
 use crate::event::Operation;
 use crate::ledger::Counts;
@@ -64,7 +65,7 @@ impl Progress {
                 bar.set_position(done);
                 bar.set_message(detail);
             }
-            None => eprintln!("{done} of {} devices, {detail}", snapshot.devices.total()),
+            None => say(format_args!("{done} of {} devices, {detail}", snapshot.devices.total())),
         }
     }
 }

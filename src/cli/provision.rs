@@ -1,7 +1,7 @@
 //! `fleetmint provision`: from a CSV to registered things.
 
 use std::fs::File;
-use std::io::{BufReader, Write};
+use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,6 +14,7 @@ use super::exit::{Exit, Fatal};
 use super::progress::Progress;
 use super::settings::{self, Settings, Target};
 use super::signals;
+use super::speech::{print, say};
 use crate::control_plane::{ControlPlane, ControlPlaneSettings, Settler};
 use crate::emulator::Emulator;
 use crate::emulator::scenario::Scenario;
@@ -237,9 +238,16 @@ fn report(
         let ended = outcome.ledger.end_run(run, end_name(&outcome.end), &json, SystemTime::now());
         ended.and_then(|()| outcome.ledger.close()).map_err(ledger_error)?;
     }
-    print_summary(args, &summary, || report::render(&summary))?;
+    let printed = print_summary(args, &summary, || report::render(&summary));
     say_end(&outcome.end, exit, &counts, settings);
-    Ok(exit)
+    match printed {
+        // How the run ended matters more than that a file about it could not be written.
+        Err(unwritten) if exit != Exit::Complete => {
+            unwritten.report();
+            Ok(exit)
+        }
+        printed => printed.map(|()| exit),
+    }
 }
 
 fn end_name(end: &End) -> &'static str {
@@ -261,15 +269,15 @@ fn say_start(args: &ProvisionArgs, settings: &Settings, endpoint: &Endpoint, cou
         Target::Emulator(_) => String::from("the built-in emulator"),
         Target::Endpoint { .. } => endpoint.to_string(),
     };
-    eprintln!(
+    say(format_args!(
         "provisioning {} of {} devices of {} with template {} in {} on {where_to}",
         counts.open(),
         counts.total(),
         args.lot.display(),
         settings.binding.template,
         settings.binding.region,
-    );
-    eprintln!(
+    ));
+    say(format_args!(
         "connections {}, connect {}, create {}, register {}; {}; ledger {}",
         args.connections,
         limit(settings.rates.connect),
@@ -277,7 +285,7 @@ fn say_start(args: &ProvisionArgs, settings: &Settings, endpoint: &Endpoint, cou
         limit(settings.rates.register),
         say_keys(&settings.keys),
         settings.ledger.display(),
-    );
+    ));
 }
 
 fn say_keys(keys: &KeyPolicy) -> String {
@@ -298,11 +306,11 @@ fn say_plain_keys(settings: &Settings, view: &View) -> Result<(), Fatal> {
         settings[SEAL_TO].as_array().is_none_or(Vec::is_empty)
     };
     if settings.keys.seal_to.is_none() && !view.runs().map_err(ledger_error)?.iter().any(was_said) {
-        eprintln!(
+        say(format_args!(
             "note: the ledger {} holds private keys in plain text, readable by its owner alone (mode 0600); \
              --seal-to RECIPIENT would encrypt them",
             settings.ledger.display()
-        );
+        ));
     }
     Ok(())
 }
@@ -312,22 +320,22 @@ fn say_end(end: &End, exit: Exit, counts: &Counts, settings: &Settings) {
     match end {
         End::Complete | End::Drained | End::Aborted => {}
         End::Stopped(failure) => {
-            eprintln!("error: stopped: {failure}");
+            say(format_args!("error: stopped: {failure}"));
             if !failure.hint().is_empty() {
-                eprintln!("  -> {}", failure.hint());
+                say(format_args!("  -> {}", failure.hint()));
             }
         }
-        End::Ledger(error) => eprintln!("error: {error}"),
-        End::Bug(detail) => eprintln!("error: a defect of fleetmint, please report it: {detail}"),
+        End::Ledger(error) => say(format_args!("error: {error}")),
+        End::Bug(detail) => say(format_args!("error: a defect of fleetmint, please report it: {detail}")),
     }
     let ledger = settings.ledger.display();
     match exit {
-        Exit::Complete => eprintln!("keys and certificates: fleetmint export {ledger} --out DIR"),
+        Exit::Complete => say(format_args!("keys and certificates: fleetmint export {ledger} --out DIR")),
         _ if counts.open() > 0 => {
-            eprintln!(
+            say(format_args!(
                 "{} devices are still open; run the same command again to resume (ledger {ledger})",
                 counts.open()
-            );
+            ));
         }
         _ => {}
     }
@@ -370,12 +378,6 @@ fn print_summary(args: &ProvisionArgs, summary: &Summary, text: impl Fn() -> Str
         None => print(&text()),
     }
     Ok(())
-}
-
-/// Writes to stdout; a reader that went away is none of our business.
-fn print(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
 fn ledger_error(error: crate::ledger::LedgerError) -> Fatal {

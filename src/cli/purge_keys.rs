@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::args::PurgeKeysArgs;
 use super::exit::{Exit, Fatal};
+use super::speech::{print, say};
 use crate::ledger::{KeyCounts, Ledger, LedgerError};
 
 pub(super) fn run(args: &PurgeKeysArgs) -> Exit {
@@ -24,12 +25,12 @@ fn purge(args: &PurgeKeysArgs) -> Result<Exit, Fatal> {
     let mut ledger = Ledger::reopen(&args.ledger).map_err(unusable)?;
     let before = ledger.view().key_counts().map_err(unusable)?;
     if before.exported > 0 && !args.yes && !is_confirmed(args, &before) {
-        eprintln!("nothing was purged");
+        say("nothing was purged");
         return Ok(Exit::Complete);
     }
     let after = ledger.purge_exported_keys(SystemTime::now()).map_err(unusable)?;
     ledger.close().map_err(unusable)?;
-    println!("{}", outcome(&before, &after));
+    print(&format!("{}\n", outcome(&before, &after)));
     Ok(Exit::Complete)
 }
 

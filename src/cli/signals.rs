@@ -1,39 +1,99 @@
-//! Ctrl-C and SIGTERM: the first drains, the second aborts.
+//! Ctrl-C, SIGTERM and SIGHUP: the first drains, a second Ctrl-C or SIGTERM aborts.
+//!
+//! A terminal that goes away sends SIGHUP more than once, and systemd may send it right after SIGTERM: it never aborts. A
+//! process that was started to ignore it, as `nohup` does, goes on ignoring it.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::speech::say;
 use crate::engine::Stop;
 
-/// Waits for one of the two signals. Never ends if the operating system refuses a handler.
+/// The signals that ask a process to end.
+struct Asked {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Option<Signal>,
+}
+
+impl Asked {
+    /// None if the operating system refuses a handler.
+    fn listen() -> Option<Self> {
+        Some(Self {
+            interrupt: signal(SignalKind::interrupt()).ok()?,
+            terminate: signal(SignalKind::terminate()).ok()?,
+            hangup: heeds_hangup().then(|| signal(SignalKind::hangup()).ok()).flatten(),
+        })
+    }
+
+    /// Ctrl-C or SIGTERM.
+    async fn stop_asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
+    /// Any of them.
+    async fn drain_asked(&mut self) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = hangup => {}
+        }
+    }
+}
+
+/// Waits for one of the signals. Never ends if the operating system refuses a handler.
 pub(super) async fn interrupted() {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    match Asked::listen() {
+        Some(mut asked) => asked.drain_asked().await,
+        None => std::future::pending().await,
     }
 }
 
 /// Turns signals into `stop`, and says what each does. Never ends by itself.
 pub(super) async fn steer(stop: Stop) {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    for (token, words) in [
-        (&stop.drain, "stopping: finishing the devices in flight; once more to stop at once"),
-        (&stop.abort, "stopping at once"),
-    ] {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        eprintln!("{words}");
-        token.cancel();
+    if let Some(mut asked) = Asked::listen() {
+        asked.drain_asked().await;
+        stop.drain.cancel();
+        say("stopping: finishing the devices in flight; once more to stop at once");
+        asked.stop_asked().await;
+        stop.abort.cancel();
+        say("stopping at once");
     }
     std::future::pending().await
+}
+
+/// Whether SIGHUP is ours to handle: a handler would undo that it is ignored. Where the system does not tell, it keeps
+/// its default, which ends the process; the ledger stands that as it does a crash.
+fn heeds_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignored_signals(&status).is_some_and(|mask| mask & HANGUP_BIT == 0)
+}
+
+/// SIGHUP is signal 1, and the lowest bit. Source: proc_pid_status(5).
+const HANGUP_BIT: u64 = 1;
+
+fn ignored_signals(status: &str) -> Option<u64> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mask_of_ignored_signals_is_read() {
+        let status =
+            "Name:\tx\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000002\n";
+        assert_eq!(ignored_signals(status), Some(0x1001));
+        assert_eq!(ignored_signals("Name:\tx\n"), None);
+    }
 }

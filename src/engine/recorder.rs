@@ -50,6 +50,12 @@ impl RecorderHandle {
         self.0.send(Message::Commit(change, sender)).await.map_err(|_| RecorderGone)?;
         receipt.await.map_err(|_| RecorderGone)
     }
+
+    /// Waits until the recorder is gone.
+    pub(super) async fn gone(&self) -> RecorderGone {
+        self.0.closed().await;
+        RecorderGone
+    }
 }
 
 pub(super) struct Recorder {
@@ -84,7 +90,9 @@ impl Recorder {
         let mut published: Option<Instant> = None;
         while self.messages.recv_many(&mut batch, BATCH).await > 0 {
             if let Err(error) = self.record(&mut batch).await {
-                // Nothing more may be published that the ledger could not explain.
+                // Nothing more may be published whose answer the ledger could not take. Closed first: whoever is told to
+                // drain would still register what it has in hand.
+                self.messages.close();
                 self.drain.cancel();
                 return (self.metrics, Err(error));
             }

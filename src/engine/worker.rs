@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
 
 use super::queue::Queue;
-use super::recorder::RecorderGone;
+use super::recorder::{RecorderGone, RecorderHandle};
 use super::{CommitMode, KeyPolicy, Shared};
 use crate::event::{Change, Note, Operation, Timing};
 use crate::failure::{Cause, Failure, Remedy, Stage, Tried, remedy};
@@ -151,7 +151,10 @@ impl<C: Connector> Worker<C> {
                     self.unless_draining(shared.limits.create.permit()).await?;
                 }
                 // A certificate in hand is registered even while the run drains: it would go stale otherwise.
-                Lane::Register => self.while_idle(shared.limits.register.permit()).await,
+                Lane::Register => {
+                    let permit = shared.limits.register.permit();
+                    self.while_idle(unless_gone(&shared.recorder, permit)).await?;
+                }
             }
             // The connection may have ended while it waited; the permit is then too old by a dial, and let go.
             if let Some(connection) = self.connection.take() {
@@ -273,6 +276,15 @@ impl<C: Connector> Worker<C> {
 
     fn connection_gone(&mut self) {
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Waits for `work` while there is a recorder to take what comes of it.
+async fn unless_gone<T>(recorder: &RecorderHandle, work: impl Future<Output = T>) -> Result<T, Halt> {
+    tokio::select! {
+        biased;
+        gone = recorder.gone() => Err(gone.into()),
+        value = work => Ok(value),
     }
 }
 

@@ -166,6 +166,14 @@ pub enum Problem {
         /// What was said.
         source: io::Error,
     },
+    /// The disk, or what stands between it and us, refused a read or a write.
+    #[error(
+        "a read or write failed: {detail}; look at the disk, at quotas and limits of file sizes (ulimit -f), and at the system's log"
+    )]
+    Disk {
+        /// What SQLite said of it.
+        detail: String,
+    },
     /// SQLite failed in a way that has no better name here.
     #[error("SQLite: {detail}; look at the disk and the system's log")]
     Sqlite {
@@ -231,7 +239,8 @@ impl Problem {
 
 impl From<rusqlite::Error> for Problem {
     fn from(error: rusqlite::Error) -> Self {
-        let detail = error.to_string();
+        // SQLite quotes statements of its schema, line breaks and all.
+        let detail = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
@@ -242,6 +251,7 @@ impl From<rusqlite::Error> for Problem {
             Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
                 Self::Denied { detail }
             }
+            Some(ErrorCode::SystemIoFailure) => Self::Disk { detail },
             Some(_) => Self::Sqlite { detail },
             // What is not SQLite's own failure is a value that our schema does not allow, or a row that must be there.
             None => Self::Damaged { detail },

@@ -59,10 +59,11 @@ impl LedgerLock {
             // A holder removes the file before it lets go of the lock: what we have locked may have no name any more.
             if has_that_name(&file, path) {
                 let commits = read_note(&file).commits;
-                write_note(&file, commits)
-                    .map_err(|error| Problem::io("writing the lock file beside it", error))?;
                 let legacy = if commits == 0 { Legacy::Nothing } else { Legacy::Note };
-                return Ok(Self { path: path.to_path_buf(), file, legacy });
+                let lock = Self { path: path.to_path_buf(), file, legacy };
+                write_note(&lock.file, commits)
+                    .map_err(|error| Problem::io("writing the lock file beside it", error))?;
+                return Ok(lock);
             }
         }
         Err(Problem::InUse { pid: None })

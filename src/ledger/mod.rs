@@ -15,6 +15,7 @@ mod commit;
 mod error;
 mod import;
 mod instant;
+mod integrity;
 mod keys;
 mod lock;
 mod place;
@@ -291,7 +292,6 @@ impl Ledger {
 }
 
 fn open_to_write(place: &Place, lock: &mut LedgerLock) -> Result<View, Problem> {
-    place.keep_private()?;
     let view = View::connect(place, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // All that was noted is there, or the ledger would not have opened.
     lock.settle(schema::read_commits(&view.connection)?);

@@ -1,11 +1,17 @@
 //! Where a ledger is, and which files stand beside it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::{LedgerError, Problem};
+use super::schema::APPLICATION_ID;
+
+/// The length of an SQLite file's header. Source: <https://www.sqlite.org/fileformat2.html>, section 1.3.
+const HEADER: usize = 100;
+/// How it begins. The application id stands at byte 68, big-endian.
+const SQLITE_MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// The files of one ledger.
 #[derive(Debug)]
@@ -15,7 +21,7 @@ pub(super) struct Place {
     /// Says that a run has it.
     pub(super) lock: PathBuf,
     /// SQLite's write-ahead log.
-    log: PathBuf,
+    pub(super) log: PathBuf,
     /// A new ledger that is being built, and is nothing yet.
     building: PathBuf,
     directory: PathBuf,
@@ -47,8 +53,38 @@ impl Place {
 
     /// Refuses a place where a ledger was and only its log is left: SQLite would replay that into a new ledger.
     pub(super) fn refuse_orphaned_log(&self) -> Result<(), Problem> {
-        match fs::metadata(&self.log) {
-            Ok(found) if found.len() > 0 => Err(Problem::OrphanedLog { log: self.log.clone() }),
+        match self.has_log() {
+            true => Err(Problem::OrphanedLog { log: self.log.clone() }),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether there is a write-ahead log with anything in it.
+    fn has_log(&self) -> bool {
+        fs::metadata(&self.log).is_ok_and(|log| log.len() > 0)
+    }
+
+    /// Refuses what is no ledger by the look of its first bytes, before SQLite gets hold of it: that would roll back or
+    /// complete what another program left half-way, and remove the log of a ledger that has become empty.
+    pub(super) fn refuse_foreign(&self) -> Result<(), Problem> {
+        let failed = |error| Problem::io("opening it", error);
+        if !fs::metadata(&self.ledger).map_err(failed)?.is_file() {
+            return Err(Problem::Denied {
+                detail: String::from("it is a directory or a device, and no file"),
+            });
+        }
+        let mut head = Vec::with_capacity(HEADER);
+        File::open(&self.ledger)
+            .and_then(|file| file.take(HEADER as u64).read_to_end(&mut head))
+            .map_err(failed)?;
+        let not_a_ledger = |found: &str| Err(Problem::NotALedger { found: found.to_owned() });
+        match head.as_slice() {
+            [] => not_a_ledger("an empty file"),
+            head if !head.starts_with(SQLITE_MAGIC) => not_a_ledger("not an SQLite database"),
+            head if head.len() < HEADER => Err(Problem::damaged("it has been cut off in its header")),
+            head if head[68..72] != APPLICATION_ID.to_be_bytes()[4..] => {
+                not_a_ledger("an SQLite database of another program")
+            }
             _ => Ok(()),
         }
     }
@@ -56,11 +92,10 @@ impl Place {
     /// Refuses a ledger whose last page is cut: SQLite reads zeros in the place of what is missing.
     pub(super) fn refuse_cut_page(&self, page_size: u64) -> Result<(), Problem> {
         let length = fs::metadata(&self.ledger).map_err(|error| Problem::io("looking at it", error))?.len();
-        let has_log = fs::metadata(&self.log).is_ok_and(|log| log.len() > 0);
         // While there is a log, its pages are still being copied into the file, or a full disk stopped that half-way.
         match length % page_size {
             0 => Ok(()),
-            _ if has_log => Ok(()),
+            _ if self.has_log() => Ok(()),
             _ => {
                 Err(Problem::damaged(format!("its {length} bytes are not whole pages: it has been cut off")))
             }
@@ -75,17 +110,18 @@ impl Place {
         Err(Problem::LostCommits { found, noted, log: self.log.clone(), lock: self.lock.clone() })
     }
 
-    /// Takes from group and others what they may do with the ledger; SQLite gives its other files the same mode.
+    /// Takes from group and others what they may do with the ledger and SQLite's files beside it.
     pub(super) fn keep_private(&self) -> Result<(), Problem> {
-        let mode = fs::metadata(&self.ledger)
-            .map_err(|error| Problem::io("looking at it", error))?
-            .permissions()
-            .mode();
-        if mode & 0o077 == 0 {
-            return Ok(());
+        for file in [&self.ledger, &self.log, &with_suffix(&self.ledger, "-shm")] {
+            match fs::metadata(file) {
+                Ok(found) if found.permissions().mode() & 0o077 != 0 => {
+                    fs::set_permissions(file, fs::Permissions::from_mode(0o600))
+                        .map_err(|error| Problem::io("making it readable by its owner alone", error))?;
+                }
+                _ => {}
+            }
         }
-        fs::set_permissions(&self.ledger, fs::Permissions::from_mode(0o600))
-            .map_err(|error| Problem::io("making it readable by its owner alone", error))
+        Ok(())
     }
 
     /// Begins a new ledger: an empty file under a temporary name, which is removed again unless it is installed.

@@ -2,16 +2,21 @@
 //!
 //! Owns all of the schema and every pragma. A ledger is opened by people with `sqlite3` too, hence the views.
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::error::Problem;
+use super::integrity;
 
 /// Marks the file as a fleetmint ledger: "FLMT" in ASCII, in the database header's application id.
 pub(super) const APPLICATION_ID: i64 = 0x464c_4d54;
 
 /// The schema's versions, oldest first: each takes a ledger from the one before to its own, counted from 1.
 /// What has been released is never edited; a change of the schema is a new entry.
-const MIGRATIONS: &[&str] = &[SCHEMA_1, SCHEMA_2];
+const MIGRATIONS: &[&str] = &[SCHEMA_1, SCHEMA_KEYS, SCHEMA_DIGESTS];
+
+/// The first version whose rows have digests.
+pub(super) const WITH_DIGESTS: i64 = 3;
 
 /// The newest schema that this version knows.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;
@@ -103,7 +108,7 @@ CREATE VIEW lot_status AS
 ///
 /// `prepared_key` has the keys made here for devices that are not registered yet; a certificate has a copy. `sealing` has the
 /// lists of recipients; a key without one is in plain text. `certificate.export` is the last export that has the key.
-const SCHEMA_2: &str = "
+const SCHEMA_KEYS: &str = "
 CREATE TABLE sealing (
     id INTEGER PRIMARY KEY,
     recipients TEXT NOT NULL UNIQUE CHECK (json_valid(recipients))
@@ -144,6 +149,48 @@ CREATE VIEW devices AS
     LEFT JOIN export ON export.id = certificate.export;
 ";
 
+/// Each row of weight has a digest of itself; see [`integrity`](super::integrity). Triggers keep it up to date, so that no
+/// statement can forget to.
+const SCHEMA_DIGESTS: &str = "
+ALTER TABLE certificate ADD COLUMN digest INTEGER;
+CREATE TRIGGER certificate_added AFTER INSERT ON certificate BEGIN
+    UPDATE certificate SET digest = row_digest(
+        certificate_id, device, certificate_pem, private_key, ownership_token, issued_at, retired_at, sealing, purged_at)
+    WHERE certificate_id = NEW.certificate_id;
+END;
+CREATE TRIGGER certificate_changed AFTER UPDATE OF
+    certificate_id, device, certificate_pem, private_key, ownership_token, issued_at, retired_at, sealing, purged_at
+    ON certificate
+BEGIN
+    UPDATE certificate SET digest = row_digest(
+        certificate_id, device, certificate_pem, private_key, ownership_token, issued_at, retired_at, sealing, purged_at)
+    WHERE certificate_id = NEW.certificate_id;
+END;
+
+ALTER TABLE device ADD COLUMN digest INTEGER;
+CREATE TRIGGER device_changed AFTER UPDATE OF
+    id, key, parameter_values, state, registration, thing_name, device_configuration ON device
+BEGIN
+    UPDATE device SET digest = row_digest(
+        id, key, parameter_values, state, registration, thing_name, device_configuration)
+    WHERE id = NEW.id;
+END;
+
+ALTER TABLE prepared_key ADD COLUMN digest INTEGER;
+CREATE TRIGGER prepared_key_added AFTER INSERT ON prepared_key BEGIN
+    UPDATE prepared_key SET digest = row_digest(device, private_key, sealing, signing_request)
+    WHERE device = NEW.device;
+END;
+CREATE TRIGGER prepared_key_changed AFTER UPDATE OF device, private_key, sealing, signing_request ON prepared_key BEGIN
+    UPDATE prepared_key SET digest = row_digest(device, private_key, sealing, signing_request)
+    WHERE device = NEW.device;
+END;
+
+UPDATE certificate SET device = device;
+UPDATE prepared_key SET device = device;
+UPDATE device SET state = state WHERE state <> 'pending';
+";
+
 /// How long SQLite waits for a lock of some other program, in milliseconds.
 const BUSY_TIMEOUT_MS: u32 = 5_000;
 
@@ -168,7 +215,8 @@ pub(super) fn create_old(connection: &mut Connection, version: i64) -> Result<()
     migrate_to(connection, version)
 }
 
-fn migrate_to(connection: &mut Connection, newest: i64) -> Result<(), Problem> {
+/// The same, as far as version `newest`.
+pub(super) fn migrate_to(connection: &mut Connection, newest: i64) -> Result<(), Problem> {
     for (before, statements) in (0..newest).zip(MIGRATIONS) {
         if version(connection)? == before {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -197,24 +245,30 @@ pub(super) fn identify(connection: &Connection) -> Result<i64, Problem> {
     }
 }
 
-/// Reads the whole file and refuses one that is damaged.
-pub(super) fn check_integrity(connection: &Connection) -> Result<(), Problem> {
-    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    match verdict.as_str() {
-        "ok" => Ok(()),
-        found => Err(Problem::damaged(found.trim_start_matches("*** in database main ***").trim())),
-    }
-}
-
 /// For every connection.
 pub(super) fn set_up(connection: &Connection) -> Result<(), Problem> {
     connection.busy_timeout(std::time::Duration::from_millis(u64::from(BUSY_TIMEOUT_MS)))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    integrity::add_row_digest(connection)?;
     // A damaged or prepared file gets as little of a hold on us as SQLite can arrange.
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     // Sorting must not spill keys into files outside the ledger's directory.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    Ok(())
+}
+
+/// Refuses a connection that cannot write: SQLite takes a file that it may not write as one to read.
+pub(super) fn refuse_read_only(connection: &Connection) -> Result<(), Problem> {
+    match connection.is_readonly("main")? {
+        true => Err(Problem::Denied { detail: String::from("it may only be read") }),
+        false => Ok(()),
+    }
+}
+
+/// Whether closing the connection leaves the write-ahead log as it is.
+pub(super) fn keep_log(connection: &Connection, keep: bool) -> Result<(), Problem> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep)?;
     Ok(())
 }
 
@@ -260,7 +314,7 @@ pub(super) fn page_size(connection: &Connection) -> Result<u64, Problem> {
         .ok_or_else(|| Problem::damaged("it has no page size"))
 }
 
-fn version(connection: &Connection) -> Result<i64, Problem> {
+pub(super) fn version(connection: &Connection) -> Result<i64, Problem> {
     Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
 }
 
@@ -277,6 +331,7 @@ mod tests {
     #[test]
     fn a_page_of_open_devices_costs_its_length() {
         let mut connection = Connection::open_in_memory().unwrap();
+        set_up(&connection).unwrap();
         create(&mut connection).unwrap();
         let sql = super::super::view::OPEN_DEVICES.replace("?1", "1").replace("?2", "10");
         let plan = plan(&connection, &sql);
@@ -291,6 +346,7 @@ mod tests {
     #[test]
     fn creating_and_migrating_again_changes_nothing() {
         let mut connection = Connection::open_in_memory().unwrap();
+        set_up(&connection).unwrap();
         create(&mut connection).unwrap();
         migrate(&mut connection).unwrap();
         assert_eq!(identify(&connection).unwrap(), NEWEST);
@@ -299,6 +355,7 @@ mod tests {
     #[test]
     fn a_device_holds_one_certificate_in_use() {
         let mut connection = Connection::open_in_memory().unwrap();
+        set_up(&connection).unwrap();
         create(&mut connection).unwrap();
         connection
             .execute("INSERT INTO device (id, key, line, parameter_values) VALUES (1, 'a', 2, '[]')", [])

@@ -12,7 +12,7 @@ use super::place::Place;
 use super::rows::{
     read_all, read_count, read_counts, read_lot, read_open_device, read_registered_device, read_state,
 };
-use super::{Binding, Recorded, lock, schema};
+use super::{Binding, Recorded, integrity, lock, schema};
 use crate::certificate::{CertificateId, IssuedCertificate, RegisteredThing, SigningRequest, StoredKey};
 use crate::event::{DeviceId, DeviceState, Registration};
 use crate::identity::{Identity, LotShape};
@@ -212,21 +212,38 @@ impl View {
             place.refuse_orphaned_log()?;
             return Err(Problem::Missing);
         }
+        place.refuse_foreign()?;
         // Before the ledger is read: a run that writes it at this moment notes its commits after making them.
         let noted = lock::noted_commits(&place.lock);
         let mut connection =
             Connection::open_with_flags(&place.ledger, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let is_writing = access.contains(OpenFlags::SQLITE_OPEN_READ_WRITE);
+        if is_writing {
+            schema::refuse_read_only(&connection)?;
+        }
+        // Until it is known to be sound, nothing is moved from the log into the file, nor the log removed.
+        schema::keep_log(&connection, place.log.exists())?;
         schema::set_up(&connection)?;
         let version = schema::identify(&connection)?;
         place.refuse_cut_page(schema::page_size(&connection)?)?;
-        if access.contains(OpenFlags::SQLITE_OPEN_READ_WRITE) {
-            schema::check_integrity(&connection)?;
-            schema::set_up_writing(&connection)?;
-            schema::migrate(&mut connection)?;
-        } else if version < schema::NEWEST {
-            return Err(Problem::Older { found: version, known: schema::NEWEST });
+        if is_writing {
+            // Known only now, if it is the file's header that forbids it.
+            schema::refuse_read_only(&connection)?;
+            integrity::check(&connection)?;
         }
         place.refuse_lost_commits(schema::read_commits(&connection)?, noted)?;
+        match version {
+            _ if is_writing => {
+                place.keep_private()?;
+                schema::set_up_writing(&connection)?;
+                schema::migrate(&mut connection)?;
+            }
+            found if found < schema::NEWEST => {
+                return Err(Problem::Older { found, known: schema::NEWEST });
+            }
+            _ => {}
+        }
+        schema::keep_log(&connection, false)?;
         Self::over(connection, &place.ledger)
     }
 
@@ -248,7 +265,7 @@ impl View {
 
     /// Reads the whole file and refuses one that is damaged.
     pub fn check_integrity(&self) -> Result<(), LedgerError> {
-        self.named(schema::check_integrity(&self.connection))
+        self.named(integrity::check(&self.connection))
     }
 
     /// The open devices after `after`, Pending and Issued, in the order of their numbers: `limit` at most.

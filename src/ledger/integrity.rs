@@ -1,0 +1,193 @@
+//! Whether a ledger is what was written to it.
+//!
+//! Owns the search for damage, and the digest of a row. SQLite notices damage to its own structures, and none within a
+//! value: a key with a flipped bit is as good a text as any. So each row of weight carries a digest of itself, which
+//! triggers keep up to date whoever writes, and which is looked at before a run takes the ledger up.
+
+use aws_lc_rs::digest::{Context, SHA256};
+use rusqlite::Connection;
+use rusqlite::functions::{Context as Arguments, FunctionFlags};
+use rusqlite::types::ValueRef;
+
+use super::error::Problem;
+use super::schema;
+
+/// Rows whose digest is not theirs. A device has none until it changes for the first time; what it was imported with is
+/// compared with the lot.
+const ALTERED: [(&str, &str); 3] = [
+    (
+        "certificate",
+        "SELECT count(*) FROM certificate WHERE digest IS NOT row_digest(
+         certificate_id, device, certificate_pem, private_key, ownership_token, issued_at, retired_at,
+         sealing, purged_at)",
+    ),
+    (
+        "prepared_key",
+        "SELECT count(*) FROM prepared_key WHERE digest IS NOT row_digest(device, private_key, sealing, signing_request)",
+    ),
+    (
+        "device",
+        "SELECT count(*) FROM device WHERE digest IS NOT row_digest(
+         id, key, parameter_values, state, registration, thing_name, device_configuration)
+         AND NOT (digest IS NULL AND state = 'pending' AND thing_name IS NULL AND device_configuration IS NULL)",
+    ),
+];
+
+/// Reads the whole file and refuses one that is damaged, or altered by anything but a ledger's own statements.
+pub(super) fn check(connection: &Connection) -> Result<(), Problem> {
+    check_schema(connection)?;
+    // The second looks at the list of free pages, which the first leaves out where the schema has views.
+    for check in ["PRAGMA integrity_check(1)", "PRAGMA integrity_check(sqlite_schema)"] {
+        let verdict: String = connection.query_row(check, [], |row| row.get(0))?;
+        if verdict != "ok" {
+            let found = verdict.trim_start_matches("*** in database main ***").trim();
+            let found = found.lines().next().unwrap_or_default();
+            return Err(Problem::damaged(found));
+        }
+    }
+    if schema::version(connection)? < schema::WITH_DIGESTS {
+        return Ok(());
+    }
+    for (table, altered) in ALTERED {
+        let rows: i64 = connection.query_row(altered, [], |row| row.get(0))?;
+        if rows > 0 {
+            return Err(Problem::damaged(format!(
+                "{rows} rows of its table {table} are not as they were written"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a ledger whose tables, indexes or triggers are not those of its version: any statement could then do anything.
+fn check_schema(connection: &Connection) -> Result<(), Problem> {
+    let mut model = Connection::open_in_memory()?;
+    schema::set_up(&model)?;
+    schema::migrate_to(&mut model, schema::version(connection)?)?;
+    match definitions(connection)? == definitions(&model)? {
+        true => Ok(()),
+        false => Err(Problem::damaged("its tables are not defined as in a ledger of its version")),
+    }
+}
+
+/// Everything in the schema, but for what SQLite adds by itself when it is told to ANALYZE.
+fn definitions(connection: &Connection) -> Result<Vec<(String, String, Option<String>)>, Problem> {
+    let mut query = connection.prepare(
+        "SELECT type, name, sql FROM sqlite_schema WHERE name NOT GLOB 'sqlite_stat*' ORDER BY type, name",
+    )?;
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Teaches `connection` the function `row_digest`: of any values, in their order, with their types.
+pub(super) fn add_row_digest(connection: &Connection) -> Result<(), Problem> {
+    let flags =
+        FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
+    connection.create_scalar_function("row_digest", -1, flags, |arguments| Ok(row_digest(arguments)))?;
+    Ok(())
+}
+
+/// The first 64 bits of SHA-256: against chance, not against somebody who alters a ledger on purpose.
+fn row_digest(arguments: &Arguments<'_>) -> i64 {
+    let mut context = Context::new(&SHA256);
+    for index in 0..arguments.len() {
+        let (kind, bytes) = match arguments.get_raw(index) {
+            ValueRef::Null => (0, Vec::new()),
+            ValueRef::Integer(number) => (1, number.to_be_bytes().to_vec()),
+            ValueRef::Real(number) => (2, number.to_be_bytes().to_vec()),
+            ValueRef::Text(text) => (3, text.to_vec()),
+            ValueRef::Blob(bytes) => (4, bytes.to_vec()),
+        };
+        context.update(&[kind]);
+        context.update(&(bytes.len() as u64).to_be_bytes());
+        context.update(&bytes);
+    }
+    let mut digest = [0; 8];
+    digest.copy_from_slice(&context.finish().as_ref()[..8]);
+    i64::from_be_bytes(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger() -> Connection {
+        let mut connection = Connection::open_in_memory().unwrap();
+        schema::set_up(&connection).unwrap();
+        schema::create(&mut connection).unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO device (id, key, line, parameter_values) VALUES (1, 'a', 2, '[]');
+                 INSERT INTO certificate (certificate_id, device, certificate_pem, private_key, issued_at)
+                 VALUES ('x', 1, 'pem', 'key', 'then');
+                 UPDATE device SET state = 'registered', thing_name = 'thing';
+                 UPDATE certificate SET ownership_token = NULL, retired_at = 'now';",
+            )
+            .unwrap();
+        connection
+    }
+
+    #[test]
+    fn what_is_written_by_statements_is_sound() {
+        check(&ledger()).unwrap();
+    }
+
+    #[test]
+    fn a_value_that_changed_by_itself_is_found() {
+        for (table, change) in [
+            ("certificate", "UPDATE certificate SET private_key = 'kex'"),
+            ("certificate", "UPDATE certificate SET device = 1, certificate_pem = NULLIF('pfm', '')"),
+            ("device", "UPDATE device SET thing_name = 'thinh'"),
+            ("device", "UPDATE device SET state = 'unknown'"),
+        ] {
+            let connection = ledger();
+            let digests = format!("CREATE TEMP TABLE was AS SELECT digest FROM {table};");
+            let restore = format!("UPDATE {table} SET digest = (SELECT digest FROM was)");
+            connection.execute_batch(&format!("{digests} {change}; {restore}")).unwrap();
+            let problem = check(&connection).unwrap_err();
+            assert!(
+                problem.to_string().contains(&format!("1 rows of its table {table}")),
+                "{change}: {problem}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_schema_of_somebody_else_is_found() {
+        for change in ["DROP TRIGGER device_changed", "DROP INDEX device_open", "CREATE TABLE more (x)"] {
+            let connection = ledger();
+            connection.execute_batch(change).unwrap();
+            assert!(check(&connection).unwrap_err().to_string().contains("not defined"), "{change}");
+        }
+        let connection = ledger();
+        connection.execute_batch("ANALYZE").unwrap();
+        check(&connection).unwrap();
+    }
+
+    #[test]
+    fn a_digest_tells_types_and_bounds_apart() {
+        let connection = Connection::open_in_memory().unwrap();
+        add_row_digest(&connection).unwrap();
+        let digest = |arguments: &str| -> i64 {
+            connection.query_row(&format!("SELECT row_digest({arguments})"), [], |row| row.get(0)).unwrap()
+        };
+        let all = [
+            "",
+            "NULL",
+            "NULL, NULL",
+            "''",
+            "'a'",
+            "x'61'",
+            "'a', 'b'",
+            "'ab', ''",
+            "'ab'",
+            "1",
+            "'1'",
+            "1.0",
+        ];
+        let digests: std::collections::HashSet<i64> = all.iter().map(|arguments| digest(arguments)).collect();
+        assert_eq!(digests.len(), all.len());
+        // From `printf '\003\0\0\0\0\0\0\0\001a' | sha256sum`.
+        assert_eq!(digest("'a'"), i64::from_be_bytes([0x8e, 0xa5, 0xff, 0x16, 0xe1, 0x5e, 0x7c, 0xe4]));
+    }
+}
