@@ -8,7 +8,7 @@
 
 mod answer;
 mod limits;
-mod random;
+pub(in crate::emulator) mod random;
 mod register;
 mod request;
 mod route;
