@@ -7,3 +7,4 @@ mod emulator;
 mod harness;
 mod layers;
 mod provision;
+mod simulation;
