@@ -125,6 +125,19 @@ impl<C: Connector> Worker<C> {
         self.charge_budget(failure)
     }
 
+    /// The run stops here: says what is known, so that the next run need not assume the worst.
+    async fn leave(
+        &mut self,
+        device: DeviceId,
+        registration: Registration,
+        halt: Halt,
+    ) -> Result<Step, Halt> {
+        if !matches!(halt, Halt::Recorder) {
+            self.commit(Change::Left { device, registration, failure: halt.failure() }).await?;
+        }
+        Err(halt)
+    }
+
     /// RegisterThing until the service has confirmed or refused it, or the device has to be left.
     async fn register(
         &mut self,
@@ -132,40 +145,23 @@ impl<C: Connector> Worker<C> {
         identity: &Identity,
         mut issued: Issued,
     ) -> Result<Step, Halt> {
-        match self.try_registering(device, identity, &mut issued).await {
-            Err(halt) => {
-                // The run stops here: say what is known, so that the next run need not assume the worst.
-                let change =
-                    Change::Left { device, registration: issued.registration, failure: halt.failure() };
-                if !matches!(halt, Halt::Recorder) {
-                    self.commit(change).await?;
-                }
-                Err(halt)
-            }
-            step => step,
-        }
-    }
-
-    async fn try_registering(
-        &mut self,
-        device: DeviceId,
-        identity: &Identity,
-        issued: &mut Issued,
-    ) -> Result<Step, Halt> {
         let payload = register_payload(&self.shared.plan.parameters, identity, &issued.certificate);
         let mut attempts = 0;
         // The last failure after which the service may have acted: it outlives later refusals.
         let mut lost: Option<Failure> = None;
         loop {
             if self.token_age(issued.issued_at) >= self.shared.plan.token_lifetime {
-                return self.token_expired(device, issued, lost).await;
+                return self.token_expired(device, &issued, lost).await;
             }
             attempts += 1;
             let before = issued.registration;
             // Once the request is on its way it cannot be called back, so this comes first.
             issued.registration = Registration::MaySent;
             let attempt = self.attempt(Lane::Register, payload.clone(), provisioning::parse_registered).await;
-            let Attempt { timing, answer } = attempt.inspect_err(|_| issued.registration = before)?;
+            let Attempt { timing, answer } = match attempt {
+                Ok(attempt) => attempt,
+                Err(halt) => return self.leave(device, before, halt).await,
+            };
             let registered = match answer {
                 Ok(thing) => self.record_registered(device, thing).await?,
                 Err(failure) => Err(failure),
@@ -176,9 +172,10 @@ impl<C: Connector> Worker<C> {
                 true => lost = Some(failure.clone()),
                 false => issued.registration = before,
             }
-            match self.recover(Lane::Register, &failure, attempts).await? {
-                Next::TryAgain => {}
-                Next::GiveUp => return self.give_up_registering(device, issued, failure, lost).await,
+            match self.recover(Lane::Register, &failure, attempts).await {
+                Ok(Next::TryAgain) => {}
+                Ok(Next::GiveUp) => return self.give_up_registering(device, &issued, failure, lost).await,
+                Err(halt) => return self.leave(device, issued.registration, halt).await,
             }
         }
     }
