@@ -8,6 +8,7 @@ use fleetmint::emulator::account::Account;
 use fleetmint::emulator::memory::{Faults, Network, NetworkSettings, PaperMint, Power};
 use fleetmint::emulator::scenario::BUILT_IN_TEMPLATE;
 use fleetmint::engine::{self, CommitMode, End, Outcome, Plan, Snapshot, Stop};
+use fleetmint::failure::RetryPolicy;
 use fleetmint::identity::{Identity, LotReader, ParameterPlan};
 use fleetmint::ledger::{Binding, Ledger, LotRows};
 use fleetmint::provisioning::Topics;
@@ -30,7 +31,7 @@ const FOREVER: Duration = Duration::from_secs(90 * 24 * 3600);
 const SILENCE: Duration = Duration::from_secs(4_500);
 
 /// How often a lot may be taken up again once nothing goes wrong any more.
-const LAST_RUNS: u32 = 20;
+const LAST_RUNS: u32 = 3;
 
 /// What came of a seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,20 +152,21 @@ impl World {
     /// Nothing goes wrong any more: now everything that can must come to its end, and soon.
     async fn finish(&mut self) {
         self.network.set_faults(Faults::default());
+        self.setup.retry = RetryPolicy::default();
+        self.setup.failure_budget = 100;
         tokio::time::sleep(SILENCE).await;
         self.check();
         for _ in 0..LAST_RUNS {
             self.tell("a run without faults begins");
             let began = self.network.age();
             let ended = self.run_engine(Ending::Natural, DiskFaults::default()).await;
-            let is_complete = matches!(&ended, Ended::With(outcome) if matches!(outcome.end, End::Complete));
             self.judge(ended);
             self.check();
             let took = self.network.age() - began;
             if took > self.longest_run() {
                 self.violate(format!("a run without faults took {took:?}"));
             }
-            if is_complete || self.has_failed() {
+            if self.open() == 0 || self.has_failed() {
                 break;
             }
         }
@@ -287,9 +289,9 @@ impl World {
 
     /// Every device is at its end, and where nothing went wrong, at the right one.
     fn check_all_settled(&mut self) {
-        let [registered, rejected, unknown] = self.ends();
-        if registered + rejected + unknown != self.setup.devices {
-            let open = self.setup.devices - registered - rejected - unknown;
+        let [registered, ..] = self.ends();
+        let open = self.open();
+        if open > 0 {
             self.violate(format!("{open} devices are open, and nothing keeps them from their end"));
         }
         if self.setup.is_calm() && registered != self.setup.devices && self.cut_off == 0 {
@@ -353,6 +355,10 @@ impl World {
             let sql = "SELECT count(*) FROM device WHERE state = ?1";
             self.tables.query_row(sql, [state], |row| row.get::<_, i64>(0)).unwrap() as u64
         })
+    }
+
+    fn open(&self) -> u64 {
+        self.setup.devices - self.ends().iter().sum::<u64>()
     }
 
     fn tell(&self, what: &str) {
