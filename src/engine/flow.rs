@@ -22,6 +22,8 @@ struct Issued {
     certificate: Recorded<IssuedCertificate>,
     issued_at: SystemTime,
     registration: Registration,
+    /// An earlier run left it behind, and the ledger has it as surely not sent.
+    is_left_unsent: bool,
 }
 
 /// How a step of the flow left the device.
@@ -47,7 +49,8 @@ impl<C: Connector> Worker<C> {
         let mut step = match work {
             Work::Create => Step::Create,
             Work::Register { certificate, issued_at, registration } => {
-                Step::Register(Issued { certificate, issued_at, registration })
+                let is_left_unsent = registration == Registration::NotSent;
+                Step::Register(Issued { certificate, issued_at, registration, is_left_unsent })
             }
         };
         loop {
@@ -96,7 +99,8 @@ impl<C: Connector> Worker<C> {
         let issued_at = (self.shared.clock)();
         match self.commit(Change::Issued { device, certificate }).await? {
             Receipt::Issued(certificate) => {
-                Ok(Ok(Issued { certificate, issued_at, registration: Registration::NotSent }))
+                let registration = Registration::NotSent;
+                Ok(Ok(Issued { certificate, issued_at, registration, is_left_unsent: false }))
             }
             Receipt::Conflict(conflict) => Ok(Err(self.anomaly(Lane::Create, conflict.to_string()).await)),
             Receipt::Done => unreachable!("the ledger answers Issued with a certificate or a conflict"),
@@ -145,6 +149,11 @@ impl<C: Connector> Worker<C> {
         identity: &Identity,
         mut issued: Issued,
     ) -> Result<Step, Halt> {
+        if issued.is_left_unsent {
+            // The ledger says that nothing was sent, and would say so still after a crash.
+            let registration = Registration::MaySent;
+            self.commit(Change::Left { device, registration, failure: None }).await?;
+        }
         let payload = register_payload(&self.shared.plan.parameters, identity, &issued.certificate);
         let mut attempts = 0;
         // The last failure after which the service may have acted: it outlives later refusals.
