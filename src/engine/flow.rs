@@ -70,9 +70,10 @@ impl<C: Connector> Worker<C> {
                 return Err(Halt::Drain);
             }
             attempts += 1;
+            let permitted = self.permit_creation().await?;
             let Attempt { timing, answer } = self
-                .attempt(Lane::Create, provisioning::create_request(), provisioning::parse_issued)
-                .await?;
+                .attempt(permitted, Lane::Create, provisioning::create_request(), provisioning::parse_issued)
+                .await;
             let recorded = match answer {
                 Ok(certificate) => self.record_issued(device, certificate).await?,
                 Err(failure) => Err(failure),
@@ -159,18 +160,18 @@ impl<C: Connector> Worker<C> {
         // The last failure after which the service may have acted: it outlives later refusals.
         let mut lost: Option<Failure> = None;
         loop {
-            if self.token_age(issued.issued_at) >= self.shared.plan.token_lifetime {
-                return self.token_expired(device, &issued, lost).await;
-            }
+            let permitted = match self.permit_registration(self.fresh_for(issued.issued_at)).await {
+                Ok(Some(permitted)) => permitted,
+                Ok(None) => return self.token_expired(device, &issued, lost).await,
+                Err(halt) => return self.leave(device, issued.registration, halt).await,
+            };
             attempts += 1;
             let before = issued.registration;
             // Once the request is on its way it cannot be called back, so this comes first.
             issued.registration = Registration::MaySent;
-            let attempt = self.attempt(Lane::Register, payload.clone(), provisioning::parse_registered).await;
-            let Attempt { timing, answer } = match attempt {
-                Ok(attempt) => attempt,
-                Err(halt) => return self.leave(device, before, halt).await,
-            };
+            let Attempt { timing, answer } = self
+                .attempt(permitted, Lane::Register, payload.clone(), provisioning::parse_registered)
+                .await;
             let registered = match answer {
                 Ok(thing) => self.record_registered(device, thing).await?,
                 Err(failure) => Err(failure),
@@ -266,9 +267,10 @@ impl<C: Connector> Worker<C> {
         }
     }
 
-    /// How old a token is. A clock that was set back makes it brand new: the service then has the last word.
-    fn token_age(&self, issued_at: SystemTime) -> Duration {
-        (self.shared.clock)().duration_since(issued_at).unwrap_or_default()
+    /// How long a token can still be used. A clock that was set back makes it brand new: the service then has the last word.
+    fn fresh_for(&self, issued_at: SystemTime) -> Duration {
+        let age = (self.shared.clock)().duration_since(issued_at).unwrap_or_default();
+        self.shared.plan.token_lifetime.saturating_sub(age)
     }
 }
 
