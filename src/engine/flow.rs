@@ -225,9 +225,10 @@ impl<C: Connector> Worker<C> {
             }
             Registration::MaySent => {
                 let expired = Failure::new(Stage::RegisterThing, Cause::TokenExpired);
-                let failure = lost.unwrap_or(expired);
-                self.commit(Change::Unknown { device, failure: failure.clone() }).await?;
-                self.charge_budget(failure)
+                let failure = lost.clone().unwrap_or(expired);
+                self.commit(Change::Unknown { device, failure }).await?;
+                // What an earlier run left in doubt says nothing about how the next device will fare.
+                lost.map_or(Ok(Step::Done), |lost| self.charge_budget(lost))
             }
         }
     }
