@@ -8,9 +8,11 @@ use fleetmint::emulator::account::Account;
 use fleetmint::emulator::memory::{Faults, Network, NetworkSettings, PaperMint, Power};
 use fleetmint::emulator::scenario::BUILT_IN_TEMPLATE;
 use fleetmint::engine::{self, CommitMode, End, Outcome, Plan, Snapshot, Stop};
-use fleetmint::failure::RetryPolicy;
+use fleetmint::event::Operation;
+use fleetmint::failure::{Cause, RetryPolicy};
 use fleetmint::identity::{Identity, LotReader, ParameterPlan};
 use fleetmint::ledger::{Binding, Ledger, LotRows};
+use fleetmint::metrics::Metrics;
 use fleetmint::provisioning::Topics;
 use fleetmint::rate::Rate;
 use fleetmint::report::Summary;
@@ -141,9 +143,10 @@ impl World {
         }
         let disk = std::mem::take(&mut self.setup.disk);
         let faults = DiskFaults { ..disk };
+        let before = self.achieved();
         let ended = self.run_engine(round.ending, faults).await;
         self.setup.disk = disk;
-        self.judge(ended);
+        self.judge(ended, before);
         self.clock.lock().unwrap().settle();
         tokio::time::sleep(round.downtime.max(Duration::from_millis(1))).await;
         self.check();
@@ -159,8 +162,9 @@ impl World {
         for _ in 0..LAST_RUNS {
             self.tell("a run without faults begins");
             let began = self.network.age();
+            let before = self.achieved();
             let ended = self.run_engine(Ending::Natural, DiskFaults::default()).await;
-            self.judge(ended);
+            self.judge(ended, before);
             self.check();
             let took = self.network.age() - began;
             if took > self.longest_run() {
@@ -237,16 +241,16 @@ impl World {
     }
 
     /// Whether a run may end like this.
-    fn judge(&mut self, ended: Ended) {
+    fn judge(&mut self, ended: Ended, before: [u64; 2]) {
         match ended {
             Ended::Cut => self.cut_off += 1,
             Ended::Hung => self.violate(String::from("a run hangs")),
-            Ended::With(outcome) => self.judge_outcome(*outcome),
+            Ended::With(outcome) => self.judge_outcome(*outcome, before),
         }
         self.check_limits();
     }
 
-    fn judge_outcome(&mut self, outcome: Outcome) {
+    fn judge_outcome(&mut self, outcome: Outcome, before: [u64; 2]) {
         self.tell(&format!("the run ends: {:?}", outcome.end));
         let counts = outcome.ledger.view().counts().unwrap();
         let summary = Summary::new("x", outcome.elapsed, counts, &outcome.metrics);
@@ -266,8 +270,35 @@ impl World {
                     self.violate(format!("the ledger failed: {error}"));
                 }
             }
-            End::Complete | End::Drained | End::Aborted | End::Stopped(_) => {}
+            // The process dies here too, only that it is told so.
+            End::Aborted => self.cut_off += 1,
+            End::Stopped(failure) if failure.cause == Cause::TokenExpired => {
+                self.violate(String::from("a run stopped for what an earlier run had left behind"));
+            }
+            End::Complete | End::Drained | End::Stopped(_) => self.check_numbers(before, &outcome.metrics),
         }
+    }
+
+    /// What a run says that it did is what the ledger has more than before.
+    fn check_numbers(&mut self, before: [u64; 2], metrics: &Metrics) {
+        let after = self.achieved();
+        let operations = [Operation::CreateCertificate, Operation::RegisterThing];
+        for ((operation, before), after) in operations.into_iter().zip(before).zip(after) {
+            let said = metrics.operation(operation).counts.accepted;
+            if said != after - before {
+                let name = operation.name();
+                self.violate(format!(
+                    "{name}: {said} were accepted, and the ledger has {} more",
+                    after - before
+                ));
+            }
+        }
+    }
+
+    /// Certificates and registrations in the ledger.
+    fn achieved(&self) -> [u64; 2] {
+        ["SELECT count(*) FROM certificate", "SELECT count(*) FROM device WHERE state = 'registered'"]
+            .map(|sql| self.tables.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap() as u64)
     }
 
     fn check(&mut self) {
