@@ -85,6 +85,7 @@ struct ClientClock {
 enum Ended {
     Cut,
     Hung,
+    Aborted(Box<Outcome>),
     With(Box<Outcome>),
 }
 
@@ -228,7 +229,11 @@ impl World {
         let ended = tokio::select! {
             biased;
             () = self.witness.cut.notified() => Ended::Cut,
-            outcome = run => Ended::With(Box::new(outcome)),
+            // The process dies here too, only that it is told so.
+            outcome = run => match stop.abort.is_cancelled() {
+                true => Ended::Aborted(Box::new(outcome)),
+                false => Ended::With(Box::new(outcome)),
+            },
             () = stopping => unreachable!("it only ever waits in the end"),
             () = tokio::time::sleep(FOREVER) => Ended::Hung,
         };
@@ -245,12 +250,21 @@ impl World {
         match ended {
             Ended::Cut => self.cut_off += 1,
             Ended::Hung => self.violate(String::from("a run hangs")),
-            Ended::With(outcome) => self.judge_outcome(*outcome, before),
+            Ended::Aborted(outcome) => {
+                self.cut_off += 1;
+                self.judge_outcome(&outcome);
+            }
+            Ended::With(outcome) => {
+                self.judge_outcome(&outcome);
+                if !matches!(outcome.end, End::Ledger(_)) {
+                    self.check_numbers(before, &outcome.metrics);
+                }
+            }
         }
         self.check_limits();
     }
 
-    fn judge_outcome(&mut self, outcome: Outcome, before: [u64; 2]) {
+    fn judge_outcome(&mut self, outcome: &Outcome) {
         self.tell(&format!("the run ends: {:?}", outcome.end));
         let counts = outcome.ledger.view().counts().unwrap();
         let summary = Summary::new("x", outcome.elapsed, counts, &outcome.metrics);
@@ -262,7 +276,7 @@ impl World {
                 self.violate(format!("{secret} in what a run leaves"));
             }
         }
-        match outcome.end {
+        match &outcome.end {
             End::Bug(detail) => self.violate(format!("a task panicked: {detail}")),
             End::Ledger(error) => {
                 self.cut_off += 1;
@@ -270,12 +284,10 @@ impl World {
                     self.violate(format!("the ledger failed: {error}"));
                 }
             }
-            // The process dies here too, only that it is told so.
-            End::Aborted => self.cut_off += 1,
             End::Stopped(failure) if failure.cause == Cause::TokenExpired => {
                 self.violate(String::from("a run stopped for what an earlier run had left behind"));
             }
-            End::Complete | End::Drained | End::Stopped(_) => self.check_numbers(before, &outcome.metrics),
+            End::Complete | End::Drained | End::Stopped(_) | End::Aborted => {}
         }
     }
 
