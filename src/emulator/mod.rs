@@ -1,9 +1,10 @@
 //! An emulator of AWS IoT Core's fleet provisioning endpoint: one pure model of an account, with a wire door (TLS,
-//! WebSocket, SigV4, MQTT 3.1.1).
+//! WebSocket, SigV4, MQTT 3.1.1) and a memory door ([`memory`]) for simulation in virtual time.
 //!
 //! Knows nothing of the engine that talks to it, and shares no code with it where both would make the same mistake.
 
 pub mod account;
+pub mod memory;
 pub mod mint;
 pub mod scenario;
 pub mod template;

@@ -30,7 +30,7 @@ use crate::rate::Rate;
 use crate::transport::Connector;
 
 pub use keys::{KeyPolicy, KeySource};
-pub use store::CommitMode;
+pub use store::{CommitMode, Disk};
 
 use rate::Limit;
 use recorder::{Recorder, RecorderHandle};
@@ -142,7 +142,7 @@ pub async fn run<C: Connector>(
     progress: watch::Sender<Snapshot>,
 ) -> Outcome {
     let started = Instant::now();
-    let store = Store::new(ledger, plan.commit_mode);
+    let store = Store::new(ledger, plan.commit_mode.clone());
     let connections = Arc::new(AtomicU32::new(0));
     let (recorder, handle) =
         Recorder::new(store.clone(), progress, connections.clone(), stop.drain.clone(), clock.clone());
@@ -245,6 +245,8 @@ async fn supervise<C: Connector>(shared: Arc<Shared<C>>, store: Store) -> End {
     let mut halted = None;
     loop {
         let joined = tokio::select! {
+            // Chance has no place here: the same seed must give the same run.
+            biased;
             joined = tasks.join_next() => joined,
             () = asked.abort.cancelled() => {
                 tasks.shutdown().await;

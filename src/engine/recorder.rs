@@ -121,7 +121,7 @@ impl Recorder {
         }
         let moves: Vec<Move> = changes.iter().map(Move::of).collect();
         let now = (self.clock)();
-        let receipts = self.store.with(move |ledger| ledger.commit(changes, now)).await?;
+        let receipts = self.store.commit(changes, now).await?;
         for ((waiting, receipt), moved) in waiting.into_iter().zip(receipts).zip(moves) {
             if !matches!(receipt, Receipt::Conflict(_)) {
                 moved.apply(&mut self.devices);

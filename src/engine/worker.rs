@@ -31,6 +31,13 @@ pub(super) struct Worker<C: Connector> {
     jitter: SmallRng,
 }
 
+/// A connection, alive, that may carry a request now.
+pub(super) struct Permitted<C> {
+    connection: C,
+    /// How long it took to get.
+    wait: Duration,
+}
+
 /// What came of one attempt.
 pub(super) struct Attempt<T> {
     pub(super) timing: Timing,
@@ -79,18 +86,17 @@ impl<C: Connector> Worker<C> {
         self.unless_draining(queue.next()).await.unwrap_or_default()
     }
 
-    /// One attempt of a request, under its limit and timed from now, on a connection that is opened if need be. The
-    /// connection survives only an answer that leaves no doubt what comes next on it. A halt comes before anything was
-    /// published. The caller ends the attempt with [`Worker::conclude`], once it knows what the answer is worth.
+    /// One attempt of a request, on a connection that has its permit. The connection survives only an answer that leaves
+    /// no doubt what comes next on it. The caller ends the attempt with [`Worker::conclude`], once it knows what the
+    /// answer is worth.
     pub(super) async fn attempt<T>(
         &mut self,
+        permitted: Permitted<C::Connection>,
         lane: Lane,
         payload: Bytes,
         parse: fn(&[u8]) -> Result<T, Cause>,
-    ) -> Result<Attempt<T>, Halt> {
-        let due = Instant::now();
-        let connection = self.permitted_connection(lane).await?;
-        let wait = due.elapsed();
+    ) -> Attempt<T> {
+        let Permitted { connection, wait } = permitted;
         let (service, redelivered, answer) =
             match connection.exchange(lane, payload, self.shared.plan.exchange_timeout).await {
                 Ok((reply, connection)) => {
@@ -105,7 +111,7 @@ impl<C: Connector> Worker<C> {
         if redelivered > 0 {
             self.shared.recorder.note(Note::Redelivered { count: redelivered }).await;
         }
-        Ok(Attempt { timing: Timing { wait, service }, answer })
+        Attempt { timing: Timing { wait, service }, answer }
     }
 
     /// Counts an attempt, once.
@@ -141,26 +147,46 @@ impl<C: Connector> Worker<C> {
         answer.map_err(|cause| Failure::new(stage(lane), cause))
     }
 
-    /// Takes the connection out, alive, with a permit for `lane` in hand.
-    async fn permitted_connection(&mut self, lane: Lane) -> Result<C::Connection, Halt> {
+    /// Takes the connection out, opened if need be, with a permit to create a certificate in hand.
+    pub(super) async fn permit_creation(&mut self) -> Result<Permitted<C::Connection>, Halt> {
+        let due = Instant::now();
         let shared = self.shared.clone();
         loop {
             self.connect().await?;
-            match lane {
-                Lane::Create | Lane::CreateFromCsr => {
-                    self.unless_draining(shared.limits.create.permit()).await?;
-                }
-                // A certificate in hand is registered even while the run drains: it would go stale otherwise.
-                Lane::Register => {
-                    let permit = shared.limits.register.permit();
-                    self.while_idle(unless_gone(&shared.recorder, permit)).await?;
-                }
-            }
+            self.unless_draining(shared.limits.create.permit()).await?;
             // The connection may have ended while it waited; the permit is then too old by a dial, and let go.
             if let Some(connection) = self.connection.take() {
-                return Ok(connection);
+                return Ok(Permitted { connection, wait: due.elapsed() });
             }
         }
+    }
+
+    /// Takes the connection out, opened if need be, with a permit to register a certificate in hand; `None` if that took
+    /// longer than the certificate's token is fresh. Who gives up spends no permit: otherwise, where more devices wait
+    /// than the limit lets pass in a token's life, all permits would go to tokens that are stale.
+    pub(super) async fn permit_registration(
+        &mut self,
+        fresh_for: Duration,
+    ) -> Result<Option<Permitted<C::Connection>>, Halt> {
+        let due = Instant::now();
+        let stale_at = due + fresh_for;
+        let shared = self.shared.clone();
+        while Instant::now() < stale_at {
+            self.connect().await?;
+            // A certificate in hand is registered even while the run drains: it would go stale otherwise.
+            let permit = tokio::time::timeout_at(stale_at, shared.limits.register.permit());
+            if self.while_idle(unless_gone(&shared.recorder, permit)).await?.is_err() {
+                break;
+            }
+            match self.connection.take() {
+                Some(connection) if Instant::now() < stale_at => {
+                    return Ok(Some(Permitted { connection, wait: due.elapsed() }));
+                }
+                // As above, or the dial took the rest of the token's life.
+                connection => self.connection = connection,
+            }
+        }
+        Ok(None)
     }
 
     /// Opens the connection if there is none, as often as the policy allows.
@@ -234,7 +260,7 @@ impl<C: Connector> Worker<C> {
         work: impl FnOnce(&KeyPolicy) -> T + Send + 'static,
     ) -> T {
         let shared = self.shared.clone();
-        if shared.plan.commit_mode == CommitMode::Inline {
+        if !matches!(shared.plan.commit_mode, CommitMode::Blocking) {
             return work(&shared.plan.keys);
         }
         let policy = shared.plan.keys.clone();

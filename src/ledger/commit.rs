@@ -215,7 +215,12 @@ fn register(
     thing: RegisteredThing,
     stamp: &Stamp,
 ) -> Result<Written, Problem> {
-    let sql = "SELECT key FROM device WHERE thing_name = ?1 AND id <> ?2";
+    // Another device's, or about to be: a name that is another row's key, and that nothing in this row accounts for.
+    let sql = "SELECT key FROM device WHERE thing_name = ?1 AND id <> ?2
+               UNION ALL
+               SELECT key FROM device WHERE key = ?1 AND id <> ?2 AND NOT EXISTS (
+                   SELECT 1 FROM device AS own, json_each(own.parameter_values) WHERE own.id = ?2 AND value = ?1)
+               LIMIT 1";
     if let Some(holder) = find_text(connection, sql, params![thing.thing_name, device.0])? {
         let contested = Contested::Thing(thing.thing_name);
         return Ok(Written::Conflict(Conflict { device, contested, holder }));

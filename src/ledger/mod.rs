@@ -204,11 +204,53 @@ impl Ledger {
     where
         I: Iterator<Item = Result<Identity, Vec<RowError>>>,
     {
-        let path = Path::new(":memory:");
+        Self::fill_memory(":memory:", binding, lot, check, now)
+    }
+
+    /// As [`in_memory`](Self::in_memory), but others of this process find it by its name, and it is gone only when none
+    /// has it open any more: so it outlives a run that was cut off. `file:NAME?mode=memory&cache=shared` opens it.
+    ///
+    /// # Errors
+    /// [`ImportError::Rows`] as in [`import`](Self::import).
+    pub fn in_shared_memory<I>(
+        name: &str,
+        binding: &Binding,
+        lot: LotRows<'_, I>,
+        check: impl FnMut(&Identity) -> Result<(), Vec<RowError>>,
+        now: SystemTime,
+    ) -> Result<Self, ImportError>
+    where
+        I: Iterator<Item = Result<Identity, Vec<RowError>>>,
+    {
+        Self::fill_memory(&shared_memory(name), binding, lot, check, now)
+    }
+
+    /// Takes up a ledger in shared memory again, as [`reopen`](Self::reopen) does one in a file.
+    ///
+    /// # Errors
+    /// If it is not there, or damaged.
+    pub fn reopen_in_shared_memory(name: &str) -> Result<Self, LedgerError> {
+        let path = Path::new(IN_MEMORY);
         let named = |problem: Problem| problem.at(path);
-        let mut connection = Connection::open_in_memory().map_err(|error| named(error.into()))?;
-        schema::set_up(&connection).map_err(named)?;
-        schema::set_up_writing(&connection).map_err(named)?;
+        let connection = connect_in_memory(&shared_memory(name)).map_err(named)?;
+        schema::identify(&connection).map_err(named)?;
+        integrity::check(&connection).map_err(named)?;
+        Ok(Self::new(View::over(connection, path).map_err(named)?, None))
+    }
+
+    fn fill_memory<I>(
+        uri: &str,
+        binding: &Binding,
+        lot: LotRows<'_, I>,
+        check: impl FnMut(&Identity) -> Result<(), Vec<RowError>>,
+        now: SystemTime,
+    ) -> Result<Self, ImportError>
+    where
+        I: Iterator<Item = Result<Identity, Vec<RowError>>>,
+    {
+        let path = Path::new(IN_MEMORY);
+        let named = |problem: Problem| problem.at(path);
+        let mut connection = connect_in_memory(uri).map_err(named)?;
         schema::create(&mut connection).map_err(named)?;
         import::fill(&mut connection, binding, lot, check, now).map_err(|refusal| refusal.at(path))?;
         Ok(Self::new(View::over(connection, path).map_err(named)?, None))
@@ -289,6 +331,20 @@ impl Ledger {
         }
         Ok(written)
     }
+}
+
+/// What errors call a ledger in memory.
+const IN_MEMORY: &str = ":memory:";
+
+fn shared_memory(name: &str) -> String {
+    format!("file:{name}?mode=memory&cache=shared")
+}
+
+fn connect_in_memory(uri: &str) -> Result<Connection, Problem> {
+    let connection = Connection::open_with_flags(uri, OpenFlags::default())?;
+    schema::set_up(&connection)?;
+    schema::set_up_writing(&connection)?;
+    Ok(connection)
 }
 
 fn open_to_write(place: &Place, lock: &mut LedgerLock) -> Result<View, Problem> {

@@ -9,4 +9,5 @@ mod harness;
 mod keys;
 mod layers;
 mod provision;
+mod simulation;
 mod transport;

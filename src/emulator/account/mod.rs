@@ -9,7 +9,7 @@
 mod answer;
 mod change;
 mod limits;
-mod random;
+pub(in crate::emulator) mod random;
 mod register;
 mod request;
 mod route;

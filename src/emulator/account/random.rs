@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 
 /// A SplitMix64 generator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in super::super) struct Random {
+pub(in crate::emulator) struct Random {
     state: u64,
 }
 
 impl Random {
-    pub(in super::super) fn new(seed: u64) -> Self {
+    pub(in crate::emulator) fn new(seed: u64) -> Self {
         Self { state: seed }
     }
 
-    pub(in super::super) fn next(&mut self) -> u64 {
+    pub(in crate::emulator) fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -120,6 +120,37 @@ fn a_thing_name_is_never_given_to_a_second_device() {
 }
 
 #[test]
+fn a_thing_that_is_named_as_another_row_is_that_rows() {
+    let mut ledger = in_memory(2);
+    let named = |device, name: &str| Change::Registered {
+        device: DeviceId(device),
+        thing: RegisteredThing { thing_name: name.to_owned(), device_configuration: Default::default() },
+    };
+    let receipts = ledger.commit(vec![issued(1), issued(2), named(2, "SN-0000001")], now()).unwrap();
+    let Some(Receipt::Conflict(conflict)) = receipts.last() else { panic!("{receipts:?}") };
+    assert_eq!(conflict.holder, "SN-0000001");
+    let receipts = ledger.commit(vec![named(2, "SN-0000002"), named(1, "SN-0000001")], now()).unwrap();
+    assert!(matches!(receipts[..], [Receipt::Done, Receipt::Done]), "its own key is its own name");
+}
+
+#[test]
+fn a_key_that_is_another_rows_thing_by_its_own_values_is_no_conflict() {
+    let row = |rank: u64, name: &str| {
+        let identity = identity(rank);
+        Ok(Identity { values: vec![identity.key.clone(), name.to_owned()], ..identity })
+    };
+    let rows = lot_of(vec![row(1, "SN-0000002"), row(2, "SN-0000001")]);
+    let mut ledger = Ledger::in_memory(&binding(), rows, accept, now()).unwrap();
+    let thing = |name: &str| RegisteredThing {
+        thing_name: name.to_owned(),
+        device_configuration: Default::default(),
+    };
+    let change = Change::Registered { device: DeviceId(1), thing: thing("SN-0000002") };
+    let receipts = ledger.commit(vec![issued(1), change], now()).unwrap();
+    assert!(matches!(receipts[..], [Receipt::Issued(_), Receipt::Done]), "{receipts:?}");
+}
+
+#[test]
 fn devices_without_a_thing_are_not_taken_for_one_another() {
     let mut ledger = in_memory(2);
     let nameless = |device| Change::Registered {

@@ -1,0 +1,231 @@
+//! The client's side of the memory door: what the engine is given in place of sockets.
+//!
+//! Owns how dials end, and how an exchange and an idle wait go by the packets that arrive. Decides nothing about which
+//! packet is a reply.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::network::{Network, Packet};
+use super::{Power, Request, Sighting};
+use crate::event::DialPhases;
+use crate::failure::{Cause, Failure, Stage};
+use crate::provisioning::{Lane, Topics};
+use crate::transport::{Arrival, Connection, Connector, Delivery, Dial, Inbox, Lost, Reply, Verdict};
+
+/// Dials into a [`Network`].
+#[derive(Debug)]
+pub struct MemoryConnector {
+    network: Network,
+    topics: Arc<Topics>,
+    power: Power,
+}
+
+impl MemoryConnector {
+    pub(super) fn new(network: Network, topics: Arc<Topics>, power: Power) -> Self {
+        Self { network, topics, power }
+    }
+}
+
+impl Connector for MemoryConnector {
+    type Connection = MemoryConnection;
+
+    async fn dial(&self) -> Dial<MemoryConnection> {
+        self.power.go_on().await;
+        self.network.observe(&Sighting::Dialling);
+        self.power.go_on().await;
+        let (took, failure) = self.network.dial();
+        sleep(took).await;
+        self.power.go_on().await;
+        let dial = match failure {
+            Some(choice) => failed_dial(choice, took),
+            None => self.open(took),
+        };
+        let connection = match &dial.outcome {
+            Ok(connection) => connection.number,
+            Err(_) => self.network.skip_number(),
+        };
+        self.network.observe(&Sighting::Dialled { connection, is_open: dial.outcome.is_ok() });
+        self.power.go_on().await;
+        dial
+    }
+}
+
+impl MemoryConnector {
+    fn open(&self, took: Duration) -> Dial<MemoryConnection> {
+        let (number, mailbox) = self.network.open();
+        let connection = MemoryConnection {
+            network: self.network.clone(),
+            inbox: Inbox::new(self.topics.clone()),
+            topics: self.topics.clone(),
+            power: self.power.clone(),
+            number,
+            mailbox,
+        };
+        let each = Some(took / 5);
+        let phases = DialPhases { tcp: each, tls: each, upgrade: each, connack: each, suback: each };
+        Dial { phases, outcome: Ok(connection) }
+    }
+}
+
+/// One of the ways in which a dial fails.
+fn failed_dial(choice: u64, took: Duration) -> Dial<MemoryConnection> {
+    let refused = |status| Cause::UpgradeRefused { status, message: String::from("no"), skew_s: None };
+    let (stage, cause) = match choice % 8 {
+        0 => (Stage::Tcp, Cause::Unreachable { detail: String::from("connection refused") }),
+        1 => (Stage::Tls, Cause::Closed { detail: String::from("cut off") }),
+        2 => (Stage::Upgrade, refused(403)),
+        3 => (Stage::Upgrade, refused(429)),
+        4 => (Stage::Upgrade, refused(503)),
+        5 => (Stage::Connack, Cause::ConnectRefused { code: 3 }),
+        6 => (Stage::Connack, Cause::TimedOut { after: took }),
+        _ => (Stage::Suback, Cause::Closed { detail: String::from("cut off") }),
+    };
+    Dial {
+        phases: DialPhases { tcp: Some(took), ..DialPhases::default() },
+        outcome: Err(Failure::new(stage, cause)),
+    }
+}
+
+/// A connection into a [`Network`].
+#[derive(Debug)]
+pub struct MemoryConnection {
+    network: Network,
+    inbox: Inbox,
+    topics: Arc<Topics>,
+    power: Power,
+    number: u64,
+    mailbox: mpsc::Receiver<Packet>,
+}
+
+impl Drop for MemoryConnection {
+    fn drop(&mut self) {
+        self.network.forget(self.number);
+    }
+}
+
+impl Connection for MemoryConnection {
+    async fn exchange(mut self, lane: Lane, payload: Bytes, within: Duration) -> Result<(Reply, Self), Lost> {
+        self.power.go_on().await;
+        if let Err(cause) = self.settle() {
+            return Err(self.lost(Stage::Idle, cause, Duration::ZERO));
+        }
+        let request = Request { connection: self.number, lane, payload };
+        self.network.observe(&Sighting::Publishing(&request));
+        self.power.go_on().await;
+        self.inbox.expect(lane);
+        self.network.publish(&request, &self.topics);
+        self.network.observe(&Sighting::Published(&request));
+        self.power.go_on().await;
+        let sent = Instant::now();
+        let answered = self.answer(sent, within).await;
+        let service = sent.elapsed();
+        match answered {
+            Ok((verdict, payload)) => {
+                let redelivered = self.inbox.take_redelivered();
+                Ok((Reply { verdict, payload, service, redelivered }, self))
+            }
+            Err(cause) => Err(self.lost(stage(lane), cause, service)),
+        }
+    }
+
+    async fn idle(&mut self) -> Failure {
+        loop {
+            let received = self.mailbox.recv().await;
+            self.power.go_on().await;
+            if let Err(cause) = self.ignore(received) {
+                return Failure::new(Stage::Idle, cause);
+            }
+        }
+    }
+
+    async fn close(self) {
+        self.power.go_on().await;
+    }
+}
+
+impl MemoryConnection {
+    /// Looks at what has come while nobody waited for anything.
+    fn settle(&mut self) -> Result<(), Cause> {
+        loop {
+            match self.mailbox.try_recv() {
+                Ok(packet) => self.ignore(Some(packet))?,
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(closed()),
+            }
+        }
+    }
+
+    fn ignore(&mut self, received: Option<Packet>) -> Result<(), Cause> {
+        match received {
+            None => Err(closed()),
+            Some(Packet::PubAck) => Ok(()),
+            Some(Packet::Publish { topic, payload, is_duplicate }) => {
+                match self.receive(&topic, &payload, is_duplicate)? {
+                    Arrival::Redelivery => Ok(()),
+                    Arrival::Reply(_) => {
+                        Err(Cause::Garbled { detail: String::from("a reply where none was awaited") })
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for the reply of the request that has just been published.
+    async fn answer(&mut self, sent: Instant, within: Duration) -> Result<(Verdict, Bytes), Cause> {
+        let mut is_acknowledged = false;
+        let limit = sent + within;
+        loop {
+            let grace = self.inbox.grace_ends();
+            let received = tokio::select! {
+                biased;
+                received = self.mailbox.recv() => received,
+                () = sleep_until(grace.map_or(limit, |grace| grace.min(limit))) => {
+                    self.power.go_on().await;
+                    return Err(match (grace, is_acknowledged) {
+                        (Some(_), _) => Inbox::same_reply(),
+                        (None, true) => Cause::NoReply { after: within },
+                        (None, false) => Cause::NoPuback { after: within },
+                    });
+                }
+            };
+            self.power.go_on().await;
+            match received {
+                None => return Err(closed()),
+                Some(Packet::PubAck) => is_acknowledged = true,
+                Some(Packet::Publish { topic, payload, is_duplicate }) => {
+                    let arrival = self.receive(&topic, &payload, is_duplicate);
+                    self.power.go_on().await;
+                    if let Arrival::Reply(verdict) = arrival? {
+                        return Ok((verdict, payload));
+                    }
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, topic: &str, payload: &Bytes, is_duplicate: bool) -> Result<Arrival, Cause> {
+        self.network.observe(&Sighting::Delivered { connection: self.number, topic, payload });
+        self.inbox.receive(Delivery { topic, payload, is_duplicate }, Instant::now())
+    }
+
+    fn lost(&mut self, stage: Stage, cause: Cause, service: Duration) -> Lost {
+        Lost { failure: Failure::new(stage, cause), service, redelivered: self.inbox.take_redelivered() }
+    }
+}
+
+fn closed() -> Cause {
+    Cause::Closed { detail: String::from("ended by the service") }
+}
+
+fn stage(lane: Lane) -> Stage {
+    match lane {
+        Lane::Create => Stage::CreateCertificate,
+        Lane::CreateFromCsr => Stage::CertificateFromCsr,
+        Lane::Register => Stage::RegisterThing,
+    }
+}

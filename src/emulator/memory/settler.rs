@@ -1,0 +1,52 @@
+//! The memory door's control plane: whether a certificate was registered, read from the account.
+//!
+//! Owns nothing but the question. It takes as long as a packet both ways, and fails as often as the faults say.
+
+use futures::future::BoxFuture;
+
+use super::{Network, Power};
+use crate::certificate::{CertificateId, RegisteredThing};
+use crate::control_plane::{Settlement, Settler};
+use crate::emulator::account::{Account, CertificateStatus};
+
+/// A client's way to the control plane of a network, which works as long as `power` is on.
+#[derive(Debug, Clone)]
+pub struct MemorySettler {
+    network: Network,
+    power: Power,
+}
+
+impl Network {
+    /// A client's way to the account's control plane, which works as long as `power` is on.
+    pub fn settler(&self, power: Power) -> MemorySettler {
+        MemorySettler { network: self.clone(), power }
+    }
+}
+
+impl Settler for MemorySettler {
+    fn settle<'a>(&'a self, certificate: &'a CertificateId) -> BoxFuture<'a, Settlement> {
+        Box::pin(async move {
+            let (took, fails) = self.network.question();
+            tokio::time::sleep(took).await;
+            self.power.go_on().await;
+            match fails {
+                true => Settlement::Unsettled { detail: String::from("the control plane is not there") },
+                false => self.network.with_account(|account| look(account, certificate)),
+            }
+        })
+    }
+}
+
+fn look(account: &Account, certificate: &CertificateId) -> Settlement {
+    let Some(found) = account.state().certificates.get(certificate.as_str()) else {
+        return Settlement::NotRegistered;
+    };
+    match (found.status, found.things.first()) {
+        (CertificateStatus::PendingActivation, _) => Settlement::NotRegistered,
+        (CertificateStatus::Active | CertificateStatus::Inactive, Some(thing)) => {
+            let device_configuration = Default::default();
+            Settlement::Registered(RegisteredThing { thing_name: thing.clone(), device_configuration })
+        }
+        (status, _) => Settlement::Unsettled { detail: format!("the certificate is {status:?}") },
+    }
+}

@@ -1,0 +1,142 @@
+//! The door as its clients see it.
+
+use std::sync::Mutex;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::*;
+use crate::emulator::account::Account;
+use crate::emulator::scenario::{BUILT_IN_TEMPLATE, Scenario};
+use crate::failure::{Cause, Stage};
+use crate::provisioning;
+use crate::transport::{Connection, Connector, Verdict};
+
+#[derive(Default)]
+struct Diary(Mutex<Vec<String>>);
+
+impl Observer for Diary {
+    fn see(&self, at: Duration, sighting: &Sighting<'_>) {
+        self.0.lock().unwrap().push(format!("{at:?} {sighting:?}"));
+    }
+}
+
+fn network(faults: Faults, serving: &mut JoinSet<()>) -> (Network, Arc<Diary>) {
+    let diary = Arc::new(Diary::default());
+    let mut paper = PaperMint::new(1);
+    let network = Network::new(NetworkSettings {
+        account: Account::new(&Scenario::default()).unwrap(),
+        minter: Box::new(move || paper.mint()),
+        faults,
+        seed: 1,
+        base: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        observer: diary.clone(),
+    });
+    serving.spawn(network.clone().serve());
+    (network, diary)
+}
+
+fn always(mishap: Mishap) -> Faults {
+    Faults { mishaps: vec![(mishap, 1.0)], ..Faults::default() }
+}
+
+const WITHIN: Duration = Duration::from_secs(10);
+
+async fn create(
+    network: &Network,
+) -> Result<(crate::transport::Reply, MemoryConnection), crate::transport::Lost> {
+    let connector = network.connector(Topics::new(BUILT_IN_TEMPLATE), Power::default());
+    let connection = connector.dial().await.outcome.unwrap();
+    connection.exchange(Lane::Create, provisioning::create_request(), WITHIN).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_is_provisioned() {
+    let mut serving = JoinSet::new();
+    let (network, _) = network(Faults::default(), &mut serving);
+    let (reply, connection) = create(&network).await.unwrap();
+    assert_eq!(reply.verdict, Verdict::Accepted);
+    let issued = provisioning::parse_issued(&reply.payload).unwrap();
+    let parameters = [("DeviceId", "one"), ("SerialNumber", "1"), ("MacAddress", "AA")];
+    let request = provisioning::register_request(&issued.ownership_token, parameters);
+    let (reply, _) = connection.exchange(Lane::Register, request, WITHIN).await.unwrap();
+    assert_eq!(provisioning::parse_registered(&reply.payload).unwrap().thing_name, "one");
+    network.with_account(|account| assert_eq!(account.state().things.len(), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_mishap_is_what_it_says() {
+    for mishap in Mishap::ALL {
+        let mut serving = JoinSet::new();
+        let (network, _) = network(always(mishap), &mut serving);
+        let started = Instant::now();
+        let outcome = create(&network).await;
+        let created = network.with_account(|account| account.state().certificates.len());
+        assert_eq!(created == 1, mishap.reaches_account(), "{mishap:?}");
+        let status = |payload: &Bytes| match provisioning::parse_rejected(payload) {
+            Cause::Rejected { status_code, .. } => status_code,
+            other => panic!("{mishap:?}: {other:?}"),
+        };
+        match (mishap, outcome) {
+            (Mishap::Lost | Mishap::Unacknowledged, Err(lost)) => {
+                assert!(matches!(lost.failure.cause, Cause::NoPuback { .. }), "{mishap:?}: {lost:?}");
+            }
+            (Mishap::UnansweredDone | Mishap::UnansweredUndone, Err(lost)) => {
+                assert!(matches!(lost.failure.cause, Cause::NoReply { .. }), "{mishap:?}: {lost:?}");
+            }
+            (Mishap::ClosedUndone | Mishap::ClosedDone, Err(lost)) => {
+                assert!(matches!(lost.failure.cause, Cause::Closed { .. }), "{mishap:?}: {lost:?}");
+                assert_eq!(lost.failure.stage, Stage::CreateCertificate);
+            }
+            (Mishap::Throttled, Ok((reply, _))) => assert_eq!(status(&reply.payload), 429),
+            (Mishap::Refused, Ok((reply, _))) => assert_eq!(status(&reply.payload) / 100, 4),
+            (Mishap::BrokenUndone | Mishap::BrokenDone, Ok((reply, _))) => {
+                assert_eq!(status(&reply.payload) / 100, 5);
+            }
+            (Mishap::Late, Err(_)) => assert!(started.elapsed() >= WITHIN),
+            (Mishap::Late, Ok(_)) => assert!(started.elapsed() <= WITHIN + Duration::from_secs(1)),
+            (Mishap::Garbled, Ok((reply, _))) => {
+                assert!(provisioning::parse_issued(&reply.payload).is_err());
+            }
+            // Nobody else has been given anything yet.
+            (Mishap::Foreign, Ok((reply, _))) => assert_eq!(reply.verdict, Verdict::Accepted),
+            (mishap, outcome) => panic!("{mishap:?}: {outcome:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_published_goes_its_way_without_its_client() {
+    let mut serving = JoinSet::new();
+    let (network, diary) = network(Faults::default(), &mut serving);
+    let power = Power::default();
+    let connector = network.connector(Topics::new(BUILT_IN_TEMPLATE), power.clone());
+    let connection = connector.dial().await.outcome.unwrap();
+    let request = provisioning::create_request();
+    let cut = tokio::time::timeout(
+        Duration::from_millis(1),
+        connection.exchange(Lane::Create, request.clone(), WITHIN),
+    );
+    assert!(cut.await.is_err());
+    tokio::time::sleep(WITHIN).await;
+    network.with_account(|account| assert_eq!(account.state().certificates.len(), 1));
+    assert!(diary.0.lock().unwrap().iter().any(|line| line.contains("Answered")));
+
+    let connection = connector.dial().await.outcome.unwrap();
+    power.off();
+    let cut = tokio::time::timeout(WITHIN, connection.exchange(Lane::Create, request, WITHIN));
+    assert!(cut.await.is_err());
+    network.with_account(|account| assert_eq!(account.state().certificates.len(), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_ended_says_so_while_idle() {
+    let mut serving = JoinSet::new();
+    let (network, _) = network(Faults { closings: 1.0, ..Faults::default() }, &mut serving);
+    let connector = network.connector(Topics::new(BUILT_IN_TEMPLATE), Power::default());
+    let mut connection = connector.dial().await.outcome.unwrap();
+    let failure = connection.idle().await;
+    assert_eq!(failure.stage, Stage::Idle);
+    let lost = connection.exchange(Lane::Create, provisioning::create_request(), WITHIN).await.unwrap_err();
+    assert_eq!(lost.failure.stage, Stage::Idle, "nothing was published");
+}

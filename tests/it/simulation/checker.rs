@@ -1,0 +1,281 @@
+//! The checker: what must be true of a ledger and an account together, whatever has happened.
+//!
+//! Reads the ledger's tables and the account's state, and shares nothing with the engine. All checks hold at any time
+//! at which nothing is under way, in the middle of a lot as well as at its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use fleetmint::emulator::account::{Certificate, CertificateStatus, State};
+use fleetmint::emulator::memory::{CERTIFICATE_MARK, KEY_MARK};
+use rusqlite::{Connection, Row};
+
+use super::witness::Notes;
+
+/// What the ledger says of a device.
+struct Device {
+    key: String,
+    state: String,
+    registration: Option<String>,
+    thing: Option<String>,
+    stage: Option<String>,
+    cause: Option<String>,
+    failure: Option<String>,
+    certificates: Vec<Owned>,
+}
+
+/// A certificate in the ledger.
+struct Owned {
+    id: String,
+    pem: String,
+    private_key: String,
+    token: Option<String>,
+    is_retired: bool,
+}
+
+/// Both sides, side by side.
+pub struct Check<'a> {
+    pub ledger: &'a Connection,
+    pub account: &'a State,
+    pub notes: &'a Notes,
+    /// Runs that were cut off, or stopped by their disk, so far.
+    pub cut_off: u64,
+    pub devices: u64,
+}
+
+type Wrong = Vec<String>;
+
+impl Check<'_> {
+    /// Everything that is wrong.
+    pub fn run(&self) -> Wrong {
+        let devices = self.read_devices();
+        let mut wrong = Wrong::new();
+        if devices.len() as u64 != self.devices {
+            wrong.push(format!("the ledger has {} devices of {}", devices.len(), self.devices));
+        }
+        for device in devices.values() {
+            self.check_device(device, &mut |what| wrong.push(format!("{}: {what}", device.key)));
+        }
+        self.check_twins(&devices, &mut wrong);
+        self.check_account(&devices, &mut wrong);
+        self.check_secrets(&mut wrong);
+        let refused_creating =
+            devices.values().filter(|device| device.state == "rejected" && device.certificates.is_empty());
+        if refused_creating.count() as u64 > self.notes.creations_refused {
+            wrong.push(String::from(
+                "more devices were rejected without a certificate than the service rejected",
+            ));
+        }
+        wrong
+    }
+
+    fn check_device(&self, device: &Device, wrong: &mut dyn FnMut(String)) {
+        for owned in &device.certificates {
+            if let Err(what) = check_pair(&owned.id, &owned.pem, &owned.private_key) {
+                wrong(what);
+            }
+            let known = self.account.certificates.get(&owned.id);
+            if owned.is_retired && known.is_some_and(is_used) {
+                wrong(format!("its certificate {} was retired, and is in use in the account", owned.id));
+            }
+            if (owned.is_retired || device.state == "registered") && owned.token.is_some() {
+                wrong(format!("the token of {} is kept without need", owned.id));
+            }
+        }
+        let in_use: Vec<&Owned> = device.certificates.iter().filter(|owned| !owned.is_retired).collect();
+        let known = |owned: &Owned| self.account.certificates.get(&owned.id);
+        let is_registered = in_use.iter().any(|owned| known(owned).is_some_and(is_used))
+            || self.account.things.contains_key(&device.key);
+        let has_cause = device.stage.is_some() && device.cause.is_some() && device.failure.is_some();
+        match (device.state.as_str(), &in_use[..]) {
+            ("pending", []) if !is_registered => {}
+            ("issued", [owned]) if owned.token.is_some() => {
+                if device.registration.as_deref() == Some("not_sent") && is_registered {
+                    wrong(String::from("its registration was surely not sent, and the account has it"));
+                }
+            }
+            ("registered", [owned]) => self.check_registered(device, owned, wrong),
+            ("rejected", [] | [_]) if !is_registered => {
+                let refused = |owned: &&Owned| self.registrations(&owned.id).1 > 0;
+                if !has_cause {
+                    wrong(String::from("rejected without a cause"));
+                }
+                if !in_use.iter().all(refused) {
+                    wrong(String::from("rejected, and the service never did so"));
+                }
+            }
+            ("unknown", [owned]) => {
+                if !has_cause {
+                    wrong(String::from("unknown without a cause"));
+                }
+                if self.registrations(&owned.id).0 == 0 && self.cut_off == 0 {
+                    wrong(String::from("unknown, and nothing was ever published that could make it so"));
+                }
+            }
+            (state, in_use) => wrong(format!(
+                "{state} with {} certificates in use; registered in the account: {is_registered}",
+                in_use.len()
+            )),
+        }
+    }
+
+    fn check_registered(&self, device: &Device, owned: &Owned, wrong: &mut dyn FnMut(String)) {
+        if device.thing.as_deref() != Some(&device.key) {
+            wrong(format!("registered as {:?}", device.thing));
+        }
+        let Some(thing) = self.account.things.get(&device.key) else {
+            return wrong(String::from("registered, and the account has no such thing"));
+        };
+        if thing.principals != BTreeSet::from([owned.id.clone()]) {
+            wrong(format!("registered with {}, and its thing has {:?}", owned.id, thing.principals));
+        }
+        let status = self.account.certificates.get(&owned.id).map(|certificate| certificate.status);
+        if status != Some(CertificateStatus::Active) {
+            wrong(format!("registered with {}, which is {status:?}", owned.id));
+        }
+    }
+
+    /// No two devices have anything that belongs to one.
+    fn check_twins(&self, devices: &BTreeMap<i64, Device>, wrong: &mut Wrong) {
+        let mut seen = BTreeSet::new();
+        for device in devices.values() {
+            let certificates =
+                device.certificates.iter().flat_map(|owned| [&owned.id, &owned.pem, &owned.private_key]);
+            for text in certificates.chain(&device.thing) {
+                if !seen.insert(text.clone()) {
+                    wrong.push(format!("{}: shares a thing, certificate or key with another", device.key));
+                }
+            }
+        }
+    }
+
+    /// Everything in the account is some device's, or about to expire.
+    fn check_account(&self, devices: &BTreeMap<i64, Device>, wrong: &mut Wrong) {
+        let mut owners: BTreeMap<&str, &Device> = BTreeMap::new();
+        for device in devices.values() {
+            owners.extend(device.certificates.iter().map(|owned| (owned.id.as_str(), device)));
+        }
+        let with_token: BTreeSet<&String> =
+            self.account.tokens.values().map(|token| &token.certificate_id).collect();
+        for (id, certificate) in &self.account.certificates {
+            // The service deletes an unused certificate together with its token.
+            let is_expiring = !is_used(certificate) && with_token.contains(id);
+            match owners.get(id.as_str()) {
+                None if !is_expiring => wrong.push(format!("certificate {id} is nobody's, and stays")),
+                Some(device) if certificate.things.iter().any(|thing| *thing != device.key) => {
+                    wrong.push(format!(
+                        "{}: its certificate is attached to {:?}",
+                        device.key, certificate.things
+                    ));
+                }
+                _ => {}
+            }
+        }
+        let keys: BTreeSet<&String> = devices.values().map(|device| &device.key).collect();
+        for (name, thing) in &self.account.things {
+            let active = |id: &&String| {
+                self.account.certificates.get(*id).is_some_and(|it| it.status == CertificateStatus::Active)
+            };
+            if thing.principals.iter().filter(active).count() > 1 {
+                wrong.push(format!("thing {name} has several active certificates"));
+            }
+            if !keys.contains(name) {
+                wrong.push(format!("thing {name} is nobody's"));
+            }
+        }
+    }
+
+    /// No private key and no token in anything that people read.
+    fn check_secrets(&self, wrong: &mut Wrong) {
+        let texts =
+            "SELECT failure FROM device UNION ALL SELECT settings FROM run UNION ALL SELECT summary FROM run
+                     UNION ALL SELECT outcome FROM run";
+        let mut query = self.ledger.prepare(texts).unwrap();
+        let texts = query.query_map([], |row| row.get::<_, Option<String>>(0)).unwrap();
+        for text in texts.map(Result::unwrap).flatten() {
+            if let Some(secret) = find_secret(&text) {
+                wrong.push(format!("{secret} in a text of the ledger"));
+            }
+        }
+    }
+
+    /// How often a registration with this certificate was published, and how often refused.
+    fn registrations(&self, certificate: &str) -> (u64, u64) {
+        self.notes.registrations.get(certificate).map_or((0, 0), |seen| (seen.published, seen.refused))
+    }
+
+    fn read_devices(&self) -> BTreeMap<i64, Device> {
+        let mut devices = BTreeMap::new();
+        let sql = "SELECT id, key, state, registration, thing_name, failure_stage, failure_cause, failure FROM device";
+        each(self.ledger, sql, |row| {
+            let device = Device {
+                key: row.get(1)?,
+                state: row.get(2)?,
+                registration: row.get(3)?,
+                thing: row.get(4)?,
+                stage: row.get(5)?,
+                cause: row.get(6)?,
+                failure: row.get(7)?,
+                certificates: Vec::new(),
+            };
+            devices.insert(row.get(0)?, device);
+            Ok(())
+        });
+        let sql = "SELECT device, certificate_id, certificate_pem, private_key, ownership_token, retired_at
+                   FROM certificate";
+        each(self.ledger, sql, |row| {
+            let owned = Owned {
+                id: row.get(1)?,
+                pem: row.get(2)?,
+                private_key: row.get(3)?,
+                token: row.get(4)?,
+                is_retired: row.get::<_, Option<String>>(5)?.is_some(),
+            };
+            devices.get_mut(&row.get(0)?).unwrap().certificates.push(owned);
+            Ok(())
+        });
+        devices
+    }
+}
+
+fn is_used(certificate: &Certificate) -> bool {
+    certificate.status != CertificateStatus::PendingActivation || !certificate.things.is_empty()
+}
+
+fn each(ledger: &Connection, sql: &str, mut read: impl FnMut(&Row<'_>) -> rusqlite::Result<()>) {
+    let mut query = ledger.prepare(sql).unwrap();
+    let mut rows = query.query([]).unwrap();
+    while let Some(row) = rows.next().unwrap() {
+        read(row).unwrap();
+    }
+}
+
+/// Whether this is the key of this certificate.
+pub fn check_pair(id: &str, certificate_pem: &str, private_key_pem: &str) -> Result<(), String> {
+    let pair = |pem: &str, mark: &str| {
+        let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+        let content = String::from_utf8(STANDARD.decode(body).ok()?).ok()?;
+        content.strip_prefix(mark).map(str::to_owned)
+    };
+    let certificate = pair(certificate_pem, CERTIFICATE_MARK);
+    match pair(private_key_pem, KEY_MARK) {
+        None => Err(format!("the private key of {id} is lost")),
+        key if key != certificate => Err(format!("the private key of {id} belongs to another certificate")),
+        _ => Ok(()),
+    }
+}
+
+/// What secret a text shows, if any.
+pub fn find_secret(text: &str) -> Option<&'static str> {
+    let key = STANDARD.encode(KEY_MARK);
+    // The beginning of every token: {"version":"20191023" in base64.
+    let token = "eyJ2ZXJzaW9uIjoiMjAxOTEwMjMi";
+    if text.contains(&key) {
+        Some("a private key")
+    } else if text.contains(token) {
+        Some("an ownership token")
+    } else {
+        None
+    }
+}

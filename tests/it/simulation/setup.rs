@@ -1,0 +1,205 @@
+//! What a seed means: the lot, the service's answers to open questions, what goes wrong, and when the process dies.
+
+use std::time::Duration;
+
+use fleetmint::emulator::memory::{Faults, Mishap};
+use fleetmint::emulator::scenario::{self, CertificateIdMismatch, Scenario, TokenReuse};
+use fleetmint::engine::Rates;
+use fleetmint::failure::RetryPolicy;
+use fleetmint::rate::Rate;
+
+use super::dice::Dice;
+
+#[derive(Debug)]
+pub struct Setup {
+    pub devices: u64,
+    pub connections: usize,
+    pub scenario: Scenario,
+    pub faults: Faults,
+    pub disk: DiskFaults,
+    pub rates: Rates,
+    pub exchange_timeout: Duration,
+    pub retry: RetryPolicy,
+    pub failure_budget: u32,
+    /// Runs under faults, before the one without.
+    /// Whether there is anyone to ask about registrations whose answer was lost.
+    pub has_control_plane: bool,
+    pub rounds: Vec<Round>,
+}
+
+/// What a disk does, in odds per commit.
+#[derive(Debug, Default)]
+pub struct DiskFaults {
+    pub slow: f64,
+    pub slowest: Duration,
+    /// Nothing is written, and the run is told so.
+    pub refused: f64,
+    /// All is written, and the run is told that it was not.
+    pub forgotten: f64,
+}
+
+/// One run of the engine, and what comes after it.
+#[derive(Debug)]
+pub struct Round {
+    pub ending: Ending,
+    /// How long it takes until somebody starts it again.
+    pub downtime: Duration,
+    /// How far the client's clock is set forward or back, and when.
+    pub clock_jump: Option<(Duration, f64)>,
+}
+
+/// How a run is to end.
+#[derive(Debug, Clone, Copy)]
+pub enum Ending {
+    /// By itself.
+    Natural,
+    /// The process dies at its n-th boundary: before or after a dial, a publish, a delivery or a commit.
+    Crash {
+        boundary: u64,
+    },
+    Drain {
+        after: Duration,
+    },
+    Abort {
+        after: Duration,
+    },
+}
+
+impl Setup {
+    pub fn draw(seed: u64) -> Self {
+        let dice = &mut Dice::new(seed);
+        let devices = if dice.chance(0.1) { dice.between(50, 400) } else { dice.between(1, 40) };
+        let connections = dice.between(1, 12) as usize;
+        let faults = draw_faults(dice);
+        let rounds = dice.between(0, 5);
+        Self {
+            devices,
+            connections,
+            scenario: draw_scenario(dice),
+            faults,
+            disk: draw_disk(dice),
+            rates: draw_rates(dice, devices),
+            exchange_timeout: Duration::from_secs(dice.pick(&[1, 5, 20])),
+            retry: draw_retry(dice),
+            failure_budget: dice.pick(&[5, 100, 100]),
+            has_control_plane: dice.chance(0.5),
+            rounds: (0..rounds).map(|_| draw_round(dice, devices)).collect(),
+        }
+    }
+
+    /// Many devices, some of everything, and two crashes: for measuring.
+    pub fn large(devices: u64) -> Self {
+        let mut setup = Self::draw(1);
+        setup.devices = devices;
+        setup.connections = 200;
+        setup.scenario = Scenario { token_reuse: TokenReuse::Accept, ..Scenario::default() };
+        let mishaps = Mishap::ALL.map(|mishap| (mishap, 0.002)).into_iter().collect();
+        let redeliveries = 0.01;
+        setup.faults = Faults { mishaps, redeliveries, overtakings: 0.1, ..Faults::default() };
+        setup.disk = DiskFaults::default();
+        setup.rates = Rates::default();
+        setup.exchange_timeout = Duration::from_secs(5);
+        setup.retry = RetryPolicy::default();
+        setup.failure_budget = 100;
+        let round = |boundary| Round {
+            ending: Ending::Crash { boundary },
+            downtime: Duration::from_secs(1),
+            clock_jump: None,
+        };
+        setup.rounds = vec![round(devices), round(5 * devices)];
+        setup
+    }
+
+    /// Whether nothing goes wrong that could keep a device from being registered.
+    pub fn is_calm(&self) -> bool {
+        let natural = self.rounds.iter().all(|round| matches!(round.ending, Ending::Natural));
+        let harmless = |(mishap, odds): &(Mishap, f64)| *mishap == Mishap::Throttled || *odds == 0.0;
+        natural
+            && self.faults.mishaps.iter().all(harmless)
+            && self.faults.closings == 0.0
+            && self.faults.dials == 0.0
+            && self.disk.refused + self.disk.forgotten == 0.0
+            && self.rounds.iter().all(|round| round.clock_jump.is_none())
+    }
+}
+
+fn draw_scenario(dice: &mut Dice) -> Scenario {
+    let quota = |dice: &mut Dice| {
+        let count = dice.pick(&[0, 0, 1, 10, 50]);
+        (count > 0).then_some(scenario::Rate { count, per: Duration::from_secs(1) })
+    };
+    Scenario {
+        token_reuse: dice.pick(&[TokenReuse::Reject, TokenReuse::Accept]),
+        certificate_id_mismatch: dice.pick(&[CertificateIdMismatch::Ignore, CertificateIdMismatch::Reject]),
+        quotas: scenario::Quotas {
+            create_keys_and_certificate: quota(dice),
+            register_thing: quota(dice),
+            ..scenario::Quotas::default()
+        },
+        seed: dice.next(),
+        ..Scenario::default()
+    }
+}
+
+/// A swarm: each seed has some of the mishaps, so that they meet in all combinations and none drowns the others.
+fn draw_faults(dice: &mut Dice) -> Faults {
+    let storm = dice.pick(&[0.0, 0.05, 0.2, 0.5]);
+    let present: Vec<Mishap> = Mishap::ALL.into_iter().filter(|_| dice.chance(0.4)).collect();
+    let weights: Vec<f64> = present.iter().map(|_| dice.unit() + 0.1).collect();
+    let sum: f64 = weights.iter().sum();
+    let mishaps = present.into_iter().zip(&weights).map(|(mishap, weight)| (mishap, storm * weight / sum));
+    let slowest = Duration::from_millis(dice.pick(&[0, 20, 300, 3_000]));
+    Faults {
+        latency: (Duration::from_millis(1), slowest),
+        latest: Duration::from_secs(dice.pick(&[5, 60, 4_000])),
+        dials: dice.pick(&[0.0, 0.0, 0.1, 0.5]),
+        closings: dice.pick(&[0.0, 0.0, 0.3]),
+        mishaps: mishaps.collect(),
+        redeliveries: dice.pick(&[0.0, 0.1, 0.4]),
+        overtakings: dice.pick(&[0.0, 0.2]),
+        unsettled: dice.pick(&[0.0, 0.3, 1.0]),
+    }
+}
+
+fn draw_disk(dice: &mut Dice) -> DiskFaults {
+    DiskFaults {
+        slow: dice.pick(&[0.0, 0.0, 0.3]),
+        slowest: Duration::from_millis(dice.pick(&[10, 1_000, 120_000])),
+        refused: dice.pick(&[0.0, 0.0, 0.02]),
+        forgotten: dice.pick(&[0.0, 0.0, 0.02]),
+    }
+}
+
+/// Slow limits too: then tokens grow old while their devices wait.
+fn draw_rates(dice: &mut Dice, devices: u64) -> Rates {
+    let rate = |dice: &mut Dice| Rate::per_second(dice.pick(&[-1.0, -1.0, 2.0, 10.0, 47.0, 300.0]));
+    let slow = devices <= 50 && dice.chance(0.15);
+    let register = if slow { Rate::per_second(0.002) } else { rate(dice) };
+    Rates { connect: rate(dice), create: rate(dice), register }
+}
+
+fn draw_retry(dice: &mut Dice) -> RetryPolicy {
+    match dice.chance(0.3) {
+        true => RetryPolicy {
+            attempts: 2,
+            throttled_attempts: 3,
+            anomalies: 2,
+            dials: 3,
+            ..RetryPolicy::default()
+        },
+        false => RetryPolicy::default(),
+    }
+}
+
+fn draw_round(dice: &mut Dice, devices: u64) -> Round {
+    let ending = match dice.between(0, 9) {
+        0 | 1 => Ending::Natural,
+        2 => Ending::Drain { after: dice.up_to(Duration::from_secs(20)) },
+        3 => Ending::Abort { after: dice.up_to(Duration::from_secs(20)) },
+        _ => Ending::Crash { boundary: dice.between(1, 12 * devices.min(60)) },
+    };
+    let downtime = Duration::from_secs(dice.pick(&[0, 1, 600, 3_500, 3_700, 10_000]));
+    let jump = dice.pick(&[-4_000.0, -100.0, 100.0, 1_800.0, 4_000.0]);
+    let clock_jump = dice.chance(0.15).then(|| (dice.up_to(Duration::from_secs(10)), jump));
+    Round { ending, downtime, clock_jump }
+}

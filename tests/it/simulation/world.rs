@@ -1,0 +1,473 @@
+//! One seed from its first run to its last.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fleetmint::control_plane::Settler;
+use fleetmint::emulator::account::Account;
+use fleetmint::emulator::memory::{Faults, Network, NetworkSettings, PaperMint, Power};
+use fleetmint::emulator::scenario::BUILT_IN_TEMPLATE;
+use fleetmint::engine::{self, CommitMode, End, KeyPolicy, Outcome, Plan, Snapshot, Stop};
+use fleetmint::event::Operation;
+use fleetmint::failure::{Cause, RetryPolicy};
+use fleetmint::identity::{Identity, LotReader, ParameterPlan};
+use fleetmint::ledger::{Binding, Ledger, LotRows};
+use fleetmint::metrics::Metrics;
+use fleetmint::provisioning::Topics;
+use fleetmint::rate::Rate;
+use fleetmint::report::Summary;
+use rusqlite::Connection;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::checker::{Check, find_secret};
+use super::dice::Dice;
+use super::disk::{PATIENCE, SimulatedDisk};
+use super::setup::{DiskFaults, Ending, Round, Setup};
+use super::witness::{CONNECT, CREATE, REGISTER, Witness};
+
+/// No run takes longer than this, whatever goes wrong.
+const FOREVER: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// After this nothing is under way any more that was sent before.
+const SILENCE: Duration = Duration::from_secs(4_500);
+
+/// How often a lot may be taken up again once nothing goes wrong any more.
+const LAST_RUNS: u32 = 3;
+
+/// What came of a seed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    pub violations: Vec<String>,
+    pub trace: u64,
+    pub sightings: u64,
+    pub virtual_time: Duration,
+    /// Devices registered, rejected and unknown in the end.
+    pub ends: [u64; 3],
+    pub cut_off: u64,
+    pub story: Vec<String>,
+}
+
+/// Runs a seed in a thread of its own time.
+pub fn simulate(seed: u64, setup: Setup, tells: bool) -> Verdict {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let mut world = World::new(seed, setup, tells);
+        world.live().await;
+        world.verdict()
+    })
+}
+
+struct World {
+    setup: Setup,
+    name: String,
+    witness: Arc<Witness>,
+    network: Network,
+    parameters: ParameterPlan,
+    /// Keeps the ledger in memory while no run has it.
+    tables: Connection,
+    ledger: Option<Ledger>,
+    dice: Dice,
+    cut_off: u64,
+    clock: Arc<Mutex<ClientClock>>,
+    serving: JoinSet<()>,
+}
+
+/// How far the client's clock is off, and from when on: age of the network, seconds.
+#[derive(Default)]
+struct ClientClock {
+    offset_s: f64,
+    jump: Option<(Duration, f64)>,
+}
+
+/// How a run ended, as the world saw it.
+enum Ended {
+    Cut,
+    Hung,
+    Aborted(Box<Outcome>),
+    With(Box<Outcome>),
+}
+
+impl World {
+    fn new(seed: u64, setup: Setup, tells: bool) -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let name = format!("simulation-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let base = UNIX_EPOCH + Duration::from_secs(1_766_000_000);
+        let (ledger, parameters) = import(&name, setup.devices, base);
+        let open = || Connection::open(format!("file:{name}?mode=memory&cache=shared")).unwrap();
+        let witness = Arc::new(Witness::new(open(), tells));
+        let mut paper = PaperMint::new(seed ^ 1);
+        let network = Network::new(NetworkSettings {
+            account: Account::new(&setup.scenario).unwrap(),
+            minter: Box::new(move || paper.mint()),
+            faults: setup.faults.clone(),
+            seed: seed ^ 2,
+            base,
+            observer: witness.clone(),
+        });
+        let mut serving = JoinSet::new();
+        serving.spawn(network.clone().serve());
+        let tables = open();
+        Self {
+            setup,
+            name,
+            witness,
+            network,
+            parameters,
+            tables,
+            ledger: Some(ledger),
+            dice: Dice::new(seed ^ 3),
+            cut_off: 0,
+            clock: Arc::default(),
+            serving,
+        }
+    }
+
+    async fn live(&mut self) {
+        for round in std::mem::take(&mut self.setup.rounds) {
+            self.play(&round).await;
+            if self.has_failed() {
+                return;
+            }
+        }
+        self.finish().await;
+        self.serving.shutdown().await;
+    }
+
+    /// One run under faults, and the time until the next.
+    async fn play(&mut self, round: &Round) {
+        self.tell(&format!("a run begins: {round:?}"));
+        {
+            let mut clock = self.clock.lock().unwrap();
+            clock.jump = round.clock_jump.map(|(after, by)| (self.network.age() + after, by));
+        }
+        let disk = std::mem::take(&mut self.setup.disk);
+        let faults = DiskFaults { ..disk };
+        let before = self.achieved();
+        let ended = self.run_engine(round.ending, faults).await;
+        self.setup.disk = disk;
+        self.judge(ended, before);
+        self.clock.lock().unwrap().settle();
+        tokio::time::sleep(round.downtime.max(Duration::from_millis(1))).await;
+        self.check();
+    }
+
+    /// Nothing goes wrong any more: now everything that can must come to its end, and soon.
+    async fn finish(&mut self) {
+        self.network.set_faults(Faults::default());
+        self.setup.retry = RetryPolicy::default();
+        self.setup.failure_budget = 100;
+        tokio::time::sleep(SILENCE).await;
+        self.check();
+        for _ in 0..LAST_RUNS {
+            self.tell("a run without faults begins");
+            let began = self.network.age();
+            let before = self.achieved();
+            let ended = self.run_engine(Ending::Natural, DiskFaults::default()).await;
+            self.judge(ended, before);
+            self.check();
+            let took = self.network.age() - began;
+            if took > self.longest_run() {
+                self.violate(format!("a run without faults took {took:?}"));
+            }
+            if self.open() == 0 || self.has_failed() {
+                break;
+            }
+        }
+        self.check_all_settled();
+    }
+
+    async fn run_engine(&mut self, ending: Ending, disk: DiskFaults) -> Ended {
+        let power = Power::default();
+        let crash_at = match ending {
+            Ending::Crash { boundary } => Some(boundary),
+            _ => None,
+        };
+        self.witness.begin(power.clone(), crash_at);
+        let stop = Stop::default();
+        let disk = SimulatedDisk {
+            faults: disk,
+            dice: Mutex::new(Dice::new(self.dice.next())),
+            network: self.network.clone(),
+            power: power.clone(),
+            witness: self.witness.clone(),
+        };
+        let plan = Plan {
+            connections: self.setup.connections,
+            rates: self.setup.rates,
+            parameters: self.parameters.clone(),
+            exchange_timeout: self.setup.exchange_timeout,
+            retry: self.setup.retry.clone(),
+            token_lifetime: Duration::from_secs(57 * 60),
+            certificate_lifetime: Duration::from_secs(66 * 60),
+            keys: KeyPolicy::default(),
+            failure_budget: self.setup.failure_budget,
+            commit_mode: CommitMode::Simulated(Arc::new(disk)),
+            seed: self.dice.next(),
+        };
+        let ledger = match self.ledger.take() {
+            Some(ledger) => ledger,
+            None => Ledger::reopen_in_shared_memory(&self.name).unwrap(),
+        };
+        let settler: Option<Arc<dyn Settler>> = match self.setup.has_control_plane {
+            true => Some(Arc::new(self.network.settler(power.clone()))),
+            false => None,
+        };
+        let connector = self.network.connector(Topics::new(BUILT_IN_TEMPLATE), power);
+        let clock = self.client_clock();
+        let (progress, watching) = watch::channel(Snapshot::default());
+        let run = engine::run(plan, connector, settler, ledger, clock, stop.clone(), progress);
+        let stopping = async {
+            match ending {
+                Ending::Drain { after } => {
+                    tokio::time::sleep(after).await;
+                    stop.drain.cancel();
+                }
+                Ending::Abort { after } => {
+                    tokio::time::sleep(after).await;
+                    stop.abort.cancel();
+                }
+                Ending::Natural | Ending::Crash { .. } => {}
+            }
+            std::future::pending::<()>().await;
+        };
+        let ended = tokio::select! {
+            biased;
+            () = self.witness.cut.notified() => Ended::Cut,
+            // The process dies here too, only that it is told so.
+            outcome = run => match stop.abort.is_cancelled() {
+                true => Ended::Aborted(Box::new(outcome)),
+                false => Ended::With(Box::new(outcome)),
+            },
+            () = stopping => unreachable!("it only ever waits in the end"),
+            () = tokio::time::sleep(FOREVER) => Ended::Hung,
+        };
+        drop(watching);
+        // The dropped run's tasks are gone once the runtime has come round to each.
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        ended
+    }
+
+    /// Whether a run may end like this.
+    fn judge(&mut self, ended: Ended, before: [u64; 2]) {
+        match ended {
+            Ended::Cut => self.cut_off += 1,
+            Ended::Hung => self.violate(String::from("a run hangs")),
+            Ended::Aborted(outcome) => {
+                self.cut_off += 1;
+                self.judge_outcome(&outcome);
+            }
+            Ended::With(outcome) => {
+                self.judge_outcome(&outcome);
+                if !matches!(outcome.end, End::Ledger(_)) {
+                    self.check_numbers(before, &outcome.metrics);
+                }
+            }
+        }
+        self.check_limits();
+    }
+
+    fn judge_outcome(&mut self, outcome: &Outcome) {
+        self.tell(&format!("the run ends: {:?}", outcome.end));
+        let counts = outcome.ledger.view().counts().unwrap();
+        let summary = Summary::new("x", outcome.elapsed, counts, &outcome.metrics);
+        let summary = serde_json::to_string(&summary).unwrap();
+        let texts = [summary, format!("{:?} {:?}", outcome.end, outcome.metrics)];
+        let troubles = format!("{:?}", outcome.ledger.view().troubles().unwrap());
+        for text in texts.iter().chain([&troubles]) {
+            if let Some(secret) = find_secret(text) {
+                self.violate(format!("{secret} in what a run leaves"));
+            }
+        }
+        match &outcome.end {
+            End::Bug(detail) => self.violate(format!("a task panicked: {detail}")),
+            End::Ledger(error) => {
+                self.cut_off += 1;
+                if !error.to_string().contains("no space left") {
+                    self.violate(format!("the ledger failed: {error}"));
+                }
+            }
+            End::Stopped(failure) if failure.cause == Cause::TokenExpired => {
+                self.violate(String::from("a run stopped for what an earlier run had left behind"));
+            }
+            End::Complete | End::Drained | End::Stopped(_) | End::Aborted => {}
+        }
+    }
+
+    /// What a run says that it did is what the ledger has more than before.
+    fn check_numbers(&mut self, before: [u64; 2], metrics: &Metrics) {
+        let after = self.achieved();
+        let operations = [Operation::CreateCertificate, Operation::RegisterThing];
+        for ((operation, before), after) in operations.into_iter().zip(before).zip(after) {
+            let settled = if operation == Operation::RegisterThing { metrics.settled } else { 0 };
+            let said = metrics.operation(operation).counts.accepted + settled;
+            if said != after - before {
+                let name = operation.name();
+                self.violate(format!(
+                    "{name}: {said} were accepted, and the ledger has {} more",
+                    after - before
+                ));
+            }
+        }
+    }
+
+    /// Certificates and registrations in the ledger.
+    fn achieved(&self) -> [u64; 2] {
+        ["SELECT count(*) FROM certificate", "SELECT count(*) FROM device WHERE state = 'registered'"]
+            .map(|sql| self.tables.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap() as u64)
+    }
+
+    fn check(&mut self) {
+        let wrong = self.network.with_account(|account| {
+            let notes = self.witness.notes();
+            let check = Check {
+                ledger: &self.tables,
+                account: account.state(),
+                notes: &notes,
+                cut_off: self.cut_off,
+                devices: self.setup.devices,
+            };
+            check.run()
+        });
+        for what in wrong {
+            self.violate(what);
+        }
+    }
+
+    /// Every device is at its end, and where nothing went wrong, at the right one.
+    fn check_all_settled(&mut self) {
+        let [registered, ..] = self.ends();
+        let open = self.open();
+        if open > 0 {
+            self.violate(format!("{open} devices are open, and nothing keeps them from their end"));
+        }
+        if self.setup.is_calm() && registered != self.setup.devices && self.cut_off == 0 {
+            self.violate(format!("nothing went wrong, and only {registered} devices are registered"));
+        }
+    }
+
+    /// No window of any length holds more than its limit allows: what its rate gives, and a burst.
+    fn check_limits(&mut self) {
+        let rates = self.setup.rates;
+        let limits = [(CONNECT, rates.connect), (CREATE, rates.create), (REGISTER, rates.register)];
+        for (limit, rate) in limits {
+            let Some(rate) = rate.map(Rate::as_per_second) else { continue };
+            let instants = self.witness.notes().instants[limit].clone();
+            let burst = (rate / 100.0).max(2.0).floor();
+            for window in [Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(600)] {
+                let most = burst + rate * window.as_secs_f64() + 1e-6;
+                let mut first = 0;
+                for (last, at) in instants.iter().enumerate() {
+                    while *at - instants[first] >= window {
+                        first += 1;
+                    }
+                    if (last - first + 1) as f64 > most {
+                        let count = last - first + 1;
+                        self.violate(format!("limit {limit}, {rate}/s: {count} within {window:?} at {at:?}"));
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// How long a run over all devices takes at most when nothing goes wrong: the limits, and what each device takes.
+    fn longest_run(&self) -> Duration {
+        let devices = self.setup.devices as f64;
+        let at = |rate: Option<Rate>| rate.map_or(0.0, |rate| devices / rate.as_per_second());
+        let quota = |rate: Option<fleetmint::emulator::scenario::Rate>| {
+            rate.map_or(0.0, |rate| 10.0 * devices * rate.interval().as_secs_f64())
+        };
+        let rates = self.setup.rates;
+        let quotas = &self.setup.scenario.quotas;
+        let limits = 3.0 * (at(rates.connect) + at(rates.create) + at(rates.register));
+        let quotas = quota(quotas.create_keys_and_certificate) + quota(quotas.register_thing);
+        Duration::from_secs_f64(limits + quotas + devices * 5.0) + PATIENCE
+    }
+
+    fn client_clock(&self) -> engine::Clock {
+        let (network, clock) = (self.network.clone(), self.clock.clone());
+        Arc::new(move || {
+            let offset_s = clock.lock().unwrap().offset_at(network.age());
+            let now: SystemTime = network.now();
+            match offset_s < 0.0 {
+                true => now - Duration::from_secs_f64(-offset_s),
+                false => now + Duration::from_secs_f64(offset_s),
+            }
+        })
+    }
+
+    fn ends(&self) -> [u64; 3] {
+        ["registered", "rejected", "unknown"].map(|state| {
+            let sql = "SELECT count(*) FROM device WHERE state = ?1";
+            self.tables.query_row(sql, [state], |row| row.get::<_, i64>(0)).unwrap() as u64
+        })
+    }
+
+    fn open(&self) -> u64 {
+        self.setup.devices - self.ends().iter().sum::<u64>()
+    }
+
+    fn tell(&self, what: &str) {
+        self.witness.notes().record(self.network.age(), what);
+    }
+
+    fn violate(&self, what: String) {
+        self.witness.notes().violate(self.network.age(), what);
+    }
+
+    fn has_failed(&self) -> bool {
+        !self.witness.notes().violations.is_empty()
+    }
+
+    fn verdict(&self) -> Verdict {
+        let trace = self.witness.trace();
+        let notes = self.witness.notes();
+        Verdict {
+            violations: notes.violations.clone(),
+            trace,
+            sightings: notes.sightings,
+            virtual_time: self.network.age(),
+            ends: self.ends(),
+            cut_off: self.cut_off,
+            story: notes.story.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl ClientClock {
+    fn offset_at(&self, age: Duration) -> f64 {
+        match self.jump {
+            Some((at, by)) if age >= at => self.offset_s + by,
+            _ => self.offset_s,
+        }
+    }
+
+    /// The machine's clock is right again.
+    fn settle(&mut self) {
+        *self = Self::default();
+    }
+}
+
+fn import(name: &str, devices: u64, now: SystemTime) -> (Ledger, ParameterPlan) {
+    let mut csv = String::from("DeviceId,SerialNumber,MacAddress\n");
+    for n in 1..=devices {
+        csv += &format!("D{n:05},SN{n:05},AA:BB:CC:00:{:02X}:{:02X}\n", n >> 8 & 255, n & 255);
+    }
+    let reader = LotReader::new(csv.as_bytes(), Some("DeviceId")).unwrap();
+    let shape = reader.shape().clone();
+    let constants = [(String::from("CertificateId"), String::from("{certificate_id}"))];
+    let parameters = ParameterPlan::new(&shape, &constants).unwrap();
+    let binding = Binding {
+        template: BUILT_IN_TEMPLATE.to_owned(),
+        region: String::from("us-east-1"),
+        account: String::from("simulation"),
+    };
+    let rows = LotRows { source: "simulation.csv", shape, rows: reader };
+    let check = |identity: &Identity| parameters.check(identity);
+    (Ledger::in_shared_memory(name, &binding, rows, check, now).unwrap(), parameters)
+}
