@@ -8,8 +8,10 @@ mod exit;
 mod export;
 mod progress;
 mod provision;
+mod retry;
 mod settings;
 mod signals;
+mod status;
 
 pub use exit::Exit;
 
@@ -32,6 +34,8 @@ pub fn main() -> Exit {
         match args.command {
             Command::Provision(args) => provision::run(*args).await,
             Command::Export(args) => export::run(&args),
+            Command::Status(args) => status::run(&args),
+            Command::Retry(args) => retry::run(&args),
             Command::Emulate(args) => emulate::run(&args).await,
         }
     })

@@ -18,8 +18,11 @@ mod instant;
 mod lock;
 mod place;
 mod resume;
+mod retry;
 mod rows;
 mod schema;
+mod select;
+mod status;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -34,7 +37,10 @@ pub use commit::{Conflict, Contested, Receipt};
 pub use error::{ImportError, LedgerError, LotMismatch, Problem};
 pub use import::LotRows;
 pub use resume::{LotDifference, RowDifference};
-pub use view::{Counts, LotInfo, OpenDevice, RegisteredDevice, RunInfo, Trouble, View, Work};
+pub use retry::{GivenUp, RETRY_OUTCOME, Retry, Returned};
+pub use select::{CertifiedDevice, NotThere, Selection};
+pub use status::{RunStanding, RunStatus, Status, Writer};
+pub use view::{Counts, LotInfo, OpenDevice, RunInfo, Trouble, View, Work};
 
 use crate::identity::{Identity, RowError};
 use lock::LedgerLock;
