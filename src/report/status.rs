@@ -195,7 +195,7 @@ fn run_report(status: &RunStatus) -> RunReport {
 
 fn next_steps(ledger: &str, lot: &LotInfo, status: &Status) -> Vec<NextStep> {
     let counts = &status.counts;
-    let quoted = quote(ledger);
+    let quoted = quote_path(ledger);
     let mut steps = Vec::new();
     let mut add = |is_due: bool, step, why: String, command| {
         if is_due {
@@ -249,7 +249,7 @@ fn resume_needs(lot: &LotInfo) -> &'static str {
 /// The provision command, as far as the ledger knows it.
 fn resume_command(ledger: &str, lot: &LotInfo, status: &Status) -> String {
     let binding = &lot.binding;
-    let mut command = format!("fleetmint provision {} --ledger {ledger}", quote(&lot.source));
+    let mut command = format!("fleetmint provision {} --ledger {ledger}", quote_path(&lot.source));
     match binding.account.as_str() {
         "emulator" => command += " --emulator",
         "localhost" => command += " --endpoint localhost:PORT --ca-file PEM",
@@ -278,12 +278,15 @@ fn constants(status: &Status) -> Vec<(String, String)> {
 /// A word for a POSIX shell.
 fn quote(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./:=@%+,-".contains(c);
-    if !word.is_empty() && !word.starts_with('-') && word.chars().all(is_plain) {
-        return word.to_owned();
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
     }
-    // A word that begins with a dash is not to be taken for an option.
-    let word = if word.starts_with('-') { format!("./{word}") } else { word.to_owned() };
-    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// A path for a POSIX shell: never to be taken for an option.
+fn quote_path(path: &str) -> String {
+    if path.starts_with('-') { quote(&format!("./{path}")) } else { quote(path) }
 }
 
 /// How many runs the text shows; the JSON has all.
