@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "nothing outside this binary can reach anything in it")]
 
 mod emulator;
+mod factory;
 mod harness;
 mod layers;
 mod provision;
