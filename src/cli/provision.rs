@@ -269,6 +269,7 @@ fn say_end(end: &End, exit: Exit, counts: &Counts, settings: &Settings) {
                 counts.open()
             );
         }
+        Exit::NotAllRegistered => eprintln!("what to do about the others: fleetmint status {ledger}"),
         _ => {}
     }
 }

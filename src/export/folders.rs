@@ -64,7 +64,7 @@ pub(super) struct Folders {
 enum Writing {
     None,
     Nvs { namespace: String },
-    MassMfg { values: Table },
+    MassMfg { values: Box<Table> },
 }
 
 /// A device's two PEM files.
@@ -95,7 +95,8 @@ impl Folders {
                 add_file(&mut manifest, CONFIG_FILE, &config, None)?;
                 let columns: Vec<_> =
                     [nvs::FILE_ID].into_iter().chain(nvs::ENTRIES.map(|(name, _)| name)).collect();
-                Writing::MassMfg { values: Table::create(&root.join(VALUES_FILE), &columns)? }
+                let values = Table::create(&root.join(VALUES_FILE), &columns)?;
+                Writing::MassMfg { values: Box::new(values) }
             }
         };
         Ok(Self { root: root.to_path_buf(), manifest, extra })

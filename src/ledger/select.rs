@@ -251,3 +251,20 @@ impl std::fmt::Display for List<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_stream_in_their_order_without_being_sorted_first() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        super::super::schema::create(&mut connection).unwrap();
+        let sql = format!("EXPLAIN QUERY PLAN {COLUMNS} {CHOSEN} ORDER BY device.id");
+        let mut statement = connection.prepare(&sql).unwrap();
+        let values = named_params! { ":states": "[]", ":since": 1, ":keys": "[]" };
+        let lines = statement.query_map(values, |row| row.get::<_, String>(3)).unwrap();
+        let plan = lines.map(Result::unwrap).collect::<Vec<_>>().join("; ");
+        assert!(!plan.contains("TEMP B-TREE") && plan.contains("certificate_in_use (device=?)"), "{plan}");
+    }
+}

@@ -223,13 +223,18 @@ fn next_steps(ledger: &str, lot: &LotInfo, status: &Status) -> Vec<NextStep> {
         "{} devices were rejected: mend what is named under causes, return them, and provision again",
         counts.rejected
     );
-    add(counts.rejected > 0, "retry", why, Some(format!("fleetmint retry {quoted} --state rejected")));
+    add(
+        counts.rejected > 0 && !is_busy,
+        "retry",
+        why,
+        Some(format!("fleetmint retry {quoted} --state rejected")),
+    );
     let why = format!(
         "{} devices may be registered already: look in the account for their certificates. Reissued, a device may own two",
         counts.unknown
     );
     let command = format!("fleetmint retry {quoted} --state unknown --reissue-unknown");
-    add(counts.unknown > 0, "reissue", why, Some(command));
+    add(counts.unknown > 0 && !is_busy, "reissue", why, Some(command));
     let why = format!("{} devices are registered: hand over their certificates and keys", counts.registered);
     add(counts.registered > 0, "export", why, Some(format!("fleetmint export {quoted} --out DIR")));
     steps
@@ -395,4 +400,88 @@ fn render_next(text: &mut String, next: &[NextStep]) {
 /// A text of the lot or the command line, without what a terminal would act on.
 fn shown(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::LotShape;
+    use crate::ledger::{Binding, RunInfo};
+
+    fn lot(account: &str, columns: &[&str], key_column: usize) -> LotInfo {
+        LotInfo {
+            source: String::from("my lot.csv"),
+            digest: String::new(),
+            shape: LotShape { columns: columns.iter().map(ToString::to_string).collect(), key_column },
+            devices: 9,
+            binding: Binding { template: "T".into(), region: "eu-west-1".into(), account: account.into() },
+            created_at: String::new(),
+        }
+    }
+
+    fn run(settings: &str, outcome: &str) -> RunStatus {
+        let run = RunInfo {
+            id: 1,
+            started_at: String::new(),
+            ended_at: Some(String::new()),
+            pid: 1,
+            settings: settings.into(),
+            outcome: Some(outcome.into()),
+            summary: None,
+        };
+        RunStatus { run, standing: RunStanding::Ended }
+    }
+
+    fn status(counts: Counts, runs: Vec<RunStatus>) -> Status {
+        Status { counts, troubles: Vec::new(), runs, holds_plain_keys: false, writer: None }
+    }
+
+    #[test]
+    fn the_resume_command_is_as_exact_as_the_ledger_allows() {
+        let runs = vec![
+            run(r#"{"parameters": [["Site", "old"]]}"#, "drained"),
+            run(r#"{"parameters": [["Site", "it's {DeviceId}"]]}"#, "drained"),
+            run(r#"{"retry": {}}"#, "retry"),
+        ];
+        let status = status(Counts { pending: 9, ..Counts::default() }, runs);
+        let host = "x-ats.iot.eu-west-1.amazonaws.com";
+        let report = StatusReport::new(Path::new("-x.ledger"), &lot(host, &["Mac", "DeviceId"], 1), &status);
+        assert_eq!(
+            report.next[0].command.as_deref(),
+            Some(
+                "fleetmint provision 'my lot.csv' --ledger ./-x.ledger --endpoint x-ats.iot.eu-west-1.amazonaws.com \
+                 --region eu-west-1 --template T --param 'Site=it'\\''s {DeviceId}'"
+            )
+        );
+        let other_key = StatusReport::new(Path::new("l"), &lot("emulator", &["Mac", "DeviceId"], 0), &status);
+        let command = other_key.next[0].command.as_deref().unwrap();
+        assert!(command.contains(" --emulator ") && command.contains(" --key-column Mac"), "{command}");
+    }
+
+    #[test]
+    fn every_state_has_its_step_and_a_busy_ledger_only_waits() {
+        let counts = Counts { pending: 1, rejected: 2, unknown: 3, registered: 4, ..Counts::default() };
+        let mut status = status(counts, Vec::new());
+        let steps = |status: &Status| -> Vec<&str> {
+            let report = StatusReport::new(Path::new("l"), &lot("emulator", &["Mac"], 0), status);
+            report.next.iter().map(|next| next.step).collect()
+        };
+        assert_eq!(steps(&status), ["resume", "retry", "reissue", "export"]);
+        status.writer = Some(crate::ledger::Writer { pid: Some(7) });
+        assert_eq!(steps(&status), ["wait", "export"]);
+        assert!(
+            render_status(&StatusReport::new(Path::new("l"), &lot("e", &["M"], 0), &status))
+                .contains("(pid 7)")
+        );
+    }
+
+    #[test]
+    fn a_terminal_is_shown_no_control_characters() {
+        let report = StatusReport::new(
+            Path::new("a\u{1b}[2J"),
+            &lot("e", &["M"], 0),
+            &status(Counts::default(), vec![]),
+        );
+        assert!(!render_status(&report).contains('\u{1b}'));
+    }
 }

@@ -1,7 +1,7 @@
 //! MQTT 3.1.1 over a WebSocket over TLS: the real thing.
 //!
 //! Owns dialling: sign, resolve, TCP, TLS, upgrade, CONNECT, SUBSCRIBE, each timed and all under one deadline. What happens
-//! on the open connection is [`WsConnection`]'s. Never retries.
+//! on the open connection is `WsConnection`'s. Never retries.
 
 mod dial;
 mod tls;
