@@ -208,7 +208,7 @@ fn next_steps(ledger: &str, lot: &LotInfo, status: &Status) -> Vec<NextStep> {
     add(
         is_busy,
         "wait",
-        format!("a fleetmint process{pid} has the ledger; all but status and export waits for it"),
+        format!("a fleetmint process{pid} has the ledger: wait until it has ended, or stop it"),
         None,
     );
     let resume = resume_command(&quoted, lot, status);
