@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::export::DEFAULT_NAMESPACE;
 use crate::rate::Rate;
 
 /// Mints device identities in AWS IoT Core.
@@ -24,6 +25,10 @@ pub(super) enum Command {
     Export(ExportArgs),
     /// Blank the private keys that were exported, so that the ledger can be kept.
     PurgeKeys(PurgeKeysArgs),
+    /// Say where a ledger's devices stand, what went wrong, and what to do next.
+    Status(StatusArgs),
+    /// Return rejected or unknown devices to pending, so that the next provision takes them up again.
+    Retry(RetryArgs),
     /// Serve an emulator of the AWS IoT endpoint, for trials and tests.
     Emulate(EmulateArgs),
 }
@@ -121,18 +126,29 @@ pub(super) struct ProvisionArgs {
     #[arg(long, value_name = "PREFIX", default_value = "fleetmint")]
     pub(super) client_id_prefix: String,
 
+    /// Before the run, return all unknown devices to pending: each gets another certificate, and may then own two.
+    #[arg(long)]
+    pub(super) reissue_unknown: bool,
+
     /// Write the summary as JSON to this file, `-` for stdout.
     #[arg(long, value_name = "FILE")]
     pub(super) summary_json: Option<PathBuf>,
 }
 
+const FORMATS: &str = "\
+Formats: pem is a folder a device with certificate.pem and private.key, and manifest.csv. jsonl and csv are one file
+with a device a line, and FILE.manifest.csv. nvs is as pem, with an nvs.csv in each folder for Espressif's
+nvs_partition_gen. mass-mfg is as pem, with config.csv and values.csv for ESP-IDF's mfg_gen.py (--fileid file_id).
+Start Espressif's tools in the exported directory: they look for the files from there.";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = FORMATS)]
 pub(super) struct ExportArgs {
     /// The ledger of a provisioning run.
     pub(super) ledger: PathBuf,
 
-    /// The directory to write: must not exist, or be empty.
-    #[arg(long, value_name = "DIR")]
+    /// What to write: a directory that is not there or empty; for jsonl and csv a file that is not there.
+    #[arg(long, value_name = "DIR|FILE")]
     pub(super) out: PathBuf,
 
     /// Open sealed keys with the identities in this age identity file. Repeatable.
@@ -142,6 +158,26 @@ pub(super) struct ExportArgs {
     /// Write sealed keys as they are, as age files.
     #[arg(long, conflicts_with = "identity")]
     pub(super) sealed: bool,
+
+    /// What to write it as.
+    #[arg(long, value_enum, default_value_t = FormatName::Pem)]
+    pub(super) format: FormatName,
+
+    /// Only devices in this state. Repeatable.
+    #[arg(long = "state", value_enum, value_name = "STATE", default_values_t = [CertifiedState::Registered])]
+    pub(super) states: Vec<CertifiedState>,
+
+    /// Only devices that came to their state in run N or later; `status` lists the runs.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    pub(super) since_run: Option<i64>,
+
+    /// Only the device with this key. Repeatable.
+    #[arg(long = "key", value_name = "KEY")]
+    pub(super) keys: Vec<String>,
+
+    /// The NVS namespace of the entries, for nvs and mass-mfg.
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_NAMESPACE)]
+    pub(super) nvs_namespace: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -152,6 +188,68 @@ pub(super) struct PurgeKeysArgs {
     /// Do not ask.
     #[arg(long)]
     pub(super) yes: bool,
+}
+
+/// The name of an export's format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum FormatName {
+    Pem,
+    Jsonl,
+    Csv,
+    Nvs,
+    MassMfg,
+}
+
+/// A state whose devices may have a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum CertifiedState {
+    Registered,
+    Issued,
+    Unknown,
+    Rejected,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct StatusArgs {
+    /// The ledger of a provisioning run; a run may be writing it.
+    pub(super) ledger: PathBuf,
+
+    /// Say it as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RetryArgs {
+    /// The ledger of a provisioning run.
+    pub(super) ledger: PathBuf,
+
+    /// Which devices to return to pending.
+    #[arg(long, value_enum)]
+    pub(super) state: GivenUpState,
+
+    /// Only the device with this key. Repeatable.
+    #[arg(long = "key", value_name = "KEY")]
+    pub(super) keys: Vec<String>,
+
+    /// Only devices with this cause, as `status --json` names it.
+    #[arg(long)]
+    pub(super) cause: Option<String>,
+
+    /// Needed for unknown devices: each gets another certificate, and may then own two.
+    #[arg(long)]
+    pub(super) reissue_unknown: bool,
+
+    /// Do not ask.
+    #[arg(long)]
+    pub(super) yes: bool,
+}
+
+/// A state that a device can be returned from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum GivenUpState {
+    Rejected,
+    Unknown,
 }
 
 #[derive(Debug, clap::Args)]

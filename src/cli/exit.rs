@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::engine::{End, Outcome};
 use crate::failure::{Cause, Failure};
-use crate::ledger::Counts;
+use crate::ledger::{Counts, LedgerError, Problem};
 
 use super::speech::say;
 
@@ -105,6 +105,14 @@ impl Fatal {
     /// Says it on stderr.
     pub(super) fn report(self) -> Exit {
         report(self.exit, &self.message)
+    }
+}
+
+/// The end of a command that its ledger refused, or that asked for what is not in it.
+pub(super) fn ledger(error: LedgerError) -> Fatal {
+    match error.problem {
+        Problem::NotThere(_) => Fatal::new(Exit::Usage, error),
+        _ => Fatal::new(Exit::LedgerUnusable, error),
     }
 }
 

@@ -5,11 +5,12 @@ use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
-use super::args::ExportArgs;
+use super::args::{CertifiedState, ExportArgs, FormatName};
 use super::exit::{Exit, Fatal};
 use super::speech::{print, say};
-use crate::export::{self, ExportError, ExportSummary};
-use crate::ledger::{Ledger, LedgerError};
+use crate::event::DeviceState;
+use crate::export::{self, ExportError, ExportPlan, ExportSummary, Format};
+use crate::ledger::{Ledger, RunId, Selection};
 use crate::sealing::{IdentityError, KeyOpener, OpenError};
 
 pub(super) fn run(args: &ExportArgs) -> Exit {
@@ -20,23 +21,37 @@ pub(super) fn run(args: &ExportArgs) -> Exit {
 }
 
 fn write(args: &ExportArgs) -> Result<Exit, Fatal> {
+    if args.out == Path::new("-") {
+        return Err(Fatal::new(Exit::Usage, "--out: private keys are never written to stdout; name a file"));
+    }
     let opener = opener(args)?;
     // To write down what was exported; and no run is to register devices behind the export's back.
-    let mut ledger = Ledger::reopen(&args.ledger).map_err(unusable)?;
-    let summary = export::export(ledger.view(), &args.out, &opener).map_err(refused)?;
+    let mut ledger = Ledger::reopen(&args.ledger).map_err(super::exit::ledger)?;
+    let plan =
+        ExportPlan { selection: selection(args), format: format(args), out: &args.out, opener: &opener };
+    let summary = export::export(ledger.view(), &plan).map_err(refused)?;
     record(&mut ledger, &args.out, &summary)?;
     print(&format!("{} devices exported to {}\n", summary.exported, args.out.display()));
-    let unregistered = summary.left_out - summary.purged;
-    if unregistered > 0 {
-        say(format_args!("{unregistered} devices are not registered and were left out"));
+    say_left_out(&plan, &summary);
+    Ok(Exit::Complete)
+}
+
+fn say_left_out(plan: &ExportPlan<'_>, summary: &ExportSummary) {
+    let others = summary.left_out - summary.purged;
+    if others > 0 && plan.selection == Selection::default() {
+        say(format_args!("{others} devices are not registered and were left out"));
+    } else if others > 0 {
+        say(format_args!("{others} devices were not chosen, or have no certificate, and were left out"));
     }
     if summary.purged > 0 {
+        let purged = summary.purged;
         say(format_args!(
-            "{} devices were left out, for their private keys were purged from the ledger",
-            summary.purged
+            "{purged} devices were left out, for their private keys were purged from the ledger"
         ));
     }
-    Ok(Exit::Complete)
+    if plan.selection.states.iter().any(|state| *state != DeviceState::Registered) {
+        say("note: only certificates of registered devices are surely good for anything");
+    }
 }
 
 /// Lets the ledger know, so that it can tell which keys it need not keep.
@@ -68,16 +83,47 @@ fn opener(args: &ExportArgs) -> Result<KeyOpener, Fatal> {
     Ok(openers)
 }
 
-fn refused(error: ExportError) -> Fatal {
-    let exit = match &error {
-        ExportError::Key {
-            error: OpenError::NoIdentity { .. } | OpenError::OtherIdentity { .. }, ..
-        } => Exit::Usage,
-        _ => Exit::LedgerUnusable,
-    };
-    Fatal::new(exit, error)
+fn selection(args: &ExportArgs) -> Selection {
+    let mut states: Vec<DeviceState> = Vec::new();
+    for state in args.states.iter().map(|state| state_of(*state)) {
+        if !states.contains(&state) {
+            states.push(state);
+        }
+    }
+    Selection { states, since_run: args.since_run.map(RunId), keys: args.keys.clone() }
 }
 
-fn unusable(error: LedgerError) -> Fatal {
-    Fatal::new(Exit::LedgerUnusable, error)
+fn state_of(state: CertifiedState) -> DeviceState {
+    match state {
+        CertifiedState::Registered => DeviceState::Registered,
+        CertifiedState::Issued => DeviceState::Issued,
+        CertifiedState::Unknown => DeviceState::Unknown,
+        CertifiedState::Rejected => DeviceState::Rejected,
+    }
+}
+
+fn format(args: &ExportArgs) -> Format {
+    match args.format {
+        FormatName::Pem => Format::Pem,
+        FormatName::Jsonl => Format::Jsonl,
+        FormatName::Csv => Format::Csv,
+        FormatName::Nvs => Format::Nvs { namespace: args.nvs_namespace.clone() },
+        FormatName::MassMfg => Format::MassMfg { namespace: args.nvs_namespace.clone() },
+    }
+}
+
+fn refused(error: ExportError) -> Fatal {
+    let usage = |error: &ExportError| {
+        matches!(
+            error,
+            ExportError::Key { error: OpenError::NoIdentity { .. } | OpenError::OtherIdentity { .. }, .. }
+                | ExportError::Sealed
+        )
+    };
+    match error {
+        ExportError::Ledger(error) => super::exit::ledger(error),
+        ExportError::Namespace { .. } => Fatal::new(Exit::Usage, format!("--nvs-namespace: {error}")),
+        error if usage(&error) => Fatal::new(Exit::Usage, error),
+        error => Fatal::new(Exit::LedgerUnusable, error),
+    }
 }

@@ -9,9 +9,11 @@ mod export;
 mod progress;
 mod provision;
 mod purge_keys;
+mod retry;
 mod settings;
 mod signals;
 mod speech;
+mod status;
 
 pub use exit::Exit;
 
@@ -35,6 +37,8 @@ pub fn main() -> Exit {
             Command::Provision(args) => provision::run(*args).await,
             Command::Export(args) => export::run(&args),
             Command::PurgeKeys(args) => purge_keys::run(&args),
+            Command::Status(args) => status::run(&args),
+            Command::Retry(args) => retry::run(&args),
             Command::Emulate(args) => emulate::run(&args).await,
         }
     })

@@ -44,7 +44,10 @@ pub(super) async fn run(args: ProvisionArgs) -> Exit {
 
 async fn provision(args: &ProvisionArgs) -> Result<Exit, Fatal> {
     let settings = Settings::new(args)?;
-    let (ledger, parameters) = open_ledger(args, &settings)?;
+    let (mut ledger, parameters) = open_ledger(args, &settings)?;
+    if args.reissue_unknown {
+        super::retry::reissue_unknown(&mut ledger)?;
+    }
     let counts = ledger.view().counts().map_err(ledger_error)?;
     if counts.open() == 0 {
         return nothing_to_do(args, &settings, &counts);
@@ -337,6 +340,7 @@ fn say_end(end: &End, exit: Exit, counts: &Counts, settings: &Settings) {
                 counts.open()
             ));
         }
+        Exit::NotAllRegistered => eprintln!("what to do about the others: fleetmint status {ledger}"),
         _ => {}
     }
 }

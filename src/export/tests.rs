@@ -1,16 +1,41 @@
 //! Exports of ledgers in memory and on disk.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::LazyLock;
 use std::time::{Duration, UNIX_EPOCH};
 
 use proptest::prelude::*;
 
+use super::files::sha256;
+use super::folders::create_device_directory;
+use super::names::{LONGEST_NAME, directory_name};
 use super::*;
 use crate::certificate::{IssuedCertificate, RegisteredThing, Secret};
-use crate::event::Change;
+use crate::event::{Change, DeviceId, DeviceState};
+use crate::failure::{Cause, Failure, Stage};
 use crate::identity::{Identity, LotShape};
-use crate::ledger::{Binding, Ledger, LotRows};
+use crate::ledger::{Binding, Ledger, LotRows, RunId};
+
+/// Opens what is in plain text.
+static PLAIN_ONLY: LazyLock<KeyOpener> = LazyLock::new(KeyOpener::plain_only);
+
+fn plan(format: Format, out: &Path) -> ExportPlan<'_> {
+    ExportPlan { selection: Selection::default(), format, out, opener: &PLAIN_ONLY }
+}
+
+fn export(view: &View, out: &Path) -> Result<ExportSummary, ExportError> {
+    super::export(view, &plan(Format::Pem, out))
+}
+
+fn nvs() -> Format {
+    Format::Nvs { namespace: String::from(DEFAULT_NAMESPACE) }
+}
+
+fn mass_mfg() -> Format {
+    Format::MassMfg { namespace: String::from(DEFAULT_NAMESPACE) }
+}
 
 /// A ledger with a device for every key, of which the first `registered` are registered.
 fn ledger(keys: &[&str], registered: usize) -> Ledger {
@@ -38,14 +63,12 @@ fn provision(device: i64) -> [Change; 2] {
         private_key: Secret::new(format!("private key {device}\n")).into(),
         ownership_token: Secret::new(String::from("token")),
     };
-    let thing =
-        RegisteredThing { thing_name: format!("thing-{device}"), device_configuration: Default::default() };
+    let thing = RegisteredThing {
+        thing_name: format!("thing-{device}"),
+        device_configuration: [(String::from("url"), serde_json::json!("mqtt://x"))].into(),
+    };
     let device = DeviceId(device);
     [Change::Issued { device, certificate }, Change::Registered { device, thing }]
-}
-
-fn export_plain(view: &View, out: &Path) -> Result<ExportSummary, ExportError> {
-    export(view, out, &KeyOpener::plain_only())
 }
 
 fn names(directory: &Path) -> BTreeSet<String> {
@@ -60,7 +83,7 @@ fn mode(path: &Path) -> u32 {
 fn registered_devices_are_written_and_the_others_counted() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");
-    let summary = export_plain(ledger(&["AA:01", "AA:02", "AA:03"], 2).view(), &out).unwrap();
+    let summary = export(ledger(&["AA:01", "AA:02", "AA:03"], 2).view(), &out).unwrap();
     let devices = vec![DeviceId(1), DeviceId(2)];
     assert_eq!(summary, ExportSummary { exported: 2, left_out: 1, purged: 0, devices });
     assert_eq!(names(&out), ["AA:01", "AA:02", "manifest.csv"].map(String::from).into());
@@ -74,7 +97,7 @@ fn registered_devices_are_written_and_the_others_counted() {
 fn the_manifest_says_what_is_there() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");
-    export_plain(ledger(&["a,b"], 1).view(), &out).unwrap();
+    export(ledger(&["a,b"], 1).view(), &out).unwrap();
     // As sha256sum computes them.
     let certificate = "e79f7e976462238331fd3e33ad0ceb98f690f751372ac721c9af96ae837ce019";
     let key = "0074be6e3c8ce1be3350fd73721ff247229f40c2f27d8824a21f409c70264aa4";
@@ -90,7 +113,7 @@ fn the_manifest_says_what_is_there() {
 fn nobody_else_may_read_any_of_it() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");
-    export_plain(ledger(&["a"], 1).view(), &out).unwrap();
+    export(ledger(&["a"], 1).view(), &out).unwrap();
     for path in ["", "a"] {
         assert_eq!(mode(&out.join(path)), 0o700, "{path}");
     }
@@ -105,14 +128,14 @@ fn an_empty_directory_is_filled_and_any_other_refused() {
     let ledger = ledger(&["a"], 1);
     let out = directory.path().join("out");
     fs::create_dir(&out).unwrap();
-    export_plain(ledger.view(), &out).unwrap();
+    export(ledger.view(), &out).unwrap();
     assert_eq!(mode(&out), 0o700);
     let file = directory.path().join("file");
     fs::write(&file, "precious").unwrap();
     let link = directory.path().join("link");
     std::os::unix::fs::symlink("nowhere", &link).unwrap();
     for taken in [&out, &file, &link] {
-        let error = export_plain(ledger.view(), taken).unwrap_err();
+        let error = export(ledger.view(), taken).unwrap_err();
         assert!(matches!(error, ExportError::Occupied { .. }), "{error}");
     }
     assert_eq!(fs::read(&file).unwrap(), b"precious");
@@ -122,7 +145,7 @@ fn an_empty_directory_is_filled_and_any_other_refused() {
 #[test]
 fn nothing_registered_is_an_error_and_writes_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let error = export_plain(ledger(&["a", "b"], 0).view(), &directory.path().join("out")).unwrap_err();
+    let error = export(ledger(&["a", "b"], 0).view(), &directory.path().join("out")).unwrap_err();
     assert!(error.to_string().contains("none of the 2 devices"), "{error}");
     assert!(names(directory.path()).is_empty());
 }
@@ -131,8 +154,10 @@ fn nothing_registered_is_an_error_and_writes_nothing() {
 fn a_failed_export_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");
-    let folder = Unfinished::begin(&out).unwrap();
-    write_devices(ledger(&["a"], 1).view(), &folder.path, &KeyOpener::plain_only()).unwrap();
+    let folder = UnfinishedFolder::begin(&out).unwrap();
+    let mut folders = Folders::begin(folder.path(), Extra::None).unwrap();
+    for_each(ledger(&["a"], 1).view(), &plan(Format::Pem, &out), |device| folders.write(device)).unwrap();
+    folders.finish().unwrap();
     // Something takes the name at the last moment.
     fs::create_dir(&out).unwrap();
     fs::write(out.join("precious"), "").unwrap();
@@ -146,7 +171,7 @@ fn what_a_killed_export_left_is_written_over() {
     let directory = tempfile::tempdir().unwrap();
     let left = directory.path().join(".out.exporting/old");
     fs::create_dir_all(&left).unwrap();
-    export_plain(ledger(&["a"], 1).view(), &directory.path().join("out")).unwrap();
+    export(ledger(&["a"], 1).view(), &directory.path().join("out")).unwrap();
     assert_eq!(names(directory.path()), [String::from("out")].into());
     assert_eq!(names(&directory.path().join("out")), ["a", "manifest.csv"].map(String::from).into());
 }
@@ -155,15 +180,15 @@ fn what_a_killed_export_left_is_written_over() {
 fn two_exports_to_one_place_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");
-    let _first = Unfinished::begin(&out).unwrap();
-    let error = export_plain(ledger(&["a"], 1).view(), &out).unwrap_err();
+    let _first = UnfinishedFolder::begin(&out).unwrap();
+    let error = export(ledger(&["a"], 1).view(), &out).unwrap_err();
     assert!(matches!(error, ExportError::InUse { .. }), "{error}");
 }
 
 #[test]
 fn a_directory_that_is_not_there_is_named() {
     let directory = tempfile::tempdir().unwrap();
-    let error = export_plain(ledger(&["a"], 1).view(), &directory.path().join("no/out")).unwrap_err();
+    let error = export(ledger(&["a"], 1).view(), &directory.path().join("no/out")).unwrap_err();
     assert!(matches!(error, ExportError::Io { .. }) && error.to_string().contains("no/out"), "{error}");
 }
 
@@ -191,7 +216,7 @@ fn hostile_keys_stay_inside() {
         "a\\b",
         &long,
     ];
-    let summary = export_plain(ledger(&keys, keys.len()).view(), &out).unwrap();
+    let summary = export(ledger(&keys, keys.len()).view(), &out).unwrap();
     assert_eq!(summary.exported, keys.len() as u64);
     let found = names(&out);
     assert_eq!(found.len(), keys.len() + 1);
@@ -217,6 +242,201 @@ fn a_name_that_is_taken_is_hashed() {
     fs::create_dir(directory.path().join("AB")).unwrap();
     let name = create_device_directory(directory.path(), "AB").unwrap();
     assert_eq!(name, "AB~38164fbd17603d73f696b8b4d72664d7");
+}
+
+#[test]
+fn a_line_of_json_has_everything() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("lot.jsonl");
+    let summary = super::export(ledger(&["a,\"b", "c", "d"], 2).view(), &plan(Format::Jsonl, &out)).unwrap();
+    assert_eq!((summary.exported, summary.left_out, summary.purged), (2, 1, 0));
+    assert_eq!(summary.devices, [DeviceId(1), DeviceId(2)]);
+    let text = fs::read_to_string(&out).unwrap();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let expected = serde_json::json!({
+        "key": "a,\"b",
+        "state": "registered",
+        "thing_name": "thing-1",
+        "certificate_id": format!("{:064x}", 1),
+        "certificate_pem": "certificate 1\n",
+        "private_key": "private key 1\n",
+        "device_configuration": {"url": "mqtt://x"},
+        "parameters": {"Key": "a,\"b"},
+        "registered_at": "2023-11-14T22:13:20.123Z",
+    });
+    assert_eq!((lines.len(), &lines[0]), (2, &expected));
+    assert_eq!(mode(&out), 0o600);
+    let manifest = directory.path().join("lot.jsonl.manifest.csv");
+    let expected =
+        format!("file,sha256,bytes,devices\nlot.jsonl,{},{},2\n", sha256(text.as_bytes()), text.len());
+    assert_eq!((fs::read_to_string(&manifest).unwrap(), mode(&manifest)), (expected, 0o600));
+    assert_eq!(names(directory.path()), ["lot.jsonl", "lot.jsonl.manifest.csv"].map(String::from).into());
+}
+
+#[test]
+fn a_table_reads_back_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("lot.csv");
+    super::export(ledger(&["a,\"b", "c"], 2).view(), &plan(Format::Csv, &out)).unwrap();
+    let mut reader = csv::Reader::from_path(&out).unwrap();
+    let columns: Vec<_> = reader.headers().unwrap().iter().map(String::from).collect();
+    assert_eq!(columns.first().zip(columns.last()), Some((&"key".into(), &"parameters.Key".into())));
+    let rows: Vec<_> = reader.records().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 2);
+    let id = format!("{:064x}", 1);
+    let expected = [
+        "a,\"b",
+        "registered",
+        "thing-1",
+        &id,
+        "certificate 1\n",
+        "private key 1\n",
+        r#"{"url":"mqtt://x"}"#,
+        "2023-11-14T22:13:20.123Z",
+        "a,\"b",
+    ];
+    assert_eq!(rows[0].iter().collect::<Vec<_>>(), expected);
+    assert_eq!(mode(&out), 0o600);
+}
+
+#[test]
+fn an_nvs_table_points_at_its_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("out");
+    super::export(ledger(&["a,b"], 1).view(), &plan(nvs(), &out)).unwrap();
+    let expected = format!(
+        "key,type,encoding,value\nfleetmint,namespace,,\ndevice_key,data,string,\"a,b\"\n\
+         thing_name,data,string,thing-1\ncertificate_id,data,string,{:064x}\n\
+         device_config,data,string,\"{{\"\"url\"\":\"\"mqtt://x\"\"}}\"\n\
+         certificate,file,string,a%2Cb/certificate.pem\nprivate_key,file,string,a%2Cb/private.key\n",
+        1
+    );
+    assert_eq!(fs::read_to_string(out.join("a%2Cb/nvs.csv")).unwrap(), expected);
+    assert_manifest_is_true(&out, 3);
+}
+
+#[test]
+fn mass_manufacturing_gets_its_pair_of_tables() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("out");
+    super::export(ledger(&["values.csv", "b"], 2).view(), &plan(mass_mfg(), &out)).unwrap();
+    let config = "fleetmint,namespace,\ndevice_key,data,string\nthing_name,data,string\n\
+                  certificate_id,data,string\ndevice_config,data,string\ncertificate,file,string\n\
+                  private_key,file,string\n";
+    assert_eq!(fs::read_to_string(out.join("config.csv")).unwrap(), config);
+    let values = fs::read_to_string(out.join("values.csv")).unwrap();
+    let lines: Vec<_> = values.lines().collect();
+    assert_eq!(
+        lines[0],
+        "file_id,device_key,thing_name,certificate_id,device_config,certificate,private_key"
+    );
+    assert!(lines[1].starts_with("values.csv~") && lines[1].contains(",values.csv,thing-1,"), "{}", lines[1]);
+    assert!(lines[2].starts_with("b,b,thing-2,") && lines[2].ends_with(",b/certificate.pem,b/private.key"));
+    assert_eq!(lines.len(), 3);
+    assert_manifest_is_true(&out, 6);
+}
+
+/// The manifest names all `files` of an export but itself, with their digests.
+fn assert_manifest_is_true(out: &Path, files: usize) {
+    let mut reader = csv::Reader::from_path(out.join("manifest.csv")).unwrap();
+    let listed: Vec<_> = reader.records().map(Result::unwrap).collect();
+    assert_eq!(listed.len(), files);
+    for record in &listed {
+        let content = fs::read(out.join(&record[0])).unwrap();
+        assert_eq!((&record[1], &record[2]), (&*sha256(&content), &*content.len().to_string()));
+        assert_eq!(mode(&out.join(&record[0])), 0o600);
+    }
+}
+
+#[test]
+fn what_an_image_has_no_room_for_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("out");
+    let refused = |key: &str, format: Format| {
+        let error = super::export(ledger(&[key], 1).view(), &plan(format, &out)).unwrap_err();
+        assert!(names(directory.path()).is_empty());
+        error.to_string()
+    };
+    let longest = "x".repeat(LONGEST_NVS_TEXT);
+    assert!(refused(&format!("{longest}x"), nvs()).contains("at most 3967 bytes, and it has 3968"));
+    assert!(refused("a\nb", mass_mfg()).contains("control characters"));
+    for namespace in ["", "sixteen_bytes_ab", "a b", "a,b", "namespace", "ключ"] {
+        let error = refused("a", Format::Nvs { namespace: namespace.into() });
+        assert!(error.contains("1 to 15 bytes"), "{error}");
+    }
+    super::export(ledger(&[&longest], 1).view(), &plan(nvs(), &out)).unwrap();
+}
+
+#[test]
+fn a_file_that_is_there_is_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = ledger(&["a"], 1);
+    for taken in ["lot.jsonl", "lot.jsonl.manifest.csv"] {
+        let taken = directory.path().join(taken);
+        fs::write(&taken, "precious").unwrap();
+        let out = directory.path().join("lot.jsonl");
+        let error = super::export(ledger.view(), &plan(Format::Jsonl, &out)).unwrap_err();
+        assert!(matches!(&error, ExportError::Occupied { out } if *out == taken), "{error}");
+        assert_eq!(fs::read(&taken).unwrap(), b"precious");
+        fs::remove_file(&taken).unwrap();
+        assert!(names(directory.path()).is_empty());
+    }
+}
+
+#[test]
+fn a_file_that_appears_at_the_last_moment_is_not_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("lot.csv");
+    let file = UnfinishedFile::begin(&out).unwrap();
+    fs::write(file.content(), "keys").unwrap();
+    fs::write(file.manifest(), "manifest").unwrap();
+    fs::write(&out, "precious").unwrap();
+    assert!(matches!(file.install(), Err(ExportError::Occupied { .. })));
+    assert_eq!(fs::read(&out).unwrap(), b"precious");
+    assert_eq!(names(directory.path()), [String::from("lot.csv")].into());
+}
+
+#[test]
+fn states_runs_and_keys_choose() {
+    let mut ledger = ledger(&["a", "b", "c", "d"], 1);
+    let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    ledger.begin_run(&serde_json::json!({}), now).unwrap();
+    let [issued, registered] = provision(2);
+    let [other_issued, _] = provision(3);
+    ledger.commit(vec![issued, registered, other_issued], now).unwrap();
+    let failure = Failure::new(Stage::CreateCertificate, Cause::NoReply { after: Duration::ZERO });
+    ledger.commit(vec![Change::Rejected { device: DeviceId(4), failure }], now).unwrap();
+    let keys = |selection: Selection| -> Vec<String> {
+        let mut keys = Vec::new();
+        let plan = ExportPlan { selection: selection.clone(), ..plan(Format::Pem, Path::new("out")) };
+        for_each(ledger.view(), &plan, |exported| {
+            keys.push(exported.device.key.clone());
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(ledger.view().count_certified(&selection).unwrap(), keys.len() as u64);
+        keys
+    };
+    let of = |states: &[DeviceState]| Selection { states: states.to_vec(), ..Selection::default() };
+    assert_eq!(keys(Selection::default()), ["a", "b"]);
+    assert_eq!(keys(of(&[DeviceState::Issued])), ["c"]);
+    assert_eq!(keys(of(&[DeviceState::Rejected, DeviceState::Issued])), ["c"], "d has no certificate");
+    assert_eq!(keys(Selection { since_run: Some(RunId(1)), ..Selection::default() }), ["b"]);
+    let named = |keys: &[&str]| Selection {
+        keys: keys.iter().map(|key| key.to_string()).collect(),
+        ..Selection::default()
+    };
+    assert_eq!(keys(named(&["b", "b"])), ["b"]);
+    let refused = |selection| ledger.view().count_certified(&selection).unwrap_err().to_string();
+    assert!(refused(named(&["a", "x", "y"])).contains("no device with key \"x\", \"y\""));
+    assert!(refused(named(&["c"])).contains("\"c\" is issued, not registered"));
+    assert!(refused(Selection { since_run: Some(RunId(2)), ..Selection::default() }).contains("has 1 runs"));
+    let none = Selection { since_run: Some(RunId(1)), ..of(&[DeviceState::Unknown]) };
+    let directory = tempfile::tempdir().unwrap();
+    let plan = ExportPlan { selection: none, ..plan(Format::Pem, directory.path()) };
+    let error = super::export(ledger.view(), &plan).unwrap_err().to_string();
+    assert!(error.contains("is unknown since run 1"), "{error}");
 }
 
 proptest! {

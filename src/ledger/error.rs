@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::ErrorCode;
 
 use super::resume::LotDifference;
+use super::select::NotThere;
 use crate::event::{DeviceId, DeviceState};
 use crate::identity::RowError;
 
@@ -148,6 +149,9 @@ pub enum Problem {
         /// The number.
         device: DeviceId,
     },
+    /// Something that was asked for by name is not there: whoever asked is wrong, and the ledger is fine.
+    #[error(transparent)]
+    NotThere(#[from] NotThere),
     /// A commit failed before, so that what is durable is not known.
     #[error(
         "an earlier write failed, and nothing more is written until the ledger is opened again; run the same command again"
@@ -228,7 +232,7 @@ impl Problem {
 
     /// Whether it is the caller who is wrong, and the ledger is as it was before.
     pub(super) fn is_callers(&self) -> bool {
-        matches!(self, Self::IllegalTransition { .. } | Self::NoSuchDevice { .. })
+        matches!(self, Self::IllegalTransition { .. } | Self::NoSuchDevice { .. } | Self::NotThere(_))
     }
 
     /// What is in the ledger contradicts itself.

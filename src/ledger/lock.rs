@@ -13,6 +13,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::Problem;
+use super::status::Writer;
 
 /// The right to write one ledger, until it is dropped.
 #[derive(Debug)]
@@ -51,6 +52,11 @@ impl LedgerLock {
             let file = open(path).map_err(|error| Problem::io("opening the lock file beside it", error))?;
             match file.try_lock() {
                 Ok(()) => {}
+                // Whoever only looks, as `holder` does, lets others look too, and is gone in a moment.
+                Err(TryLockError::WouldBlock) if file.try_lock_shared().is_ok() => {
+                    std::thread::yield_now();
+                    continue;
+                }
                 Err(TryLockError::WouldBlock) => return Err(Problem::InUse { pid: read_note(&file).pid }),
                 Err(TryLockError::Error(error)) => {
                     return Err(Problem::io("locking the lock file beside it", error));
@@ -88,6 +94,16 @@ impl Drop for LedgerLock {
             // Before the lock goes with the file's handle, so that it is our own file that is removed.
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+/// Who has the lock at `path`, without taking it.
+pub(super) fn holder(path: &Path) -> Option<Writer> {
+    let file = File::open(path).ok()?;
+    // A lock that can be shared is held by nobody: a holder's is exclusive. It ends with this file's handle.
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Some(Writer { pid: read_note(&file).pid }),
+        Ok(()) | Err(TryLockError::Error(_)) => None,
     }
 }
 
@@ -138,7 +154,9 @@ mod tests {
             matches!(refused, Problem::InUse { pid: Some(pid) } if pid == std::process::id()),
             "{refused}"
         );
+        assert_eq!(holder(&path), Some(Writer { pid: Some(std::process::id()) }));
         drop(held);
+        assert_eq!(holder(&path), None);
         assert!(!path.exists());
         drop(LedgerLock::acquire(&path).unwrap());
     }

@@ -20,8 +20,11 @@ mod keys;
 mod lock;
 mod place;
 mod resume;
+mod retry;
 mod rows;
 mod schema;
+mod select;
+mod status;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -37,7 +40,10 @@ pub use error::{ImportError, LedgerError, LotMismatch, Problem};
 pub use import::LotRows;
 pub use keys::KeyCounts;
 pub use resume::{LotDifference, RowDifference};
-pub use view::{Counts, LotInfo, OpenDevice, RegisteredDevice, RunInfo, Trouble, View, Work};
+pub use retry::{GivenUp, RETRY_OUTCOME, Retry, Returned};
+pub use select::{CertifiedDevice, NotThere, Selection};
+pub use status::{RunStanding, RunStatus, Status, Writer};
+pub use view::{Counts, LotInfo, OpenDevice, RunInfo, Trouble, View, Work};
 
 use crate::identity::{Identity, RowError};
 use lock::LedgerLock;

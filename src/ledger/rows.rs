@@ -2,13 +2,13 @@
 
 use std::time::SystemTime;
 
-use rusqlite::{Connection, Row, named_params};
+use rusqlite::{Connection, Params, Row, named_params};
 
 use super::error::Problem;
 use super::keys::read_stored_key;
-use super::view::{Counts, LotInfo, OpenDevice, RegisteredDevice, Work};
+use super::view::{Counts, LotInfo, OpenDevice, Work};
 use super::{Binding, Recorded, instant};
-use crate::certificate::{CertificateId, IssuedCertificate, RegisteredThing, Secret, SigningRequest};
+use crate::certificate::{CertificateId, IssuedCertificate, Secret, SigningRequest};
 use crate::event::{DeviceId, DeviceState, Registration};
 use crate::identity::{Identity, LotShape};
 
@@ -17,8 +17,17 @@ pub(super) fn read_all<T>(
     sql: &str,
     read: impl Fn(&Row<'_>) -> Result<T, Problem>,
 ) -> Result<Vec<T>, Problem> {
+    read_all_with(connection, sql, [], read)
+}
+
+pub(super) fn read_all_with<T>(
+    connection: &Connection,
+    sql: &str,
+    values: impl Params,
+    read: impl Fn(&Row<'_>) -> Result<T, Problem>,
+) -> Result<Vec<T>, Problem> {
     let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query([])?;
+    let mut rows = statement.query(values)?;
     let mut all = Vec::new();
     while let Some(row) = rows.next()? {
         all.push(read(row)?);
@@ -105,26 +114,6 @@ fn read_certificate(row: &Row<'_>) -> Result<IssuedCertificate, Problem> {
     })
 }
 
-pub(super) fn read_registered_device(row: &Row<'_>) -> Result<RegisteredDevice, Problem> {
-    let id = DeviceId(row.get("id")?);
-    if row.get::<_, Option<String>>("certificate_id")?.is_none() {
-        return Err(impossible(id, "is registered, and lacks its certificate"));
-    }
-    Ok(RegisteredDevice {
-        id,
-        key: row.get("key")?,
-        thing: RegisteredThing {
-            // Kept as nothing where the service named no thing, so that nameless devices are not taken for one another.
-            thing_name: row.get::<_, Option<String>>("thing_name")?.unwrap_or_default(),
-            device_configuration: read_json(row, "device_configuration")?,
-        },
-        certificate_id: read_certificate_id(row)?,
-        certificate_pem: row.get("certificate_pem")?,
-        private_key: read_stored_key(row)?,
-        registered_at: row.get("updated_at")?,
-    })
-}
-
 /// The state and key of one device, for whoever is about to change it.
 pub(super) fn find_standing(
     connection: &Connection,
@@ -161,7 +150,7 @@ fn read_registration(row: &Row<'_>) -> Result<Option<Registration>, Problem> {
     }
 }
 
-fn read_certificate_id(row: &Row<'_>) -> Result<CertificateId, Problem> {
+pub(super) fn read_certificate_id(row: &Row<'_>) -> Result<CertificateId, Problem> {
     let text: String = row.get("certificate_id")?;
     CertificateId::try_from(text).map_err(|error| Problem::damaged(error.to_string()))
 }
@@ -183,6 +172,6 @@ pub(super) fn read_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &
         .map_err(|_| Problem::damaged(format!("{column} is not the JSON that it should be")))
 }
 
-fn impossible(device: DeviceId, what: &str) -> Problem {
+pub(super) fn impossible(device: DeviceId, what: &str) -> Problem {
     Problem::damaged(format!("device number {} {what}", device.0))
 }

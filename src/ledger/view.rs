@@ -9,11 +9,9 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::error::{LedgerError, Problem};
 use super::place::Place;
-use super::rows::{
-    read_all, read_count, read_counts, read_lot, read_open_device, read_registered_device, read_state,
-};
+use super::rows::{read_all, read_count, read_counts, read_lot, read_open_device, read_state};
 use super::{Binding, Recorded, integrity, lock, schema};
-use crate::certificate::{CertificateId, IssuedCertificate, RegisteredThing, SigningRequest, StoredKey};
+use crate::certificate::{IssuedCertificate, SigningRequest};
 use crate::event::{DeviceId, DeviceState, Registration};
 use crate::identity::{Identity, LotShape};
 
@@ -144,25 +142,6 @@ pub struct RunInfo {
     pub summary: Option<String>,
 }
 
-/// A registered device, with all that the factory floor needs.
-#[derive(Debug)]
-pub struct RegisteredDevice {
-    /// Its number.
-    pub id: DeviceId,
-    /// Its key.
-    pub key: String,
-    /// What the service made of it.
-    pub thing: RegisteredThing,
-    /// Its certificate's id.
-    pub certificate_id: CertificateId,
-    /// Its certificate, PEM.
-    pub certificate_pem: String,
-    /// Its private key, as it is kept.
-    pub private_key: StoredKey,
-    /// When the ledger got its registration, RFC 3339.
-    pub registered_at: String,
-}
-
 /// A page of open devices: the partial index `device_open` makes it cost its length, wherever it begins.
 pub(super) const OPEN_DEVICES: &str = "
     SELECT device.id, device.line, device.key, device.parameter_values AS parameters, device.state, device.registration,
@@ -175,16 +154,6 @@ pub(super) const OPEN_DEVICES: &str = "
     LEFT JOIN prepared_key ON prepared_key.device = device.id
     WHERE device.state IN ('pending', 'issued') AND device.id > ?1
     ORDER BY device.id LIMIT ?2";
-
-const REGISTERED_DEVICES: &str = "
-    SELECT device.id, device.key, device.state, device.thing_name, device.device_configuration, device.updated_at,
-           certificate.certificate_id, certificate.certificate_pem, certificate.private_key, certificate.purged_at,
-           sealing.recipients
-    FROM device
-    LEFT JOIN certificate ON certificate.device = device.id AND certificate.retired_at IS NULL
-    LEFT JOIN sealing ON sealing.id = certificate.sealing
-    WHERE device.state = 'registered'
-    ORDER BY device.id";
 
 const TROUBLES: &str = "
     SELECT device.state, device.failure_stage, device.failure_cause, grouped.devices, device.key, device.failure
@@ -299,7 +268,11 @@ impl View {
 
     /// The failures that devices were left, rejected or given up for, grouped, the most frequent first.
     pub fn troubles(&self) -> Result<Vec<Trouble>, LedgerError> {
-        self.named(read_all(&self.connection, TROUBLES, |row| {
+        self.named(self.read_troubles())
+    }
+
+    pub(super) fn read_troubles(&self) -> Result<Vec<Trouble>, Problem> {
+        read_all(&self.connection, TROUBLES, |row| {
             Ok(Trouble {
                 state: read_state(row, "state")?,
                 stage: row.get("failure_stage")?,
@@ -308,12 +281,16 @@ impl View {
                 example_key: row.get("key")?,
                 example: row.get("failure")?,
             })
-        }))
+        })
     }
 
     /// All runs, the first one first.
     pub fn runs(&self) -> Result<Vec<RunInfo>, LedgerError> {
-        self.named(read_all(&self.connection, "SELECT * FROM run ORDER BY id", |row| {
+        self.named(self.read_runs())
+    }
+
+    pub(super) fn read_runs(&self) -> Result<Vec<RunInfo>, Problem> {
+        read_all(&self.connection, "SELECT * FROM run ORDER BY id", |row| {
             Ok(RunInfo {
                 id: row.get("id")?,
                 started_at: row.get("started_at")?,
@@ -323,23 +300,7 @@ impl View {
                 outcome: row.get("outcome")?,
                 summary: row.get("summary")?,
             })
-        }))
-    }
-
-    /// Shows every registered device to `show`, in the order of their numbers, one at a time in memory, all of one instant.
-    ///
-    /// # Errors
-    /// If the ledger cannot be read; or the first error of `show`.
-    pub fn for_each_registered<E: From<LedgerError>>(
-        &self,
-        mut show: impl FnMut(RegisteredDevice) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut statement = self.named(self.connection.prepare_cached(REGISTERED_DEVICES))?;
-        let mut rows = self.named(statement.query([]))?;
-        while let Some(row) = self.named(rows.next())? {
-            show(self.named(read_registered_device(row))?)?;
-        }
-        Ok(())
+        })
     }
 
     /// Names the ledger in an error.

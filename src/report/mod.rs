@@ -1,11 +1,13 @@
 //! Reports: what a run's results look like to people and to programs.
 //!
-//! Owns the summary, its JSON schema (version 1) and its text. Computes no number: it only arranges those of the ledger
+//! Owns the summary of a run and the status of a ledger, their JSON schemas (version 1) and their texts. Computes no number: it only arranges those of the ledger
 //! and the metrics.
 
+mod status;
 mod summary;
 mod terminal;
 
+pub use status::{NextStep, STATUS_SCHEMA, StatusReport, render_status};
 pub use summary::{
     DeviceSummary, FailureSummary, OperationSummaries, OperationSummary, PhaseSummaries, SCHEMA, Summary,
 };

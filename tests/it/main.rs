@@ -5,6 +5,7 @@
 
 mod crash;
 mod emulator;
+mod factory;
 mod harness;
 mod keys;
 mod layers;

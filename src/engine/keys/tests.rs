@@ -222,11 +222,11 @@ async fn provision(service: &Service, ledger: Ledger, keys: KeyPolicy) -> Outcom
 /// Keys and certificates of the registered devices.
 fn registered(ledger: &Ledger) -> Vec<(StoredKey, String)> {
     let mut devices = Vec::new();
-    let keep = |device: crate::ledger::RegisteredDevice| {
+    let keep = |device: crate::ledger::CertifiedDevice| {
         devices.push((device.private_key, device.certificate_pem));
         Ok::<_, LedgerError>(())
     };
-    ledger.view().for_each_registered(keep).unwrap();
+    ledger.view().for_each_certified(&crate::ledger::Selection::default(), keep).unwrap();
     devices
 }
 

@@ -161,8 +161,8 @@ fn devices_without_a_thing_are_not_taken_for_one_another() {
     assert!(!receipts.iter().any(|receipt| matches!(receipt, Receipt::Conflict(_))));
     ledger
         .view()
-        .for_each_registered::<LedgerError>(|device| {
-            assert_eq!(device.thing.thing_name, "");
+        .for_each_certified::<LedgerError>(&Selection::default(), |device| {
+            assert_eq!(device.thing.unwrap().thing_name, "");
             Ok(())
         })
         .unwrap();
@@ -208,10 +208,11 @@ fn registered_devices_stream_with_all_they_need_and_no_token() {
     let mut seen = Vec::new();
     ledger
         .view()
-        .for_each_registered::<LedgerError>(|device| {
+        .for_each_certified::<LedgerError>(&Selection::default(), |device| {
             assert_eq!(device.private_key, plain(&format!("key {}", device.id.0)));
-            assert_eq!(device.thing.device_configuration["url"], "mqtt://x");
-            seen.push((device.id.0, device.thing.thing_name, device.certificate_pem, device.registered_at));
+            let thing = device.thing.unwrap();
+            assert_eq!(thing.device_configuration["url"], "mqtt://x");
+            seen.push((device.id.0, thing.thing_name, device.certificate_pem, device.registered_at.unwrap()));
             Ok(())
         })
         .unwrap();

@@ -25,7 +25,7 @@ fn stored_keys(ledger: &Ledger) -> Vec<StoredKey> {
     let mut keys = Vec::new();
     ledger
         .view()
-        .for_each_registered::<LedgerError>(|device| {
+        .for_each_certified::<LedgerError>(&Selection::default(), |device| {
             keys.push(device.private_key);
             Ok(())
         })

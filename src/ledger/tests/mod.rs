@@ -2,6 +2,7 @@
 
 mod changes;
 mod crashes;
+mod giving_back;
 mod importing;
 mod keys;
 mod opening;

@@ -193,7 +193,7 @@ impl Check<'_> {
                      UNION ALL SELECT outcome FROM run";
         let mut query = self.ledger.prepare(texts).unwrap();
         let texts = query.query_map([], |row| row.get::<_, Option<String>>(0)).unwrap();
-        for text in texts.map(Result::unwrap).flatten() {
+        for text in texts.filter_map(Result::unwrap) {
             if let Some(secret) = find_secret(&text) {
                 wrong.push(format!("{secret} in a text of the ledger"));
             }

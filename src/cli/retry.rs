@@ -1,0 +1,82 @@
+//! `fleetmint retry`: rejected and unknown devices back to pending.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::time::SystemTime;
+
+use super::args::{GivenUpState, RetryArgs};
+use super::exit::{self, Exit, Fatal};
+use crate::ledger::{GivenUp, Ledger, Retry};
+
+/// What it means to reissue unknown devices, in full.
+const WARNING: &str = "\
+an unknown device may be registered already, with the certificate that the ledger has. It gets another one, and may
+then own two: the first stays active in the account until it is found and deleted there. The ledger keeps it, retired.";
+
+pub(super) fn run(args: &RetryArgs) -> Exit {
+    match retry(args) {
+        Ok(exit) => exit,
+        Err(fatal) => fatal.report(),
+    }
+}
+
+/// Returns all unknown devices of a ledger that a run is about to take up. Whoever typed the flag was told what it means.
+pub(super) fn reissue_unknown(ledger: &mut Ledger) -> Result<(), Fatal> {
+    let all = Retry { from: GivenUp::Unknown, keys: Vec::new(), cause: None };
+    let returned = ledger.retry(&all, SystemTime::now()).map_err(exit::ledger)?;
+    if returned.devices > 0 {
+        eprintln!("warning: {WARNING}");
+        eprintln!("{} unknown devices are pending again", returned.devices);
+    }
+    Ok(())
+}
+
+fn retry(args: &RetryArgs) -> Result<Exit, Fatal> {
+    let retry = meaning(args)?;
+    let mut ledger = Ledger::reopen(&args.ledger).map_err(exit::ledger)?;
+    let devices = ledger.view().count_retry(&retry).map_err(exit::ledger)?;
+    let state = retry.from.state().name();
+    if devices == 0 {
+        println!("nothing to do: no {state} device to return to pending");
+        return Ok(Exit::Complete);
+    }
+    if retry.from == GivenUp::Unknown && !args.yes && !is_agreed(devices) {
+        eprintln!("nothing was changed");
+        return Ok(Exit::Interrupted);
+    }
+    let returned = ledger.retry(&retry, SystemTime::now()).map_err(exit::ledger)?;
+    ledger.close().map_err(exit::ledger)?;
+    println!(
+        "{} {state} devices are pending again, {} certificates of theirs retired",
+        returned.devices, returned.certificates_retired
+    );
+    eprintln!("run the same provision command again to take them up: fleetmint status shows what it needs");
+    Ok(Exit::Complete)
+}
+
+/// What was typed, if it goes together, and whoever has to be asked can be.
+fn meaning(args: &RetryArgs) -> Result<Retry, Fatal> {
+    let usage = |message: &str| Err(Fatal::new(Exit::Usage, message));
+    let from = match (args.state, args.reissue_unknown) {
+        (GivenUpState::Rejected, false) => GivenUp::Rejected,
+        (GivenUpState::Rejected, true) => {
+            return usage("--reissue-unknown: is for --state unknown; rejected devices need no such consent");
+        }
+        (GivenUpState::Unknown, true) => GivenUp::Unknown,
+        (GivenUpState::Unknown, false) => {
+            return usage(&format!("--state unknown: {WARNING} If that is wanted, add --reissue-unknown"));
+        }
+    };
+    if from == GivenUp::Unknown && !args.yes && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return usage("--reissue-unknown: there is no terminal to ask on; add --yes if you are sure");
+    }
+    Ok(Retry { from, keys: args.keys.clone(), cause: args.cause.clone() })
+}
+
+/// Asks on the terminal.
+fn is_agreed(devices: u64) -> bool {
+    eprintln!("warning: {WARNING}");
+    eprint!("return {devices} unknown devices to pending? Type yes to go on: ");
+    let _ = io::stderr().flush();
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).is_ok() && answer.trim().eq_ignore_ascii_case("yes")
+}

@@ -1,0 +1,29 @@
+//! `fleetmint status`: where a ledger's devices stand.
+
+use std::io::Write;
+
+use super::args::StatusArgs;
+use super::exit::{self, Exit, Fatal};
+use crate::ledger::Ledger;
+use crate::report::{StatusReport, render_status};
+
+pub(super) fn run(args: &StatusArgs) -> Exit {
+    match show(args) {
+        Ok(exit) => exit,
+        Err(fatal) => fatal.report(),
+    }
+}
+
+fn show(args: &StatusArgs) -> Result<Exit, Fatal> {
+    let view = Ledger::open_read_only(&args.ledger).map_err(exit::ledger)?;
+    let status = view.status().map_err(exit::ledger)?;
+    let report = StatusReport::new(&args.ledger, view.lot(), &status);
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&report).expect("a status is plain data") + "\n",
+        false => render_status(&report),
+    };
+    let mut stdout = std::io::stdout().lock();
+    // A reader that went away is none of our business.
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    Ok(Exit::Complete)
+}

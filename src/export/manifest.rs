@@ -1,0 +1,56 @@
+//! What an export consists of, with the SHA-256 of every file. Holds no secret.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::ExportError;
+use super::error::failed;
+use super::files::{HashedFile, Written};
+
+/// A table in the making, without secrets: its buffer is not zeroed.
+pub(super) struct Table {
+    path: PathBuf,
+    rows: csv::Writer<HashedFile>,
+}
+
+impl Table {
+    /// Begins the file at `path` with a row of `columns`.
+    pub(super) fn create(path: &Path, columns: &[&str]) -> Result<Self, ExportError> {
+        let mut table = Self::create_bare(path)?;
+        table.add(columns)?;
+        Ok(table)
+    }
+
+    /// Begins the file at `path` with nothing.
+    pub(super) fn create_bare(path: &Path) -> Result<Self, ExportError> {
+        let file = HashedFile::create(path).map_err(failed("creating", path))?;
+        Ok(Self { path: path.to_path_buf(), rows: csv::Writer::from_writer(file) })
+    }
+
+    pub(super) fn add<T: AsRef<[u8]>>(&mut self, row: &[T]) -> Result<(), ExportError> {
+        self.rows.write_record(row).map_err(|error: csv::Error| failed("writing", &self.path)(error.into()))
+    }
+
+    /// Flushes it to the disk.
+    pub(super) fn finish(self) -> Result<Written, ExportError> {
+        self.rows
+            .into_inner()
+            .map_err(|error| io::Error::new(error.error().kind(), error.error().to_string()))
+            .and_then(HashedFile::finish)
+            .map_err(failed("writing", &self.path))
+    }
+}
+
+/// Writes the manifest of an export that is one file.
+pub(super) fn write_of_file(
+    path: &Path,
+    name: &OsStr,
+    written: &Written,
+    devices: u64,
+) -> Result<(), ExportError> {
+    let mut manifest = Table::create(path, &["file", "sha256", "bytes", "devices"])?;
+    let (bytes, devices) = (written.length.to_string(), devices.to_string());
+    manifest.add(&[&*name.to_string_lossy(), &written.sha256, &bytes, &devices])?;
+    manifest.finish().map(drop)
+}

@@ -1,0 +1,177 @@
+//! Where an export is written before it has its name: it gets that when it is whole and durable, or never.
+//!
+//! Owns the temporary sibling of `out`, its lock, and the refusal to replace anything.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::ExportError;
+use super::error::failed;
+use super::files::{create_directory, sync_directory};
+
+/// A folder that does not have its name yet; dropped, it is removed.
+pub(super) struct UnfinishedFolder {
+    workshop: Workshop,
+    /// Where it goes.
+    out: PathBuf,
+}
+
+impl UnfinishedFolder {
+    /// Begins one beside `out`, over what an export that was killed left there.
+    pub(super) fn begin(out: &Path) -> Result<Self, ExportError> {
+        let is_free = match fs::read_dir(out) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound && is_free(out),
+        };
+        if !is_free {
+            return Err(occupied(out));
+        }
+        let (workshop, out) = Workshop::begin(out)?;
+        Ok(Self { workshop, out })
+    }
+
+    /// Where it is written.
+    pub(super) fn path(&self) -> &Path {
+        &self.workshop.path
+    }
+
+    /// Makes it durable and gives it its name. A rename replaces no directory but an empty one.
+    pub(super) fn install(self) -> Result<(), ExportError> {
+        sync_directory(&self.workshop.path)?;
+        fs::rename(&self.workshop.path, &self.out)
+            .map_err(failed("giving the export its name,", &self.out))?;
+        sync_directory(&self.workshop.parent)
+    }
+}
+
+/// A file and its manifest that do not have their names yet; dropped, they are removed.
+pub(super) struct UnfinishedFile {
+    workshop: Workshop,
+    content: PathBuf,
+    manifest: PathBuf,
+    /// Where the file goes.
+    out: PathBuf,
+    /// Where its manifest goes.
+    manifest_out: PathBuf,
+}
+
+impl UnfinishedFile {
+    /// Begins one beside `out`, over what an export that was killed left there.
+    pub(super) fn begin(out: &Path) -> Result<Self, ExportError> {
+        let taken = [out.to_path_buf(), manifest_of(out)].into_iter().find(|path| !is_free(path));
+        if let Some(taken) = taken {
+            return Err(occupied(&taken));
+        }
+        let (workshop, out) = Workshop::begin(out)?;
+        let (content, manifest) = (workshop.path.join("content"), workshop.path.join("manifest"));
+        Ok(Self { manifest_out: manifest_of(&out), workshop, content, manifest, out })
+    }
+
+    /// Where the file is written.
+    pub(super) fn content(&self) -> &Path {
+        &self.content
+    }
+
+    /// Where its manifest is written.
+    pub(super) fn manifest(&self) -> &Path {
+        &self.manifest
+    }
+
+    /// The name that the file will have.
+    pub(super) fn name(&self) -> &OsStr {
+        self.out.file_name().expect("a workshop is only begun for a path with a name")
+    }
+
+    /// Gives both their names, the manifest first: whoever sees the file has its manifest. They are durable already.
+    pub(super) fn install(self) -> Result<(), ExportError> {
+        move_without_replacing(&self.manifest, &self.manifest_out)?;
+        if let Err(error) = move_without_replacing(&self.content, &self.out) {
+            let _ = fs::remove_file(&self.manifest_out);
+            return Err(error);
+        }
+        sync_directory(&self.workshop.parent)
+    }
+}
+
+/// The name of the manifest of the file `out`.
+fn manifest_of(out: &Path) -> PathBuf {
+    let mut name = out.as_os_str().to_owned();
+    name.push(".manifest.csv");
+    PathBuf::from(name)
+}
+
+/// A directory beside `out` in which an export is made; dropped, it is removed with all that is still in it.
+struct Workshop {
+    path: PathBuf,
+    parent: PathBuf,
+    /// Tells other exports that this one is alive: a lock ends with its process.
+    _lock: File,
+}
+
+impl Workshop {
+    /// Begins one, and returns `out` in full.
+    fn begin(out: &Path) -> Result<(Self, PathBuf), ExportError> {
+        let resolved = resolve(out).map_err(failed("opening", out))?;
+        let (Some(parent), Some(name)) = (resolved.parent(), resolved.file_name()) else {
+            return Err(occupied(out));
+        };
+        let mut unfinished_name = OsString::from(".");
+        unfinished_name.push(name);
+        unfinished_name.push(".exporting");
+        let path = parent.join(unfinished_name);
+        if path.exists() {
+            let _abandoned = lock(&path, out)?;
+            fs::remove_dir_all(&path).map_err(failed("removing what an earlier export left in", &path))?;
+        }
+        create_directory(&path).map_err(failed("creating", &path))?;
+        let lock = lock(&path, out)?;
+        Ok((Self { parent: parent.to_path_buf(), path, _lock: lock }, resolved))
+    }
+}
+
+impl Drop for Workshop {
+    fn drop(&mut self) {
+        // Gone already if it was installed. Keys must not stay behind in a directory that nobody looks for.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+fn is_free(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+fn occupied(out: &Path) -> ExportError {
+    ExportError::Occupied { out: out.to_path_buf() }
+}
+
+fn move_without_replacing(from: &Path, to: &Path) -> Result<(), ExportError> {
+    // A second link is refused if the name is taken, which a rename would replace.
+    match fs::hard_link(from, to) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(occupied(to)),
+        // Some file systems, those of memory sticks among them, have no links.
+        Err(_) if !is_free(to) => Err(occupied(to)),
+        Err(_) => fs::rename(from, to).map_err(failed("giving the export its name,", to)),
+    }
+}
+
+fn resolve(out: &Path) -> io::Result<PathBuf> {
+    match (out.canonicalize(), out.file_name()) {
+        (Err(error), Some(name)) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = out.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+            Ok(parent.canonicalize()?.join(name))
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+fn lock(path: &Path, out: &Path) -> Result<File, ExportError> {
+    let directory = File::open(path).map_err(failed("opening", path))?;
+    match directory.try_lock() {
+        Ok(()) => Ok(directory),
+        Err(TryLockError::WouldBlock) => Err(ExportError::InUse { out: out.to_path_buf() }),
+        Err(TryLockError::Error(error)) => Err(failed("locking", path)(error)),
+    }
+}

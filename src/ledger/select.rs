@@ -1,0 +1,275 @@
+//! Choosing devices of a ledger: those whose certificates leave it, and whether what was asked for is there.
+//!
+//! Owns [`Selection`] and the way of a device with its certificate out of the ledger. Changes nothing.
+
+use rusqlite::{Connection, OptionalExtension, Row, named_params};
+
+use super::error::{LedgerError, Problem, Shown};
+use super::keys::read_stored_key;
+use super::rows::{impossible, read_certificate_id, read_count, read_json, read_state};
+use super::{RunId, View};
+use crate::certificate::{CertificateId, RegisteredThing, StoredKey};
+use crate::event::{DeviceId, DeviceState};
+
+/// Which devices' certificates are wanted: those that all of it is true of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// In one of these states, and with a certificate.
+    pub states: Vec<DeviceState>,
+    /// Brought to their state by this run or a later one.
+    pub since_run: Option<RunId>,
+    /// With one of these keys; empty for any key.
+    pub keys: Vec<String>,
+}
+
+impl Default for Selection {
+    /// All registered devices.
+    fn default() -> Self {
+        Self { states: vec![DeviceState::Registered], since_run: None, keys: Vec::new() }
+    }
+}
+
+/// A device with its certificate, and all that the factory floor needs.
+#[derive(Debug)]
+pub struct CertifiedDevice {
+    /// Its number.
+    pub id: DeviceId,
+    /// Its key.
+    pub key: String,
+    /// The values of its row, in the order of the lot's columns.
+    pub values: Vec<String>,
+    /// Its state.
+    pub state: DeviceState,
+    /// What the service made of it; none unless it is registered.
+    pub thing: Option<RegisteredThing>,
+    /// Its certificate's id.
+    pub certificate_id: CertificateId,
+    /// Its certificate, PEM.
+    pub certificate_pem: String,
+    /// Its private key, as the ledger keeps it.
+    pub private_key: StoredKey,
+    /// When the ledger got its registration, RFC 3339; none unless it is registered.
+    pub registered_at: Option<String>,
+}
+
+/// Something that was asked for by name and is not there. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotThere {
+    /// No device has these keys.
+    #[error("has no device with key {}; check --key against the lot's key column", List(.keys))]
+    Keys {
+        /// The keys; never empty.
+        keys: Vec<String>,
+    },
+    /// A device is in another state than those chosen.
+    #[error("the device with key {} is {}, not {}; choose another --state, or leave this --key out", Shown(.key), .found.name(), States(.wanted))]
+    State {
+        /// The device's key.
+        key: String,
+        /// Its state.
+        found: DeviceState,
+        /// The states chosen.
+        wanted: Vec<DeviceState>,
+    },
+    /// There has been no such run yet.
+    #[error("has {last} runs so far, none with number {}; `fleetmint status` lists them", .wanted.0)]
+    Run {
+        /// The run asked for.
+        wanted: RunId,
+        /// The last run that there was; 0 if none.
+        last: i64,
+    },
+    /// No device of the state has the cause.
+    #[error("no {} device that was chosen has cause {}; the causes of such devices are: {}", .state.name(), Shown(.wanted), .found.join(", "))]
+    Cause {
+        /// The devices' state.
+        state: DeviceState,
+        /// The cause asked for.
+        wanted: String,
+        /// The causes that there are.
+        found: Vec<String>,
+    },
+}
+
+/// A registered device always has a certificate; if the ledger has none for it, reading it says so.
+const CHOSEN: &str = "
+    FROM device
+    LEFT JOIN certificate ON certificate.device = device.id AND certificate.retired_at IS NULL
+    LEFT JOIN sealing ON sealing.id = certificate.sealing
+    WHERE device.state IN (SELECT value FROM json_each(:states))
+      AND (:since IS NULL OR device.run >= :since)
+      AND (:keys IS NULL OR device.key IN (SELECT value FROM json_each(:keys)))
+      AND (device.state = 'registered' OR certificate.certificate_id IS NOT NULL)";
+
+const COLUMNS: &str = "
+    SELECT device.id, device.key, device.parameter_values AS parameters, device.state, device.thing_name,
+           device.device_configuration, device.updated_at,
+           certificate.certificate_id, certificate.certificate_pem, certificate.private_key, certificate.purged_at,
+           sealing.recipients";
+
+impl View {
+    /// How many devices `selection` chooses. Looks at every device.
+    ///
+    /// # Errors
+    /// [`Problem::NotThere`] if a key or run that it names is not there, or a key's device is in another state.
+    pub fn count_certified(&self, selection: &Selection) -> Result<u64, LedgerError> {
+        self.named(self.try_count_certified(selection))
+    }
+
+    fn try_count_certified(&self, selection: &Selection) -> Result<u64, Problem> {
+        check_keys(&self.connection, &selection.keys, &selection.states)?;
+        if let Some(wanted) = selection.since_run {
+            let sql = "SELECT coalesce(max(id), 0) FROM run";
+            let last: i64 = self.connection.query_row(sql, [], |row| row.get(0))?;
+            if wanted.0 > last {
+                return Err(NotThere::Run { wanted, last }.into());
+            }
+        }
+        let (states, since, keys) = selection.as_values();
+        let sql = format!("SELECT count(*) AS devices {CHOSEN}");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut rows =
+            statement.query(named_params! { ":states": states, ":since": since, ":keys": keys })?;
+        let row = rows.next()?.ok_or_else(|| Problem::damaged("a count has no rows"))?;
+        read_count(row, "devices")
+    }
+
+    /// Shows every device that `selection` chooses to `show`, in the order of their numbers, one at a time in memory,
+    /// all of one instant.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read; or the first error of `show`.
+    pub fn for_each_certified<E: From<LedgerError>>(
+        &self,
+        selection: &Selection,
+        mut show: impl FnMut(CertifiedDevice) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (states, since, keys) = selection.as_values();
+        let sql = format!("{COLUMNS} {CHOSEN} ORDER BY device.id");
+        let mut statement = self.named(self.connection.prepare_cached(&sql))?;
+        let values = named_params! { ":states": states, ":since": since, ":keys": keys };
+        let mut rows = self.named(statement.query(values))?;
+        while let Some(row) = self.named(rows.next())? {
+            show(self.named(read_certified_device(row, self.lot().shape.columns.len()))?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Selection {
+    fn as_values(&self) -> (String, Option<i64>, Option<String>) {
+        let states: Vec<_> = self.states.iter().map(|state| state.name()).collect();
+        (to_json(&states), self.since_run.map(|RunId(id)| id), keys_to_json(&self.keys))
+    }
+}
+
+fn to_json<T: serde::Serialize>(texts: &[T]) -> String {
+    serde_json::to_string(texts).expect("texts are always valid JSON")
+}
+
+/// The keys as the statements take them: none for any key.
+pub(super) fn keys_to_json(keys: &[String]) -> Option<String> {
+    (!keys.is_empty()).then(|| to_json(keys))
+}
+
+/// Refuses keys that no device has, and those whose device is in none of `states`.
+pub(super) fn check_keys(
+    connection: &Connection,
+    keys: &[String],
+    states: &[DeviceState],
+) -> Result<(), Problem> {
+    let mut statement = connection.prepare_cached("SELECT state FROM device WHERE key = ?1")?;
+    let mut missing = Vec::new();
+    let mut elsewhere = None;
+    for key in keys {
+        match statement.query_row([key], |row| Ok(read_state(row, "state"))).optional()?.transpose()? {
+            None => missing.push(key.clone()),
+            Some(found) if !states.contains(&found) => {
+                let wanted = states.to_vec();
+                elsewhere.get_or_insert(NotThere::State { key: key.clone(), found, wanted });
+            }
+            Some(_) => {}
+        }
+    }
+    match (missing.is_empty(), elsewhere) {
+        (false, _) => Err(NotThere::Keys { keys: missing }.into()),
+        (true, Some(elsewhere)) => Err(elsewhere.into()),
+        (true, None) => Ok(()),
+    }
+}
+
+fn read_certified_device(row: &Row<'_>, columns: usize) -> Result<CertifiedDevice, Problem> {
+    let id = DeviceId(row.get("id")?);
+    let state = read_state(row, "state")?;
+    if row.get::<_, Option<String>>("certificate_id")?.is_none() {
+        return Err(impossible(id, "is registered, and lacks its certificate"));
+    }
+    let values: Vec<String> = read_json(row, "parameters")?;
+    if values.len() != columns {
+        return Err(impossible(id, &format!("has {} values for {columns} columns", values.len())));
+    }
+    let is_registered = state == DeviceState::Registered;
+    Ok(CertifiedDevice {
+        id,
+        key: row.get("key")?,
+        values,
+        state,
+        thing: is_registered.then(|| read_thing(row)).transpose()?,
+        certificate_id: read_certificate_id(row)?,
+        certificate_pem: row.get("certificate_pem")?,
+        private_key: read_stored_key(row)?,
+        registered_at: is_registered.then(|| row.get("updated_at")).transpose()?,
+    })
+}
+
+fn read_thing(row: &Row<'_>) -> Result<RegisteredThing, Problem> {
+    Ok(RegisteredThing {
+        // Kept as nothing where the service named no thing, so that nameless devices are not taken for one another.
+        thing_name: row.get::<_, Option<String>>("thing_name")?.unwrap_or_default(),
+        device_configuration: read_json(row, "device_configuration")?,
+    })
+}
+
+struct States<'a>(&'a [DeviceState]);
+
+impl std::fmt::Display for States<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = self.0.iter().map(|state| state.name()).collect();
+        f.write_str(&names.join(" or "))
+    }
+}
+
+/// The first of many texts.
+struct List<'a>(&'a [String]);
+
+impl std::fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const MOST: usize = 10;
+        for (at, text) in self.0.iter().take(MOST).enumerate() {
+            write!(f, "{}{}", if at == 0 { "" } else { ", " }, Shown(text))?;
+        }
+        match self.0.len() {
+            ..=MOST => Ok(()),
+            more => write!(f, " and {} more", more - MOST),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::schema;
+
+    #[test]
+    fn devices_stream_in_their_order_without_being_sorted_first() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        schema::set_up(&connection).unwrap();
+        schema::create(&mut connection).unwrap();
+        let sql = format!("EXPLAIN QUERY PLAN {COLUMNS} {CHOSEN} ORDER BY device.id");
+        let mut statement = connection.prepare(&sql).unwrap();
+        let values = named_params! { ":states": "[]", ":since": 1, ":keys": "[]" };
+        let lines = statement.query_map(values, |row| row.get::<_, String>(3)).unwrap();
+        let plan = lines.map(Result::unwrap).collect::<Vec<_>>().join("; ");
+        assert!(!plan.contains("TEMP B-TREE") && plan.contains("certificate_in_use (device=?)"), "{plan}");
+    }
+}
