@@ -24,9 +24,11 @@ async fn serve(args: &EmulateArgs) -> Result<Exit, Fatal> {
     };
     let emulator = started.map_err(|error| Fatal::new(Exit::Unavailable, error))?;
     let ca_file = CaFile::place(args.ca_file.as_deref(), &emulator)?;
+    // Before anyone can know that it runs, and send one.
+    let interrupted = signals::interrupted();
     announce(&emulator, &scenario, &ca_file.path)?;
     let ended = tokio::select! {
-        _ = signals::interrupted() => Ok(Exit::Complete),
+        () = interrupted => Ok(Exit::Complete),
         failure = emulator.failure() => Err(Fatal::new(Exit::Unavailable, failure)),
     };
     emulator.shutdown().await;

@@ -53,10 +53,13 @@ async fn provision(args: &ProvisionArgs) -> Result<Exit, Fatal> {
         return nothing_to_do(args, &settings, &counts);
     }
     let lanes = lanes(&settings, ledger.view())?;
+    let is_to_be_told = is_first_to_hold_plain_keys(&settings, ledger.view())?;
     let Running { emulator, endpoint, connector, control_plane } =
         Running::start(args, &settings, &lanes).await?;
     say_start(args, &settings, &endpoint, &counts);
-    say_plain_keys(&settings, ledger.view())?;
+    if is_to_be_told {
+        say_plain_keys(&settings);
+    }
     let exit = run_and_report(args, &settings, connector, control_plane, ledger, parameters).await;
     if let Some(emulator) = emulator {
         emulator.shutdown().await;
@@ -302,20 +305,22 @@ fn say_keys(keys: &KeyPolicy) -> String {
     }
 }
 
-/// Says on stderr that the ledger gets keys in plain text: once a ledger, by the first run that is about to do so.
-fn say_plain_keys(settings: &Settings, view: &View) -> Result<(), Fatal> {
+/// Whether the ledger gets keys in plain text and no run before has said so.
+fn is_first_to_hold_plain_keys(settings: &Settings, view: &View) -> Result<bool, Fatal> {
     let was_said = |run: &RunInfo| {
         let settings: serde_json::Value = serde_json::from_str(&run.settings).unwrap_or_default();
         settings[SEAL_TO].as_array().is_none_or(Vec::is_empty)
     };
-    if settings.keys.seal_to.is_none() && !view.runs().map_err(ledger_error)?.iter().any(was_said) {
-        say(format_args!(
-            "note: the ledger {} holds private keys in plain text, readable by its owner alone (mode 0600); \
-             --seal-to RECIPIENT would encrypt them",
-            settings.ledger.display()
-        ));
-    }
-    Ok(())
+    let runs = view.runs().map_err(ledger_error)?;
+    Ok(settings.keys.seal_to.is_none() && !runs.iter().any(was_said))
+}
+
+fn say_plain_keys(settings: &Settings) {
+    say(format_args!(
+        "note: the ledger {} holds private keys in plain text, readable by its owner alone (mode 0600); \
+         --seal-to RECIPIENT would encrypt them",
+        settings.ledger.display()
+    ));
 }
 
 /// Says why it ended and what to do next, on stderr.

@@ -49,11 +49,15 @@ impl Asked {
     }
 }
 
-/// Waits for one of the signals. Never ends if the operating system refuses a handler.
-pub(super) async fn interrupted() {
-    match Asked::listen() {
-        Some(mut asked) => asked.drain_asked().await,
-        None => std::future::pending().await,
+/// Waits for one of the signals, which are listened for from this call on. Never ends if the operating system refuses a
+/// handler.
+pub(super) fn interrupted() -> impl Future<Output = ()> {
+    let asked = Asked::listen();
+    async {
+        match asked {
+            Some(mut asked) => asked.drain_asked().await,
+            None => std::future::pending().await,
+        }
     }
 }
 

@@ -17,27 +17,55 @@ use crate::rate::Rate;
 
 /// A limit that many tasks wait at, in the order they came. Time that nobody used is not made up for later, beyond a
 /// burst of 2 or 1 % of a second's worth: a burst of 1 would lose every tick that the timer is late.
+///
+/// Below the rate that was set it looks for the service's own: each sign of a throttle lowers it, each second without
+/// one raises it a little, until it is out of the way again.
 pub(super) struct Limit {
     turn: tokio::sync::Mutex<()>,
     limiter: Option<Limiter>,
-    held_until: Mutex<Option<Instant>>,
+    ceiling: f64,
+    pace: Mutex<Pace>,
 }
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<TokioInstant>>;
 
+/// What the service seems to bear.
+#[derive(Default)]
+struct Pace {
+    /// Permits per second; none as long as nothing was throttled.
+    rate: Option<f64>,
+    /// When the next permit is due, at that rate.
+    due: Option<Instant>,
+    /// When the rate was last changed.
+    changed: Option<Instant>,
+    /// When the counting of permits began, and how many there were since: to start from, once something is throttled.
+    counted: Option<(Instant, u32)>,
+}
+
+/// What a throttle leaves of the rate.
+const CUT: f64 = 0.7;
+/// What a second without one adds to it, as a share.
+const GROWTH: f64 = 0.02;
+/// Permits are counted over this long.
+const WINDOW: Duration = Duration::from_secs(1);
+/// Never less than one permit in ten seconds: it must show when the service has recovered.
+const LEAST: f64 = 0.1;
+
 impl Limit {
-    /// A limit of `rate`, or none; a limit without a rate can still be held.
+    /// A limit of `rate`, or none.
     pub(super) fn new(rate: Option<Rate>) -> Self {
         Self {
             turn: tokio::sync::Mutex::new(()),
             limiter: rate.map(|rate| RateLimiter::direct_with_clock(quota(rate), TokioClock)),
-            held_until: Mutex::new(None),
+            ceiling: rate.map_or(1_000_000.0, Rate::as_per_second),
+            pace: Mutex::new(Pace::default()),
         }
     }
 
     /// Waits for a permit. Dropping the future gives up the place in the queue and spends nothing.
     pub(super) async fn permit(&self) {
-        if self.limiter.is_none() && self.held().is_none() {
+        if self.limiter.is_none() && !self.is_paced() {
+            self.pace().count(Instant::now());
             return;
         }
         let _turn = self.turn.lock().await;
@@ -46,31 +74,70 @@ impl Limit {
         }
     }
 
-    /// Lets nobody pass for `time` from now: the service asked for less speed.
-    pub(super) fn hold(&self, time: Duration) {
-        let until = Instant::now() + time;
-        let mut held = self.held_until.lock().expect("no code panics while it holds this lock");
-        *held = Some(held.map_or(until, |already| already.max(until)));
+    /// The service asked for less speed, or went silent as if it did.
+    pub(super) fn slow_down(&self) {
+        self.pace().slow_down(Instant::now());
     }
 
     /// How long to wait before asking again; `None` took a permit.
     fn wait(&self) -> Option<Duration> {
-        if let Some(wait) = self.held() {
+        let now = Instant::now();
+        let mut pace = self.pace();
+        if let Some(wait) = pace.wait(now, self.ceiling) {
             return Some(wait);
         }
-        let not_until = self.limiter.as_ref()?.check().err()?;
-        // The timer has a granularity of 1 ms and never fires early; at least that, so that the loop cannot spin.
-        Some(not_until.wait_time_from(TokioClock.now()).max(Duration::from_micros(100)))
+        if let Some(Err(not_until)) = self.limiter.as_ref().map(RateLimiter::check) {
+            // The timer never fires early; at least this, so that the loop cannot spin.
+            return Some(not_until.wait_time_from(TokioClock.now()).max(Duration::from_micros(100)));
+        }
+        pace.count(now);
+        None
     }
 
-    fn held(&self) -> Option<Duration> {
-        let mut held = self.held_until.lock().expect("no code panics while it holds this lock");
-        let wait = held.as_ref()?.saturating_duration_since(Instant::now());
-        if wait.is_zero() {
-            *held = None;
-            return None;
+    fn is_paced(&self) -> bool {
+        self.pace().rate.is_some()
+    }
+
+    fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
+        self.pace.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+impl Pace {
+    /// How long the next permit is away, once the rate has grown as it may.
+    fn wait(&mut self, now: Instant, ceiling: f64) -> Option<Duration> {
+        let (rate, changed) = (self.rate?, self.changed.unwrap_or(now));
+        let quiet = now.saturating_duration_since(changed).as_secs_f64();
+        if quiet >= WINDOW.as_secs_f64() {
+            let grown = rate * (1.0 + GROWTH).powf(quiet);
+            self.rate = (grown < ceiling).then_some(grown);
+            self.changed = Some(now);
         }
-        Some(wait)
+        let wait = self.due?.saturating_duration_since(now);
+        (!wait.is_zero()).then_some(wait)
+    }
+
+    fn count(&mut self, now: Instant) {
+        if let Some(rate) = self.rate {
+            self.due = Some(now + Duration::from_secs_f64(1.0 / rate));
+        }
+        match &mut self.counted {
+            Some((began, permits)) if now.saturating_duration_since(*began) < WINDOW => *permits += 1,
+            counted => *counted = Some((now, 1)),
+        }
+    }
+
+    /// Requests that were under way together are throttled together: one cut answers for them all.
+    fn slow_down(&mut self, now: Instant) {
+        if self.changed.is_some_and(|changed| now.saturating_duration_since(changed) < WINDOW / 2) {
+            return;
+        }
+        let permits = self.counted.map_or(1, |(_, permits)| permits);
+        let rate = self.rate.unwrap_or_else(|| f64::from(permits) / WINDOW.as_secs_f64());
+        let rate = (rate * CUT).max(LEAST);
+        self.rate = Some(rate);
+        self.changed = Some(now);
+        self.due = Some(now + Duration::from_secs_f64(1.0 / rate));
     }
 }
 
@@ -171,15 +238,69 @@ mod tests {
         assert_eq!(order, (0..50).collect::<Vec<_>>());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_held_limit_lets_nobody_pass_even_without_a_rate() {
-        let limit = Limit::new(None);
-        limit.permit().await;
-        limit.hold(Duration::from_secs(3));
-        limit.hold(Duration::from_secs(1));
+    /// Requests against a service that bears `quota` per second, from 20 workers that would send 400/s; how much of the
+    /// quota was used, and which share of the requests was throttled.
+    async fn use_quota(quota: f64, successes: u32) -> (f64, f64) {
+        let limit = Arc::new(limit(400.0));
+        let service = Arc::new(Mutex::new((quota, Instant::now(), 0_u32, 0_u32)));
+        let mut workers = tokio::task::JoinSet::new();
         let start = Instant::now();
+        for _ in 0..20 {
+            let (limit, service) = (limit.clone(), service.clone());
+            workers.spawn(async move {
+                loop {
+                    limit.permit().await;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    let mut service = service.lock().unwrap();
+                    let (tokens, refilled, served, throttled) = &mut *service;
+                    if *served >= successes {
+                        return;
+                    }
+                    let now = Instant::now();
+                    *tokens = (*tokens + now.duration_since(*refilled).as_secs_f64() * quota).min(quota);
+                    *refilled = now;
+                    if *tokens >= 1.0 {
+                        *tokens -= 1.0;
+                        *served += 1;
+                    } else {
+                        *throttled += 1;
+                        limit.slow_down();
+                    }
+                }
+            });
+        }
+        while workers.join_next().await.is_some() {}
+        let throttled = f64::from(service.lock().unwrap().3);
+        let successes = f64::from(successes);
+        (successes / quota / start.elapsed().as_secs_f64(), throttled / (successes + throttled))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rate_that_the_service_bears_is_found() {
+        for quota in [1.0, 10.0, 50.0, 200.0] {
+            let (used, throttled) = use_quota(quota, (quota * 120.0) as u32).await;
+            assert!(used >= 0.75, "{quota}/s: {used} of the quota was used");
+            // What it takes to come down from 400/s to 1/s weighs more than the few requests that follow.
+            let most = if quota < 10.0 { 0.6 } else { 0.1 };
+            assert!(throttled <= most, "{quota}/s: {throttled} of the requests were throttled");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_recovers_once_nothing_is_throttled_any_more() {
+        let limit = limit(100.0);
+        for _ in 0..10 {
+            limit.permit().await;
+            limit.slow_down();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(600)).await;
         limit.permit().await;
-        assert!(start.elapsed() >= Duration::from_secs(3));
+        let start = Instant::now();
+        for _ in 0..1_000 {
+            limit.permit().await;
+        }
+        assert!(start.elapsed() < Duration::from_secs(11), "{:?}", start.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -203,7 +203,10 @@ impl<C: Connector> Worker<C> {
             self.failed_dials += 1;
             match self.remedy(&failure, self.failed_dials) {
                 Remedy::Redial { after } | Remedy::Again { after } => self.pause(after).await?,
-                Remedy::Slower { after } => self.shared.limits.connect.hold(after),
+                Remedy::Slower { after } => {
+                    shared.limits.connect.slow_down();
+                    self.pause(after).await?;
+                }
                 Remedy::StopRun | Remedy::GiveUp | Remedy::Reissue => return Err(Halt::Stop(failure)),
             }
         }

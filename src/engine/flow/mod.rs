@@ -87,7 +87,7 @@ impl<C: Connector> Worker<C> {
             Remedy::Again { after } | Remedy::Redial { after } => self.pause(after).await?,
             Remedy::Slower { after } => {
                 let shared = self.shared.clone();
-                shared.limits.lane(lane).hold(after);
+                shared.limits.lane(lane).slow_down();
                 self.pause(after).await?;
             }
             Remedy::GiveUp | Remedy::Reissue => return Ok(Next::GiveUp),

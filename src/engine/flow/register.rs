@@ -109,9 +109,17 @@ impl<C: Connector> Worker<C> {
                 return self.start_over(device).await;
             }
             (Settlement::NotRegistered, true) => Change::Rejected { device, failure: failure.clone() },
-            // The refusal may only mean that the token was used by the registration whose answer was lost.
+            // The refusal may only mean that the token was used by the registration whose answer was lost. Who could tell
+            // may tell the next run.
             (Settlement::Unsettled { .. }, true) => {
-                Change::Unknown { device, failure: lost.unwrap_or_else(|| failure.clone()) }
+                let failure = lost.unwrap_or_else(|| failure.clone());
+                match self.shared.settler {
+                    Some(_) => {
+                        let registration = issued.registration;
+                        Change::Left { device, registration, failure: Some(failure) }
+                    }
+                    None => Change::Unknown { device, failure },
+                }
             }
             (_, false) => {
                 Change::Left { device, registration: issued.registration, failure: Some(failure.clone()) }
@@ -148,8 +156,8 @@ impl<C: Connector> Worker<C> {
         lost.map_or(Ok(Step::Done), |lost| self.charge_budget(lost))
     }
 
-    /// Whether the certificate is registered, as the account sees it. Asks a few times before it believes a no: a
-    /// registration whose answer was lost may still be under way.
+    /// Whether the certificate is registered, as the account sees it. Asks a few times before it believes a no, for
+    /// a registration whose answer was lost may still be under way, and before it gives up on an answer.
     async fn settle(&mut self, issued: &Issued) -> Result<Settlement, Halt> {
         if issued.registration == Registration::NotSent {
             return Ok(Settlement::NotRegistered);
@@ -161,7 +169,7 @@ impl<C: Connector> Worker<C> {
         for pause in SETTLE_PAUSES {
             self.pause(pause).await?;
             settlement = self.while_idle(settler.settle(&issued.certificate.certificate_id)).await;
-            if settlement != Settlement::NotRegistered {
+            if matches!(settlement, Settlement::Registered(_)) {
                 break;
             }
         }

@@ -1,8 +1,6 @@
 //! Who may open which file.
 
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
 
 use super::*;
 
@@ -65,39 +63,6 @@ fn a_second_opener_is_refused_until_the_first_is_gone() {
     ledger.close().unwrap();
     Ledger::resume(&path, &binding(), lot(1), accept).unwrap();
     assert_eq!(names(directory.path()), ["lot.ledger"]);
-}
-
-/// Not a test by itself: the other process of the next one.
-#[test]
-#[ignore = "started by another test, in a process of its own"]
-fn hold_a_ledger_until_killed() {
-    let path = PathBuf::from(std::env::var_os("LEDGER_TO_HOLD").expect("the parent names the ledger"));
-    let mut ledger = import(&path, 2);
-    ledger.commit(vec![issued(1)], now()).unwrap();
-    println!("\nholding");
-    loop {
-        std::thread::park();
-    }
-}
-
-#[test]
-fn another_process_keeps_us_out_until_it_is_killed() {
-    let (_directory, path) = scratch();
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "ledger::tests::opening::hold_a_ledger_until_killed", "--ignored", "--nocapture"])
-        .env("LEDGER_TO_HOLD", &path)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let is_held = lines.map_while(Result::ok).any(|line| line == "holding");
-    let refused = is_held.then(|| reopen_problem(&path).to_string());
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(refused.expect("the child held the ledger").contains(&format!("(pid {})", child.id())));
-    let ledger = Ledger::reopen(&path).expect("a crash does not leave the ledger locked");
-    assert_eq!(ledger.view().counts().unwrap().issued_may_sent, 1);
 }
 
 #[test]

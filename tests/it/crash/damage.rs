@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rusqlite::Connection;
 
 use super::account::Service;
-use super::evidence::{Verdict, every_device_once};
+use super::evidence::every_device_once;
 use super::{beside, devices, said, seed, setting, spawn, wait_for};
 use crate::harness::{Said, Scratch, column, run, signal};
 
@@ -168,7 +168,7 @@ impl Killed {
     fn completes(self) {
         self.files.write(&self.ledger);
         self.provision().expect_code(0);
-        every_device_once(&self.ledger, &self.service.account(), DEVICES, Verdict::AllRegistered);
+        every_device_once(&self.ledger, &self.service.account(), DEVICES);
         self.service.stop();
         drop(self.scratch);
     }

@@ -9,15 +9,6 @@ use fleetmint::emulator::account::{CertificateStatus, State};
 use rusqlite::{Connection, OpenFlags};
 use x509_parser::prelude::*;
 
-/// What may have become of a device by the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// The ledger must say `registered` of every device.
-    AllRegistered,
-    /// It may say `unknown` too, of devices that the account shows as registered with exactly the recorded certificate.
-    UnknownIfRegistered,
-}
-
 /// A device of the ledger, with its certificate in use.
 struct Row {
     device_id: String,
@@ -31,7 +22,7 @@ struct Row {
 /// Asserts that every device of the lot became exactly one thing with exactly one active certificate, whose key the ledger
 /// has, and that no certificate is unexplained. The lot is the harness's: the template names each thing after its DeviceId.
 #[track_caller]
-pub fn every_device_once(ledger: &Path, account: &State, devices: usize, verdict: Verdict) {
+pub fn every_device_once(ledger: &Path, account: &State, devices: usize) {
     let rows = read(ledger);
     let expected: BTreeSet<String> = (1..=devices).map(|n| format!("DEVICE_{n:06}")).collect();
     let found: BTreeSet<String> = rows.iter().map(|row| row.device_id.clone()).collect();
@@ -40,7 +31,7 @@ pub fn every_device_once(ledger: &Path, account: &State, devices: usize, verdict
     let things: BTreeSet<String> = account.things.keys().cloned().collect();
     assert!(things == expected, "{} things for {devices} devices", things.len());
     for row in &rows {
-        check_device(row, account, verdict);
+        check_device(row, account);
     }
     let keys: BTreeSet<_> = rows.iter().map(|row| &row.key).collect();
     assert_eq!(keys.len(), devices, "no two devices share a key");
@@ -63,13 +54,10 @@ pub fn every_certificate_is_explained(ledger: &Path, account: &State) {
 }
 
 #[track_caller]
-fn check_device(row: &Row, account: &State, verdict: Verdict) {
+fn check_device(row: &Row, account: &State) {
     let name = &row.device_id;
-    match (row.state.as_str(), verdict) {
-        ("registered", _) => assert_eq!(row.thing_name.as_ref(), Some(name), "the recorded thing"),
-        ("unknown", Verdict::UnknownIfRegistered) => {}
-        (state, _) => panic!("{name} ended as {state}"),
-    }
+    assert_eq!(row.state, "registered", "{name}");
+    assert_eq!(row.thing_name.as_ref(), Some(name), "the recorded thing");
     let (Some(id), Some(pem), Some(key)) = (&row.certificate_id, &row.pem, &row.key) else {
         panic!("{name} is {} and has no certificate", row.state)
     };

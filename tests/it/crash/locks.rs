@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::account::Service;
-use super::evidence::{Verdict, every_certificate_is_explained, every_device_once};
+use super::evidence::{every_certificate_is_explained, every_device_once};
 use super::{devices, said, spawn, wait_for};
 use crate::harness::{Scratch, run, signal};
 
@@ -31,7 +31,7 @@ fn a_second_run_is_refused_at_once_and_names_the_first() {
     signal(&first, "TERM");
     said(first).expect_code(5);
     run(&mut service.provision(&lot)).expect_code(0);
-    every_device_once(&ledger, &service.account(), 200, Verdict::AllRegistered);
+    every_device_once(&ledger, &service.account(), 200);
     service.stop();
 }
 
@@ -57,7 +57,7 @@ fn a_foreign_writer_is_met_before_anything_is_sent() {
     }
     assert_eq!(service.account().counters.certificates_created, issued);
     run(&mut service.provision(&lot)).expect_code(0);
-    every_device_once(&ledger, &service.account(), 40, Verdict::AllRegistered);
+    every_device_once(&ledger, &service.account(), 40);
     service.stop();
 }
 
@@ -81,7 +81,7 @@ fn a_foreign_writer_in_the_middle_stops_the_run_and_its_sending() {
     assert!(ahead <= 20, "{ahead} devices were registered that nobody could write down");
     every_certificate_is_explained(&ledger, &account);
     run(&mut service.provision(&lot)).expect_code(0);
-    every_device_once(&ledger, &service.account(), DEVICES, Verdict::AllRegistered);
+    every_device_once(&ledger, &service.account(), DEVICES);
     service.stop();
 }
 
@@ -98,6 +98,6 @@ fn a_foreign_writer_that_is_quick_is_waited_for() {
     std::thread::sleep(Duration::from_millis(500));
     shell.execute_batch("ROLLBACK").unwrap();
     said(child).expect_code(0);
-    every_device_once(&ledger, &service.account(), 60, Verdict::AllRegistered);
+    every_device_once(&ledger, &service.account(), 60);
     service.stop();
 }

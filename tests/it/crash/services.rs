@@ -12,7 +12,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 
-use super::evidence::{Verdict, every_device_once, states};
+use super::evidence::{every_device_once, states};
 use super::{said, seed, setting, spawn};
 use crate::harness::{Scratch, fleetmint};
 
@@ -21,11 +21,7 @@ const SCENARIO: &str =
 
 #[test]
 fn one_run_outlives_a_service_that_is_killed_and_restarted() {
-    for (rules, verdict) in [
-        ("token_reuse = \"accept\"\n", Verdict::AllRegistered),
-        // Once unknown devices are settled with the account, this becomes AllRegistered.
-        ("token_reuse = \"reject\"\n", Verdict::UnknownIfRegistered),
-    ] {
+    for rules in ["token_reuse = \"accept\"\n", "token_reuse = \"reject\"\n"] {
         let scratch = Scratch::new();
         let mut random = SmallRng::seed_from_u64(seed("service"));
         let devices = 300;
@@ -39,10 +35,9 @@ fn one_run_outlives_a_service_that_is_killed_and_restarted() {
             service.restart();
         }
         let said = said(run);
-        let code = said.code.unwrap();
-        assert!(code == 0 || code == 3 && verdict != Verdict::AllRegistered, "{code}: {}", said.err);
+        assert_eq!(said.code, Some(0), "{}", said.err);
         eprintln!("after six restarts in one run: {:?}", states(&ledger));
-        every_device_once(&ledger, &service.end(), devices, verdict);
+        every_device_once(&ledger, &service.end(), devices);
     }
 }
 
@@ -80,7 +75,7 @@ fn client_and_service_may_both_be_killed_at_any_moment() {
         said(spawn(&mut service.provision(&lot))).expect_code(0);
     }
     eprintln!("after {kills} kills of either or both: {:?}", states(&ledger));
-    every_device_once(&ledger, &service.end(), devices, Verdict::AllRegistered);
+    every_device_once(&ledger, &service.end(), devices);
 }
 
 /// `fleetmint emulate` with a state directory.

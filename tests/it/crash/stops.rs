@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::account::Service;
-use super::evidence::{Verdict, every_certificate_is_explained, every_device_once, states};
+use super::evidence::{every_certificate_is_explained, every_device_once, states};
 use super::{beside, devices, said, spawn, wait_for};
 use crate::harness::{Scratch, run, signal};
 
@@ -31,7 +31,7 @@ fn the_first_signal_finishes_what_is_in_flight() {
         assert_eq!(devices(&ledger, "registered"), account.things.len(), "{name}");
         assert_eq!(devices(&ledger, "issued"), 0, "{name}");
         run(&mut service.provision(&lot)).expect_code(0);
-        every_device_once(&ledger, &service.account(), DEVICES, Verdict::AllRegistered);
+        every_device_once(&ledger, &service.account(), DEVICES);
         service.stop();
     }
 }
@@ -98,7 +98,7 @@ fn a_hangup_that_is_ignored_stays_ignored() {
     wait_for(|| devices(&ledger, "registered") > 0);
     signal(&child, "HUP");
     said(child).expect_code(0);
-    every_device_once(&ledger, &service.account(), DEVICES, Verdict::AllRegistered);
+    every_device_once(&ledger, &service.account(), DEVICES);
     service.stop();
 }
 
@@ -114,7 +114,7 @@ fn readers_that_go_away_do_not_end_a_run() {
     BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
     assert!(!line.is_empty());
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    every_device_once(&ledger, &service.account(), DEVICES, Verdict::AllRegistered);
+    every_device_once(&ledger, &service.account(), DEVICES);
     // And nothing to do, said to nobody.
     let mut child = service.provision(&lot).stdout(closed()).stderr(closed()).spawn().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
@@ -132,7 +132,7 @@ fn a_run_that_nobody_listens_to_still_drains() {
     assert_eq!(child.wait().unwrap().code(), Some(5));
     assert_eq!(devices(&ledger, "issued"), 0);
     run(&mut service.provision(&lot)).expect_code(0);
-    every_device_once(&ledger, &service.account(), DEVICES, Verdict::AllRegistered);
+    every_device_once(&ledger, &service.account(), DEVICES);
     service.stop();
 }
 
