@@ -147,7 +147,8 @@ impl Lines {
 }
 
 impl Journal {
-    fn start(file: File) -> std::io::Result<Self> {
+    /// A journal that goes on behind what is in `file`.
+    pub(in super::super) fn start(file: File) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             changed: Condvar::new(),
