@@ -203,8 +203,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_disk_did_not_take_is_not_answered() {
-        let full = Journal::start(OpenOptions::new().write(true).open("/dev/full").unwrap()).unwrap();
-        let door = door(Some(full));
+        // A file that is open for reading only takes no write, as a full disk does.
+        let unwritable = tempfile::NamedTempFile::new().unwrap();
+        let journal = Journal::start(std::fs::File::open(unwritable.path()).unwrap()).unwrap();
+        let door = door(Some(journal));
         assert!(door.answer(CREATE, b"[]").await.is_ok(), "a rejection needs nothing kept");
         let failure = door.answer(CREATE, b"{}").await.unwrap_err();
         assert_eq!(door.settled().await, Err(failure));
