@@ -19,12 +19,16 @@ use super::store::{Journal, NotKept};
 use super::tally::Tally;
 use super::verify::Realm;
 
-/// The services that a signature may name.
+/// The services that a signature of an upgrade may name.
 const SERVICES: &[&str] = &["iotdevicegateway"];
+/// And of a control plane request: older SDKs name the second.
+const CONTROL_SERVICES: &[&str] = &["iot", "execute-api"];
 
 /// What all connections share.
 pub(super) struct Door {
     pub(super) scenario: Scenario,
+    /// Where it is.
+    pub(super) port: u16,
     pub(super) dice: Dice,
     pub(super) account: Mutex<Account>,
     /// Keeps the account over crashes, where it is to be kept.
@@ -53,6 +57,11 @@ impl Door {
             region: &self.scenario.region,
             services: SERVICES,
         }
+    }
+
+    /// Whose signatures open the control plane.
+    pub(super) fn control_realm(&self) -> Realm<'_> {
+        Realm { services: CONTROL_SERVICES, ..self.realm() }
     }
 
     /// When replies are sent.
@@ -162,4 +171,61 @@ impl Door {
 
 fn reply(topic: &str, answer: Answer) -> Reply {
     Reply { topic: format!("{topic}/{}", answer.verdict.name()), payload: answer.payload }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+
+    use super::*;
+    use crate::emulator::scenario::Keys;
+
+    const CREATE: &str = "$aws/certificates/create/json";
+
+    fn door(journal: Option<Journal>) -> Door {
+        let scenario = Scenario { keys: Keys::P256, ..Scenario::default() };
+        let mut account = Account::new(&scenario).unwrap();
+        account.watch_changes();
+        let authority = Arc::new(Authority::generate().unwrap());
+        Door {
+            mint: Mint::new(Arc::clone(&authority), scenario.keys).unwrap(),
+            dice: Dice::new(0),
+            scenario,
+            port: 0,
+            account: Mutex::new(account),
+            journal,
+            authority,
+            broker: Broker::default(),
+            tally: Tally::default(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_did_not_take_is_not_answered() {
+        // A file that is open for reading only takes no write, as a full disk does.
+        let unwritable = tempfile::NamedTempFile::new().unwrap();
+        let journal = Journal::start(std::fs::File::open(unwritable.path()).unwrap()).unwrap();
+        let door = door(Some(journal));
+        assert!(door.answer(CREATE, b"[]").await.is_ok(), "a rejection needs nothing kept");
+        let failure = door.answer(CREATE, b"{}").await.unwrap_err();
+        assert_eq!(door.settled().await, Err(failure));
+        assert_eq!(door.account(|account| account.state().certificates.len()), 1, "done, and never told");
+        assert!(door.answer(CREATE, b"[]").await.is_err(), "nothing is told any more");
+    }
+
+    #[tokio::test]
+    async fn what_is_answered_is_in_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let file = OpenOptions::new().append(true).create(true).open(&path).unwrap();
+        let door = door(Some(Journal::start(file).unwrap()));
+        for count in 1..=20 {
+            let reply = door.answer(CREATE, b"{}").await.unwrap();
+            let kept = std::fs::read_to_string(&path).unwrap();
+            let reply: serde_json::Value = serde_json::from_slice(&reply.payload).unwrap();
+            assert_eq!(kept.lines().count(), count);
+            assert!(kept.contains(reply["certificateId"].as_str().unwrap()));
+        }
+    }
 }

@@ -1,6 +1,7 @@
-//! The HTTP side of a connection: which requests there are, and the upgrade to MQTT.
+//! The HTTP side of a connection: requests one after the other, and the upgrade to MQTT.
 //!
-//! Owns paths, the WebSocket handshake (RFC 6455 section 4.2) and what a refused one is told. Knows nothing of MQTT.
+//! Owns the WebSocket handshake (RFC 6455 section 4.2), what a refused one is told, and the way of a request to the control
+//! plane. Knows nothing of MQTT.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,9 +16,10 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::connection;
+use super::control::{self, Asked, NoOperation, Operation, Owner, Query};
 use super::door::Door;
-use super::http::{Head, NoHead, Response, http_date, read_head};
-use super::verify::{Refusal, SignedRequest, verify};
+use super::http::{Head, NoBody, NoHead, Response, http_date, read_body, read_head, wait_for_request};
+use super::verify::{Refusal, SignedRequest, verify, verify_header};
 
 /// Where MQTT over WebSockets lives.
 const MQTT_PATH: &str = "/mqtt";
@@ -28,12 +30,14 @@ const MAX_MESSAGE: usize = 512 * 1024;
 /// Both buffers of a WebSocket; the library's own 128 KiB each would be most of a connection's memory.
 const SOCKET_BUFFER: usize = 4096;
 
-/// What a request on this port leads to. Issue by issue, more paths than MQTT's may come to have answers here.
+/// What a request on this port leads to.
 enum Answered {
     /// This response; the connection stays open for the next request.
     KeepOpen(Response),
     /// This response, and the end of the connection.
     Close(Response),
+    /// No response, and the end of the connection: nothing may be told.
+    Hang,
     /// 101, and MQTT from here on.
     Upgrade(Response),
 }
@@ -70,7 +74,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> bool {
     loop {
         let answered = match read_head(stream, buffer).await {
-            Ok(head) => answer(door, &head, SystemTime::now()),
+            Ok(head) => answer(door, &head, stream, buffer).await,
             Err(NoHead::Ended) => return false,
             Err(wrong) => {
                 door.tally.not_upgrades.add();
@@ -81,6 +85,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
             Answered::KeepOpen(response) => (response, None),
             Answered::Close(response) => (response, Some(false)),
             Answered::Upgrade(response) => (response, Some(true)),
+            Answered::Hang => return false,
         };
         let sent = async {
             stream.write_all(&response.to_bytes()).await?;
@@ -88,7 +93,8 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         };
         match (tokio::time::timeout(connection::WRITE_WITHIN, sent).await, verdict) {
             (Ok(Ok(())), Some(verdict)) => return verdict,
-            (Ok(Ok(())), None) => {}
+            (Ok(Ok(())), None) if wait_for_request(stream, buffer).await => {}
+            (Ok(Ok(())), None) => return false,
             (Ok(Err(_)) | Err(_), _) => return false,
         }
     }
@@ -104,12 +110,110 @@ fn explain(wrong: NoHead) -> Response {
 }
 
 /// The answer to a request, by its path.
-fn answer(door: &Door, head: &Head, now: SystemTime) -> Answered {
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+    door: &Door,
+    head: &Head,
+    stream: &mut S,
+    buffer: &mut BytesMut,
+) -> Answered {
     if head.path() == MQTT_PATH {
-        return upgrade(door, head, now);
+        return upgrade(door, head, SystemTime::now());
     }
-    door.tally.not_upgrades.add();
-    Answered::Close(Response::closing("404 Not Found", "There is nothing at this path; MQTT is at /mqtt."))
+    let operation = match Operation::of(&head.method, head.path()) {
+        Ok(operation) => operation,
+        Err(none) => {
+            door.tally.not_upgrades.add();
+            return Answered::Close(without_body(head, explain_no_operation(none)));
+        }
+    };
+    let body = match receive_body(head, stream, buffer).await {
+        Ok(body) => body,
+        Err(NoBody::Ended) => return Answered::Hang,
+        Err(wrong) => return Answered::Close(explain_no_body(wrong)),
+    };
+    let Some(mut response) = perform(door, head, &operation, &body, SystemTime::now()).await else {
+        return Answered::Hang;
+    };
+    if head.lists("connection", "close") {
+        response.headers.push(("connection", String::from("close")));
+        return Answered::Close(response);
+    }
+    Answered::KeepOpen(response)
+}
+
+fn explain_no_operation(none: NoOperation) -> Response {
+    match none {
+        NoOperation::Path => Response::closing(
+            "404 Not Found",
+            "There is nothing at this path; MQTT is at /mqtt, and of the control plane there are a few operations.",
+        ),
+        NoOperation::Method => Response::closing(
+            "405 Method Not Allowed",
+            "The emulator has nothing for this method on this path.",
+        ),
+    }
+}
+
+/// The answer to HEAD has headers only (RFC 9110 section 9.3.2).
+fn without_body(head: &Head, mut response: Response) -> Response {
+    if head.method == "HEAD" {
+        response.body.clear();
+    }
+    response
+}
+
+async fn receive_body<S: AsyncRead + AsyncWrite + Unpin>(
+    head: &Head,
+    stream: &mut S,
+    buffer: &mut BytesMut,
+) -> Result<BytesMut, NoBody> {
+    let length = head.body_length()?;
+    if length > 0 && head.lists("expect", "100-continue") {
+        let sent = async {
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+            stream.flush().await
+        };
+        match tokio::time::timeout(connection::WRITE_WITHIN, sent).await {
+            Ok(Ok(())) => {}
+            _ => return Err(NoBody::Ended),
+        }
+    }
+    read_body(stream, buffer, length).await
+}
+
+fn explain_no_body(wrong: NoBody) -> Response {
+    let status = match wrong {
+        NoBody::TooSlow => "408 Request Timeout",
+        NoBody::TooLarge => "413 Content Too Large",
+        NoBody::NoLength => "411 Length Required",
+        NoBody::Ended | NoBody::Malformed => "400 Bad Request",
+    };
+    Response::closing(status, &wrong.to_string())
+}
+
+/// Performs an operation of the control plane, if it is signed well. `None` if what was done cannot be kept.
+async fn perform(
+    door: &Door,
+    head: &Head,
+    operation: &Operation,
+    body: &[u8],
+    now: SystemTime,
+) -> Option<Response> {
+    let request = SignedRequest { method: &head.method, target: &head.target, headers: &head.headers };
+    if let Err(refusal) = verify_header(&request, body, &door.control_realm(), now) {
+        tracing::debug!(%refusal, "control plane request refused");
+        door.tally.forbidden.add();
+        return Some(control::forbidden(&refusal, now));
+    }
+    door.tally.control_requests.add();
+    let asked = Asked { query: Query::of(&head.target), principal: head.header("x-amzn-principal"), body };
+    let owner = Owner { scenario: &door.scenario, port: door.port };
+    let performed = door.account(|account| operation.perform(&owner, account, &asked));
+    door.settled().await.ok()?;
+    Some(match performed {
+        Ok(reply) => control::success(&reply, now),
+        Err(error) => control::refused(&error, now),
+    })
 }
 
 fn upgrade(door: &Door, head: &Head, now: SystemTime) -> Answered {
@@ -190,7 +294,12 @@ fn json_text(text: &str) -> String {
 
 /// A random UUID, version 4 (RFC 9562 section 5.4).
 pub(super) fn random_uuid() -> String {
-    let bits = rand::rng().random::<u128>() & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    uuid(rand::rng().random())
+}
+
+/// These bits, in the form of a random UUID.
+pub(super) fn uuid(bits: u128) -> String {
+    let bits = bits & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
     let hex = format!("{bits:032x}");
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }

@@ -13,7 +13,11 @@ use tokio::time::timeout;
 
 /// The largest request head, bytes.
 pub(super) const MAX_HEAD: usize = 16 * 1024;
-/// How long a head may take to arrive.
+/// The largest request body, bytes.
+const MAX_BODY: usize = 64 * 1024;
+/// How long a connection may rest between two requests.
+pub(super) const IDLE_WITHIN: Duration = Duration::from_secs(60);
+/// How long a head, and a body, may take to arrive.
 pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(10);
 const MAX_HEADERS: usize = 64;
 /// How a head ends.
@@ -62,6 +66,26 @@ impl Head {
         self.header("transfer-encoding").is_some()
             || self.header("content-length").is_some_and(|length| length != "0")
     }
+}
+
+/// Why a body cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoBody {
+    /// The peer closed the connection, or it broke.
+    #[error("the connection ended")]
+    Ended,
+    /// Too slow.
+    #[error("no whole request body within 10 s")]
+    TooSlow,
+    /// Larger than [`MAX_BODY`].
+    #[error("a request body of more than 64 KiB")]
+    TooLarge,
+    /// Sent in chunks, which no client of the control plane does.
+    #[error("a request body without Content-Length")]
+    NoLength,
+    /// `Content-Length` is no number, or there are several.
+    #[error("a Content-Length that is not a number")]
+    Malformed,
 }
 
 /// Why no head came.
@@ -139,6 +163,53 @@ fn parse(bytes: &[u8]) -> Result<Head, NoHead> {
             .map(|header| (header.name.to_owned(), header.value.to_vec()))
             .collect(),
     })
+}
+
+impl Head {
+    /// How long the body is.
+    pub(super) fn body_length(&self) -> Result<usize, NoBody> {
+        if self.header("transfer-encoding").is_some() {
+            return Err(NoBody::NoLength);
+        }
+        let mut lengths = self.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+        let Some((_, length)) = lengths.next() else { return Ok(0) };
+        // Two lengths are how requests are smuggled (RFC 9112 section 6.3), and so is a sign.
+        let digits = length.trim_ascii();
+        if lengths.next().is_some() || digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+            return Err(NoBody::Malformed);
+        }
+        let length = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+        length.filter(|length| *length <= MAX_BODY).ok_or(NoBody::TooLarge)
+    }
+}
+
+/// Reads a body of `length` into and out of `buffer`; what came after it stays there.
+pub(super) async fn read_body(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+    length: usize,
+) -> Result<BytesMut, NoBody> {
+    let read = async {
+        while buffer.len() < length {
+            let room = length - buffer.len();
+            buffer.reserve(room.min(8192));
+            match stream.read_buf(&mut (&mut *buffer).limit(room)).await {
+                Ok(0) | Err(_) => return Err(NoBody::Ended),
+                Ok(_) => {}
+            }
+        }
+        Ok(buffer.split_to(length))
+    };
+    timeout(HEAD_WITHIN, read).await.unwrap_or(Err(NoBody::TooSlow))
+}
+
+/// Waits until the next request begins; false if none does in time.
+pub(super) async fn wait_for_request(stream: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> bool {
+    if !buffer.is_empty() {
+        return true;
+    }
+    buffer.reserve(2048);
+    matches!(timeout(IDLE_WITHIN, stream.read_buf(buffer)).await, Ok(Ok(1..)))
 }
 
 /// A whole response.
@@ -221,6 +292,33 @@ mod tests {
         assert_eq!(read(&head(MAX_HEAD + 1)).0, Err(NoHead::TooLarge));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: a\r\n".repeat(65));
         assert_eq!(read(many.as_bytes()).0, Err(NoHead::TooLarge));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_as_long_as_it_says_and_no_longer_than_allowed() {
+        let length = |headers: &str| {
+            let (head, _) = read(format!("PUT / HTTP/1.1\r\n{headers}\r\n").as_bytes());
+            head.unwrap().body_length()
+        };
+        tokio::task::spawn_blocking(move || {
+            assert_eq!(length(""), Ok(0));
+            assert_eq!(length("content-length: 5\r\n"), Ok(5));
+            assert_eq!(length("Content-Length: 65536\r\n"), Ok(65536));
+            assert_eq!(length("Content-Length: 65537\r\n"), Err(NoBody::TooLarge));
+            assert_eq!(length("Content-Length: 99999999999999999999999\r\n"), Err(NoBody::TooLarge));
+            assert_eq!(length("Content-Length: +5\r\n"), Err(NoBody::Malformed));
+            assert_eq!(length("Content-Length: 5\r\nContent-Length: 6\r\n"), Err(NoBody::Malformed));
+            assert_eq!(length("Transfer-Encoding: chunked\r\n"), Err(NoBody::NoLength));
+        })
+        .await
+        .unwrap();
+        let mut buffer = BytesMut::from("ab");
+        let mut rest = &b"cdeGET"[..];
+        assert_eq!(read_body(&mut rest, &mut buffer, 5).await.unwrap(), "abcde");
+        assert_eq!((&buffer[..], rest), (&b""[..], &b"GET"[..]), "not a byte too many is taken");
+        assert_eq!(read_body(&mut &b"ab"[..], &mut BytesMut::new(), 3).await, Err(NoBody::Ended));
+        let (_client, mut server) = tokio::io::duplex(64);
+        assert_eq!(read_body(&mut server, &mut BytesMut::new(), 1).await, Err(NoBody::TooSlow));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! An emulator of AWS IoT Core's fleet provisioning endpoint: one pure model of an account, with a wire door (TLS,
-//! WebSocket, SigV4, MQTT 3.1.1) and a memory door ([`memory`]) for simulation in virtual time.
+//! SigV4, and behind it MQTT 3.1.1 over WebSockets and the control plane over HTTPS) and a memory door ([`memory`]) for
+//! simulation in virtual time.
 //!
 //! Knows nothing of the engine that talks to it, and shares no code with it where both would make the same mistake.
 
@@ -13,6 +14,7 @@ mod wire;
 
 mod broker;
 mod connection;
+mod control;
 mod door;
 mod fault;
 mod gateway;

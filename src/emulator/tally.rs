@@ -34,9 +34,11 @@ tally! {
     tls_failed,
     /// WebSocket upgrades answered with 101.
     upgraded,
-    /// Upgrades answered with 403: the signature or its time.
+    /// Upgrades and control plane requests answered with 403: the signature or its time.
     forbidden,
-    /// Requests that were no upgrade on `/mqtt`, or no HTTP.
+    /// Requests to the control plane that were signed well.
+    control_requests,
+    /// Requests that were neither an upgrade on `/mqtt` nor the control plane's, or no HTTP.
     not_upgrades,
     /// CONNECTs accepted.
     connected,

@@ -131,6 +131,7 @@ impl Emulator {
         let door = Arc::new(Door {
             dice: Dice::new(scenario.faults.seed),
             scenario,
+            port: local_addr.port(),
             account: Mutex::new(account),
             journal,
             authority,

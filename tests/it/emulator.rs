@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::{digest, hmac};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::BytesMut;
 use fleetmint::emulator::scenario::{Keys, Latency, Quotas, Rate, Scenario};
 use fleetmint::emulator::{Emulator, EmulatorError};
@@ -29,15 +31,15 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// Far more than anything here takes; only a hang reaches it.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 const CREATE: &str = "$aws/certificates/create/json";
 const REGISTER: &str = "$aws/provisioning-templates/TEMP_DEVICE/provision/json";
 
-fn scenario() -> Scenario {
+pub fn scenario() -> Scenario {
     Scenario { keys: Keys::P256, ..Scenario::default() }
 }
 
-async fn start(scenario: Scenario) -> Emulator {
+pub async fn start(scenario: Scenario) -> Emulator {
     Emulator::start(scenario, SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap()
 }
 
@@ -102,12 +104,17 @@ impl Signer {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// RFC 7468, in one line of base64 where it wants 64 columns: readers take both.
+pub fn pem(label: &str, der: &[u8]) -> String {
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64_STANDARD.encode(der))
+}
+
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A TLS connection to the emulator, and what has been read from it but not looked at.
-struct Client {
+pub struct Client {
     stream: TlsStream<TcpStream>,
     buffer: BytesMut,
     packets: BytesMut,
@@ -115,7 +122,7 @@ struct Client {
 }
 
 impl Client {
-    async fn dial(emulator: &Emulator) -> Self {
+    pub async fn dial(emulator: &Emulator) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(emulator.ca_pem().as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
@@ -139,27 +146,27 @@ impl Client {
         client
     }
 
-    async fn connected(emulator: &Emulator, client_id: &str) -> Self {
+    pub async fn connected(emulator: &Emulator, client_id: &str) -> Self {
         let mut client = Self::upgraded(emulator).await;
         client.send(&connect(client_id)).await;
         assert_eq!(client.packet().await, Packet::ConnAck(ConnAck::new(ConnectReturnCode::Success, false)));
         client
     }
 
-    async fn write(&mut self, bytes: &[u8]) {
+    pub async fn write(&mut self, bytes: &[u8]) {
         // What the server has closed already cannot be written to; the test sees that at its next read.
         let _ = self.stream.write_all(bytes).await;
         let _ = self.stream.flush().await;
     }
 
     /// Whether more came; `false` is the end of the connection.
-    async fn fill(&mut self) -> bool {
+    pub async fn fill(&mut self) -> bool {
         let read = timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await.expect("no hang");
         matches!(read, Ok(1..))
     }
 
     /// Sends an HTTP request; head and body of the response.
-    async fn ask(&mut self, request: &str) -> (String, String) {
+    pub async fn ask(&mut self, request: &str) -> (String, String) {
         self.write(request.as_bytes()).await;
         let head = loop {
             if let Some(at) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -257,7 +264,7 @@ impl Client {
     }
 
     /// Publishes a request at QoS 1: the topic and the JSON of the reply, after its PUBACK.
-    async fn request(&mut self, topic: &str, payload: &Value) -> (String, Value) {
+    pub async fn request(&mut self, topic: &str, payload: &Value) -> (String, Value) {
         self.send(&publish(topic, QoS::AtLeastOnce, payload.to_string().into_bytes())).await;
         assert_eq!(self.packet().await, Packet::PubAck(PubAck::new(9)));
         let reply = self.publication().await;
@@ -266,12 +273,23 @@ impl Client {
         (reply.topic, serde_json::from_slice(&reply.payload).unwrap())
     }
 
-    async fn provision(&mut self, device: &str) -> (Value, Value) {
+    /// Everything until the server ends the connection.
+    pub async fn rest(&mut self) -> String {
+        while self.fill().await {}
+        String::from_utf8(self.buffer.split().to_vec()).unwrap()
+    }
+
+    /// Registers `device` with this token.
+    pub async fn register(&mut self, token: &Value, device: &str) -> Value {
+        let (topic, registered) = self.request(REGISTER, &registration(token, device)).await;
+        assert_eq!(topic, format!("{REGISTER}/accepted"), "{registered}");
+        registered
+    }
+
+    pub async fn provision(&mut self, device: &str) -> (Value, Value) {
         let (topic, issued) = self.request(CREATE, &json!({})).await;
         assert_eq!(topic, format!("{CREATE}/accepted"));
-        let token = issued["certificateOwnershipToken"].clone();
-        let (topic, registered) = self.request(REGISTER, &registration(&token, device)).await;
-        assert_eq!(topic, format!("{REGISTER}/accepted"), "{registered}");
+        let registered = self.register(&issued["certificateOwnershipToken"], device).await;
         (issued, registered)
     }
 }
@@ -292,7 +310,7 @@ fn split_frame(buffer: &mut BytesMut) -> Option<(u8, Vec<u8>)> {
     Some((first & 0x0f, frame[start..].to_vec()))
 }
 
-fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+pub fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines()
         .filter_map(|line| line.split_once(": "))
         .find(|(other, _)| *other == name)
@@ -400,7 +418,7 @@ async fn what_is_no_upgrade_is_told_so_and_closed() {
     let upgrade = Signer::of(&emulator).request("mqtt");
     let long = format!("GET /mqtt HTTP/1.1\r\nHost: {}\r\n\r\n", "h".repeat(17 * 1024));
     for (request, status) in [
-        ("GET /things/x HTTP/1.1\r\nHost: localhost\r\n\r\n", "404 Not Found"),
+        ("GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n", "404 Not Found"),
         ("GET /mqtt HTTP/1.1\r\nHost: localhost\r\n\r\n", "426 Upgrade Required"),
         (upgrade.replace("Version: 13", "Version: 8").as_str(), "426 Upgrade Required"),
         (upgrade.replace("GET ", "POST ").as_str(), "400 Bad Request"),

@@ -77,8 +77,12 @@ pub struct Emulate {
 
 impl Emulate {
     pub fn start(args: &[&str]) -> Self {
+        Self::start_on("127.0.0.1:0", args)
+    }
+
+    pub fn start_on(address: &str, args: &[&str]) -> Self {
         let mut child = fleetmint()
-            .args(["emulate", "--listen", "127.0.0.1:0"])
+            .args(["emulate", "--listen", address])
             .args(args)
             .stdout(Stdio::piped())
             .spawn()

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 #![expect(unreachable_pub, reason = "nothing outside this binary can reach anything in it")]
 
+mod control;
 mod crash;
+mod durable;
 mod emulator;
 mod factory;
 mod harness;

@@ -11,6 +11,7 @@ mod change;
 mod limits;
 pub(in crate::emulator) mod random;
 mod register;
+mod registry;
 mod request;
 mod route;
 mod state;
@@ -29,11 +30,13 @@ use super::template::{Template, TemplateError};
 
 pub use answer::{Answer, Verdict};
 pub use change::Changes;
+pub use registry::{Deletion, RegistryError};
 pub use route::{Route, route};
 pub use state::{Certificate, CertificateStatus, Counters, Policy, State, Thing, Token};
 pub use throttle::TokenBucket;
 
 pub(super) use random::Random;
+pub(super) use registry::{no_certificate, no_thing};
 
 use answer::Refused;
 use change::Touched;

@@ -147,7 +147,8 @@ impl Lines {
 }
 
 impl Journal {
-    fn start(file: File) -> std::io::Result<Self> {
+    /// A journal that goes on behind what is in `file`.
+    pub(in super::super) fn start(file: File) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             changed: Condvar::new(),
@@ -244,7 +245,7 @@ fn write(file: &mut File, changes: &Changes) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, OpenOptions};
+    use std::fs;
     use std::time::{Duration, SystemTime};
 
     use super::super::super::account::{Account, Certified};
@@ -364,13 +365,15 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_settled_that_the_disk_did_not_take() {
-        let journal = Journal::start(OpenOptions::new().write(true).open("/dev/full").unwrap()).unwrap();
+        // A file that is open for reading only takes no write, as a full disk does.
+        let unwritable = tempfile::NamedTempFile::new().unwrap();
+        let journal = Journal::start(File::open(unwritable.path()).unwrap()).unwrap();
         let mut account = Account::new(&Scenario::default()).unwrap();
         account.watch_changes();
         journal.settled().await.unwrap();
         create(&mut account, &journal, 1);
         let failure = journal.settled().await.unwrap_err();
-        assert!(failure.to_string().contains("can no longer be written: No space left"), "{failure}");
+        assert!(failure.to_string().contains("can no longer be written: "), "{failure}");
         create(&mut account, &journal, 2);
         assert_eq!(journal.settled().await, Err(failure.clone()));
         assert_eq!(journal.failure().await, failure);

@@ -1,4 +1,5 @@
-//! Signature Version 4 as the service checks it: a presigned WebSocket handshake, taken apart from what was received.
+//! Signature Version 4 as the service checks it, taken apart from what was received: in the query of a WebSocket handshake,
+//! or in the Authorization header of a control plane request.
 //!
 //! Owns the verdict and the words of a refusal. Knows no socket. Shares no code with the crate's signer: two
 //! implementations that agree are evidence, one that agrees with itself is not.
@@ -19,8 +20,10 @@ use time::{
     macros::format_description,
 };
 
+mod header;
 mod refusal;
 
+pub use header::verify_header;
 pub use refusal::{Refusal, Suspicion};
 
 use super::hex::hex;
@@ -76,7 +79,8 @@ pub fn verify(request: &SignedRequest<'_>, realm: &Realm<'_>, now: SystemTime) -
     let signed_headers = claim.signed_headers(request)?;
     check_session_token(&query, realm)?;
 
-    let canonical = Canonical { request, path, query: &query, signed_headers: &signed_headers };
+    // A handshake has no body.
+    let canonical = Canonical { request, path, query: &query, signed_headers: &signed_headers, body: b"" };
     if claim.matches(&canonical, Variant::AsReceived, realm) {
         return Ok(());
     }
@@ -112,13 +116,24 @@ impl<'a> Claim<'a> {
             return Err(Refusal::UnknownAlgorithm);
         }
         let credential = text(required(query, "X-Amz-Credential")?).ok_or(Refusal::MalformedCredential)?;
+        let date = text(required(query, "X-Amz-Date")?).ok_or(Refusal::MalformedDate)?;
+        let signed_headers =
+            text(required(query, "X-Amz-SignedHeaders")?).ok_or(Refusal::MalformedSignedHeaders)?;
+        Self::new(credential, date, signed_headers, required(query, "X-Amz-Signature")?)
+    }
+
+    fn new(
+        credential: &'a str,
+        date: &'a str,
+        signed_headers: &'a str,
+        signature: &'a [u8],
+    ) -> Result<Self, Refusal> {
         let mut parts = credential.split('/');
         let [Some(access_key_id), Some(day), Some(region), Some(service), Some("aws4_request"), None] =
             std::array::from_fn(|_| parts.next())
         else {
             return Err(Refusal::MalformedCredential);
         };
-        let date = text(required(query, "X-Amz-Date")?).ok_or(Refusal::MalformedDate)?;
         Ok(Self {
             access_key_id,
             day,
@@ -126,9 +141,8 @@ impl<'a> Claim<'a> {
             service,
             date,
             instant: parse_date(date).ok_or(Refusal::MalformedDate)?,
-            signed_headers: text(required(query, "X-Amz-SignedHeaders")?)
-                .ok_or(Refusal::MalformedSignedHeaders)?,
-            signature: required(query, "X-Amz-Signature")?,
+            signed_headers,
+            signature,
         })
     }
 
@@ -213,6 +227,7 @@ struct Canonical<'a> {
     path: &'a str,
     query: &'a Query,
     signed_headers: &'a [&'a str],
+    body: &'a [u8],
 }
 
 impl Canonical<'_> {
@@ -231,8 +246,7 @@ impl Canonical<'_> {
         out.push(b'\n');
         out.extend_from_slice(self.signed_headers.join(";").as_bytes());
         out.push(b'\n');
-        // A handshake has no body: the hash of nothing.
-        out.extend_from_slice(hex(digest::digest(&digest::SHA256, b"").as_ref()).as_bytes());
+        out.extend_from_slice(hex(digest::digest(&digest::SHA256, self.body).as_ref()).as_bytes());
         out
     }
 
@@ -283,8 +297,8 @@ fn parse_query(raw: &str) -> Result<Query, Refusal> {
     let mut query = Query::new();
     for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = unescape(name).ok_or(Refusal::MalformedQuery)?;
-        let value = unescape(value).ok_or(Refusal::MalformedQuery)?;
+        let name = unescape_form(name).ok_or(Refusal::MalformedQuery)?;
+        let value = unescape_form(value).ok_or(Refusal::MalformedQuery)?;
         if query.contains_key(&name) {
             return Err(Refusal::DuplicateParameter(String::from_utf8_lossy(&name).into_owned()));
         }
@@ -293,15 +307,19 @@ fn parse_query(raw: &str) -> Result<Query, Refusal> {
     Ok(query)
 }
 
-/// Undoes percent-encoding, upper or lower case, and takes `+` for a space, as forms do: aws4fetch writes a token so. A
-/// token whose `+` was not escaped therefore is another token.
-fn unescape(raw: &str) -> Option<Vec<u8>> {
+/// Undoes the encoding of a query, and takes `+` for a space, as forms do: aws4fetch writes a token so. A token whose `+`
+/// was not escaped therefore is another token.
+fn unescape_form(raw: &str) -> Option<Vec<u8>> {
+    unescape(&raw.replace('+', "%20"))
+}
+
+/// Undoes percent-encoding, upper or lower case; `+` stays a plus.
+pub(super) fn unescape(raw: &str) -> Option<Vec<u8>> {
     let mut bytes = raw.bytes();
     let mut out = Vec::with_capacity(raw.len());
     while let Some(byte) = bytes.next() {
         out.push(match byte {
             b'%' => nibble(bytes.next()?)? << 4 | nibble(bytes.next()?)?,
-            b'+' => b' ',
             plain => plain,
         });
     }

@@ -6,6 +6,17 @@
 /// client is told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// There is no signature at all.
+    #[error("the request has no Authorization header")]
+    NotSigned,
+    /// The Authorization header is not one of SigV4.
+    #[error(
+        "the Authorization header is not AWS4-HMAC-SHA256 with one Credential, SignedHeaders and Signature each"
+    )]
+    MalformedAuthorization,
+    /// A header that a signature needs is not there.
+    #[error("the header {0} is missing")]
+    MissingHeader(&'static str),
     /// A `%` in the query that no two hexadecimal digits follow.
     #[error("the query holds a % without two hexadecimal digits behind it")]
     MalformedQuery,
@@ -146,7 +157,9 @@ impl Refusal {
             Self::HostNotSigned => {
                 String::from("'Host' or ':authority' must be a 'SignedHeader' in the AWS Signature.")
             }
-            Self::MissingParameter("X-Amz-Algorithm") => String::from("Missing Authentication Token"),
+            Self::NotSigned | Self::MissingParameter("X-Amz-Algorithm") => {
+                String::from("Missing Authentication Token")
+            }
             Self::MissingParameter(name) => {
                 format!(
                     "AWS query-string parameters must include '{name}'. Re-examine the query-string parameters."

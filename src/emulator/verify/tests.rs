@@ -199,7 +199,8 @@ fn a_session_token_that_was_signed_is_refused_and_named() {
     let query = parse_query(vector.target.split_once('?').unwrap().1).unwrap();
     let headers: Vec<_> = vector.headers.iter().map(|(n, v)| (n.clone(), v.clone().into_bytes())).collect();
     let request = SignedRequest { method: "GET", target: &vector.target, headers: &headers };
-    let canonical = Canonical { request: &request, path: "/mqtt", query: &query, signed_headers: &["host"] };
+    let canonical =
+        Canonical { request: &request, path: "/mqtt", query: &query, signed_headers: &["host"], body: b"" };
     let hashed = hex(digest::digest(&digest::SHA256, &canonical.bytes(Variant::WithSessionToken)).as_ref());
     let scope = "20251123/ap-northeast-1/iotdevicegateway/aws4_request";
     let string_to_sign = format!("{ALGORITHM}\n20251123T234432Z\n{scope}\n{hashed}");
