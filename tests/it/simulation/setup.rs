@@ -70,6 +70,9 @@ impl Setup {
         let connections = dice.between(1, 12) as usize;
         let faults = draw_faults(dice);
         let rounds = dice.between(0, 5);
+        // Came later, with dice of its own: the other draws of a seed mean what they meant before.
+        let delays = Dice::new(seed ^ 4).pick(&[0.0, 0.0, 0.0, 0.2]);
+        let faults = Faults { delays, ..faults };
         Self {
             devices,
             connections,
@@ -114,6 +117,7 @@ impl Setup {
         natural
             && self.faults.mishaps.iter().all(harmless)
             && self.faults.closings == 0.0
+            && self.faults.delays == 0.0
             && self.faults.dials == 0.0
             && self.disk.refused + self.disk.forgotten == 0.0
             && self.rounds.iter().all(|round| round.clock_jump.is_none())
@@ -148,6 +152,7 @@ fn draw_faults(dice: &mut Dice) -> Faults {
         dials: dice.pick(&[0.0, 0.0, 0.1, 0.5]),
         closings: dice.pick(&[0.0, 0.0, 0.3]),
         mishaps: mishaps.collect(),
+        delays: 0.0,
         redeliveries: dice.pick(&[0.0, 0.1, 0.4]),
         overtakings: dice.pick(&[0.0, 0.2]),
     }

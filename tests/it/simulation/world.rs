@@ -368,11 +368,13 @@ impl World {
     }
 
     /// How long a run over all devices takes at most when nothing goes wrong: the limits, and what each device takes.
+    /// Where a quota is far below our own limit, every throttle holds back all workers at once and they come back at
+    /// once, so that a small part of the quota is used.
     fn longest_run(&self) -> Duration {
         let devices = self.setup.devices as f64;
         let at = |rate: Option<Rate>| rate.map_or(0.0, |rate| devices / rate.as_per_second());
         let quota = |rate: Option<fleetmint::emulator::scenario::Rate>| {
-            rate.map_or(0.0, |rate| 10.0 * devices * rate.interval().as_secs_f64())
+            rate.map_or(0.0, |rate| 60.0 * devices * rate.interval().as_secs_f64())
         };
         let rates = self.setup.rates;
         let quotas = &self.setup.scenario.quotas;
