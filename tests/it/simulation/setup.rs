@@ -12,6 +12,7 @@ use super::dice::Dice;
 
 #[derive(Debug)]
 pub struct Setup {
+    pub keys: Keys,
     pub devices: u64,
     pub connections: usize,
     pub scenario: Scenario,
@@ -23,6 +24,15 @@ pub struct Setup {
     pub failure_budget: u32,
     /// Runs under faults, before the one without.
     pub rounds: Vec<Round>,
+}
+
+/// What certificates are made of.
+#[derive(Debug, Clone, Copy)]
+pub enum Keys {
+    /// Paper: fast, and the same for the same seed.
+    Paper,
+    /// Real ones, P-256: neither.
+    P256,
 }
 
 /// What a disk does, in odds per commit.
@@ -74,6 +84,7 @@ impl Setup {
         let delays = Dice::new(seed ^ 4).pick(&[0.0, 0.0, 0.0, 0.2]);
         let faults = Faults { delays, ..faults };
         Self {
+            keys: Keys::Paper,
             devices,
             connections,
             scenario: draw_scenario(dice),

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fleetmint::emulator::account::Account;
-use fleetmint::emulator::memory::{Faults, Network, NetworkSettings, PaperMint, Power};
-use fleetmint::emulator::scenario::BUILT_IN_TEMPLATE;
+use fleetmint::emulator::memory::{Faults, Minter, Network, NetworkSettings, PaperMint, Power};
+use fleetmint::emulator::mint::Authority;
+use fleetmint::emulator::scenario::{self, BUILT_IN_TEMPLATE};
 use fleetmint::engine::{self, CommitMode, End, Outcome, Plan, Snapshot, Stop};
 use fleetmint::event::Operation;
 use fleetmint::failure::{Cause, RetryPolicy};
@@ -23,7 +24,7 @@ use tokio::task::JoinSet;
 use super::checker::{Check, find_secret};
 use super::dice::Dice;
 use super::disk::{PATIENCE, SimulatedDisk};
-use super::setup::{DiskFaults, Ending, Round, Setup};
+use super::setup::{DiskFaults, Ending, Keys, Round, Setup};
 use super::witness::{CONNECT, CREATE, REGISTER, Witness};
 
 /// No run takes longer than this, whatever goes wrong.
@@ -97,10 +98,9 @@ impl World {
         let (ledger, parameters) = import(&name, setup.devices, base);
         let open = || Connection::open(format!("file:{name}?mode=memory&cache=shared")).unwrap();
         let witness = Arc::new(Witness::new(open(), tells));
-        let mut paper = PaperMint::new(seed ^ 1);
         let network = Network::new(NetworkSettings {
             account: Account::new(&setup.scenario).unwrap(),
-            minter: Box::new(move || paper.mint()),
+            minter: minter(setup.keys, seed ^ 1, base),
             faults: setup.faults.clone(),
             seed: seed ^ 2,
             base,
@@ -444,6 +444,19 @@ impl ClientClock {
     /// The machine's clock is right again.
     fn settle(&mut self) {
         *self = Self::default();
+    }
+}
+
+fn minter(keys: Keys, seed: u64, now: SystemTime) -> Minter {
+    match keys {
+        Keys::Paper => {
+            let mut paper = PaperMint::new(seed);
+            Box::new(move || paper.mint())
+        }
+        Keys::P256 => {
+            let authority = Authority::generate().unwrap();
+            Box::new(move || authority.mint(scenario::Keys::P256, now).unwrap())
+        }
     }
 }
 
