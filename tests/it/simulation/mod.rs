@@ -19,7 +19,7 @@ use world::{Verdict, simulate};
 const FIXED: std::ops::Range<u64> = 0..200;
 
 /// How many seeds that nobody has seen before every test run tries.
-const FRESH: u64 = 50;
+const FRESH: u64 = 40;
 
 #[test]
 fn fixed_seeds() {
@@ -89,7 +89,7 @@ fn real_keys() {
 fn a_used_token_is_taken_again_or_not() {
     let ends = [TokenReuse::Accept, TokenReuse::Reject].map(|token_reuse| {
         let mut sum = [0; 3];
-        for seed in 0..40 {
+        for seed in 0..25 {
             let setup = Setup::draw(seed);
             let scenario = Scenario { token_reuse, ..setup.scenario };
             let verdict = simulate(seed, Setup { scenario, ..setup }, false);
