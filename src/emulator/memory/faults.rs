@@ -17,6 +17,8 @@ pub struct Faults {
     pub closings: f64,
     /// The odds that a request meets each of these. Their sum is at most 1; a request meets one at most.
     pub mishaps: Vec<(Mishap, f64)>,
+    /// The odds that a reply of whatever kind comes late, as in [`Mishap::Late`].
+    pub delays: f64,
     /// The odds that a reply comes again, once or more.
     pub redeliveries: f64,
     /// The odds that a reply comes before the PUBACK of its request.
@@ -102,6 +104,7 @@ impl Default for Faults {
             dials: 0.0,
             closings: 0.0,
             mishaps: Vec::new(),
+            delays: 0.0,
             redeliveries: 0.0,
             overtakings: 0.0,
             unsettled: 0.0,

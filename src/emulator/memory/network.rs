@@ -312,7 +312,9 @@ impl State {
             Verdict::Accepted => &topics.accepted,
             Verdict::Rejected => &topics.rejected,
         };
-        if mishap == Some(Mishap::Late) {
+        // Short-circuited, so that what is drawn without delays is drawn alike with none.
+        let is_delayed = self.faults.delays > 0.0 && self.dice.chance(self.faults.delays);
+        if is_delayed || mishap == Some(Mishap::Late) {
             delay = self.dice.duration(delay, self.faults.latest);
         }
         if mishap == Some(Mishap::Foreign) {

@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fleetmint::emulator::account::{Certificate, CertificateStatus, State};
 use fleetmint::emulator::memory::{CERTIFICATE_MARK, KEY_MARK};
+use rcgen::PublicKeyData;
 use rusqlite::{Connection, Row};
 
 use super::witness::Notes;
@@ -251,19 +253,43 @@ fn each(ledger: &Connection, sql: &str, mut read: impl FnMut(&Row<'_>) -> rusqli
     }
 }
 
-/// Whether this is the key of this certificate.
+/// Whether this is the key of this certificate, and this its id.
 pub fn check_pair(id: &str, certificate_pem: &str, private_key_pem: &str) -> Result<(), String> {
-    let pair = |pem: &str, mark: &str| {
-        let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
-        let content = String::from_utf8(STANDARD.decode(body).ok()?).ok()?;
-        content.strip_prefix(mark).map(str::to_owned)
+    let (Some(certificate), Some(key)) = (der(certificate_pem), der(private_key_pem)) else {
+        return Err(format!("the certificate {id} or its private key is lost"));
     };
-    let certificate = pair(certificate_pem, CERTIFICATE_MARK);
-    match pair(private_key_pem, KEY_MARK) {
-        None => Err(format!("the private key of {id} is lost")),
-        key if key != certificate => Err(format!("the private key of {id} belongs to another certificate")),
+    if hex(digest(&SHA256, &certificate).as_ref()) != id {
+        return Err(format!("{id} is not the id of its certificate"));
+    }
+    let of_paper = |der: &[u8], mark: &str| {
+        String::from_utf8(der.to_vec()).ok()?.strip_prefix(mark).map(|pair| pair.as_bytes().to_vec())
+    };
+    let certified = of_paper(&certificate, CERTIFICATE_MARK).or_else(|| certified_key(&certificate));
+    match of_paper(&key, KEY_MARK).or_else(|| public_half(private_key_pem)) {
+        None => Err(format!("the private key of {id} is none")),
+        key if key != certified => Err(format!("the private key of {id} belongs to another certificate")),
         _ => Ok(()),
     }
+}
+
+fn der(pem: &str) -> Option<Vec<u8>> {
+    let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    STANDARD.decode(body).ok().filter(|der| !der.is_empty())
+}
+
+/// The public key that a certificate certifies.
+fn certified_key(der: &[u8]) -> Option<Vec<u8>> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    Some(certificate.public_key().raw.to_vec())
+}
+
+/// The public key of a private one.
+fn public_half(pem: &str) -> Option<Vec<u8>> {
+    rcgen::KeyPair::from_pem(pem).ok().map(|pair| pair.subject_public_key_info())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What secret a text shows, if any.
@@ -271,7 +297,7 @@ pub fn find_secret(text: &str) -> Option<&'static str> {
     let key = STANDARD.encode(KEY_MARK);
     // The beginning of every token: {"version":"20191023" in base64.
     let token = "eyJ2ZXJzaW9uIjoiMjAxOTEwMjMi";
-    if text.contains(&key) {
+    if text.contains(&key) || text.contains("PRIVATE KEY-----") {
         Some("a private key")
     } else if text.contains(token) {
         Some("an ownership token")

@@ -12,6 +12,7 @@ use super::dice::Dice;
 
 #[derive(Debug)]
 pub struct Setup {
+    pub keys: Keys,
     pub devices: u64,
     pub connections: usize,
     pub scenario: Scenario,
@@ -25,6 +26,15 @@ pub struct Setup {
     /// Whether there is anyone to ask about registrations whose answer was lost.
     pub has_control_plane: bool,
     pub rounds: Vec<Round>,
+}
+
+/// What certificates are made of.
+#[derive(Debug, Clone, Copy)]
+pub enum Keys {
+    /// Paper: fast, and the same for the same seed.
+    Paper,
+    /// Real ones, P-256: neither.
+    P256,
 }
 
 /// What a disk does, in odds per commit.
@@ -72,7 +82,11 @@ impl Setup {
         let connections = dice.between(1, 12) as usize;
         let faults = draw_faults(dice);
         let rounds = dice.between(0, 5);
+        // Came later, with dice of its own: the other draws of a seed mean what they meant before.
+        let delays = Dice::new(seed ^ 4).pick(&[0.0, 0.0, 0.0, 0.2]);
+        let faults = Faults { delays, ..faults };
         Self {
+            keys: Keys::Paper,
             devices,
             connections,
             scenario: draw_scenario(dice),
@@ -117,6 +131,7 @@ impl Setup {
         natural
             && self.faults.mishaps.iter().all(harmless)
             && self.faults.closings == 0.0
+            && self.faults.delays == 0.0
             && self.faults.dials == 0.0
             && self.disk.refused + self.disk.forgotten == 0.0
             && self.rounds.iter().all(|round| round.clock_jump.is_none())
@@ -155,6 +170,7 @@ fn draw_faults(dice: &mut Dice) -> Faults {
         dials: dice.pick(&[0.0, 0.0, 0.1, 0.5]),
         closings: dice.pick(&[0.0, 0.0, 0.3]),
         mishaps: mishaps.collect(),
+        delays: 0.0,
         redeliveries: dice.pick(&[0.0, 0.1, 0.4]),
         overtakings: dice.pick(&[0.0, 0.2]),
         unsettled: dice.pick(&[0.0, 0.3, 1.0]),
