@@ -1,0 +1,121 @@
+use super::*;
+
+fn rejected(stage: Stage, status_code: u16) -> Failure {
+    let cause = Cause::Rejected { status_code, error_code: String::new(), error_message: String::new() };
+    Failure::new(stage, cause)
+}
+
+fn upgrade_refused(status: u16, skew_s: Option<i64>) -> Failure {
+    Failure::new(Stage::Upgrade, Cause::UpgradeRefused { status, message: String::from("no"), skew_s })
+}
+
+fn tried(attempts: u32) -> Tried {
+    Tried { attempts, has_connected: true, jitter: 1.0 }
+}
+
+fn after(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+#[test]
+fn the_status_code_alone_decides_about_a_rejection() {
+    let policy = RetryPolicy::default();
+    let register = |status| remedy(&rejected(Stage::RegisterThing, status), tried(1), &policy);
+    assert_eq!(register(429), Remedy::Slower { after: after(200) });
+    for status in [500, 502, 503, 599] {
+        assert_eq!(register(status), Remedy::Again { after: after(200) });
+    }
+    for status in [400, 401, 403, 404, 409, 422, 499] {
+        assert_eq!(register(status), Remedy::GiveUp);
+    }
+}
+
+#[test]
+fn waits_grow_exponentially_to_a_cap_with_full_jitter() {
+    let policy = RetryPolicy { attempts: u32::MAX, ..RetryPolicy::default() };
+    let wait = |attempts, jitter| match remedy(
+        &rejected(Stage::RegisterThing, 500),
+        Tried { jitter, ..tried(attempts) },
+        &policy,
+    ) {
+        Remedy::Again { after } => after,
+        other => panic!("{other:?}"),
+    };
+    let full: Vec<_> = (1..=4).map(|attempts| wait(attempts, 1.0)).collect();
+    assert_eq!(full, [after(200), after(400), after(800), after(1_600)]);
+    assert_eq!(wait(3, 0.0), Duration::ZERO);
+    assert_eq!(wait(3, 0.5), after(400));
+    assert_eq!(wait(1_000_000, 1.0), policy.cap);
+}
+
+#[test]
+fn nothing_is_tried_for_ever() {
+    let policy = RetryPolicy::default();
+    let second = Duration::from_secs(1);
+    let causes = [
+        Cause::NoPuback { after: second },
+        Cause::NoReply { after: second },
+        Cause::Closed { detail: String::new() },
+        Cause::Garbled { detail: String::new() },
+        Cause::Anomaly { detail: String::new() },
+        rejected(Stage::RegisterThing, 500).cause,
+        rejected(Stage::RegisterThing, 429).cause,
+    ];
+    for cause in causes {
+        let failure = Failure::new(Stage::RegisterThing, cause);
+        assert_ne!(remedy(&failure, tried(1), &policy), Remedy::GiveUp, "{failure}");
+        assert_eq!(remedy(&failure, tried(1_000), &policy), Remedy::GiveUp, "{failure}");
+    }
+    let refused = Failure::new(Stage::Tcp, Cause::Unreachable { detail: String::new() });
+    assert_eq!(remedy(&refused, tried(1_000), &policy), Remedy::StopRun);
+}
+
+#[test]
+fn a_refusal_before_the_first_success_stops_the_run_at_once_and_later_only_if_it_lasts() {
+    let policy = RetryPolicy::default();
+    let refusals = [
+        upgrade_refused(403, None),
+        Failure::new(Stage::Connack, Cause::ConnectRefused { code: 5 }),
+        Failure::new(Stage::Suback, Cause::SubscriptionRefused { filter: String::new() }),
+    ];
+    for failure in refusals {
+        let first = Tried { has_connected: false, ..tried(1) };
+        assert_eq!(remedy(&failure, first, &policy), Remedy::StopRun, "{failure}");
+        assert!(matches!(remedy(&failure, tried(1), &policy), Remedy::Redial { .. }), "{failure}");
+        assert_eq!(remedy(&failure, tried(policy.dials), &policy), Remedy::StopRun, "{failure}");
+    }
+    let busy = Failure::new(Stage::Connack, Cause::ConnectRefused { code: 3 });
+    assert!(matches!(
+        remedy(&busy, Tried { has_connected: false, ..tried(1) }, &policy),
+        Remedy::Redial { .. }
+    ));
+}
+
+#[test]
+fn the_service_may_have_acted_unless_it_said_that_it_did_not() {
+    let second = Duration::from_secs(1);
+    assert!(Failure::new(Stage::RegisterThing, Cause::NoReply { after: second }).may_have_acted());
+    assert!(Failure::new(Stage::RegisterThing, Cause::NoPuback { after: second }).may_have_acted());
+    assert!(rejected(Stage::RegisterThing, 500).may_have_acted());
+    assert!(!rejected(Stage::RegisterThing, 429).may_have_acted());
+    assert!(!rejected(Stage::RegisterThing, 400).may_have_acted());
+    assert!(!upgrade_refused(403, None).may_have_acted());
+}
+
+#[test]
+fn a_skewed_clock_is_named() {
+    let message = upgrade_refused(403, Some(3_600)).to_string();
+    assert!(message.contains("clock skew") && message.contains("3600 s ahead"), "{message}");
+    assert!(upgrade_refused(403, Some(-3_600)).to_string().contains("3600 s behind"));
+    assert!(!upgrade_refused(403, Some(1)).to_string().contains("clock"));
+    assert!(upgrade_refused(403, Some(3_600)).hint().contains("clock"));
+}
+
+#[test]
+fn a_message_names_the_step_and_the_hint_what_to_do() {
+    let refused = Failure::new(Stage::Connack, Cause::ConnectRefused { code: 7 });
+    assert!(refused.to_string().contains("MQTT CONNECT") && refused.to_string().contains("not authorized"));
+    assert!(refused.hint().contains("iot:Connect"));
+    let closed = Failure::new(Stage::Suback, Cause::Closed { detail: String::from("EOF") });
+    assert!(closed.hint().contains("iot:Subscribe"));
+}
