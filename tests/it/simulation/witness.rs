@@ -35,6 +35,8 @@ pub struct Notes {
     certificates: HashMap<String, String>,
     /// By certificate, what became of its registrations.
     pub registrations: BTreeMap<String, Registrations>,
+    /// By connection, the request that nothing has come back for yet.
+    awaited: BTreeMap<u64, Lane>,
     /// Final rejections of creations, which name no device.
     pub creations_refused: u64,
     pub violations: Vec<String>,
@@ -68,6 +70,7 @@ impl Witness {
             crash_at: None,
             certificates: HashMap::new(),
             registrations: BTreeMap::new(),
+            awaited: BTreeMap::new(),
             creations_refused: 0,
             violations: Vec::new(),
             instants: Default::default(),
@@ -115,10 +118,8 @@ impl Observer for Witness {
             Sighting::Answered { request, mishap, account } => {
                 self.notes().answered(request, *mishap, *account);
             }
-            Sighting::Delivered { .. }
-            | Sighting::Dialled { .. }
-            | Sighting::Published(_)
-            | Sighting::Closed { .. } => {}
+            Sighting::Delivered { connection, topic, .. } => self.notes().delivered(*connection, topic),
+            Sighting::Dialled { .. } | Sighting::Published(_) | Sighting::Closed { .. } => {}
         }
         match sighting {
             Sighting::Answered { .. } | Sighting::Closed { .. } => self.notes().record(at, &what),
@@ -143,6 +144,10 @@ impl Notes {
     }
 
     fn publishing(&mut self, at: Duration, request: &Request) {
+        if let Some(lane) = self.awaited.insert(request.connection, request.lane) {
+            let number = request.connection;
+            self.violate(at, format!("connection {number} is used again, and has lost a {lane:?} reply"));
+        }
         match request.lane {
             Lane::Create | Lane::CreateFromCsr => self.instants[CREATE].push(at),
             Lane::Register => {
@@ -151,6 +156,13 @@ impl Notes {
                     self.violate(at, what);
                 }
             }
+        }
+    }
+
+    fn delivered(&mut self, connection: u64, topic: &str) {
+        let lane = if topic.starts_with("$aws/certificates/") { Lane::Create } else { Lane::Register };
+        if self.awaited.get(&connection) == Some(&lane) {
+            self.awaited.remove(&connection);
         }
     }
 
