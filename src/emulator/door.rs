@@ -15,7 +15,7 @@ use super::fault::{Dice, Fate};
 use super::mint::{Authority, CertifyError, Mint};
 use super::scenario::{Refusal, Scenario};
 use super::session::ReplyPolicy;
-use super::store::{Journal, NotKept};
+use super::store::{Journal, NotKept, StateDir};
 use super::tally::Tally;
 use super::verify::Realm;
 
@@ -33,6 +33,8 @@ pub(super) struct Door {
     pub(super) account: Mutex<Account>,
     /// Keeps the account over crashes, where it is to be kept.
     pub(super) journal: Option<Journal>,
+    /// Ours for as long as the journal could write to it: dropped behind it.
+    pub(super) _state_dir: Option<StateDir>,
     pub(super) authority: Arc<Authority>,
     pub(super) mint: Mint,
     pub(super) broker: Broker,
@@ -194,6 +196,7 @@ mod tests {
             port: 0,
             account: Mutex::new(account),
             journal,
+            _state_dir: None,
             authority,
             broker: Broker::default(),
             tally: Tally::default(),

@@ -70,8 +70,6 @@ pub struct Emulator {
     ca_file: Option<PathBuf>,
     /// The listener's task, which holds all connections' tasks.
     tasks: JoinSet<()>,
-    /// Ours until everything that could write to it is gone.
-    _state_dir: Option<StateDir>,
 }
 
 impl std::fmt::Debug for Emulator {
@@ -134,6 +132,7 @@ impl Emulator {
             port: local_addr.port(),
             account: Mutex::new(account),
             journal,
+            _state_dir: state_dir,
             authority,
             mint,
             broker: Broker::default(),
@@ -142,7 +141,7 @@ impl Emulator {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(Arc::clone(&door), listener, tls));
-        Ok(Self { door, local_addr, ca_pem, ca_file, tasks, _state_dir: state_dir })
+        Ok(Self { door, local_addr, ca_pem, ca_file, tasks })
     }
 
     /// Where it listens.
