@@ -14,11 +14,12 @@ const LAYERS: [&[&str]; 6] = [
 ];
 
 /// Crates that only some modules may name.
-const ADDRESSES: [(&str, &[&str]); 9] = [
+const ADDRESSES: [(&str, &[&str]); 10] = [
     ("age", &["sealing"]),
     ("rusqlite", &["ledger"]),
     ("governor", &["engine/rate.rs"]),
     ("hdrhistogram", &["metrics"]),
+    ("flate2", &["metrics"]),
     ("rumqttc", &["transport", "emulator"]),
     ("aws_sdk_iot", &["control_plane"]),
     ("aws_sigv4", &["sigv4"]),

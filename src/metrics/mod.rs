@@ -1,0 +1,223 @@
+//! Counters and HDR histograms: the fold over what happened.
+//!
+//! Owns every number of a report that is not in the ledger's device table. Only adds: a number that was recorded is
+//! never changed, and none is invented. Merging two is adding their histograms and counters.
+
+mod latency;
+mod operation;
+mod slowest;
+
+use std::collections::BTreeMap;
+
+use crate::event::{Note, Operation, Timing};
+use crate::failure::Failure;
+
+pub use latency::{Latency, LatencyFigures, MAX_LATENCY_US, NotALatency};
+pub use operation::{DialPhaseLatencies, OperationCounts, OperationMetrics};
+pub use slowest::{Slow, Slowest};
+
+/// A kind of failure: how often, and one example in full.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailureCount {
+    /// How often.
+    pub count: u64,
+    /// The first of its kind.
+    pub example: Failure,
+}
+
+/// The arrivals of an open-loop schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Arrivals {
+    /// Came due.
+    pub scheduled: u64,
+    /// Were handed to a connection.
+    pub started: u64,
+    /// Were given up, because no connection became free in time. Their latencies are unknown, and in no percentile.
+    pub missed: u64,
+}
+
+impl Arrivals {
+    fn merge(&mut self, other: Self) {
+        self.scheduled = self.scheduled.saturating_add(other.scheduled);
+        self.started = self.started.saturating_add(other.started);
+        self.missed = self.missed.saturating_add(other.missed);
+    }
+}
+
+/// What happened in one second of a run, by the instant at which it ended.
+#[derive(Debug, Clone, Default)]
+pub struct Interval {
+    /// Which: whole seconds since the run's start.
+    pub second: u64,
+    /// What was measured in it, and nothing before.
+    pub metrics: Metrics,
+    /// Open connections at its end.
+    pub connections: u32,
+    /// Attempts under way at its end.
+    pub in_flight: u32,
+}
+
+/// All that was measured.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    operations: [OperationMetrics; Operation::ALL.len()],
+    /// The steps of opening a connection, of the dials that got through the step.
+    pub dial_phases: DialPhaseLatencies,
+    /// Failures by stage and cause.
+    pub failures: BTreeMap<(&'static str, &'static str), FailureCount>,
+    /// Connections that ended by themselves while they waited.
+    pub connections_lost: u64,
+    /// Registrations whose answer was lost, and which the control plane confirmed.
+    pub settled: u64,
+    /// Replies that were delivered again, and ignored.
+    pub redelivered: u64,
+    /// What was due by a schedule; all zero without one.
+    pub arrivals: Arrivals,
+    /// How late arrivals were handed out, from their due instant to a free connection's being looked for: the
+    /// generator's own inaccuracy.
+    pub lateness: Latency,
+}
+
+impl Metrics {
+    /// Folds one note in.
+    pub fn record(&mut self, note: &Note) {
+        match note {
+            Note::Dialled { timing, phases, outcome } => {
+                self.dial_phases.record(phases);
+                self.end(Operation::Connect, *timing, outcome);
+            }
+            Note::Exchanged { operation, timing, outcome } => self.end(*operation, *timing, outcome),
+            Note::ConnectionLost { failure } => {
+                self.connections_lost += 1;
+                self.count_failure(failure);
+            }
+            Note::Settled => self.settled += 1,
+            Note::Redelivered { count } => self.redelivered += u64::from(*count),
+        }
+    }
+
+    /// One operation's numbers.
+    pub fn operation(&self, operation: Operation) -> &OperationMetrics {
+        &self.operations[operation as usize]
+    }
+
+    /// One operation's numbers, to be added to.
+    pub fn operation_mut(&mut self, operation: Operation) -> &mut OperationMetrics {
+        &mut self.operations[operation as usize]
+    }
+
+    /// Adds all of `other`: exactly what recording its notes here would have given.
+    pub fn merge(&mut self, other: &Self) {
+        for (ours, theirs) in self.operations.iter_mut().zip(&other.operations) {
+            ours.merge(theirs);
+        }
+        self.dial_phases.merge(&other.dial_phases);
+        for (kind, theirs) in &other.failures {
+            let example = || FailureCount { count: 0, example: theirs.example.clone() };
+            self.failures.entry(*kind).or_insert_with(example).count += theirs.count;
+        }
+        self.connections_lost = self.connections_lost.saturating_add(other.connections_lost);
+        self.settled = self.settled.saturating_add(other.settled);
+        self.redelivered = self.redelivered.saturating_add(other.redelivered);
+        self.arrivals.merge(other.arrivals);
+        self.lateness.merge(&other.lateness);
+    }
+
+    fn end(&mut self, operation: Operation, timing: Timing, outcome: &Result<(), Failure>) {
+        let outcome = outcome.as_ref().copied();
+        self.operation_mut(operation).record(timing, outcome);
+        if let Err(failure) = outcome {
+            self.count_failure(failure);
+        }
+    }
+
+    fn count_failure(&mut self, failure: &Failure) {
+        let kind = (failure.stage.name(), failure.cause.name());
+        let first = || FailureCount { count: 0, example: failure.clone() };
+        self.failures.entry(kind).or_insert_with(first).count += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::failure::{Cause, Stage};
+
+    fn exchanged(service_ms: u64, wait_ms: u64, cause: Option<Cause>) -> Note {
+        Note::Exchanged {
+            operation: Operation::RegisterThing,
+            timing: Timing {
+                wait: Duration::from_millis(wait_ms),
+                service: Duration::from_millis(service_ms),
+            },
+            outcome: cause.map_or(Ok(()), |cause| Err(Failure::new(Stage::RegisterThing, cause))),
+        }
+    }
+
+    fn rejected(status_code: u16) -> Option<Cause> {
+        Some(Cause::Rejected { status_code, error_code: String::new(), error_message: String::new() })
+    }
+
+    #[test]
+    fn every_attempt_has_one_end() {
+        let second = Duration::from_secs(1);
+        let ends = [
+            None,
+            rejected(400),
+            rejected(429),
+            Some(Cause::NoPuback { after: second }),
+            Some(Cause::NoReply { after: second }),
+            Some(Cause::Closed { detail: String::new() }),
+            Some(Cause::Garbled { detail: String::new() }),
+        ];
+        let mut metrics = Metrics::default();
+        for end in ends {
+            metrics.record(&exchanged(1, 0, end));
+        }
+        let counts = metrics.operation(Operation::RegisterThing).counts;
+        let wanted =
+            OperationCounts { attempts: 7, accepted: 1, rejected: 1, throttled: 1, timed_out: 2, dropped: 2 };
+        assert_eq!(counts, wanted);
+        assert_eq!(metrics.failures[&("register_thing", "throttled")].count, 1);
+    }
+
+    #[test]
+    fn response_time_contains_the_wait_and_service_time_does_not() {
+        let mut metrics = Metrics::default();
+        metrics.record(&exchanged(10, 990, None));
+        let register = metrics.operation(Operation::RegisterThing);
+        assert!((9_900..=10_100).contains(&register.service.figures().p50));
+        assert!((999_000..=1_001_000).contains(&register.response.figures().p50));
+    }
+
+    #[test]
+    fn merging_equals_recording_all_in_one() {
+        let notes: Vec<Note> = (1..2_000)
+            .map(|ms| exchanged(ms, ms % 7, if ms % 5 == 0 { rejected(429) } else { None }))
+            .collect();
+        let (mut left, mut right, mut whole) = (Metrics::default(), Metrics::default(), Metrics::default());
+        for (n, note) in notes.iter().enumerate() {
+            if n % 3 == 0 {
+                left.record(note)
+            } else {
+                right.record(note)
+            }
+            whole.record(note);
+        }
+        left.merge(&right);
+        let (merged, whole) =
+            (left.operation(Operation::RegisterThing), whole.operation(Operation::RegisterThing));
+        assert_eq!(merged.counts, whole.counts);
+        assert_eq!(merged.service.figures(), whole.service.figures());
+        assert_eq!(merged.response.figures(), whole.response.figures());
+    }
+
+    #[test]
+    fn every_operation_has_its_own_place() {
+        for (place, operation) in Operation::ALL.into_iter().enumerate() {
+            assert_eq!(operation as usize, place, "ALL is in the order of the declaration");
+        }
+    }
+}
