@@ -12,7 +12,7 @@ use crate::failure::Failure;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeviceId(pub i64);
 
-/// The three operations that are timed and counted.
+/// The operations that are timed and counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operation {
     /// Opening a connection: TCP, TLS, upgrade, CONNACK and SUBACK.
@@ -21,12 +21,21 @@ pub enum Operation {
     CreateCertificate,
     /// RegisterThing.
     RegisterThing,
+    /// A message published to a topic that its own connection subscribes to, until it comes back. Load tests only.
+    Publish,
+    /// A whole device, from the instant it was due to its registration, which is durable. Load tests only.
+    Provision,
 }
 
 impl Operation {
     /// All of them, in a device's order.
-    pub const ALL: [Operation; 3] =
-        [Operation::Connect, Operation::CreateCertificate, Operation::RegisterThing];
+    pub const ALL: [Operation; 5] = [
+        Operation::Connect,
+        Operation::CreateCertificate,
+        Operation::RegisterThing,
+        Operation::Publish,
+        Operation::Provision,
+    ];
 
     /// The name in reports: stable, lower case.
     pub fn name(self) -> &'static str {
@@ -34,6 +43,8 @@ impl Operation {
             Operation::Connect => "connect",
             Operation::CreateCertificate => "create_certificate",
             Operation::RegisterThing => "register_thing",
+            Operation::Publish => "publish",
+            Operation::Provision => "provision",
         }
     }
 }
@@ -205,6 +216,24 @@ pub enum Note {
     /// An exchange ended.
     Exchanged {
         /// Which request.
+        operation: Operation,
+        /// How long it took.
+        timing: Timing,
+        /// How it ended.
+        outcome: Result<(), Failure>,
+    },
+    /// The instant of a load test's arrival has come: it was handed to a connection, or waits for one.
+    Scheduled {
+        /// From the instant it was due to the instant the generator got to it: how late the generator itself is.
+        lateness: Duration,
+    },
+    /// A connection took an arrival up.
+    Started,
+    /// No connection was free for an arrival in time: it was given up, and nothing was sent for it.
+    Missed,
+    /// An arrival that takes more than one exchange ended. The failures in it have been told one by one.
+    Finished {
+        /// Which kind of arrival.
         operation: Operation,
         /// How long it took.
         timing: Timing,

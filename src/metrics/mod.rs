@@ -87,6 +87,15 @@ impl Metrics {
                 self.end(Operation::Connect, *timing, outcome);
             }
             Note::Exchanged { operation, timing, outcome } => self.end(*operation, *timing, outcome),
+            Note::Scheduled { lateness } => {
+                self.arrivals.scheduled += 1;
+                self.lateness.record(*lateness);
+            }
+            Note::Started => self.arrivals.started += 1,
+            Note::Missed => self.arrivals.missed += 1,
+            Note::Finished { operation, timing, outcome } => {
+                self.operation_mut(*operation).record(*timing, outcome.as_ref().copied());
+            }
             Note::ConnectionLost { failure } => {
                 self.connections_lost += 1;
                 self.count_failure(failure);
