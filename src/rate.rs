@@ -1,6 +1,6 @@
 //! Rates, as people write them: `10/s`.
 //!
-//! Owns the value and its syntax. Limiting is the engine's.
+//! Owns the values and their syntax. Limiting is the engine's.
 
 use std::fmt;
 use std::str::FromStr;
@@ -59,9 +59,79 @@ impl fmt::Display for Rate {
     }
 }
 
+/// What an operation is limited to.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum RateLimit {
+    /// No limit, until the service throttles.
+    #[default]
+    Unlimited,
+    /// Never more than this, and less where the service throttles.
+    Fixed(Rate),
+    /// What the service is found to bear: starts low, grows, and settles just under the rate at which it throttles.
+    Auto,
+}
+
+impl RateLimit {
+    /// A fixed limit of `n` per second; none unless `n` is a rate.
+    pub fn per_second(n: f64) -> Self {
+        Rate::per_second(n).into()
+    }
+
+    /// The rate that must never be exceeded, if one is set.
+    pub fn fixed(self) -> Option<Rate> {
+        match self {
+            RateLimit::Fixed(rate) => Some(rate),
+            RateLimit::Unlimited | RateLimit::Auto => None,
+        }
+    }
+}
+
+impl From<Option<Rate>> for RateLimit {
+    /// No rate is no limit.
+    fn from(rate: Option<Rate>) -> Self {
+        rate.map_or(RateLimit::Unlimited, RateLimit::Fixed)
+    }
+}
+
+/// Text that is not a limit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}, or `auto` or `unlimited`")]
+pub struct NotALimit(#[from] NotARate);
+
+impl FromStr for RateLimit {
+    type Err = NotALimit;
+
+    fn from_str(text: &str) -> Result<Self, NotALimit> {
+        match text {
+            "auto" => Ok(RateLimit::Auto),
+            "unlimited" => Ok(RateLimit::Unlimited),
+            _ => Ok(RateLimit::Fixed(text.parse()?)),
+        }
+    }
+}
+
+impl fmt::Display for RateLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RateLimit::Unlimited => f.write_str("unlimited"),
+            RateLimit::Fixed(rate) => rate.fmt(f),
+            RateLimit::Auto => f.write_str("auto"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_are_read_as_they_are_shown() {
+        for text in ["auto", "unlimited", "10/s", "0.5/s"] {
+            assert_eq!(text.parse::<RateLimit>().map(|limit| limit.to_string()).as_deref(), Ok(text));
+        }
+        let error = "Auto".parse::<RateLimit>().unwrap_err().to_string();
+        assert!(error.contains("\"Auto\"") && error.contains("`auto`"), "{error}");
+    }
 
     #[test]
     fn rates_are_read_as_people_write_them() {

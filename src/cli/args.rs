@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::export::DEFAULT_NAMESPACE;
-use crate::rate::Rate;
+use crate::rate::RateLimit;
 
 /// Mints device identities in AWS IoT Core.
 #[derive(Debug, Parser)]
@@ -83,18 +83,18 @@ pub(super) struct ProvisionArgs {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = connections)]
     pub(super) connections: usize,
 
-    /// Limit of connects, such as 10/s, or `unlimited` [default: 500/s; unlimited on loopback].
-    #[arg(long, value_name = "RATE", value_parser = limit)]
-    pub(super) connect_rate: Option<Limit>,
+    /// Limit of connects, such as 10/s; `auto` finds what the service bears [default: 500/s; unlimited on loopback].
+    #[arg(long, value_name = "RATE")]
+    pub(super) connect_rate: Option<RateLimit>,
 
     /// Limit of CreateKeysAndCertificate, or with --keys local of CreateCertificateFromCsr [default: 10/s, local 20/s;
     /// unlimited on loopback].
-    #[arg(long, value_name = "RATE", value_parser = limit)]
-    pub(super) create_rate: Option<Limit>,
+    #[arg(long, value_name = "RATE")]
+    pub(super) create_rate: Option<RateLimit>,
 
     /// Limit of RegisterThing [default: 10/s; unlimited on loopback].
-    #[arg(long, value_name = "RATE", value_parser = limit)]
-    pub(super) register_rate: Option<Limit>,
+    #[arg(long, value_name = "RATE")]
+    pub(super) register_rate: Option<RateLimit>,
 
     /// The column that identifies a device [default: SerialNumber, else DeviceId, else ThingName].
     #[arg(long, value_name = "COLUMN")]
@@ -288,32 +288,6 @@ pub(super) enum LocalKeyType {
     P256,
     /// RSA, 2048 bits.
     Rsa2048,
-}
-
-/// A rate, or that there is none.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Limit {
-    Rate(Rate),
-    Unlimited,
-}
-
-impl Limit {
-    pub(super) fn rate(self) -> Option<Rate> {
-        match self {
-            Limit::Rate(rate) => Some(rate),
-            Limit::Unlimited => None,
-        }
-    }
-}
-
-fn limit(text: &str) -> Result<Limit, String> {
-    match text {
-        "unlimited" => Ok(Limit::Unlimited),
-        _ => text
-            .parse()
-            .map(Limit::Rate)
-            .map_err(|error: crate::rate::NotARate| format!("{error}, or `unlimited`")),
-    }
 }
 
 fn connections(text: &str) -> Result<usize, String> {

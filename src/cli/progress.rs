@@ -94,7 +94,7 @@ fn rate(done: &std::collections::VecDeque<(Instant, u64)>) -> f64 {
 fn detail(snapshot: &Snapshot, per_second: f64, rates: &Rates) -> String {
     let register = snapshot.metrics.operation(Operation::RegisterThing);
     let open = snapshot.devices.open();
-    let mut parts = vec![match rates.register {
+    let mut parts = vec![match rates.register.fixed() {
         Some(limit) => format!("{per_second:.1}/s of {limit}"),
         None => format!("{per_second:.1}/s"),
     }];

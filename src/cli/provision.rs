@@ -19,7 +19,9 @@ use crate::control_plane::{ControlPlane, ControlPlaneSettings, Settler};
 use crate::emulator::Emulator;
 use crate::emulator::scenario::Scenario;
 use crate::endpoint::Endpoint;
-use crate::engine::{self, CommitMode, End, KeyPolicy, KeySource, Outcome, Plan, Snapshot, Stop};
+use crate::engine::{
+    self, CommitMode, Connections, End, KeyPolicy, KeySource, Outcome, Plan, Snapshot, Stop,
+};
 use crate::failure::RetryPolicy;
 use crate::identity::{Identity, LotReader, ParameterPlan, RowError};
 use crate::ledger::{Counts, ImportError, Ledger, LotRows, RunId, RunInfo, View};
@@ -193,8 +195,11 @@ async fn run_and_report(
     let counts = ledger.view().counts().map_err(ledger_error)?;
     let run = ledger.begin_run(&run_settings(args, settings), SystemTime::now()).map_err(ledger_error)?;
     let plan = Plan {
-        connections: args.connections.min(usize::try_from(counts.open()).unwrap_or(usize::MAX)),
+        connections: Connections::Fixed(
+            args.connections.min(usize::try_from(counts.open()).unwrap_or(usize::MAX)),
+        ),
         rates: settings.rates,
+        publishes_per_connection: settings.publishes_per_connection,
         parameters,
         keys: settings.keys.clone(),
         exchange_timeout: args.timeout,
@@ -269,8 +274,6 @@ fn end_name(end: &End) -> &'static str {
 
 /// Says what begins, on stderr.
 fn say_start(args: &ProvisionArgs, settings: &Settings, endpoint: &Endpoint, counts: &Counts) {
-    let limit =
-        |rate: Option<crate::rate::Rate>| rate.map_or(String::from("unlimited"), |rate| rate.to_string());
     let where_to = match &settings.target {
         Target::Emulator(_) => String::from("the built-in emulator"),
         Target::Endpoint { .. } => endpoint.to_string(),
@@ -286,9 +289,9 @@ fn say_start(args: &ProvisionArgs, settings: &Settings, endpoint: &Endpoint, cou
     say(format_args!(
         "connections {}, connect {}, create {}, register {}; {}; ledger {}",
         args.connections,
-        limit(settings.rates.connect),
-        limit(settings.rates.create),
-        limit(settings.rates.register),
+        settings.rates.connect,
+        settings.rates.create,
+        settings.rates.register,
         say_keys(&settings.keys),
         settings.ledger.display(),
     ));
@@ -355,7 +358,7 @@ const SEAL_TO: &str = "seal_to";
 
 /// The settings that the ledger keeps for the run: what was asked for, no secret.
 fn run_settings(args: &ProvisionArgs, settings: &Settings) -> serde_json::Value {
-    let rate = |rate: Option<crate::rate::Rate>| rate.map(|rate| rate.as_per_second());
+    let rate = |limit: crate::rate::RateLimit| limit.fixed().map(|rate| rate.as_per_second());
     serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
         "connections": args.connections,

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::args::{Keys, Limit, LocalKeyType, ProvisionArgs};
+use super::args::{Keys, LocalKeyType, ProvisionArgs};
 use super::exit::{Exit, Fatal};
 use crate::certificate::Secret;
 use crate::emulator::scenario::{BUILT_IN_TEMPLATE, Scenario};
@@ -14,7 +14,7 @@ use crate::identity::parse_constant;
 use crate::keys::KeyType;
 use crate::ledger::Binding;
 use crate::provisioning;
-use crate::rate::Rate;
+use crate::rate::{Rate, RateLimit};
 use crate::sealing::Sealer;
 use crate::sigv4::{self, Credentials};
 
@@ -32,6 +32,7 @@ pub(super) struct Settings {
     pub(super) binding: Binding,
     pub(super) ledger: PathBuf,
     pub(super) rates: Rates,
+    pub(super) publishes_per_connection: Option<Rate>,
     pub(super) constants: Vec<(String, String)>,
     pub(super) keys: KeyPolicy,
 }
@@ -45,6 +46,7 @@ impl Settings {
         let constants = args.params.iter().map(|param| parse_constant(param)).collect::<Result<_, _>>();
         Ok(Self {
             rates: rates(args, &target),
+            publishes_per_connection: publishes_per_connection(&target),
             binding: Binding { template, region, account: account(&target) },
             ledger: args.ledger.clone().unwrap_or_else(|| beside(&args.lot)),
             constants: constants.map_err(|error| usage("--param", error))?,
@@ -153,14 +155,20 @@ fn check_client_id_prefix(prefix: &str) -> Result<(), Fatal> {
     }
 }
 
+/// AWS discards what exceeds 100 publishes a second, in and out, on one connection, and does not raise it for anyone (AWS
+/// General Reference). Nothing on loopback is AWS.
+fn publishes_per_connection(target: &Target) -> Option<Rate> {
+    is_aws(target).then(|| Rate::per_second(100.0)).flatten()
+}
+
 /// AWS's default quotas as of 2024 (AWS General Reference, "AWS IoT Core endpoints and quotas"); an account's own may
 /// differ. Nothing on loopback is AWS.
 fn rates(args: &ProvisionArgs, target: &Target) -> Rates {
-    let is_aws = matches!(target, Target::Endpoint { endpoint, .. } if !is_loopback(endpoint));
-    let rate = |typed: Option<Limit>, quota: f64| match typed {
-        Some(limit) => limit.rate(),
-        None if is_aws => Rate::per_second(quota),
-        None => None,
+    let is_aws = is_aws(target);
+    let rate = |typed: Option<RateLimit>, quota: f64| match typed {
+        Some(limit) => limit,
+        None if is_aws => RateLimit::per_second(quota),
+        None => RateLimit::Unlimited,
     };
     Rates {
         connect: rate(args.connect_rate, 500.0),
@@ -202,6 +210,10 @@ fn account(target: &Target) -> String {
 pub(super) fn control_endpoint(args: &ProvisionArgs, endpoint: &Endpoint) -> Option<String> {
     let emulated = || is_loopback(endpoint).then(|| format!("https://{}", endpoint.host_header()));
     args.control_endpoint.clone().or_else(emulated)
+}
+
+fn is_aws(target: &Target) -> bool {
+    matches!(target, Target::Endpoint { endpoint, .. } if !is_loopback(endpoint))
 }
 
 fn is_loopback(endpoint: &Endpoint) -> bool {

@@ -26,7 +26,7 @@ use crate::identity::ParameterPlan;
 use crate::ledger::{Counts, Ledger, LedgerError};
 use crate::metrics::Metrics;
 use crate::provisioning::Lane;
-use crate::rate::Rate;
+use crate::rate::{Rate, RateLimit};
 use crate::transport::Connector;
 
 pub use keys::{KeyPolicy, KeySource};
@@ -40,10 +40,12 @@ use worker::Worker;
 /// What to do, settled before the run starts.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// How many connections at most; one worker each.
-    pub connections: usize,
+    /// How many connections; one worker each.
+    pub connections: Connections,
     /// Global limits.
     pub rates: Rates,
+    /// How many messages may pass on one connection, requests and replies together; `None` is unlimited.
+    pub publishes_per_connection: Option<Rate>,
     /// What a row becomes.
     pub parameters: ParameterPlan,
     /// Where private keys come from and how they are kept. A device that has a key of its own keeps it.
@@ -65,15 +67,27 @@ pub struct Plan {
     pub seed: u64,
 }
 
-/// Global limits per operation; `None` is unlimited.
+/// How many connections a run opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connections {
+    /// This many.
+    Fixed(usize),
+    /// As many as the rates and the latencies need, and no more than this.
+    Auto {
+        /// The most.
+        max: usize,
+    },
+}
+
+/// Global limits per operation.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Rates {
     /// Dials.
-    pub connect: Option<Rate>,
+    pub connect: RateLimit,
     /// CreateKeysAndCertificate and CreateCertificateFromCsr requests.
-    pub create: Option<Rate>,
+    pub create: RateLimit,
     /// RegisterThing requests.
-    pub register: Option<Rate>,
+    pub register: RateLimit,
 }
 
 /// Wall-clock time, for the age of tokens; a simulation brings its own.
@@ -231,11 +245,15 @@ impl<C> Shared<C> {
 
 /// Runs feeder and workers to their end and says what it was. Dropping the last `Shared` ends the recorder.
 async fn supervise<C: Connector>(shared: Arc<Shared<C>>, store: Store) -> End {
-    let (feed, queue) = queue::queue(shared.plan.connections);
+    let workers = match shared.plan.connections {
+        Connections::Fixed(n) => n,
+        Connections::Auto { max } => max.min(10),
+    };
+    let (feed, queue) = queue::queue(workers);
     let mut tasks = JoinSet::new();
     let drain = shared.stop.drain.clone();
     tasks.spawn(async move { queue::feed(store, feed, drain).await.map_err(Halted::Ledger) });
-    for number in 0..shared.plan.connections {
+    for number in 0..workers {
         let worker = Worker::new(shared.clone(), queue.clone(), number as u64);
         tasks.spawn(async move { worker.run().await.map_err(Halted::Refused) });
     }

@@ -13,7 +13,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter, nanos::Nanos};
 use tokio::time::Instant;
 
-use crate::rate::Rate;
+use crate::rate::{Rate, RateLimit};
 
 /// A limit that many tasks wait at, in the order they came. Time that nobody used is not made up for later, beyond a
 /// burst of 2 or 1 % of a second's worth: a burst of 1 would lose every tick that the timer is late.
@@ -52,8 +52,9 @@ const WINDOW: Duration = Duration::from_secs(1);
 const LEAST: f64 = 0.1;
 
 impl Limit {
-    /// A limit of `rate`, or none.
-    pub(super) fn new(rate: Option<Rate>) -> Self {
+    /// A limit as it was asked for.
+    pub(super) fn new(limit: RateLimit) -> Self {
+        let rate = limit.fixed();
         Self {
             turn: tokio::sync::Mutex::new(()),
             limiter: rate.map(|rate| RateLimiter::direct_with_clock(quota(rate), TokioClock)),
@@ -188,7 +189,7 @@ mod tests {
     use super::*;
 
     fn limit(per_second: f64) -> Limit {
-        Limit::new(Rate::per_second(per_second))
+        Limit::new(RateLimit::per_second(per_second))
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use x509_parser::prelude::FromDer;
 
 use super::*;
 use crate::certificate::{IssuedCertificate, SigningRequest};
-use crate::engine::{CommitMode, End, Outcome, Plan, Rates, Snapshot, Stop, run};
+use crate::engine::{CommitMode, Connections, End, Outcome, Plan, Rates, Snapshot, Stop, run};
 use crate::event::{Change, DeviceId, DialPhases, Registration};
 use crate::failure::{Cause, Failure, RetryPolicy, Stage};
 use crate::identity::{Identity, LotShape, ParameterPlan, RowError};
@@ -203,8 +203,9 @@ fn local(key_type: KeyType) -> KeyPolicy {
 
 async fn provision(service: &Service, ledger: Ledger, keys: KeyPolicy) -> Outcome {
     let plan = Plan {
-        connections: 3,
+        connections: Connections::Fixed(3),
         rates: Rates::default(),
+        publishes_per_connection: None,
         parameters: ParameterPlan::new(&lot(1).shape, &[]).unwrap(),
         keys,
         exchange_timeout: Duration::from_secs(1),

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use fleetmint::emulator::memory::{Faults, Mishap};
 use fleetmint::emulator::scenario::{self, CertificateIdMismatch, Scenario, TokenReuse};
-use fleetmint::engine::Rates;
+use fleetmint::engine::{Connections, Rates};
 use fleetmint::failure::RetryPolicy;
-use fleetmint::rate::Rate;
+use fleetmint::rate::RateLimit;
 
 use super::dice::Dice;
 
@@ -14,7 +14,7 @@ use super::dice::Dice;
 pub struct Setup {
     pub keys: Keys,
     pub devices: u64,
-    pub connections: usize,
+    pub connections: Connections,
     pub scenario: Scenario,
     pub faults: Faults,
     pub disk: DiskFaults,
@@ -79,7 +79,7 @@ impl Setup {
     pub fn draw(seed: u64) -> Self {
         let dice = &mut Dice::new(seed);
         let devices = if dice.chance(0.1) { dice.between(50, 400) } else { dice.between(1, 40) };
-        let connections = dice.between(1, 12) as usize;
+        let connections = Connections::Fixed(dice.between(1, 12) as usize);
         let faults = draw_faults(dice);
         let rounds = dice.between(0, 5);
         // Came later, with dice of its own: the other draws of a seed mean what they meant before.
@@ -105,7 +105,7 @@ impl Setup {
     pub fn large(devices: u64) -> Self {
         let mut setup = Self::draw(1);
         setup.devices = devices;
-        setup.connections = 200;
+        setup.connections = Connections::Fixed(200);
         setup.scenario = Scenario { token_reuse: TokenReuse::Accept, ..Scenario::default() };
         let mishaps = Mishap::ALL.map(|mishap| (mishap, 0.002)).into_iter().collect();
         let redeliveries = 0.01;
@@ -188,9 +188,9 @@ fn draw_disk(dice: &mut Dice) -> DiskFaults {
 
 /// Slow limits too: then tokens grow old while their devices wait.
 fn draw_rates(dice: &mut Dice, devices: u64) -> Rates {
-    let rate = |dice: &mut Dice| Rate::per_second(dice.pick(&[-1.0, -1.0, 2.0, 10.0, 47.0, 300.0]));
+    let rate = |dice: &mut Dice| RateLimit::per_second(dice.pick(&[-1.0, -1.0, 2.0, 10.0, 47.0, 300.0]));
     let slow = devices <= 50 && dice.chance(0.15);
-    let register = if slow { Rate::per_second(0.002) } else { rate(dice) };
+    let register = if slow { RateLimit::per_second(0.002) } else { rate(dice) };
     Rates { connect: rate(dice), create: rate(dice), register }
 }
 

@@ -16,7 +16,7 @@ use fleetmint::identity::{Identity, LotReader, ParameterPlan};
 use fleetmint::ledger::{Binding, Ledger, LotRows};
 use fleetmint::metrics::Metrics;
 use fleetmint::provisioning::Topics;
-use fleetmint::rate::Rate;
+use fleetmint::rate::{Rate, RateLimit};
 use fleetmint::report::Summary;
 use rusqlite::Connection;
 use tokio::sync::watch;
@@ -197,6 +197,7 @@ impl World {
         let plan = Plan {
             connections: self.setup.connections,
             rates: self.setup.rates,
+            publishes_per_connection: None,
             parameters: self.parameters.clone(),
             exchange_timeout: self.setup.exchange_timeout,
             retry: self.setup.retry.clone(),
@@ -355,7 +356,7 @@ impl World {
         let rates = self.setup.rates;
         let limits = [(CONNECT, rates.connect), (CREATE, rates.create), (REGISTER, rates.register)];
         for (limit, rate) in limits {
-            let Some(rate) = rate.map(Rate::as_per_second) else { continue };
+            let Some(rate) = rate.fixed().map(Rate::as_per_second) else { continue };
             let instants = self.witness.notes().instants[limit].clone();
             let burst = (rate / 100.0).max(2.0).floor();
             for window in [Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(600)] {
@@ -380,7 +381,7 @@ impl World {
     /// once, so that a small part of the quota is used.
     fn longest_run(&self) -> Duration {
         let devices = self.setup.devices as f64;
-        let at = |rate: Option<Rate>| rate.map_or(0.0, |rate| devices / rate.as_per_second());
+        let at = |limit: RateLimit| limit.fixed().map_or(0.0, |rate| devices / rate.as_per_second());
         let quota = |rate: Option<fleetmint::emulator::scenario::Rate>| {
             rate.map_or(0.0, |rate| 60.0 * devices * rate.interval().as_secs_f64())
         };
