@@ -3,7 +3,9 @@
 //! Owns the run: feeder, workers, recorder, and how they start and stop. Does not know what a socket is, where settings
 //! come from, or how results are shown.
 
+mod audience;
 mod flow;
+mod intervals;
 mod keys;
 mod queue;
 mod rate;
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -29,9 +31,12 @@ use crate::provisioning::Lane;
 use crate::rate::{Rate, RateLimit};
 use crate::transport::Connector;
 
+pub use audience::Audience;
 pub use keys::{KeyPolicy, KeySource};
 pub use store::{CommitMode, Disk};
 
+use audience::Gauges;
+use intervals::Epoch;
 use rate::Limit;
 use recorder::{Recorder, RecorderHandle};
 use store::Store;
@@ -143,8 +148,8 @@ pub struct Outcome {
     pub ledger: Ledger,
 }
 
-/// Runs `plan` over all open devices of `ledger`; ends when none is left or `stop` says so. `progress` starts with the
-/// devices as they stand; it is kept up to date as far as anyone looks. `settler` tells whether a registration whose
+/// Runs `plan` over all open devices of `ledger`; ends when none is left or `stop` says so. The audience's progress starts
+/// with the devices as they stand; it is kept up to date as far as anyone looks. `settler` tells whether a registration whose
 /// answer was lost has happened; without one, such devices end Unknown.
 pub async fn run<C: Connector>(
     plan: Plan,
@@ -153,14 +158,15 @@ pub async fn run<C: Connector>(
     ledger: Ledger,
     clock: Clock,
     stop: Stop,
-    progress: watch::Sender<Snapshot>,
+    audience: impl Into<Audience>,
 ) -> Outcome {
     let started = Instant::now();
     let store = Store::new(ledger, plan.commit_mode.clone());
-    let connections = Arc::new(AtomicU32::new(0));
+    let gauges = Arc::new(Gauges::default());
+    let (drain, epoch) = (stop.drain.clone(), Epoch::new(started.into()));
     let (recorder, handle) =
-        Recorder::new(store.clone(), progress, connections.clone(), stop.drain.clone(), clock.clone());
-    let shared = Arc::new(Shared::new(plan, connector, settler, clock, stop, handle, connections));
+        Recorder::new(store.clone(), audience.into(), epoch, gauges.clone(), drain, clock.clone());
+    let shared = Arc::new(Shared::new(plan, connector, settler, clock, stop, handle, gauges));
     let mut recorder = JoinSet::from_iter([recorder.run()]);
     let end = supervise(shared, store.clone()).await;
     let (metrics, end) = match recorder.join_next().await.expect("the recorder was spawned just above") {
@@ -181,8 +187,7 @@ struct Shared<C> {
     stop: Stop,
     limits: Limits,
     recorder: RecorderHandle,
-    /// Workers with an open connection.
-    connections: Arc<AtomicU32>,
+    gauges: Arc<Gauges>,
     health: Health,
     /// A permit for each key pair that is being made: no more than there are cores, for the ledger needs threads too.
     key_makers: Semaphore,
@@ -220,7 +225,7 @@ impl<C> Shared<C> {
         clock: Clock,
         stop: Stop,
         recorder: RecorderHandle,
-        connections: Arc<AtomicU32>,
+        gauges: Arc<Gauges>,
     ) -> Self {
         let limits = Limits {
             connect: Limit::new(plan.rates.connect),
@@ -236,7 +241,7 @@ impl<C> Shared<C> {
             stop,
             limits,
             recorder,
-            connections,
+            gauges,
             health: Health::default(),
             key_makers: Semaphore::new(cores),
         }

@@ -3,13 +3,14 @@
 //! Owns group commit: while one transaction waits for the disk, the next batch gathers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::audience::{Audience, Gauges};
+use super::intervals::{Epoch, Intervals};
 use super::store::Store;
 use super::{Clock, Snapshot};
 use crate::event::{Change, Note};
@@ -25,7 +26,8 @@ const BATCH: usize = 512;
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);
 
 enum Message {
-    Note(Note),
+    /// With the instant of what it tells of.
+    Note(Instant, Note),
     Commit(Change, oneshot::Sender<Receipt>),
 }
 
@@ -41,7 +43,7 @@ impl RecorderHandle {
     /// Tells of something that only the metrics want to hear.
     pub(super) async fn note(&self, note: Note) {
         // If the recorder is gone, the next commit says so; a note has nobody to disappoint.
-        let _ = self.0.send(Message::Note(note)).await;
+        let _ = self.0.send(Message::Note(Instant::now(), note)).await;
     }
 
     /// Makes `change` durable. Once this returns `Ok`, it is on the disk.
@@ -62,7 +64,8 @@ pub(super) struct Recorder {
     store: Store,
     messages: mpsc::Receiver<Message>,
     progress: watch::Sender<Snapshot>,
-    connections: Arc<AtomicU32>,
+    intervals: Option<Intervals>,
+    gauges: Arc<Gauges>,
     drain: CancellationToken,
     clock: Clock,
     devices: Counts,
@@ -72,15 +75,18 @@ pub(super) struct Recorder {
 impl Recorder {
     pub(super) fn new(
         store: Store,
-        progress: watch::Sender<Snapshot>,
-        connections: Arc<AtomicU32>,
+        audience: Audience,
+        epoch: Epoch,
+        gauges: Arc<Gauges>,
         drain: CancellationToken,
         clock: Clock,
     ) -> (Self, RecorderHandle) {
         let (sender, messages) = mpsc::channel(BACKLOG);
+        let Audience { progress, intervals } = audience;
+        let intervals = intervals.map(|reader| Intervals::new(epoch, reader, gauges.clone()));
         let devices = progress.borrow().devices;
         let metrics = Metrics::default();
-        let recorder = Self { store, messages, progress, connections, drain, clock, devices, metrics };
+        let recorder = Self { store, messages, progress, intervals, gauges, drain, clock, devices, metrics };
         (recorder, RecorderHandle(sender))
     }
 
@@ -88,7 +94,7 @@ impl Recorder {
     pub(super) async fn run(mut self) -> (Metrics, Result<(), LedgerError>) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut published: Option<Instant> = None;
-        while self.messages.recv_many(&mut batch, BATCH).await > 0 {
+        while self.receive(&mut batch).await > 0 {
             if let Err(error) = self.record(&mut batch).await {
                 // Nothing more may be published whose answer the ledger could not take. Closed first: whoever is told to
                 // drain would still register what it has in hand.
@@ -102,14 +108,38 @@ impl Recorder {
             }
         }
         self.publish();
+        if let Some(intervals) = self.intervals {
+            intervals.finish().await;
+        }
         (self.metrics, Ok(()))
+    }
+
+    /// The next messages; none when every handle is gone. Seconds that end meanwhile are sent on their way.
+    async fn receive(&mut self, batch: &mut Vec<Message>) -> usize {
+        loop {
+            let Some(intervals) = &mut self.intervals else {
+                return self.messages.recv_many(batch, BATCH).await;
+            };
+            // Looked at with every batch, too: where messages never cease, the timer is never served.
+            intervals.cut_ripe().await;
+            tokio::select! {
+                biased;
+                received = self.messages.recv_many(batch, BATCH) => return received,
+                () = intervals.ripe() => {}
+            }
+        }
     }
 
     async fn record(&mut self, batch: &mut Vec<Message>) -> Result<(), LedgerError> {
         let (mut changes, mut waiting) = (Vec::new(), Vec::new());
         for message in batch.drain(..) {
             match message {
-                Message::Note(note) => self.metrics.record(&note),
+                Message::Note(at, note) => {
+                    self.metrics.record(&note);
+                    if let Some(intervals) = &mut self.intervals {
+                        intervals.record(at, &note).await;
+                    }
+                }
                 Message::Commit(change, receipt) => {
                     changes.push(change);
                     waiting.push(receipt);
@@ -137,7 +167,7 @@ impl Recorder {
         if self.progress.receiver_count() == 0 {
             return;
         }
-        let connections = self.connections.load(Ordering::Relaxed);
+        let connections = self.gauges.connections();
         let (devices, metrics) = (self.devices, self.metrics.clone());
         self.progress.send_replace(Snapshot { devices, metrics, connections });
     }

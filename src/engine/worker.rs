@@ -97,6 +97,8 @@ impl<C: Connector> Worker<C> {
         parse: fn(&[u8]) -> Result<T, Cause>,
     ) -> Attempt<T> {
         let Permitted { connection, wait } = permitted;
+        let gauges = self.shared.gauges.clone();
+        let in_flight = gauges.exchange();
         let (service, redelivered, answer) =
             match connection.exchange(lane, payload, self.shared.plan.exchange_timeout).await {
                 Ok((reply, connection)) => {
@@ -108,6 +110,7 @@ impl<C: Connector> Worker<C> {
                     (lost.service, lost.redelivered, Err(lost.failure))
                 }
             };
+        drop(in_flight);
         if redelivered > 0 {
             self.shared.recorder.note(Note::Redelivered { count: redelivered }).await;
         }
@@ -222,7 +225,7 @@ impl<C: Connector> Worker<C> {
         self.connection = Some(dial.outcome?);
         self.failed_dials = 0;
         self.shared.health.has_connected.store(true, Ordering::Relaxed);
-        self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        self.shared.gauges.connection_opened();
         Ok(())
     }
 
@@ -304,7 +307,7 @@ impl<C: Connector> Worker<C> {
     }
 
     fn connection_gone(&mut self) {
-        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        self.shared.gauges.connection_gone();
     }
 }
 
