@@ -16,7 +16,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 
-use super::account::{Route, route};
+use super::account::{Operation, Route, route};
 use super::broker::{Entrance, Leash, MAILBOX, Member};
 use super::door::{Door, Reply};
 use super::fault::{Fate, Fault};
@@ -46,6 +46,7 @@ where
         socket,
         session,
         decoder: Decoder::default(),
+        held: None,
         outbox: Vec::new(),
         in_flight: FuturesUnordered::new(),
         client_id: None,
@@ -62,6 +63,8 @@ struct Connection<S> {
     socket: WebSocketStream<S>,
     session: Session,
     decoder: Decoder,
+    /// Nothing is read before this instant.
+    held: Option<Instant>,
     /// Packets to write before the next wait.
     outbox: Vec<Packet>,
     in_flight: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -81,6 +84,8 @@ enum Done {
     /// There will be no answer, and no further one.
     Lost,
     Granted(Packet),
+    /// A plain message, which may want a PUBACK.
+    Relayed(Option<u16>),
 }
 
 /// What ends a wait.
@@ -89,6 +94,7 @@ enum Wake {
     Done(Done),
     Message(Message),
     Deadline,
+    Released,
     Pulled(Ending),
 }
 
@@ -114,6 +120,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 self.outbox.extend(packet);
                 Ok(())
             }
+            Wake::Released => {
+                self.held = None;
+                // The server did not listen: no client pays for that.
+                self.session.excuse(Instant::now());
+                Ok(())
+            }
             Wake::Deadline => self.session.overdue(Instant::now()).map_or(Ok(()), Err),
             Wake::Pulled(ending) => Err(ending),
         }
@@ -122,6 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     /// Takes all packets that are whole, unless too many requests are unanswered.
     async fn read_packets(&mut self) -> Result<(), Ending> {
         let mut effects = Vec::new();
+        self.stall();
         while self.listens() {
             let taken = match self.decoder.next() {
                 Ok(None) => return Ok(()),
@@ -144,8 +157,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     /// A CONNECT takes as long as the scenario says, and nothing may overtake its CONNACK.
     async fn hesitate(&mut self, packet: &Incoming) -> Result<(), Ending> {
-        let latency = self.door.scenario.latency.connect;
-        if latency.is_zero() || !matches!(packet, Incoming::Connect(_)) {
+        if !matches!(packet, Incoming::Connect(_)) {
+            return Ok(());
+        }
+        let latency = self.door.draw_latency(Operation::Connect);
+        if latency.is_zero() {
             return Ok(());
         }
         tokio::select! {
@@ -155,7 +171,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     fn listens(&self) -> bool {
-        self.in_flight.len() < MAX_IN_FLIGHT
+        self.held.is_none() && self.in_flight.len() < MAX_IN_FLIGHT
+    }
+
+    /// Stops listening for as long as the scenario stalls.
+    fn stall(&mut self) {
+        let age = self.door.age();
+        let taken_up = self.door.scenario.latency.taken_up(age);
+        if taken_up > age {
+            self.held = Some((self.door.started + taken_up).into());
+        }
     }
 
     fn apply(&mut self, effect: Effect) {
@@ -164,10 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Effect::Send(packet) => self.outbox.push(packet),
             Effect::Enter(client_id) => self.enter(client_id),
             Effect::Request { topic, payload, acknowledge } => self.request(topic, payload, acknowledge),
-            Effect::Relay(message) => {
-                self.door.tally.messages.add();
-                self.door.broker.relay(&message);
-            }
+            Effect::Relay { message, acknowledge } => self.relay(message, acknowledge),
             Effect::Watch { filter, qos } => self.door.broker.watch(&self.member, filter, qos),
             Effect::Unwatch(filter) => self.door.broker.unwatch(self.member.number, &filter),
         }
@@ -184,7 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     fn grant(&mut self, packet: Packet) {
-        let latency = self.door.scenario.latency.subscribe;
+        let latency = self.door.draw_latency(Operation::Subscribe);
         if latency.is_zero() {
             self.outbox.push(packet);
             return;
@@ -208,6 +230,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
         let door = Arc::clone(&self.door);
         self.in_flight.push(Box::pin(async move { answer(&door, &topic, &payload, fate).await }));
+    }
+
+    fn relay(&mut self, message: Message, acknowledge: Option<u16>) {
+        self.door.tally.messages.add();
+        let latency = self.door.draw_latency(Operation::Publish);
+        if latency.is_zero() {
+            self.outbox.extend(acknowledge.map(|id| Packet::PubAck(PubAck::new(id))));
+            return self.door.broker.relay(&message);
+        }
+        let door = Arc::clone(&self.door);
+        self.in_flight.push(Box::pin(async move {
+            sleep(latency).await;
+            door.broker.relay(&message);
+            Done::Relayed(acknowledge)
+        }));
     }
 
     fn take_frame(&mut self, frame: Option<Frame>) -> Result<(), Ending> {
@@ -235,6 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 self.session.reply(reply.topic, reply.payload)?
             }
             Done::Granted(packet) => Some(packet),
+            Done::Relayed(acknowledge) => acknowledge.map(|id| Packet::PubAck(PubAck::new(id))),
             Done::Unanswered => None,
             Done::Lost => return Err(Ending::Lost),
         };
@@ -244,12 +282,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     async fn wait(&mut self) -> Wake {
         let listens = self.listens();
+        let held = self.held;
         let deadline = self.session.deadline().into();
         tokio::select! {
             ending = self.member.leash.pulled() => Wake::Pulled(ending),
             frame = self.socket.next(), if listens => Wake::Frame(frame.and_then(Result::ok)),
             Some(done) = self.in_flight.next() => Wake::Done(done),
             Some(message) = self.messages.recv() => Wake::Message(message),
+            () = sleep_until(held.unwrap_or_else(Instant::now).into()), if held.is_some() => Wake::Released,
             () = sleep_until(deadline), if listens => Wake::Deadline,
         }
     }

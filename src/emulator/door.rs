@@ -1,15 +1,16 @@
 //! What all connections of an emulator share: the account behind its lock, the mint, the broker, the counts.
 //!
-//! Owns how a request reaches the account and comes back: admitted at once, delayed as the scenario says, with its key
-//! minted outside the lock. Knows no packets and no sockets.
+//! Owns how a request reaches the account and comes back: admitted and done at once, answered after the scenario's
+//! latency, with its key minted outside the lock. Knows no packets and no sockets.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::account::{Account, Answer, Route, Verdict, route};
+use super::account::{Account, Answer, Operation, Route, Verdict, route};
 use super::broker::Broker;
 use super::fault::{Dice, Fate};
 use super::mint::{Authority, CertifyError, Mint};
@@ -40,6 +41,8 @@ pub(super) struct Door {
     pub(super) broker: Broker,
     pub(super) tally: Tally,
     pub(super) stop: CancellationToken,
+    /// When it started; stalls and changes of quotas count from there.
+    pub(super) started: Instant,
 }
 
 /// A request's answer, and where it goes.
@@ -95,6 +98,19 @@ impl Door {
         }
     }
 
+    /// How long it has been there.
+    pub(super) fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// How long the next operation of this kind takes.
+    pub(super) fn draw_latency(&self, operation: Operation) -> Duration {
+        if operation.law(&self.scenario.latency).is_zero() {
+            return Duration::ZERO;
+        }
+        self.account(|account| account.draw_latency(operation))
+    }
+
     /// What becomes of the next request on this topic.
     pub(super) fn fate(&self, topic: &str) -> Fate {
         let fate = self.dice.throw(&self.scenario.faults, &route(topic));
@@ -117,12 +133,22 @@ impl Door {
     /// [`NotKept`]: the answer must not be given.
     pub(super) async fn answer(&self, topic: &str, payload: &[u8]) -> Result<Reply, NotKept> {
         let route = route(topic);
+        let taken_up = Instant::now();
         let answer = match self.account(|account| account.admit(SystemTime::now(), &route)) {
             Err(throttled) => {
                 self.tally.requests_throttled.add();
                 throttled
             }
-            Ok(()) => self.perform(&route, payload).await,
+            Ok(()) => {
+                let latency = self.draw_latency(Operation::of(&route));
+                let answer = self.perform(&route, payload).await;
+                // What has been done is there for all to see before it is answered, as on any service that works in steps.
+                self.settled().await?;
+                if !latency.is_zero() {
+                    sleep_until(taken_up + latency).await;
+                }
+                answer
+            }
         };
         self.settled().await?;
         match answer.verdict {
@@ -133,21 +159,15 @@ impl Door {
     }
 
     async fn perform(&self, route: &Route<'_>, payload: &[u8]) -> Answer {
-        let latency = &self.scenario.latency;
         match route {
             Route::CreateKeys => {
-                tokio::time::sleep(latency.create_keys_and_certificate).await;
                 let minted = self.mint.take().await;
                 self.account(|account| account.create_keys(SystemTime::now(), payload, minted))
             }
             Route::Register { template } => {
-                tokio::time::sleep(latency.register_thing).await;
                 self.account(|account| account.register(SystemTime::now(), template, payload))
             }
-            Route::CreateFromCsr => {
-                tokio::time::sleep(latency.create_certificate_from_csr).await;
-                self.create_from_csr(payload).await
-            }
+            Route::CreateFromCsr => self.create_from_csr(payload).await,
             // The session asks for nothing but requests.
             _ => self.account(|account| account.refuse(Refusal::NotEmulated)),
         }
@@ -201,6 +221,7 @@ mod tests {
             broker: Broker::default(),
             tally: Tally::default(),
             stop: CancellationToken::new(),
+            started: Instant::now(),
         }
     }
 

@@ -54,17 +54,12 @@ impl Dice {
             return Fate::default();
         }
         let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
-        let (first, second) = (unit(stream.next()), unit(stream.next()));
+        let (first, second) = (stream.unit(), stream.unit());
         Fate {
             fault: pick(odds, first),
             delay: if second < odds.delay.p { odds.delay.time } else { Duration::ZERO },
         }
     }
-}
-
-/// From 0 to just below 1, with all the 53 bits that fit.
-fn unit(random: u64) -> f64 {
-    (random >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 fn pick(odds: &Odds, mut at: f64) -> Option<Fault> {

@@ -138,6 +138,7 @@ impl Emulator {
             broker: Broker::default(),
             tally: Tally::default(),
             stop: CancellationToken::new(),
+            started: tokio::time::Instant::now(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(Arc::clone(&door), listener, tls));
@@ -176,6 +177,11 @@ impl Emulator {
     /// What happened so far.
     pub fn counters(&self) -> WireCounters {
         self.door.tally.counters()
+    }
+
+    /// How long it has been running: what the scenario's stalls and changes of quotas count from.
+    pub fn age(&self) -> Duration {
+        self.door.age()
     }
 
     /// Clients that are connected now.

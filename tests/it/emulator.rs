@@ -11,7 +11,7 @@ use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::BytesMut;
-use fleetmint::emulator::scenario::{Keys, Latency, Quotas, Rate, Scenario};
+use fleetmint::emulator::scenario::{Keys, Latency, Quotas, Rate, Scenario, Stall};
 use fleetmint::emulator::{Emulator, EmulatorError};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{
@@ -523,7 +523,8 @@ async fn a_scenario_may_send_replies_to_subscribers_only() {
 
 #[tokio::test]
 async fn a_request_that_takes_long_holds_nothing_up_and_is_finished_without_its_requester() {
-    let latency = Latency { create_keys_and_certificate: Duration::from_millis(200), ..Latency::default() };
+    let latency =
+        Latency { create_keys_and_certificate: Duration::from_millis(200).into(), ..Latency::default() };
     let emulator = start(Scenario { latency, ..scenario() }).await;
     let mut client = Client::connected(&emulator, "device").await;
     let request = publish(CREATE, QoS::AtMostOnce, Vec::new());
@@ -543,6 +544,36 @@ async fn a_request_that_takes_long_holds_nothing_up_and_is_finished_without_its_
         }
     };
     timeout(PATIENCE, finished).await.expect("the account acts on what it acknowledged");
+    emulator.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_stalled_service_answers_everything_at_the_end_of_the_stall() {
+    let from = Duration::from_secs(1);
+    let stall = Stall { from, lasts: Duration::from_millis(1500) };
+    let latency = Latency {
+        create_keys_and_certificate: "20ms".parse().unwrap(),
+        publish: "10ms".parse().unwrap(),
+        stalls: vec![stall],
+        ..Latency::default()
+    };
+    let emulator = start(Scenario { latency, ..scenario() }).await;
+    let mut client = Client::connected(&emulator, "device").await;
+    client.subscribe(&["plain"]).await;
+    let published = emulator.age();
+    client.send(&publish("plain", QoS::AtLeastOnce, Vec::new())).await;
+    assert_eq!(client.packet().await, Packet::PubAck(PubAck::new(9)));
+    assert!(emulator.age() - published >= Duration::from_millis(10));
+    assert_eq!(client.publication().await.topic, "plain");
+
+    tokio::time::sleep(from.saturating_sub(emulator.age())).await;
+    client.send(&publish(CREATE, QoS::AtLeastOnce, Vec::new())).await;
+    client.send(&Packet::PingReq).await;
+    assert_eq!(client.packet().await, Packet::PubAck(PubAck::new(9)));
+    assert!(emulator.age() >= from + stall.lasts, "{:?}", emulator.age());
+    assert_eq!(client.packet().await, Packet::PingResp);
+    assert_eq!(client.publication().await.topic, format!("{CREATE}/accepted"));
+    assert!(emulator.age() >= from + stall.lasts + Duration::from_millis(20));
     emulator.shutdown().await;
 }
 

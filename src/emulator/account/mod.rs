@@ -9,6 +9,7 @@
 mod answer;
 mod change;
 mod limits;
+mod pace;
 pub(in crate::emulator) mod random;
 mod register;
 mod registry;
@@ -30,6 +31,7 @@ use super::template::{Template, TemplateError};
 
 pub use answer::{Answer, Verdict};
 pub use change::Changes;
+pub use pace::Operation;
 pub use registry::{Deletion, RegistryError};
 pub use route::{Route, route};
 pub use state::{Certificate, CertificateStatus, Counters, Policy, State, Thing, Token};
@@ -40,6 +42,7 @@ pub(super) use registry::{no_certificate, no_thing};
 
 use answer::Refused;
 use change::Touched;
+use pace::Pace;
 
 /// A certificate and key, ready to be handed out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +71,7 @@ pub struct Account {
     templates: BTreeMap<String, Template>,
     state: State,
     touched: Touched,
+    pace: Pace,
 }
 
 /// What the scenario says of the account's behaviour.
@@ -139,7 +143,13 @@ impl Account {
             quotas: scenario.quotas.clone(),
             errors: scenario.errors.clone(),
         };
-        Ok(Self { rules, templates: read_templates(scenario)?, state, touched: Touched::default() })
+        Ok(Self {
+            rules,
+            templates: read_templates(scenario)?,
+            state,
+            touched: Touched::default(),
+            pace: Pace::new(scenario),
+        })
     }
 
     /// Everything the account knows, to look at or to store.
@@ -187,6 +197,17 @@ impl Account {
             }
             _ => Ok(()),
         }
+    }
+
+    /// When what arrives at `age` is taken up, both from the account's start: see [`Latency::taken_up`](super::scenario::Latency::taken_up).
+    pub fn taken_up(&self, age: Duration) -> Duration {
+        self.pace.latency.taken_up(age)
+    }
+
+    /// How long the next operation of this kind takes, from being taken up to its answer, by the scenario's law. What the
+    /// quotas refuse is refused at once.
+    pub fn draw_latency(&mut self, operation: Operation) -> Duration {
+        self.pace.draw(operation)
     }
 
     /// CreateKeysAndCertificate: takes `minted` into the account, waiting for its registration, and hands it out with an

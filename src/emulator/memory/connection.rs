@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::{self, error::TryRecvError};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::network::{Network, Packet};
+use super::network::{DialCourse, Network, Packet};
 use super::{Power, Request, Sighting};
 use crate::event::DialPhases;
 use crate::failure::{Cause, Failure, Stage};
@@ -38,12 +38,16 @@ impl Connector for MemoryConnector {
         self.power.go_on().await;
         self.network.observe(&Sighting::Dialling);
         self.power.go_on().await;
-        let (took, failure) = self.network.dial();
+        let course = self.network.dial();
+        let took = match course.failure {
+            Some(_) => course.way,
+            None => course.way + course.connack + course.suback,
+        };
         sleep(took).await;
         self.power.go_on().await;
-        let dial = match failure {
+        let dial = match course.failure {
             Some(choice) => failed_dial(choice, took),
-            None => self.open(took),
+            None => self.open(&course),
         };
         let connection = match &dial.outcome {
             Ok(connection) => connection.number,
@@ -56,7 +60,7 @@ impl Connector for MemoryConnector {
 }
 
 impl MemoryConnector {
-    fn open(&self, took: Duration) -> Dial<MemoryConnection> {
+    fn open(&self, course: &DialCourse) -> Dial<MemoryConnection> {
         let (number, mailbox) = self.network.open();
         let connection = MemoryConnection {
             network: self.network.clone(),
@@ -66,8 +70,14 @@ impl MemoryConnector {
             number,
             mailbox,
         };
-        let each = Some(took / 5);
-        let phases = DialPhases { tcp: each, tls: each, upgrade: each, connack: each, suback: each };
+        let each = course.way / 5;
+        let phases = DialPhases {
+            tcp: Some(each),
+            tls: Some(each),
+            upgrade: Some(each),
+            connack: Some(each + course.connack),
+            suback: Some(each + course.suback),
+        };
         Dial { phases, outcome: Ok(connection) }
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::super::account::random::Random;
-use super::super::account::{Account, Answer, Route, Verdict, route};
+use super::super::account::{Account, Answer, Operation, Route, Verdict, route};
 use super::super::scenario::Refusal;
 use super::{Faults, Minter, Mishap, NetworkSettings, Observer, Request, Sighting};
 use crate::provisioning::{Lane, Topics};
@@ -46,6 +46,19 @@ impl fmt::Debug for Network {
 pub(super) enum Packet {
     PubAck,
     Publish { topic: String, payload: Bytes, is_duplicate: bool },
+}
+
+/// How a dial goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DialCourse {
+    /// How long its packets are under way, all together.
+    pub(super) way: Duration,
+    /// How long the service takes until its CONNACK.
+    pub(super) connack: Duration,
+    /// And from SUBSCRIBE to its SUBACK.
+    pub(super) suback: Duration,
+    /// If it fails, how: a number to choose a failure by.
+    pub(super) failure: Option<u64>,
 }
 
 struct State {
@@ -153,13 +166,18 @@ impl Network {
         self.lock().mailboxes.remove(&connection);
     }
 
-    /// How long the next packet of a dial takes, and whether the dial fails, and how: a number to choose a failure by.
-    pub(super) fn dial(&self) -> (Duration, Option<u64>) {
+    /// How a dial that begins now goes.
+    pub(super) fn dial(&self) -> DialCourse {
         let mut state = self.lock();
-        let took = state.latency();
+        let way = state.latency();
         let dials = state.faults.dials;
         let fails = state.dice.chance(dials);
-        (took, fails.then(|| state.dice.below(1 << 32)))
+        let failure = fails.then(|| state.dice.below(1 << 32));
+        let arrives = self.age() + way;
+        let stalled = state.account.taken_up(arrives).saturating_sub(arrives);
+        let connack = stalled + state.account.draw_latency(Operation::Connect);
+        let suback = state.account.draw_latency(Operation::Subscribe);
+        DialCourse { way, connack, suback, failure }
     }
 
     /// How long a question to the control plane takes, and whether it fails.
@@ -187,8 +205,13 @@ impl Network {
     /// Lets the next event happen.
     fn happen(&self) {
         let mut state = self.lock();
-        let Some((_, event)) = state.events.pop_first() else { return };
+        let age = self.age();
+        let Some(((_, order), event)) = state.events.pop_first() else { return };
         match event {
+            Event::Arrive { .. } if state.account.taken_up(age) > age => {
+                let resumes = self.epoch + state.account.taken_up(age);
+                state.events.insert((resumes, order), event);
+            }
             Event::Arrive { request, topics, mishap } => {
                 let answer = state.arrive(self.now(), &request, &topics, mishap);
                 drop(state);
@@ -247,7 +270,10 @@ impl State {
         mishap: Option<Mishap>,
     ) -> Option<Answer> {
         let acts = mishap.is_none_or(Mishap::reaches_account);
-        let answer = acts.then(|| self.act(now, request, topics));
+        let (answer, took) = match acts.then(|| self.act(now, request, topics)) {
+            Some((answer, took)) => (Some(answer), took),
+            None => (None, Duration::ZERO),
+        };
         let answered = match (mishap, &answer) {
             (Some(Mishap::Throttled), _) => Some(self.account.refuse(Refusal::Throttled)),
             (Some(Mishap::Refused), _) => Some(self.rejection(&[400, 401, 403, 404, 409, 422], request)),
@@ -257,24 +283,27 @@ impl State {
             (_, Some(answer)) => Some(answer.clone()),
             (_, None) => None,
         };
-        self.send_back(request, topics, mishap, answered);
+        self.send_back(request, topics, mishap, answered, took);
         answer
     }
 
-    fn act(&mut self, now: SystemTime, request: &Request, topics: &Topics) -> Answer {
+    /// What the account says, and how long it takes to say it.
+    fn act(&mut self, now: SystemTime, request: &Request, topics: &Topics) -> (Answer, Duration) {
         self.account.expire(now);
         let asked = route(&topics.lane(request.lane).request);
         if let Err(throttled) = self.account.admit(now, &asked) {
-            return throttled;
+            return (throttled, Duration::ZERO);
         }
-        match asked {
+        let took = self.account.draw_latency(Operation::of(&asked));
+        let answer = match asked {
             Route::CreateKeys => {
                 let minted = (self.minter)();
                 self.account.create_keys(now, &request.payload, minted)
             }
             Route::Register { template } => self.account.register(now, template, &request.payload),
             _ => self.account.refuse(Refusal::NotEmulated),
-        }
+        };
+        (answer, took)
     }
 
     /// A rejection that is nobody's fault, in words that repeat the request, secrets and all.
@@ -291,6 +320,7 @@ impl State {
         topics: &Topics,
         mishap: Option<Mishap>,
         answer: Option<Answer>,
+        took: Duration,
     ) {
         let Request { connection, lane, .. } = *request;
         let mut delay = self.latency();
@@ -303,6 +333,7 @@ impl State {
         let is_overtaken = self.dice.chance(self.faults.overtakings);
         let puback = if is_overtaken { delay + self.latency() } else { delay };
         self.schedule(puback, Event::Deliver { connection, packet: Packet::PubAck });
+        delay += took;
         let Some(answer) = answer else { return };
         if matches!(mishap, Some(Mishap::UnansweredDone)) {
             return;
@@ -402,7 +433,7 @@ struct Dice(Random);
 impl Dice {
     /// Evenly from 0 to below 1.
     fn unit(&mut self) -> f64 {
-        (self.0.next() >> 11) as f64 / (1_u64 << 53) as f64
+        self.0.unit()
     }
 
     fn chance(&mut self, odds: f64) -> bool {

@@ -22,10 +22,14 @@ impl Observer for Diary {
 }
 
 fn network(faults: Faults, serving: &mut JoinSet<()>) -> (Network, Arc<Diary>) {
+    network_of(&Scenario::default(), faults, serving)
+}
+
+fn network_of(scenario: &Scenario, faults: Faults, serving: &mut JoinSet<()>) -> (Network, Arc<Diary>) {
     let diary = Arc::new(Diary::default());
     let mut paper = PaperMint::new(1);
     let network = Network::new(NetworkSettings {
-        account: Account::new(&Scenario::default()).unwrap(),
+        account: Account::new(scenario).unwrap(),
         minter: Box::new(move || paper.mint()),
         faults,
         seed: 1,
@@ -139,4 +143,82 @@ async fn a_connection_that_is_ended_says_so_while_idle() {
     assert_eq!(failure.stage, Stage::Idle);
     let lost = connection.exchange(Lane::Create, provisioning::create_request(), WITHIN).await.unwrap_err();
     assert_eq!(lost.failure.stage, Stage::Idle, "nothing was published");
+}
+
+/// Without a way: what takes time is the service alone.
+fn at_the_service() -> Faults {
+    Faults { latency: (Duration::ZERO, Duration::ZERO), ..Faults::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn latencies_are_drawn_from_their_laws_to_the_millisecond() {
+    for law in ["7ms", "10ms..50ms", "5ms 90%, 400ms 10%"] {
+        let scenario =
+            Scenario::from_toml(&format!("[latency]\ncreate_keys_and_certificate = \"{law}\"")).unwrap();
+        let law = scenario.latency.create_keys_and_certificate.clone();
+        let mut serving = JoinSet::new();
+        let (network, _) = network_of(&scenario, at_the_service(), &mut serving);
+        let connector = network.connector(Topics::new(BUILT_IN_TEMPLATE), Power::default());
+        let mut connection = connector.dial().await.outcome.unwrap();
+        let mut drawn = Vec::new();
+        for _ in 0..2_000 {
+            let request = provisioning::create_request();
+            let reply;
+            (reply, connection) = connection.exchange(Lane::Create, request, WITHIN).await.unwrap();
+            drawn.push(reply.service);
+        }
+        drawn.sort();
+        // Tokio's timers count whole milliseconds, and round up.
+        let rounded = |q: f64| Duration::from_millis(law.quantile(q).as_micros().div_ceil(1000) as u64);
+        assert_eq!(drawn[0].max(rounded(0.0)), drawn[0], "{law:?}");
+        assert_eq!(drawn[1999].min(rounded(1.0)), drawn[1999], "{law:?}");
+        for q in [0.25, 0.5, 0.75, 0.85, 0.95, 0.99] {
+            // Three standard deviations of a share of 2,000.
+            let off = 3.0 * (q * (1.0 - q) / 2_000.0_f64).sqrt();
+            let found = drawn[(q * 2_000.0) as usize];
+            let true_range = rounded(q - off)..=rounded(q + off);
+            assert!(true_range.contains(&found), "{law:?} at {q}: {found:?} is not in {true_range:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_stall_everything_waits_for_its_end() {
+    let scenario = Scenario::from_toml(
+        "[latency]\nconnect = \"3ms\"\ncreate_keys_and_certificate = \"5ms\"\n\
+         [[latency.stalls]]\nfrom = \"10s\"\nlasts = \"2s\"",
+    )
+    .unwrap();
+    let mut serving = JoinSet::new();
+    let (network, _) = network_of(&scenario, at_the_service(), &mut serving);
+    let connector = network.connector(Topics::new(BUILT_IN_TEMPLATE), Power::default());
+    let at = |millis| tokio::time::sleep(Duration::from_millis(millis));
+    let dial = connector.dial().await;
+    assert_eq!(dial.phases.connack, Some(Duration::from_millis(3)));
+    let mut answered = Vec::new();
+    let mut exchanges = JoinSet::new();
+    for start in [9_993, 9_999, 10_000, 11_999, 12_000] {
+        let connector = network.connector(Topics::new(BUILT_IN_TEMPLATE), Power::default());
+        let network = network.clone();
+        exchanges.spawn(async move {
+            let connection = connector.dial().await.outcome.unwrap();
+            tokio::time::sleep_until(
+                tokio::time::Instant::now() + Duration::from_millis(start) - network.age(),
+            )
+            .await;
+            connection.exchange(Lane::Create, provisioning::create_request(), WITHIN).await.unwrap();
+            (start, network.age().as_millis())
+        });
+    }
+    at(11_000 - network.age().as_millis() as u64).await;
+    let dial = connector.dial().await;
+    assert_eq!(dial.phases.connack, Some(Duration::from_millis(1_003)));
+    while let Some(done) = exchanges.join_next().await {
+        answered.push(done.unwrap());
+    }
+    answered.sort();
+    assert_eq!(
+        answered,
+        [(9_993, 9_998), (9_999, 10_004), (10_000, 12_005), (11_999, 12_005), (12_000, 12_005)]
+    );
 }

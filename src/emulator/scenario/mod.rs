@@ -6,6 +6,8 @@
 
 mod error;
 mod faults;
+mod latency;
+mod law;
 mod refusal;
 mod units;
 
@@ -16,6 +18,8 @@ use serde::Deserialize;
 
 pub use error::ScenarioError;
 pub use faults::{Delay, Faults, Odds};
+pub use latency::{Latency, Stall};
+pub use law::{LONGEST_LATENCY, LatencyLaw, NotALaw};
 pub use refusal::{ErrorText, ErrorTexts, Refusal};
 pub use units::{NotAUnit, Rate, parse_duration};
 
@@ -134,27 +138,6 @@ pub enum TemplateSource {
     File(PathBuf),
     /// Here.
     Body(String),
-}
-
-/// How long the door lets each operation take, on top of its own work.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Latency {
-    /// CONNECT to CONNACK.
-    #[serde(deserialize_with = "units::duration")]
-    pub connect: Duration,
-    /// SUBSCRIBE to SUBACK.
-    #[serde(deserialize_with = "units::duration")]
-    pub subscribe: Duration,
-    /// CreateKeysAndCertificate, request to reply.
-    #[serde(deserialize_with = "units::duration")]
-    pub create_keys_and_certificate: Duration,
-    /// CreateCertificateFromCsr, request to reply.
-    #[serde(deserialize_with = "units::duration")]
-    pub create_certificate_from_csr: Duration,
-    /// RegisterThing, request to reply.
-    #[serde(deserialize_with = "units::duration")]
-    pub register_thing: Duration,
 }
 
 /// What the account may do; `None` is without limit.
@@ -332,7 +315,7 @@ mod tests {
         assert_eq!(scenario.token_lifetime, Duration::from_secs(90));
         assert_eq!(scenario.token_reuse, TokenReuse::Accept);
         assert_eq!(scenario.override_default, OverrideDefault::Replace);
-        assert_eq!(scenario.latency.register_thing, Duration::from_millis(250));
+        assert_eq!(scenario.latency.register_thing, Duration::from_millis(250).into());
         assert_eq!(scenario.quotas.register_thing, None);
         let throttled = scenario.errors.text(Refusal::Throttled);
         assert_eq!((throttled.status, throttled.code.as_str()), (429, "TooManyRequests"));

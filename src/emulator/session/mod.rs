@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{
-    ConnAck, ConnectReturnCode, Packet, PubAck, Publish, SubAck, Subscribe, SubscribeReasonCode, UnsubAck,
+    ConnAck, ConnectReturnCode, Packet, Publish, SubAck, Subscribe, SubscribeReasonCode, UnsubAck,
     Unsubscribe,
 };
 
@@ -62,7 +62,12 @@ pub(super) enum Effect {
         acknowledge: Option<u16>,
     },
     /// Hand a plain message to all who subscribed to its topic.
-    Relay(Message),
+    Relay {
+        /// The message.
+        message: Message,
+        /// The packet id to acknowledge, if it was published at QoS 1.
+        acknowledge: Option<u16>,
+    },
     /// Plain messages that `filter` selects are wanted.
     Watch {
         /// The filter.
@@ -306,8 +311,7 @@ fn accept_publish(publish: Publish, effects: &mut Vec<Effect>) -> Result<(), End
         Route::Other if topic.starts_with('$') => return Err(Ending::ReservedTopic(topic)),
         Route::Other => Message { topic, payload, qos },
     };
-    effects.extend(acknowledge.map(|id| Effect::Send(Packet::PubAck(PubAck::new(id)))));
-    effects.push(Effect::Relay(message));
+    effects.push(Effect::Relay { message, acknowledge });
     Ok(())
 }
 

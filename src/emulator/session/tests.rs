@@ -1,6 +1,6 @@
 //! What the service allows, packet by packet, with `now` as an argument.
 
-use rumqttc::mqttbytes::v4::SubscribeFilter;
+use rumqttc::mqttbytes::v4::{PubAck, SubscribeFilter};
 
 use super::*;
 
