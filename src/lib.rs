@@ -6,6 +6,7 @@ pub mod endpoint;
 pub mod event;
 pub mod failure;
 pub mod identity;
+pub mod instant;
 pub mod rate;
 pub mod wording;
 // L1: pure crafts
@@ -17,6 +18,7 @@ pub mod sigv4;
 // L2: doors
 pub mod control_plane;
 pub mod ledger;
+pub mod results;
 pub mod transport;
 // L3: work
 pub mod engine;

@@ -11,7 +11,10 @@ use std::time::Duration;
 pub use remedy::{Remedy, RetryPolicy, Tried, remedy};
 
 /// The step of a device's way at which something happened, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+///
+/// Results files have it by its [`name`](Self::name).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Getting credentials and signing the URL.
     Sign,
@@ -32,6 +35,7 @@ pub enum Stage {
     /// CreateKeysAndCertificate.
     CreateCertificate,
     /// CreateCertificateFromCsr.
+    #[serde(rename = "create_certificate_from_csr")]
     CertificateFromCsr,
     /// RegisterThing.
     RegisterThing,
@@ -84,7 +88,10 @@ impl fmt::Display for Stage {
 }
 
 /// Why it went wrong. Texts in here come from the other side or from the operating system; none ever holds a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Results files have it with all its fields.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// No usable credentials.
     Credentials {
@@ -193,7 +200,7 @@ impl Cause {
 }
 
 /// Something went wrong: where and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Failure {
     /// Where.
     pub stage: Stage,

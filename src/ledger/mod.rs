@@ -14,7 +14,6 @@
 mod commit;
 mod error;
 mod import;
-mod instant;
 mod integrity;
 mod keys;
 mod lock;
@@ -46,6 +45,7 @@ pub use status::{RunStanding, RunStatus, Status, Writer};
 pub use view::{Counts, LotInfo, OpenDevice, RunInfo, Trouble, View, Work};
 
 use crate::identity::{Identity, RowError};
+use crate::instant;
 use lock::LedgerLock;
 use place::Place;
 

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 /// Modules by layer, lowest first.
 const LAYERS: [&[&str]; 6] = [
-    &["certificate", "endpoint", "event", "failure", "identity", "rate", "wording"],
+    &["certificate", "endpoint", "event", "failure", "identity", "instant", "rate", "wording"],
     &["keys", "metrics", "provisioning", "sealing", "sigv4"],
-    &["control_plane", "ledger", "transport"],
+    &["control_plane", "ledger", "results", "transport"],
     &["engine", "export", "report"],
     &["emulator"],
     &["cli"],

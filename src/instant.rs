@@ -1,4 +1,4 @@
-//! Instants as the ledger writes them: RFC 3339, UTC, milliseconds. Reads no clock.
+//! Instants as files have them: RFC 3339, UTC, milliseconds. Reads no clock.
 
 use std::time::SystemTime;
 
@@ -14,13 +14,32 @@ const FORMAT: StaticFormatDescription =
 ///
 /// # Panics
 /// If `at` is after the year 9999.
-pub(super) fn to_text(at: SystemTime) -> String {
+pub fn to_text(at: SystemTime) -> String {
     OffsetDateTime::from(at).format(&FORMAT).expect("every part of the format is a part of a date and time")
 }
 
 /// The instant that `text` names; none if it is not RFC 3339.
-pub(super) fn from_text(text: &str) -> Option<SystemTime> {
+pub fn from_text(text: &str) -> Option<SystemTime> {
     OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from)
+}
+
+/// For `#[serde(with = "…")]`: an instant as text.
+pub mod serde_text {
+    use std::time::SystemTime;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    /// Writes `at` as [`to_text`](super::to_text) does.
+    pub fn serialize<S: Serializer>(at: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+        super::to_text(*at).serialize(to)
+    }
+
+    /// Reads any RFC 3339 instant.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {
+        let text = String::deserialize(from)?;
+        super::from_text(&text)
+            .ok_or_else(|| D::Error::custom(format!("wanted an RFC 3339 instant, found {text:?}")))
+    }
 }
 
 #[cfg(test)]

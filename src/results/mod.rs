@@ -1,0 +1,146 @@
+//! Results files: what a run measured, second by second, so that it can be looked at, merged and compared later.
+//!
+//! Owns the file format, version 1: JSON Lines; the first line a header, then a line for each second, the last line a
+//! footer. A run that crashed leaves a file without a footer, whose seconds are all good. Written in constant memory, and
+//! read so. Computes nothing: adding up is [`crate::metrics`]', showing is the reports'.
+
+mod line;
+mod read;
+mod write;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::Slowest;
+
+pub use read::{Ending, Extent, Results, extent};
+pub use write::ResultsWriter;
+
+/// The version of the format: raised when a field changes its meaning or goes away, not when one is added.
+pub const VERSION: u32 = 1;
+
+/// What the run was, known before it begins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// The program and its version, such as `fleetmint 0.1.0`.
+    pub tool: String,
+    /// What it did, such as `provision` or `load publish`.
+    pub verb: String,
+    /// The command line, without secrets.
+    pub command: String,
+    /// What the command meant, by name; no secret.
+    #[serde(default)]
+    pub settings: BTreeMap<String, serde_json::Value>,
+    /// The instant of second 0. Files of one test on several machines are laid beside each other by it.
+    #[serde(with = "crate::instant::serde_text")]
+    pub started_at: SystemTime,
+    /// The schedule of arrivals, in words; none where there was none.
+    #[serde(default)]
+    pub offered: Option<String>,
+    /// Rate limits by operation name, per second.
+    #[serde(default)]
+    pub limits: BTreeMap<String, f64>,
+    /// How long the warm-up before second 0 was, in seconds; what ended in it is in no figure and no line.
+    #[serde(default)]
+    pub warm_up_s: f64,
+}
+
+/// How the run ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Footer {
+    /// `complete`, `drained`, `aborted`, `stopped`, and whatever else the command has.
+    pub end: String,
+    /// Why, in words, and what to do; empty where the name says all.
+    #[serde(default)]
+    pub detail: String,
+    /// From second 0 to the end, in seconds.
+    pub elapsed_s: f64,
+    /// The devices of the run's ledger by state, over all its runs; none if it had no ledger.
+    #[serde(default)]
+    pub devices: Option<Devices>,
+    /// What the thresholds came to.
+    #[serde(default)]
+    pub thresholds: Vec<ThresholdOutcome>,
+    /// The slowest attempts.
+    #[serde(default, with = "line::slowest")]
+    pub slowest: Slowest,
+}
+
+/// Devices by state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Devices {
+    /// All.
+    pub total: u64,
+    /// Confirmed by the service.
+    pub registered: u64,
+    /// Refused for good.
+    pub rejected: u64,
+    /// Maybe registered, unconfirmed.
+    pub unknown: u64,
+    /// Surely not registered yet.
+    pub pending: u64,
+}
+
+/// A threshold, and what it came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThresholdOutcome {
+    /// As it was typed.
+    pub threshold: String,
+    /// What was measured, with its unit.
+    pub measured: String,
+    /// Whether it holds.
+    pub is_met: bool,
+}
+
+/// Why a results file cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+#[error("results file {}: {problem}", .file.display())]
+pub struct ResultsError {
+    /// The file.
+    pub file: PathBuf,
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+/// What is wrong with a results file.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// There is a file of that name.
+    #[error("it is there already, and is left as it is; choose another name, or move it away")]
+    Exists,
+    /// The operating system would not have it.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// It is something else.
+    #[error("not a results file of fleetmint: {0}")]
+    NotResults(String),
+    /// It is of a format that this version does not know.
+    #[error(
+        "its format is version {found}, and this fleetmint reads version {VERSION}; use the fleetmint that wrote it, or a newer one"
+    )]
+    Version {
+        /// Its version.
+        found: u64,
+    },
+    /// A line cannot be what was written.
+    #[error("line {line}{}: {what}; the lines before it are good, `head -n {} FILE` keeps them", in_column(.column), .line - 1)]
+    Damaged {
+        /// Its number, from 1.
+        line: u64,
+        /// The column, from 1, where that is known.
+        column: Option<usize>,
+        /// What is wrong, with the name of the field.
+        what: String,
+    },
+}
+
+fn in_column(column: &Option<usize>) -> String {
+    column.map_or(String::new(), |column| format!(", column {column}"))
+}
+
+#[cfg(test)]
+mod tests;
