@@ -245,6 +245,8 @@ pub enum Note {
         /// How.
         failure: Failure,
     },
+    /// A connection was closed for its age, to be replaced before the service ends it.
+    ConnectionRenewed,
     /// The control plane told that a registration had happened whose answer was lost.
     Settled,
     /// A reply was delivered again and ignored.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::engine::CONNECTION_LIFETIME;
 use crate::export::DEFAULT_NAMESPACE;
 use crate::rate::RateLimit;
 
@@ -121,6 +122,10 @@ pub(super) struct ProvisionArgs {
     /// How long a connection attempt, and a reply, may take.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = timeout)]
     pub(super) timeout: Duration,
+
+    /// How old a connection may get before it is replaced between two exchanges; the service ends it after 24 hours.
+    #[arg(long, value_name = "TIME", default_value = "23h", value_parser = lifetime)]
+    pub(super) connection_lifetime: Duration,
 
     /// What MQTT client ids begin with; the rest is unique per connection attempt.
     #[arg(long, value_name = "PREFIX", default_value = "fleetmint")]
@@ -304,6 +309,15 @@ fn timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn lifetime(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if (MIN_LIFETIME..=CONNECTION_LIFETIME).contains(&time) => Ok(time),
+        _ => Err(String::from("wanted a time from 1s to 23h, such as 12h")),
+    }
+}
+
+/// Less would be little else than dialling.
+const MIN_LIFETIME: Duration = Duration::from_secs(1);
 const MIN_TIMEOUT: Duration = Duration::from_millis(10);
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 

@@ -28,7 +28,7 @@ use crate::ledger::{Counts, ImportError, Ledger, LotRows, RunId, RunInfo, View};
 use crate::provisioning::{Lane, Topics};
 use crate::report::{self, Summary};
 use crate::sealing::Sealer;
-use crate::transport::wss::{KEEP_ALIVE, SettingsError, WssConnector, WssSettings};
+use crate::transport::wss::{KEEP_ALIVE, SettingsError, TlsResumption, WssConnector, WssSettings};
 
 /// An ownership token lives one hour; what is left at this age may lapse on the way.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(57 * 60);
@@ -165,6 +165,7 @@ impl Running {
             client_id_prefix: args.client_id_prefix.clone(),
             connect_timeout: args.timeout,
             keep_alive: KEEP_ALIVE,
+            tls_resumption: TlsResumption::Shared,
             extra_roots: extra_roots.unwrap_or_default(),
         };
         let connector = WssConnector::new(connector).map_err(|error| match error {
@@ -204,6 +205,7 @@ async fn run_and_report(
         keys: settings.keys.clone(),
         exchange_timeout: args.timeout,
         retry: RetryPolicy::default(),
+        connection_lifetime: args.connection_lifetime,
         token_lifetime: TOKEN_LIFETIME,
         certificate_lifetime: CERTIFICATE_LIFETIME,
         failure_budget: FAILURE_BUDGET,

@@ -5,6 +5,8 @@
 
 mod audience;
 mod flow;
+mod health;
+mod held;
 mod intervals;
 mod keys;
 mod queue;
@@ -14,7 +16,6 @@ mod store;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
@@ -36,6 +37,7 @@ pub use keys::{KeyPolicy, KeySource};
 pub use store::{CommitMode, Disk};
 
 use audience::Gauges;
+use health::Health;
 use intervals::Epoch;
 use rate::Limit;
 use recorder::{Recorder, RecorderHandle};
@@ -59,6 +61,9 @@ pub struct Plan {
     pub exchange_timeout: Duration,
     /// How often to try again.
     pub retry: RetryPolicy,
+    /// How old a connection may get before it is replaced, between exchanges; a little less, drawn for each, so that not all
+    /// go at once. Below the age at which the service ends it: see [`CONNECTION_LIFETIME`].
+    pub connection_lifetime: Duration,
     /// How old an ownership token may get and still be used. The service's hour, less a margin for the way there.
     pub token_lifetime: Duration,
     /// How old an ownership token must be for its certificate to be void: nothing can be registered with it any more,
@@ -71,6 +76,10 @@ pub struct Plan {
     /// Where the jitter of retries starts; the same seed gives the same jitter.
     pub seed: u64,
 }
+
+/// The age at which connections are replaced unless told otherwise. The service ends a WebSocket after 24 hours (AWS IoT Core
+/// quotas, "WebSocket connection duration").
+pub const CONNECTION_LIFETIME: Duration = Duration::from_secs(23 * 3600);
 
 /// How many connections a run opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,15 +202,6 @@ struct Shared<C> {
     key_makers: Semaphore,
 }
 
-/// What the run has seen of the service, as far as it bears on stopping.
-#[derive(Default)]
-struct Health {
-    /// Whether any dial has succeeded.
-    has_connected: std::sync::atomic::AtomicBool,
-    /// Devices in a row that were not registered.
-    failed_in_a_row: AtomicU32,
-}
-
 struct Limits {
     connect: Limit,
     create: Limit,
@@ -242,7 +242,7 @@ impl<C> Shared<C> {
             limits,
             recorder,
             gauges,
-            health: Health::default(),
+            health: Health::new(),
             key_makers: Semaphore::new(cores),
         }
     }

@@ -1,12 +1,11 @@
 //! A worker: one connection, one device at a time.
 //!
-//! Owns the connection's life (dial, keep alive, drop, redial) and single attempts under the limits. What a device
-//! needs in which order is [`super::flow`]'s.
+//! Owns the connection's life (dial, keep alive, renew, drop, redial) and single attempts under the limits. What a device
+//! needs in which order is [`super::flow`]'s; how often to redial is [`redial`]'s.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,11 +13,12 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
 
+use super::held::{Ended, Held, Life, beside};
 use super::queue::Queue;
-use super::recorder::{RecorderGone, RecorderHandle};
+use super::recorder::RecorderGone;
 use super::{CommitMode, KeyPolicy, Shared};
 use crate::event::{Change, Note, Operation, Timing};
-use crate::failure::{Cause, Failure, Remedy, Stage, Tried, remedy};
+use crate::failure::{Cause, Failure, Remedy, Stage, Tried, redial, remedy};
 use crate::ledger::{OpenDevice, Receipt};
 use crate::provisioning::{self, Lane};
 use crate::transport::{Connection, Connector, Reply, Verdict};
@@ -26,14 +26,23 @@ use crate::transport::{Connection, Connector, Reply, Verdict};
 pub(super) struct Worker<C: Connector> {
     pub(super) shared: Arc<Shared<C>>,
     queue: Queue,
-    connection: Option<C::Connection>,
-    failed_dials: u32,
+    held: Option<Held<C::Connection>>,
+    /// In a row: dials that failed, and connections that ended before they had proven themselves.
+    setbacks: u32,
+    /// The last of them, as long as it is not waited out.
+    setback: Option<Setback>,
     jitter: SmallRng,
+}
+
+/// A dial that failed, or a connection that ended.
+struct Setback {
+    at: Instant,
+    failure: Failure,
 }
 
 /// A connection, alive, that may carry a request now.
 pub(super) struct Permitted<C> {
-    connection: C,
+    held: Held<C>,
     /// How long it took to get.
     wait: Duration,
 }
@@ -42,6 +51,16 @@ pub(super) struct Permitted<C> {
 pub(super) struct Attempt<T> {
     pub(super) timing: Timing,
     pub(super) answer: Result<T, Failure>,
+}
+
+/// What came of asking for a permit.
+enum Asked {
+    /// It may be used now.
+    Granted,
+    /// It was given while there was no connection to use it on. It is older than a permit may get, and let go.
+    GrantedTooEarly,
+    /// There is no use for one any more.
+    TooLate,
 }
 
 /// Why a worker leaves a device before its end.
@@ -64,7 +83,7 @@ impl From<RecorderGone> for Halt {
 impl<C: Connector> Worker<C> {
     pub(super) fn new(shared: Arc<Shared<C>>, queue: Queue, number: u64) -> Self {
         let jitter = SmallRng::seed_from_u64(shared.plan.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        Self { shared, queue, connection: None, failed_dials: 0, jitter }
+        Self { shared, queue, held: None, setbacks: 0, setback: None, jitter }
     }
 
     /// Works until no device is left or the run stops; an error stops the run.
@@ -96,17 +115,20 @@ impl<C: Connector> Worker<C> {
         payload: Bytes,
         parse: fn(&[u8]) -> Result<T, Cause>,
     ) -> Attempt<T> {
-        let Permitted { connection, wait } = permitted;
+        let Permitted { held: Held { connection, life }, wait } = permitted;
         let gauges = self.shared.gauges.clone();
         let in_flight = gauges.exchange();
         let (service, redelivered, answer) =
             match connection.exchange(lane, payload, self.shared.plan.exchange_timeout).await {
                 Ok((reply, connection)) => {
                     let (service, redelivered) = (reply.service, reply.redelivered);
-                    (service, redelivered, self.judge(lane, reply, connection, parse).await)
+                    self.shared.health.served();
+                    let held = Held { connection, life: life.answered() };
+                    (service, redelivered, self.judge(lane, reply, held, parse).await)
                 }
                 Err(lost) => {
                     self.connection_gone();
+                    self.set_back(&life, lost.failure.clone());
                     (lost.service, lost.redelivered, Err(lost.failure))
                 }
             };
@@ -127,7 +149,7 @@ impl<C: Connector> Worker<C> {
         &mut self,
         lane: Lane,
         reply: Reply,
-        connection: C::Connection,
+        held: Held<C::Connection>,
         parse: fn(&[u8]) -> Result<T, Cause>,
     ) -> Result<T, Failure> {
         let answer = match reply.verdict {
@@ -135,16 +157,16 @@ impl<C: Connector> Worker<C> {
             Verdict::Rejected => Err(provisioning::parse_rejected(&reply.payload)),
         };
         match &answer {
-            Ok(_) => self.connection = Some(connection),
+            Ok(_) => self.held = Some(held),
             // Certificates are interchangeable, or show whose key they are for, so a throttled create leaves no doubt. Any
             // other rejection names no device: delivered again, it would be credited to the next one. Such a connection
             // is not used again.
             Err(Cause::Rejected { status_code: 429 | 500.., .. }) if lane != Lane::Register => {
-                self.connection = Some(connection);
+                self.held = Some(held);
             }
             Err(_) => {
                 self.connection_gone();
-                connection.close().await;
+                held.connection.close().await;
             }
         }
         answer.map_err(|cause| Failure::new(stage(lane), cause))
@@ -152,14 +174,17 @@ impl<C: Connector> Worker<C> {
 
     /// Takes the connection out, opened if need be, with a permit to create a certificate in hand.
     pub(super) async fn permit_creation(&mut self) -> Result<Permitted<C::Connection>, Halt> {
-        let due = Instant::now();
         let shared = self.shared.clone();
+        let shared = &shared;
+        let ask = || async move {
+            let permit = shared.limits.create.permit();
+            unless(shared.stop.drain.cancelled(), permit).await.ok_or(Halt::Drain)?;
+            Ok(Asked::Granted)
+        };
         loop {
-            self.connect().await?;
-            self.unless_draining(shared.limits.create.permit()).await?;
-            // The connection may have ended while it waited; the permit is then too old by a dial, and let go.
-            if let Some(connection) = self.connection.take() {
-                return Ok(Permitted { connection, wait: due.elapsed() });
+            // Nothing makes it too late to ask for this.
+            if let Some(permitted) = self.permitted(ask).await? {
+                return Ok(permitted);
             }
         }
     }
@@ -171,62 +196,128 @@ impl<C: Connector> Worker<C> {
         &mut self,
         fresh_for: Duration,
     ) -> Result<Option<Permitted<C::Connection>>, Halt> {
-        let due = Instant::now();
-        let stale_at = due + fresh_for;
-        let shared = self.shared.clone();
-        while Instant::now() < stale_at {
-            self.connect().await?;
-            // A certificate in hand is registered even while the run drains: it would go stale otherwise.
-            let permit = tokio::time::timeout_at(stale_at, shared.limits.register.permit());
-            if self.while_idle(unless_gone(&shared.recorder, permit)).await?.is_err() {
-                break;
-            }
-            match self.connection.take() {
-                Some(connection) if Instant::now() < stale_at => {
-                    return Ok(Some(Permitted { connection, wait: due.elapsed() }));
-                }
-                // As above, or the dial took the rest of the token's life.
-                connection => self.connection = connection,
-            }
+        if fresh_for.is_zero() {
+            return Ok(None);
         }
-        Ok(None)
+        let stale_at = Instant::now() + fresh_for;
+        let shared = self.shared.clone();
+        let shared = &shared;
+        let ask = || async move {
+            if Instant::now() >= stale_at {
+                return Ok(Asked::TooLate);
+            }
+            let permit = tokio::time::timeout_at(stale_at, shared.limits.register.permit());
+            // A certificate in hand is registered even while the run drains: it would go stale otherwise.
+            let permit = unless(shared.recorder.gone(), permit).await.ok_or(Halt::Recorder)?;
+            Ok(permit.map_or(Asked::TooLate, |()| Asked::Granted))
+        };
+        let Some(permitted) = self.permitted(ask).await? else { return Ok(None) };
+        if Instant::now() >= stale_at {
+            self.held = Some(permitted.held);
+            return Ok(None);
+        }
+        Ok(Some(permitted))
     }
 
-    /// Opens the connection if there is none, as often as the policy allows.
+    /// Takes the connection out, opened if need be, once `ask` has given a permit; `None` if it was too late for one.
+    async fn permitted<F>(&mut self, ask: impl Fn() -> F) -> Result<Option<Permitted<C::Connection>>, Halt>
+    where
+        F: Future<Output = Result<Asked, Halt>>,
+    {
+        let due = Instant::now();
+        loop {
+            self.connect().await?;
+            match self.queue_up(pin!(ask())).await? {
+                Asked::TooLate => return Ok(None),
+                Asked::Granted => {}
+                Asked::GrantedTooEarly => continue,
+            }
+            // It may have ended at the same instant.
+            if let Some(held) = self.held.take() {
+                return Ok(Some(Permitted { held, wait: due.elapsed() }));
+            }
+        }
+    }
+
+    /// Waits for a permit, and replaces the connection if it ends meanwhile, without leaving the queue: where the service
+    /// keeps connections for a shorter time than the queue is long, nobody would ever get to its head.
+    async fn queue_up(
+        &mut self,
+        mut permit: Pin<&mut impl Future<Output = Result<Asked, Halt>>>,
+    ) -> Result<Asked, Halt> {
+        loop {
+            if let Some(asked) = self.until_gone(permit.as_mut()).await {
+                return asked;
+            }
+            let (connected, asked) = beside(self.connect(), permit.as_mut()).await;
+            connected?;
+            match asked {
+                None => {}
+                Some(Ok(Asked::Granted)) => return Ok(Asked::GrantedTooEarly),
+                Some(asked) => return asked,
+            }
+        }
+    }
+
+    /// Sees to it that there is a connection, and a young one. Gives up when the policy does.
     async fn connect(&mut self) -> Result<(), Halt> {
-        while self.connection.is_none() {
+        if self.held.as_ref().is_some_and(|held| held.life.is_due()) {
+            self.renew().await;
+        }
+        while self.held.is_none() {
+            self.wait_out_setback().await?;
             let due = Instant::now();
             let shared = self.shared.clone();
-            tokio::select! {
-                biased;
-                () = shared.stop.drain.cancelled() => return Err(Halt::Drain),
-                () = shared.limits.connect.permit() => {}
-            }
-            let Err(failure) = self.dial(due).await else { return Ok(()) };
-            self.failed_dials += 1;
-            match self.remedy(&failure, self.failed_dials) {
-                Remedy::Redial { after } | Remedy::Again { after } => self.pause(after).await?,
-                Remedy::Slower { after } => {
-                    shared.limits.connect.slow_down();
-                    self.pause(after).await?;
-                }
-                Remedy::StopRun | Remedy::GiveUp | Remedy::Reissue => return Err(Halt::Stop(failure)),
-            }
+            let permit = shared.limits.connect.permit();
+            unless(shared.stop.drain.cancelled(), permit).await.ok_or(Halt::Drain)?;
+            self.dial(due).await;
         }
         Ok(())
     }
 
-    async fn dial(&mut self, due: Instant) -> Result<(), Failure> {
+    /// Waits out the last setback, if there is one, as long as the policy says. What was waited since then counts.
+    async fn wait_out_setback(&mut self) -> Result<(), Halt> {
+        let Some(Setback { at, failure }) = self.setback.take() else { return Ok(()) };
+        let tried = self.tried(self.setbacks);
+        let after = match redial(&failure, tried, &self.shared.plan.retry) {
+            Remedy::Redial { after } | Remedy::Again { after } => after,
+            Remedy::Slower { after } => {
+                self.shared.limits.connect.slow_down();
+                after
+            }
+            Remedy::StopRun | Remedy::GiveUp | Remedy::Reissue => return Err(Halt::Stop(failure)),
+        };
+        self.pause((at + after).saturating_duration_since(Instant::now())).await
+    }
+
+    async fn dial(&mut self, due: Instant) {
         let started = Instant::now();
         let dial = self.shared.connector.dial().await;
         let timing = Timing { wait: started - due, service: started.elapsed() };
         let outcome = dial.outcome.as_ref().map(|_| ()).map_err(Failure::clone);
         self.shared.recorder.note(Note::Dialled { timing, phases: dial.phases, outcome }).await;
-        self.connection = Some(dial.outcome?);
-        self.failed_dials = 0;
-        self.shared.health.has_connected.store(true, Ordering::Relaxed);
-        self.shared.gauges.connection_opened();
-        Ok(())
+        match dial.outcome {
+            Ok(connection) => {
+                let life = Life::new(self.shared.plan.connection_lifetime, self.jitter.random());
+                self.held = Some(Held { connection, life });
+                self.shared.health.connected();
+                self.shared.gauges.connection_opened();
+            }
+            Err(failure) => {
+                self.setbacks = self.setbacks.saturating_add(1);
+                self.setback = Some(Setback { at: Instant::now(), failure });
+            }
+        }
+    }
+
+    /// A connection has ended. One that was good begins a new row.
+    fn set_back(&mut self, life: &Life, failure: Failure) {
+        if life.is_proven(self.shared.plan.retry.proven_after) {
+            self.shared.health.served();
+            self.setbacks = 0;
+        }
+        self.setbacks = self.setbacks.saturating_add(1);
+        self.setback = Some(Setback { at: Instant::now(), failure });
     }
 
     /// Waits before a retry. A run that drains does not wait for retries.
@@ -237,27 +328,32 @@ impl<C: Connector> Worker<C> {
     /// Waits for `work` on an idle connection; a run that drains does not.
     async fn unless_draining<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Halt> {
         let drain = self.shared.stop.drain.clone();
-        self.while_idle(async move {
-            tokio::select! {
-                biased;
-                () = drain.cancelled() => Err(Halt::Drain),
-                value = work => Ok(value),
-            }
-        })
-        .await
+        self.while_idle(unless(drain.cancelled(), work)).await.ok_or(Halt::Drain)
     }
 
     /// Waits for `work` while the connection, if there is one, is kept alive. If it ends, `work` goes on without it.
     pub(super) async fn while_idle<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
-        let Some(connection) = &mut self.connection else { return work.await };
-        let failure = tokio::select! {
+        match self.until_gone(work.as_mut()).await {
+            Some(value) => value,
+            None => work.await,
+        }
+    }
+
+    /// The same, but only for as long as there is a connection; `None` if there is none any more.
+    async fn until_gone<T>(&mut self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        let ended = tokio::select! {
             biased;
-            value = &mut work => return value,
-            failure = connection.idle() => failure,
+            value = &mut work => return Some(value),
+            ended = self.held.as_mut()?.idle() => ended,
         };
-        self.drop_connection(failure).await;
-        work.await
+        let part = async {
+            match ended {
+                Ended::Due => self.renew().await,
+                Ended::Lost(failure) => self.lose(failure).await,
+            }
+        };
+        beside(part, work).await.1
     }
 
     /// Does what takes a core for a while, off the threads that serve connections. A panic in `work` resumes here.
@@ -287,22 +383,32 @@ impl<C: Connector> Worker<C> {
     }
 
     pub(super) fn remedy(&mut self, failure: &Failure, attempts: u32) -> Remedy {
-        let has_connected = self.shared.health.has_connected.load(Ordering::Relaxed);
-        let tried = Tried { attempts, has_connected, jitter: self.jitter.random() };
+        let tried = self.tried(attempts);
         remedy(failure, tried, &self.shared.plan.retry)
+    }
+
+    fn tried(&mut self, attempts: u32) -> Tried {
+        Tried { attempts, standing: self.shared.health.standing(), jitter: self.jitter.random() }
     }
 
     /// Says goodbye, and is without a connection.
     pub(super) async fn disconnect(&mut self) {
-        if let Some(connection) = self.connection.take() {
+        if let Some(held) = self.held.take() {
             self.connection_gone();
-            connection.close().await;
+            held.connection.close().await;
         }
     }
 
-    async fn drop_connection(&mut self, failure: Failure) {
-        self.connection = None;
+    /// The same, for the connection's age. The next one is dialled when it is needed.
+    async fn renew(&mut self) {
+        self.disconnect().await;
+        self.shared.recorder.note(Note::ConnectionRenewed).await;
+    }
+
+    async fn lose(&mut self, failure: Failure) {
+        let Some(held) = self.held.take() else { return };
         self.connection_gone();
+        self.set_back(&held.life, failure.clone());
         self.shared.recorder.note(Note::ConnectionLost { failure }).await;
     }
 
@@ -311,12 +417,12 @@ impl<C: Connector> Worker<C> {
     }
 }
 
-/// Waits for `work` while there is a recorder to take what comes of it.
-async fn unless_gone<T>(recorder: &RecorderHandle, work: impl Future<Output = T>) -> Result<T, Halt> {
+/// Waits for `work` until `stop`, which comes first if both are there.
+async fn unless<T>(stop: impl Future, work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
-        gone = recorder.gone() => Err(gone.into()),
-        value = work => Ok(value),
+        _ = stop => None,
+        value = work => Some(value),
     }
 }
 

@@ -1,14 +1,14 @@
 //! What can go wrong, where, and what to do about it.
 //!
-//! Owns the vocabulary of failures; [`remedy`] is the only retry policy there is. Does not sleep, retry or count; the engine
-//! acts on what `remedy` says.
+//! Owns the vocabulary of failures; [`remedy`] and [`redial`] are the only retry policy there is. Does not sleep, retry or count;
+//! the engine acts on what they say.
 
 mod remedy;
 
 use std::fmt;
 use std::time::Duration;
 
-pub use remedy::{Remedy, RetryPolicy, Tried, remedy};
+pub use remedy::{Remedy, RetryPolicy, Standing, Tried, redial, remedy};
 
 /// The step of a device's way at which something happened, in order.
 ///
@@ -288,6 +288,9 @@ impl Failure {
                 ) =>
             {
                 "the service closes the connection where iot:Publish or iot:Receive is not allowed: check the policy's topic/ resources"
+            }
+            Cause::Closed { .. } if self.stage == Stage::Idle => {
+                "the service ends connections that wait: check the policy's iot:Receive on topic/ resources, and that nothing else connects with the same client ids"
             }
             Cause::NoPuback { .. } => "the broker drops publishes over its quota in silence: lower the rates",
             Cause::Rejected { status_code: 429, .. } => {

@@ -45,10 +45,15 @@ pub struct RetryPolicy {
     pub throttled_attempts: u32,
     /// How many times it is sent if its replies cannot be this device's: some of those come from the lot or the template.
     pub anomalies: u32,
-    /// How many dials in a row may fail, for one worker, after one has succeeded.
+    /// How many setbacks in a row one worker takes once a dial has succeeded: dials that fail, and connections that end
+    /// before they have carried an answer.
     pub dials: u32,
     /// How many dials in a row may fail before any has succeeded: a wrong setting should show soon.
     pub first_dials: u32,
+    /// For how long a service that has answered before may fail everyone before the run stops: longer than a restart takes.
+    pub patience: Duration,
+    /// A connection that lived as long as this was a good one, even if there was nothing to ask on it.
+    pub proven_after: Duration,
 }
 
 impl Default for RetryPolicy {
@@ -61,39 +66,46 @@ impl Default for RetryPolicy {
             anomalies: 3,
             dials: 12,
             first_dials: 4,
+            patience: Duration::from_secs(300),
+            proven_after: Duration::from_secs(60),
         }
     }
+}
+
+/// What the service has shown of itself in this run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// No dial has succeeded.
+    Unreached,
+    /// Connections were opened, and none of them has carried an answer or lasted.
+    Reached,
+    /// It has answered, or kept a connection for [`RetryPolicy::proven_after`]: so long ago, at the last.
+    Served {
+        /// How long ago.
+        ago: Duration,
+    },
 }
 
 /// What has been tried before a failure, as far as [`remedy`] needs to know.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tried {
-    /// How many times this request was sent, or this worker dialled in a row, this failure included: at least 1.
+    /// How many times this request was sent, or how many setbacks this worker had in a row, this failure included: at
+    /// least 1.
     pub attempts: u32,
-    /// Whether any dial of the run has succeeded.
-    pub has_connected: bool,
+    /// What else is known of the service.
+    pub standing: Standing,
     /// A number drawn evenly from 0 to 1: the jitter. Given, so that this stays a function.
     pub jitter: f64,
 }
 
-/// What to do about `failure`: pure and total, the only retry policy.
+/// What to do about `failure`, which ended a request or a dial: pure and total. With [`redial`] the only retry policy.
 ///
 /// Acts on `statusCode` alone, never on `errorCode` or a message, whose texts are not documented.
 pub fn remedy(failure: &Failure, tried: Tried, policy: &RetryPolicy) -> Remedy {
-    let after = backoff(tried, policy);
     if failure.stage.is_dialling() {
-        let allowed = match (failure.is_refusal(), tried.has_connected) {
-            // Before the first success a refusal speaks for all dials; later it may be one node's hiccup.
-            (true, false) => 1,
-            (false, false) => policy.first_dials,
-            (_, true) => policy.dials,
-        };
-        return match tried.attempts < allowed {
-            false => Remedy::StopRun,
-            true if failure.is_throttle() => Remedy::Slower { after },
-            true => Remedy::Redial { after },
-        };
+        return redial(failure, tried, policy);
     }
+    let after = backoff(tried, policy);
     match &failure.cause {
         Cause::TokenExpired => Remedy::Reissue,
         Cause::Rejected { status_code: 429, .. } if tried.attempts < policy.throttled_attempts => {
@@ -110,6 +122,26 @@ pub fn remedy(failure: &Failure, tried: Tried, policy: &RetryPolicy) -> Remedy {
         Cause::Anomaly { .. } if tried.attempts >= policy.anomalies => Remedy::GiveUp,
         _ if tried.attempts < policy.attempts => Remedy::Redial { after },
         _ => Remedy::GiveUp,
+    }
+}
+
+/// What to do about a setback: a dial that failed, or a connection that ended before it had carried an answer, for whatever
+/// reason and at whatever stage. Opens another one, later each time, or stops the run: never for ever.
+pub fn redial(failure: &Failure, tried: Tried, policy: &RetryPolicy) -> Remedy {
+    let is_refusal = failure.stage.is_dialling() && failure.is_refusal();
+    let allowed = match (is_refusal, tried.standing) {
+        // Before the first success a refusal speaks for all dials; later it may be one node's hiccup.
+        (true, Standing::Unreached) => 1,
+        (false, Standing::Unreached) => policy.first_dials,
+        // A service that works for others is worth waiting for, and one that restarts comes back.
+        (false, Standing::Served { ago }) if ago < policy.patience => u32::MAX,
+        _ => policy.dials,
+    };
+    let after = backoff(tried, policy);
+    match tried.attempts < allowed {
+        false => Remedy::StopRun,
+        true if failure.stage.is_dialling() && failure.is_throttle() => Remedy::Slower { after },
+        true => Remedy::Redial { after },
     }
 }
 

@@ -10,7 +10,7 @@ fn upgrade_refused(status: u16, skew_s: Option<i64>) -> Failure {
 }
 
 fn tried(attempts: u32) -> Tried {
-    Tried { attempts, has_connected: true, jitter: 1.0 }
+    Tried { attempts, standing: Standing::Reached, jitter: 1.0 }
 }
 
 fn after(ms: u64) -> Duration {
@@ -79,14 +79,14 @@ fn a_refusal_before_the_first_success_stops_the_run_at_once_and_later_only_if_it
         Failure::new(Stage::Suback, Cause::SubscriptionRefused { filter: String::new() }),
     ];
     for failure in refusals {
-        let first = Tried { has_connected: false, ..tried(1) };
+        let first = Tried { standing: Standing::Unreached, ..tried(1) };
         assert_eq!(remedy(&failure, first, &policy), Remedy::StopRun, "{failure}");
         assert!(matches!(remedy(&failure, tried(1), &policy), Remedy::Redial { .. }), "{failure}");
         assert_eq!(remedy(&failure, tried(policy.dials), &policy), Remedy::StopRun, "{failure}");
     }
     let busy = Failure::new(Stage::Connack, Cause::ConnectRefused { code: 3 });
     assert!(matches!(
-        remedy(&busy, Tried { has_connected: false, ..tried(1) }, &policy),
+        remedy(&busy, Tried { standing: Standing::Unreached, ..tried(1) }, &policy),
         Remedy::Redial { .. }
     ));
 }
@@ -118,4 +118,48 @@ fn a_message_names_the_step_and_the_hint_what_to_do() {
     assert!(refused.hint().contains("iot:Connect"));
     let closed = Failure::new(Stage::Suback, Cause::Closed { detail: String::from("EOF") });
     assert!(closed.hint().contains("iot:Subscribe"));
+}
+
+fn served(ago_s: u64) -> Standing {
+    Standing::Served { ago: Duration::from_secs(ago_s) }
+}
+
+#[test]
+fn a_worker_with_setbacks_in_a_row_goes_on_only_while_the_service_works_for_someone() {
+    let policy = RetryPolicy::default();
+    let lost = Failure::new(Stage::Idle, Cause::Closed { detail: String::new() });
+    let unreachable = Failure::new(Stage::Tcp, Cause::Unreachable { detail: String::new() });
+    for failure in [&lost, &unreachable] {
+        let redials =
+            |attempts, standing| match redial(failure, Tried { standing, ..tried(attempts) }, &policy) {
+                Remedy::Redial { .. } => true,
+                Remedy::StopRun => false,
+                other => panic!("{other:?}"),
+            };
+        assert!(redials(1_000_000, served(0)), "others are served");
+        assert!(redials(20, served(policy.patience.as_secs() - 1)), "it may be restarting");
+        assert!(redials(policy.dials - 1, served(100_000)), "nobody has dialled for long");
+        assert!(!redials(policy.dials, served(policy.patience.as_secs())));
+        assert!(redials(policy.dials - 1, Standing::Reached) && !redials(policy.dials, Standing::Reached));
+        assert!(!redials(policy.first_dials, Standing::Unreached), "a wrong setting shows soon");
+    }
+    let refused = Tried { standing: served(0), ..tried(policy.dials) };
+    assert_eq!(
+        redial(&upgrade_refused(403, None), refused, &policy),
+        Remedy::StopRun,
+        "it will not change its mind"
+    );
+}
+
+#[test]
+fn redials_come_later_each_time() {
+    let policy = RetryPolicy::default();
+    let lost = Failure::new(Stage::Idle, Cause::Closed { detail: String::new() });
+    let wait = |attempts| match redial(&lost, Tried { standing: served(0), ..tried(attempts) }, &policy) {
+        Remedy::Redial { after } => after,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!([wait(1), wait(2), wait(50)], [after(200), after(400), policy.cap]);
+    let throttled = redial(&upgrade_refused(429, None), tried(1), &policy);
+    assert_eq!(throttled, Remedy::Slower { after: after(200) });
 }

@@ -67,6 +67,8 @@ pub struct Metrics {
     pub failures: BTreeMap<(&'static str, &'static str), FailureCount>,
     /// Connections that ended by themselves while they waited.
     pub connections_lost: u64,
+    /// Connections that were closed for their age, to be replaced before the service ends them.
+    pub connections_renewed: u64,
     /// Registrations whose answer was lost, and which the control plane confirmed.
     pub settled: u64,
     /// Replies that were delivered again, and ignored.
@@ -100,6 +102,7 @@ impl Metrics {
                 self.connections_lost += 1;
                 self.count_failure(failure);
             }
+            Note::ConnectionRenewed => self.connections_renewed += 1,
             Note::Settled => self.settled += 1,
             Note::Redelivered { count } => self.redelivered += u64::from(*count),
         }
@@ -126,6 +129,7 @@ impl Metrics {
             self.failures.entry(*kind).or_insert_with(example).count += theirs.count;
         }
         self.connections_lost = self.connections_lost.saturating_add(other.connections_lost);
+        self.connections_renewed = self.connections_renewed.saturating_add(other.connections_renewed);
         self.settled = self.settled.saturating_add(other.settled);
         self.redelivered = self.redelivered.saturating_add(other.redelivered);
         self.arrivals.merge(other.arrivals);

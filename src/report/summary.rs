@@ -30,6 +30,9 @@ pub struct Summary {
     pub failures: Vec<FailureSummary>,
     /// Connections that ended by themselves while they waited.
     pub connections_lost: u64,
+    /// Connections that were closed for their age, to be replaced before the service ends them.
+    #[serde(default)]
+    pub connections_renewed: u64,
     /// Registrations whose answer was lost, and which the control plane confirmed.
     pub settled: u64,
     /// Replies that were delivered again, and ignored.
@@ -149,6 +152,7 @@ impl Summary {
             },
             failures: failures(metrics),
             connections_lost: metrics.connections_lost,
+            connections_renewed: metrics.connections_renewed,
             settled: metrics.settled,
             redelivered: metrics.redelivered,
         }

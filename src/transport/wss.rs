@@ -78,6 +78,18 @@ pub struct WssSettings {
     pub connect_timeout: Duration,
     /// After how much silence to say that we are there: [`KEEP_ALIVE`].
     pub keep_alive: Duration,
+    /// Whether a handshake may build on an earlier one.
+    pub tls_resumption: TlsResumption,
+}
+
+/// Whether TLS sessions are resumed (RFC 8446 section 2.2): a dial then needs no signature of the server's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsResumption {
+    /// All connections of a connector share their sessions.
+    #[default]
+    Shared,
+    /// Every handshake is a full one: what a fleet of devices that connect for the first time costs the service.
+    Off,
 }
 
 /// Settings that cannot work.
@@ -143,7 +155,7 @@ impl WssConnector {
             topics: Arc::new(settings.topics),
             credentials: settings.credentials,
             signer: Signer::new(&settings.region),
-            tls: tls::client_config(&settings.extra_roots)?,
+            tls: tls::client_config(&settings.extra_roots, settings.tls_resumption)?,
             // Random per connector, counted per dial: unique across processes and hosts, and never used twice.
             client_id_stem: format!("{prefix}-{:016x}", rand::random::<u64>()),
             dials: AtomicU64::new(0),
@@ -257,6 +269,7 @@ mod tests {
             extra_roots: Vec::new(),
             connect_timeout: CONNECT_TIMEOUT,
             keep_alive: KEEP_ALIVE,
+            tls_resumption: TlsResumption::Shared,
         }
     }
 

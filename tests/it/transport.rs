@@ -13,7 +13,7 @@ use fleetmint::certificate::Secret;
 use fleetmint::failure::{Cause, Failure, Stage};
 use fleetmint::provisioning::{Lane, Topics};
 use fleetmint::sigv4::Credentials;
-use fleetmint::transport::wss::{KEEP_ALIVE, WssConnection, WssConnector, WssSettings};
+use fleetmint::transport::wss::{KEEP_ALIVE, TlsResumption, WssConnection, WssConnector, WssSettings};
 use fleetmint::transport::{Connection, Connector, Dial, Lost, Reply, Verdict};
 
 use self::rogue::{CREATED, NOT_CREATED, Peer, REGISTERED, Rogue, puback, publish};
@@ -38,6 +38,7 @@ fn settings<T>(server: &Rogue<T>) -> WssSettings {
         extra_roots: server.ca_pem.clone().into_bytes(),
         connect_timeout: PATIENCE,
         keep_alive: KEEP_ALIVE,
+        tls_resumption: TlsResumption::Shared,
     }
 }
 

@@ -15,7 +15,9 @@ use x509_parser::prelude::FromDer;
 
 use super::*;
 use crate::certificate::{IssuedCertificate, SigningRequest};
-use crate::engine::{CommitMode, Connections, End, Outcome, Plan, Rates, Snapshot, Stop, run};
+use crate::engine::{
+    CONNECTION_LIFETIME, CommitMode, Connections, End, Outcome, Plan, Rates, Snapshot, Stop, run,
+};
 use crate::event::{Change, DeviceId, DialPhases, Registration};
 use crate::failure::{Cause, Failure, RetryPolicy, Stage};
 use crate::identity::{Identity, LotShape, ParameterPlan, RowError};
@@ -210,6 +212,7 @@ async fn provision(service: &Service, ledger: Ledger, keys: KeyPolicy) -> Outcom
         keys,
         exchange_timeout: Duration::from_secs(1),
         retry: RetryPolicy { base: Duration::ZERO, ..RetryPolicy::default() },
+        connection_lifetime: CONNECTION_LIFETIME,
         token_lifetime: Duration::from_secs(3600),
         certificate_lifetime: Duration::from_secs(4_000),
         failure_budget: 100,

@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::{CertificateError, ClientConfig, Error, RootCertStore};
 
 use super::super::link::broken;
+use super::TlsResumption;
 use crate::failure::Cause;
 use crate::wording::clean;
 
@@ -44,9 +46,12 @@ pub enum TrustError {
     Unnameable,
 }
 
-/// TLS 1.2 and 1.3, public roots and `extra_roots`, session resumption, no client certificate, no ALPN: AWS lists it as not
-/// applicable to signed WebSockets.
-pub(super) fn client_config(extra_roots: &[u8]) -> Result<Arc<ClientConfig>, TrustError> {
+/// TLS 1.2 and 1.3, public roots and `extra_roots`, session resumption as asked for, no client certificate, no ALPN: AWS lists
+/// it as not applicable to signed WebSockets.
+pub(super) fn client_config(
+    extra_roots: &[u8],
+    resumption: TlsResumption,
+) -> Result<Arc<ClientConfig>, TrustError> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if !extra_roots.is_empty() {
         for (index, certificate) in read_certificates(extra_roots)?.into_iter().enumerate() {
@@ -56,11 +61,14 @@ pub(super) fn client_config(extra_roots: &[u8]) -> Result<Arc<ClientConfig>, Tru
             })?;
         }
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("the provider supports the default versions")
         .with_root_certificates(roots)
         .with_no_client_auth();
+    if resumption == TlsResumption::Off {
+        config.resumption = Resumption::disabled();
+    }
     Ok(Arc::new(config))
 }
 
@@ -123,8 +131,8 @@ mod tests {
         assert_eq!(read_certificates(one.der()).unwrap(), [one.der().clone()]);
         let pem = format!("# comment\n{}{}", one.pem(), two.pem());
         assert_eq!(read_certificates(pem.as_bytes()).unwrap(), [one.der().clone(), two.der().clone()]);
-        assert!(client_config(pem.as_bytes()).is_ok());
-        assert!(client_config(b"").is_ok());
+        assert!(client_config(pem.as_bytes(), TlsResumption::Shared).is_ok());
+        assert!(client_config(b"", TlsResumption::Off).is_ok());
     }
 
     #[test]
@@ -143,7 +151,7 @@ mod tests {
             ),
             (b"\x30\x00", "certificate 1 cannot be used"),
         ] {
-            let error = client_config(bytes).unwrap_err().to_string();
+            let error = client_config(bytes, TlsResumption::Shared).unwrap_err().to_string();
             assert!(error.contains(what), "{error}");
         }
     }

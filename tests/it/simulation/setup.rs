@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fleetmint::emulator::memory::{Faults, Mishap};
 use fleetmint::emulator::scenario::{self, CertificateIdMismatch, Scenario, TokenReuse};
-use fleetmint::engine::{Connections, Rates};
+use fleetmint::engine::{CONNECTION_LIFETIME, Connections, Rates};
 use fleetmint::failure::RetryPolicy;
 use fleetmint::rate::RateLimit;
 
@@ -21,6 +21,7 @@ pub struct Setup {
     pub rates: Rates,
     pub exchange_timeout: Duration,
     pub retry: RetryPolicy,
+    pub connection_lifetime: Duration,
     pub failure_budget: u32,
     /// Runs under faults, before the one without.
     /// Whether there is anyone to ask about registrations whose answer was lost.
@@ -85,7 +86,9 @@ impl Setup {
         // Came later, with dice of its own: the other draws of a seed mean what they meant before.
         let delays = Dice::new(seed ^ 4).pick(&[0.0, 0.0, 0.0, 0.2]);
         let faults = Faults { delays, ..faults };
+        let lifetime_s = Dice::new(seed ^ 5).pick(&[82_800, 82_800, 600, 60, 2]);
         Self {
+            connection_lifetime: Duration::from_secs(lifetime_s),
             keys: Keys::Paper,
             devices,
             connections,
@@ -114,6 +117,7 @@ impl Setup {
         setup.rates = Rates::default();
         setup.exchange_timeout = Duration::from_secs(5);
         setup.retry = RetryPolicy::default();
+        setup.connection_lifetime = CONNECTION_LIFETIME;
         setup.failure_budget = 100;
         let round = |boundary| Round {
             ending: Ending::Crash { boundary },

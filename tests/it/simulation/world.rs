@@ -201,6 +201,7 @@ impl World {
             parameters: self.parameters.clone(),
             exchange_timeout: self.setup.exchange_timeout,
             retry: self.setup.retry.clone(),
+            connection_lifetime: self.setup.connection_lifetime,
             token_lifetime: Duration::from_secs(57 * 60),
             certificate_lifetime: Duration::from_secs(66 * 60),
             keys: KeyPolicy::default(),

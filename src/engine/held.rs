@@ -1,0 +1,95 @@
+//! A connection that a worker holds, and what is to be known of it between exchanges.
+//!
+//! Owns its age: when it is due to be renewed, and whether it has proven itself. What becomes of a worker whose connection
+//! ends is [`super::worker`]'s.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::failure::Failure;
+use crate::transport::Connection;
+
+/// By how much of its lifetime a connection may be renewed early. Connections that were opened together are then renewed
+/// over that long: 10,000 of 23 h each in 69 minutes, 2.4 a second.
+const SPREAD: f64 = 0.05;
+
+/// An open connection.
+pub(super) struct Held<C> {
+    pub(super) connection: C,
+    pub(super) life: Life,
+}
+
+/// A connection's age, and what it has done with it.
+pub(super) struct Life {
+    opened: Instant,
+    has_answered: bool,
+    /// One timer for the connection's life: asking it again costs next to nothing.
+    renewal: Pin<Box<Sleep>>,
+}
+
+/// How waiting on a connection ends.
+pub(super) enum Ended {
+    /// It is old, and to be replaced while that does no harm.
+    Due,
+    /// By itself.
+    Lost(Failure),
+}
+
+impl<C: Connection> Held<C> {
+    /// Keeps the connection alive until it ends or is due to be renewed. Cancel safe.
+    pub(super) async fn idle(&mut self) -> Ended {
+        tokio::select! {
+            biased;
+            failure = self.connection.idle() => Ended::Lost(failure),
+            () = &mut self.life.renewal => Ended::Due,
+        }
+    }
+}
+
+impl Life {
+    /// Of a connection that was opened now and is to be renewed after `lifetime`, or a little earlier as `jitter` says, which
+    /// is drawn evenly from 0 to 1.
+    pub(super) fn new(lifetime: Duration, jitter: f64) -> Self {
+        let opened = Instant::now();
+        let lifetime = lifetime.mul_f64(1.0 - SPREAD * jitter.clamp(0.0, 1.0));
+        Self { opened, has_answered: false, renewal: Box::pin(sleep_until(opened + lifetime)) }
+    }
+
+    /// The connection has carried an answer.
+    pub(super) fn answered(self) -> Self {
+        Self { has_answered: true, ..self }
+    }
+
+    /// Whether the service has shown on the connection that it serves: by an answer, or by keeping it so long.
+    pub(super) fn is_proven(&self, after: Duration) -> bool {
+        self.has_answered || self.opened.elapsed() >= after
+    }
+
+    /// Whether the connection is to be renewed before it carries another exchange.
+    pub(super) fn is_due(&self) -> bool {
+        Instant::now() >= self.renewal.deadline()
+    }
+}
+
+/// Drives `side` while `main` runs, and no longer. What came of `side`, if it has ended; then it must not be polled again.
+pub(super) async fn beside<T, U>(
+    main: impl Future<Output = T>,
+    mut side: Pin<&mut impl Future<Output = U>>,
+) -> (T, Option<U>) {
+    let mut main = pin!(main);
+    let mut done = None;
+    let value = poll_fn(|cx| {
+        if done.is_none()
+            && let Poll::Ready(value) = side.as_mut().poll(cx)
+        {
+            done = Some(value);
+        }
+        main.as_mut().poll(cx)
+    });
+    let value = value.await;
+    (value, done)
+}
