@@ -13,6 +13,7 @@ pub mod wording;
 pub mod keys;
 pub mod metrics;
 pub mod provisioning;
+pub mod schedule;
 pub mod sealing;
 pub mod sigv4;
 // L2: doors

@@ -6,6 +6,7 @@
 mod latency;
 mod operation;
 mod slowest;
+pub mod threshold;
 
 use std::collections::BTreeMap;
 

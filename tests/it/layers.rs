@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Modules by layer, lowest first.
 const LAYERS: [&[&str]; 6] = [
     &["certificate", "endpoint", "event", "failure", "identity", "instant", "rate", "wording"],
-    &["keys", "metrics", "provisioning", "sealing", "sigv4"],
+    &["keys", "metrics", "provisioning", "schedule", "sealing", "sigv4"],
     &["control_plane", "ledger", "results", "transport"],
     &["engine", "export", "report"],
     &["emulator"],
