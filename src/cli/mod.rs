@@ -48,7 +48,7 @@ pub fn main() -> Exit {
 fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FLEETMINT_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("off"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| speech::Log);
     // A log that cannot be written would otherwise panic while saying so.
     log.log_internal_errors(false).init();
 }

@@ -228,7 +228,7 @@ async fn run_engine(
     let (sender, receiver) = watch::channel(Snapshot { devices: *counts, ..Snapshot::default() });
     let mut beside = JoinSet::new();
     beside.spawn(signals::steer(stop.clone()));
-    let progress = Progress::start(*counts, plan.rates);
+    let progress = Progress::start(plan.rates);
     beside.spawn(progress.clone().follow(receiver));
     let outcome =
         engine::run(plan, connector, settler, ledger, Arc::new(SystemTime::now), stop, sender).await;
@@ -350,7 +350,7 @@ fn say_end(end: &End, exit: Exit, counts: &Counts, settings: &Settings) {
                 counts.open()
             ));
         }
-        Exit::NotAllRegistered => eprintln!("what to do about the others: fleetmint status {ledger}"),
+        Exit::NotAllRegistered => say(format_args!("what to do about the others: fleetmint status {ledger}")),
         _ => {}
     }
 }

@@ -1,18 +1,66 @@
 //! What is said and printed. A reader that went away is none of our business: a run goes on without its terminal.
 //!
-//! The standard macros panic where a stream is closed, and a panic in the wrong place would cost a run.
+//! The standard macros panic where a stream is closed, and a panic in the wrong place would cost a run. They would also
+//! write into the lines that progress keeps in place; what is said here appears above them.
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{self, Write};
+use std::sync::Mutex;
+
+use indicatif::ProgressBar;
+
+/// The lines that stay in place, while there are any. There is one terminal, so there is one of these.
+static IN_PLACE: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// Says a line on stderr.
 pub(super) fn say(words: impl Display) {
     // In one write, so that lines of several threads do not mix.
-    let _ = std::io::stderr().write_all(format!("{words}\n").as_bytes());
+    let line = format!("{words}\n");
+    let _ = above(|| io::stderr().write_all(line.as_bytes()));
 }
 
 /// Prints a result to stdout, as it is.
 pub(super) fn print(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    let _ = above(|| {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+    });
+}
+
+/// From now on, everything that is said appears above these lines.
+pub(super) fn speak_above(lines: &ProgressBar) {
+    *in_place() = Some(lines.clone());
+}
+
+/// No lines stay in place any more.
+pub(super) fn speak_plainly() {
+    *in_place() = None;
+}
+
+/// Writes logs as they are said: line by line, on stderr.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Log;
+
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        above(|| io::stderr().write_all(line))?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn above<T>(write: impl FnOnce() -> T) -> T {
+    // The lock is not held meanwhile: what is written may block on a terminal that was stopped.
+    let lines = in_place().clone();
+    match lines {
+        Some(lines) => lines.suspend(write),
+        None => write(),
+    }
+}
+
+fn in_place() -> std::sync::MutexGuard<'static, Option<ProgressBar>> {
+    IN_PLACE.lock().expect("no code panics while it holds this lock")
 }

@@ -125,6 +125,8 @@ pub struct Snapshot {
     pub metrics: Metrics,
     /// Workers with an open connection.
     pub connections: u32,
+    /// Exchanges whose request was sent and whose end has not come.
+    pub in_flight: u32,
 }
 
 /// Why a run ended.

@@ -167,9 +167,9 @@ impl Recorder {
         if self.progress.receiver_count() == 0 {
             return;
         }
-        let connections = self.gauges.connections();
+        let (connections, in_flight) = (self.gauges.connections(), self.gauges.in_flight());
         let (devices, metrics) = (self.devices, self.metrics.clone());
-        self.progress.send_replace(Snapshot { devices, metrics, connections });
+        self.progress.send_replace(Snapshot { devices, metrics, connections, in_flight });
     }
 }
 

@@ -36,6 +36,19 @@ impl Latency {
         }
     }
 
+    /// What was recorded since `earlier`, an older copy of this one.
+    ///
+    /// # Panics
+    ///
+    /// If `earlier` is not that: if it has a latency more often than this one.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut later = self.clone();
+        if let (Some(later), Some(earlier)) = (&mut later.0, &earlier.0) {
+            later.subtract(&**earlier).expect("an older copy has nothing that the newer one has not");
+        }
+        later
+    }
+
     /// How many were recorded.
     pub fn count(&self) -> u64 {
         self.0.as_ref().map_or(0, |histogram| histogram.len())
@@ -194,6 +207,22 @@ mod tests {
         bytes.extend_from_slice(&u32::try_from(body.len()).unwrap().to_be_bytes());
         bytes.extend_from_slice(&body);
         BASE64.encode(bytes)
+    }
+
+    #[test]
+    fn what_was_recorded_since_is_what_an_older_copy_has_not() {
+        let (mut latency, mut later) = (Latency::default(), Latency::default());
+        for us in [5, 900, 3_000_000] {
+            latency.record(Duration::from_micros(us));
+        }
+        let earlier = latency.clone();
+        for us in [5, 7_000, 7_000_000_000] {
+            latency.record(Duration::from_micros(us));
+            later.record(Duration::from_micros(us));
+        }
+        assert_eq!(latency.since(&earlier).figures(), later.figures());
+        assert_eq!(latency.since(&latency).count(), 0);
+        assert_eq!(earlier.since(&Latency::default()).figures(), earlier.figures());
     }
 
     #[test]

@@ -1,0 +1,265 @@
+//! What progress says, from the figures of the last seconds to lines that fit a terminal.
+//!
+//! Computes nothing that the run measures; knows no terminal but its size.
+
+use std::time::Duration;
+
+use super::canvas::{Size, width};
+use super::recent::{self, Recent};
+use crate::engine::{Rates, Snapshot};
+use crate::event::Operation;
+use crate::metrics::LatencyFigures;
+use crate::rate::RateLimit;
+use crate::report::human_latency;
+
+/// Whether lines may have colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Colours {
+    None,
+    Ansi,
+}
+
+/// Where a run stands, as people are told.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct View {
+    /// What is counted: devices.
+    pub(super) unit: &'static str,
+    /// How many are done.
+    pub(super) done: u64,
+    /// Of how many.
+    pub(super) total: u64,
+    /// When the rest will be done, at the present pace.
+    pub(super) eta: Option<Duration>,
+    /// How fast it goes, and its limits.
+    pub(super) pace: Vec<Phrase>,
+    /// Latencies of the last seconds.
+    pub(super) latencies: Vec<Phrase>,
+    /// What there is at this instant.
+    pub(super) now: Vec<Phrase>,
+    /// What goes wrong.
+    pub(super) troubles: Vec<Phrase>,
+}
+
+/// A few words that stay together, and how they are to look.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Phrase {
+    words: String,
+    look: Look,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Plain,
+    Warning,
+    Error,
+}
+
+/// Lines for a terminal: the first goes behind the bar.
+#[derive(Debug, PartialEq)]
+pub(super) struct Rows {
+    /// Columns of the bar; 0 is none.
+    pub(super) bar_width: usize,
+    /// The lines.
+    pub(super) text: String,
+}
+
+/// Kinds of errors that are named, the most frequent first.
+const NAMED_ERRORS: usize = 3;
+/// Lines at most, in a terminal that is high enough.
+const MOST_ROWS: usize = 8;
+const WIDEST_BAR: usize = 40;
+const NARROWEST_BAR: usize = 6;
+
+impl View {
+    /// Of a run that takes devices to things.
+    pub(super) fn of_provision(snapshot: &Snapshot, recent: &Recent, rates: &Rates) -> Self {
+        let per_second = recent.done_per_second();
+        let open = snapshot.devices.open();
+        let seconds = (per_second > 0.0 && open > 0).then(|| (open as f64 / per_second).ceil());
+        Self {
+            unit: "devices",
+            done: recent::done(snapshot),
+            total: snapshot.devices.total(),
+            eta: seconds.map(|seconds| Duration::from_secs(seconds as u64)),
+            pace: pace(recent, rates),
+            latencies: latencies(recent),
+            now: vec![
+                Phrase::plain(count(snapshot.connections.into(), "connection")),
+                Phrase::plain(format!("{} in flight", snapshot.in_flight)),
+            ],
+            troubles: troubles(snapshot),
+        }
+    }
+
+    /// The lines for a terminal of this size.
+    pub(super) fn rows(&self, size: Size, colours: Colours) -> Rows {
+        // The last column stays free: a character in it may or may not end the line.
+        let columns = size.columns.saturating_sub(1).max(1);
+        let most = size.rows.saturating_sub(1).clamp(1, MOST_ROWS);
+        let (bar_width, headline) = self.headline(columns);
+        let mut lines = vec![headline];
+        for phrases in [&self.pace, &self.latencies, &self.now, &self.troubles] {
+            pack(&mut lines, phrases, columns, colours);
+        }
+        lines.truncate(most);
+        Rows { bar_width, text: lines.join("\n") }
+    }
+
+    /// Everything in one line, for a log. The order is always the same.
+    pub(super) fn line(&self) -> String {
+        let eta = self.eta.map_or(String::from("-"), duration);
+        let first = format!("{} of {} {}", self.done, self.total, self.unit);
+        let phrases = [&self.latencies, &self.now, &self.troubles].into_iter().flatten();
+        let pace = self.pace.iter().map(|phrase| phrase.words.clone());
+        let rest = phrases.map(|phrase| phrase.words.clone());
+        let parts: Vec<_> =
+            [first].into_iter().chain(pace).chain([format!("ETA {eta}")]).chain(rest).collect();
+        parts.join(", ")
+    }
+
+    /// How much is done, in as many words as there is room for, and how wide the bar before it may be.
+    fn headline(&self, columns: usize) -> (usize, String) {
+        let percent = (self.done * 100).checked_div(self.total).unwrap_or(100);
+        let counts = format!("{}/{}", self.done, self.total);
+        let eta = self.eta.map_or(String::new(), |eta| format!("  ETA {}", duration(eta)));
+        let forms = [
+            format!("{counts} {}  {percent} %{eta}", self.unit),
+            format!("{counts} {percent} %{eta}"),
+            format!("{counts} {percent} %"),
+            counts,
+        ];
+        // "[bar] " stands before it.
+        let room = |form: &String| columns.saturating_sub(width(form) + 1);
+        let fitting = forms.iter().find(|form| room(form) >= NARROWEST_BAR);
+        match fitting {
+            Some(form) => (room(form).min(WIDEST_BAR), form.clone()),
+            None => (0, cut(&forms[forms.len() - 1], columns)),
+        }
+    }
+}
+
+impl Phrase {
+    fn plain(words: String) -> Self {
+        Self { words, look: Look::Plain }
+    }
+
+    fn in_colours(&self, colours: Colours, columns: usize) -> String {
+        let words = cut(&self.words, columns);
+        match (colours, self.look) {
+            (Colours::None, _) | (_, Look::Plain) => words,
+            (Colours::Ansi, Look::Warning) => format!("\x1b[33m{words}\x1b[0m"),
+            (Colours::Ansi, Look::Error) => format!("\x1b[31m{words}\x1b[0m"),
+        }
+    }
+}
+
+/// Adds phrases in new lines, as many on each as fit.
+fn pack(lines: &mut Vec<String>, phrases: &[Phrase], columns: usize, colours: Colours) {
+    const BETWEEN: &str = ", ";
+    let mut line = String::new();
+    for phrase in phrases {
+        let words = phrase.in_colours(colours, columns);
+        if line.is_empty() {
+            line = words;
+        } else if width(&line) + BETWEEN.len() + width(&words) <= columns {
+            line += BETWEEN;
+            line += &words;
+        } else {
+            lines.push(std::mem::replace(&mut line, words));
+        }
+    }
+    if !line.is_empty() {
+        lines.push(line);
+    }
+}
+
+fn cut(words: &str, columns: usize) -> String {
+    words.chars().take(columns).collect()
+}
+
+fn pace(recent: &Recent, rates: &Rates) -> Vec<Phrase> {
+    let operations = [
+        ("register", Operation::RegisterThing, rates.register),
+        ("create", Operation::CreateCertificate, rates.create),
+    ];
+    operations
+        .map(|(name, operation, limit)| rate(name, recent.operation(operation).per_second, limit))
+        .into()
+}
+
+fn rate(name: &str, per_second: f64, limit: RateLimit) -> Phrase {
+    Phrase::plain(match limit.fixed() {
+        Some(limit) => format!("{name} {per_second:.1}/s of {limit}"),
+        None => format!("{name} {per_second:.1}/s"),
+    })
+}
+
+fn latencies(recent: &Recent) -> Vec<Phrase> {
+    let operations = [
+        ("register", Operation::RegisterThing),
+        ("create", Operation::CreateCertificate),
+        ("connect", Operation::Connect),
+    ];
+    let latency = |(name, operation)| Some(latency(name, recent.operation(operation).service?));
+    operations.into_iter().filter_map(latency).collect()
+}
+
+fn latency(name: &str, figures: LatencyFigures) -> Phrase {
+    let [p50, p99] = [figures.p50, figures.p99].map(human_latency);
+    Phrase::plain(format!("{name} p50 {p50} p99 {p99}"))
+}
+
+fn troubles(snapshot: &Snapshot) -> Vec<Phrase> {
+    let metrics = &snapshot.metrics;
+    let throttled: u64 =
+        Operation::ALL.iter().map(|operation| metrics.operation(*operation).counts.throttled).sum();
+    let mut phrases = Vec::new();
+    if throttled > 0 {
+        phrases.push(Phrase { words: format!("{throttled} throttled"), look: Look::Warning });
+    }
+    for (number, state) in [(snapshot.devices.rejected, "rejected"), (snapshot.devices.unknown, "unknown")] {
+        if number > 0 {
+            phrases.push(Phrase { words: format!("{number} {state}"), look: Look::Error });
+        }
+    }
+    phrases.extend(errors(snapshot).into_iter().map(|words| Phrase { words, look: Look::Error }));
+    phrases
+}
+
+/// Failures by where and why, but for throttles: those have their own count.
+fn errors(snapshot: &Snapshot) -> Vec<String> {
+    let mut kinds: Vec<_> =
+        snapshot.metrics.failures.iter().filter(|(_, kind)| !kind.example.is_throttle()).collect();
+    kinds.sort_by_key(|(_, kind)| std::cmp::Reverse(kind.count));
+    let mut words: Vec<_> = kinds
+        .iter()
+        .take(NAMED_ERRORS)
+        .map(|((stage, cause), kind)| format!("{stage} {cause} {}", kind.count))
+        .collect();
+    if let Some(first) = words.first_mut() {
+        *first = format!("errors: {first}");
+    }
+    let others: u64 = kinds.iter().skip(NAMED_ERRORS).map(|(_, kind)| kind.count).sum();
+    if others > 0 {
+        words.push(format!("others {others}"));
+    }
+    words
+}
+
+fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// A time in its two largest units: `45s`, `2m 10s`, `3h 12m`, `2d 3h`.
+fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h {}m", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests;
