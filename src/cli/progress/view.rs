@@ -66,7 +66,9 @@ pub(super) struct Rows {
 /// Kinds of errors that are named, the most frequent first.
 const NAMED_ERRORS: usize = 3;
 /// Lines at most, in a terminal that is high enough.
-const MOST_ROWS: usize = 8;
+const MOST_ROWS: usize = 10;
+/// Where there is no room for all lines: which of the groups (pace, latencies, now, troubles) loses some first.
+const LEAST_MISSED: [usize; 4] = [1, 2, 0, 3];
 const WIDEST_BAR: usize = 40;
 const NARROWEST_BAR: usize = 6;
 
@@ -97,11 +99,17 @@ impl View {
         let columns = size.columns.saturating_sub(1).max(1);
         let most = size.rows.saturating_sub(1).clamp(1, MOST_ROWS);
         let (bar_width, headline) = self.headline(columns);
-        let mut lines = vec![headline];
-        for phrases in [&self.pace, &self.latencies, &self.now, &self.troubles] {
-            pack(&mut lines, phrases, columns, colours);
+        let lines_of = |phrases| pack(phrases, columns, colours);
+        let mut groups =
+            [&self.pace, &self.latencies, &self.now, &self.troubles].map(|group| lines_of(group));
+        let mut excess = (1 + groups.iter().map(Vec::len).sum::<usize>()).saturating_sub(most);
+        for least in LEAST_MISSED {
+            let group = &mut groups[least];
+            let dropped = excess.min(group.len());
+            group.truncate(group.len() - dropped);
+            excess -= dropped;
         }
-        lines.truncate(most);
+        let lines: Vec<_> = [headline].into_iter().chain(groups.into_iter().flatten()).collect();
         Rows { bar_width, text: lines.join("\n") }
     }
 
@@ -153,9 +161,10 @@ impl Phrase {
     }
 }
 
-/// Adds phrases in new lines, as many on each as fit.
-fn pack(lines: &mut Vec<String>, phrases: &[Phrase], columns: usize, colours: Colours) {
+/// Puts phrases on lines, as many on each as fit.
+fn pack(phrases: &[Phrase], columns: usize, colours: Colours) -> Vec<String> {
     const BETWEEN: &str = ", ";
+    let mut lines = Vec::new();
     let mut line = String::new();
     for phrase in phrases {
         let words = phrase.in_colours(colours, columns);
@@ -171,6 +180,7 @@ fn pack(lines: &mut Vec<String>, phrases: &[Phrase], columns: usize, colours: Co
     if !line.is_empty() {
         lines.push(line);
     }
+    lines
 }
 
 fn cut(words: &str, columns: usize) -> String {
@@ -179,12 +189,11 @@ fn cut(words: &str, columns: usize) -> String {
 
 fn pace(recent: &Recent, rates: &Rates) -> Vec<Phrase> {
     let operations = [
-        ("register", Operation::RegisterThing, rates.register),
+        ("last 5 s: register", Operation::RegisterThing, rates.register),
         ("create", Operation::CreateCertificate, rates.create),
     ];
-    operations
-        .map(|(name, operation, limit)| rate(name, recent.operation(operation).per_second, limit))
-        .into()
+    let rate = |(name, operation, limit)| rate(name, recent.operation(operation).per_second, limit);
+    operations.map(rate).into()
 }
 
 fn rate(name: &str, per_second: f64, limit: RateLimit) -> Phrase {

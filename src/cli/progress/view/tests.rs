@@ -55,6 +55,15 @@ fn a_narrow_terminal_has_fewer_words_on_a_line() {
 }
 
 #[test]
+fn a_low_terminal_keeps_the_pace_and_the_troubles() {
+    assert_eq!(
+        rows(100, 4)[1..],
+        ["register 9.8/s of 10/s, create 9.9/s of 10/s", "3 throttled, errors: register_thing closed 2",]
+    );
+    assert_eq!(rows(100, 2).len(), 1);
+}
+
+#[test]
 fn no_line_is_ever_as_wide_as_the_terminal_and_all_lines_fit() {
     for columns in 1..130 {
         for height in 1..12 {
