@@ -93,3 +93,40 @@ pub(super) async fn beside<T, U>(
     let value = value.await;
     (value, done)
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::SmallRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_that_were_opened_together_are_not_renewed_together() {
+        let mut random = SmallRng::seed_from_u64(1);
+        let hour = Duration::from_secs(3600);
+        let began = Instant::now();
+        let mut per_second = std::collections::BTreeMap::new();
+        for _ in 0..10_000 {
+            let life = Life::new(23 * hour, random.random());
+            let after = life.renewal.deadline() - began;
+            assert!(after > 21 * hour && after <= 23 * hour, "{after:?}");
+            *per_second.entry(after.as_secs()).or_insert(0) += 1;
+        }
+        let most = per_second.values().max().unwrap();
+        assert!(*most < 20, "{most} in one second");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_runs_beside_stops_with_the_main_thing() {
+        let main = async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            "main"
+        };
+        let mut side = pin!(tokio::time::sleep(Duration::from_secs(1)));
+        assert_eq!(beside(main, side.as_mut()).await, ("main", Some(())));
+        let mut side = pin!(tokio::time::sleep(Duration::from_secs(3)));
+        assert_eq!(beside(async { "main" }, side.as_mut()).await, ("main", None));
+        side.await;
+    }
+}

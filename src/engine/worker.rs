@@ -440,3 +440,6 @@ fn operation(lane: Lane) -> Operation {
         Lane::Register => Operation::RegisterThing,
     }
 }
+
+#[cfg(test)]
+mod tests;
