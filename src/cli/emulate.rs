@@ -5,9 +5,13 @@ use std::path::{Path, PathBuf};
 
 use super::args::EmulateArgs;
 use super::exit::{Exit, Fatal};
-use super::{settings, signals};
+use super::speech::say;
+use super::{open_files, settings, signals};
 use crate::emulator::Emulator;
 use crate::emulator::scenario::Scenario;
+
+/// Fewer clients than this may be fewer than someone who tests with the emulator expects.
+const FEW_CLIENTS: u64 = 1_000;
 
 pub(super) async fn run(args: &EmulateArgs) -> Exit {
     match serve(args).await {
@@ -18,6 +22,13 @@ pub(super) async fn run(args: &EmulateArgs) -> Exit {
 
 async fn serve(args: &EmulateArgs) -> Result<Exit, Fatal> {
     let scenario = settings::scenario(args.scenario.as_deref())?;
+    let clients = open_files::allow_plenty();
+    if clients < FEW_CLIENTS {
+        say(format_args!(
+            "note: the limit of open files lets the emulator serve {clients} clients at a time; `ulimit -Hn` shows the most \
+             that it can be raised to without privileges"
+        ));
+    }
     let started = match &args.state_dir {
         Some(directory) => Emulator::start_in(directory, scenario.clone(), args.listen).await,
         None => Emulator::start(scenario.clone(), args.listen).await,

@@ -6,6 +6,7 @@ mod args;
 mod emulate;
 mod exit;
 mod export;
+mod open_files;
 mod progress;
 mod provision;
 mod purge_keys;

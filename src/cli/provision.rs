@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::args::ProvisionArgs;
 use super::exit::{Exit, Fatal};
+use super::open_files::{self, TooFew};
 use super::progress::Progress;
 use super::settings::{self, Settings, Target};
 use super::signals;
@@ -54,6 +55,7 @@ async fn provision(args: &ProvisionArgs) -> Result<Exit, Fatal> {
     if counts.open() == 0 {
         return nothing_to_do(args, &settings, &counts);
     }
+    allow_connections(args.connections.min(open_devices(&counts)), &settings)?;
     let lanes = lanes(&settings, ledger.view())?;
     let is_to_be_told = is_first_to_hold_plain_keys(&settings, ledger.view())?;
     let Running { emulator, endpoint, connector, control_plane } =
@@ -67,6 +69,28 @@ async fn provision(args: &ProvisionArgs) -> Result<Exit, Fatal> {
         emulator.shutdown().await;
     }
     exit
+}
+
+/// More connections than devices would have nothing to do.
+fn open_devices(counts: &Counts) -> usize {
+    usize::try_from(counts.open()).unwrap_or(usize::MAX)
+}
+
+/// Sees to it that the process may open that many connections: a run that finds out half-way is worse than none.
+fn allow_connections(connections: usize, settings: &Settings) -> Result<(), Fatal> {
+    // With the built-in emulator, both ends of each are ours.
+    let files = if matches!(settings.target, Target::Emulator(_)) { 2 } else { 1 };
+    open_files::allow(connections, files).map_err(|TooFew { needed, allowed, enough_for }| {
+        let or_fewer = match enough_for {
+            0 => String::new(),
+            fewer => format!(", or use --connections {fewer}"),
+        };
+        let message = format!(
+            "{connections} connections need {needed} open files, and this process may have {allowed}: raise the limit with \
+             `ulimit -n {needed}` (beyond `ulimit -Hn` that takes root, limits.conf, or LimitNOFILE= of a systemd unit){or_fewer}"
+        );
+        Fatal::new(Exit::Unavailable, message)
+    })
 }
 
 /// Reads the lot into its ledger, or checks that the ledger that is there is this lot's.
@@ -196,9 +220,7 @@ async fn run_and_report(
     let counts = ledger.view().counts().map_err(ledger_error)?;
     let run = ledger.begin_run(&run_settings(args, settings), SystemTime::now()).map_err(ledger_error)?;
     let plan = Plan {
-        connections: Connections::Fixed(
-            args.connections.min(usize::try_from(counts.open()).unwrap_or(usize::MAX)),
-        ),
+        connections: Connections::Fixed(args.connections.min(open_devices(&counts))),
         rates: settings.rates,
         publishes_per_connection: settings.publishes_per_connection,
         parameters,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -27,6 +27,8 @@ use super::store::{Identity, Journal, NotKept, StateDir, StoreError};
 use super::tally::{Tally, WireCounters};
 
 const TLS_WITHIN: Duration = Duration::from_secs(10);
+/// How many connections may wait to be taken; the system may allow fewer.
+const BACKLOG: u32 = 4_096;
 /// How long the listener rests when it cannot take a connection, above all for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often the account forgets what lapsed.
@@ -123,7 +125,7 @@ impl Emulator {
         let ca_file = state_dir.as_ref().map(|directory| directory.write_ca(&ca_pem)).transpose()?;
         let tls = TlsAcceptor::from(Arc::new(tls_config(identity)?));
         let bind = |source| EmulatorError::Bind { address: listen, source };
-        let listener = TcpListener::bind(listen).await.map_err(bind)?;
+        let listener = self::listen(listen).map_err(bind)?;
         let local_addr = listener.local_addr().map_err(bind)?;
 
         let door = Arc::new(Door {
@@ -240,6 +242,14 @@ fn tls_config(identity: TlsIdentity) -> Result<ServerConfig, rustls::Error> {
         .with_single_cert(identity.cert_chain_der, identity.key_der)?;
     config.ticketer = Ticketer::new()?;
     Ok(config)
+}
+
+/// Many clients may dial at once: a handshake that finds the queue full is tried again only after a second.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+    socket.set_reuseaddr(cfg!(unix))?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Takes connections until the stop, then waits for them to end.

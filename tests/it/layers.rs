@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 6] = [
 ];
 
 /// Crates that only some modules may name.
-const ADDRESSES: [(&str, &[&str]); 10] = [
+const ADDRESSES: [(&str, &[&str]); 11] = [
     ("age", &["sealing"]),
     ("rusqlite", &["ledger"]),
     ("governor", &["engine/rate.rs"]),
@@ -25,6 +25,7 @@ const ADDRESSES: [(&str, &[&str]); 10] = [
     ("aws_sigv4", &["sigv4"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
+    ("rustix", &["cli"]),
 ];
 
 /// What only the command line may do.

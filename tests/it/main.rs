@@ -11,6 +11,7 @@ mod factory;
 mod harness;
 mod keys;
 mod layers;
+mod open_files;
 mod provision;
 mod simulation;
 mod transport;

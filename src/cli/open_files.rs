@@ -1,0 +1,76 @@
+//! How many files the process may have open: a connection is one.
+//!
+//! Owns the process's limit, raised where that is possible. What to do about one that is too low is the caller's to say.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// What is open beside connections: the ledger with its log and its lock, the runtime's own, questions to the control plane and
+/// to the resolver, and a dial that tries several addresses at once.
+const RESERVE: u64 = 64;
+
+/// What is asked for where as many as possible are wanted: Linux's default for the most that any process may have.
+const PLENTY: u64 = 1 << 20;
+
+/// What systems refuse no process whose own limit allows it (macOS names it OPEN_MAX).
+const MODEST: u64 = 10_240;
+
+/// More connections are wanted than the process may have open files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TooFew {
+    /// How many open files the connections need.
+    pub(super) needed: u64,
+    /// How many the process may have, and cannot have more of by itself.
+    pub(super) allowed: u64,
+    /// How many connections that is enough for.
+    pub(super) enough_for: u64,
+}
+
+/// Lets the process hold `connections` of `files` open files each.
+pub(super) fn allow(connections: usize, files: u64) -> Result<(), TooFew> {
+    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_mul(files).saturating_add(RESERVE);
+    let allowed = raise_to(needed);
+    if allowed >= needed {
+        return Ok(());
+    }
+    Err(TooFew { needed, allowed, enough_for: allowed.saturating_sub(RESERVE) / files })
+}
+
+/// Lets the process hold as many connections as the system lets it; how many that is, of one open file each.
+pub(super) fn allow_plenty() -> u64 {
+    let raised = raise_to(PLENTY);
+    // A system may refuse a limit that the hard one would allow.
+    raised.max(raise_to(MODEST)).saturating_sub(RESERVE)
+}
+
+/// Raises the soft limit to `wanted`, or as far as the hard one lets it; never lowers it. What it is then.
+fn raise_to(wanted: u64) -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let Some(target) = target(&limit, wanted) else { return limit.current.unwrap_or(u64::MAX) };
+    match setrlimit(Resource::Nofile, Rlimit { current: Some(target), ..limit }) {
+        Ok(()) => target,
+        Err(_) => limit.current.unwrap_or(u64::MAX),
+    }
+}
+
+/// What to raise a soft limit to; none if it is high enough already, or as high as it gets.
+fn target(limit: &Rlimit, wanted: u64) -> Option<u64> {
+    let current = limit.current?;
+    let target = wanted.min(limit.maximum.unwrap_or(u64::MAX));
+    (target > current).then_some(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_only_ever_raised_and_not_beyond_the_hard_one() {
+        let limit = |current, maximum| Rlimit { current, maximum };
+        assert_eq!(target(&limit(Some(256), Some(4_096)), 1_000), Some(1_000));
+        assert_eq!(target(&limit(Some(256), Some(4_096)), 10_000), Some(4_096));
+        assert_eq!(target(&limit(Some(256), None), 10_000), Some(10_000));
+        assert_eq!(target(&limit(Some(4_096), Some(4_096)), 10_000), None);
+        assert_eq!(target(&limit(Some(4_096), Some(8_192)), 1_000), None);
+        assert_eq!(target(&limit(None, None), 1_000), None);
+    }
+}
