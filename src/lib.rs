@@ -18,6 +18,7 @@ pub mod sealing;
 pub mod sigv4;
 // L2: doors
 pub mod control_plane;
+pub mod exposition;
 pub mod ledger;
 pub mod results;
 pub mod transport;

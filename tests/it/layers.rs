@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 6] = [
     &["certificate", "endpoint", "event", "failure", "identity", "instant", "rate", "wording"],
     &["keys", "metrics", "provisioning", "schedule", "sealing", "sigv4"],
-    &["control_plane", "ledger", "results", "transport"],
+    &["control_plane", "exposition", "ledger", "results", "transport"],
     &["engine", "export", "report"],
     &["emulator"],
     &["cli"],
@@ -15,6 +15,7 @@ const LAYERS: [&[&str]; 6] = [
 
 /// Crates that only some modules may name.
 const ADDRESSES: [(&str, &[&str]); 11] = [
+const ADDRESSES: [(&str, &[&str]); 12] = [
     ("age", &["sealing"]),
     ("rusqlite", &["ledger"]),
     ("governor", &["engine/rate.rs"]),
@@ -23,6 +24,8 @@ const ADDRESSES: [(&str, &[&str]); 11] = [
     ("rumqttc", &["transport", "emulator"]),
     ("aws_sdk_iot", &["control_plane"]),
     ("aws_sigv4", &["sigv4"]),
+    ("hyper", &["exposition"]),
+    ("prometheus_client", &["exposition"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
     ("rustix", &["cli"]),
