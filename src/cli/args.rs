@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::prometheus::ScrapeAddress;
 use crate::engine::CONNECTION_LIFETIME;
 use crate::export::DEFAULT_NAMESPACE;
 use crate::rate::RateLimit;
@@ -134,6 +135,10 @@ pub(super) struct ProvisionArgs {
     /// Before the run, return all unknown devices to pending: each gets another certificate, and may then own two.
     #[arg(long)]
     pub(super) reissue_unknown: bool,
+
+    /// Serve live metrics for Prometheus at http://ADDR/metrics while the run goes on; a port alone is this machine's.
+    #[arg(long, value_name = "ADDR")]
+    pub(super) prometheus: Option<ScrapeAddress>,
 
     /// Write the summary as JSON to this file, `-` for stdout.
     #[arg(long, value_name = "FILE")]

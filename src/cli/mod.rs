@@ -8,6 +8,7 @@ mod exit;
 mod export;
 mod open_files;
 mod progress;
+mod prometheus;
 mod provision;
 mod purge_keys;
 mod retry;

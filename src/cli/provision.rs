@@ -13,6 +13,7 @@ use super::args::ProvisionArgs;
 use super::exit::{Exit, Fatal};
 use super::open_files::{self, TooFew};
 use super::progress::Progress;
+use super::prometheus::Scrapes;
 use super::settings::{self, Settings, Target};
 use super::signals;
 use super::speech::{print, say};
@@ -47,6 +48,7 @@ pub(super) async fn run(args: ProvisionArgs) -> Exit {
 
 async fn provision(args: &ProvisionArgs) -> Result<Exit, Fatal> {
     let settings = Settings::new(args)?;
+    let scrapes = Scrapes::listen(args.prometheus).await?;
     let (mut ledger, parameters) = open_ledger(args, &settings)?;
     if args.reissue_unknown {
         super::retry::reissue_unknown(&mut ledger)?;
@@ -64,7 +66,7 @@ async fn provision(args: &ProvisionArgs) -> Result<Exit, Fatal> {
     if is_to_be_told {
         say_plain_keys(&settings);
     }
-    let exit = run_and_report(args, &settings, connector, control_plane, ledger, parameters).await;
+    let exit = run_and_report(args, &settings, connector, control_plane, ledger, parameters, scrapes).await;
     if let Some(emulator) = emulator {
         emulator.shutdown().await;
     }
@@ -216,6 +218,7 @@ async fn run_and_report(
     control_plane: ControlPlane,
     mut ledger: Ledger,
     parameters: ParameterPlan,
+    scrapes: Scrapes,
 ) -> Result<Exit, Fatal> {
     let counts = ledger.view().counts().map_err(ledger_error)?;
     let run = ledger.begin_run(&run_settings(args, settings), SystemTime::now()).map_err(ledger_error)?;
@@ -234,7 +237,7 @@ async fn run_and_report(
         commit_mode: CommitMode::Blocking,
         seed: rand::random(),
     };
-    let outcome = run_engine(plan, connector, control_plane, ledger, &counts).await;
+    let outcome = run_engine(plan, connector, control_plane, ledger, &counts, scrapes).await;
     report(args, settings, run, outcome)
 }
 
@@ -244,6 +247,7 @@ async fn run_engine(
     control_plane: ControlPlane,
     ledger: Ledger,
     counts: &Counts,
+    scrapes: Scrapes,
 ) -> Outcome {
     let stop = Stop::default();
     let settler: Option<Arc<dyn Settler>> = Some(Arc::new(control_plane));
@@ -251,7 +255,8 @@ async fn run_engine(
     let mut beside = JoinSet::new();
     beside.spawn(signals::steer(stop.clone()));
     let progress = Progress::start(plan.rates);
-    beside.spawn(progress.clone().follow(receiver));
+    beside.spawn(progress.clone().follow(receiver.clone()));
+    beside.spawn(scrapes.serve(receiver, plan.rates));
     let outcome =
         engine::run(plan, connector, settler, ledger, Arc::new(SystemTime::now), stop, sender).await;
     beside.shutdown().await;

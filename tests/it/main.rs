@@ -12,6 +12,7 @@ mod harness;
 mod keys;
 mod layers;
 mod open_files;
+mod prometheus;
 mod provision;
 mod simulation;
 mod transport;
