@@ -14,8 +14,7 @@ const LAYERS: [&[&str]; 6] = [
 ];
 
 /// Crates that only some modules may name.
-const ADDRESSES: [(&str, &[&str]); 11] = [
-const ADDRESSES: [(&str, &[&str]); 12] = [
+const ADDRESSES: &[(&str, &[&str])] = &[
     ("age", &["sealing"]),
     ("rusqlite", &["ledger"]),
     ("governor", &["engine/rate.rs"]),
