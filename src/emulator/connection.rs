@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{SinkExt, StreamExt};
-use rumqttc::mqttbytes::v4::{Packet, PubAck};
+use rumqttc::mqttbytes::v4::{ConnAck, ConnectReturnCode, Packet, PubAck};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until, timeout};
@@ -22,14 +22,15 @@ use super::door::{Door, Reply};
 use super::fault::{Fate, Fault};
 use super::gateway::random_uuid;
 use super::mqtt::{Decoder, Incoming, encode};
-use super::session::{Effect, Ending, Message, Session};
+use super::scenario::ConnectExcess;
+use super::session::{Delivery, Effect, Ending, Message, Session};
 
 /// How long a client may leave what it is sent unread.
 pub(super) const WRITE_WITHIN: Duration = Duration::from_secs(10);
 /// How long a goodbye may take.
 pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(1);
-/// Requests of one connection that are answered at the same time; it is not listened to while there are as many.
-const MAX_IN_FLIGHT: usize = 32;
+/// How long a CONNECT above its quota waits at most, where the scenario has it wait.
+const CONNECT_DELAY: Duration = Duration::from_secs(60);
 /// Packets that are written at once, at most.
 const MAX_OUTBOX: usize = 64;
 
@@ -41,7 +42,7 @@ where
     let leash = Arc::new(Leash::new(&door.stop));
     let (mailbox, messages) = mpsc::channel(MAILBOX);
     let member = Member { number: door.broker.number(), leash, mailbox };
-    let session = Session::new(door.reply_policy(), Instant::now());
+    let session = Session::new(Arc::clone(&door.rules), door.started.into(), Instant::now());
     let mut connection = Connection {
         socket,
         session,
@@ -116,8 +117,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Wake::Frame(frame) => self.take_frame(frame),
             Wake::Done(done) => self.take_done(done),
             Wake::Message(message) => {
-                let packet = self.session.deliver(message)?;
-                self.outbox.extend(packet);
+                let admitted = self.door.admit_delivery();
+                let delivery = match admitted {
+                    true => self.session.deliver(Instant::now(), message)?,
+                    false => Delivery::Dropped,
+                };
+                self.send(delivery);
                 Ok(())
             }
             Wake::Released => {
@@ -140,6 +145,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 Ok(None) => return Ok(()),
                 Ok(Some(packet)) => {
                     self.hesitate(&packet).await?;
+                    if self.ignores(&packet) {
+                        continue;
+                    }
                     self.session.receive(Instant::now(), packet, &mut effects)
                 }
                 Err(malformed) => Err(self.session.reject(malformed, &mut effects)),
@@ -157,8 +165,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     /// A CONNECT takes as long as the scenario says, and nothing may overtake its CONNACK.
     async fn hesitate(&mut self, packet: &Incoming) -> Result<(), Ending> {
-        if !matches!(packet, Incoming::Connect(_)) {
-            return Ok(());
+        let Incoming::Connect(connect) = packet else { return Ok(()) };
+        if self.client_id.is_none() {
+            self.admit_connect(&connect.client_id).await?;
         }
         let latency = self.door.draw_latency(Operation::Connect);
         if latency.is_zero() {
@@ -170,12 +179,57 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
     }
 
-    fn listens(&self) -> bool {
-        self.held.is_none() && self.in_flight.len() < MAX_IN_FLIGHT
+    /// Waits for the quotas where the scenario says so, or refuses.
+    async fn admit_connect(&mut self, client_id: &str) -> Result<(), Ending> {
+        let give_up = tokio::time::Instant::now() + CONNECT_DELAY;
+        let mut is_counted = false;
+        while let Err(retry_at) = self.door.admit_connect(client_id) {
+            if !is_counted {
+                self.door.tally.connects_throttled.add();
+                is_counted = true;
+            }
+            let excess = self.door.scenario.quotas.connect_excess;
+            if excess == ConnectExcess::Refuse {
+                let refused = ConnAck::new(ConnectReturnCode::ServiceUnavailable, false);
+                self.outbox.push(Packet::ConnAck(refused));
+            }
+            if excess != ConnectExcess::Delay || retry_at > give_up {
+                return Err(Ending::ConnectThrottled);
+            }
+            tokio::select! {
+                () = sleep_until(retry_at) => {}
+                ending = self.member.leash.pulled() => return Err(ending),
+            }
+        }
+        Ok(())
     }
 
-    /// Stops listening for as long as the scenario stalls.
+    /// Whether a packet is above the account's quota of subscriptions: it was heard, and that is all.
+    fn ignores(&mut self, packet: &Incoming) -> bool {
+        let Incoming::Subscribe(subscribe) = packet else { return false };
+        if self.client_id.is_none() || self.door.admit_subscribe(subscribe.filters.len()) {
+            return false;
+        }
+        self.door.tally.subscribes_dropped.add();
+        self.session.excuse(Instant::now());
+        true
+    }
+
+    fn listens(&self) -> bool {
+        self.held.is_none() && self.in_flight.len() < self.most_in_flight()
+    }
+
+    /// It is not listened to while so many of its messages are unanswered.
+    fn most_in_flight(&self) -> usize {
+        self.door.scenario.limits.unacked_inbound as usize
+    }
+
+    /// Stops listening for as long as the scenario stalls, or the connection has used up its throughput.
     fn stall(&mut self) {
+        let now = Instant::now();
+        if let Some(until) = self.session.held_until(now) {
+            self.held = Some(until);
+        }
         let age = self.door.age();
         let taken_up = self.door.scenario.latency.taken_up(age);
         if taken_up > age {
@@ -188,6 +242,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Effect::Send(packet @ Packet::SubAck(_)) => self.grant(packet),
             Effect::Send(packet) => self.outbox.push(packet),
             Effect::Enter(client_id) => self.enter(client_id),
+            Effect::Dropped => self.door.tally.publishes_dropped.add(),
+            Effect::Request { .. } | Effect::Relay { .. } if !self.door.admit_publish() => {
+                self.door.tally.publishes_dropped.add();
+            }
             Effect::Request { topic, payload, acknowledge } => self.request(topic, payload, acknowledge),
             Effect::Relay { message, acknowledge } => self.relay(message, acknowledge),
             Effect::Watch { filter, qos } => self.door.broker.watch(&self.member, filter, qos),
@@ -250,6 +308,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     fn take_frame(&mut self, frame: Option<Frame>) -> Result<(), Ending> {
         match frame {
             Some(Frame::Binary(bytes)) => {
+                self.session.transferred(Instant::now(), bytes.len());
                 self.decoder.push(&bytes);
                 Ok(())
             }
@@ -261,34 +320,53 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     fn take_done(&mut self, done: Done) -> Result<(), Ending> {
-        if self.in_flight.len() + 1 == MAX_IN_FLIGHT {
+        if self.in_flight.len() + 1 == self.most_in_flight() {
             self.session.excuse(Instant::now());
         }
-        let packet = match done {
-            Done::Answered(reply) => self.session.reply(reply.topic, reply.payload)?,
+        match done {
+            Done::Answered(reply) => self.reply(reply)?,
             Done::AnsweredTwice(reply) => {
-                let first = self.session.reply(reply.topic.clone(), reply.payload.clone())?;
-                self.outbox.extend(first);
-                self.session.reply(reply.topic, reply.payload)?
+                self.reply(reply.clone())?;
+                self.reply(reply)?;
             }
-            Done::Granted(packet) => Some(packet),
-            Done::Relayed(acknowledge) => acknowledge.map(|id| Packet::PubAck(PubAck::new(id))),
-            Done::Unanswered => None,
+            Done::Granted(packet) => self.outbox.push(packet),
+            Done::Relayed(acknowledge) => {
+                self.outbox.extend(acknowledge.map(|id| Packet::PubAck(PubAck::new(id))));
+            }
+            Done::Unanswered => {}
             Done::Lost => return Err(Ending::Lost),
-        };
-        self.outbox.extend(packet);
+        }
         Ok(())
+    }
+
+    fn reply(&mut self, reply: Reply) -> Result<(), Ending> {
+        let delivery = match self.door.admit_delivery() {
+            true => self.session.reply(Instant::now(), reply.topic, reply.payload)?,
+            false => Delivery::Dropped,
+        };
+        self.send(delivery);
+        Ok(())
+    }
+
+    fn send(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Send(packet) => self.outbox.push(packet),
+            Delivery::Nothing => {}
+            Delivery::Dropped => self.door.tally.deliveries_dropped.add(),
+        }
     }
 
     async fn wait(&mut self) -> Wake {
         let listens = self.listens();
+        // What is above the connection's throughput waits in either direction.
+        let flows = self.session.held_until(Instant::now()).is_none();
         let held = self.held;
         let deadline = self.session.deadline().into();
         tokio::select! {
             ending = self.member.leash.pulled() => Wake::Pulled(ending),
             frame = self.socket.next(), if listens => Wake::Frame(frame.and_then(Result::ok)),
             Some(done) = self.in_flight.next() => Wake::Done(done),
-            Some(message) = self.messages.recv() => Wake::Message(message),
+            Some(message) = self.messages.recv(), if flows => Wake::Message(message),
             () = sleep_until(held.unwrap_or_else(Instant::now).into()), if held.is_some() => Wake::Released,
             () = sleep_until(deadline), if listens => Wake::Deadline,
         }
@@ -301,9 +379,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
         let socket = &mut self.socket;
         let outbox = &mut self.outbox;
+        let session = &mut self.session;
         let written = async {
             for packet in outbox.drain(..) {
-                socket.feed(Frame::Binary(encode(&packet))).await?;
+                let bytes = encode(&packet);
+                session.transferred(Instant::now(), bytes.len());
+                socket.feed(Frame::Binary(bytes)).await?;
             }
             socket.flush().await
         };
@@ -343,7 +424,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     fn count(&self, ending: &Ending) {
         match ending {
-            Ending::Lost => {}
+            Ending::Lost | Ending::ConnectThrottled => {}
             Ending::Disconnected | Ending::Gone | Ending::TakenOver | Ending::Stopped | Ending::Lifetime => {}
             Ending::SlowConsumer => self.door.tally.slow_consumers.add(),
             _ => self.door.tally.violations.add(),

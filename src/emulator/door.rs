@@ -15,7 +15,7 @@ use super::broker::Broker;
 use super::fault::{Dice, Fate};
 use super::mint::{Authority, CertifyError, Mint};
 use super::scenario::{Refusal, Scenario};
-use super::session::ReplyPolicy;
+use super::session::Rules;
 use super::store::{Journal, NotKept, StateDir};
 use super::tally::Tally;
 use super::verify::Realm;
@@ -30,6 +30,8 @@ pub(super) struct Door {
     pub(super) scenario: Scenario,
     /// Where it is.
     pub(super) port: u16,
+    /// What each connection may do.
+    pub(super) rules: Arc<Rules>,
     pub(super) dice: Dice,
     pub(super) account: Mutex<Account>,
     /// Keeps the account over crashes, where it is to be kept.
@@ -69,11 +71,6 @@ impl Door {
         Realm { services: CONTROL_SERVICES, ..self.realm() }
     }
 
-    /// When replies are sent.
-    pub(super) fn reply_policy(&self) -> ReplyPolicy {
-        if self.scenario.require_subscription { ReplyPolicy::ToSubscriber } else { ReplyPolicy::ToRequester }
-    }
-
     /// Looks at the account, or changes it, for as long as `look` takes: nothing that waits belongs there.
     pub(super) fn account<R>(&self, look: impl FnOnce(&mut Account) -> R) -> R {
         // The account's calls are pure and total; if one panics after all, its test finds it, and others go on.
@@ -101,6 +98,40 @@ impl Door {
     /// How long it has been there.
     pub(super) fn age(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// Whether a CONNECT with this client id is let in. An empty one becomes one that nobody had before.
+    ///
+    /// # Errors
+    /// If it is not: when to ask again.
+    pub(super) fn admit_connect(&self, client_id: &str) -> Result<(), Instant> {
+        const SOON: Duration = Duration::from_millis(100);
+        if self.broker.connected() >= self.scenario.limits.connections as usize {
+            return Err(Instant::now() + SOON);
+        }
+        let quotas = &self.scenario.quotas;
+        if quotas.connect.is_none() && quotas.connect_per_client_id.is_none() {
+            return Ok(());
+        }
+        let client_id = Some(client_id).filter(|id| !id.is_empty());
+        let admitted = self.account(|account| account.admit_connect(self.age(), client_id));
+        admitted.map_err(|age| self.started + age)
+    }
+
+    /// Whether the account takes a message from a client.
+    pub(super) fn admit_publish(&self) -> bool {
+        self.scenario.quotas.publish.is_none() || self.account(|account| account.admit_publish(self.age()))
+    }
+
+    /// Whether the account lets a message go to a client.
+    pub(super) fn admit_delivery(&self) -> bool {
+        self.scenario.quotas.deliver.is_none() || self.account(|account| account.admit_delivery(self.age()))
+    }
+
+    /// Whether the account takes a SUBSCRIBE of so many filters.
+    pub(super) fn admit_subscribe(&self, filters: usize) -> bool {
+        self.scenario.quotas.subscribe.is_none()
+            || self.account(|account| account.admit_subscribe(self.age(), filters))
     }
 
     /// How long the next operation of this kind takes.
@@ -134,7 +165,7 @@ impl Door {
     pub(super) async fn answer(&self, topic: &str, payload: &[u8]) -> Result<Reply, NotKept> {
         let route = route(topic);
         let taken_up = Instant::now();
-        let answer = match self.account(|account| account.admit(SystemTime::now(), &route)) {
+        let answer = match self.account(|account| account.admit(self.age(), &route)) {
             Err(throttled) => {
                 self.tally.requests_throttled.add();
                 throttled
@@ -212,6 +243,7 @@ mod tests {
         Door {
             mint: Mint::new(Arc::clone(&authority), scenario.keys).unwrap(),
             dice: Dice::new(0),
+            rules: Arc::new(Rules::of(&scenario)),
             scenario,
             port: 0,
             account: Mutex::new(account),

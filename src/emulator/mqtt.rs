@@ -10,15 +10,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use rumqttc::mqttbytes::v4::{Packet, PubAck, Publish, Subscribe, Unsubscribe};
 use rumqttc::mqttbytes::{Error, QoS};
 
-/// The largest payload of a PUBLISH: 128 KB (AWS IoT Core quotas, "message size").
-pub(super) const MAX_PAYLOAD: usize = 128 * 1024;
-/// The longest topic or filter, bytes (AWS IoT Core quotas, "topic size").
-pub(super) const MAX_TOPIC: usize = 256;
-/// The most levels of a topic or filter: seven slashes (AWS IoT Core quotas, "number of forward slashes").
-pub(super) const MAX_LEVELS: usize = 8;
+use super::scenario::{Limits, MAX_PAYLOAD, MAX_TOPIC};
 
 /// A packet with the largest payload behind the longest topic and a packet id.
-const MAX_REMAINING: usize = 2 + MAX_TOPIC + 2 + MAX_PAYLOAD;
+const MAX_REMAINING: usize = 2 + MAX_TOPIC as usize + 2 + MAX_PAYLOAD as usize;
 /// An empty buffer that grew beyond this gives its memory back: thousands of connections idle most of their time.
 const KEPT_BUFFER: usize = 4096;
 
@@ -273,24 +268,24 @@ fn split_text(bytes: &[u8]) -> Result<(&str, &[u8]), Malformed> {
 }
 
 /// Whether the service lets anyone publish to `topic`: no wildcards, within its limits (MQTT 3.1.1 section 4.7).
-pub(super) fn valid_topic(topic: &str) -> bool {
-    within_limits(topic) && !topic.contains(['+', '#'])
+pub(super) fn valid_topic(topic: &str, limits: &Limits) -> bool {
+    within_limits(topic, limits) && !topic.contains(['+', '#'])
 }
 
 /// Whether the service lets anyone subscribe to `filter`: wildcards fill whole levels, `#` only the last
 /// (MQTT 3.1.1 section 4.7.1).
-pub(super) fn valid_filter(filter: &str) -> bool {
+pub(super) fn valid_filter(filter: &str, limits: &Limits) -> bool {
     let mut levels = filter.split('/').rev();
     let last = levels.next().unwrap_or_default();
     let whole = |level: &str| level == "+" || !level.contains(['+', '#']);
-    within_limits(filter) && (last == "#" || whole(last)) && levels.all(whole)
+    within_limits(filter, limits) && (last == "#" || whole(last)) && levels.all(whole)
 }
 
-fn within_limits(text: &str) -> bool {
+fn within_limits(text: &str, limits: &Limits) -> bool {
     !text.is_empty()
-        && text.len() <= MAX_TOPIC
+        && text.len() <= limits.topic_bytes as usize
         && !text.contains('\0')
-        && text.split('/').count() <= MAX_LEVELS
+        && text.split('/').count() <= limits.topic_levels as usize
 }
 
 /// Whether `filter` selects `topic`; both are valid. A filter that starts with a wildcard selects no topic that starts with
@@ -450,7 +445,8 @@ mod tests {
     #[test]
     fn an_oversized_packet_is_refused_by_its_header_alone() {
         assert!(matches!(decode(&[0x30, 0xff, 0xff, 0xff, 0x7f]), Err(Malformed::TooLarge(_))));
-        let mut publish = Publish::new("t".repeat(MAX_TOPIC), QoS::AtLeastOnce, vec![0; MAX_PAYLOAD]);
+        let mut publish =
+            Publish::new("t".repeat(MAX_TOPIC as usize), QoS::AtLeastOnce, vec![0; MAX_PAYLOAD as usize]);
         publish.pkid = 1;
         assert!(matches!(decode(&encode(&Packet::Publish(publish))), Ok(Some(Incoming::Publish(_)))));
     }
@@ -481,14 +477,14 @@ mod tests {
     #[test]
     fn filters_and_topics_keep_to_the_rules() {
         for filter in ["#", "+", "a/+/b", "a/#", "/", "+/#", "a//b", "1/2/3/4/5/6/7/8"] {
-            assert!(valid_filter(filter), "{filter}");
+            assert!(valid_filter(filter, &Limits::default()), "{filter}");
         }
         for filter in ["", "a#", "#/a", "a+", "a/b+/c", "1/2/3/4/5/6/7/8/9", "a\0", &"a".repeat(257)] {
-            assert!(!valid_filter(filter), "{filter}");
+            assert!(!valid_filter(filter, &Limits::default()), "{filter}");
         }
-        assert!(valid_topic("a/b"));
-        assert!(!valid_topic("a/+"));
-        assert!(!valid_topic("a/#"));
+        assert!(valid_topic("a/b", &Limits::default()));
+        assert!(!valid_topic("a/+", &Limits::default()));
+        assert!(!valid_topic("a/#", &Limits::default()));
     }
 
     proptest! {
@@ -522,7 +518,7 @@ mod tests {
 
         #[test]
         fn matching_agrees_with_a_plain_definition(filter in "[ab+]?(/[ab+]){0,3}(/#)?", topic in "[ab]?(/[ab]){0,4}") {
-            prop_assume!(valid_filter(&filter) && valid_topic(&topic));
+            prop_assume!(valid_filter(&filter, &Limits::default()) && valid_topic(&topic, &Limits::default()));
             fn plain(filter: &[&str], topic: &[&str]) -> bool {
                 match (filter, topic) {
                     (["#"], _) | ([], []) => true,

@@ -44,6 +44,14 @@ tally! {
     connected,
     /// Of those, the ones that took their client id from another connection.
     takeovers,
+    /// CONNECTs above their quota, or above the number of connections.
+    connects_throttled,
+    /// SUBSCRIBEs above their quota, which got no SUBACK.
+    subscribes_dropped,
+    /// Messages from clients above a quota, which got no PUBACK.
+    publishes_dropped,
+    /// Messages to clients above a quota.
+    deliveries_dropped,
     /// Connections that the emulator closed because the client broke a rule.
     violations,
     /// Connections that the emulator closed because the client did not read.

@@ -23,6 +23,7 @@ use super::fault::Dice;
 use super::gateway;
 use super::mint::{Mint, MintError, TlsAuthority, TlsIdentity};
 use super::scenario::Scenario;
+use super::session::Rules;
 use super::store::{Identity, Journal, NotKept, StateDir, StoreError};
 use super::tally::{Tally, WireCounters};
 
@@ -130,6 +131,7 @@ impl Emulator {
 
         let door = Arc::new(Door {
             dice: Dice::new(scenario.faults.seed),
+            rules: Arc::new(Rules::of(&scenario)),
             scenario,
             port: local_addr.port(),
             account: Mutex::new(account),

@@ -11,7 +11,7 @@ use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::BytesMut;
-use fleetmint::emulator::scenario::{Keys, Latency, Quotas, Rate, Scenario, Stall};
+use fleetmint::emulator::scenario::{Keys, Latency, Quotas, Scenario, Stall};
 use fleetmint::emulator::{Emulator, EmulatorError};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{
@@ -463,10 +463,7 @@ async fn one_device_is_provisioned() {
 
 #[tokio::test]
 async fn refusals_come_on_the_rejected_topic() {
-    let quotas = Quotas {
-        create_keys_and_certificate: Some(Rate { count: 1, per: Duration::from_secs(3600) }),
-        ..Quotas::default()
-    };
+    let quotas = Quotas { create_keys_and_certificate: Some("1/h".parse().unwrap()), ..Quotas::default() };
     let emulator = start(Scenario { quotas, ..scenario() }).await;
     let mut client = Client::connected(&emulator, "device").await;
     let token = client.request(CREATE, &json!({})).await.1["certificateOwnershipToken"].clone();

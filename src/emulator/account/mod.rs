@@ -6,8 +6,10 @@
 //!
 //! Thing types, groups, billing groups and named policies are taken to exist: they come into being when first named.
 
+mod admission;
 mod answer;
 mod change;
+mod gate;
 mod limits;
 mod pace;
 pub(in crate::emulator) mod random;
@@ -16,7 +18,6 @@ mod registry;
 mod request;
 mod route;
 mod state;
-mod throttle;
 mod token;
 
 use std::collections::BTreeMap;
@@ -25,21 +26,23 @@ use std::time::{Duration, SystemTime};
 use crate::certificate::Secret;
 
 use super::scenario::{
-    CertificateIdMismatch, ErrorTexts, OverrideDefault, Quotas, Refusal, Scenario, TemplateSource, TokenReuse,
+    CertificateIdMismatch, ErrorTexts, Limits, OverrideDefault, Quotas, Refusal, Scenario, TemplateSource,
+    TokenReuse,
 };
 use super::template::{Template, TemplateError};
 
 pub use answer::{Answer, Verdict};
 pub use change::Changes;
+pub use gate::{Counting, Gate};
 pub use pace::Operation;
 pub use registry::{Deletion, RegistryError};
 pub use route::{Route, route};
 pub use state::{Certificate, CertificateStatus, Counters, Policy, State, Thing, Token};
-pub use throttle::TokenBucket;
 
 pub(super) use random::Random;
 pub(super) use registry::{no_certificate, no_thing};
 
+use admission::Admission;
 use answer::Refused;
 use change::Touched;
 use pace::Pace;
@@ -72,6 +75,7 @@ pub struct Account {
     state: State,
     touched: Touched,
     pace: Pace,
+    admission: Admission,
 }
 
 /// What the scenario says of the account's behaviour.
@@ -82,8 +86,8 @@ struct Rules {
     token_reuse: TokenReuse,
     certificate_id_mismatch: CertificateIdMismatch,
     override_default: OverrideDefault,
-    quotas: Quotas,
     errors: ErrorTexts,
+    limits: Limits,
 }
 
 /// What to do with `Parameters` in capitals.
@@ -140,8 +144,8 @@ impl Account {
             token_reuse: scenario.token_reuse,
             certificate_id_mismatch: scenario.certificate_id_mismatch,
             override_default: scenario.override_default,
-            quotas: scenario.quotas.clone(),
             errors: scenario.errors.clone(),
+            limits: scenario.limits,
         };
         Ok(Self {
             rules,
@@ -149,12 +153,23 @@ impl Account {
             state,
             touched: Touched::default(),
             pace: Pace::new(scenario),
+            admission: Admission::new(&scenario.quotas),
         })
     }
 
     /// Everything the account knows, to look at or to store.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// The quotas that it keeps to.
+    pub fn quotas(&self) -> &Quotas {
+        self.admission.quotas()
+    }
+
+    /// What its connections may be and hold.
+    pub fn limits(&self) -> &Limits {
+        &self.rules.limits
     }
 
     /// Notes from now on what changes, for [`Account::take_changes`].
@@ -165,38 +180,6 @@ impl Account {
     /// What has changed since the last call, if anything has: a rejection changes only counters, which alone are no change.
     pub fn take_changes(&mut self) -> Option<Changes> {
         self.touched.take(&self.state)
-    }
-
-    /// Whether the quotas let this request through at `now`. To be asked before a key pair is spent on it.
-    ///
-    /// # Errors
-    /// The rejection to send, 429, if they do not.
-    pub fn admit(&mut self, now: SystemTime, route: &Route<'_>) -> Result<(), Answer> {
-        let (bucket, quota, throttled) = match route {
-            Route::CreateKeys => (
-                &mut self.state.create_keys_quota,
-                self.rules.quotas.create_keys_and_certificate,
-                &mut self.state.counters.throttled_create_keys,
-            ),
-            Route::CreateFromCsr => (
-                &mut self.state.create_from_csr_quota,
-                self.rules.quotas.create_certificate_from_csr,
-                &mut self.state.counters.throttled_create_from_csr,
-            ),
-            Route::Register { .. } => (
-                &mut self.state.register_quota,
-                self.rules.quotas.register_thing,
-                &mut self.state.counters.throttled_register,
-            ),
-            _ => return Ok(()),
-        };
-        match quota {
-            Some(rate) if !bucket.take(now, rate) => {
-                *throttled += 1;
-                Err(self.refuse(Refusal::Throttled))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// When what arrives at `age` is taken up, both from the account's start: see [`Latency::taken_up`](super::scenario::Latency::taken_up).

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use super::Certified;
 use super::change::{Key, Touched};
 use super::random::Random;
-use super::throttle::TokenBucket;
 
 /// Everything the account knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,9 +27,6 @@ pub struct State {
     pub counters: Counters,
     /// When tokens lapse, soonest first.
     pub(super) lapses: BTreeSet<(SystemTime, String)>,
-    pub(super) create_keys_quota: TokenBucket,
-    pub(super) create_from_csr_quota: TokenBucket,
-    pub(super) register_quota: TokenBucket,
     pub(super) random: Random,
 }
 
@@ -129,9 +125,6 @@ impl State {
             policies: BTreeMap::new(),
             counters: Counters::default(),
             lapses: BTreeSet::new(),
-            create_keys_quota: TokenBucket::default(),
-            create_from_csr_quota: TokenBucket::default(),
-            register_quota: TokenBucket::default(),
             random: Random::new(seed),
         }
     }

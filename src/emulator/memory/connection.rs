@@ -10,12 +10,15 @@ use bytes::Bytes;
 use tokio::sync::mpsc::{self, error::TryRecvError};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::network::{DialCourse, Network, Packet};
+use super::network::{DialCourse, Network, Packet, Welcome};
 use super::{Power, Request, Sighting};
 use crate::event::DialPhases;
 use crate::failure::{Cause, Failure, Stage};
 use crate::provisioning::{Lane, Topics};
 use crate::transport::{Arrival, Connection, Connector, Delivery, Dial, Inbox, Lost, Reply, Verdict};
+
+/// How long a dial waits for a service that does not answer.
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// Dials into a [`Network`].
 #[derive(Debug)]
@@ -39,16 +42,13 @@ impl Connector for MemoryConnector {
         self.network.observe(&Sighting::Dialling);
         self.power.go_on().await;
         let course = self.network.dial();
-        let took = match course.failure {
-            Some(_) => course.way,
-            None => course.way + course.connack + course.suback,
-        };
-        sleep(took).await;
+        sleep(course.way).await;
         self.power.go_on().await;
         let dial = match course.failure {
-            Some(choice) => failed_dial(choice, took),
-            None => self.open(&course),
+            Some(choice) => failed_dial(choice, course.way),
+            None => self.open(&course).await,
         };
+        self.power.go_on().await;
         let connection = match &dial.outcome {
             Ok(connection) => connection.number,
             Err(_) => self.network.skip_number(),
@@ -60,7 +60,22 @@ impl Connector for MemoryConnector {
 }
 
 impl MemoryConnector {
-    fn open(&self, course: &DialCourse) -> Dial<MemoryConnection> {
+    async fn open(&self, course: &DialCourse) -> Dial<MemoryConnection> {
+        let each = course.way / 5;
+        let mut phases =
+            DialPhases { tcp: Some(each), tls: Some(each), upgrade: Some(each), ..DialPhases::default() };
+        let fail = |phases, stage, cause| Dial { phases, outcome: Err(Failure::new(stage, cause)) };
+        let connack = match self.connack().await {
+            Ok(took) => took,
+            Err(cause) => return fail(phases, Stage::Connack, cause),
+        };
+        phases.connack = Some(each + connack);
+        let Some(suback) = self.network.suback(2 * self.topics.lanes.len()) else {
+            sleep(SILENCE).await;
+            return fail(phases, Stage::Suback, Cause::TimedOut { after: SILENCE });
+        };
+        pass(suback).await;
+        phases.suback = Some(each + suback);
         let (number, mailbox) = self.network.open();
         let connection = MemoryConnection {
             network: self.network.clone(),
@@ -70,15 +85,32 @@ impl MemoryConnector {
             number,
             mailbox,
         };
-        let each = course.way / 5;
-        let phases = DialPhases {
-            tcp: Some(each),
-            tls: Some(each),
-            upgrade: Some(each),
-            connack: Some(each + course.connack),
-            suback: Some(each + course.suback),
-        };
         Dial { phases, outcome: Ok(connection) }
+    }
+
+    /// Waits for the CONNACK; how long that took.
+    async fn connack(&self) -> Result<Duration, Cause> {
+        let asked = Instant::now();
+        loop {
+            match self.network.connack() {
+                Welcome::After(latency) => {
+                    pass(latency).await;
+                    return Ok(asked.elapsed());
+                }
+                Welcome::AskAgain(_) if asked.elapsed() > SILENCE => {
+                    return Err(Cause::TimedOut { after: asked.elapsed() });
+                }
+                Welcome::AskAgain(after) => sleep(after).await,
+                Welcome::Never(cause) => return Err(cause),
+            }
+        }
+    }
+}
+
+/// Lets time pass. No time is not even a turn of the runtime: what happens without it happens at once.
+async fn pass(time: Duration) {
+    if !time.is_zero() {
+        sleep(time).await;
     }
 }
 

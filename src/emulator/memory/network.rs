@@ -14,8 +14,10 @@ use tokio::time::Instant;
 
 use super::super::account::random::Random;
 use super::super::account::{Account, Answer, Operation, Route, Verdict, route};
-use super::super::scenario::Refusal;
+use super::super::scenario::{ConnectExcess, Refusal};
+use super::super::session::{ReplyPolicy, Rules, Usage};
 use super::{Faults, Minter, Mishap, NetworkSettings, Observer, Request, Sighting};
+use crate::failure::Cause;
 use crate::provisioning::{Lane, Topics};
 
 /// Packets that wait for a client; one more ends the connection.
@@ -24,6 +26,8 @@ const MAILBOX: usize = 256;
 const REMEMBERED: usize = 16;
 /// A connection that is to end by itself does so within this.
 const LONGEST_LIFE: Duration = Duration::from_secs(60);
+/// How long a CONNECT waits for a place among the connections before it asks again, where it is to wait.
+const FULL_PAUSE: Duration = Duration::from_millis(100);
 
 /// A network with an account at its end. Cheap to clone; all clones are the same network.
 #[derive(Clone)]
@@ -53,12 +57,19 @@ pub(super) enum Packet {
 pub(super) struct DialCourse {
     /// How long its packets are under way, all together.
     pub(super) way: Duration,
-    /// How long the service takes until its CONNACK.
-    pub(super) connack: Duration,
-    /// And from SUBSCRIBE to its SUBACK.
-    pub(super) suback: Duration,
     /// If it fails, how: a number to choose a failure by.
     pub(super) failure: Option<u64>,
+}
+
+/// What a CONNECT meets.
+#[derive(Debug)]
+pub(super) enum Welcome {
+    /// A CONNACK, after so long.
+    After(Duration),
+    /// Nothing yet: it is to be asked for again after so long.
+    AskAgain(Duration),
+    /// No CONNACK that lets it in.
+    Never(Cause),
 }
 
 struct State {
@@ -69,10 +80,21 @@ struct State {
     /// What is still to happen, by instant and by the order in which it was decided.
     events: BTreeMap<(Instant, u64), Event>,
     decided: u64,
-    mailboxes: BTreeMap<u64, mpsc::Sender<Packet>>,
+    lines: BTreeMap<u64, Line>,
+    /// What a connection may do.
+    rules: Rules,
+    epoch: Instant,
     connections: u64,
     /// Accepted replies of each lane, and whose they were.
     accepted: [VecDeque<(u64, Bytes)>; 3],
+}
+
+/// An open connection, as the service sees it.
+struct Line {
+    mailbox: mpsc::Sender<Packet>,
+    usage: Usage,
+    /// When it is as old as a connection may be: the key of that event.
+    ends: (Instant, u64),
 }
 
 enum Event {
@@ -85,6 +107,8 @@ impl Network {
     /// A network as `settings` say.
     pub fn new(settings: NetworkSettings) -> Self {
         let NetworkSettings { account, minter, faults, seed, base, observer } = settings;
+        let epoch = Instant::now();
+        let rules = Rules::new(ReplyPolicy::ToRequester, account.quotas(), *account.limits());
         let state = State {
             account,
             minter,
@@ -92,17 +116,13 @@ impl Network {
             dice: Dice(Random::new(seed)),
             events: BTreeMap::new(),
             decided: 0,
-            mailboxes: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            rules,
+            epoch,
             connections: 0,
             accepted: Default::default(),
         };
-        Self {
-            state: Arc::new(Mutex::new(state)),
-            wake: Arc::new(Notify::new()),
-            observer,
-            epoch: Instant::now(),
-            base,
-        }
+        Self { state: Arc::new(Mutex::new(state)), wake: Arc::new(Notify::new()), observer, epoch, base }
     }
 
     /// Lets everything happen that is to happen, for ever.
@@ -152,18 +172,22 @@ impl Network {
         let (sender, receiver) = mpsc::channel(MAILBOX);
         let mut state = self.lock();
         let number = state.number();
-        state.mailboxes.insert(number, sender);
+        let now = Instant::now();
+        let lifetime = state.rules.limits.connection_lifetime;
+        let ends = state.schedule(lifetime, Event::Close { connection: number });
+        let usage = Usage::new(self.epoch.into_std(), now.into_std());
+        state.lines.insert(number, Line { mailbox: sender, usage, ends });
         let closings = state.faults.closings;
         if state.dice.chance(closings) {
             let life = state.dice.duration(Duration::ZERO, LONGEST_LIFE);
             state.schedule(life, Event::Close { connection: number });
-            self.wake.notify_one();
         }
+        self.wake.notify_one();
         (number, receiver)
     }
 
     pub(super) fn forget(&self, connection: u64) {
-        self.lock().mailboxes.remove(&connection);
+        self.lock().hang_up(connection);
     }
 
     /// How a dial that begins now goes.
@@ -173,11 +197,38 @@ impl Network {
         let dials = state.faults.dials;
         let fails = state.dice.chance(dials);
         let failure = fails.then(|| state.dice.below(1 << 32));
-        let arrives = self.age() + way;
-        let stalled = state.account.taken_up(arrives).saturating_sub(arrives);
-        let connack = stalled + state.account.draw_latency(Operation::Connect);
-        let suback = state.account.draw_latency(Operation::Subscribe);
-        DialCourse { way, connack, suback, failure }
+        DialCourse { way, failure }
+    }
+
+    /// How long the service takes from a CONNECT that arrives now to its CONNACK.
+    pub(super) fn connack(&self) -> Welcome {
+        let mut state = self.lock();
+        let (age, limits) = (self.age(), state.rules.limits);
+        let taken_up = state.account.taken_up(age);
+        if taken_up > age {
+            return Welcome::AskAgain(taken_up - age);
+        }
+        let admitted = match state.lines.len() < limits.connections as usize {
+            true => state.account.admit_connect(age, None),
+            false => Err(age + FULL_PAUSE),
+        };
+        match (admitted, state.account.quotas().connect_excess) {
+            (Ok(()), _) => Welcome::After(state.account.draw_latency(Operation::Connect)),
+            (Err(retry_at), ConnectExcess::Delay) => {
+                Welcome::AskAgain(retry_at.saturating_sub(age).max(Duration::from_millis(1)))
+            }
+            (Err(_), ConnectExcess::Refuse) => Welcome::Never(Cause::ConnectRefused { code: 3 }),
+            (Err(_), ConnectExcess::Close) => {
+                Welcome::Never(Cause::Closed { detail: String::from("ended by the service") })
+            }
+        }
+    }
+
+    /// How long the service takes from a SUBSCRIBE of so many filters to its SUBACK; `None` if there will be none.
+    pub(super) fn suback(&self, filters: usize) -> Option<Duration> {
+        let mut state = self.lock();
+        let is_admitted = state.account.admit_subscribe(self.age(), filters);
+        is_admitted.then(|| state.account.draw_latency(Operation::Subscribe))
     }
 
     /// How long a question to the control plane takes, and whether it fails.
@@ -213,13 +264,20 @@ impl Network {
                 state.events.insert((resumes, order), event);
             }
             Event::Arrive { request, topics, mishap } => {
+                // What is above a quota is dropped, and nobody is told.
+                let is_lost = mishap == Some(Mishap::Lost) || !state.admits_publish(request.connection);
+                let mishap = if is_lost { Some(Mishap::Lost) } else { mishap };
                 let answer = state.arrive(self.now(), &request, &topics, mishap);
                 drop(state);
                 self.observe(&Sighting::Answered { request: &request, mishap, account: answer.as_ref() });
             }
-            Event::Deliver { connection, packet } => state.deliver(connection, packet),
+            Event::Deliver { connection, packet } => {
+                if matches!(packet, Packet::PubAck) || state.admits_delivery(connection) {
+                    state.deliver(connection, packet);
+                }
+            }
             Event::Close { connection } => {
-                let was_open = state.mailboxes.remove(&connection).is_some();
+                let was_open = state.hang_up(connection);
                 drop(state);
                 if was_open {
                     self.observe(&Sighting::Closed { connection });
@@ -240,9 +298,37 @@ impl State {
         number
     }
 
-    fn schedule(&mut self, after: Duration, event: Event) {
+    fn schedule(&mut self, after: Duration, event: Event) -> (Instant, u64) {
         self.decided += 1;
-        self.events.insert((Instant::now() + after, self.decided), event);
+        let key = (Instant::now() + after, self.decided);
+        self.events.insert(key, event);
+        key
+    }
+
+    /// Ends a connection; whether there was one.
+    fn hang_up(&mut self, connection: u64) -> bool {
+        let Some(line) = self.lines.remove(&connection) else { return false };
+        self.events.remove(&line.ends);
+        true
+    }
+
+    fn age(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    /// Whether the quotas take one more message from a connection.
+    fn admits_publish(&mut self, connection: u64) -> bool {
+        self.admits_message(connection) && self.account.admit_publish(self.age())
+    }
+
+    fn admits_delivery(&mut self, connection: u64) -> bool {
+        self.account.admit_delivery(self.age()) && self.admits_message(connection)
+    }
+
+    /// A connection that is gone has no quota of its own any more.
+    fn admits_message(&mut self, connection: u64) -> bool {
+        let now = Instant::now().into_std();
+        self.lines.get_mut(&connection).is_none_or(|line| line.usage.message(&self.rules, now))
     }
 
     fn latency(&mut self) -> Duration {
@@ -291,7 +377,7 @@ impl State {
     fn act(&mut self, now: SystemTime, request: &Request, topics: &Topics) -> (Answer, Duration) {
         self.account.expire(now);
         let asked = route(&topics.lane(request.lane).request);
-        if let Err(throttled) = self.account.admit(now, &asked) {
+        if let Err(throttled) = self.account.admit(self.age(), &asked) {
             return (throttled, Duration::ZERO);
         }
         let took = self.account.draw_latency(Operation::of(&asked));
@@ -325,7 +411,8 @@ impl State {
         let Request { connection, lane, .. } = *request;
         let mut delay = self.latency();
         if matches!(mishap, Some(Mishap::ClosedUndone | Mishap::ClosedDone)) {
-            return self.schedule(delay, Event::Close { connection });
+            self.schedule(delay, Event::Close { connection });
+            return;
         }
         if matches!(mishap, Some(Mishap::Lost | Mishap::Unacknowledged)) {
             return;
@@ -411,10 +498,9 @@ impl State {
     }
 
     fn deliver(&mut self, connection: u64, packet: Packet) {
-        let is_taken =
-            self.mailboxes.get(&connection).is_some_and(|mailbox| mailbox.try_send(packet).is_ok());
+        let is_taken = self.lines.get(&connection).is_some_and(|line| line.mailbox.try_send(packet).is_ok());
         if !is_taken {
-            self.mailboxes.remove(&connection);
+            self.hang_up(connection);
         }
     }
 }

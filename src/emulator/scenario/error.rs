@@ -92,7 +92,7 @@ mod tests {
             ),
             (
                 "[quotas]\n\nregister_thing = \"10\"",
-                "line 3, key `quotas.register_thing`: found string \"10\"; wanted a rate such as \"10/s\" or \"600/m\"",
+                "line 3, key `quotas.register_thing`: found string \"10\"; wanted a rate such as \"10/s\" or \"600/min\", \"unlimited\", or a schedule such as \"10/s until 60s, then 20/s\"",
             ),
             (
                 "token_lifetime = \"1 hour\"",

@@ -8,6 +8,8 @@ mod error;
 mod faults;
 mod latency;
 mod law;
+mod limits;
+mod quota;
 mod refusal;
 mod units;
 
@@ -20,8 +22,10 @@ pub use error::ScenarioError;
 pub use faults::{Delay, Faults, Odds};
 pub use latency::{Latency, Stall};
 pub use law::{LONGEST_LATENCY, LatencyLaw, NotALaw};
+pub use limits::{Limits, MAX_LEVELS, MAX_PAYLOAD, MAX_TOPIC};
+pub use quota::{ConnectExcess, NotAQuota, Quota, Quotas, Window};
 pub use refusal::{ErrorText, ErrorTexts, Refusal};
-pub use units::{NotAUnit, Rate, parse_duration};
+pub use units::{NotADuration, parse_duration};
 
 /// The name of the built-in template, the one the seed registers with.
 pub const BUILT_IN_TEMPLATE: &str = "TEMP_DEVICE";
@@ -69,8 +73,10 @@ pub struct Scenario {
     pub errors: ErrorTexts,
     /// How long each operation takes.
     pub latency: Latency,
-    /// What the account may do per second.
+    /// What the account and each connection may do per second.
     pub quotas: Quotas,
+    /// What a connection may be and hold.
+    pub limits: Limits,
     /// What goes wrong, and how often.
     pub faults: Faults,
     /// Where the account's randomness starts: the same seed, requests and certificates give the same answers.
@@ -140,18 +146,6 @@ pub enum TemplateSource {
     Body(String),
 }
 
-/// What the account may do; `None` is without limit.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Quotas {
-    /// CreateKeysAndCertificate; AWS's own default is 10/s (Service Quotas L-CAFFCA46).
-    pub create_keys_and_certificate: Option<Rate>,
-    /// CreateCertificateFromCsr; AWS's own default is 20/s (Service Quotas L-83161BB8).
-    pub create_certificate_from_csr: Option<Rate>,
-    /// RegisterThing; AWS's own default is 10/s (Service Quotas L-B2BBBD8C).
-    pub register_thing: Option<Rate>,
-}
-
 impl Scenario {
     /// Parses a scenario. Templates given as files are not opened: see [`Scenario::read`].
     ///
@@ -199,6 +193,7 @@ impl Default for Scenario {
             errors: ErrorTexts::default(),
             latency: Latency::default(),
             quotas: Quotas::default(),
+            limits: Limits::default(),
             faults: Faults::default(),
             seed: 0,
         }
@@ -273,8 +268,8 @@ mod tests {
     #[test]
     fn the_other_fixtures_are_scenarios() {
         let throttled = Scenario::read(&fixture("throttled.toml")).unwrap();
-        assert_eq!(throttled.quotas.create_certificate_from_csr.map(|rate| rate.count), Some(20));
-        assert_eq!(throttled.quotas.register_thing, Some(Rate { count: 10, per: Duration::from_secs(1) }));
+        assert_eq!(throttled.quotas.create_certificate_from_csr, Some("20/s".parse().unwrap()));
+        assert_eq!(throttled.quotas.register_thing, Some("10/s".parse().unwrap()));
         assert_eq!(Scenario::read(&fixture("load.toml")).unwrap().keys, Keys::Recycled);
         assert!(Scenario::read(&fixture("strict.toml")).unwrap().strict);
         let faults = Scenario::read(&fixture("faults.toml")).unwrap().faults;

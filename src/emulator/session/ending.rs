@@ -21,7 +21,7 @@ pub(in super::super) enum Ending {
     ConnectTimeout,
     #[error("silent for one and a half keep-alives")]
     KeepAlive,
-    #[error("24 hours old")]
+    #[error("as old as a connection may be")]
     Lifetime,
     #[error("the client does not read what it is sent")]
     SlowConsumer,
@@ -29,15 +29,17 @@ pub(in super::super) enum Ending {
     NotBinary,
     #[error(transparent)]
     Malformed(#[from] Malformed),
+    #[error("a CONNECT above its quota, or one connection too many")]
+    ConnectThrottled,
     #[error("the first packet is not CONNECT")]
     NotConnected,
     #[error("a second CONNECT")]
     ConnectedTwice,
-    #[error("a client id that is longer than 128 bytes, starts with $, or is empty without a clean session")]
+    #[error("a client id that is too long, starts with $, or is empty without a clean session")]
     ClientId,
-    #[error("{0} filters in one packet; the service takes 8")]
+    #[error("{0} filters in one packet, which are too many")]
     TooManyFilters(usize),
-    #[error("more than 50 subscriptions")]
+    #[error("one subscription too many")]
     TooManySubscriptions,
     #[error("not a filter that the service takes: {0:?}")]
     Filter(String),
@@ -45,7 +47,7 @@ pub(in super::super) enum Ending {
     Topic(String),
     #[error("a PUBLISH at QoS 2")]
     QoS2,
-    #[error("a payload of {0} bytes; the service takes 128 KB")]
+    #[error("a payload of {0} bytes, which is too large")]
     Payload(usize),
     #[error("a PUBLISH to {0}, which only the service publishes to")]
     PublishToResponse(String),

@@ -5,6 +5,7 @@
 //! "Reserved topics"; AWS IoT Core quotas.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,35 +16,19 @@ use rumqttc::mqttbytes::v4::{
 };
 
 mod ending;
+mod rules;
 
 pub(super) use ending::Ending;
+pub(super) use rules::{ReplyPolicy, Rules, Usage};
 
 use super::account::{Route, route};
-use super::mqtt::{self, Connect, Incoming, MAX_PAYLOAD, Malformed};
+use super::mqtt::{self, Connect, Incoming, Malformed};
+use super::scenario::Limits;
 
 /// How long a client may take from the upgrade to its CONNECT.
 pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// The service ends every WebSocket connection at this age.
-const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
-/// Filters in one SUBSCRIBE or UNSUBSCRIBE.
-const MAX_FILTERS: usize = 8;
-/// Subscriptions of one connection.
-const MAX_SUBSCRIPTIONS: usize = 50;
-/// Client id, bytes.
-const MAX_CLIENT_ID: usize = 128;
-/// QoS 1 messages on their way to a client, not yet acknowledged.
-const MAX_UNACKED: usize = 100;
 /// QoS 1 messages that wait for a place among those; the next one ends the connection.
 const MAX_BACKLOG: usize = 128;
-
-/// When replies go to a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ReplyPolicy {
-    /// Always: the service was seen to answer requesters without a subscription.
-    ToRequester,
-    /// Only to a connection that subscribed, as the documentation wants it.
-    ToSubscriber,
-}
 
 /// What a packet leads to, in this order.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +62,8 @@ pub(super) enum Effect {
     },
     /// They no longer are.
     Unwatch(String),
+    /// Nothing: a message was above the connection's quota. The service says nothing either.
+    Dropped,
 }
 
 /// A message to a client.
@@ -90,10 +77,22 @@ pub(super) struct Message {
     pub(super) qos: QoS,
 }
 
+/// What becomes of a message to a client.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Delivery {
+    /// Send this now.
+    Send(Packet),
+    /// Nothing now: it waits, or the client did not subscribe.
+    Nothing,
+    /// Nothing ever: it is above the connection's quota.
+    Dropped,
+}
+
 /// One client's session.
 #[derive(Debug)]
 pub(super) struct Session {
-    replies: ReplyPolicy,
+    rules: Arc<Rules>,
+    usage: Usage,
     opened: Instant,
     heard: Instant,
     /// Once connected.
@@ -105,10 +104,11 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// A session that waits for CONNECT from `now` on.
-    pub(super) fn new(replies: ReplyPolicy, now: Instant) -> Self {
+    /// A session that waits for CONNECT from `now` on, of an emulator that started at `epoch`.
+    pub(super) fn new(rules: Arc<Rules>, epoch: Instant, now: Instant) -> Self {
         Self {
-            replies,
+            rules,
+            usage: Usage::new(epoch, now),
             opened: now,
             heard: now,
             keep_alive: None,
@@ -132,7 +132,7 @@ impl Session {
         }
         match packet {
             Incoming::Connect(connect) => self.connect(connect, effects),
-            Incoming::Publish(publish) => accept_publish(publish, effects),
+            Incoming::Publish(publish) => self.publish(now, publish, effects),
             Incoming::PubAck(ack) => {
                 self.acknowledge(ack.pkid, effects);
                 Ok(())
@@ -156,30 +156,43 @@ impl Session {
     }
 
     /// The answer to a request of this client, if it is to have it. Never more than QoS 1, never more than it subscribed to.
-    pub(super) fn reply(&mut self, topic: String, payload: Bytes) -> Result<Option<Packet>, Ending> {
+    pub(super) fn reply(&mut self, now: Instant, topic: String, payload: Bytes) -> Result<Delivery, Ending> {
         let granted = self.subscriptions.iter().filter(|(filter, _)| mqtt::matches(filter, &topic));
         let granted = granted.map(|(_, qos)| *qos).reduce(|one, other| if one > other { one } else { other });
-        match (granted, self.replies) {
-            (None, ReplyPolicy::ToSubscriber) => Ok(None),
+        match (granted, self.rules.replies) {
+            (None, ReplyPolicy::ToSubscriber) => Ok(Delivery::Nothing),
             (granted, _) => {
-                self.deliver(Message { topic, payload, qos: granted.unwrap_or(QoS::AtLeastOnce) })
+                self.deliver(now, Message { topic, payload, qos: granted.unwrap_or(QoS::AtLeastOnce) })
             }
         }
     }
 
-    /// A message for this client: the packet to send now, or nothing if it must wait for acknowledgements.
-    pub(super) fn deliver(&mut self, message: Message) -> Result<Option<Packet>, Ending> {
-        if message.qos == QoS::AtMostOnce {
-            return Ok(Some(packet(message, 0)));
+    /// A message for this client. It may have to wait for acknowledgements, or be too much for the connection's quota.
+    pub(super) fn deliver(&mut self, now: Instant, message: Message) -> Result<Delivery, Ending> {
+        if !self.usage.message(&self.rules, now) {
+            return Ok(Delivery::Dropped);
         }
-        if self.unacked.len() < MAX_UNACKED {
-            return Ok(Some(self.number(message)));
+        if message.qos == QoS::AtMostOnce {
+            return Ok(Delivery::Send(packet(message, 0)));
+        }
+        if self.unacked.len() < self.rules.limits.unacked_outbound as usize {
+            return Ok(Delivery::Send(self.number(message)));
         }
         if self.backlog.len() == MAX_BACKLOG {
             return Err(Ending::SlowConsumer);
         }
         self.backlog.push_back(message);
-        Ok(None)
+        Ok(Delivery::Nothing)
+    }
+
+    /// So many bytes came or went.
+    pub(super) fn transferred(&mut self, now: Instant, bytes: usize) {
+        self.usage.bytes(&self.rules, now, bytes);
+    }
+
+    /// Until when the connection's throughput holds back what comes, if it does.
+    pub(super) fn held_until(&self, now: Instant) -> Option<Instant> {
+        self.usage.held_until(&self.rules, now)
     }
 
     /// When to look at [`Session::overdue`] next, if nothing is heard before.
@@ -202,7 +215,7 @@ impl Session {
             None => (self.opened + CONNECT_WITHIN, Ending::ConnectTimeout),
             Some(keep_alive) => (self.heard + keep_alive * 3 / 2, Ending::KeepAlive),
         };
-        [silence, (self.opened + LIFETIME, Ending::Lifetime)]
+        [silence, (self.opened + self.rules.limits.connection_lifetime, Ending::Lifetime)]
     }
 
     fn connect(&mut self, connect: Connect, effects: &mut Vec<Effect>) -> Result<(), Ending> {
@@ -210,21 +223,52 @@ impl Session {
             return Err(Ending::ConnectedTwice);
         }
         let id = connect.client_id;
-        if id.len() > MAX_CLIENT_ID || id.starts_with('$') || (id.is_empty() && !connect.clean_session) {
+        let limits = &self.rules.limits;
+        if id.len() > limits.client_id_bytes as usize
+            || id.starts_with('$')
+            || (id.is_empty() && !connect.clean_session)
+        {
             refuse(ConnectReturnCode::BadClientId, effects);
             return Err(Ending::ClientId);
         }
-        self.keep_alive = Some(clamp_keep_alive(connect.keep_alive));
+        self.keep_alive = Some(clamp_keep_alive(connect.keep_alive, limits));
         effects.push(Effect::Enter(id));
         // Sessions do not outlive their connections here, so there never is one to resume.
         effects.push(Effect::Send(Packet::ConnAck(ConnAck::new(ConnectReturnCode::Success, false))));
         Ok(())
     }
 
+    fn publish(&mut self, now: Instant, publish: Publish, effects: &mut Vec<Effect>) -> Result<(), Ending> {
+        let limits = &self.rules.limits;
+        if publish.qos == QoS::ExactlyOnce {
+            return Err(Ending::QoS2);
+        }
+        if publish.payload.len() > limits.payload_bytes as usize {
+            return Err(Ending::Payload(publish.payload.len()));
+        }
+        if !mqtt::valid_topic(&publish.topic, limits) {
+            return Err(Ending::Topic(publish.topic));
+        }
+        let Publish { topic, payload, qos, pkid, .. } = publish;
+        let acknowledge = (qos == QoS::AtLeastOnce).then_some(pkid);
+        let effect = match route(&topic) {
+            Route::CreateKeys | Route::CreateFromCsr | Route::Register { .. } => {
+                Effect::Request { topic, payload, acknowledge }
+            }
+            Route::ResponseTopic => return Err(Ending::PublishToResponse(topic)),
+            Route::Reserved => return Err(Ending::ReservedTopic(topic)),
+            Route::Other if topic.starts_with('$') => return Err(Ending::ReservedTopic(topic)),
+            Route::Other => Effect::Relay { message: Message { topic, payload, qos }, acknowledge },
+        };
+        effects.push(if self.usage.message(&self.rules, now) { effect } else { Effect::Dropped });
+        Ok(())
+    }
+
     fn subscribe(&mut self, subscribe: Subscribe, effects: &mut Vec<Effect>) -> Result<(), Ending> {
-        check_count(subscribe.filters.len())?;
+        let limits = &self.rules.limits;
+        check_count(subscribe.filters.len(), limits)?;
         for filter in &subscribe.filters {
-            check_filter(&filter.path)?;
+            check_filter(&filter.path, limits)?;
         }
         // The service answers a request for QoS 2 with silence (AWS IoT Developer Guide, "MQTT").
         if subscribe.filters.iter().any(|filter| filter.qos == QoS::ExactlyOnce) {
@@ -247,7 +291,7 @@ impl Session {
         if filter.starts_with("$share/") {
             return Ok(SubscribeReasonCode::Failure);
         }
-        let full = self.subscriptions.len() == MAX_SUBSCRIPTIONS;
+        let full = self.subscriptions.len() >= self.rules.limits.subscriptions_per_connection as usize;
         match self.subscriptions.iter_mut().find(|(known, _)| *known == filter) {
             Some((_, granted)) => *granted = qos,
             None if full => return Err(Ending::TooManySubscriptions),
@@ -260,7 +304,7 @@ impl Session {
     }
 
     fn unsubscribe(&mut self, unsubscribe: Unsubscribe, effects: &mut Vec<Effect>) -> Result<(), Ending> {
-        check_count(unsubscribe.topics.len())?;
+        check_count(unsubscribe.topics.len(), &self.rules.limits)?;
         for filter in unsubscribe.topics {
             self.subscriptions.retain(|(known, _)| *known != filter);
             effects.push(Effect::Unwatch(filter));
@@ -289,38 +333,16 @@ impl Session {
     }
 }
 
-fn accept_publish(publish: Publish, effects: &mut Vec<Effect>) -> Result<(), Ending> {
-    if publish.qos == QoS::ExactlyOnce {
-        return Err(Ending::QoS2);
+fn check_count(filters: usize, limits: &Limits) -> Result<(), Ending> {
+    if filters > limits.filters_per_subscribe as usize {
+        Err(Ending::TooManyFilters(filters))
+    } else {
+        Ok(())
     }
-    if publish.payload.len() > MAX_PAYLOAD {
-        return Err(Ending::Payload(publish.payload.len()));
-    }
-    if !mqtt::valid_topic(&publish.topic) {
-        return Err(Ending::Topic(publish.topic));
-    }
-    let Publish { topic, payload, qos, pkid, .. } = publish;
-    let acknowledge = (qos == QoS::AtLeastOnce).then_some(pkid);
-    let message = match route(&topic) {
-        Route::CreateKeys | Route::CreateFromCsr | Route::Register { .. } => {
-            effects.push(Effect::Request { topic, payload, acknowledge });
-            return Ok(());
-        }
-        Route::ResponseTopic => return Err(Ending::PublishToResponse(topic)),
-        Route::Reserved => return Err(Ending::ReservedTopic(topic)),
-        Route::Other if topic.starts_with('$') => return Err(Ending::ReservedTopic(topic)),
-        Route::Other => Message { topic, payload, qos },
-    };
-    effects.push(Effect::Relay { message, acknowledge });
-    Ok(())
 }
 
-fn check_count(filters: usize) -> Result<(), Ending> {
-    if filters > MAX_FILTERS { Err(Ending::TooManyFilters(filters)) } else { Ok(()) }
-}
-
-fn check_filter(filter: &str) -> Result<(), Ending> {
-    if !mqtt::valid_filter(filter) {
+fn check_filter(filter: &str, limits: &Limits) -> Result<(), Ending> {
+    if !mqtt::valid_filter(filter, limits) {
         return Err(Ending::Filter(filter.to_owned()));
     }
     match route(filter) {
@@ -334,12 +356,13 @@ fn check_filter(filter: &str) -> Result<(), Ending> {
 }
 
 /// The service's keep-alive: 30 to 1200 s, and 0 means the longest (AWS IoT Core quotas, "keep-alive interval").
-fn clamp_keep_alive(asked: u16) -> Duration {
-    Duration::from_secs(match asked {
-        0 | 1201.. => 1200,
-        1..=29 => 30,
-        seconds => seconds.into(),
-    })
+fn clamp_keep_alive(asked: u16, limits: &Limits) -> Duration {
+    match asked {
+        0 => limits.keep_alive_most,
+        seconds => {
+            Duration::from_secs(seconds.into()).max(limits.keep_alive_least).min(limits.keep_alive_most)
+        }
+    }
 }
 
 fn refuse(code: ConnectReturnCode, effects: &mut Vec<Effect>) {

@@ -3,7 +3,9 @@
 use rumqttc::mqttbytes::v4::{PubAck, SubscribeFilter};
 
 use super::*;
+use crate::emulator::scenario::Scenario;
 
+const UNACKED: usize = 100;
 const CREATE: &str = "$aws/certificates/create/json";
 
 struct Bench {
@@ -13,8 +15,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::of(&Scenario::default())
+    }
+
+    fn of(scenario: &Scenario) -> Self {
         let start = Instant::now();
-        Self { session: Session::new(ReplyPolicy::ToRequester, start), start }
+        Self { session: Session::new(Arc::new(Rules::of(scenario)), start, start), start }
     }
 
     fn connected(keep_alive: u16) -> Self {
@@ -53,8 +59,8 @@ fn connect(client_id: &str, keep_alive: u16) -> Incoming {
     Incoming::Connect(Connect { client_id: client_id.to_owned(), clean_session: true, keep_alive })
 }
 
-fn id_of(packet: Option<Packet>) -> u16 {
-    let Some(Packet::Publish(publish)) = packet else { panic!("not a PUBLISH: {packet:?}") };
+fn id_of(delivery: Delivery) -> u16 {
+    let Delivery::Send(Packet::Publish(publish)) = delivery else { panic!("not a PUBLISH: {delivery:?}") };
     assert!(!publish.dup && !publish.retain);
     publish.pkid
 }
@@ -113,7 +119,7 @@ fn client_ids_that_the_service_does_not_take_are_refused_in_the_connack() {
     for packet in [connect(&"x".repeat(129), 30), connect("$GEN/1", 30), dirty] {
         let mut effects = Vec::new();
         let start = Instant::now();
-        let mut session = Session::new(ReplyPolicy::ToRequester, start);
+        let mut session = Session::new(Arc::new(Rules::of(&Scenario::default())), start, start);
         assert_eq!(session.receive(start, packet, &mut effects), Err(Ending::ClientId));
         let refused = ConnAck::new(ConnectReturnCode::BadClientId, false);
         assert_eq!(effects, [Effect::Send(Packet::ConnAck(refused))]);
@@ -203,8 +209,8 @@ fn a_request_says_which_packet_is_acknowledged_before_it_is_asked() {
 #[test]
 fn topics_and_payloads_keep_to_the_limits() {
     let mut bench = Bench::connected(30);
-    assert!(bench.publish("a", QoS::AtMostOnce, vec![0; MAX_PAYLOAD]).is_ok());
-    let over = MAX_PAYLOAD + 1;
+    assert!(bench.publish("a", QoS::AtMostOnce, vec![0; 128 * 1024]).is_ok());
+    let over = 128 * 1024 + 1;
     assert_eq!(bench.publish("a", QoS::AtMostOnce, vec![0; over]), Err(Ending::Payload(over)));
     for topic in ["", "a/+", "a/#", "1/2/3/4/5/6/7/8/9"] {
         assert_eq!(bench.publish(topic, QoS::AtMostOnce, vec![]), Err(Ending::Topic(topic.to_owned())));
@@ -215,14 +221,15 @@ fn topics_and_payloads_keep_to_the_limits() {
 fn replies_need_a_subscription_only_where_the_policy_says_so() {
     let topic = || format!("{CREATE}/accepted");
     let mut bench = Bench::connected(30);
-    assert_eq!(id_of(bench.session.reply(topic(), Bytes::new()).unwrap()), 1);
+    assert_eq!(id_of(bench.session.reply(bench.start, topic(), Bytes::new()).unwrap()), 1);
 
-    bench.session.replies = ReplyPolicy::ToSubscriber;
-    assert_eq!(bench.session.reply(topic(), Bytes::new()), Ok(None));
+    bench = Bench::of(&Scenario { require_subscription: true, ..Scenario::default() });
+    bench.send(connect("device", 30)).unwrap();
+    assert_eq!(bench.session.reply(bench.start, topic(), Bytes::new()), Ok(Delivery::Nothing));
     bench.subscribe(&[&format!("{CREATE}/+")], QoS::AtMostOnce).unwrap();
-    assert_eq!(id_of(bench.session.reply(topic(), Bytes::new()).unwrap()), 0);
+    assert_eq!(id_of(bench.session.reply(bench.start, topic(), Bytes::new()).unwrap()), 0);
     bench.subscribe(&[&topic()], QoS::AtLeastOnce).unwrap();
-    assert_eq!(id_of(bench.session.reply(topic(), Bytes::new()).unwrap()), 2);
+    assert_eq!(id_of(bench.session.reply(bench.start, topic(), Bytes::new()).unwrap()), 1);
 }
 
 #[test]
@@ -231,14 +238,14 @@ fn packet_ids_in_flight_are_distinct_and_the_window_holds_the_rest_back() {
     let message = || Message { topic: String::from("a"), payload: Bytes::new(), qos: QoS::AtLeastOnce };
     bench.session.last_id = u16::MAX - 10;
     let ids: BTreeSet<u16> =
-        (0..MAX_UNACKED).map(|_| id_of(bench.session.deliver(message()).unwrap())).collect();
-    assert_eq!(ids.len(), MAX_UNACKED);
+        (0..UNACKED).map(|_| id_of(bench.session.deliver(bench.start, message()).unwrap())).collect();
+    assert_eq!(ids.len(), UNACKED);
     assert!(!ids.contains(&0));
 
     for _ in 0..MAX_BACKLOG {
-        assert_eq!(bench.session.deliver(message()), Ok(None));
+        assert_eq!(bench.session.deliver(bench.start, message()), Ok(Delivery::Nothing));
     }
-    assert_eq!(bench.session.deliver(message()), Err(Ending::SlowConsumer));
+    assert_eq!(bench.session.deliver(bench.start, message()), Err(Ending::SlowConsumer));
 
     let unknown = Incoming::PubAck(PubAck::new(30_000));
     assert_eq!(bench.send(unknown), Ok(vec![]));

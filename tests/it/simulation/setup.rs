@@ -145,7 +145,7 @@ impl Setup {
 fn draw_scenario(dice: &mut Dice) -> Scenario {
     let quota = |dice: &mut Dice| {
         let count = dice.pick(&[0, 0, 1, 10, 50]);
-        (count > 0).then_some(scenario::Rate { count, per: Duration::from_secs(1) })
+        fleetmint::rate::Rate::per_second(f64::from(count)).map(scenario::Quota::constant)
     };
     Scenario {
         token_reuse: dice.pick(&[TokenReuse::Reject, TokenReuse::Accept]),

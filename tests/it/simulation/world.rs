@@ -8,7 +8,7 @@ use fleetmint::control_plane::Settler;
 use fleetmint::emulator::account::Account;
 use fleetmint::emulator::memory::{Faults, Minter, Network, NetworkSettings, PaperMint, Power};
 use fleetmint::emulator::mint::Authority;
-use fleetmint::emulator::scenario::{self, BUILT_IN_TEMPLATE};
+use fleetmint::emulator::scenario::{self, BUILT_IN_TEMPLATE, Quota};
 use fleetmint::engine::{self, CommitMode, End, KeyPolicy, Outcome, Plan, Snapshot, Stop};
 use fleetmint::event::Operation;
 use fleetmint::failure::{Cause, RetryPolicy};
@@ -383,13 +383,14 @@ impl World {
     fn longest_run(&self) -> Duration {
         let devices = self.setup.devices as f64;
         let at = |limit: RateLimit| limit.fixed().map_or(0.0, |rate| devices / rate.as_per_second());
-        let quota = |rate: Option<fleetmint::emulator::scenario::Rate>| {
-            rate.map_or(0.0, |rate| 60.0 * devices * rate.interval().as_secs_f64())
+        let quota = |quota: &Option<Quota>| {
+            let rate = quota.as_ref().and_then(|quota| quota.at(Duration::ZERO));
+            rate.map_or(0.0, |rate| 60.0 * devices * rate.period().as_secs_f64())
         };
         let rates = self.setup.rates;
         let quotas = &self.setup.scenario.quotas;
         let limits = 3.0 * (at(rates.connect) + at(rates.create) + at(rates.register));
-        let quotas = quota(quotas.create_keys_and_certificate) + quota(quotas.register_thing);
+        let quotas = quota(&quotas.create_keys_and_certificate) + quota(&quotas.register_thing);
         Duration::from_secs_f64(limits + quotas + devices * 5.0) + PATIENCE
     }
 

@@ -1,0 +1,180 @@
+//! What the account's quotas let in: connects, messages, filters and requests.
+//!
+//! Owns the account's gates and when each is asked. What an excess looks like to a client is for the doors to show.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::super::scenario::{Quota, Quotas, Refusal};
+use super::gate::{Counting, Gate};
+use super::{Account, Answer, Route};
+
+/// Client ids are forgotten when there are so many, if their gates are idle.
+const CLIENT_IDS: usize = 1_000;
+
+/// The account's gates. They are not kept over a restart: a second later nobody could tell.
+#[derive(Debug)]
+pub(super) struct Admission {
+    quotas: Quotas,
+    counting: Counting,
+    create_keys: Gate,
+    create_from_csr: Gate,
+    register: Gate,
+    connect: Gate,
+    by_client_id: HashMap<String, Gate>,
+    /// At so many client ids the idle ones are looked for next.
+    sweep_at: usize,
+    publish: Gate,
+    deliver: Gate,
+    subscribe: Gate,
+}
+
+impl Admission {
+    pub(super) fn new(quotas: &Quotas) -> Self {
+        Self {
+            quotas: quotas.clone(),
+            counting: Counting::of(quotas),
+            create_keys: Gate::default(),
+            create_from_csr: Gate::default(),
+            register: Gate::default(),
+            connect: Gate::default(),
+            by_client_id: HashMap::new(),
+            sweep_at: CLIENT_IDS,
+            publish: Gate::default(),
+            deliver: Gate::default(),
+            subscribe: Gate::default(),
+        }
+    }
+
+    pub(super) fn quotas(&self) -> &Quotas {
+        &self.quotas
+    }
+
+    /// The account's gate is asked second: a client id that comes too often costs the others nothing.
+    fn admit_connect(&mut self, age: Duration, client_id: Option<&str>) -> Result<(), Duration> {
+        let counting = self.counting;
+        if let (Some(quota), Some(client_id)) = (&self.quotas.connect_per_client_id, client_id) {
+            if self.by_client_id.len() >= self.sweep_at {
+                self.by_client_id.retain(|_, gate| !gate.is_idle(age, quota, counting));
+                self.sweep_at = CLIENT_IDS.max(2 * self.by_client_id.len());
+            }
+            let gate = self.by_client_id.entry(client_id.to_owned()).or_default();
+            if !gate.take(age, quota, counting) {
+                return Err(gate.retry_at(age, quota, counting));
+            }
+        }
+        match &self.quotas.connect {
+            Some(quota) if !self.connect.take(age, quota, counting) => {
+                Err(self.connect.retry_at(age, quota, counting))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Ages are those of the door, from its start.
+impl Account {
+    /// Whether the quotas let this request through at `age`. To be asked before a key pair is spent on it.
+    ///
+    /// # Errors
+    /// The rejection to send, 429, if they do not.
+    pub fn admit(&mut self, age: Duration, route: &Route<'_>) -> Result<(), Answer> {
+        let Admission { quotas, counting, create_keys, create_from_csr, register, .. } = &mut self.admission;
+        let counters = &mut self.state.counters;
+        let (gate, quota, throttled) = match route {
+            Route::CreateKeys => {
+                (create_keys, &quotas.create_keys_and_certificate, &mut counters.throttled_create_keys)
+            }
+            Route::CreateFromCsr => (
+                create_from_csr,
+                &quotas.create_certificate_from_csr,
+                &mut counters.throttled_create_from_csr,
+            ),
+            Route::Register { .. } => (register, &quotas.register_thing, &mut counters.throttled_register),
+            _ => return Ok(()),
+        };
+        if passes(gate, 1, age, quota.as_ref(), *counting) {
+            return Ok(());
+        }
+        *throttled += 1;
+        Err(self.refuse(Refusal::Throttled))
+    }
+
+    /// Whether the quotas let a CONNECT with this client id in. Without one it counts for the account alone.
+    ///
+    /// # Errors
+    /// If they do not: the age at which to ask again.
+    pub fn admit_connect(&mut self, age: Duration, client_id: Option<&str>) -> Result<(), Duration> {
+        self.admission.admit_connect(age, client_id)
+    }
+
+    /// Whether the account's quota takes a message from a client.
+    pub fn admit_publish(&mut self, age: Duration) -> bool {
+        let Admission { quotas, counting, publish, .. } = &mut self.admission;
+        passes(publish, 1, age, quotas.publish.as_ref(), *counting)
+    }
+
+    /// Whether the account's quota lets a message go to a client.
+    pub fn admit_delivery(&mut self, age: Duration) -> bool {
+        let Admission { quotas, counting, deliver, .. } = &mut self.admission;
+        passes(deliver, 1, age, quotas.deliver.as_ref(), *counting)
+    }
+
+    /// Whether the account's quota takes a SUBSCRIBE of so many filters.
+    pub fn admit_subscribe(&mut self, age: Duration, filters: usize) -> bool {
+        let Admission { quotas, counting, subscribe, .. } = &mut self.admission;
+        let filters = u32::try_from(filters).unwrap_or(u32::MAX);
+        passes(subscribe, filters, age, quotas.subscribe.as_ref(), *counting)
+    }
+}
+
+fn passes(gate: &mut Gate, count: u32, age: Duration, quota: Option<&Quota>, counting: Counting) -> bool {
+    quota.is_none_or(|quota| gate.take_many(count, age, quota, counting))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::scenario::Scenario;
+    use super::*;
+
+    fn account(quotas: &str) -> Account {
+        Account::new(&Scenario::from_toml(&format!("[quotas]\n{quotas}")).unwrap()).unwrap()
+    }
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_client_id_that_comes_too_often_costs_the_others_nothing() {
+        let mut account = account("connect = \"3/s\"\nconnect_per_client_id = \"1/s\"");
+        assert_eq!(account.admit_connect(S, Some("a")), Ok(()));
+        for _ in 0..10 {
+            assert_eq!(account.admit_connect(S, Some("a")), Err(2 * S));
+        }
+        assert_eq!(account.admit_connect(S, Some("b")), Ok(()));
+        assert_eq!(account.admit_connect(S, None), Ok(()));
+        let retry_at = account.admit_connect(S, Some("c")).unwrap_err();
+        assert!(retry_at > S && retry_at < 2 * S, "{retry_at:?}");
+    }
+
+    #[test]
+    fn client_ids_of_long_ago_are_forgotten() {
+        let mut account = account("connect_per_client_id = \"1/s\"");
+        for n in 0..20_000_u32 {
+            account.admit_connect(n * S / 100, Some(&n.to_string())).unwrap();
+        }
+        let known = account.admission.by_client_id.len();
+        assert!(known <= 2 * CLIENT_IDS, "{known}");
+    }
+
+    #[test]
+    fn each_quota_counts_by_itself_and_filters_one_by_one() {
+        let mut account = account("publish = \"5/s\"\ndeliver = \"6/s\"\nsubscribe = \"9/s\"");
+        let count = |mut admit: Box<dyn FnMut(&mut Account) -> bool>, account: &mut Account| {
+            (0..20).filter(|_| admit(account)).count()
+        };
+        assert_eq!(count(Box::new(|account| account.admit_publish(S)), &mut account), 5);
+        assert_eq!(count(Box::new(|account| account.admit_delivery(S)), &mut account), 6);
+        assert_eq!(count(Box::new(|account| account.admit_subscribe(S, 4)), &mut account), 2);
+        assert!(account.admit_subscribe(S, 1));
+    }
+}
