@@ -252,10 +252,7 @@ mod tests {
         {
             assert_eq!(per_second(schedule, age), rate, "{age}");
         }
-        assert_eq!(
-            schedule.parse::<Quota>().unwrap().to_string(),
-            schedule.replace("60s", "60s").replace("2m", "120s")
-        );
+        assert_eq!(schedule.parse::<Quota>().unwrap().to_string(), schedule.replace("2m", "120s"));
     }
 
     #[test]
