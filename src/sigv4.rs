@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_sigv4::sign::v4::{calculate_signature, generate_signing_key};
+use futures::future::{BoxFuture, ready};
 use time::OffsetDateTime;
 
 use crate::certificate::Secret;
@@ -29,6 +30,28 @@ pub struct Credentials {
     pub secret_access_key: Secret<String>,
     /// Goes with temporary credentials; sent beside the signature.
     pub session_token: Option<Secret<String>>,
+}
+
+/// Where credentials come from. Asked once per dial and per request, so that temporary ones are fresh.
+pub trait CredentialSource: Send + Sync + 'static {
+    /// The credentials to sign with now.
+    ///
+    /// # Errors
+    /// What is missing or wrong, for people; never a secret.
+    fn credentials(&self) -> BoxFuture<'_, Result<Credentials, String>>;
+
+    /// The service has refused `credentials` as such. A source that can look for newer ones does so before it gives any out
+    /// again.
+    fn refused(&self, credentials: &Credentials) {
+        let _ = credentials;
+    }
+}
+
+/// Credentials that never change.
+impl CredentialSource for Credentials {
+    fn credentials(&self) -> BoxFuture<'_, Result<Credentials, String>> {
+        Box::pin(ready(Ok(self.clone())))
+    }
 }
 
 /// Why nothing could be signed.

@@ -3,6 +3,8 @@
 //! Owns what may pass into failures and logs from a service, a proxy or an operating system: shortened, without control
 //! characters, and with everything that looks like a secret taken out. Knows nothing of where the text came from.
 
+use std::error::Error;
+
 /// The longest text that [`clean`] returns, in characters, the ellipsis included.
 pub const MAX_CHARS: usize = 500;
 
@@ -20,6 +22,22 @@ pub fn clean(text: &str) -> String {
     let text = without_query_secrets(&text);
     let text = without_long_runs(&text);
     shortened(&text)
+}
+
+/// What an error says, and what each of its causes adds.
+pub fn causes(error: &(dyn Error + 'static)) -> String {
+    let mut said = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        // Many errors repeat their cause.
+        if !said.ends_with(&more) {
+            said.push_str(": ");
+            said.push_str(&more);
+        }
+        source = cause.source();
+    }
+    said
 }
 
 fn without_private_keys(text: &str) -> String {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::prometheus::ScrapeAddress;
+use super::target::TargetArgs;
 use crate::engine::CONNECTION_LIFETIME;
 use crate::export::DEFAULT_NAMESPACE;
 use crate::rate::RateLimit;
@@ -41,8 +42,8 @@ Exit codes: 0 complete, 3 some devices rejected or unknown, 4 stopped by a refus
 70 defect, 74 ledger unusable, 77 not permitted.";
 
 const CREDENTIALS: &str = "\
-Credentials come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary ones, AWS_SESSION_TOKEN.
-The region comes from --region, AWS_REGION, AWS_DEFAULT_REGION or the endpoint's name, in this order.
+Credentials come from where AWS's own tools find them: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary
+ones, AWS_SESSION_TOKEN; the profile that --profile or AWS_PROFILE names; web identity, container, instance metadata.
 The first Ctrl-C or SIGTERM finishes what is in flight, a second one stops at once; the same command resumes.";
 
 #[derive(Debug, clap::Args)]
@@ -52,30 +53,12 @@ pub(super) struct ProvisionArgs {
     #[arg(value_name = "LOT.csv")]
     pub(super) lot: PathBuf,
 
-    /// Provision against a built-in emulator instead of AWS; optionally as a scenario file says.
-    #[arg(long, value_name = "SCENARIO", num_args = 0..=1, require_equals = true, conflicts_with_all = ["endpoint", "ca_file"])]
-    pub(super) emulator: Option<Option<PathBuf>>,
-
-    /// The account's iot:Data-ATS endpoint: a host, or wss://HOST[:PORT]/mqtt.
-    #[arg(long, value_name = "HOST|URL", required_unless_present = "emulator")]
-    pub(super) endpoint: Option<String>,
-
-    /// The region to sign for.
-    #[arg(long)]
-    pub(super) region: Option<String>,
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
 
     /// The provisioning template.
     #[arg(long, value_name = "NAME", required_unless_present = "emulator")]
     pub(super) template: Option<String>,
-
-    /// Trust the certificates of this PEM file, besides the public authorities.
-    #[arg(long, value_name = "PEM")]
-    pub(super) ca_file: Option<PathBuf>,
-
-    /// Where to ask whether a registration happened whose answer was lost [default: the region's
-    /// https://iot.REGION.amazonaws.com; on loopback the endpoint itself].
-    #[arg(long, value_name = "URL")]
-    pub(super) control_endpoint: Option<String>,
 
     /// Where the run's state and the private keys are kept [default: beside the lot, LOT.ledger].
     #[arg(long, value_name = "FILE")]
@@ -84,6 +67,10 @@ pub(super) struct ProvisionArgs {
     /// How many connections at most, one device in flight on each.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = connections)]
     pub(super) connections: usize,
+
+    /// Where the rates come from that are not given: AWS's defaults as of 2024, or what Service Quotas says of the account.
+    #[arg(long, value_name = "SOURCE", value_enum, default_value_t = RateSource::Defaults)]
+    pub(super) rates: RateSource,
 
     /// Limit of connects, such as 10/s; `auto` finds what the service bears [default: 500/s; unlimited on loopback].
     #[arg(long, value_name = "RATE")]
@@ -291,6 +278,15 @@ pub(super) enum Keys {
     Local,
 }
 
+/// Where rates come from that are not given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum RateSource {
+    /// AWS's defaults; on loopback there are no limits.
+    Defaults,
+    /// The account's applied quotas.
+    Quotas,
+}
+
 /// What kind of keys this machine makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum LocalKeyType {
@@ -340,7 +336,7 @@ mod tests {
     #[test]
     fn the_emulator_takes_a_scenario_only_after_an_equals_sign() {
         let parse = |args: &[&str]| match Args::try_parse_from(args).map(|args| args.command) {
-            Ok(Command::Provision(args)) => Ok((args.lot, args.emulator)),
+            Ok(Command::Provision(args)) => Ok((args.lot, args.target.emulator)),
             other => Err(format!("{other:?}")),
         };
         let lot = PathBuf::from("lot.csv");

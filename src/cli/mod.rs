@@ -11,11 +11,13 @@ mod progress;
 mod prometheus;
 mod provision;
 mod purge_keys;
+mod rates;
 mod retry;
 mod settings;
 mod signals;
 mod speech;
 mod status;
+mod target;
 
 pub use exit::Exit;
 

@@ -14,12 +14,12 @@ use super::exit::{Exit, Fatal};
 use super::open_files::{self, TooFew};
 use super::progress::Progress;
 use super::prometheus::Scrapes;
-use super::settings::{self, Settings, Target};
+use super::settings::Settings;
 use super::signals;
 use super::speech::{print, say};
-use crate::control_plane::{ControlPlane, ControlPlaneSettings, Settler};
+use super::target::Service;
+use crate::control_plane::{ControlPlane, Settler};
 use crate::emulator::Emulator;
-use crate::emulator::scenario::Scenario;
 use crate::endpoint::Endpoint;
 use crate::engine::{
     self, CommitMode, Connections, End, KeyPolicy, KeySource, Outcome, Plan, Snapshot, Stop,
@@ -47,7 +47,7 @@ pub(super) async fn run(args: ProvisionArgs) -> Exit {
 }
 
 async fn provision(args: &ProvisionArgs) -> Result<Exit, Fatal> {
-    let settings = Settings::new(args)?;
+    let mut settings = Settings::new(args).await?;
     let scrapes = Scrapes::listen(args.prometheus).await?;
     let (mut ledger, parameters) = open_ledger(args, &settings)?;
     if args.reissue_unknown {
@@ -61,7 +61,7 @@ async fn provision(args: &ProvisionArgs) -> Result<Exit, Fatal> {
     let lanes = lanes(&settings, ledger.view())?;
     let is_to_be_told = is_first_to_hold_plain_keys(&settings, ledger.view())?;
     let Running { emulator, endpoint, connector, control_plane } =
-        Running::start(args, &settings, &lanes).await?;
+        Running::start(args, &mut settings, &lanes).await?;
     say_start(args, &settings, &endpoint, &counts);
     if is_to_be_told {
         say_plain_keys(&settings);
@@ -81,7 +81,7 @@ fn open_devices(counts: &Counts) -> usize {
 /// Sees to it that the process may open that many connections: a run that finds out half-way is worse than none.
 fn allow_connections(connections: usize, settings: &Settings) -> Result<(), Fatal> {
     // With the built-in emulator, both ends of each are ours.
-    let files = if matches!(settings.target, Target::Emulator(_)) { 2 } else { 1 };
+    let files = if matches!(settings.target.service, Service::Emulator(_)) { 2 } else { 1 };
     open_files::allow(connections, files).map_err(|TooFew { needed, allowed, enough_for }| {
         let or_fewer = match enough_for {
             0 => String::new(),
@@ -163,36 +163,19 @@ struct Running {
 }
 
 impl Running {
-    async fn start(args: &ProvisionArgs, settings: &Settings, lanes: &[Lane]) -> Result<Self, Fatal> {
-        let topics = Topics::of(&settings.binding.template, lanes);
-        let region = settings.binding.region.clone();
-        let (emulator, endpoint, extra_roots, credentials) = match &settings.target {
-            Target::Emulator(scenario) => {
-                let emulator = start_emulator(scenario).await?;
-                let endpoint = emulator.endpoint().parse().expect("the emulator's own endpoint is one");
-                let ca_pem = emulator.ca_pem().as_bytes().to_vec();
-                (Some(emulator), endpoint, Some(ca_pem), settings::scenario_credentials(scenario))
-            }
-            Target::Endpoint { endpoint, ca_pem } => {
-                (None, endpoint.clone(), ca_pem.clone(), settings::credentials_from_environment()?)
-            }
-        };
-        let control_plane = ControlPlane::new(ControlPlaneSettings {
-            endpoint_url: settings::control_endpoint(args, &endpoint),
-            region: region.clone(),
-            credentials: credentials.clone(),
-            extra_roots: extra_roots.clone().unwrap_or_default(),
-        });
+    async fn start(args: &ProvisionArgs, settings: &mut Settings, lanes: &[Lane]) -> Result<Self, Fatal> {
+        let site = settings.target.open(&args.target).await?;
+        settings.rates.ask_quotas(args, &site).await?;
         let connector = WssSettings {
-            endpoint: endpoint.clone(),
-            region,
-            topics,
-            credentials: Arc::new(credentials),
+            endpoint: site.endpoint.clone(),
+            region: settings.binding.region.clone(),
+            topics: Topics::of(&settings.binding.template, lanes),
+            credentials: site.credentials,
             client_id_prefix: args.client_id_prefix.clone(),
             connect_timeout: args.timeout,
             keep_alive: KEEP_ALIVE,
             tls_resumption: TlsResumption::Shared,
-            extra_roots: extra_roots.unwrap_or_default(),
+            extra_roots: site.extra_roots,
         };
         let connector = WssConnector::new(connector).map_err(|error| match error {
             SettingsError::Trust(error) => Fatal::new(Exit::Usage, format!("--ca-file: {error}")),
@@ -200,15 +183,9 @@ impl Running {
                 Fatal::new(Exit::Usage, format!("--client-id-prefix: {error}"))
             }
         })?;
-        Ok(Self { emulator, endpoint, connector, control_plane })
+        let control_plane = ControlPlane::new(site.control_plane);
+        Ok(Self { emulator: site.emulator, endpoint: site.endpoint, connector, control_plane })
     }
-}
-
-async fn start_emulator(scenario: &Scenario) -> Result<Emulator, Fatal> {
-    let any_port = (std::net::Ipv4Addr::LOCALHOST, 0).into();
-    Emulator::start(scenario.clone(), any_port)
-        .await
-        .map_err(|error| Fatal::new(Exit::Unavailable, format!("the emulator did not start: {error}")))
 }
 
 async fn run_and_report(
@@ -224,7 +201,7 @@ async fn run_and_report(
     let run = ledger.begin_run(&run_settings(args, settings), SystemTime::now()).map_err(ledger_error)?;
     let plan = Plan {
         connections: Connections::Fixed(args.connections.min(open_devices(&counts))),
-        rates: settings.rates,
+        rates: settings.rates.rates(),
         publishes_per_connection: settings.publishes_per_connection,
         parameters,
         keys: settings.keys.clone(),
@@ -303,9 +280,9 @@ fn end_name(end: &End) -> &'static str {
 
 /// Says what begins, on stderr.
 fn say_start(args: &ProvisionArgs, settings: &Settings, endpoint: &Endpoint, counts: &Counts) {
-    let where_to = match &settings.target {
-        Target::Emulator(_) => String::from("the built-in emulator"),
-        Target::Endpoint { .. } => endpoint.to_string(),
+    let where_to = match &settings.target.service {
+        Service::Emulator(_) => String::from("the built-in emulator"),
+        Service::Endpoint(_) => endpoint.to_string(),
     };
     say(format_args!(
         "provisioning {} of {} devices of {} with template {} in {} on {where_to}",
@@ -316,11 +293,9 @@ fn say_start(args: &ProvisionArgs, settings: &Settings, endpoint: &Endpoint, cou
         settings.binding.region,
     ));
     say(format_args!(
-        "connections {}, connect {}, create {}, register {}; {}; ledger {}",
+        "connections {}, {}; {}; ledger {}",
         args.connections,
-        settings.rates.connect,
-        settings.rates.create,
-        settings.rates.register,
+        settings.rates,
         say_keys(&settings.keys),
         settings.ledger.display(),
     ));
@@ -388,12 +363,13 @@ const SEAL_TO: &str = "seal_to";
 /// The settings that the ledger keeps for the run: what was asked for, no secret.
 fn run_settings(args: &ProvisionArgs, settings: &Settings) -> serde_json::Value {
     let rate = |limit: crate::rate::RateLimit| limit.fixed().map(|rate| rate.as_per_second());
+    let rates = settings.rates.rates();
     serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
         "connections": args.connections,
-        "connect_per_s": rate(settings.rates.connect),
-        "create_per_s": rate(settings.rates.create),
-        "register_per_s": rate(settings.rates.register),
+        "connect_per_s": rate(rates.connect),
+        "create_per_s": rate(rates.create),
+        "register_per_s": rate(rates.register),
         "keys": match settings.keys.source {
             KeySource::Service => "aws",
             KeySource::Local(key_type) => key_type.name(),

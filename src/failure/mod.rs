@@ -251,7 +251,7 @@ impl Failure {
     pub fn hint(&self) -> &'static str {
         match &self.cause {
             Cause::Credentials { .. } => {
-                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN for temporary credentials)"
+                "renew the credentials where they come from (`aws sso login`, say), set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN for temporary ones), or choose a --profile"
             }
             Cause::Unresolvable { .. } => {
                 "check --endpoint: `aws iot describe-endpoint --endpoint-type iot:Data-ATS` prints it"
@@ -266,6 +266,12 @@ impl Failure {
                 "set this machine's clock: signatures are valid for 5 minutes around the service's time"
             }
             Cause::UpgradeRefused { status: 429, .. } => "lower --connect-rate",
+            // The words choose words only.
+            Cause::UpgradeRefused { status: 400..=499, message, .. }
+                if message.contains("token") && message.contains("expired") =>
+            {
+                "the session token has expired: get new credentials, then run the same command again"
+            }
             Cause::UpgradeRefused { status: 400..=499, .. } => {
                 "check the access key, the secret key, the session token (temporary credentials expire) and --region"
             }

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use futures::future::{BoxFuture, ready};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -19,7 +18,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ClientConfig;
 
-pub use self::tls::TrustError;
+pub use self::tls::{TrustError, check_authorities};
 use super::link::WsConnection;
 use super::session::Session;
 use super::upgrade::upgrade;
@@ -29,7 +28,7 @@ use crate::endpoint::Endpoint;
 use crate::event::DialPhases;
 use crate::failure::{Cause, Failure, Stage};
 use crate::provisioning::Topics;
-use crate::sigv4::{Credentials, Signer};
+use crate::sigv4::{CredentialSource, Credentials, Signer};
 
 /// How long a dial may take, from signing to SUBACK, unless told otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -42,22 +41,6 @@ pub const MAX_CLIENT_ID: usize = 128;
 
 /// Longest thing that is added to the prefix: a dash, 16 digits of randomness, a dash, and a counter of up to 16 digits.
 const CLIENT_ID_SUFFIX: usize = 34;
-
-/// Where credentials come from. Asked once per dial, so that temporary ones are fresh.
-pub trait CredentialSource: Send + Sync + 'static {
-    /// The credentials to sign with now.
-    ///
-    /// # Errors
-    /// What is missing or wrong, for people; never a secret.
-    fn credentials(&self) -> BoxFuture<'_, Result<Credentials, String>>;
-}
-
-/// Credentials that never change.
-impl CredentialSource for Credentials {
-    fn credentials(&self) -> BoxFuture<'_, Result<Credentials, String>> {
-        Box::pin(ready(Ok(self.clone())))
-    }
-}
 
 /// All that a [`WssConnector`] needs to know.
 pub struct WssSettings {
@@ -175,7 +158,8 @@ impl WssConnector {
     }
 
     async fn open(&self, progress: &mut Progress) -> Result<WssConnection, Cause> {
-        let target = self.sign().await?;
+        let credentials = self.credentials.credentials().await.map_err(unusable)?;
+        let target = self.sign(&credentials)?;
 
         progress.enter(Stage::Resolve);
         let addresses = dial::resolve(self.endpoint.host(), self.endpoint.port()).await?;
@@ -190,8 +174,12 @@ impl WssConnector {
         progress.phases.tls = Some(progress.finish());
 
         progress.enter(Stage::Upgrade);
-        let early = upgrade(&mut stream, &self.host_header, &target).await?;
-        drop(target);
+        let upgraded = upgrade(&mut stream, &self.host_header, &target).await;
+        if let Err(Cause::UpgradeRefused { status: 401 | 403, .. }) = upgraded {
+            self.credentials.refused(&credentials);
+        }
+        let early = upgraded?;
+        drop((target, credentials));
         progress.phases.upgrade = Some(progress.finish());
 
         progress.enter(Stage::Connack);
@@ -208,11 +196,9 @@ impl WssConnector {
     }
 
     /// The upgrade's path and query, signed now.
-    async fn sign(&self) -> Result<Secret<String>, Cause> {
-        let unusable = |detail: String| Cause::Credentials { detail };
-        let credentials = self.credentials.credentials().await.map_err(unusable)?;
+    fn sign(&self, credentials: &Credentials) -> Result<Secret<String>, Cause> {
         self.signer
-            .presign(&credentials, &self.host_header, self.endpoint.path(), SystemTime::now(), None)
+            .presign(credentials, &self.host_header, self.endpoint.path(), SystemTime::now(), None)
             .map_err(|error| unusable(error.to_string()))
     }
 
@@ -228,6 +214,10 @@ impl Connector for WssConnector {
         // Boxed: a worker dials rarely, and should not carry the room for it all the time.
         Box::pin(self.dial_once())
     }
+}
+
+fn unusable(detail: String) -> Cause {
+    Cause::Credentials { detail }
 }
 
 /// How far a dial has got.

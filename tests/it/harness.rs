@@ -7,18 +7,17 @@ use std::process::{Child, Command, Output, Stdio};
 use rusqlite::Connection;
 use serde_json::Value;
 
-/// The command, with no credentials or settings of the machine in its environment.
+/// The command, with no credentials or settings of the machine in its environment, and no way to find any: the metadata
+/// service of a machine in the cloud would answer too.
 pub fn fleetmint() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fleetmint"));
-    for name in [
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "AWS_REGION",
-        "AWS_DEFAULT_REGION",
-    ] {
-        command.env_remove(name);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("AWS_") {
+            command.env_remove(name);
+        }
     }
+    command.env("AWS_EC2_METADATA_DISABLED", "true");
+    command.env("AWS_CONFIG_FILE", "/dev/null").env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
     command
 }
 

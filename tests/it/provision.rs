@@ -140,8 +140,9 @@ fn bad_lots_are_refused_whole_and_leave_nothing() {
 fn usage_errors_are_told_before_anything_else() {
     let scratch = Scratch::new();
     let lot = scratch.seed_flow();
-    let cases: [(&[&str], &str); 8] = [
-        (&[], "--endpoint"),
+    let cases: [(&[&str], &str); 9] = [
+        (&[], "--template"),
+        (&["--template", "T"], "--region"),
         (&["--endpoint", "ws://localhost/mqtt", "--template", "T"], "wss://"),
         (&["--endpoint", "localhost:1", "--template", "T"], "--region"),
         (&["--endpoint", "localhost:1", "--template", "a b", "--region", "x"], "--template"),

@@ -72,6 +72,18 @@ pub(super) fn client_config(
     Ok(Arc::new(config))
 }
 
+/// Whether `extra_roots` could be [`WssSettings::extra_roots`](super::WssSettings), to say so early.
+///
+/// # Errors
+/// [`TrustError`]: what is wrong with which certificate.
+pub fn check_authorities(extra_roots: &[u8]) -> Result<(), TrustError> {
+    if extra_roots.is_empty() {
+        Err(TrustError::Empty)
+    } else {
+        client_config(extra_roots, TlsResumption::Shared).map(drop)
+    }
+}
+
 /// The certificates in PEM or DER. Other PEM blocks, such as keys, are skipped.
 fn read_certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, TrustError> {
     /// The first byte of every certificate in DER: a SEQUENCE.

@@ -1,0 +1,332 @@
+//! Where to work and as whom: the endpoint, its region, the credentials, the control plane.
+//!
+//! Owns what the arguments, the environment and the profile files say about it, and finds out what they leave open: the region
+//! by the endpoint's name, the endpoint by DescribeEndpoint. Never guesses: what nothing says is an error that says what to do.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::exit::{Exit, Fatal};
+use super::settings::{scenario, scenario_credentials, usage};
+use super::speech::say;
+use crate::control_plane::{AskError, AwsSettings, aws_chain, data_endpoint, profile_region};
+use crate::emulator::Emulator;
+use crate::emulator::scenario::Scenario;
+use crate::endpoint::Endpoint;
+use crate::sigv4::{self, CredentialSource};
+use crate::transport::wss::check_authorities;
+
+/// The arguments of every command that connects.
+#[derive(Debug, clap::Args)]
+pub(super) struct TargetArgs {
+    /// Work against a built-in emulator instead of AWS; optionally as a scenario file says.
+    #[arg(long, value_name = "SCENARIO", num_args = 0..=1, require_equals = true,
+          conflicts_with_all = ["endpoint", "ca_file", "profile", "control_endpoint", "service_quotas_endpoint"])]
+    pub(super) emulator: Option<Option<PathBuf>>,
+
+    /// The account's iot:Data-ATS endpoint: a host, or wss://HOST[:PORT]/mqtt [default: what DescribeEndpoint says].
+    #[arg(long, value_name = "HOST|URL")]
+    pub(super) endpoint: Option<String>,
+
+    /// The region to sign for [default: the endpoint's name, AWS_REGION, AWS_DEFAULT_REGION, or the profile's].
+    #[arg(long)]
+    pub(super) region: Option<String>,
+
+    /// Take the credentials of this profile of AWS's configuration files, and of nowhere else.
+    #[arg(long, value_name = "NAME")]
+    pub(super) profile: Option<String>,
+
+    /// Trust the certificates of this PEM file, besides the public authorities.
+    #[arg(long, value_name = "PEM")]
+    pub(super) ca_file: Option<PathBuf>,
+
+    /// Where to ask for the endpoint, and whether a registration happened whose answer was lost [default: the region's
+    /// https://iot.REGION.amazonaws.com; on loopback the endpoint itself].
+    #[arg(long, value_name = "URL", value_parser = http_url)]
+    pub(super) control_endpoint: Option<String>,
+
+    /// Where to ask for the account's quotas [default: the region's Service Quotas; on loopback the control endpoint].
+    #[arg(long, value_name = "URL", value_parser = http_url)]
+    pub(super) service_quotas_endpoint: Option<String>,
+}
+
+/// Where to work and as whom.
+pub(super) struct Target {
+    pub(super) service: Service,
+    pub(super) region: String,
+    credentials: Arc<dyn CredentialSource>,
+    extra_roots: Vec<u8>,
+    control_endpoint: Option<String>,
+    service_quotas_endpoint: Option<String>,
+}
+
+/// What is worked against.
+pub(super) enum Service {
+    /// An emulator in this process.
+    Emulator(Box<Scenario>),
+    /// AWS, or an emulator elsewhere.
+    Endpoint(Endpoint),
+}
+
+/// A target that can be dialled.
+pub(super) struct Site {
+    /// To be shut down at the end, if it is in this process.
+    pub(super) emulator: Option<Emulator>,
+    pub(super) endpoint: Endpoint,
+    pub(super) credentials: Arc<dyn CredentialSource>,
+    pub(super) extra_roots: Vec<u8>,
+    /// Where the control plane is asked.
+    pub(super) control_plane: AwsSettings,
+    /// Where Service Quotas is asked.
+    pub(super) service_quotas: AwsSettings,
+}
+
+impl TargetArgs {
+    /// What the arguments mean. Asks DescribeEndpoint if no endpoint is given; opens no other connection.
+    pub(super) async fn resolve(&self) -> Result<Target, Fatal> {
+        if let Some(file) = &self.emulator {
+            return self.emulated(scenario(file.as_deref())?);
+        }
+        let endpoint: Option<Endpoint> = self
+            .endpoint
+            .as_deref()
+            .map(str::parse)
+            .transpose()
+            .map_err(|error| usage("--endpoint", error))?;
+        let region = self.region(endpoint.as_ref()).await?;
+        let extra_roots = self.extra_roots()?;
+        let chain = aws_chain(self.profile.clone(), region.clone(), &extra_roots)
+            .map_err(|error| Fatal::new(Exit::Unavailable, error))?;
+        let credentials: Arc<dyn CredentialSource> = Arc::new(chain);
+        let ask = AwsSettings {
+            endpoint_url: self.control_endpoint.clone(),
+            region: region.clone(),
+            credentials: Arc::clone(&credentials),
+            extra_roots: extra_roots.clone(),
+        };
+        let endpoint = match endpoint {
+            Some(endpoint) => endpoint,
+            None => self.discover(&ask).await?,
+        };
+        Ok(Target {
+            control_endpoint: self.control_endpoint.clone().or_else(|| emulated_control_plane(&endpoint)),
+            service_quotas_endpoint: self.service_quotas_endpoint.clone(),
+            service: Service::Endpoint(endpoint),
+            region,
+            credentials,
+            extra_roots,
+        })
+    }
+
+    fn emulated(&self, mut scenario: Scenario) -> Result<Target, Fatal> {
+        if let Some(region) = &self.region {
+            scenario.region.clone_from(region);
+        }
+        Ok(Target {
+            region: checked_region(scenario.region.clone())?,
+            credentials: Arc::new(scenario_credentials(&scenario)),
+            service: Service::Emulator(Box::new(scenario)),
+            extra_roots: Vec::new(),
+            control_endpoint: None,
+            service_quotas_endpoint: None,
+        })
+    }
+
+    /// An endpoint whose name says its region is right about it; the environment may be about something else.
+    async fn region(&self, endpoint: Option<&Endpoint>) -> Result<String, Fatal> {
+        let named = || endpoint.and_then(|endpoint| sigv4::region_of(endpoint.host())).map(str::to_owned);
+        let said = self.region.clone().or_else(named);
+        let said = said.or_else(|| variable("AWS_REGION")).or_else(|| variable("AWS_DEFAULT_REGION"));
+        match said {
+            Some(region) => checked_region(region),
+            None => match profile_region(self.profile.as_deref()).await {
+                Some(region) => checked_region(region),
+                None => Err(usage(
+                    "--region",
+                    format!(
+                        "is missing; {WANTED_REGION}; neither --endpoint nor AWS_REGION nor the profile says which"
+                    ),
+                )),
+            },
+        }
+    }
+
+    fn extra_roots(&self) -> Result<Vec<u8>, Fatal> {
+        let Some(file) = &self.ca_file else { return Ok(Vec::new()) };
+        let bytes = std::fs::read(file)
+            .map_err(|error| usage("--ca-file", format!("{}: {error}", file.display())))?;
+        check_authorities(&bytes)
+            .map_err(|error| usage("--ca-file", format!("{}: {error}", file.display())))?;
+        Ok(bytes)
+    }
+
+    async fn discover(&self, ask: &AwsSettings) -> Result<Endpoint, Fatal> {
+        check_credentials(self.profile.as_deref(), ask.credentials.as_ref()).await?;
+        let address = data_endpoint(ask).await.map_err(|error| {
+            asked(
+                &error,
+                "allow iot:DescribeEndpoint to these credentials, or give --endpoint",
+                "check --region and --control-endpoint, or give --endpoint",
+            )
+        })?;
+        let endpoint: Endpoint = address.parse().map_err(|error| {
+            Fatal::new(Exit::Unavailable, format!("DescribeEndpoint: {error}; give --endpoint"))
+        })?;
+        say(format_args!("endpoint {endpoint}, which DescribeEndpoint has found in {}", ask.region));
+        Ok(endpoint)
+    }
+}
+
+impl Target {
+    /// Whether it is AWS. Nothing on loopback is.
+    pub(super) fn is_aws(&self) -> bool {
+        matches!(&self.service, Service::Endpoint(endpoint) if !is_loopback(endpoint))
+    }
+
+    /// What tells one account from another, as far as the outside can: the endpoint's host. Everything on loopback is one.
+    pub(super) fn account(&self) -> String {
+        match &self.service {
+            Service::Emulator(_) => String::from("emulator"),
+            Service::Endpoint(endpoint) if is_loopback(endpoint) => String::from("localhost"),
+            Service::Endpoint(endpoint) => endpoint.host().to_ascii_lowercase(),
+        }
+    }
+
+    /// Starts the emulator if it is to be in this process, and sees that there are credentials.
+    pub(super) async fn open(&self, args: &TargetArgs) -> Result<Site, Fatal> {
+        let (emulator, endpoint, extra_roots) = match &self.service {
+            Service::Emulator(scenario) => {
+                let emulator = start_emulator(scenario).await?;
+                let endpoint: Endpoint =
+                    emulator.endpoint().parse().expect("the emulator's own endpoint is one");
+                let ca_pem = emulator.ca_pem().as_bytes().to_vec();
+                (Some(emulator), endpoint, ca_pem)
+            }
+            Service::Endpoint(endpoint) => (None, endpoint.clone(), self.extra_roots.clone()),
+        };
+        check_credentials(args.profile.as_deref(), self.credentials.as_ref()).await?;
+        let emulated = emulated_control_plane(&endpoint);
+        let control_endpoint = self.control_endpoint.clone().or_else(|| emulated.clone());
+        let service_quotas_endpoint = self.service_quotas_endpoint.clone().or(emulated);
+        let ask = |endpoint_url| AwsSettings {
+            endpoint_url,
+            region: self.region.clone(),
+            credentials: Arc::clone(&self.credentials),
+            extra_roots: extra_roots.clone(),
+        };
+        Ok(Site {
+            control_plane: ask(control_endpoint),
+            service_quotas: ask(service_quotas_endpoint),
+            emulator,
+            endpoint,
+            credentials: Arc::clone(&self.credentials),
+            extra_roots,
+        })
+    }
+}
+
+async fn start_emulator(scenario: &Scenario) -> Result<Emulator, Fatal> {
+    let any_port = (std::net::Ipv4Addr::LOCALHOST, 0).into();
+    Emulator::start(scenario.clone(), any_port)
+        .await
+        .map_err(|error| Fatal::new(Exit::Unavailable, format!("the emulator did not start: {error}")))
+}
+
+/// That there are credentials, before anything is sent with them.
+async fn check_credentials(profile: Option<&str>, source: &dyn CredentialSource) -> Result<(), Fatal> {
+    let not_ready = |why: &str| Fatal::new(Exit::Unavailable, format!("{why}; {OBTAIN}"));
+    // AWS's chain would pass over them, to whatever comes next.
+    for (given, missing) in
+        [("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")]
+    {
+        if profile.is_none() && variable(given).is_some() && variable(missing).is_none() {
+            return Err(not_ready(&format!("{given} is set, but {missing} is not")));
+        }
+    }
+    match source.credentials().await {
+        Ok(_) => Ok(()),
+        Err(why) => Err(not_ready(&format!("no usable credentials: {why}"))),
+    }
+}
+
+/// How a question to the account that was not answered ends the command, and what to do about it.
+pub(super) fn asked(error: &AskError, if_not_permitted: &str, otherwise: &str) -> Fatal {
+    let (exit, hint) = match error {
+        AskError::NotPermitted { .. } => (Exit::NotPermitted, if_not_permitted),
+        AskError::Refused { .. } => {
+            (Exit::NotPermitted, "get new credentials (temporary ones expire), and check --region")
+        }
+        AskError::NotFound { .. } | AskError::Failed { .. } => (Exit::Unavailable, otherwise),
+    };
+    Fatal::new(exit, format!("{error}; {hint}"))
+}
+
+/// Where the control plane is, if it is not where AWS has it: what serves MQTT on loopback is an emulator, which serves both.
+fn emulated_control_plane(endpoint: &Endpoint) -> Option<String> {
+    is_loopback(endpoint).then(|| format!("https://{}", endpoint.host_header()))
+}
+
+fn is_loopback(endpoint: &Endpoint) -> bool {
+    let host = endpoint.host();
+    let address: Option<IpAddr> = host.parse().ok();
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || address.is_some_and(|address| address.is_loopback())
+}
+
+const OBTAIN: &str = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN for temporary credentials), or \
+                      choose a --profile, or try it out with --emulator";
+const WANTED_REGION: &str = "wanted a region such as eu-central-1";
+
+fn checked_region(region: String) -> Result<String, Fatal> {
+    let is_region = !region.is_empty()
+        && region.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    match is_region {
+        true => Ok(region),
+        false => Err(usage("--region", format!("found {region:?}; {WANTED_REGION}"))),
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+fn http_url(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let is_url = rest.is_some_and(|rest| {
+        rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
+            && !rest.contains(char::is_whitespace)
+    });
+    match is_url {
+        true => Ok(text.trim_end_matches('/').to_owned()),
+        false => Err(String::from("wanted a URL such as https://localhost:8443")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_url_is_refused() {
+        assert_eq!(http_url("https://localhost:8443/"), Ok(String::from("https://localhost:8443")));
+        for text in ["", "localhost:8443", "https://", "wss://localhost", "https:// x", "https://a b"] {
+            assert!(http_url(text).unwrap_err().contains("https://localhost:8443"), "{text}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_told_by_name_and_address() {
+        for (host, is) in [
+            ("localhost:1", true),
+            ("a.localhost", true),
+            ("127.8.9.1", true),
+            ("[::1]:8443", true),
+            ("128.0.0.1", false),
+            ("localhost.example.com", false),
+        ] {
+            assert_eq!(is_loopback(&host.parse().unwrap()), is, "{host}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! How AWS's services are reached: HTTPS, whom to trust, credentials, and what a failure means.
+//!
+//! Owns the HTTP client underneath all of AWS's own clients. Knows no operation.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, future};
+use aws_sdk_iot::config::retry::RetryConfig;
+use aws_sdk_iot::config::timeout::TimeoutConfig;
+use aws_sdk_iot::config::{Credentials as SdkCredentials, IdentityCache, SharedHttpClient};
+use aws_sdk_iot::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_http_client::Builder;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::sigv4::CredentialSource;
+use crate::wording::{causes, clean};
+
+/// One operation, all its retries included.
+pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Where and as whom to ask a service.
+#[derive(Clone)]
+pub struct AwsSettings {
+    /// `https://…`; none for the region's own, such as `https://iot.<region>.amazonaws.com`.
+    pub endpoint_url: Option<String>,
+    /// The region to sign for.
+    pub region: String,
+    /// What to sign with; asked for each request.
+    pub credentials: Arc<dyn CredentialSource>,
+    /// Certificate authorities to trust beside the system's: PEM, or one certificate in DER. Empty for none.
+    pub extra_roots: Vec<u8>,
+}
+
+impl fmt::Debug for AwsSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AwsSettings")
+            .field("endpoint_url", &self.endpoint_url)
+            .field("region", &self.region)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why an operation gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// The service does not let these credentials do it.
+    #[error("{operation} is not permitted: {detail}")]
+    NotPermitted {
+        /// What was asked for.
+        operation: &'static str,
+        /// What the service said.
+        detail: String,
+    },
+    /// The service does not know these credentials, or not any more.
+    #[error("{operation}: the credentials were refused: {detail}")]
+    Refused {
+        /// What was asked for.
+        operation: &'static str,
+        /// What the service said.
+        detail: String,
+    },
+    /// What was asked for is not there.
+    #[error("{operation}: {detail}")]
+    NotFound {
+        /// What was asked for.
+        operation: &'static str,
+        /// What the service said.
+        detail: String,
+    },
+    /// No answer, or none that helps: no credentials, no connection, an error of the service, an empty answer.
+    #[error("{operation}: {detail}")]
+    Failed {
+        /// What was asked for.
+        operation: &'static str,
+        /// Why not.
+        detail: String,
+    },
+}
+
+impl AskError {
+    /// What `error` means. Acts on the error's type, which the protocols document; its words are for people.
+    pub(super) fn of<E, R>(operation: &'static str, error: &SdkError<E, R>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+        R: fmt::Debug + 'static,
+    {
+        let SdkError::ServiceError(answer) = error else {
+            return Self::Failed { operation, detail: clean(&causes(error)) };
+        };
+        let metadata = answer.err().meta();
+        let code = metadata.code().unwrap_or("an error without a type");
+        let detail = clean(&match metadata.message() {
+            Some(message) => format!("{code}: {message}"),
+            None => code.to_owned(),
+        });
+        match code {
+            "AccessDeniedException"
+            | "AccessDenied"
+            | "UnauthorizedException"
+            | "ForbiddenException"
+            | "DependencyAccessDeniedException" => Self::NotPermitted { operation, detail },
+            "UnrecognizedClientException"
+            | "InvalidClientTokenId"
+            | "InvalidSignatureException"
+            | "ExpiredTokenException"
+            | "ExpiredToken"
+            | "SignatureDoesNotMatch"
+            | "IncompleteSignatureException"
+            | "MissingAuthenticationTokenException" => Self::Refused { operation, detail },
+            "ResourceNotFoundException" | "NoSuchResourceException" => Self::NotFound { operation, detail },
+            _ => Self::Failed { operation, detail },
+        }
+    }
+
+    /// An answer that does not say what it should.
+    pub(super) fn empty(operation: &'static str, missing: &str) -> Self {
+        Self::Failed { operation, detail: format!("the answer has no {missing}") }
+    }
+}
+
+/// The HTTP client: TLS by rustls, as on the way to the endpoint. `extra_roots` are PEM or DER that can be read.
+pub(super) fn http_client(extra_roots: &[u8]) -> Result<SharedHttpClient, String> {
+    let mut roots = TrustStore::default();
+    if !extra_roots.is_empty() {
+        roots = roots.with_pem_certificate(as_pem(extra_roots));
+    }
+    let tls = TlsContext::builder().with_trust_store(roots).build().map_err(|error| error.to_string())?;
+    Ok(Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(tls).build_https())
+}
+
+fn as_pem(certificates: &[u8]) -> Vec<u8> {
+    /// The first byte of every certificate in DER: a SEQUENCE.
+    const SEQUENCE: u8 = 0x30;
+    if certificates.first() != Some(&SEQUENCE) {
+        return certificates.to_vec();
+    }
+    let base64 = BASE64_STANDARD.encode(certificates);
+    let lines: String =
+        base64.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line) + "\n").collect();
+    format!("-----BEGIN CERTIFICATE-----\n{lines}-----END CERTIFICATE-----\n").into_bytes()
+}
+
+/// Our credentials as AWS's clients want them. They are cached by their source, so nothing else may.
+#[derive(Clone)]
+pub(super) struct SourceProvider(pub(super) Arc<dyn CredentialSource>);
+
+impl SourceProvider {
+    /// The cache that goes with it: none.
+    pub(super) fn cache() -> impl aws_sdk_iot::config::ResolveCachedIdentity + 'static {
+        IdentityCache::no_cache()
+    }
+}
+
+impl fmt::Debug for SourceProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SourceProvider")
+    }
+}
+
+impl ProvideCredentials for SourceProvider {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            let credentials = self.0.credentials().await.map_err(CredentialsError::provider_error)?;
+            let token = credentials.session_token.map(|token| token.expose().clone());
+            let secret = credentials.secret_access_key.expose().clone();
+            Ok(SdkCredentials::new(credentials.access_key_id, secret, token, None, "fleetmint"))
+        })
+    }
+}
+
+pub(super) fn retries() -> RetryConfig {
+    RetryConfig::standard()
+}
+
+pub(super) fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder().operation_timeout(OPERATION_TIMEOUT).build()
+}
+
+/// The client of AWS IoT.
+pub(super) fn iot(settings: &AwsSettings) -> Result<aws_sdk_iot::Client, String> {
+    let mut config = aws_sdk_iot::Config::builder()
+        .behavior_version(aws_sdk_iot::config::BehaviorVersion::latest())
+        .region(aws_sdk_iot::config::Region::new(settings.region.clone()))
+        .credentials_provider(SourceProvider(Arc::clone(&settings.credentials)))
+        .identity_cache(SourceProvider::cache())
+        .http_client(http_client(&settings.extra_roots)?)
+        .retry_config(retries())
+        .timeout_config(timeouts());
+    config.set_endpoint_url(settings.endpoint_url.clone());
+    Ok(aws_sdk_iot::Client::from_conf(config.build()))
+}

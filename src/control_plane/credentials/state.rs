@@ -1,0 +1,240 @@
+//! When credentials are good, when to renew them, and what to say if there are none: values and `now` in, advice out.
+
+use std::time::{Duration, SystemTime};
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::Loaded;
+use crate::sigv4::Credentials;
+
+/// After a load, the shortest time to the next: so often the providers are asked at most, however many ask here.
+pub(super) const LOAD_EVERY: Duration = Duration::from_secs(1);
+
+/// What is known of the credentials.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    held: Option<Held>,
+    /// When the last load failed, if it did, and why.
+    failed: Option<(SystemTime, String)>,
+    /// A load has begun that has not been noted.
+    is_loading: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    loaded: Loaded,
+    since: SystemTime,
+    /// When to look for newer ones.
+    due: Option<SystemTime>,
+    /// The service did not take them.
+    is_refused: bool,
+}
+
+/// What to do about someone who asks.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Advice {
+    /// These are good.
+    Give(Credentials),
+    /// These are good, and it is time to look for newer ones.
+    GiveAndLoad(Credentials),
+    /// There are none, or none that the service takes.
+    Load,
+    /// There are none, and a load failed a moment ago.
+    Refuse(String),
+}
+
+impl State {
+    /// What to do about someone who asks at `now`.
+    pub(super) fn advice(&self, now: SystemTime) -> Advice {
+        let has_just_failed = self.failed.as_ref().is_some_and(|(at, _)| now < *at + LOAD_EVERY);
+        match &self.held {
+            Some(held) if !held.is_expired(now) => {
+                let credentials = || held.loaded.credentials.clone();
+                if held.is_refused && !has_just_failed {
+                    Advice::Load
+                } else if held.due.is_some_and(|due| due <= now) {
+                    Advice::GiveAndLoad(credentials())
+                } else {
+                    Advice::Give(credentials())
+                }
+            }
+            _ if has_just_failed => Advice::Refuse(self.lack()),
+            _ => Advice::Load,
+        }
+    }
+
+    /// Whether a load is to be started: not while one is under way.
+    pub(super) fn begin_load(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_loading, true)
+    }
+
+    /// The credentials as they are after a load was waited for.
+    pub(super) fn after_load(&self, now: SystemTime) -> Result<Credentials, String> {
+        match &self.held {
+            // A load that failed takes nothing away; the service may have refused them for another reason than themselves.
+            Some(held) if !held.is_expired(now) => Ok(held.loaded.credentials.clone()),
+            _ => Err(self.lack()),
+        }
+    }
+
+    /// Takes note of a load that ended at `now`.
+    pub(super) fn note(&mut self, loaded: Result<Loaded, String>, now: SystemTime) {
+        self.is_loading = false;
+        let failed = match loaded {
+            Ok(Loaded { expires: Some(expires), .. }) if expires <= now => {
+                format!("those that were found have expired at {}", print_time(expires))
+            }
+            Ok(loaded) => {
+                let due = due(loaded.expires, now);
+                self.held = Some(Held { loaded, since: now, due, is_refused: false });
+                self.failed = None;
+                return;
+            }
+            Err(why) => why,
+        };
+        if let Some(held) = &mut self.held {
+            held.due = due(held.loaded.expires, now);
+        }
+        self.failed = Some((now, failed));
+    }
+
+    /// Takes note that the service did not take `credentials`. Those that have just been loaded are not loaded again.
+    pub(super) fn note_refusal(&mut self, credentials: &Credentials, now: SystemTime) {
+        if let Some(held) = &mut self.held {
+            let is_young = now < held.since + LOAD_EVERY;
+            held.is_refused |= held.loaded.credentials == *credentials && !is_young;
+        }
+    }
+
+    /// When the present ones expire, if there are any and they do.
+    pub(super) fn expires(&self) -> Option<SystemTime> {
+        self.held.as_ref().and_then(|held| held.loaded.expires)
+    }
+
+    /// Why there are none.
+    fn lack(&self) -> String {
+        let why = self.failed.as_ref().map_or("they are still being looked for", |(_, why)| why);
+        match self.expires() {
+            Some(expires) => {
+                format!("they have expired at {} and could not be renewed: {why}", print_time(expires))
+            }
+            None => why.to_owned(),
+        }
+    }
+}
+
+impl Held {
+    fn is_expired(&self, now: SystemTime) -> bool {
+        self.loaded.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+/// When three quarters of what is left have passed. So an hour's credentials have a quarter of an hour to be renewed in, and
+/// ten seconds' two and a half; a place that gives the same ones until shortly before their end is not asked all the time.
+fn due(expires: Option<SystemTime>, now: SystemTime) -> Option<SystemTime> {
+    let left = expires?.duration_since(now).unwrap_or_default();
+    Some(now + (left / 4 * 3).max(LOAD_EVERY))
+}
+
+fn print_time(instant: SystemTime) -> String {
+    let whole_seconds = OffsetDateTime::from(instant).replace_nanosecond(0);
+    whole_seconds.ok().and_then(|instant| instant.format(&Rfc3339).ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::Secret;
+
+    fn at(second: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + second)
+    }
+
+    fn credentials(name: &str) -> Credentials {
+        let secret = || Secret::new(format!("{name}-secret"));
+        Credentials { access_key_id: name.into(), secret_access_key: secret(), session_token: Some(secret()) }
+    }
+
+    fn loaded(name: &str, expires: u64) -> Result<Loaded, String> {
+        Ok(Loaded { credentials: credentials(name), expires: Some(at(expires)) })
+    }
+
+    fn state(loads: impl IntoIterator<Item = (u64, Result<Loaded, String>)>) -> State {
+        let mut state = State::default();
+        for (second, load) in loads {
+            state.note(load, at(second));
+        }
+        state
+    }
+
+    #[test]
+    fn an_hours_credentials_are_renewed_in_their_last_quarter() {
+        let state = state([(0, loaded("a", 3600))]);
+        let (a, give) = (credentials("a"), Advice::Give(credentials("a")));
+        assert_eq!(State::default().advice(at(0)), Advice::Load);
+        assert_eq!((state.advice(at(0)), state.advice(at(2699))), (give, Advice::Give(a.clone())));
+        assert_eq!(state.advice(at(2700)), Advice::GiveAndLoad(a.clone()));
+        assert_eq!(state.advice(at(3599)), Advice::GiveAndLoad(a));
+        assert_eq!(state.advice(at(3600)), Advice::Load);
+        assert_eq!(state.expires(), Some(at(3600)));
+    }
+
+    #[test]
+    fn a_load_that_fails_takes_nothing_away_and_is_tried_again_ever_sooner() {
+        let mut state = state([(0, loaded("a", 3600)), (2700, Err("down".into()))]);
+        let a = || credentials("a");
+        assert_eq!(state.advice(at(2701)), Advice::Give(a()));
+        assert_eq!(state.advice(at(2700 + 675)), Advice::GiveAndLoad(a()));
+        state.note(Err("still down".into()), at(3599));
+        assert_eq!(state.after_load(at(3599)), Ok(a()));
+        assert_eq!(state.advice(at(3600)), Advice::Load);
+        state.note(Err("still down".into()), at(3600));
+        // Expired, and just tried: everyone is told at once.
+        let Advice::Refuse(why) = state.advice(at(3600)) else { panic!("nothing is given") };
+        assert_eq!(why, "they have expired at 2027-01-15T09:00:00Z and could not be renewed: still down");
+        assert_eq!(state.after_load(at(3600)), Err(why));
+        assert_eq!(state.advice(at(3601)), Advice::Load);
+        state.note(loaded("b", 9000), at(3601));
+        assert_eq!(state.advice(at(3602)), Advice::Give(credentials("b")));
+    }
+
+    #[test]
+    fn the_same_credentials_again_are_not_asked_for_without_end() {
+        let mut state = State::default();
+        let mut now = 0;
+        let mut loads = 0;
+        while now < 3600 {
+            if state.advice(at(now)) != Advice::Give(credentials("a")) {
+                state.note(loaded("a", 3600), at(now));
+                loads += 1;
+            }
+            now += 1;
+        }
+        assert!((3..=12).contains(&loads), "{loads} loads in an hour");
+    }
+
+    #[test]
+    fn what_the_service_refused_is_loaded_again_unless_it_is_new() {
+        let forever = |name| Ok(Loaded { credentials: credentials(name), expires: None });
+        let mut state = state([(0, forever("a"))]);
+        assert_eq!(state.advice(at(1_000_000)), Advice::Give(credentials("a")), "they do not age");
+        state.note_refusal(&credentials("a"), at(0));
+        state.note_refusal(&credentials("other"), at(10));
+        assert_eq!(state.advice(at(10)), Advice::Give(credentials("a")));
+        state.note_refusal(&credentials("a"), at(10));
+        assert_eq!(state.advice(at(10)), Advice::Load);
+        state.note(Err("down".into()), at(10));
+        assert_eq!(state.advice(at(10)), Advice::Give(credentials("a")), "there is nothing better");
+        assert_eq!(state.advice(at(11)), Advice::Load);
+        state.note(forever("b"), at(11));
+        assert_eq!(state.advice(at(11)), Advice::Give(credentials("b")));
+    }
+
+    #[test]
+    fn credentials_that_come_expired_are_none() {
+        let state = state([(10, loaded("a", 10))]);
+        let Advice::Refuse(why) = state.advice(at(10)) else { panic!("nothing is given") };
+        assert_eq!(why, "those that were found have expired at 2027-01-15T08:00:10Z");
+    }
+}

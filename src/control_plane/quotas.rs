@@ -1,0 +1,143 @@
+//! What the account may do per second, as Service Quotas knows it.
+//!
+//! Owns the quota codes and the way from the account's applied value to AWS's default. What is done with them is the
+//! caller's matter. Source of the codes: Service Quotas, service `iotcore`.
+
+use std::sync::Arc;
+
+use aws_sdk_servicequotas::config::{BehaviorVersion, Region};
+use aws_sdk_servicequotas::types::{PeriodUnit, ServiceQuota};
+
+use super::client::{AskError, AwsSettings, SourceProvider, http_client, retries, timeouts};
+use crate::rate::Rate;
+
+/// AWS IoT Core's name in Service Quotas.
+const SERVICE: &str = "iotcore";
+const APPLIED: &str = "GetServiceQuota";
+const DEFAULT: &str = "GetAWSDefaultServiceQuota";
+
+/// A quota that limits provisioning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Quota {
+    /// CONNECTs per second of the account.
+    Connect,
+    /// CreateKeysAndCertificate over MQTT.
+    CreateKeysAndCertificate,
+    /// CreateCertificateFromCsr over MQTT.
+    CreateCertificateFromCsr,
+    /// RegisterThing over MQTT.
+    RegisterThing,
+}
+
+impl Quota {
+    /// Its code in Service Quotas.
+    pub fn code(self) -> &'static str {
+        match self {
+            Quota::Connect => "L-AEA1E176",
+            Quota::CreateKeysAndCertificate => "L-CAFFCA46",
+            Quota::CreateCertificateFromCsr => "L-83161BB8",
+            Quota::RegisterThing => "L-B2BBBD8C",
+        }
+    }
+}
+
+/// Where a quota's value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuotaSource {
+    /// It is the account's own in this region.
+    Applied,
+    /// Service Quotas has none of the account's own; this is what AWS gives every account.
+    Default,
+}
+
+/// What the account may do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AccountQuota {
+    /// Of what.
+    pub quota: Quota,
+    /// How much.
+    pub rate: Rate,
+    /// Says who.
+    pub source: QuotaSource,
+}
+
+/// The account's `quotas`, one request each, in the same order.
+///
+/// # Errors
+/// The first [`AskError`]. `servicequotas:GetServiceQuota` is needed, and for a quota that the account has no value of its
+/// own of, `servicequotas:GetAWSDefaultServiceQuota`.
+pub async fn account_quotas(settings: &AwsSettings, quotas: &[Quota]) -> Result<Vec<AccountQuota>, AskError> {
+    let client = client(settings).map_err(|detail| AskError::Failed { operation: APPLIED, detail })?;
+    let mut found = Vec::with_capacity(quotas.len());
+    // One after the other: Service Quotas answers few requests per second.
+    for quota in quotas {
+        found.push(account_quota(&client, *quota).await?);
+    }
+    Ok(found)
+}
+
+async fn account_quota(
+    client: &aws_sdk_servicequotas::Client,
+    quota: Quota,
+) -> Result<AccountQuota, AskError> {
+    let applied = client.get_service_quota().service_code(SERVICE).quota_code(quota.code()).send().await;
+    match applied.map_err(|error| AskError::of(APPLIED, &error)) {
+        Ok(answer) => {
+            let value = answer.quota.ok_or_else(|| AskError::empty(APPLIED, "Quota"))?;
+            return Ok(AccountQuota {
+                quota,
+                rate: rate(APPLIED, quota, &value)?,
+                source: QuotaSource::Applied,
+            });
+        }
+        // Not every quota has a value of the account's own.
+        Err(AskError::NotFound { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let default =
+        client.get_aws_default_service_quota().service_code(SERVICE).quota_code(quota.code()).send().await;
+    let answer = default.map_err(|error| AskError::of(DEFAULT, &error))?;
+    let value = answer.quota.ok_or_else(|| AskError::empty(DEFAULT, "Quota"))?;
+    Ok(AccountQuota { quota, rate: rate(DEFAULT, quota, &value)?, source: QuotaSource::Default })
+}
+
+/// A quota without a period is one per second: that is what these are.
+fn rate(operation: &'static str, quota: Quota, value: &ServiceQuota) -> Result<Rate, AskError> {
+    let period_s = match &value.period {
+        None => Some(1.0),
+        Some(period) => {
+            let unit_s = match period.period_unit() {
+                None | Some(PeriodUnit::Second) => Some(1.0),
+                Some(PeriodUnit::Millisecond) => Some(0.001),
+                Some(PeriodUnit::Minute) => Some(60.0),
+                Some(PeriodUnit::Hour) => Some(3600.0),
+                Some(_) => None,
+            };
+            let count = f64::from(period.period_value().unwrap_or(1));
+            unit_s.map(|unit_s| unit_s * count).filter(|period_s| *period_s > 0.0)
+        }
+    };
+    let rate = value.value.zip(period_s).and_then(|(value, period_s)| Rate::per_second(value / period_s));
+    rate.ok_or_else(|| AskError::Failed {
+        operation,
+        detail: format!(
+            "{} is {:?} per {:?}; wanted more than 0 and at most 1000000 per second, minute or hour",
+            quota.code(),
+            value.value,
+            value.period
+        ),
+    })
+}
+
+fn client(settings: &AwsSettings) -> Result<aws_sdk_servicequotas::Client, String> {
+    let mut config = aws_sdk_servicequotas::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(settings.region.clone()))
+        .credentials_provider(SourceProvider(Arc::clone(&settings.credentials)))
+        .identity_cache(SourceProvider::cache())
+        .http_client(http_client(&settings.extra_roots)?)
+        .retry_config(retries())
+        .timeout_config(timeouts());
+    config.set_endpoint_url(settings.endpoint_url.clone());
+    Ok(aws_sdk_servicequotas::Client::from_conf(config.build()))
+}
