@@ -9,6 +9,7 @@ mod health;
 mod held;
 mod intervals;
 mod keys;
+pub mod load;
 mod queue;
 mod rate;
 mod recorder;

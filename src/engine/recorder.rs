@@ -42,8 +42,13 @@ pub(super) struct RecorderGone;
 impl RecorderHandle {
     /// Tells of something that only the metrics want to hear.
     pub(super) async fn note(&self, note: Note) {
+        self.note_at(Instant::now(), note).await;
+    }
+
+    /// The same, of something that counts as of another instant.
+    pub(super) async fn note_at(&self, at: Instant, note: Note) {
         // If the recorder is gone, the next commit says so; a note has nobody to disappoint.
-        let _ = self.0.send(Message::Note(Instant::now(), note)).await;
+        let _ = self.0.send(Message::Note(at, note)).await;
     }
 
     /// Makes `change` durable. Once this returns `Ok`, it is on the disk.
@@ -61,7 +66,8 @@ impl RecorderHandle {
 }
 
 pub(super) struct Recorder {
-    store: Store,
+    /// None in a run that commits nothing.
+    store: Option<Store>,
     messages: mpsc::Receiver<Message>,
     progress: watch::Sender<Snapshot>,
     intervals: Option<Intervals>,
@@ -74,7 +80,7 @@ pub(super) struct Recorder {
 
 impl Recorder {
     pub(super) fn new(
-        store: Store,
+        store: impl Into<Option<Store>>,
         audience: Audience,
         epoch: Epoch,
         gauges: Arc<Gauges>,
@@ -85,7 +91,7 @@ impl Recorder {
         let Audience { progress, intervals } = audience;
         let intervals = intervals.map(|reader| Intervals::new(epoch, reader, gauges.clone()));
         let devices = progress.borrow().devices;
-        let metrics = Metrics::default();
+        let (store, metrics) = (store.into(), Metrics::default());
         let recorder = Self { store, messages, progress, intervals, gauges, drain, clock, devices, metrics };
         (recorder, RecorderHandle(sender))
     }
@@ -151,7 +157,8 @@ impl Recorder {
         }
         let moves: Vec<Move> = changes.iter().map(Move::of).collect();
         let now = (self.clock)();
-        let receipts = self.store.commit(changes, now).await?;
+        let store = self.store.as_ref().expect("only a run with a ledger has anything to commit");
+        let receipts = store.commit(changes, now).await?;
         for ((waiting, receipt), moved) in waiting.into_iter().zip(receipts).zip(moves) {
             if !matches!(receipt, Receipt::Conflict(_)) {
                 moved.apply(&mut self.devices);

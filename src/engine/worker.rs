@@ -32,6 +32,7 @@ pub(super) struct Worker<C: Connector> {
     /// The last of them, as long as it is not waited out.
     setback: Option<Setback>,
     jitter: SmallRng,
+    number: u64,
 }
 
 /// A dial that failed, or a connection that ended.
@@ -83,7 +84,7 @@ impl From<RecorderGone> for Halt {
 impl<C: Connector> Worker<C> {
     pub(super) fn new(shared: Arc<Shared<C>>, queue: Queue, number: u64) -> Self {
         let jitter = SmallRng::seed_from_u64(shared.plan.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        Self { shared, queue, held: None, setbacks: 0, setback: None, jitter }
+        Self { shared, queue, held: None, setbacks: 0, setback: None, jitter, number }
     }
 
     /// Works until no device is left or the run stops; an error stops the run.
@@ -260,7 +261,7 @@ impl<C: Connector> Worker<C> {
     }
 
     /// Sees to it that there is a connection, and a young one. Gives up when the policy does.
-    async fn connect(&mut self) -> Result<(), Halt> {
+    pub(super) async fn connect(&mut self) -> Result<(), Halt> {
         if self.held.as_ref().is_some_and(|held| held.life.is_due()) {
             self.renew().await;
         }
@@ -297,17 +298,25 @@ impl<C: Connector> Worker<C> {
         let outcome = dial.outcome.as_ref().map(|_| ()).map_err(Failure::clone);
         self.shared.recorder.note(Note::Dialled { timing, phases: dial.phases, outcome }).await;
         match dial.outcome {
-            Ok(connection) => {
-                let life = Life::new(self.shared.plan.connection_lifetime, self.jitter.random());
-                self.held = Some(Held { connection, life });
-                self.shared.health.connected();
-                self.shared.gauges.connection_opened();
-            }
+            Ok(connection) => self.hold(connection),
             Err(failure) => {
                 self.setbacks = self.setbacks.saturating_add(1);
                 self.setback = Some(Setback { at: Instant::now(), failure });
             }
         }
+    }
+
+    /// From here on the worker has this connection.
+    pub(super) fn hold(&mut self, connection: C::Connection) {
+        let life = Life::new(self.shared.plan.connection_lifetime, self.jitter.random());
+        self.held = Some(Held { connection, life });
+        self.shared.health.connected();
+        self.shared.gauges.connection_opened();
+    }
+
+    /// Its number among the run's, from 0.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// A connection has ended. One that was good begins a new row.
@@ -341,7 +350,7 @@ impl<C: Connector> Worker<C> {
     }
 
     /// The same, but only for as long as there is a connection; `None` if there is none any more.
-    async fn until_gone<T>(&mut self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    pub(super) async fn until_gone<T>(&mut self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         let ended = tokio::select! {
             biased;
             value = &mut work => return Some(value),

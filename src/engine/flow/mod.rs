@@ -5,6 +5,7 @@
 //! [`crate::failure::remedy`]'s.
 
 mod obtain;
+mod once;
 mod register;
 
 use std::sync::atomic::Ordering;
@@ -19,7 +20,7 @@ use crate::provisioning::Lane;
 use crate::transport::Connector;
 
 /// A certificate that is durable, and what is known of its registration.
-struct Issued {
+pub(super) struct Issued {
     certificate: Recorded<IssuedCertificate>,
     issued_at: SystemTime,
     registration: Registration,

@@ -70,7 +70,10 @@ impl<C: Connector> Worker<C> {
     }
 
     /// One CreateKeysAndCertificate. The key is sealed before anything else gets it.
-    async fn try_creating(&mut self, device: DeviceId) -> Result<(Timing, Result<Issued, Failure>), Halt> {
+    pub(super) async fn try_creating(
+        &mut self,
+        device: DeviceId,
+    ) -> Result<(Timing, Result<Issued, Failure>), Halt> {
         let permitted = self.permit_creation().await?;
         let Attempt { timing, answer } = self
             .attempt(permitted, Lane::Create, provisioning::create_request(), provisioning::parse_issued)
@@ -90,7 +93,7 @@ impl<C: Connector> Worker<C> {
     }
 
     /// One CreateCertificateFromCsr. A certificate for another key is not this device's.
-    async fn try_certifying(
+    pub(super) async fn try_certifying(
         &mut self,
         device: DeviceId,
         request: &Recorded<SigningRequest>,
@@ -131,7 +134,11 @@ impl<C: Connector> Worker<C> {
         }
     }
 
-    async fn give_up_creating(&mut self, device: DeviceId, failure: Failure) -> Result<Step, Halt> {
+    pub(super) async fn give_up_creating(
+        &mut self,
+        device: DeviceId,
+        failure: Failure,
+    ) -> Result<Step, Halt> {
         let change = match failure.cause {
             Cause::Rejected { .. } if !failure.may_have_acted() && !failure.is_throttle() => {
                 Change::Rejected { device, failure: failure.clone() }

@@ -10,7 +10,7 @@ use super::{Issued, Next, Origin, Step};
 use crate::certificate::{IssuedCertificate, RegisteredThing};
 use crate::control_plane::Settlement;
 use crate::engine::worker::{Attempt, Halt, Worker};
-use crate::event::{Change, DeviceId, Note, Registration};
+use crate::event::{Change, DeviceId, Note, Registration, Timing};
 use crate::failure::{Cause, Failure, Stage};
 use crate::identity::{Identity, ParameterPlan};
 use crate::ledger::{Receipt, Recorded};
@@ -38,27 +38,17 @@ impl<C: Connector> Worker<C> {
         // The last failure after which the service may have acted: it outlives later refusals.
         let mut lost: Option<Failure> = None;
         loop {
-            let permitted = match self.permit_registration(self.fresh_for(issued.issued_at)).await {
-                Ok(Some(permitted)) => permitted,
+            let tried = match self.try_registering(device, &mut issued, &payload).await {
+                Ok(Some(tried)) => tried,
                 Ok(None) => return self.token_expired(device, &issued, lost).await,
                 Err(halt) => return self.leave(device, issued.registration, halt).await,
             };
             attempts += 1;
-            let before = issued.registration;
-            // Once the request is on its way it cannot be called back, so this comes first.
-            issued.registration = Registration::MaySent;
-            let Attempt { timing, answer } = self
-                .attempt(permitted, Lane::Register, payload.clone(), provisioning::parse_registered)
-                .await;
-            let registered = match answer {
-                Ok(thing) => self.record_registered(device, thing).await?,
-                Err(failure) => Err(failure),
-            };
+            let (timing, registered) = tried;
             self.conclude(Lane::Register, timing, registered.clone()).await;
             let Err(failure) = registered else { return Ok(self.registered()) };
-            match failure.may_have_acted() {
-                true => lost = Some(failure.clone()),
-                false => issued.registration = before,
+            if failure.may_have_acted() {
+                lost = Some(failure.clone());
             }
             match self.recover(Lane::Register, &failure, attempts).await {
                 Ok(Next::TryAgain) => {}
@@ -68,8 +58,34 @@ impl<C: Connector> Worker<C> {
         }
     }
 
+    /// One RegisterThing; none if the token was too old before it could be sent. `issued` says from then on what is known of
+    /// the registration.
+    pub(super) async fn try_registering(
+        &mut self,
+        device: DeviceId,
+        issued: &mut Issued,
+        payload: &Bytes,
+    ) -> Result<Option<(Timing, Result<(), Failure>)>, Halt> {
+        let permitted = self.permit_registration(self.fresh_for(issued.issued_at)).await?;
+        let Some(permitted) = permitted else { return Ok(None) };
+        let before = issued.registration;
+        // Once the request is on its way it cannot be called back, so this comes first.
+        issued.registration = Registration::MaySent;
+        let parse = provisioning::parse_registered;
+        let Attempt { timing, answer } =
+            self.attempt(permitted, Lane::Register, payload.clone(), parse).await;
+        let registered = match answer {
+            Ok(thing) => self.record_registered(device, thing).await?,
+            Err(failure) => Err(failure),
+        };
+        if registered.as_ref().is_err_and(|failure| !failure.may_have_acted()) {
+            issued.registration = before;
+        }
+        Ok(Some((timing, registered)))
+    }
+
     /// The run stops here: says what is known, so that the next run need not assume the worst.
-    async fn leave(
+    pub(super) async fn leave(
         &mut self,
         device: DeviceId,
         registration: Registration,
@@ -93,7 +109,7 @@ impl<C: Connector> Worker<C> {
     }
 
     /// The device cannot be registered with this request. What that means depends on whether the service has acted.
-    async fn give_up_registering(
+    pub(super) async fn give_up_registering(
         &mut self,
         device: DeviceId,
         issued: &Issued,
@@ -211,7 +227,7 @@ impl Halt {
 
 /// The RegisterThing request. Takes the proof that the key is durable: registering a certificate whose key could be
 /// lost does not compile.
-fn register_payload(
+pub(super) fn register_payload(
     parameters: &ParameterPlan,
     identity: &Identity,
     certificate: &Recorded<IssuedCertificate>,

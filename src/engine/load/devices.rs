@@ -1,0 +1,116 @@
+//! The devices of a load test: those of the ledger that have no certificate, in its order.
+//!
+//! Owns reading them ahead and, where keys are made here, making those ahead too: neither is the service's time.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Halted, LoadPlan};
+use crate::engine::keys::KeySource;
+use crate::engine::recorder::RecorderHandle;
+use crate::engine::store::{CommitMode, Store};
+use crate::engine::{KeyPolicy, Shared};
+use crate::event::Change;
+use crate::keys::KeyType;
+use crate::ledger::{OpenDevice, Receipt, Work};
+
+/// How many devices are read from the ledger at once.
+const PAGE: usize = 256;
+/// How many keys are made at a time: enough for their commits to share a transaction.
+const KEYS_AT_ONCE: usize = 64;
+
+/// The workers' end: many take from one queue.
+#[derive(Clone)]
+pub(super) struct Devices(Arc<Mutex<mpsc::Receiver<OpenDevice>>>);
+
+impl Devices {
+    /// Starts reading ahead, if the scenario takes devices.
+    pub(super) fn start<C>(
+        shared: &Shared<C>,
+        plan: &LoadPlan,
+        store: Option<Store>,
+        over: CancellationToken,
+        tasks: &mut JoinSet<Result<(), Halted>>,
+    ) -> Self {
+        let (sender, receiver) = mpsc::channel(PAGE);
+        if let (true, Some(store)) = (plan.scenario.takes_devices(), store) {
+            let preparation = match plan.keys.source {
+                KeySource::Service => None,
+                KeySource::Local(key_type) => Some(Preparation {
+                    key_type,
+                    policy: plan.keys.clone(),
+                    recorder: shared.recorder.clone(),
+                    mode: plan.commit_mode.clone(),
+                }),
+            };
+            tasks.spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = over.cancelled() => Ok(()),
+                    fed = feed(store, preparation, sender) => fed,
+                }
+            });
+        }
+        Self(Arc::new(Mutex::new(receiver)))
+    }
+
+    /// The next device; none when there is none left.
+    pub(super) async fn next(self) -> Option<OpenDevice> {
+        self.0.lock().await.recv().await
+    }
+}
+
+async fn feed(
+    store: Store,
+    preparation: Option<Preparation>,
+    sender: mpsc::Sender<OpenDevice>,
+) -> Result<(), Halted> {
+    let mut after = None;
+    loop {
+        let page = store.with(move |ledger| ledger.view().open_devices(after, PAGE)).await;
+        let page = page.map_err(Halted::Ledger)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.id);
+        // One that has a certificate is an earlier run's: taking it up would be another operation than the one tested.
+        let fresh = page.into_iter().filter(|device| !matches!(device.work, Work::Register { .. }));
+        let prepare = |device| prepare(device, preparation.as_ref());
+        let mut prepared = futures::stream::iter(fresh.map(prepare)).buffered(KEYS_AT_ONCE);
+        while let Some(device) = prepared.next().await {
+            let Some(device) = device else { return Ok(()) };
+            if sender.send(device).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// What it takes to make a device's key.
+struct Preparation {
+    key_type: KeyType,
+    policy: KeyPolicy,
+    recorder: RecorderHandle,
+    mode: CommitMode,
+}
+
+/// The device with a key, where it needs one; none if the recorder is gone.
+async fn prepare(device: OpenDevice, preparation: Option<&Preparation>) -> Option<OpenDevice> {
+    let (Work::Create, Some(preparation)) = (&device.work, preparation) else { return Some(device) };
+    let (policy, key_type) = (preparation.policy.clone(), preparation.key_type);
+    let make = move || policy.prepare(key_type);
+    let key = match preparation.mode {
+        CommitMode::Blocking => match tokio::task::spawn_blocking(make).await {
+            Ok(key) => key,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        },
+        CommitMode::Inline | CommitMode::Simulated(_) => make(),
+    };
+    let change = Change::KeyPrepared { device: device.id, key };
+    match preparation.recorder.commit(change).await.ok()? {
+        Receipt::KeyPrepared(request) => Some(OpenDevice { work: Work::Certify { request }, ..device }),
+        other => unreachable!("the ledger answers KeyPrepared with the request, not {other:?}"),
+    }
+}

@@ -1,0 +1,174 @@
+//! What a load test has measured so far.
+//!
+//! Owns the sum of the seconds, whether a threshold is lost already, and what is told of it meanwhile. Keeps the same amount
+//! of memory however long the run.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::desk::Desk;
+use super::{LoadAudience, LoadPlan, OnLoss};
+use crate::engine::audience::Gauges;
+use crate::metrics::threshold::{Judgement, Threshold};
+use crate::metrics::{Interval, Metrics};
+use crate::schedule::Profile;
+
+/// Over how many seconds the recent figures are.
+const RECENT_SECONDS: usize = 5;
+/// How often the progress is told.
+const TELL_EVERY: Duration = Duration::from_millis(500);
+
+/// Where a load test stands.
+#[derive(Debug, Clone, Default)]
+pub struct LoadSnapshot {
+    /// What it is doing.
+    pub phase: Phase,
+    /// How far into the profile it is, the warm-up included; zero while connections are opened.
+    pub at: Duration,
+    /// How long the profile is.
+    pub of: Duration,
+    /// The offered rate at this instant, per second.
+    pub offered: f64,
+    /// What was measured since the end of the warm-up.
+    pub metrics: Metrics,
+    /// What was measured in the last few whole seconds.
+    pub recent: Metrics,
+    /// How many seconds `recent` is of; zero before the first is over.
+    pub recent_seconds: u32,
+    /// Open connections.
+    pub connections: u32,
+    /// Exchanges under way.
+    pub in_flight: u32,
+    /// Arrivals that wait for a connection.
+    pub waiting: usize,
+    /// What the thresholds would come to now; empty before anything is measured.
+    pub judgements: Vec<Judgement>,
+}
+
+/// What a load test is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// Opening connections ahead.
+    #[default]
+    Opening,
+    /// Offering what is not measured.
+    WarmingUp,
+    /// Offering what is measured.
+    Measuring,
+    /// Waiting for the arrivals under way.
+    Ending,
+}
+
+pub(super) struct Monitor {
+    profile: Profile,
+    thresholds: Vec<Threshold>,
+    on_loss: OnLoss,
+    epoch: Arc<OnceLock<Instant>>,
+    gauges: Arc<Gauges>,
+    desk: Arc<Desk>,
+    audience: LoadAudience,
+    lost: CancellationToken,
+    metrics: Metrics,
+    /// The last seconds, for what people look at.
+    recent: VecDeque<Interval>,
+}
+
+impl Monitor {
+    pub(super) fn new(
+        plan: &LoadPlan,
+        epoch: Arc<OnceLock<Instant>>,
+        gauges: Arc<Gauges>,
+        desk: Arc<Desk>,
+        audience: LoadAudience,
+        lost: CancellationToken,
+    ) -> Self {
+        Self {
+            profile: plan.profile.clone(),
+            thresholds: plan.thresholds.clone(),
+            on_loss: plan.on_loss,
+            epoch,
+            gauges,
+            desk,
+            audience,
+            lost,
+            metrics: Metrics::default(),
+            recent: VecDeque::with_capacity(RECENT_SECONDS),
+        }
+    }
+
+    /// Adds up the seconds until there are no more; what they came to.
+    pub(super) async fn run(mut self, mut intervals: mpsc::Receiver<Interval>) -> Metrics {
+        let mut ticks = interval(TELL_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                received = intervals.recv() => match received {
+                    Some(second) => self.add(second).await,
+                    None => break,
+                },
+                _ = ticks.tick() => self.tell(),
+            }
+        }
+        self.tell();
+        self.metrics
+    }
+
+    async fn add(&mut self, second: Interval) {
+        self.metrics.merge(&second.metrics);
+        let measured = Duration::from_secs(second.second + 1);
+        let is_lost = |threshold: &Threshold| threshold.is_lost(&self.metrics, measured);
+        if self.on_loss == OnLoss::Stop && self.thresholds.iter().any(is_lost) {
+            self.lost.cancel();
+        }
+        if self.recent.len() == RECENT_SECONDS {
+            self.recent.pop_front();
+        }
+        if let Some(reader) = &self.audience.intervals {
+            // A reader that is gone wanted no more.
+            let _ = reader.send(second.clone()).await;
+        }
+        self.recent.push_back(second);
+    }
+
+    fn tell(&self) {
+        if self.audience.progress.receiver_count() > 0 {
+            self.audience.progress.send_replace(self.snapshot(Instant::now()));
+        }
+    }
+
+    fn snapshot(&self, now: Instant) -> LoadSnapshot {
+        let mut recent = Metrics::default();
+        self.recent.iter().for_each(|second| recent.merge(&second.metrics));
+        let started = self.desk.started_at();
+        let at = started.map_or(Duration::ZERO, |started| now.saturating_duration_since(started));
+        let measured = self.epoch.get().map_or(Duration::ZERO, |epoch| now.saturating_duration_since(*epoch));
+        let judge = |threshold: &Threshold| threshold.judge(&self.metrics, measured);
+        LoadSnapshot {
+            phase: match started {
+                None => Phase::Opening,
+                Some(_) if self.desk.closed().is_cancelled() || at > self.profile.time() => Phase::Ending,
+                Some(_) if measured.is_zero() => Phase::WarmingUp,
+                Some(_) => Phase::Measuring,
+            },
+            at: at.min(self.profile.time()),
+            of: self.profile.time(),
+            offered: started.map_or(0.0, |_| self.profile.rate_at(at)),
+            metrics: self.metrics.clone(),
+            recent,
+            recent_seconds: self.recent.len() as u32,
+            connections: self.gauges.connections(),
+            in_flight: self.gauges.in_flight(),
+            waiting: self.desk.waiting(),
+            judgements: match self.recent.is_empty() {
+                true => Vec::new(),
+                false => self.thresholds.iter().map(judge).collect(),
+            },
+        }
+    }
+}
