@@ -2,7 +2,7 @@
 //!
 //! Owns which second something belongs to: the one in which it ended. Keeps two seconds at most, however long the run.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -15,12 +15,10 @@ use crate::metrics::{Interval, Metrics};
 /// How long a second stays open after its end, for notes that are still on their way to the recorder.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// The instant that seconds are counted from. What ends before it is set, or before it, is in no second.
-pub(super) type Epoch = Arc<OnceLock<Instant>>;
-
 /// The seconds of one run.
 pub(super) struct Intervals {
-    epoch: Epoch,
+    /// The instant that seconds are counted from. What ends before it, or is told before it is known, is in no second.
+    epoch: Option<Instant>,
     reader: mpsc::Sender<Interval>,
     gauges: Arc<Gauges>,
     /// The oldest second that is still open.
@@ -30,8 +28,13 @@ pub(super) struct Intervals {
 }
 
 impl Intervals {
-    pub(super) fn new(epoch: Epoch, reader: mpsc::Sender<Interval>, gauges: Arc<Gauges>) -> Self {
+    pub(super) fn new(epoch: Option<Instant>, reader: mpsc::Sender<Interval>, gauges: Arc<Gauges>) -> Self {
         Self { epoch, reader, gauges, second: 0, open: Default::default() }
+    }
+
+    /// Seconds are counted from `epoch`.
+    pub(super) fn begin(&mut self, epoch: Instant) {
+        self.epoch.get_or_insert(epoch);
     }
 
     /// Puts `note`, which ended `at`, into its second. One that comes later than the grace goes into the oldest that is
@@ -47,12 +50,11 @@ impl Intervals {
 
     /// Waits until the oldest open second is over, and its grace.
     pub(super) async fn ripe(&self) {
-        match self.epoch.get() {
+        match self.epoch {
             Some(epoch) => {
-                tokio::time::sleep_until(*epoch + Duration::from_secs(self.second + 1) + GRACE).await;
+                tokio::time::sleep_until(epoch + Duration::from_secs(self.second + 1) + GRACE).await
             }
-            // Nothing counts yet; looked at again with the next note, or soon.
-            None => tokio::time::sleep(GRACE).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -72,7 +74,7 @@ impl Intervals {
     }
 
     fn second_of(&self, at: Instant) -> Option<u64> {
-        Some(at.checked_duration_since(*self.epoch.get()?)?.as_secs())
+        Some(at.checked_duration_since(self.epoch?)?.as_secs())
     }
 
     async fn cut(&mut self) {
@@ -103,9 +105,7 @@ mod tests {
     fn started() -> (Intervals, mpsc::Receiver<Interval>, Instant) {
         let (sender, receiver) = mpsc::channel(64);
         let now = Instant::now();
-        let epoch = Epoch::default();
-        epoch.set(now).unwrap();
-        (Intervals::new(epoch, sender, Arc::default()), receiver, now)
+        (Intervals::new(Some(now), sender, Arc::default()), receiver, now)
     }
 
     fn attempts(receiver: &mut mpsc::Receiver<Interval>) -> Vec<(u64, u64)> {
@@ -143,12 +143,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_ends_before_the_epoch_is_in_no_second() {
         let (sender, mut receiver) = mpsc::channel(64);
-        let epoch = Epoch::default();
-        let mut intervals = Intervals::new(epoch.clone(), sender, Arc::default());
+        let mut intervals = Intervals::new(None, sender, Arc::default());
         let before = Instant::now();
         intervals.record(before, &exchanged()).await;
         tokio::time::sleep(Duration::from_secs(7)).await;
-        epoch.set(Instant::now()).unwrap();
+        intervals.record(Instant::now(), &exchanged()).await;
+        intervals.begin(Instant::now());
         intervals.record(before, &exchanged()).await;
         intervals.record(Instant::now(), &exchanged()).await;
         intervals.finish().await;

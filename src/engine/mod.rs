@@ -39,7 +39,6 @@ pub use store::{CommitMode, Disk};
 
 use audience::Gauges;
 use health::Health;
-use intervals::Epoch;
 use rate::Limit;
 use recorder::{Recorder, RecorderHandle};
 use store::Store;
@@ -175,7 +174,7 @@ pub async fn run<C: Connector>(
     let started = Instant::now();
     let store = Store::new(ledger, plan.commit_mode.clone());
     let gauges = Arc::new(Gauges::default());
-    let (drain, epoch) = (stop.drain.clone(), Epoch::new(started.into()));
+    let (drain, epoch) = (stop.drain.clone(), Some(started));
     let (recorder, handle) =
         Recorder::new(store.clone(), audience.into(), epoch, gauges.clone(), drain, clock.clone());
     let shared = Arc::new(Shared::new(plan, connector, settler, clock, stop, handle, gauges));

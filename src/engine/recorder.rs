@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::audience::{Audience, Gauges};
-use super::intervals::{Epoch, Intervals};
+use super::intervals::Intervals;
 use super::store::Store;
 use super::{Clock, Snapshot};
 use crate::event::{Change, Note};
@@ -29,6 +29,8 @@ enum Message {
     /// With the instant of what it tells of.
     Note(Instant, Note),
     Commit(Change, oneshot::Sender<Receipt>),
+    /// Seconds are counted from here on.
+    Begin(Instant),
 }
 
 /// How workers speak to the recorder.
@@ -49,6 +51,11 @@ impl RecorderHandle {
     pub(super) async fn note_at(&self, at: Instant, note: Note) {
         // If the recorder is gone, the next commit says so; a note has nobody to disappoint.
         let _ = self.0.send(Message::Note(at, note)).await;
+    }
+
+    /// Has seconds counted from `epoch`. Nothing is in one that was told before this, or happens before `epoch`.
+    pub(super) async fn begin(&self, epoch: Instant) {
+        let _ = self.0.send(Message::Begin(epoch)).await;
     }
 
     /// Makes `change` durable. Once this returns `Ok`, it is on the disk.
@@ -82,7 +89,7 @@ impl Recorder {
     pub(super) fn new(
         store: impl Into<Option<Store>>,
         audience: Audience,
-        epoch: Epoch,
+        epoch: Option<Instant>,
         gauges: Arc<Gauges>,
         drain: CancellationToken,
         clock: Clock,
@@ -144,6 +151,11 @@ impl Recorder {
                     self.metrics.record(&note);
                     if let Some(intervals) = &mut self.intervals {
                         intervals.record(at, &note).await;
+                    }
+                }
+                Message::Begin(epoch) => {
+                    if let Some(intervals) = &mut self.intervals {
+                        intervals.begin(epoch);
                     }
                 }
                 Message::Commit(change, receipt) => {

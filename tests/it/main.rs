@@ -11,6 +11,7 @@ mod factory;
 mod harness;
 mod keys;
 mod layers;
+mod load;
 mod open_files;
 mod prometheus;
 mod provision;

@@ -201,14 +201,8 @@ pub async fn run<C: Connector>(
     let unwatched = watch::channel(Snapshot::default()).0;
     let for_recorder = Audience { progress: unwatched, intervals: Some(sender) };
     let failed = CancellationToken::new();
-    let (recorder, handle) = Recorder::new(
-        store.clone(),
-        for_recorder,
-        epoch.clone(),
-        gauges.clone(),
-        failed.clone(),
-        clock.clone(),
-    );
+    let (recorder, handle) =
+        Recorder::new(store.clone(), for_recorder, None, gauges.clone(), failed.clone(), clock.clone());
     let monitor = Monitor::new(&plan, epoch.clone(), gauges.clone(), desk.clone(), audience, lost.clone());
 
     // Workers go on until the last arrival has ended, whoever asked for the end.
@@ -407,6 +401,7 @@ impl<C: Connector> Crew<C> {
             let start = Instant::now();
             let warm = start + warm_up;
             epoch.set(warm).expect("only this sets it");
+            recorder.begin(warm).await;
             desk.starts_at(start);
             pace::offer(Schedule::new(profile, spacing, seed), start, warm, &desk, &recorder).await;
             desk.close();
