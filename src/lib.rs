@@ -11,6 +11,7 @@ pub mod rate;
 pub mod wording;
 // L1: pure crafts
 pub mod keys;
+pub mod limit_search;
 pub mod metrics;
 pub mod provisioning;
 pub mod schedule;
