@@ -222,9 +222,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
                 Some(message) => message.map_err(|error| ended(&error))?,
             };
             match message {
-                Message::Binary(bytes) => self.session.feed(bytes),
+                Message::Binary(bytes) if !bytes.is_empty() => self.session.feed(bytes),
                 // The pong is on its way: the WebSocket sends it with its next read or write.
-                Message::Ping(_) | Message::Pong(_) => {}
+                Message::Binary(_) | Message::Ping(_) | Message::Pong(_) => self.session.came_unasked()?,
                 Message::Close(frame) => {
                     // Sends the answer to the close, as far as that goes without waiting.
                     let _ = self.ws.poll_flush_unpin(cx);
@@ -276,12 +276,14 @@ fn cut_off() -> Cause {
 
 /// The cause that an error of the operating system or of TLS amounts to, on a connection that was open.
 pub(super) fn broken(error: &io::Error) -> Cause {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData, UnexpectedEof};
     match error.kind() {
         UnexpectedEof => cut_off(),
         ConnectionReset | ConnectionAborted | BrokenPipe => {
             Cause::Closed { detail: String::from("reset by the server") }
         }
+        // What TLS says of bytes that are none of its own.
+        InvalidData => garbled(format!("not TLS: {}", clean(&error.to_string()))),
         _ => Cause::Closed { detail: clean(&error.to_string()) },
     }
 }

@@ -19,6 +19,10 @@ use super::packet::{self, Incoming, garbled};
 use crate::failure::Cause;
 use crate::provisioning::{Lane, Topics};
 
+/// How many packets and frames that nothing asked for are put up with between two of our own. A server that is well has
+/// next to none; one that floods would be served for ever.
+const MAX_UNASKED: u32 = 1000;
+
 /// Something that the owner of the session waits for. Printed in tests only: a reply may hold a private key.
 #[cfg_attr(test, derive(Debug))]
 #[derive(PartialEq, Eq)]
@@ -61,6 +65,8 @@ pub(super) struct Session {
     request: Option<Request>,
     sent_at: Instant,
     ping_sent_at: Option<Instant>,
+    /// Packets and frames that nothing asked for, since the last packet that was no acknowledgement.
+    unasked: u32,
 }
 
 impl Session {
@@ -88,6 +94,7 @@ impl Session {
             request: None,
             sent_at: now,
             ping_sent_at: None,
+            unasked: 0,
         }
     }
 
@@ -108,6 +115,7 @@ impl Session {
         let publish = Publish { dup: false, qos: QoS::AtLeastOnce, retain: false, topic, pkid: id, payload };
         publish.write(&mut self.out).expect(FITS);
         self.request = Some(Request { id, is_acknowledged: false });
+        self.unasked = 0;
     }
 
     /// Wants to say DISCONNECT (section 3.14).
@@ -123,6 +131,20 @@ impl Session {
             let before = std::mem::take(&mut self.arrived);
             self.pieces.extend_from_slice(&before);
             self.pieces.extend_from_slice(&bytes);
+        }
+    }
+
+    /// Something came that is right in itself and that nothing asked for.
+    ///
+    /// # Errors
+    /// There is no end of it.
+    pub(super) fn came_unasked(&mut self) -> Result<(), Cause> {
+        self.unasked += 1;
+        match self.unasked <= MAX_UNASKED {
+            true => Ok(()),
+            false => Err(garbled(format!(
+                "a flood: more than {MAX_UNASKED} packets or frames that nothing asked for"
+            ))),
         }
     }
 
@@ -175,6 +197,7 @@ impl Session {
             None if now >= self.sent_at + self.quiet_limit() => {
                 PingReq.write(&mut self.out).expect(FITS);
                 self.ping_sent_at = Some(now);
+                self.unasked = 0;
                 Ok(())
             }
             _ => Ok(()),
@@ -244,14 +267,17 @@ impl Session {
             (Phase::Subscribing, Incoming::SubAck { id, codes }) => self.granted(id, &codes).map(Some),
             (_, Incoming::SubAck { .. }) => Err(garbled("a SUBACK that answers no SUBSCRIBE")),
             (_, Incoming::PubAck(id)) => {
-                // An id that is not known is most likely that of a request whose reply came before its PUBACK.
-                if let Some(request) = self.request.as_mut().filter(|request| request.id == id) {
-                    request.is_acknowledged = true;
+                match self.request.as_mut().filter(|request| request.id == id) {
+                    Some(request) if !request.is_acknowledged => request.is_acknowledged = true,
+                    // Most likely that of a request whose reply came before its PUBACK.
+                    _ => self.came_unasked()?,
                 }
                 Ok(None)
             }
             (_, Incoming::PingResp) => {
-                self.ping_sent_at = None;
+                if self.ping_sent_at.take().is_none() {
+                    self.came_unasked()?;
+                }
                 Ok(None)
             }
             (_, Incoming::Publish(publish)) => self.delivered(publish, now),

@@ -204,6 +204,28 @@ async fn an_idle_connection_is_kept_alive_however_often_it_is_interrupted() {
     }
 }
 
+/// Half a day at a limit, as a connection may wait.
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_lasts_for_hours() {
+    let (mut connection, mut peer) = pair(1000).await;
+    let half_a_day = Duration::from_secs(12 * 3600);
+    let serving = async {
+        let mut heard = Instant::now();
+        loop {
+            assert_eq!(&peer.receive().await[..], b"\xc0\x00");
+            assert!(heard.elapsed() < KEEP_ALIVE, "{:?}", heard.elapsed());
+            heard = Instant::now();
+            peer.send(&b"\xd0\x00"[..]).await;
+        }
+    };
+    tokio::select! {
+        failure = connection.idle() => panic!("{failure}"),
+        () = serving => unreachable!("it goes on for ever"),
+        () = tokio::time::sleep(half_a_day) => {}
+    }
+    assert!(peer.writes.load(Ordering::Relaxed) > 1_400);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_that_answers_no_ping_is_left() {
     for last_words in [&b""[..], b"\xd0"] {

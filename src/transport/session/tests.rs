@@ -292,3 +292,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_nothing_asked_for_is_put_up_with_until_it_is_a_flood() {
+    const PINGRESP: [u8; 2] = [0xd0, 0];
+    const PUBACK: [u8; 4] = [0x40, 2, 0, 99];
+    let start = Instant::now();
+    for packet in [&PINGRESP[..], &PUBACK] {
+        let mut session = open(start);
+        let mut now = start;
+        // As long as we say something in between, there is no harm in it.
+        for _ in 0..3 {
+            for _ in 0..MAX_UNASKED {
+                assert_eq!(receive(&mut session, packet, now), Ok(None));
+            }
+            now += KEEP_ALIVE;
+            session.tick(now).unwrap();
+            session.take_output(now);
+            assert_eq!(receive(&mut session, &PINGRESP, now), Ok(None), "the answer to our own");
+        }
+        let many = packet.repeat(MAX_UNASKED as usize);
+        assert_eq!(receive(&mut session, &many, now), Ok(None));
+        let Err(Cause::Garbled { detail }) = receive(&mut session, packet, now) else { panic!("{packet:?}") };
+        assert!(detail.contains("a flood: more than 1000"), "{detail}");
+    }
+}

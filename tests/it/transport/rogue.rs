@@ -49,8 +49,7 @@ where
     let script = tokio::spawn(async move {
         let (tcp, _) = listener.accept().await.unwrap();
         tcp.set_nodelay(true).unwrap();
-        let stream = TlsAcceptor::from(config).accept(tcp).await.expect("the client shakes hands");
-        script(Peer { stream, frames: Vec::new(), packets: Vec::new() }).await
+        script(Peer::accept(TlsAcceptor::from(config), tcp).await).await
     });
     Rogue { endpoint, ca_pem, script }
 }
@@ -82,6 +81,12 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// The server's end, once the client has shaken hands.
+    pub(super) async fn accept(tls: TlsAcceptor, tcp: TcpStream) -> Self {
+        let stream = tls.accept(tcp).await.expect("the client shakes hands");
+        Self { stream, frames: Vec::new(), packets: Vec::new() }
+    }
+
     /// Reads the upgrade request: request line and header lines.
     pub(super) async fn request(&mut self) -> Vec<String> {
         let mut text = Vec::new();
@@ -194,6 +199,21 @@ impl Peer {
     pub(super) async fn until_gone(&mut self) {
         let mut scrap = [0; 1024];
         while matches!(self.stream.read(&mut scrap).await, Ok(1..)) {}
+    }
+
+    /// Sends bytes beneath TLS.
+    pub(super) async fn beneath_tls(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().0.write_all(bytes).await.unwrap();
+    }
+
+    /// Stays and reads nothing more: what the client sends piles up until its system takes no more.
+    pub(super) async fn ignore(self) {
+        std::future::pending::<()>().await;
+    }
+
+    /// Says goodbye to TLS, and nothing to anyone above it.
+    pub(super) async fn close_notify(&mut self) {
+        self.stream.shutdown().await.unwrap();
     }
 
     /// Closes with a TCP reset.
