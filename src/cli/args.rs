@@ -255,8 +255,9 @@ pub(super) struct EmulateArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
     pub(super) listen: SocketAddr,
 
-    /// What the emulated account is like [default: as AWS documents it, without quotas].
-    #[arg(long, value_name = "FILE")]
+    /// What the emulated account is like: a file, or one of default, aws-defaults, faults, load, strict, throttled
+    /// [default: as AWS documents it, without quotas].
+    #[arg(long, value_name = "NAME|FILE")]
     pub(super) scenario: Option<PathBuf>,
 
     /// Keep the account and the keys in this directory, over restarts and crashes; made if it is not there.

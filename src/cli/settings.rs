@@ -53,12 +53,12 @@ impl Settings {
     }
 }
 
-/// Reads a scenario file; without one, the default scenario.
+/// Finds a scenario by its name or file; without either, the default one.
 pub(super) fn scenario(file: Option<&Path>) -> Result<Scenario, Fatal> {
     let Some(file) = file else { return Ok(Scenario::default()) };
     let named =
         |error: &dyn std::fmt::Display| Fatal::new(Exit::Usage, format!("{}: {error}", file.display()));
-    Scenario::read(file).map_err(|error| named(&error))
+    Scenario::find(file).map_err(|error| named(&error))
 }
 
 fn template(args: &ProvisionArgs, target: &Target) -> Result<String, Fatal> {

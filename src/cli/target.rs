@@ -20,7 +20,7 @@ use crate::transport::wss::check_authorities;
 /// The arguments of every command that connects.
 #[derive(Debug, clap::Args)]
 pub(super) struct TargetArgs {
-    /// Work against a built-in emulator instead of AWS; optionally as a scenario file says.
+    /// Work against a built-in emulator instead of AWS; optionally as a scenario says, by name or file.
     #[arg(long, value_name = "SCENARIO", num_args = 0..=1, require_equals = true,
           conflicts_with_all = ["endpoint", "ca_file", "profile", "control_endpoint", "service_quotas_endpoint"])]
     pub(super) emulator: Option<Option<PathBuf>>,

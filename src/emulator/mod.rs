@@ -25,6 +25,9 @@ mod session;
 mod store;
 mod tally;
 
+#[cfg(test)]
+mod numbers;
+
 pub use store::{NotKept, StoreError};
 pub use tally::WireCounters;
 pub use wire::{Emulator, EmulatorError};

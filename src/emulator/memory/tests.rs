@@ -1,5 +1,7 @@
 //! The door as its clients see it.
 
+mod quotas;
+
 use std::sync::Mutex;
 
 use tokio::task::JoinSet;

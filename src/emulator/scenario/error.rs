@@ -19,6 +19,14 @@ pub enum ScenarioError {
         /// What should.
         wanted: String,
     },
+    /// There is neither a scenario of that name nor such a file.
+    #[error("found no scenario `{name}`; wanted one of {known}, or a file")]
+    NoSuchScenario {
+        /// What was asked for.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
     /// The scenario, or a template it names, cannot be read.
     #[error("{} cannot be read: {detail}", path.display())]
     Unreadable {

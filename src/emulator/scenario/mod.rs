@@ -4,6 +4,7 @@
 //! AWS has not published is a field here, never a constant elsewhere. Does not act on any of it: [`super::account`]
 //! keeps the rules, the doors keep the latencies.
 
+mod built_in;
 mod error;
 mod faults;
 mod latency;

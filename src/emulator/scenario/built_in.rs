@@ -1,0 +1,77 @@
+//! The scenarios that come with fleetmint, by name.
+//!
+//! Owns the list. The files are in `fixtures/scenarios`; what stands in them is theirs to say.
+
+use std::path::Path;
+
+use super::{Scenario, ScenarioError};
+
+/// Each name with its text; the default needs none.
+const BUILT_IN: [(&str, &str); 6] = [
+    ("default", ""),
+    ("aws-defaults", include_str!("../../../fixtures/scenarios/aws-defaults.toml")),
+    ("faults", include_str!("../../../fixtures/scenarios/faults.toml")),
+    ("load", include_str!("../../../fixtures/scenarios/load.toml")),
+    ("strict", include_str!("../../../fixtures/scenarios/strict.toml")),
+    ("throttled", include_str!("../../../fixtures/scenarios/throttled.toml")),
+];
+
+impl Scenario {
+    /// The names of the scenarios that come with fleetmint.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        BUILT_IN.into_iter().map(|(name, _)| name)
+    }
+
+    /// The scenario of that name that comes with fleetmint.
+    pub fn named(name: &str) -> Option<Self> {
+        let (_, text) = BUILT_IN.into_iter().find(|(known, _)| *known == name)?;
+        Self::from_toml(text).ok()
+    }
+
+    /// The scenario of that name that comes with fleetmint, or else the one in that file: a file of the same name is read
+    /// as `./name`.
+    ///
+    /// # Errors
+    /// [`ScenarioError`], for what is wrong in the file or with reading one.
+    pub fn find(name_or_file: &Path) -> Result<Self, ScenarioError> {
+        let name = name_or_file.to_str().unwrap_or_default();
+        match Self::named(name) {
+            Some(scenario) => Ok(scenario),
+            None if is_a_name(name_or_file) && !name_or_file.exists() => Err(ScenarioError::NoSuchScenario {
+                name: name.to_owned(),
+                known: Self::names().collect::<Vec<_>>().join(", "),
+            }),
+            None => Self::read(name_or_file),
+        }
+    }
+}
+
+/// Whether nobody would name a file like that.
+fn is_a_name(path: &Path) -> bool {
+    path.extension().is_none() && path.components().count() == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_scenario_is_the_file_of_its_name() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/scenarios");
+        for name in Scenario::names() {
+            let file = folder.join(format!("{name}.toml"));
+            assert_eq!(Scenario::find(Path::new(name)), Scenario::read(&file), "{name}");
+            assert_eq!(Scenario::find(&file), Scenario::read(&file), "{name}");
+        }
+        let files = std::fs::read_dir(folder).unwrap().count();
+        assert_eq!(files, Scenario::names().count());
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_told_the_names() {
+        let error = Scenario::find(Path::new("aws-default")).unwrap_err().to_string();
+        assert!(error.contains("`aws-default`") && error.contains("aws-defaults, faults, load"), "{error}");
+        let error = Scenario::find(Path::new("nothing.toml")).unwrap_err().to_string();
+        assert!(error.contains("nothing.toml cannot be read"), "{error}");
+    }
+}
