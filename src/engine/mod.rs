@@ -29,7 +29,6 @@ use crate::failure::{Failure, RetryPolicy};
 use crate::identity::ParameterPlan;
 use crate::ledger::{Counts, Ledger, LedgerError};
 use crate::metrics::Metrics;
-use crate::provisioning::Lane;
 use crate::rate::{Rate, RateLimit};
 use crate::transport::Connector;
 
@@ -208,15 +207,6 @@ struct Limits {
     connect: Limit,
     create: Limit,
     register: Limit,
-}
-
-impl Limits {
-    fn lane(&self, lane: Lane) -> &Limit {
-        match lane {
-            Lane::Create | Lane::CreateFromCsr => &self.create,
-            Lane::Register => &self.register,
-        }
-    }
 }
 
 impl<C> Shared<C> {

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::held::{Ended, Held, Life, beside};
 use super::queue::Queue;
+use super::rate::{Permit, Sign};
 use super::recorder::RecorderGone;
 use super::{CommitMode, KeyPolicy, Shared};
 use crate::event::{Change, Note, Operation, Timing};
@@ -44,6 +45,7 @@ struct Setback {
 /// A connection, alive, that may carry a request now.
 pub(super) struct Permitted<C> {
     held: Held<C>,
+    permit: Permit,
     /// How long it took to get.
     wait: Duration,
 }
@@ -57,7 +59,7 @@ pub(super) struct Attempt<T> {
 /// What came of asking for a permit.
 enum Asked {
     /// It may be used now.
-    Granted,
+    Granted(Permit),
     /// It was given while there was no connection to use it on. It is older than a permit may get, and let go.
     GrantedTooEarly,
     /// There is no use for one any more.
@@ -116,7 +118,7 @@ impl<C: Connector> Worker<C> {
         payload: Bytes,
         parse: fn(&[u8]) -> Result<T, Cause>,
     ) -> Attempt<T> {
-        let Permitted { held: Held { connection, life }, wait } = permitted;
+        let Permitted { held: Held { connection, life }, permit, wait } = permitted;
         let gauges = self.shared.gauges.clone();
         let in_flight = gauges.exchange();
         let (service, redelivered, answer) =
@@ -125,12 +127,14 @@ impl<C: Connector> Worker<C> {
                     let (service, redelivered) = (reply.service, reply.redelivered);
                     self.shared.health.served();
                     let held = Held { connection, life: life.answered() };
-                    (service, redelivered, self.judge(lane, reply, held, parse).await)
+                    (service, redelivered, self.judge(lane, reply, held, permit, parse).await)
                 }
                 Err(lost) => {
                     self.connection_gone();
                     self.set_back(&life, lost.failure.clone());
-                    (lost.service, lost.redelivered, Err(lost.failure))
+                    let answer = Err(lost.failure);
+                    permit.heard(Sign::of(&answer));
+                    (lost.service, lost.redelivered, answer)
                 }
             };
         drop(in_flight);
@@ -151,13 +155,16 @@ impl<C: Connector> Worker<C> {
         lane: Lane,
         reply: Reply,
         held: Held<C::Connection>,
+        permit: Permit,
         parse: fn(&[u8]) -> Result<T, Cause>,
     ) -> Result<T, Failure> {
         let answer = match reply.verdict {
             Verdict::Accepted => parse(&reply.payload),
             Verdict::Rejected => Err(provisioning::parse_rejected(&reply.payload)),
         };
-        match &answer {
+        let answer = answer.map_err(|cause| Failure::new(stage(lane), cause));
+        permit.heard(Sign::of(&answer));
+        match answer.as_ref().map_err(|failure| &failure.cause) {
             Ok(_) => self.held = Some(held),
             // Certificates are interchangeable, or show whose key they are for, so a throttled create leaves no doubt. Any
             // other rejection names no device: delivered again, it would be credited to the next one. Such a connection
@@ -170,7 +177,7 @@ impl<C: Connector> Worker<C> {
                 held.connection.close().await;
             }
         }
-        answer.map_err(|cause| Failure::new(stage(lane), cause))
+        answer
     }
 
     /// Takes the connection out, opened if need be, with a permit to create a certificate in hand.
@@ -179,8 +186,7 @@ impl<C: Connector> Worker<C> {
         let shared = &shared;
         let ask = || async move {
             let permit = shared.limits.create.permit();
-            unless(shared.stop.drain.cancelled(), permit).await.ok_or(Halt::Drain)?;
-            Ok(Asked::Granted)
+            unless(shared.stop.drain.cancelled(), permit).await.map(Asked::Granted).ok_or(Halt::Drain)
         };
         loop {
             // Nothing makes it too late to ask for this.
@@ -210,7 +216,7 @@ impl<C: Connector> Worker<C> {
             let permit = tokio::time::timeout_at(stale_at, shared.limits.register.permit());
             // A certificate in hand is registered even while the run drains: it would go stale otherwise.
             let permit = unless(shared.recorder.gone(), permit).await.ok_or(Halt::Recorder)?;
-            Ok(permit.map_or(Asked::TooLate, |()| Asked::Granted))
+            Ok(permit.map_or(Asked::TooLate, Asked::Granted))
         };
         let Some(permitted) = self.permitted(ask).await? else { return Ok(None) };
         if Instant::now() >= stale_at {
@@ -228,14 +234,14 @@ impl<C: Connector> Worker<C> {
         let due = Instant::now();
         loop {
             self.connect().await?;
-            match self.queue_up(pin!(ask())).await? {
+            let permit = match self.queue_up(pin!(ask())).await? {
                 Asked::TooLate => return Ok(None),
-                Asked::Granted => {}
+                Asked::Granted(permit) => permit,
                 Asked::GrantedTooEarly => continue,
-            }
+            };
             // It may have ended at the same instant.
             if let Some(held) = self.held.take() {
-                return Ok(Some(Permitted { held, wait: due.elapsed() }));
+                return Ok(Some(Permitted { held, permit, wait: due.elapsed() }));
             }
         }
     }
@@ -254,7 +260,7 @@ impl<C: Connector> Worker<C> {
             connected?;
             match asked {
                 None => {}
-                Some(Ok(Asked::Granted)) => return Ok(Asked::GrantedTooEarly),
+                Some(Ok(Asked::Granted(_))) => return Ok(Asked::GrantedTooEarly),
                 Some(asked) => return asked,
             }
         }
@@ -270,8 +276,8 @@ impl<C: Connector> Worker<C> {
             let due = Instant::now();
             let shared = self.shared.clone();
             let permit = shared.limits.connect.permit();
-            unless(shared.stop.drain.cancelled(), permit).await.ok_or(Halt::Drain)?;
-            self.dial(due).await;
+            let permit = unless(shared.stop.drain.cancelled(), permit).await.ok_or(Halt::Drain)?;
+            self.dial(due, permit).await;
         }
         Ok(())
     }
@@ -281,20 +287,17 @@ impl<C: Connector> Worker<C> {
         let Some(Setback { at, failure }) = self.setback.take() else { return Ok(()) };
         let tried = self.tried(self.setbacks);
         let after = match redial(&failure, tried, &self.shared.plan.retry) {
-            Remedy::Redial { after } | Remedy::Again { after } => after,
-            Remedy::Slower { after } => {
-                self.shared.limits.connect.slow_down();
-                after
-            }
+            Remedy::Redial { after } | Remedy::Again { after } | Remedy::Slower { after } => after,
             Remedy::StopRun | Remedy::GiveUp | Remedy::Reissue => return Err(Halt::Stop(failure)),
         };
         self.pause((at + after).saturating_duration_since(Instant::now())).await
     }
 
-    async fn dial(&mut self, due: Instant) {
+    async fn dial(&mut self, due: Instant, permit: Permit) {
         let started = Instant::now();
         let dial = self.shared.connector.dial().await;
         let timing = Timing { wait: started - due, service: started.elapsed() };
+        permit.heard(Sign::of(&dial.outcome));
         let outcome = dial.outcome.as_ref().map(|_| ()).map_err(Failure::clone);
         self.shared.recorder.note(Note::Dialled { timing, phases: dial.phases, outcome }).await;
         match dial.outcome {

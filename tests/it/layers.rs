@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 6] = [
 const ADDRESSES: &[(&str, &[&str])] = &[
     ("age", &["sealing"]),
     ("rusqlite", &["ledger"]),
-    ("governor", &["engine/rate.rs"]),
+    ("governor", &["engine/rate/mod.rs"]),
     ("hdrhistogram", &["metrics"]),
     ("flate2", &["metrics"]),
     ("rumqttc", &["transport", "emulator"]),

@@ -83,12 +83,9 @@ impl<C: Connector> Worker<C> {
     }
 
     /// Asks the one retry policy and does the waiting that it says.
-    async fn recover(&mut self, lane: Lane, failure: &Failure, attempts: u32) -> Result<Next, Halt> {
+    async fn recover(&mut self, failure: &Failure, attempts: u32) -> Result<Next, Halt> {
         match self.remedy(failure, attempts) {
-            Remedy::Again { after } | Remedy::Redial { after } => self.pause(after).await?,
-            Remedy::Slower { after } => {
-                let shared = self.shared.clone();
-                shared.limits.lane(lane).slow_down();
+            Remedy::Again { after } | Remedy::Redial { after } | Remedy::Slower { after } => {
                 self.pause(after).await?;
             }
             Remedy::GiveUp | Remedy::Reissue => return Ok(Next::GiveUp),

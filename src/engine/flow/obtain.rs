@@ -62,7 +62,7 @@ impl<C: Connector> Worker<C> {
                 Ok(issued) => return Ok(Step::Register(issued)),
                 Err(failure) => failure,
             };
-            match self.recover(lane, &failure, attempts).await? {
+            match self.recover(&failure, attempts).await? {
                 Next::TryAgain => {}
                 Next::GiveUp => return self.give_up_creating(device, failure).await,
             }

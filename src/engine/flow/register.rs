@@ -50,7 +50,7 @@ impl<C: Connector> Worker<C> {
             if failure.may_have_acted() {
                 lost = Some(failure.clone());
             }
-            match self.recover(Lane::Register, &failure, attempts).await {
+            match self.recover(&failure, attempts).await {
                 Ok(Next::TryAgain) => {}
                 Ok(Next::GiveUp) => return self.give_up_registering(device, &issued, failure, lost).await,
                 Err(halt) => return self.leave(device, issued.registration, halt).await,

@@ -35,6 +35,18 @@ fn fresh_seeds() {
     }
 }
 
+/// Where nothing goes wrong, every device is registered.
+#[test]
+fn calm_seeds() {
+    for seed in 0..30 {
+        let setup = Setup::draw_calm(seed);
+        assert!(setup.is_calm(), "seed {seed}");
+        let (devices, verdict) = (setup.devices, simulate(seed, setup, false));
+        assert!(verdict.violations.is_empty(), "seed {seed}: {:#?}", verdict.violations);
+        assert_eq!(verdict.ends, [devices, 0, 0], "seed {seed}");
+    }
+}
+
 /// Runs one seed, `FLEETMINT_SIM_SEED`, and tells its story if it fails.
 #[test]
 fn replay() {

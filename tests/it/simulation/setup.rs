@@ -104,6 +104,27 @@ impl Setup {
         }
     }
 
+    /// The same without anything that could keep a device from being registered.
+    pub fn draw_calm(seed: u64) -> Self {
+        let setup = Self::draw(seed);
+        let calm =
+            |round: &Round| Round { ending: Ending::Natural, downtime: round.downtime, clock_jump: None };
+        let harmless = (Mishap::Throttled, Dice::new(seed).pick(&[0.0, 0.02]));
+        Self {
+            rounds: setup.rounds.iter().map(calm).collect(),
+            faults: Faults {
+                mishaps: vec![harmless],
+                closings: 0.0,
+                delays: 0.0,
+                dials: 0.0,
+                ..setup.faults
+            },
+            disk: DiskFaults { refused: 0.0, forgotten: 0.0, ..setup.disk },
+            exchange_timeout: Duration::from_secs(20),
+            ..setup
+        }
+    }
+
     /// Many devices, some of everything, and two crashes: for measuring.
     pub fn large(devices: u64) -> Self {
         let mut setup = Self::draw(1);
@@ -136,6 +157,7 @@ impl Setup {
             && self.faults.mishaps.iter().all(harmless)
             && self.faults.closings == 0.0
             && self.faults.delays == 0.0
+            && 4 * self.faults.latency.1 < self.exchange_timeout
             && self.faults.dials == 0.0
             && self.disk.refused + self.disk.forgotten == 0.0
             && self.rounds.iter().all(|round| round.clock_jump.is_none())

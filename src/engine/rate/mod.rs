@@ -1,0 +1,163 @@
+//! Rate limits: one per operation, global, first come first served.
+//!
+//! Owns the only use of governor, and the waiting. Waiting goes through tokio's clock, so that a paused clock governs it
+//! too; the queue is a fair lock, because thousands of waiters that each poll the limiter cost far more than one that
+//! sleeps. Which rate the service bears is [`pace`]'s to find.
+
+mod flight;
+mod pace;
+mod sign;
+#[cfg(test)]
+mod tests;
+
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use governor::clock::{Clock, Reference};
+use governor::middleware::NoOpMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter, nanos::Nanos};
+use tokio::time::Instant;
+
+use crate::rate::{Rate, RateLimit};
+
+pub(super) use sign::Sign;
+
+use pace::Pace;
+
+/// A limit that many tasks wait at, in the order they came. Time that nobody used is not made up for later, beyond a
+/// burst of 2 or 1 % of a second's worth: a burst of 1 would lose every tick that the timer is late.
+///
+/// Below a rate that was set, and where none is, it looks for the service's own: each permit tells in the end what became
+/// of its request.
+pub(super) struct Limit {
+    turn: tokio::sync::Mutex<()>,
+    limiter: Option<Limiter>,
+    clock: Arc<Paced>,
+}
+
+type Limiter = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<TokioInstant>>;
+
+/// The pace, and when its time began.
+struct Paced {
+    epoch: Instant,
+    pace: Mutex<Pace>,
+}
+
+/// Leave to send one request. Whoever has it says in the end what became of the request; one that is dropped says that
+/// nothing is known.
+#[must_use]
+pub(super) struct Permit {
+    clock: Arc<Paced>,
+    /// The request's; none once it was heard.
+    number: Option<u64>,
+}
+
+impl Limit {
+    /// A limit as it was asked for.
+    pub(super) fn new(asked: RateLimit) -> Self {
+        Self {
+            turn: tokio::sync::Mutex::new(()),
+            limiter: asked.fixed().map(|rate| RateLimiter::direct_with_clock(quota(rate), TokioClock)),
+            clock: Arc::new(Paced { epoch: Instant::now(), pace: Mutex::new(Pace::new(asked)) }),
+        }
+    }
+
+    /// Waits for a permit. Dropping the future gives up the place in the queue and spends nothing.
+    pub(super) async fn permit(&self) -> Permit {
+        if self.limiter.is_none() && self.clock.pace().rate().is_none() {
+            return self.take();
+        }
+        let _turn = self.turn.lock().await;
+        while let Some(wait) = self.wait() {
+            tokio::time::sleep(wait).await;
+        }
+        self.take()
+    }
+
+    /// How long to wait before asking again; `None` spends a permit of the rate that was set.
+    fn wait(&self) -> Option<Duration> {
+        let paced = self.clock.pace().wait(self.clock.now());
+        // The timer never fires early; at least this, so that the loop cannot spin.
+        let least = Duration::from_micros(100);
+        paced.map(|wait| wait.max(least)).or_else(|| {
+            let not_until = self.limiter.as_ref()?.check().err()?;
+            Some(not_until.wait_time_from(TokioClock.now()).max(least))
+        })
+    }
+
+    fn take(&self) -> Permit {
+        let number = self.clock.pace().sent(self.clock.now());
+        Permit { clock: self.clock.clone(), number: Some(number) }
+    }
+}
+
+impl Permit {
+    /// What became of the request.
+    pub(super) fn heard(mut self, sign: Sign) {
+        self.end(sign);
+    }
+
+    fn end(&mut self, sign: Sign) {
+        if let Some(number) = self.number.take() {
+            self.clock.pace().heard(number, sign, self.clock.now());
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.end(Sign::Unclear);
+    }
+}
+
+impl Paced {
+    fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+fn quota(rate: Rate) -> Quota {
+    let burst = (rate.as_per_second() / 100.0).max(2.0) as u32;
+    let burst = NonZeroU32::new(burst).expect("a burst is at least 2");
+    let quota = Quota::with_period(rate.period()).expect("a rate is positive, so its period is");
+    quota.allow_burst(burst)
+}
+
+/// Tokio's clock, which a test can pause.
+#[derive(Debug, Clone, Copy)]
+struct TokioClock;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct TokioInstant(Instant);
+
+impl Clock for TokioClock {
+    type Instant = TokioInstant;
+
+    fn now(&self) -> TokioInstant {
+        TokioInstant(Instant::now())
+    }
+}
+
+impl Reference for TokioInstant {
+    fn duration_since(&self, earlier: Self) -> Nanos {
+        self.0.saturating_duration_since(earlier.0).into()
+    }
+
+    fn saturating_sub(&self, duration: Nanos) -> Self {
+        Self(self.0.checked_sub(duration.into()).unwrap_or(self.0))
+    }
+}
+
+impl std::ops::Add<Nanos> for TokioInstant {
+    type Output = Self;
+
+    fn add(self, duration: Nanos) -> Self {
+        Self(self.0 + Duration::from(duration))
+    }
+}
