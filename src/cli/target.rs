@@ -140,15 +140,15 @@ impl TargetArgs {
         let said = said.or_else(|| variable("AWS_REGION")).or_else(|| variable("AWS_DEFAULT_REGION"));
         match said {
             Some(region) => checked_region(region),
-            None => match profile_region(self.profile.as_deref()).await {
-                Some(region) => checked_region(region),
-                None => Err(usage(
-                    "--region",
-                    format!(
-                        "is missing; {WANTED_REGION}; neither --endpoint nor AWS_REGION nor the profile says which"
-                    ),
-                )),
-            },
+            None => profile_region(self.profile.as_deref()).await.map_or_else(
+                || {
+                    let profile = self.profile.as_ref().map_or(String::new(), |name| format!(" {name}"));
+                    let found =
+                        format!("neither --endpoint nor AWS_REGION nor the profile{profile} says which");
+                    Err(usage("--region", format!("is missing: {found}; {WANTED_REGION}")))
+                },
+                checked_region,
+            ),
         }
     }
 

@@ -18,12 +18,15 @@ use super::scenario::{Refusal, Scenario};
 use super::session::Rules;
 use super::store::{Journal, NotKept, StateDir};
 use super::tally::Tally;
-use super::verify::Realm;
+use super::verify::{Realm, SignedRequest, claimed_access_key};
 
 /// The services that a signature of an upgrade may name.
 const SERVICES: &[&str] = &["iotdevicegateway"];
 /// And of a control plane request: older SDKs name the second.
 const CONTROL_SERVICES: &[&str] = &["iot", "execute-api"];
+
+/// And of a request to Service Quotas.
+const QUOTA_SERVICES: &[&str] = &["servicequotas"];
 
 /// What all connections share.
 pub(super) struct Door {
@@ -55,20 +58,36 @@ pub(super) struct Reply {
 }
 
 impl Door {
-    /// Whose signatures open it.
-    pub(super) fn realm(&self) -> Realm<'_> {
-        Realm {
-            access_key_id: &self.scenario.access_key_id,
-            secret_access_key: &self.scenario.secret_access_key,
-            session_token: self.scenario.session_token.as_deref(),
-            region: &self.scenario.region,
+    /// Whose signature must be on this request for it to open the door.
+    pub(super) fn realm(&self, request: &SignedRequest<'_>) -> Realm<'_> {
+        let scenario = &self.scenario;
+        let first = Realm {
+            access_key_id: &scenario.access_key_id,
+            secret_access_key: &scenario.secret_access_key,
+            session_token: scenario.session_token.as_deref(),
+            has_expired: false,
+            region: &scenario.region,
             services: SERVICES,
-        }
+        };
+        let claimed = claimed_access_key(request);
+        let key = scenario.credentials.iter().find(|key| Some(&key.access_key_id) == claimed.as_ref());
+        key.map_or(first, |key| Realm {
+            access_key_id: &key.access_key_id,
+            secret_access_key: &key.secret_access_key,
+            session_token: key.session_token.as_deref(),
+            has_expired: key.valid_for.is_some_and(|valid_for| self.age() >= valid_for),
+            ..first
+        })
     }
 
-    /// Whose signatures open the control plane.
-    pub(super) fn control_realm(&self) -> Realm<'_> {
-        Realm { services: CONTROL_SERVICES, ..self.realm() }
+    /// Whose signature opens the control plane.
+    pub(super) fn control_realm(&self, request: &SignedRequest<'_>) -> Realm<'_> {
+        Realm { services: CONTROL_SERVICES, ..self.realm(request) }
+    }
+
+    /// Whose signature opens Service Quotas.
+    pub(super) fn quotas_realm(&self, request: &SignedRequest<'_>) -> Realm<'_> {
+        Realm { services: QUOTA_SERVICES, ..self.realm(request) }
     }
 
     /// Looks at the account, or changes it, for as long as `look` takes: nothing that waits belongs there.

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::connection;
-use super::control::{self, Asked, NoOperation, Operation, Owner, Query};
+use super::control::{self, Asked, NoOperation, Operation, Owner, Query, QuotaOperation};
 use super::door::Door;
 use super::http::{Head, NoBody, NoHead, Response, http_date, read_body, read_head, wait_for_request};
 use super::verify::{Refusal, SignedRequest, verify, verify_header};
@@ -119,8 +119,8 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     if head.path() == MQTT_PATH {
         return upgrade(door, head, SystemTime::now());
     }
-    let operation = match Operation::of(&head.method, head.path()) {
-        Ok(operation) => operation,
+    let call = match Call::of(head) {
+        Ok(call) => call,
         Err(none) => {
             door.tally.not_upgrades.add();
             return Answered::Close(without_body(head, explain_no_operation(none)));
@@ -131,7 +131,7 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
         Err(NoBody::Ended) => return Answered::Hang,
         Err(wrong) => return Answered::Close(explain_no_body(wrong)),
     };
-    let Some(mut response) = perform(door, head, &operation, &body, SystemTime::now()).await else {
+    let Some(mut response) = perform(door, head, &call, &body, SystemTime::now()).await else {
         return Answered::Hang;
     };
     if head.lists("connection", "close") {
@@ -191,16 +191,31 @@ fn explain_no_body(wrong: NoBody) -> Response {
     Response::closing(status, &wrong.to_string())
 }
 
-/// Performs an operation of the control plane, if it is signed well. `None` if what was done cannot be kept.
-async fn perform(
-    door: &Door,
-    head: &Head,
-    operation: &Operation,
-    body: &[u8],
-    now: SystemTime,
-) -> Option<Response> {
+/// What a request that is no upgrade asks for.
+enum Call {
+    ControlPlane(Operation),
+    ServiceQuotas(QuotaOperation),
+}
+
+impl Call {
+    /// Service Quotas has one path for all, and the operation in a header; the control plane a path for each.
+    fn of(head: &Head) -> Result<Self, NoOperation> {
+        let quotas = head.header("x-amz-target").and_then(QuotaOperation::of);
+        match (head.method.as_str(), head.path(), quotas) {
+            ("POST", "/", Some(operation)) => Ok(Self::ServiceQuotas(operation)),
+            (method, path, _) => Operation::of(method, path).map(Self::ControlPlane),
+        }
+    }
+}
+
+/// Performs what was asked for, if it is signed well. `None` if what was done cannot be kept.
+async fn perform(door: &Door, head: &Head, call: &Call, body: &[u8], now: SystemTime) -> Option<Response> {
     let request = SignedRequest { method: &head.method, target: &head.target, headers: &head.headers };
-    if let Err(refusal) = verify_header(&request, body, &door.control_realm(), now) {
+    let realm = match call {
+        Call::ControlPlane(_) => door.control_realm(&request),
+        Call::ServiceQuotas(_) => door.quotas_realm(&request),
+    };
+    if let Err(refusal) = verify_header(&request, body, &realm, now) {
         tracing::debug!(%refusal, "control plane request refused");
         door.tally.forbidden.add();
         return Some(control::forbidden(&refusal, now));
@@ -208,7 +223,10 @@ async fn perform(
     door.tally.control_requests.add();
     let asked = Asked { query: Query::of(&head.target), principal: head.header("x-amzn-principal"), body };
     let owner = Owner { scenario: &door.scenario, port: door.port };
-    let performed = door.account(|account| operation.perform(&owner, account, &asked));
+    let performed = match call {
+        Call::ControlPlane(operation) => door.account(|account| operation.perform(&owner, account, &asked)),
+        Call::ServiceQuotas(operation) => operation.perform(&owner, door.age(), body),
+    };
     door.settled().await.ok()?;
     Some(match performed {
         Ok(reply) => control::success(&reply, now),
@@ -225,7 +243,7 @@ fn upgrade(door: &Door, head: &Head, now: SystemTime) -> Answered {
         }
     };
     let request = SignedRequest { method: &head.method, target: &head.target, headers: &head.headers };
-    if let Err(refusal) = verify(&request, &door.realm(), now) {
+    if let Err(refusal) = verify(&request, &door.realm(&request), now) {
         tracing::debug!(%refusal, "upgrade refused");
         door.tally.forbidden.add();
         return Answered::KeepOpen(forbidden(&refusal, now));

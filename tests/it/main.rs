@@ -5,6 +5,7 @@
 
 mod control;
 mod crash;
+mod credentials;
 mod durable;
 mod emulator;
 mod factory;

@@ -5,6 +5,7 @@
 
 mod path;
 mod reply;
+mod service_quotas;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -22,6 +23,7 @@ use super::scenario::{Scenario, TemplateSource};
 
 pub(super) use path::{NoOperation, Operation, Query};
 pub(super) use reply::{ApiError, forbidden, refused, success};
+pub(super) use service_quotas::QuotaOperation;
 
 /// The most that a list operation returns at once, and what it returns if nobody says.
 const MAX_RESULTS: usize = 250;
@@ -46,6 +48,7 @@ type Answer = Result<Value, ApiError>;
 impl Operation {
     /// Performs it; JSON to answer with.
     pub(super) fn perform(&self, owner: &Owner<'_>, account: &mut Account, asked: &Asked<'_>) -> Answer {
+        owner.check_permission(self.action())?;
         match self {
             Operation::DescribeThing(name) => owner.describe_thing(account, name),
             Operation::DeleteThing(name) => {
@@ -81,6 +84,14 @@ impl Operation {
 }
 
 impl Owner<'_> {
+    /// That the scenario does not deny an action.
+    fn check_permission(&self, action: &str) -> Result<(), ApiError> {
+        match self.scenario.deny.iter().any(|denied| denied == action) {
+            true => Err(ApiError::access_denied(&self.scenario.account_id, action)),
+            false => Ok(()),
+        }
+    }
+
     fn arn(&self, resource: &str, name: &str) -> String {
         format!("arn:aws:iot:{}:{}:{resource}/{name}", self.scenario.region, self.scenario.account_id)
     }

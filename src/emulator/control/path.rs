@@ -68,6 +68,24 @@ impl Operation {
             _ => return Err(NoOperation::Path),
         })
     }
+
+    /// The permission that it needs: each operation the one of its name.
+    pub(super) fn action(&self) -> &'static str {
+        match self {
+            Operation::DescribeThing(_) => "iot:DescribeThing",
+            Operation::DeleteThing(_) => "iot:DeleteThing",
+            Operation::ListThingPrincipals(_) => "iot:ListThingPrincipals",
+            Operation::DetachThingPrincipal(_) => "iot:DetachThingPrincipal",
+            Operation::ListPrincipalThings => "iot:ListPrincipalThings",
+            Operation::DescribeCertificate(_) => "iot:DescribeCertificate",
+            Operation::UpdateCertificate(_) => "iot:UpdateCertificate",
+            Operation::DeleteCertificate(_) => "iot:DeleteCertificate",
+            Operation::ListAttachedPolicies(_) => "iot:ListAttachedPolicies",
+            Operation::DetachPolicy(_) => "iot:DetachPolicy",
+            Operation::DescribeEndpoint => "iot:DescribeEndpoint",
+            Operation::DescribeProvisioningTemplate(_) => "iot:DescribeProvisioningTemplate",
+        }
+    }
 }
 
 /// A name in a path is not empty.

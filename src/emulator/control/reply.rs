@@ -1,6 +1,7 @@
 //! Answers of the control plane as HTTP has them.
 //!
-//! Owns error names, statuses and headers of rest-json: the error's type in `x-amzn-ErrorType`, its words in the body.
+//! Owns error names, statuses and headers of rest-json: the error's type in `x-amzn-ErrorType`, its words in the body. JSON 1.1
+//! has the type in the body, where it does no harm to the other.
 
 use std::time::SystemTime;
 
@@ -23,6 +24,25 @@ impl ApiError {
     /// The request is to blame.
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self { status: "400 Bad Request", kind: "InvalidRequestException", message: message.into() }
+    }
+
+    /// The same, as Service Quotas says it.
+    pub(super) fn illegal_argument(message: impl Into<String>) -> Self {
+        Self { status: "400 Bad Request", kind: "IllegalArgumentException", message: message.into() }
+    }
+
+    /// What Service Quotas does not have.
+    pub(super) fn no_such_resource(message: impl Into<String>) -> Self {
+        Self { status: "400 Bad Request", kind: "NoSuchResourceException", message: message.into() }
+    }
+
+    /// An IAM policy is in the way: in the words that AWS services use in general.
+    pub(super) fn access_denied(account_id: &str, action: &str) -> Self {
+        let message = format!(
+            "User: arn:aws:iam::{account_id}:user/emulated is not authorized to perform: {action} because no \
+             identity-based policy allows the {action} action"
+        );
+        Self { status: "403 Forbidden", kind: "AccessDeniedException", message }
     }
 }
 
@@ -49,7 +69,8 @@ pub(in crate::emulator) fn success(reply: &Value, now: SystemTime) -> Response {
 
 /// An operation was not performed.
 pub(in crate::emulator) fn refused(error: &ApiError, now: SystemTime) -> Response {
-    response(error.status, Some(error.kind), &json!({ "message": error.message }), now)
+    let body = json!({ "__type": error.kind, "message": error.message });
+    response(error.status, Some(error.kind), &body, now)
 }
 
 /// A signature was refused. The types are those that AWS services use in general.
@@ -59,6 +80,7 @@ pub(in crate::emulator) fn forbidden(refusal: &Refusal, now: SystemTime) -> Resp
         Refusal::UnknownAccessKey(_) | Refusal::MissingSessionToken | Refusal::WrongSessionToken => {
             "UnrecognizedClientException"
         }
+        Refusal::ExpiredToken => "ExpiredTokenException",
         Refusal::SignatureMismatch(_)
         | Refusal::SignedHeaderAbsent(_)
         | Refusal::Expired { .. }
@@ -68,7 +90,7 @@ pub(in crate::emulator) fn forbidden(refusal: &Refusal, now: SystemTime) -> Resp
         | Refusal::WrongService { .. } => "InvalidSignatureException",
         _ => "IncompleteSignatureException",
     };
-    response("403 Forbidden", Some(kind), &json!({ "message": refusal.message() }), now)
+    response("403 Forbidden", Some(kind), &json!({ "__type": kind, "message": refusal.message() }), now)
 }
 
 fn response(status: &'static str, kind: Option<&'static str>, body: &Value, now: SystemTime) -> Response {

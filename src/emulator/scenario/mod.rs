@@ -4,6 +4,7 @@
 //! AWS has not published is a field here, never a constant elsewhere. Does not act on any of it: [`super::account`]
 //! keeps the rules, the doors keep the latencies.
 
+mod access;
 mod built_in;
 mod error;
 mod faults;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use access::AccessKey;
 pub use error::ScenarioError;
 pub use faults::{Delay, Faults, Odds};
 pub use latency::{Latency, Stall};
@@ -44,12 +46,16 @@ pub struct Scenario {
     pub region: String,
     /// The account's number, 12 digits; it stands in ARNs.
     pub account_id: String,
-    /// The one access key the emulator knows. AWS's documentation example: it opens nothing anywhere.
+    /// The access key that the emulator tells its clients. AWS's documentation example: it opens nothing anywhere.
     pub access_key_id: String,
     /// Its secret, the documentation example too. No secret: the emulator tells it to everyone who starts it.
     pub secret_access_key: String,
     /// The session token that clients must append, if the credentials are to be temporary ones.
     pub session_token: Option<String>,
+    /// More access keys that it takes.
+    pub credentials: Vec<AccessKey>,
+    /// What no access key may do of the control plane and Service Quotas: IAM actions such as `iot:DescribeEndpoint`.
+    pub deny: Vec<String>,
     /// Which keys certificates get.
     pub keys: Keys,
     /// Whether a capitalised `Parameters` is ignored as any unknown field, rather than taken with a counted warning.
@@ -180,6 +186,8 @@ impl Default for Scenario {
             access_key_id: String::from("AKIAIOSFODNN7EXAMPLE"),
             secret_access_key: String::from("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"),
             session_token: None,
+            credentials: Vec::new(),
+            deny: Vec::new(),
             keys: Keys::Rsa2048,
             strict: false,
             require_subscription: false,
@@ -258,7 +266,16 @@ mod tests {
         let text = std::fs::read_to_string(fixture("default.toml")).unwrap();
         assert_eq!(Scenario::read(&fixture("default.toml")).unwrap(), Scenario::default());
         // A commented example line counts too: the point is that the reader meets every key.
-        for key in ["region", "account_id", "access_key_id", "secret_access_key", "session_token", "keys"] {
+        for key in [
+            "region",
+            "account_id",
+            "access_key_id",
+            "secret_access_key",
+            "session_token",
+            "valid_for",
+            "deny",
+            "keys",
+        ] {
             assert!(text.contains(&format!("{key} =")), "{key}");
         }
         for refusal in Refusal::ALL {

@@ -77,7 +77,13 @@ fn check_session_token(request: &SignedRequest<'_>, realm: &Realm<'_>) -> Result
         (Some(_), None) => Err(Refusal::WrongSessionToken),
         (Some(given), Some(wanted)) => verify_slices_are_equal(given.as_bytes(), wanted.as_bytes())
             .map_err(|_| Refusal::WrongSessionToken),
-    }
+    }?;
+    if realm.has_expired { Err(Refusal::ExpiredToken) } else { Ok(()) }
+}
+
+/// The credential in the Authorization header.
+pub(super) fn credential<'a>(request: &SignedRequest<'a>) -> Option<&'a str> {
+    Parts::of(header(request, "authorization")?).ok().map(|parts| parts.credential)
 }
 
 /// The first header of that name, if it is text.
@@ -97,6 +103,7 @@ mod tests {
         access_key_id: "AKIDEXAMPLE",
         secret_access_key: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
         session_token: None,
+        has_expired: false,
         region: "us-east-1",
         services: &["iot", "execute-api"],
     };
@@ -212,5 +219,7 @@ mod tests {
         );
         let temporary = Realm { session_token: Some("token"), ..REALM };
         assert_eq!(vector.verdict(&temporary), Err(Refusal::MissingSessionToken));
+        let expired = Realm { has_expired: true, ..REALM };
+        assert_eq!(vector.verdict(&expired), Err(Refusal::ExpiredToken));
     }
 }

@@ -49,12 +49,14 @@ pub struct SignedRequest<'a> {
 /// Whose signatures are accepted, and for what.
 #[derive(Debug, Clone, Copy)]
 pub struct Realm<'a> {
-    /// The only access key.
+    /// The access key.
     pub access_key_id: &'a str,
     /// Its secret.
     pub secret_access_key: &'a str,
     /// The session token that must come with it, if the credentials are temporary.
     pub session_token: Option<&'a str>,
+    /// Whether these credentials are temporary and past their time.
+    pub has_expired: bool,
     /// The region that must stand in the credential scope.
     pub region: &'a str,
     /// The services that may stand in the credential scope.
@@ -93,6 +95,17 @@ pub fn verify(request: &SignedRequest<'_>, realm: &Realm<'_>, now: SystemTime) -
     .find(|(variant, _)| claim.matches(&canonical, *variant, realm))
     .map_or(Suspicion::Nothing, |(_, suspicion)| suspicion);
     Err(Refusal::SignatureMismatch(suspicion))
+}
+
+/// The access key that a request claims to be signed with, in its query or its Authorization header: to find the realm by.
+pub fn claimed_access_key(request: &SignedRequest<'_>) -> Option<String> {
+    let (_, query) = request.target.split_once('?').unwrap_or((request.target, ""));
+    let query = parse_query(query).ok()?;
+    let credential = match query.get(b"X-Amz-Credential".as_slice()) {
+        Some(credential) => text(credential)?,
+        None => header::credential(request)?,
+    };
+    credential.split('/').next().map(str::to_owned)
 }
 
 /// The query's parameters, decoded.
@@ -282,7 +295,8 @@ fn check_session_token(query: &Query, realm: &Realm<'_>) -> Result<(), Refusal> 
         (Some(given), Some(wanted)) => {
             verify_slices_are_equal(given, wanted.as_bytes()).map_err(|_| Refusal::WrongSessionToken)
         }
-    }
+    }?;
+    if realm.has_expired { Err(Refusal::ExpiredToken) } else { Ok(()) }
 }
 
 fn required<'a>(query: &'a Query, name: &'static str) -> Result<&'a [u8], Refusal> {

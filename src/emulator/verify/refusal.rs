@@ -97,6 +97,9 @@ pub enum Refusal {
     /// A session token that is not the one of these credentials.
     #[error("X-Amz-Security-Token is not the session token of these credentials")]
     WrongSessionToken,
+    /// The credentials are temporary, and their time has passed.
+    #[error("the session token has expired")]
+    ExpiredToken,
     /// The signature is not the one we compute.
     #[error("the signature does not match{0}")]
     SignatureMismatch(Suspicion),
@@ -148,6 +151,7 @@ impl Refusal {
             Self::UnknownAccessKey(_) | Self::MissingSessionToken | Self::WrongSessionToken => {
                 String::from("The security token included in the request is invalid.")
             }
+            Self::ExpiredToken => String::from("The security token included in the request is expired"),
             Self::WrongService { wanted, .. } => {
                 format!("Credential should be scoped to correct service: '{wanted}'.")
             }

@@ -44,6 +44,7 @@ impl Vector {
             access_key_id: &self.access_key,
             secret_access_key: &self.secret_key,
             session_token: self.session_token.as_deref(),
+            has_expired: false,
             region: &self.region,
             services: &["iotdevicegateway"],
         };
@@ -116,6 +117,7 @@ fn every_url_that_the_reference_signers_made_is_accepted() {
                 access_key_id: &vector.access_key,
                 secret_access_key: &vector.secret_key,
                 session_token: vector.session_token.as_deref(),
+                has_expired: false,
                 region: &vector.region,
                 services: &["iotdevicegateway"],
             };
@@ -260,7 +262,7 @@ proptest! {
         let headers = [(String::from("Host"), header)];
         let request = SignedRequest { method: "GET", target: &target, headers: &headers };
         let realm = Realm {
-            access_key_id: "A", secret_access_key: "B", session_token: None, region: "r", services: &["s"],
+            access_key_id: "A", secret_access_key: "B", session_token: None, has_expired: false, region: "r", services: &["s"],
         };
         prop_assert!(verify(&request, &realm, SystemTime::UNIX_EPOCH).is_err());
     }
