@@ -4,6 +4,7 @@
 //! come from, or how results are shown.
 
 mod audience;
+pub mod find;
 mod flow;
 mod health;
 mod held;

@@ -67,6 +67,8 @@ pub enum Stopped {
     Generator,
     /// No devices were left to try with.
     Devices,
+    /// What registrations need could not be had: certificates were not issued fast enough, so that their limit binds first.
+    Certificates,
     /// Somebody asked for the end.
     Asked,
     /// The service gave a different answer at each look.
@@ -134,6 +136,20 @@ const AGREEMENT: f64 = 0.03;
 const MOST_UNSTEADY: u32 = 3;
 /// More steps than any search of a steady service takes.
 const MOST_STEPS: usize = 60;
+
+impl Stopped {
+    /// The name in reports: stable, lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stopped::MaxRate => "max_rate",
+            Stopped::Generator => "generator",
+            Stopped::Devices => "devices",
+            Stopped::Certificates => "certificates",
+            Stopped::Asked => "asked",
+            Stopped::Unsteady => "unsteady",
+        }
+    }
+}
 
 impl Search {
     /// A search that has tried nothing.
@@ -301,8 +317,9 @@ impl Search {
         let is_between = |rate: f64| rate > low * 1.001 && rate < high * 0.999;
         let guesses = [self.just_below(), self.just_above()];
         let middle = if low > 0.0 { (low * high).sqrt() } else { high / CLIMB };
-        let rate = guesses.into_iter().find(|rate| is_between(*rate)).unwrap_or(middle);
-        self.stage = Stage::Narrowing { rate };
+        let guess = guesses.into_iter().find(|rate| is_between(*rate));
+        let rate = [tidy(guess.unwrap_or(middle)), middle].into_iter().find(|rate| is_between(*rate));
+        self.stage = Stage::Narrowing { rate: rate.unwrap_or(middle) };
     }
 
     fn confirmed(&mut self, rate: f64, step: &Step) {
@@ -342,6 +359,14 @@ impl Search {
     fn just_above(&self) -> f64 {
         self.capacity * (1.0 + 0.6 * self.settings.precision)
     }
+}
+
+/// The rate in four digits: what is tried is what is told.
+fn tidy(rate: f64) -> f64 {
+    let unit = 10_f64.powi(rate.log10().floor() as i32 - 3);
+    // Through text, since 0.1 * 97 is not 9.7.
+    let decimals = (-unit.log10()).max(0.0) as usize;
+    format!("{:.decimals$}", (rate / unit).round() * unit).parse().unwrap_or(rate)
 }
 
 #[cfg(test)]

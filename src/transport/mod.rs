@@ -14,6 +14,7 @@ pub use self::inbox::{Arrival, Delivery, GRACE, Inbox};
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +30,15 @@ pub trait Connector: Send + Sync + 'static {
 
     /// Dials once: a fresh signature, a fresh client id, every phase timed and bounded. Never retries.
     fn dial(&self) -> impl Future<Output = Dial<Self::Connection>> + Send;
+}
+
+/// Several users of one connector share what it shares: sessions, say.
+impl<C: Connector> Connector for Arc<C> {
+    type Connection = C::Connection;
+
+    fn dial(&self) -> impl Future<Output = Dial<Self::Connection>> + Send {
+        (**self).dial()
+    }
 }
 
 /// How a dial went.

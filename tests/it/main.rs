@@ -9,6 +9,7 @@ mod credentials;
 mod durable;
 mod emulator;
 mod factory;
+mod find;
 mod harness;
 mod keys;
 mod layers;

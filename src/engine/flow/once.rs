@@ -2,14 +2,18 @@
 //!
 //! Owns what the ledger is told of a device that a load test leaves on the way.
 
+use std::time::SystemTime;
+
 use tokio::time::Instant;
 
-use super::Issued;
 use super::register::register_payload;
+use super::{Issued, Origin};
+use crate::certificate::IssuedCertificate;
 use crate::engine::worker::{Halt, Worker};
 use crate::event::{Change, DeviceId, Registration, Timing};
 use crate::failure::{Cause, Failure, Stage};
-use crate::ledger::{OpenDevice, Work};
+use crate::identity::Identity;
+use crate::ledger::{OpenDevice, Recorded, Work};
 use crate::transport::Connector;
 
 impl<C: Connector> Worker<C> {
@@ -28,28 +32,48 @@ impl<C: Connector> Worker<C> {
     /// the ledger has why.
     pub(in crate::engine) async fn register_once(
         &mut self,
-        device: &OpenDevice,
+        device: DeviceId,
+        identity: &Identity,
         mut issued: Issued,
     ) -> Result<(Timing, Result<(), Failure>), Halt> {
-        let payload = register_payload(&self.shared.plan.parameters, &device.identity, &issued.certificate);
+        let payload = register_payload(&self.shared.plan.parameters, identity, &issued.certificate);
         let due = Instant::now();
-        match self.try_registering(device.id, &mut issued, &payload).await {
+        match self.try_registering(device, &mut issued, &payload).await {
             Ok(Some((timing, registered))) => {
                 if let Err(failure) = &registered {
-                    self.give_up_registering(device.id, &issued, failure.clone(), None).await?;
+                    self.give_up_registering(device, &issued, failure.clone(), None).await?;
                 }
                 Ok((timing, registered))
             }
             Ok(None) => {
                 let lapsed = Failure::new(Stage::RegisterThing, Cause::TokenExpired);
-                self.leave_issued(device.id, Some(lapsed.clone())).await?;
+                self.leave_issued(device, Some(lapsed.clone())).await?;
                 Ok((Timing { wait: due.elapsed(), ..Timing::default() }, Err(lapsed)))
             }
             Err(halt) => {
-                self.leave(device.id, issued.registration, halt).await?;
+                self.leave(device, issued.registration, halt).await?;
                 unreachable!("who leaves for a halt halts")
             }
         }
+    }
+
+    /// The same for a certificate that the ledger has from before, and that nothing was sent for. The ledger knows that
+    /// something may have been before anything is.
+    pub(in crate::engine) async fn register_held(
+        &mut self,
+        device: DeviceId,
+        identity: &Identity,
+        certificate: Recorded<IssuedCertificate>,
+        issued_at: SystemTime,
+    ) -> Result<(Timing, Result<(), Failure>), Halt> {
+        let began = Instant::now();
+        let registration = Registration::MaySent;
+        self.commit(Change::Left { device, registration, failure: None }).await?;
+        let waited = began.elapsed();
+        let (registration, origin) = (Registration::NotSent, Origin::ThisRun);
+        let issued = Issued { certificate, issued_at, registration, origin };
+        let (timing, registered) = self.register_once(device, identity, issued).await?;
+        Ok((Timing { wait: waited + timing.wait, ..timing }, registered))
     }
 
     /// Leaves a device without a certificate.

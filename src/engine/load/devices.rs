@@ -1,25 +1,28 @@
-//! The devices of a load test: those of the ledger that have no certificate, in its order.
+//! The devices of a load test, in the ledger's order: those that have no certificate, or those that have one to register.
 //!
 //! Owns reading them ahead and, where keys are made here, making those ahead too: neither is the service's time.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Halted, LoadPlan};
+use super::{Halted, LoadPlan, Scenario};
 use crate::engine::keys::KeySource;
 use crate::engine::recorder::RecorderHandle;
 use crate::engine::store::{CommitMode, Store};
-use crate::engine::{KeyPolicy, Shared};
-use crate::event::Change;
+use crate::engine::{Clock, KeyPolicy, Shared};
+use crate::event::{Change, Registration};
 use crate::keys::KeyType;
 use crate::ledger::{OpenDevice, Receipt, Work};
 
 /// How many devices are read from the ledger at once.
 const PAGE: usize = 256;
+/// A certificate is only taken up while its token is good for this much longer: it waits for its arrival.
+const TOKEN_LEFT: Duration = Duration::from_secs(120);
 /// How many keys are made at a time: enough for their commits to share a transaction.
 const KEYS_AT_ONCE: usize = 64;
 
@@ -38,7 +41,13 @@ impl Devices {
     ) -> Self {
         let (sender, receiver) = mpsc::channel(PAGE);
         if let (true, Some(store)) = (plan.scenario.takes_devices(), store) {
+            let wanted = Wanted {
+                scenario: plan.scenario,
+                clock: shared.clock.clone(),
+                token_lifetime: plan.token_lifetime,
+            };
             let preparation = match plan.keys.source {
+                _ if plan.scenario == Scenario::Register => None,
                 KeySource::Service => None,
                 KeySource::Local(key_type) => Some(Preparation {
                     key_type,
@@ -51,7 +60,7 @@ impl Devices {
                 tokio::select! {
                     biased;
                     () = over.cancelled() => Ok(()),
-                    fed = feed(store, preparation, sender) => fed,
+                    fed = feed(store, wanted, preparation, sender) => fed,
                 }
             });
         }
@@ -64,8 +73,33 @@ impl Devices {
     }
 }
 
+/// Which devices a scenario takes.
+struct Wanted {
+    scenario: Scenario,
+    clock: Clock,
+    token_lifetime: Duration,
+}
+
+impl Wanted {
+    fn takes(&self, device: &OpenDevice) -> bool {
+        let is_fresh = |issued_at: SystemTime| {
+            let age = (self.clock)().duration_since(issued_at).unwrap_or_default();
+            age + TOKEN_LEFT < self.token_lifetime
+        };
+        match (&device.work, self.scenario) {
+            (Work::Register { issued_at, registration, .. }, Scenario::Register) => {
+                *registration == Registration::NotSent && is_fresh(*issued_at)
+            }
+            // It is an earlier run's: taking it up would be another operation than the one tested.
+            (Work::Register { .. }, _) => false,
+            (_, scenario) => scenario != Scenario::Register,
+        }
+    }
+}
+
 async fn feed(
     store: Store,
+    wanted: Wanted,
     preparation: Option<Preparation>,
     sender: mpsc::Sender<OpenDevice>,
 ) -> Result<(), Halted> {
@@ -75,8 +109,7 @@ async fn feed(
         let page = page.map_err(Halted::Ledger)?;
         let Some(last) = page.last() else { return Ok(()) };
         after = Some(last.id);
-        // One that has a certificate is an earlier run's: taking it up would be another operation than the one tested.
-        let fresh = page.into_iter().filter(|device| !matches!(device.work, Work::Register { .. }));
+        let fresh = page.into_iter().filter(|device| wanted.takes(device));
         let prepare = |device| prepare(device, preparation.as_ref());
         let mut prepared = futures::stream::iter(fresh.map(prepare)).buffered(KEYS_AT_ONCE);
         while let Some(device) = prepared.next().await {

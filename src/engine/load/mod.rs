@@ -89,6 +89,8 @@ pub enum Scenario {
     },
     /// Has a certificate issued, which is left unregistered.
     Create,
+    /// Registers a certificate that the ledger has, that is fresh, and that nothing was sent for.
+    Register,
     /// Takes a device from its row to a registered thing.
     Provision,
 }
@@ -98,7 +100,7 @@ impl Scenario {
     pub fn takes_devices(self) -> bool {
         match self {
             Scenario::Connect { .. } => false,
-            Scenario::Create | Scenario::Provision => true,
+            Scenario::Create | Scenario::Register | Scenario::Provision => true,
         }
     }
 }

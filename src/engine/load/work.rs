@@ -16,7 +16,7 @@ use crate::engine::flow::Issued;
 use crate::engine::worker::{Halt, Worker};
 use crate::event::{Note, Operation, Timing};
 use crate::failure::Failure;
-use crate::ledger::OpenDevice;
+use crate::ledger::{OpenDevice, Work};
 use crate::metrics::Slow;
 use crate::transport::Connector;
 
@@ -38,7 +38,7 @@ impl<C: Connector> LoadWorker<C> {
     pub(super) async fn run(mut self) -> Result<(), Halted> {
         let ended = match self.scenario {
             Scenario::Connect { hold } => self.take_turns_at_dialling(hold).await,
-            Scenario::Create | Scenario::Provision => self.take_turns().await,
+            Scenario::Create | Scenario::Register | Scenario::Provision => self.take_turns().await,
         };
         self.worker.disconnect().await;
         ended
@@ -63,6 +63,7 @@ impl<C: Connector> LoadWorker<C> {
             self.load.note(turn.due, Note::Started).await;
             let served = match self.scenario {
                 Scenario::Create => self.create_only(turn, device).await,
+                Scenario::Register => self.register_only(turn, device).await,
                 _ => self.provision(turn, device).await,
             };
             if let Err(halt) = served {
@@ -115,6 +116,19 @@ impl<C: Connector> LoadWorker<C> {
         }
     }
 
+    /// An arrival of [`Scenario::Register`].
+    async fn register_only(&mut self, turn: Turn, device: OpenDevice) -> Result<(), Halt> {
+        let OpenDevice { id, identity, work } = device;
+        let Work::Register { certificate, issued_at, .. } = work else {
+            unreachable!("only devices with a certificate are fed to this scenario")
+        };
+        let (due, waited) = (turn.due, turn.due.at.elapsed());
+        let (timing, registered) = self.worker.register_held(id, &identity, certificate, issued_at).await?;
+        let timing = Timing { wait: waited + timing.wait, ..timing };
+        self.load.exchanged(due, Operation::RegisterThing, timing, registered, &identity.key).await;
+        Ok(())
+    }
+
     /// An arrival of [`Scenario::Provision`].
     async fn provision(&mut self, turn: Turn, device: OpenDevice) -> Result<(), Halt> {
         let due = turn.due;
@@ -144,7 +158,7 @@ impl<C: Connector> LoadWorker<C> {
         let (timing, issued) = self.worker.create_once(device).await?;
         let timing = Timing { wait: waited + timing.wait, ..timing };
         let outcome = issued.as_ref().map(|_| ()).map_err(Failure::clone);
-        self.load.exchanged(due, Operation::CreateCertificate, timing, outcome, device).await;
+        self.load.exchanged(due, Operation::CreateCertificate, timing, outcome, &device.identity.key).await;
         Ok((timing, issued))
     }
 
@@ -155,8 +169,10 @@ impl<C: Connector> LoadWorker<C> {
         device: &OpenDevice,
         issued: Issued,
     ) -> Result<Result<(), Failure>, Halt> {
-        let (timing, registered) = self.worker.register_once(device, issued).await?;
-        self.load.exchanged(due, Operation::RegisterThing, timing, registered.clone(), device).await;
+        let (timing, registered) = self.worker.register_once(device.id, &device.identity, issued).await?;
+        self.load
+            .exchanged(due, Operation::RegisterThing, timing, registered.clone(), &device.identity.key)
+            .await;
         Ok(registered)
     }
 }
@@ -168,9 +184,9 @@ impl<C: Connector> Load<C> {
         operation: Operation,
         timing: Timing,
         outcome: Result<(), Failure>,
-        device: &OpenDevice,
+        device: &str,
     ) {
-        self.remember(due, operation, timing, outcome.is_ok(), Some(&device.identity.key));
+        self.remember(due, operation, timing, outcome.is_ok(), Some(device));
         self.note(due, Note::Exchanged { operation, timing, outcome }).await;
     }
 

@@ -161,7 +161,7 @@ impl Observer for Watcher {
     }
 }
 
-fn lot(devices: usize) -> (String, ParameterPlan) {
+pub fn lot(devices: usize) -> (String, ParameterPlan) {
     let mut csv = String::from("DeviceId,SerialNumber,MacAddress\n");
     for n in 1..=devices {
         csv += &format!("D{n:07},SN{n:07},AA:BB:CC:00:{:02X}:{:02X}\n", n >> 8 & 255, n & 255);
@@ -172,7 +172,7 @@ fn lot(devices: usize) -> (String, ParameterPlan) {
     (csv, parameters)
 }
 
-fn ledger(devices: usize, now: SystemTime) -> Ledger {
+pub fn ledger(devices: usize, now: SystemTime) -> Ledger {
     let (csv, parameters) = lot(devices);
     let reader = LotReader::new(csv.as_bytes(), Some("DeviceId")).unwrap();
     let binding = Binding {

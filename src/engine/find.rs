@@ -1,0 +1,346 @@
+//! The search for a limit, carried out: tries the steps of a [`Search`] against the service, one load test each.
+//!
+//! Owns what a step is offered with, and the certificates that registrations need. What to try next and what it means is
+//! [`crate::limit_search`]'s; offering is [`super::load`]'s.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::load::{self, LoadAudience, LoadEnd, LoadOutcome, LoadPlan, LoadSnapshot, Scenario};
+use super::{Clock, Stop};
+use crate::event::Operation;
+use crate::failure::Failure;
+use crate::ledger::{Counts, Ledger, LedgerError};
+use crate::limit_search::{Finding, Next, Observation, Probe, Search, SearchSettings, Step, Stopped};
+use crate::metrics::Metrics;
+use crate::rate::Rate;
+use crate::schedule::{Profile, Spacing};
+use crate::transport::Connector;
+
+/// Whose limit is sought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sought {
+    /// That of opening connections.
+    Connect,
+    /// That of CreateKeysAndCertificate, or of CreateCertificateFromCsr where keys are made here.
+    Create,
+    /// That of RegisterThing.
+    Register,
+}
+
+impl Sought {
+    /// The operation that is tried.
+    pub fn operation(self) -> Operation {
+        match self {
+            Sought::Connect => Operation::Connect,
+            Sought::Create => Operation::CreateCertificate,
+            Sought::Register => Operation::RegisterThing,
+        }
+    }
+
+    fn scenario(self) -> Scenario {
+        match self {
+            Sought::Connect => Scenario::Connect { hold: Duration::ZERO },
+            Sought::Create => Scenario::Create,
+            Sought::Register => Scenario::Register,
+        }
+    }
+}
+
+/// What to do, settled before the search starts.
+#[derive(Debug, Clone)]
+pub struct FindPlan {
+    /// Whose limit.
+    pub sought: Sought,
+    /// What bounds the search.
+    pub search: SearchSettings,
+    /// How fast certificates are issued that registrations need, per second.
+    pub issue_rate: Rate,
+    /// How each step is offered. Its scenario, profile, spacing, warm-up, thresholds and number of connections ahead are the
+    /// search's own.
+    pub load: LoadPlan,
+}
+
+/// Where a search stands.
+#[derive(Debug, Clone, Default)]
+pub struct FindSnapshot {
+    /// What was tried.
+    pub steps: Vec<Step>,
+    /// What it is doing.
+    pub doing: Doing,
+    /// How that goes.
+    pub load: LoadSnapshot,
+}
+
+/// What a search is doing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Doing {
+    /// Nothing yet, or nothing any more.
+    #[default]
+    Nothing,
+    /// Trying a rate.
+    Trying(Probe),
+    /// Having so many certificates issued for what it is about to try.
+    Issuing(u64),
+}
+
+/// What a search leaves.
+#[derive(Debug)]
+pub struct FindOutcome {
+    /// What was found.
+    pub finding: Finding,
+    /// What was tried and what came of it, in order.
+    pub steps: Vec<Step>,
+    /// Why it ended.
+    pub end: FindEnd,
+    /// What was measured in the steps, all together.
+    pub metrics: Metrics,
+    /// What was measured while certificates were issued for registrations.
+    pub issuing: Metrics,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// The ledger, handed back.
+    pub ledger: Option<Ledger>,
+}
+
+/// Why a search ended.
+#[derive(Debug)]
+pub enum FindEnd {
+    /// It came to its finding.
+    Complete,
+    /// Asked to drain, and did.
+    Drained,
+    /// Asked to abort.
+    Aborted,
+    /// No connection could be opened, as often as the policy has it.
+    Stopped(Failure),
+    /// The ledger could not be written or read.
+    Ledger(LedgerError),
+    /// A defect of ours.
+    Bug(String),
+}
+
+/// How often certificates are asked for before it is clear that their limit binds first.
+const ISSUE_ROUNDS: u32 = 5;
+/// The service time that connections are opened ahead for, as long as none was measured.
+const FIRST_GUESS: Duration = Duration::from_millis(200);
+
+/// Searches until the limit is found, the devices run out, or `stop` says so. `ledger` has the devices; connections need
+/// none.
+pub async fn run<C: Connector>(
+    plan: FindPlan,
+    connector: C,
+    ledger: Option<Ledger>,
+    clock: Clock,
+    stop: Stop,
+    progress: watch::Sender<FindSnapshot>,
+) -> FindOutcome {
+    let began = Instant::now();
+    let mut seeker = Seeker {
+        search: Search::new(plan.search.clone()),
+        plan,
+        connector: Arc::new(connector),
+        ledger,
+        clock,
+        stop,
+        progress,
+        metrics: Metrics::default(),
+        issuing: Metrics::default(),
+    };
+    let end = seeker.seek().await;
+    let finding = loop {
+        match seeker.search.next() {
+            Next::Done(finding) => break finding,
+            Next::Try(_) => seeker.search.stop(Stopped::Asked),
+        }
+    };
+    FindOutcome {
+        finding,
+        steps: seeker.search.steps().to_vec(),
+        end,
+        metrics: seeker.metrics,
+        issuing: seeker.issuing,
+        elapsed: began.elapsed(),
+        ledger: seeker.ledger,
+    }
+}
+
+struct Seeker<C> {
+    plan: FindPlan,
+    search: Search,
+    connector: Arc<C>,
+    ledger: Option<Ledger>,
+    clock: Clock,
+    stop: Stop,
+    progress: watch::Sender<FindSnapshot>,
+    metrics: Metrics,
+    issuing: Metrics,
+}
+
+impl<C: Connector> Seeker<C> {
+    async fn seek(&mut self) -> FindEnd {
+        loop {
+            let probe = match self.search.next() {
+                Next::Done(_) => return FindEnd::Complete,
+                Next::Try(probe) => probe,
+            };
+            match self.prepare(&probe).await {
+                Ok(None) => {}
+                Ok(Some(short)) => {
+                    self.search.stop(short);
+                    continue;
+                }
+                Err(end) => return end,
+            }
+            self.tell(Doing::Trying(probe.clone()));
+            let outcome = self.offer(self.plan.sought.scenario(), profile(&probe), before(&probe)).await;
+            self.metrics.merge(&outcome.metrics);
+            let observation = observation(self.plan.sought.operation(), &outcome);
+            // Tokens have grown old, or devices were refused: then what was offered is not the probe.
+            let is_short = matches!(outcome.end, LoadEnd::OutOfDevices);
+            match ended(outcome.end) {
+                Some(end) => return end,
+                None if is_short => self.search.stop(Stopped::Devices),
+                None => self.search.observe(observation),
+            }
+        }
+    }
+
+    /// Sees that there are devices for a probe; why there are none, if so.
+    async fn prepare(&mut self, probe: &Probe) -> Result<Option<Stopped>, FindEnd> {
+        let wanted = probe.requests();
+        match self.plan.sought {
+            Sought::Connect => Ok(None),
+            Sought::Create => Ok((self.counts()?.pending < wanted).then_some(Stopped::Devices)),
+            Sought::Register => self.issue(wanted).await,
+        }
+    }
+
+    /// Has certificates issued until `wanted` devices have one that nothing was sent for.
+    async fn issue(&mut self, wanted: u64) -> Result<Option<Stopped>, FindEnd> {
+        let mut rate = self.plan.issue_rate.as_per_second();
+        for _ in 0..ISSUE_ROUNDS {
+            let counts = self.counts()?;
+            let missing = wanted.saturating_sub(counts.issued_not_sent);
+            if missing == 0 {
+                return Ok(None);
+            }
+            if counts.pending < missing {
+                return Ok(Some(Stopped::Devices));
+            }
+            self.tell(Doing::Issuing(missing));
+            let time = Duration::from_secs_f64((missing as f64 / rate).max(0.001));
+            let profile = hold([(rate, time)]);
+            let outcome = self.offer(Scenario::Create, profile, Duration::ZERO).await;
+            let counts = outcome.metrics.operation(Operation::CreateCertificate).counts;
+            self.issuing.merge(&outcome.metrics);
+            if let Some(end) = ended(outcome.end) {
+                return Err(end);
+            }
+            // It asked for less, or did not answer: either way this was too fast.
+            if counts.accepted * 20 < counts.attempts * 19 {
+                rate /= 2.0;
+            }
+        }
+        Ok(Some(Stopped::Certificates))
+    }
+
+    async fn offer(&mut self, scenario: Scenario, profile: Profile, warm_up: Duration) -> LoadOutcome {
+        let plan = LoadPlan {
+            scenario,
+            connections: self.connections(profile.peak()),
+            profile,
+            spacing: Spacing::Uniform,
+            warm_up,
+            thresholds: Vec::new(),
+            ..self.plan.load.clone()
+        };
+        let (sender, receiver) = watch::channel(LoadSnapshot::default());
+        let audience = LoadAudience { progress: sender, intervals: None };
+        let (connector, clock, stop) = (self.connector.clone(), self.clock.clone(), self.stop.clone());
+        let run = load::run(plan, connector, self.ledger.take(), clock, stop, audience);
+        let mut outcome = tokio::select! {
+            biased;
+            outcome = run => outcome,
+            () = pass_on(receiver, &self.progress) => unreachable!("it never ends"),
+        };
+        self.ledger = outcome.ledger.take();
+        outcome
+    }
+
+    /// Connections to open ahead, by the rate and the service time (Little's law), with room for the slower ones.
+    fn connections(&self, rate: f64) -> usize {
+        let seen = self.search.steps().iter().rev().find(|step| step.observation.accepted > 0);
+        let time = seen.map_or(FIRST_GUESS, |step| step.observation.p99);
+        ((rate * time.as_secs_f64() * 1.5).ceil() as usize).clamp(2, self.plan.load.max_connections)
+    }
+
+    fn counts(&self) -> Result<Counts, FindEnd> {
+        match &self.ledger {
+            Some(ledger) => ledger.view().counts().map_err(FindEnd::Ledger),
+            None => Ok(Counts::default()),
+        }
+    }
+
+    fn tell(&self, doing: Doing) {
+        let (steps, load) = (self.search.steps().to_vec(), LoadSnapshot::default());
+        self.progress.send_replace(FindSnapshot { steps, doing, load });
+    }
+}
+
+/// Never ends.
+async fn pass_on(mut load: watch::Receiver<LoadSnapshot>, progress: &watch::Sender<FindSnapshot>) {
+    while load.changed().await.is_ok() {
+        let snapshot = load.borrow_and_update().clone();
+        progress.send_modify(|progress| progress.load = snapshot);
+    }
+    std::future::pending().await
+}
+
+/// How a step that ended the search did so; none if the search goes on.
+fn ended(end: LoadEnd) -> Option<FindEnd> {
+    match end {
+        LoadEnd::Complete | LoadEnd::OutOfDevices | LoadEnd::ThresholdLost => None,
+        LoadEnd::Drained => Some(FindEnd::Drained),
+        LoadEnd::Aborted => Some(FindEnd::Aborted),
+        LoadEnd::Stopped(failure) => Some(FindEnd::Stopped(failure)),
+        LoadEnd::Ledger(error) => Some(FindEnd::Ledger(error)),
+        LoadEnd::Bug(detail) => Some(FindEnd::Bug(detail)),
+    }
+}
+
+/// What is offered before it counts.
+fn before(probe: &Probe) -> Duration {
+    probe.drain.map_or(Duration::ZERO, |(_, time)| time) + probe.settle
+}
+
+fn profile(probe: &Probe) -> Profile {
+    hold(probe.drain.into_iter().chain([(probe.rate, probe.settle + probe.measure)]))
+}
+
+fn hold(pieces: impl IntoIterator<Item = (f64, Duration)>) -> Profile {
+    let pieces: Vec<_> =
+        pieces.into_iter().map(|(rate, time)| format!("hold {rate}/s {}us", time.as_micros())).collect();
+    let text = pieces.join("; ");
+    text.parse().unwrap_or_else(|error| unreachable!("{text:?} is a profile: {error}"))
+}
+
+fn observation(operation: Operation, outcome: &LoadOutcome) -> Observation {
+    let metrics = outcome.metrics.operation(operation);
+    let (counts, service) = (metrics.counts, metrics.service.figures());
+    Observation {
+        due: outcome.metrics.arrivals.scheduled,
+        missed: outcome.metrics.arrivals.missed,
+        accepted: counts.accepted,
+        throttled: counts.throttled,
+        refused: counts.rejected,
+        silent: counts.timed_out,
+        hung_up: counts.dropped,
+        p50: Duration::from_micros(service.p50),
+        p99: Duration::from_micros(service.p99),
+        took: outcome.measured,
+    }
+}

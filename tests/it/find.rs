@@ -1,0 +1,157 @@
+//! `find-limit`: the search carried out against the emulator's account in virtual time, and by the binary in real time.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use fleetmint::emulator::account::Account;
+use fleetmint::emulator::memory::{Network, NetworkSettings, Observer, PaperMint, Power, Sighting};
+use fleetmint::emulator::scenario::{BUILT_IN_TEMPLATE, Scenario as Emulated};
+use fleetmint::engine::find::{FindEnd, FindOutcome, FindPlan, Sought, run};
+use fleetmint::engine::load::{LoadPlan, OnLoss, Scenario};
+use fleetmint::engine::{CommitMode, KeyPolicy, Stop};
+use fleetmint::event::Operation;
+use fleetmint::limit_search::{Breach, Finding, SearchSettings, Stopped};
+use fleetmint::provisioning::Topics;
+use fleetmint::rate::{Rate, RateLimit};
+use fleetmint::schedule::{Profile, Spacing};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::load::lab::{ledger, lot, prompt};
+
+struct Blind;
+
+impl Observer for Blind {
+    fn see(&self, _: Duration, _: &Sighting<'_>) {}
+}
+
+fn plan(sought: Sought) -> FindPlan {
+    let second = Duration::from_secs(1);
+    FindPlan {
+        sought,
+        search: SearchSettings { start: 2.0, max: 5_000.0, precision: 0.05, max_p99: None },
+        issue_rate: Rate::per_second(100.0).unwrap(),
+        load: LoadPlan {
+            scenario: Scenario::Create,
+            profile: Profile::constant(Rate::per_second(1.0).unwrap(), second).unwrap(),
+            spacing: Spacing::Uniform,
+            warm_up: Duration::ZERO,
+            connections: 1,
+            max_connections: 5_000,
+            max_wait: 5 * second,
+            connect_rate: RateLimit::Unlimited,
+            exchange_timeout: 5 * second,
+            parameters: lot(1).1,
+            keys: KeyPolicy::default(),
+            token_lifetime: Duration::from_secs(3_400),
+            thresholds: Vec::new(),
+            on_loss: OnLoss::GoOn,
+            commit_mode: CommitMode::Inline,
+            seed: 1,
+        },
+    }
+}
+
+/// Carries a search out, in a thread of its own time.
+fn find(plan: FindPlan, emulated: &str, devices: usize) -> FindOutcome {
+    let emulated = Emulated::from_toml(emulated).unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let base = UNIX_EPOCH + Duration::from_secs(1_766_000_000);
+        let mut paper = PaperMint::new(1);
+        let network = Network::new(NetworkSettings {
+            account: Account::new(&emulated).unwrap(),
+            minter: Box::new(move || paper.mint()),
+            faults: prompt(),
+            seed: 1,
+            base,
+            observer: Arc::new(Blind),
+        });
+        let mut beside = JoinSet::new();
+        beside.spawn(network.clone().serve());
+        let ledger = (plan.sought != Sought::Connect).then(|| ledger(devices, base));
+        let connector = network.connector(Topics::new(BUILT_IN_TEMPLATE), Power::default());
+        let clock = {
+            let network = network.clone();
+            Arc::new(move || network.now())
+        };
+        let outcome =
+            run(plan, connector, ledger, clock, Stop::default(), watch::channel(Default::default()).0).await;
+        beside.shutdown().await;
+        outcome
+    })
+}
+
+#[track_caller]
+fn expect_limit(outcome: &FindOutcome, limit: f64, wanted: Breach) {
+    let steps: String = outcome
+        .steps
+        .iter()
+        .map(|step| format!("  {:?} {:?} {:?}\n", step.probe, step.verdict, step.observation))
+        .collect();
+    let told =
+        format!("{limit}/s: {:?} after {:?}, {:?}\n{steps}", outcome.finding, outcome.elapsed, outcome.end);
+    let Finding::Limit { sustainable, breaks_at, breach, confirmed: true } = outcome.finding else {
+        panic!("{told}")
+    };
+    assert!((0.95..=1.05).contains(&(sustainable / limit)), "{told}");
+    assert!(breaks_at > limit * 0.99 && breaks_at <= limit * 1.1 && breach == wanted, "{told}");
+    assert!(matches!(outcome.end, FindEnd::Complete), "{told}");
+}
+
+#[test]
+fn the_limit_of_creates_is_found_however_the_service_counts() {
+    for (limit, window) in [(10, "bucket"), (10, "fixed"), (47, "sliding"), (47, "bucket"), (400, "bucket")] {
+        let emulated = format!(
+            "[latency]\ncreate_keys_and_certificate = \"30ms\"\n\
+             [quotas]\nwindow = \"{window}\"\ncreate_keys_and_certificate = \"{limit}/s\"\n"
+        );
+        let outcome = find(plan(Sought::Create), &emulated, if limit > 100 { 25_000 } else { 5_000 });
+        expect_limit(&outcome, f64::from(limit), Breach::Throttled);
+        // Whatever was accepted is in the ledger, with its key.
+        let counts = outcome.ledger.unwrap().view().counts().unwrap();
+        assert!(counts.issued_not_sent > 0 && counts.registered + counts.issued_may_sent == 0, "{counts:?}");
+    }
+}
+
+#[test]
+fn silence_is_told_from_a_throttle() {
+    let emulated = "[latency]\ncreate_keys_and_certificate = \"30ms\"\n[quotas]\npublish = \"47/s\"\n";
+    let outcome = find(plan(Sought::Create), emulated, 5_000);
+    expect_limit(&outcome, 47.0, Breach::Silent);
+    let counts = outcome.metrics.operation(Operation::CreateCertificate).counts;
+    assert!(counts.throttled == 0 && counts.timed_out > 0, "{counts:?}");
+}
+
+#[test]
+fn the_limit_of_registrations_is_found_with_certificates_that_were_issued_slowly() {
+    let emulated = "[latency]\nregister_thing = \"50ms\"\n\
+                    [quotas]\ncreate_keys_and_certificate = \"120/s\"\nregister_thing = \"47/s\"\n";
+    let outcome = find(plan(Sought::Register), emulated, 6_000);
+    expect_limit(&outcome, 47.0, Breach::Throttled);
+    assert_eq!(outcome.issuing.operation(Operation::CreateCertificate).counts.throttled, 0);
+    let counts = outcome.ledger.unwrap().view().counts().unwrap();
+    assert!(counts.registered > 500 && counts.issued_may_sent + counts.rejected == 0, "{counts:?}");
+}
+
+#[test]
+fn the_limit_of_connects_is_found_however_the_service_refuses() {
+    for (excess, breach) in [("refuse", Breach::Refused), ("close", Breach::HungUp), ("delay", Breach::Slow)]
+    {
+        let emulated = format!(
+            "[latency]\nconnect = \"20ms\"\n[quotas]\nconnect = \"47/s\"\nconnect_excess = \"{excess}\"\n"
+        );
+        expect_limit(&find(plan(Sought::Connect), &emulated, 0), 47.0, breach);
+    }
+}
+
+#[test]
+fn a_search_that_runs_out_of_devices_says_what_it_knows() {
+    let emulated = "[quotas]\ncreate_keys_and_certificate = \"47/s\"\n";
+    let outcome = find(plan(Sought::Create), emulated, 300);
+    let Finding::NoLimit { held, because: Stopped::Devices } = outcome.finding else {
+        panic!("{:?}", outcome.finding)
+    };
+    assert!(held < 47.0, "{held}");
+}
