@@ -21,7 +21,7 @@ pub fn clean(text: &str) -> String {
     let text = without_private_keys(text);
     let text = without_query_secrets(&text);
     let text = without_long_runs(&text);
-    shortened(&text)
+    plain(&text)
 }
 
 /// What an error says, and what each of its causes adds.
@@ -92,7 +92,9 @@ fn without_long_runs(text: &str) -> String {
     out
 }
 
-fn shortened(text: &str) -> String {
+/// Shortens `text` to [`MAX_CHARS`] and turns control and direction-changing characters into spaces; for what holds no
+/// secret, but may have been written by anyone, such as a device's key.
+pub fn plain(text: &str) -> String {
     let shown = |c: char| if c.is_control() || changes_direction(c) { ' ' } else { c };
     let text: String = text.trim().chars().map(shown).take(MAX_CHARS + 1).collect();
     if text.chars().count() <= MAX_CHARS {

@@ -32,6 +32,8 @@ pub(super) enum Command {
     Status(StatusArgs),
     /// Return rejected or unknown devices to pending, so that the next provision takes them up again.
     Retry(RetryArgs),
+    /// Show results files, one or several merged, as text, JSON, a page, or HdrHistogram logs.
+    Report(ReportArgs),
     /// Serve an emulator of the AWS IoT endpoint, for trials and tests.
     Emulate(EmulateArgs),
 }
@@ -214,6 +216,31 @@ pub(super) struct StatusArgs {
     /// Say it as JSON.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+const MERGING: &str = "\
+Several files are merged: histograms and counters are added, so that percentiles are those of one run with all samples.
+They are laid beside each other by the clocks of their machines, to the second; pauses in which no run was under way are
+cut out. Thresholds are judged of all of them together.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = MERGING)]
+pub(super) struct ReportArgs {
+    /// Results files, as --results writes them.
+    #[arg(value_name = "RESULTS", required = true)]
+    pub(super) results: Vec<PathBuf>,
+
+    /// Write the report as JSON to this file, `-` for stdout.
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+
+    /// Write the report as a page to this file, `-` for stdout: one file that needs no network.
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
+
+    /// Write an HdrHistogram interval log for each operation into this directory.
+    #[arg(long, value_name = "DIR")]
+    pub(super) hlog: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

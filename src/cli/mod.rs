@@ -12,6 +12,7 @@ mod prometheus;
 mod provision;
 mod purge_keys;
 mod rates;
+mod report;
 mod retry;
 mod settings;
 mod signals;
@@ -41,6 +42,7 @@ pub fn main() -> Exit {
             Command::Provision(args) => provision::run(*args).await,
             Command::Export(args) => export::run(&args),
             Command::PurgeKeys(args) => purge_keys::run(&args),
+            Command::Report(args) => report::run(&args),
             Command::Status(args) => status::run(&args),
             Command::Retry(args) => retry::run(&args),
             Command::Emulate(args) => emulate::run(&args).await,

@@ -78,13 +78,19 @@ impl Latency {
         }
     }
 
-    /// The percentile curve: quantiles and their latencies in microseconds, `ticks` of them for each halving of the
-    /// distance to 1, up to the longest latency at quantile 1. Empty if nothing was recorded.
-    pub fn curve(&self, ticks: u32) -> Vec<(f64, u64)> {
+    /// The percentile curve: quantiles with their latencies in microseconds. `points` of them for each further nine of the
+    /// percentage (0, 90, 99 %, …), the median, and at last the longest latency at quantile 1. Two curves with the same count
+    /// have the same quantiles. Empty if nothing was recorded.
+    pub fn curve(&self, points: u32) -> Vec<(f64, u64)> {
         let Some(histogram) = &self.0 else { return Vec::new() };
-        let points =
-            histogram.iter_quantiles(ticks).map(|point| (point.quantile(), point.value_iterated_to()));
-        points.collect()
+        let least = 1.0 / histogram.len() as f64;
+        let beyond = (0..).map(|n| 10_f64.powf(-f64::from(n) / f64::from(points)));
+        let mut quantiles: Vec<f64> =
+            beyond.take_while(|beyond| *beyond >= least).map(|beyond| 1.0 - beyond).chain([0.5]).collect();
+        quantiles.sort_by(f64::total_cmp);
+        quantiles.dedup();
+        let point = |quantile| (quantile, histogram.value_at_quantile(quantile));
+        quantiles.into_iter().chain([1.0]).map(point).collect()
     }
 
     /// HdrHistogram's own form: V2, deflated, as base64; every implementation of HdrHistogram reads it.
@@ -238,15 +244,18 @@ mod tests {
     fn nothing_is_encoded_as_nothing() {
         let latency = Latency::decode(&Latency::default().encode()).unwrap();
         assert_eq!((latency.count(), latency.figures()), (0, LatencyFigures::default()));
-        assert!(latency.curve(5).is_empty());
+        assert!(latency.curve(12).is_empty());
     }
 
     #[test]
     fn the_curve_rises_to_the_longest() {
         let latency = of(&(1..=10_000).collect::<Vec<_>>());
-        let curve = latency.curve(5);
+        let curve = latency.curve(12);
         assert!(curve.windows(2).all(|two| two[0] <= two[1]), "{curve:?}");
         assert_eq!(curve.last(), Some(&(1.0, latency.figures().max)));
+        for (quantile, us) in [(0.5, latency.figures().p50), (0.9, latency.figures().p90)] {
+            assert!(curve.contains(&(quantile, us)), "{quantile} in {curve:?}");
+        }
     }
 
     #[test]
@@ -278,7 +287,7 @@ mod tests {
             let latency = of(&latencies);
             let again = Latency::decode(&latency.encode()).unwrap();
             prop_assert_eq!(again.figures(), latency.figures());
-            prop_assert_eq!(again.curve(5), latency.curve(5));
+            prop_assert_eq!(again.curve(12), latency.curve(12));
             prop_assert_eq!(again.encode(), latency.encode());
         }
 

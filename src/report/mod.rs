@@ -1,14 +1,29 @@
 //! Reports: what a run's results look like to people and to programs.
 //!
-//! Owns the summary of a run and the status of a ledger, their JSON schemas (version 1) and their texts. Computes no number: it only arranges those of the ledger
-//! and the metrics.
+//! Owns the summary of a run, the status of a ledger and the report of results files, their JSON schemas (version 1), texts
+//! and pages. Measures nothing: it only arranges the numbers of the ledger and the metrics, and divides one by another.
 
+mod compile;
+mod hints;
+mod hlog;
+mod html;
+mod model;
 mod status;
 mod summary;
 mod terminal;
+mod text;
+mod wording;
 
+pub use compile::{CompileError, LONGEST_PAUSE_S, MAX_POINTS, compile};
+pub use hlog::{HlogError, write_hlogs};
+pub use html::render_html;
+pub use model::{
+    ArrivalReport, CurvePoint, Curves, Headline, Hint, OperationReport, PhaseReport, Point, PointLatency,
+    PointOperation, REPORT_SCHEMA, Report, Run, SlowReport, Timeline, Weight,
+};
 pub use status::{NextStep, STATUS_SCHEMA, StatusReport, render_status};
 pub use summary::{
     DeviceSummary, FailureSummary, OperationSummaries, OperationSummary, PhaseSummaries, SCHEMA, Summary,
 };
 pub use terminal::{human_latency, render};
+pub use text::render_report;

@@ -159,7 +159,8 @@ impl Summary {
     }
 }
 
-fn failures(metrics: &Metrics) -> Vec<FailureSummary> {
+/// The failures by kind, most frequent first.
+pub(super) fn failures(metrics: &Metrics) -> Vec<FailureSummary> {
     let mut failures: Vec<_> = metrics
         .failures
         .iter()

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{OperationSummary, Summary};
+use super::{FailureSummary, OperationSummary, Summary};
 use crate::metrics::LatencyFigures;
 
 /// The summary as people read it; ends with a line end.
@@ -11,7 +11,7 @@ pub fn render(summary: &Summary) -> String {
     headline(&mut text, summary);
     operations(&mut text, summary);
     phases(&mut text, summary);
-    failures(&mut text, summary);
+    failures(&mut text, &summary.failures);
     text
 }
 
@@ -46,6 +46,11 @@ fn operations(text: &mut String, summary: &Summary) {
         ("create certificate", &summary.operations.create_certificate),
         ("register thing", &summary.operations.register_thing),
     ];
+    operation_tables(text, &operations);
+}
+
+/// Counts and latencies of operations, and what the latencies are.
+pub(super) fn operation_tables(text: &mut String, operations: &[(&str, &OperationSummary)]) {
     line!(
         text,
         "\n{:<20}{:>9}{:>10}{:>10}{:>11}{:>11}{:>9}",
@@ -108,8 +113,15 @@ fn phases(text: &mut String, summary: &Summary) {
         ("connack", &phases.connack),
         ("suback", &phases.suback),
     ];
-    line!(text, "");
-    for (n, (name, latency)) in named.into_iter().enumerate() {
+    phase_table(text, &named);
+}
+
+/// Latencies of the steps of a dial; nothing if there are none.
+pub(super) fn phase_table(text: &mut String, phases: &[(&str, &LatencyFigures)]) {
+    if !phases.is_empty() {
+        line!(text, "");
+    }
+    for (n, (name, latency)) in phases.iter().enumerate() {
         figures(text, if n == 0 { "connect, by step" } else { "" }, name, latency);
     }
 }
@@ -120,12 +132,13 @@ fn figures(text: &mut String, name: &str, kind: &str, latency: &LatencyFigures) 
     line!(text, "{name:<20}{kind:<10}{p50:>9}{p90:>9}{p99:>9}{p99_9:>9}{max:>9}");
 }
 
-fn failures(text: &mut String, summary: &Summary) {
-    if summary.failures.is_empty() {
+/// What went wrong; nothing if nothing did.
+pub(super) fn failures(text: &mut String, failures: &[FailureSummary]) {
+    if failures.is_empty() {
         return;
     }
     line!(text, "\nwhat went wrong on the way:");
-    for failure in &summary.failures {
+    for failure in failures {
         line!(text, "{:>8} x {}", failure.count, failure.example);
         if !failure.hint.is_empty() {
             line!(text, "{:>10} {}", "->", failure.hint);
@@ -138,9 +151,9 @@ pub fn human_latency(us: u64) -> String {
     match us {
         0..1_000 => format!("{us} us"),
         1_000..10_000 => format!("{:.2} ms", us as f64 / 1e3),
-        10_000..100_000 => format!("{:.1} ms", us as f64 / 1e3),
-        100_000..1_000_000 => format!("{} ms", us / 1_000),
-        1_000_000..10_000_000 => format!("{:.2} s", us as f64 / 1e6),
+        10_000..99_950 => format!("{:.1} ms", us as f64 / 1e3),
+        99_950..999_500 => format!("{:.0} ms", us as f64 / 1e3),
+        999_500..10_000_000 => format!("{:.2} s", us as f64 / 1e6),
         _ => format!("{:.1} s", us as f64 / 1e6),
     }
 }
@@ -151,7 +164,12 @@ mod tests {
 
     #[test]
     fn latencies_are_shown_in_three_digits_or_so() {
-        let shown: Vec<_> = [0, 999, 1_000, 12_345, 123_456, 4_560_000, 61_000_000].map(human_latency).into();
-        assert_eq!(shown, ["0 us", "999 us", "1.00 ms", "12.3 ms", "123 ms", "4.56 s", "61.0 s"]);
+        let shown: Vec<_> = [0, 999, 1_000, 12_345, 123_456, 138_879, 999_900, 4_560_000, 61_000_000]
+            .map(human_latency)
+            .into();
+        assert_eq!(
+            shown,
+            ["0 us", "999 us", "1.00 ms", "12.3 ms", "123 ms", "139 ms", "1.00 s", "4.56 s", "61.0 s"]
+        );
     }
 }

@@ -16,6 +16,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Slowest;
+use crate::metrics::threshold::Judgement;
 
 pub use read::{Ending, Extent, Results, extent};
 pub use write::ResultsWriter;
@@ -64,7 +65,7 @@ pub struct Footer {
     pub devices: Option<Devices>,
     /// What the thresholds came to.
     #[serde(default)]
-    pub thresholds: Vec<ThresholdOutcome>,
+    pub thresholds: Vec<Judgement>,
     /// The slowest attempts.
     #[serde(default, with = "line::slowest")]
     pub slowest: Slowest,
@@ -83,17 +84,6 @@ pub struct Devices {
     pub unknown: u64,
     /// Surely not registered yet.
     pub pending: u64,
-}
-
-/// A threshold, and what it came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ThresholdOutcome {
-    /// As it was typed.
-    pub threshold: String,
-    /// What was measured, with its unit.
-    pub measured: String,
-    /// Whether it holds.
-    pub is_met: bool,
 }
 
 /// Why a results file cannot be written or read.

@@ -38,10 +38,11 @@ fn footer() -> Footer {
         detail: String::new(),
         elapsed_s: 4.25,
         devices: Some(Devices { total: 5, registered: 5, ..Devices::default() }),
-        thresholds: vec![ThresholdOutcome {
+        thresholds: vec![Judgement {
             threshold: String::from("missed=0"),
-            measured: String::from("0"),
-            is_met: true,
+            passed: true,
+            measured: Some(0.0),
+            shown: String::from("0"),
         }],
         slowest,
     }

@@ -17,5 +17,6 @@ mod load;
 mod open_files;
 mod prometheus;
 mod provision;
+mod report;
 mod simulation;
 mod transport;

@@ -1,0 +1,165 @@
+//! What a report's numbers say, and what to do next.
+//!
+//! Every finding names the number that it comes from. Where nothing can be said, nothing is.
+
+use super::model::{Hint, OperationReport, Report, Weight};
+use super::wording::{count, latency, percent, rate};
+
+/// A generator that hands arrivals out this much late, 99 % of them less, says little about latencies of that order.
+const LATE_US: u64 = 10_000;
+/// From this ratio of response to service time on, waiting is what takes the time …
+const WAITING_RATIO: u64 = 2;
+/// … if it is this long.
+const WAITING_US: u64 = 10_000;
+/// How many kinds of failure get a hint of their own.
+const FAILURES: usize = 3;
+
+/// The findings of `report`, the weightiest first.
+pub(super) fn of(report: &Report) -> Vec<Hint> {
+    let mut hints = Vec::new();
+    hints.extend(missed_thresholds(report));
+    hints.extend(missed_arrivals(report));
+    hints.extend(late_generator(report));
+    hints.extend(runs_without_end(report));
+    hints.extend(throttles(report));
+    hints.extend(failures(report));
+    hints.extend(waiting(report));
+    hints.extend(cut_out(report));
+    if report.headline.operation.is_none() {
+        let advice = "The files hold no attempt of any operation.";
+        hints.push(hint(Weight::Serious, String::from("Nothing was measured"), advice));
+    }
+    if hints.is_empty() {
+        let finding = String::from("Nothing went wrong");
+        hints.push(hint(Weight::Fine, finding, "Every attempt was accepted, and none had to wait for long."));
+    }
+    hints.sort_by_key(|hint| hint.weight);
+    hints
+}
+
+fn hint(weight: Weight, finding: String, advice: impl Into<String>) -> Hint {
+    Hint { weight, finding, advice: advice.into() }
+}
+
+fn missed_thresholds(report: &Report) -> Option<Hint> {
+    let missed: Vec<_> = report.thresholds.iter().filter(|threshold| !threshold.passed).collect();
+    let first = missed.first()?;
+    let finding = format!("{} of {} thresholds missed", missed.len(), report.thresholds.len());
+    let advice = format!("The first: {}, measured {}.", first.threshold, first.shown);
+    Some(hint(Weight::Serious, finding, advice))
+}
+
+fn missed_arrivals(report: &Report) -> Option<Hint> {
+    let arrivals = report.arrivals.as_ref().filter(|arrivals| arrivals.counts.missed > 0)?;
+    let finding = format!(
+        "{} of {} arrivals ({}) were missed",
+        count(arrivals.counts.missed),
+        count(arrivals.counts.scheduled),
+        percent(arrivals.missed_share)
+    );
+    let advice = "No connection became free for them in time, so nothing was sent. They are in no percentile: \
+                  the response times of what was offered are worse than those shown. \
+                  Allow more connections with --max-connections, or offer less.";
+    Some(hint(Weight::Serious, finding, advice))
+}
+
+fn late_generator(report: &Report) -> Option<Hint> {
+    let late = report.arrivals.as_ref()?.lateness_us.p99;
+    if late < LATE_US {
+        return None;
+    }
+    let finding =
+        format!("The load generator itself was up to {} late for 99 % of the arrivals", latency(late));
+    let advice = "This machine was too busy to keep its schedule. Run less beside it, or share the load among machines.";
+    Some(hint(Weight::Serious, finding, advice))
+}
+
+fn runs_without_end(report: &Report) -> Option<Hint> {
+    let open: Vec<_> = report.runs.iter().filter(|run| run.end == "no end").map(|run| &*run.file).collect();
+    if open.is_empty() {
+        return None;
+    }
+    let advice = "What it measured until then is shown; its slowest attempts and thresholds are not known.";
+    Some(hint(Weight::Serious, format!("No end in {}", open.join(", ")), advice))
+}
+
+fn throttles(report: &Report) -> Vec<Hint> {
+    let throttled = report.operations.iter().filter(|operation| operation.summary.counts.throttled > 0);
+    let hint = |operation: &OperationReport| {
+        let counts = operation.summary.counts;
+        let finding = format!(
+            "{} of {} {} requests were throttled",
+            count(counts.throttled),
+            count(counts.attempts),
+            words(&operation.operation)
+        );
+        let borne = borne_per_s(report, &operation.operation);
+        let borne = borne.map_or(String::new(), |borne| {
+            format!("While it throttled, the service accepted {} of them. ", rate(borne))
+        });
+        hint(Weight::Notable, finding, format!("{borne}Offer less than that, or ask AWS for a higher quota."))
+    };
+    throttled.map(hint).collect()
+}
+
+/// What was accepted per second in the points in which there were throttles.
+fn borne_per_s(report: &Report, operation: &str) -> Option<f64> {
+    let points = report.timeline.points.iter();
+    let throttled = points.filter_map(|point| {
+        let counts = point.operations.get(operation).filter(|counts| counts.throttled > 0)?;
+        Some((counts.accepted, point.seconds))
+    });
+    let (accepted, seconds) = throttled.fold((0_u64, 0.0), |(sum, time), (accepted, seconds)| {
+        (sum.saturating_add(accepted), time + seconds)
+    });
+    (seconds >= 1.0).then(|| accepted as f64 / seconds)
+}
+
+fn failures(report: &Report) -> Vec<Hint> {
+    let told =
+        report.failures.iter().filter(|failure| failure.cause != "throttled" && !failure.hint.is_empty());
+    let hint = |failure: &super::FailureSummary| {
+        let finding =
+            format!("{} × {} at {}", count(failure.count), words(&failure.cause), words(&failure.stage));
+        hint(Weight::Notable, finding, sentence(&failure.hint))
+    };
+    told.take(FAILURES).map(hint).collect()
+}
+
+fn waiting(report: &Report) -> Option<Hint> {
+    let name = report.headline.operation.as_deref()?;
+    let operation = report.operations.iter().find(|operation| operation.operation == name)?;
+    let (service, response) = (operation.summary.service_us.p99, operation.summary.response_us.p99);
+    if response < service.saturating_mul(WAITING_RATIO) || response < service.saturating_add(WAITING_US) {
+        return None;
+    }
+    let finding = format!("Waiting, not the service, makes {} slow", words(name));
+    let advice = format!(
+        "99 % were answered within {} of being sent, but only within {} of being due: they waited at a rate limit or for a \
+         connection.",
+        latency(service),
+        latency(response)
+    );
+    Some(hint(Weight::Notable, finding, advice))
+}
+
+fn cut_out(report: &Report) -> Option<Hint> {
+    if report.cut_out_s <= 0.0 {
+        return None;
+    }
+    let finding = format!("{:.0} s between runs are cut out", report.cut_out_s);
+    let advice = "No run was under way in them. Rates are over the time in which one was.";
+    Some(hint(Weight::Fine, finding, advice))
+}
+
+/// A name as people write it.
+fn words(name: &str) -> String {
+    name.replace('_', " ")
+}
+
+/// A hint as a sentence.
+fn sentence(hint: &str) -> String {
+    let mut chars = hint.chars();
+    let first = chars.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", chars.as_str())
+}

@@ -1,0 +1,204 @@
+//! The frame that all charts share: axes, legend, lines, values under the pointer.
+//!
+//! Lines are drawn in a square of 1000 that is stretched to the plot, whose texts and strokes keep their size: the same
+//! drawing serves a phone and a printed page. Nothing is styled by attributes, so that the page's policy can forbid it.
+
+use std::fmt::Write as _;
+
+use maud::{Markup, html};
+
+use super::axis::Scale;
+
+/// A chart.
+pub(super) struct Chart {
+    /// Unique on the page, a word.
+    pub(super) id: String,
+    pub(super) title: String,
+    /// What the upright axis counts.
+    pub(super) unit: String,
+    /// What it shows, in words, for those who do not see it.
+    pub(super) summary: String,
+    /// Class and label of each line.
+    pub(super) legend: Vec<(&'static str, String)>,
+    pub(super) scale: Scale,
+    /// The words for a value of the upright axis.
+    pub(super) tick: fn(f64) -> String,
+    /// Place, from 0 to 1, and label along the lower axis; those that a narrow screen leaves out are minor.
+    pub(super) x_ticks: Vec<XTick>,
+    pub(super) paths: Vec<Path>,
+    pub(super) marks: Vec<Mark>,
+    pub(super) is_tall: bool,
+}
+
+pub(super) struct XTick {
+    pub(super) at: f64,
+    pub(super) label: String,
+    pub(super) is_minor: bool,
+}
+
+/// A line or an area, by its class.
+pub(super) struct Path {
+    pub(super) class: &'static str,
+    pub(super) d: String,
+}
+
+/// A strip of the plot and the values in it.
+pub(super) struct Mark {
+    /// From 0 to 1.
+    pub(super) from: f64,
+    pub(super) to: f64,
+    pub(super) words: String,
+}
+
+impl Chart {
+    pub(super) fn render(&self) -> Markup {
+        let title = format!("{}-title", self.id);
+        html! {
+            figure.chart.tall[self.is_tall] {
+                figcaption {
+                    h3 id=(title) { (self.title) }
+                    ul.legend {
+                        @for (class, label) in &self.legend {
+                            li { (swatch(class)) (label) }
+                        }
+                    }
+                }
+                span.unit { (self.unit) @if self.scale.is_log() { ", logarithmic" } }
+                div.frame {
+                    (self.y_labels())
+                    svg.plot role="img" aria-labelledby=(title) aria-label=(self.summary) {
+                        (self.grid())
+                        svg viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%" {
+                            @for path in &self.paths {
+                                path class=(path.class) d=(path.d) vector-effect="non-scaling-stroke" {}
+                            }
+                        }
+                        (self.marks())
+                    }
+                    (self.x_labels())
+                }
+                input type="range" min="0" value="0" step="1" hidden aria-label={ "Values of " (self.title) };
+                output aria-live="off" {}
+            }
+        }
+    }
+
+    fn y_labels(&self) -> Markup {
+        html! {
+            svg.y aria-hidden="true" {
+                @for tick in self.scale.ticks() {
+                    text x="100%" y=(percent(1.0 - self.scale.place(tick))) dx="-8" dy="4" text-anchor="end" {
+                        ((self.tick)(tick))
+                    }
+                }
+            }
+        }
+    }
+
+    fn grid(&self) -> Markup {
+        html! {
+            g.grid aria-hidden="true" {
+                @for (n, tick) in self.scale.ticks().into_iter().enumerate() {
+                    @let y = percent(1.0 - self.scale.place(tick));
+                    line.base[n == 0 && !self.scale.is_log()] x1="0" x2="100%" y1=(y) y2=(y) {}
+                }
+                @if self.scale.is_log() { line.base x1="0" x2="100%" y1="100%" y2="100%" {} }
+            }
+        }
+    }
+
+    fn x_labels(&self) -> Markup {
+        html! {
+            svg.x aria-hidden="true" {
+                @for XTick { at, label, is_minor } in &self.x_ticks {
+                    @let anchor = if *at < 0.04 { "start" } else if *at > 0.96 { "end" } else { "middle" };
+                    text.minor[*is_minor] x=(percent(*at)) y="18" text-anchor=(anchor) { (label) }
+                }
+            }
+        }
+    }
+
+    fn marks(&self) -> Markup {
+        html! {
+            g.marks {
+                @for Mark { from, to, words } in &self.marks {
+                    rect x=(percent(*from)) width=(percent(to - from)) height="100%" { title { (words) } }
+                }
+            }
+        }
+    }
+}
+
+fn swatch(class: &str) -> Markup {
+    html! {
+        svg aria-hidden="true" {
+            @if let Some(area) = class.strip_prefix("area ") {
+                path class={ "area " (area) } d="M2 0h18v10h-18z" {}
+            } @else {
+                path class=(class) d="M0 5h22" {}
+            }
+        }
+    }
+}
+
+fn percent(place: f64) -> String {
+    format!("{}%", (place * 10_000.0).round() / 100.0)
+}
+
+/// A line through points, both coordinates from 0 to 1 and upwards; broken where there is none.
+pub(super) fn line(points: impl IntoIterator<Item = Option<(f64, f64)>>) -> String {
+    let mut d = String::new();
+    let mut is_begun = false;
+    for point in points {
+        let Some((x, y)) = point else {
+            is_begun = false;
+            continue;
+        };
+        // A lone point is a dot: a line of no length with round ends.
+        let (letter, end) = if is_begun { ('L', "") } else { ('M', "h0") };
+        write!(d, "{letter}{} {}{end}", thousand(x), thousand(1.0 - y)).expect("a String takes any text");
+        is_begun = true;
+    }
+    d
+}
+
+/// A line in steps: each of `(from, to, height)` is level, and joined to the next one if that begins where it ends.
+pub(super) fn steps(levels: impl IntoIterator<Item = Option<(f64, f64, f64)>>) -> String {
+    line(levels.into_iter().flat_map(|level| match level {
+        Some((from, to, y)) => [Some((from, y)), Some((to, y))],
+        None => [None, None],
+    }))
+}
+
+/// Boxes, each of `(from, to, bottom, top)`.
+pub(super) fn boxes(boxes: impl IntoIterator<Item = (f64, f64, f64, f64)>) -> String {
+    let mut d = String::new();
+    for (from, to, bottom, top) in boxes {
+        if top > bottom {
+            let [left, right, low, high] = [from, to, 1.0 - bottom, 1.0 - top].map(thousand);
+            write!(d, "M{left} {low}V{high}H{right}V{low}z").expect("a String takes any text");
+        }
+    }
+    d
+}
+
+fn thousand(place: f64) -> f64 {
+    (place * 10_000.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_broken_where_there_is_no_value_and_a_lone_one_is_a_dot() {
+        let points = [Some((0.0, 0.0)), Some((0.5, 1.0)), None, Some((1.0, 0.25))];
+        assert_eq!(line(points), "M0 1000h0L500 0M1000 750h0");
+    }
+
+    #[test]
+    fn steps_are_level_and_boxes_stand_on_each_other() {
+        assert_eq!(steps([Some((0.0, 0.5, 0.5)), Some((0.5, 1.0, 1.0))]), "M0 500h0L500 500L500 0L1000 0");
+        assert_eq!(boxes([(0.0, 0.5, 0.0, 0.5), (0.5, 1.0, 0.5, 0.5)]), "M0 1000V500H500V1000z");
+    }
+}

@@ -1,0 +1,93 @@
+//! The report as one page: a file that needs no network, no server and no script, for a browser of today.
+//!
+//! Every number that the JSON has too stands in a `data` element with its exact value and its place in the JSON. All text
+//! is escaped, and the page's own policy allows nothing but the style and the script that are in it.
+
+mod axis;
+mod chart;
+mod page;
+mod plots;
+mod tables;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::model::Report;
+use super::wording;
+
+const STYLE: &str = include_str!("style.css");
+const SCRIPT: &str = include_str!("script.js");
+
+/// The page.
+pub fn render_html(report: &Report) -> String {
+    let title = page::title(report);
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content=(policy());
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="referrer" content="no-referrer";
+                title { (title) " · fleetmint report" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                (page::body(report))
+                script { (PreEscaped(SCRIPT)) }
+            }
+        }
+    };
+    page.into_string()
+}
+
+/// Nothing but what is in the page, and of that only the style and the script that it was made with.
+fn policy() -> String {
+    let hash = |text: &str| BASE64.encode(digest(&SHA256, text.as_bytes()));
+    format!(
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; base-uri 'none'; form-action 'none'",
+        hash(STYLE),
+        hash(SCRIPT)
+    )
+}
+
+/// A number of the JSON: its place there, its value, and what people read.
+fn number(place: &str, value: impl serde::Serialize, shown: &str) -> Markup {
+    let value = serde_json::to_string(&value).expect("a number is plain data");
+    html! { data value=(value) data-json=(place) { (shown) } }
+}
+
+/// A latency of the JSON, in microseconds.
+fn us(place: &str, value: u64) -> Markup {
+    number(place, value, &latency(value))
+}
+
+/// A count of the JSON.
+fn n(place: &str, value: u64) -> Markup {
+    number(place, value, &wording::count(value))
+}
+
+/// A latency in words, with the proper sign for micro.
+fn latency(us: u64) -> String {
+    wording::latency(us).replace(" us", " µs")
+}
+
+/// An operation's or a phase's name as a title: `Register thing`.
+fn title(name: &str) -> String {
+    let text = name.replace('_', " ");
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+}
+
+/// Text whose options, such as `--rate`, are not broken at their hyphens.
+fn prose(text: &str) -> Markup {
+    html! {
+        @for (at, word) in text.split(' ').enumerate() {
+            @if at > 0 { " " }
+            @if word.starts_with("--") { span.option { (word) } } @else { (word) }
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The page's sections, from what matters most to what is looked up.
+
+use maud::{Markup, html};
+
+use super::super::model::{Hint, OperationReport, Report, Run, Weight};
+use super::super::wording::{length, percent, rate};
+use super::{n, number, plots, prose, tables, us};
+
+/// What the report is about, in a few words.
+pub(super) fn title(report: &Report) -> String {
+    let mut verbs: Vec<&str> = report.runs.iter().map(|run| run.verb.as_str()).collect();
+    verbs.dedup();
+    let verbs = super::title(&verbs.join(", "));
+    match report.runs.len() {
+        1 => verbs,
+        runs => format!("{verbs}: {runs} runs merged"),
+    }
+}
+
+pub(super) fn body(report: &Report) -> Markup {
+    html! {
+        a.skip href="#main" { "To the report" }
+        header {
+            p.over { "fleetmint report" }
+            h1 { (title(report)) }
+            p.sub { (subtitle(report)) }
+            (figures(report))
+        }
+        main id="main" {
+            (hints(&report.hints))
+            (tables::thresholds(report))
+            (percentiles(report))
+            (over_time(report))
+            (tables::phases(report))
+            (tables::failures(report))
+            (tables::slowest(report))
+            (settings(report))
+            (reading())
+        }
+        footer {
+            div {
+                @if let Some(run) = report.runs.first() { "Measured with " (run.tool) ". " }
+                "Schema " (report.schema) ". This page holds all it shows: it loads nothing and sends nothing."
+            }
+        }
+    }
+}
+
+fn subtitle(report: &Report) -> Markup {
+    let Some(first) = report.runs.first() else { return html! {} };
+    html! {
+        time datetime=(first.started_at) { (date(&first.started_at)) }
+        " · " (number("/elapsed_s", report.elapsed_s, &length(report.elapsed_s)))
+        @if report.runs.len() == 1 {
+            " · " (first.end)
+            @if let Some(offered) = &first.offered { " · " (offered) }
+        } @else {
+            " · ended " (ends(report))
+        }
+    }
+}
+
+/// An instant to the second, for people: `2026-11-24 03:16:52 UTC`.
+fn date(instant: &str) -> String {
+    let (date, time) = instant.split_once('T').unwrap_or((instant, ""));
+    let time = time.split(['.', 'Z']).next().unwrap_or_default();
+    format!("{date} {time} UTC")
+}
+
+fn ends(report: &Report) -> String {
+    let mut ends: Vec<&str> = report.runs.iter().map(|run| run.end.as_str()).collect();
+    ends.sort_unstable();
+    ends.dedup();
+    ends.join(", ")
+}
+
+/// The row of figures under the title.
+fn figures(report: &Report) -> Markup {
+    let headline = &report.headline;
+    let name = headline.operation.as_deref().unwrap_or_default();
+    let subject = report.operations.iter().position(|operation| operation.operation == name);
+    let Some((at, operation)) = subject.and_then(|at| Some((at, report.operations.get(at)?))) else {
+        return html! {};
+    };
+    let place = |field: &str| format!("/operations/{at}/{field}");
+    let summary = &operation.summary;
+    let counts = summary.counts;
+    html! {
+        dl.figures {
+            div {
+                dt { (super::title(name)) " accepted" }
+                dd.big { (number("/headline/accepted_per_s", headline.accepted_per_s, &rate(headline.accepted_per_s))) }
+                dd.small {
+                    @match headline.offered_per_s {
+                        Some(offered) => { "of " (number("/headline/offered_per_s", offered, &rate(offered))) " offered" }
+                        None => { (n(&place("accepted"), counts.accepted)) " in all" }
+                    }
+                }
+            }
+            div {
+                dt { "Response, median" }
+                dd.big { (us(&place("response_us/p50"), summary.response_us.p50)) }
+                dd.small { "service " (us(&place("service_us/p50"), summary.service_us.p50)) }
+            }
+            div {
+                dt { "Response, 99 % within" }
+                dd.big { (us(&place("response_us/p99"), summary.response_us.p99)) }
+                dd.small { "service " (us(&place("service_us/p99"), summary.service_us.p99)) }
+            }
+            div {
+                dt { "Not accepted" }
+                dd.big.bad[headline.failed_share > 0.0] {
+                    (number("/headline/failed_share", headline.failed_share, &percent(headline.failed_share)))
+                }
+                dd.small {
+                    (n(&place("throttled"), counts.throttled)) " throttled, "
+                    (n(&place("rejected"), counts.rejected)) " rejected"
+                }
+            }
+            @if let Some(arrivals) = &report.arrivals {
+                div {
+                    dt { "Missed arrivals" }
+                    dd.big.bad[arrivals.counts.missed > 0] { (n("/arrivals/missed", arrivals.counts.missed)) }
+                    dd.small { "of " (n("/arrivals/scheduled", arrivals.counts.scheduled)) " due" }
+                }
+            }
+        }
+    }
+}
+
+fn hints(hints: &[Hint]) -> Markup {
+    let class = |weight| match weight {
+        Weight::Serious => "serious",
+        Weight::Notable => "notable",
+        Weight::Fine => "fine",
+    };
+    html! {
+        section aria-labelledby="next" {
+            h2 id="next" { "What to make of it" }
+            ul.hints {
+                @for hint in hints {
+                    li class=(class(hint.weight)) { strong { (hint.finding) } (prose(&hint.advice)) }
+                }
+            }
+        }
+    }
+}
+
+fn percentiles(report: &Report) -> Markup {
+    let name = report.headline.operation.as_deref();
+    let (subject, others): (Vec<_>, Vec<_>) = report
+        .operations
+        .iter()
+        .filter(|operation| operation.summary.counts.accepted > 0)
+        .partition::<Vec<&OperationReport>, _>(|operation| Some(operation.operation.as_str()) == name);
+    html! {
+        section aria-labelledby="latency" {
+            h2 id="latency" { "Latency by percentile" }
+            p.note {
+                "Of accepted attempts. Response time runs from the instant that an attempt was due; service time from the \
+                 instant that it was sent. Where they part, attempts had to wait."
+            }
+            (missed_note(report))
+            @for operation in subject { (plots::percentiles(operation, true).render()) }
+            @if !others.is_empty() {
+                div.pair { @for operation in others { (plots::percentiles(operation, false).render()) } }
+            }
+            (tables::operations(report))
+        }
+    }
+}
+
+fn missed_note(report: &Report) -> Markup {
+    let missed = report.arrivals.as_ref().filter(|arrivals| arrivals.counts.missed > 0);
+    html! {
+        @if let Some(arrivals) = missed {
+            p.bad {
+                (n("/arrivals/missed", arrivals.counts.missed)) " missed arrivals ("
+                (number("/arrivals/missed_share", arrivals.missed_share, &percent(arrivals.missed_share)))
+                ") are in none of these percentiles: what was offered fared worse than this."
+            }
+        }
+    }
+}
+
+/// A chart over time of fewer points than this shows nothing that a table does not.
+const SHORTEST_CHART: usize = 3;
+
+fn over_time(report: &Report) -> Markup {
+    let point_s = report.timeline.point_s;
+    html! {
+        section aria-labelledby="time" {
+            h2 id="time" { "Over time" }
+            p.note {
+                @if point_s == 1 { "Each point is one second." } @else {
+                    "Each point stands for " (n("/timeline/point_s", point_s)) " seconds: rates are their mean, percentiles are of all \
+                     their samples, the longest is the longest of all."
+                }
+                " What happened counts where it ended."
+            }
+            @if report.timeline.points.len() < SHORTEST_CHART {
+                p.note { "There are too few of them for charts." }
+            } @else {
+                (charts(report))
+            }
+            (tables::timeline(report))
+        }
+    }
+}
+
+fn charts(report: &Report) -> Markup {
+    html! {
+        (plots::throughput(report).render())
+        (plots::latencies(report).render())
+        @match plots::failures(report) {
+            Some(chart) => (chart.render()),
+            None => p.note { "Nothing was rejected, throttled or lost." },
+        }
+        @if let Some(chart) = plots::connections(report) { (chart.render()) }
+    }
+}
+
+fn settings(report: &Report) -> Markup {
+    html! {
+        section aria-labelledby="runs" {
+            h2 id="runs" { @if report.runs.len() == 1 { "The run" } @else { "The runs" } }
+            @if report.runs.len() > 1 {
+                p.note {
+                    "Merged exactly: histograms and counters are added, so that the percentiles are those of one run with all \
+                     samples. Laid beside each other by the clocks of their machines, to the second."
+                }
+            }
+            @for (at, run) in report.runs.iter().enumerate() { (one_run(report, at, run)) }
+        }
+    }
+}
+
+fn one_run(report: &Report, at: usize, run: &Run) -> Markup {
+    let place = |field: &str| format!("/runs/{at}/{field}");
+    html! {
+        article {
+            @if report.runs.len() > 1 { h3 { "Run " (at + 1) ": " (run.verb) } }
+            dl.settings {
+                dt { "command" } dd { code { (run.command) } }
+                dt { "results" } dd { (run.file) }
+                dt { "started" }
+                dd {
+                    (run.started_at)
+                    @if report.runs.len() > 1 { ", at " (n(&place("begins_at_s"), run.begins_at_s)) " s on the time line" }
+                }
+                dt { "took" } dd { (number(&place("elapsed_s"), run.elapsed_s, &length(run.elapsed_s))) }
+                dt { "ended" }
+                dd { (run.end) @if !run.detail.is_empty() { ": " (run.detail) } }
+                @if let Some(offered) = &run.offered { dt { "offered" } dd { (offered) } }
+                @for (operation, limit) in &run.limits {
+                    dt { "limit of " (operation) } dd { (number(&place(&format!("limits/{operation}")), limit, &rate(*limit))) }
+                }
+                @if run.warm_up_s > 0.0 {
+                    dt { "warm-up" }
+                    dd { (number(&place("warm_up_s"), run.warm_up_s, &length(run.warm_up_s))) " before the start, in no figure" }
+                }
+                @if let Some(devices) = &run.devices {
+                    dt { "devices" }
+                    dd {
+                        (n(&place("devices/registered"), devices.registered)) " of " (n(&place("devices/total"), devices.total))
+                        " registered, " (n(&place("devices/rejected"), devices.rejected)) " rejected, "
+                        (n(&place("devices/unknown"), devices.unknown)) " unknown, "
+                        (n(&place("devices/pending"), devices.pending)) " pending"
+                    }
+                }
+                @for (name, value) in &run.settings { dt { (name) } dd { (value) } }
+            }
+        }
+    }
+}
+
+fn reading() -> Markup {
+    html! {
+        section aria-labelledby="reading" {
+            h2 id="reading" { "How to read this" }
+            dl.settings {
+                dt { "service time" }
+                dd { "From sending a request to its reply: what the service, the network and this machine took." }
+                dt { "response time" }
+                dd { "From the instant that the attempt was due to its reply, so that waiting at a rate limit or for a connection is \
+                     in it. A stall of the service delays everything that falls due in it; only the response time shows that." }
+                dt { "missed" }
+                dd { "Due, but never started, because no connection became free in time. Never made up for, and in no percentile." }
+                dt { "percentiles" }
+                dd { "From HDR histograms in microseconds with three significant digits, of accepted attempts." }
+                dt { "ends" }
+                dd { "Every attempt has one of five: accepted, rejected, throttled (refused for its rate), timed out, dropped (ended by \
+                     the connection)." }
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The report of results files as text, for a terminal of 80 columns.
+
+use std::fmt::Write as _;
+
+use super::model::{OperationReport, Report, Run};
+use super::terminal;
+use super::wording::{clock, count, latency, length, percent, rate};
+
+macro_rules! line {
+    ($text:expr, $($format:tt)*) => {
+        writeln!($text, $($format)*).expect("a String takes any text")
+    };
+}
+
+/// The report as people read it; ends with a line end.
+pub fn render_report(report: &Report) -> String {
+    let mut text = String::new();
+    runs(&mut text, report);
+    headline(&mut text, report);
+    thresholds(&mut text, report);
+    operations(&mut text, report);
+    phases(&mut text, report);
+    slowest(&mut text, report);
+    failures(&mut text, report);
+    hints(&mut text, report);
+    text
+}
+
+fn runs(text: &mut String, report: &Report) {
+    for run in &report.runs {
+        let Run { verb, started_at, elapsed_s, end, file, .. } = run;
+        line!(text, "{verb}, {started_at}, {}, {end}  ({file})", length(*elapsed_s));
+        if !run.detail.is_empty() {
+            line!(text, "  {}", run.detail);
+        }
+        if let Some(offered) = &run.offered {
+            line!(text, "  offered: {offered}");
+        }
+    }
+}
+
+fn headline(text: &mut String, report: &Report) {
+    let headline = &report.headline;
+    let Some(operation) = &headline.operation else { return };
+    let offered =
+        headline.offered_per_s.map_or(String::new(), |offered| format!(" of {} offered", rate(offered)));
+    line!(
+        text,
+        "\n{operation}: {} accepted{offered}, {} not accepted; {}",
+        rate(headline.accepted_per_s),
+        percent(headline.failed_share),
+        length(report.elapsed_s)
+    );
+    let Some(arrivals) = &report.arrivals else { return };
+    line!(
+        text,
+        "arrivals: {} due, {} started, {} missed ({}); the generator was {} late at p99, {} at most",
+        count(arrivals.counts.scheduled),
+        count(arrivals.counts.started),
+        count(arrivals.counts.missed),
+        percent(arrivals.missed_share),
+        latency(arrivals.lateness_us.p99),
+        latency(arrivals.lateness_us.max)
+    );
+    if arrivals.counts.missed > 0 {
+        line!(text, "missed arrivals are in no percentile: what was offered fared worse than shown below");
+    }
+}
+
+fn thresholds(text: &mut String, report: &Report) {
+    if report.thresholds.is_empty() {
+        return;
+    }
+    line!(text, "\nthresholds");
+    for threshold in &report.thresholds {
+        let verdict = if threshold.passed { "pass" } else { "FAIL" };
+        line!(text, "  {verdict}  {}, measured {}", threshold.threshold, threshold.shown);
+    }
+}
+
+fn operations(text: &mut String, report: &Report) {
+    let named: Vec<_> =
+        report.operations.iter().map(|operation| (title(operation), &operation.summary)).collect();
+    let named: Vec<_> = named.iter().map(|(title, summary)| (title.as_str(), *summary)).collect();
+    terminal::operation_tables(text, &named);
+}
+
+fn title(operation: &OperationReport) -> String {
+    operation.operation.replace('_', " ")
+}
+
+fn phases(text: &mut String, report: &Report) {
+    let named: Vec<_> = report.dial_phases.iter().map(|phase| (phase.phase.as_str(), &phase.us)).collect();
+    terminal::phase_table(text, &named);
+}
+
+/// How many of the slowest the text shows; the JSON has all.
+const SLOWEST_SHOWN: usize = 5;
+
+fn slowest(text: &mut String, report: &Report) {
+    if report.slowest.is_empty() {
+        return;
+    }
+    line!(text, "\nslowest");
+    for slow in report.slowest.iter().take(SLOWEST_SHOWN) {
+        line!(
+            text,
+            "{:>10} response, {} service: {} of {} at {}",
+            latency(slow.response_us),
+            latency(slow.service_us),
+            slow.operation,
+            slow.device,
+            clock(slow.second)
+        );
+    }
+}
+
+fn failures(text: &mut String, report: &Report) {
+    terminal::failures(text, &report.failures);
+}
+
+fn hints(text: &mut String, report: &Report) {
+    line!(text, "\nwhat to make of it");
+    for hint in &report.hints {
+        line!(text, "  {}: {}", hint.finding, hint.advice);
+    }
+}

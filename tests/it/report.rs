@@ -1,0 +1,256 @@
+//! Results files and what `fleetmint report` makes of them.
+
+mod samples;
+mod schema;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fleetmint::event::Operation;
+use fleetmint::metrics::{Latency, Metrics};
+use fleetmint::report::{self, MAX_POINTS, Report, render_html, render_report};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use samples::{Sample, eventful};
+
+const REGISTER: Operation = Operation::RegisterThing;
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn shards(folder: &Path) -> (Vec<PathBuf>, Metrics) {
+    let mut total = Metrics::default();
+    let write = |shard: u64| {
+        let sample = Sample { seed: shard, begins_s: shard as f64 * 1.3, seconds: 20, ..eventful() };
+        let (path, metrics) = sample.write(folder, &format!("shard-{shard}.jsonl"));
+        total.merge(&metrics);
+        path
+    };
+    ((0..3).map(write).collect(), total)
+}
+
+fn compiled(path: &Path) -> Report {
+    report::compile(&[path.to_owned()]).unwrap()
+}
+
+fn operation(report: &Report) -> &report::OperationReport {
+    report.operations.iter().find(|operation| operation.operation == REGISTER.name()).unwrap()
+}
+
+#[test]
+fn shards_merge_to_what_one_run_would_have_measured() {
+    let folder = folder();
+    let (files, total) = shards(folder.path());
+    let report = report::compile(&files).unwrap();
+    let wanted = total.operation(REGISTER);
+    let merged = operation(&report);
+    assert_eq!(merged.summary.counts, wanted.counts);
+    assert_eq!(merged.summary.service_us, wanted.service.figures());
+    assert_eq!(merged.summary.response_us, wanted.response.figures());
+    assert_eq!(report.arrivals.as_ref().unwrap().counts, total.arrivals);
+    // Rates are over the time in which any ran: the last began 2.6 s after the first and took 20 s.
+    assert!((report.elapsed_s - 22.6).abs() < 1e-6, "{}", report.elapsed_s);
+    let offered = report.headline.offered_per_s.unwrap();
+    assert!((offered - total.arrivals.scheduled as f64 / 22.6).abs() < 1e-6);
+    assert_eq!(report.runs.iter().map(|run| run.begins_at_s).collect::<Vec<_>>(), [0, 1, 3]);
+    // The order of the files does not matter.
+    let mut turned = files;
+    turned.reverse();
+    assert_eq!(report::compile(&turned).unwrap(), report);
+}
+
+#[test]
+fn the_time_line_adds_up_to_the_totals_however_long() {
+    let folder = folder();
+    for seconds in [7, 900] {
+        let sample = Sample { seconds, rate: (2.0, 6.0), quota: 4.0, stall: Some(3), ..Sample::default() };
+        let (path, total) = sample.write(folder.path(), &format!("{seconds}.jsonl"));
+        let report = compiled(&path);
+        let points = &report.timeline.points;
+        assert!(points.len() as u64 <= MAX_POINTS, "{}", points.len());
+        let sum = |of: fn(&report::Point) -> u64| points.iter().map(of).sum::<u64>();
+        let counts = total.operation(REGISTER).counts;
+        assert_eq!(sum(|point| point.operations["register_thing"].attempts), counts.attempts);
+        assert_eq!(sum(|point| point.operations["register_thing"].throttled), counts.throttled);
+        assert_eq!(sum(|point| point.failures.values().sum()), counts.attempts - counts.accepted);
+        assert_eq!(sum(|point| point.scheduled), total.arrivals.scheduled);
+        assert_eq!(sum(|point| point.missed), total.arrivals.missed);
+        let longest =
+            points.iter().map(|point| point.operations["register_thing"].response_us.max).max().unwrap();
+        assert_eq!(longest, total.operation(REGISTER).response.figures().max, "no maximum is lost");
+        let covered: f64 = points.iter().map(|point| point.seconds).sum();
+        assert!((covered - seconds as f64).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn a_long_pause_between_runs_is_cut_out_and_said() {
+    let folder = folder();
+    let first = Sample { seconds: 10, ..Sample::default() }.write(folder.path(), "1.jsonl").0;
+    let later = Sample { seconds: 10, seed: 2, begins_s: 3_610.0, ..Sample::default() }
+        .write(folder.path(), "2.jsonl")
+        .0;
+    let report = report::compile(&[first, later]).unwrap();
+    assert_eq!((report.elapsed_s, report.cut_out_s, report.runs[1].begins_at_s), (20.0, 3_600.0, 10));
+    assert_eq!(report.timeline.points.len(), 20);
+    assert!(report.hints.iter().any(|hint| hint.finding.contains("3600 s between runs are cut out")));
+}
+
+#[test]
+fn a_file_without_an_end_is_shown_as_far_as_it_goes() {
+    let folder = folder();
+    let (path, _) = Sample { seconds: 10, ..Sample::default() }.write(folder.path(), "r.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    let cut: Vec<&str> = text.lines().take(5).collect();
+    fs::write(&path, cut.join("\n") + "\n{\"interval\":{\"sec").unwrap();
+    let report = compiled(&path);
+    assert_eq!((report.elapsed_s, report.timeline.points.len()), (4.0, 4));
+    assert_eq!(report.runs[0].end, "no end");
+    assert!(report.hints[0].finding.starts_with("No end in "), "{:?}", report.hints);
+}
+
+#[test]
+fn the_same_run_named_twice_is_refused() {
+    let folder = folder();
+    let (path, _) = Sample { seconds: 3, ..Sample::default() }.write(folder.path(), "r.jsonl");
+    let copy = folder.path().join("copy.jsonl");
+    fs::copy(&path, &copy).unwrap();
+    let error = report::compile(&[path, copy]).unwrap_err().to_string();
+    assert!(error.contains("are the same run, which would be counted twice"), "{error}");
+}
+
+#[test]
+fn thresholds_are_judged_of_all_runs_together() {
+    let folder = folder();
+    let (files, total) = shards(folder.path());
+    let report = report::compile(&files).unwrap();
+    assert_eq!(report.thresholds.len(), 2, "each once: {:?}", report.thresholds);
+    assert_eq!(report.thresholds[0].measured, Some(total.operation(REGISTER).response.figures().p99 as f64));
+}
+
+#[test]
+fn the_json_is_as_its_schema_says() {
+    let folder = folder();
+    let schema: Value = serde_json::from_str(include_str!("../../docs/schema/report-v1.json")).unwrap();
+    let (files, _) = shards(folder.path());
+    let calm =
+        Sample { seconds: 3, has_schedule: false, ..Sample::default() }.write(folder.path(), "calm.jsonl").0;
+    for files in [files, vec![calm]] {
+        let json = serde_json::to_value(report::compile(&files).unwrap()).unwrap();
+        assert_eq!(schema::errors(&schema, &json), Vec::<String>::new());
+        for (place, wrong) in [
+            ("/schema", Value::from("1")),
+            ("/headline/failed_share", Value::from(2)),
+            ("/extra", Value::Null),
+        ] {
+            let mut json = json.clone();
+            match json.pointer_mut(place) {
+                Some(value) => *value = wrong,
+                None => json["extra"] = wrong,
+            }
+            assert!(!schema::errors(&schema, &json).is_empty(), "the check can fail: {place}");
+        }
+    }
+}
+
+#[test]
+fn the_numbers_on_the_page_are_those_of_the_json() {
+    let folder = folder();
+    let (path, _) = Sample { seconds: 90, ..eventful() }.write(folder.path(), "r.jsonl");
+    let report = compiled(&path);
+    let json = serde_json::to_value(&report).unwrap();
+    let page = render_html(&report);
+    let numbers: Vec<(Value, &str)> = page
+        .split("<data value=\"")
+        .skip(1)
+        .map(|rest| {
+            let (value, rest) = rest.split_once("\" data-json=\"").unwrap();
+            (serde_json::from_str(value).unwrap(), rest.split_once('"').unwrap().0)
+        })
+        .collect();
+    assert!(numbers.len() > 80, "{}", numbers.len());
+    for (value, place) in numbers {
+        assert_eq!(json.pointer(place), Some(&value), "{place}");
+    }
+}
+
+#[test]
+fn the_page_takes_no_markup_from_the_results_and_needs_nothing_else() {
+    let folder = folder();
+    let (path, _) = Sample { seconds: 75, ..eventful() }.write(folder.path(), "r.jsonl");
+    let page = render_html(&compiled(&path));
+    assert!(page.contains("&lt;img src=x onerror=alert(1)&gt;"), "the hostile key is shown");
+    assert!(!page.contains("<img") && !page.contains("<script>alert"));
+    assert_eq!(page.matches("<script").count(), 1);
+    assert!(!page.contains('\u{202e}') && !page.contains('\u{7}'));
+    for loader in
+        ["http://", "https://", " src=\"", "url(", "@import", "<link", "<iframe", " style=\"", " onclick=\""]
+    {
+        assert!(!page.contains(loader), "{loader}");
+    }
+    let policy = "default-src 'none'; style-src 'sha256-";
+    assert!(page.contains(policy));
+    assert!(page.len() < 1_000_000, "{}", page.len());
+}
+
+#[test]
+fn missed_arrivals_are_said_wherever_percentiles_are() {
+    let folder = folder();
+    let (path, total) = Sample { seconds: 90, ..eventful() }.write(folder.path(), "r.jsonl");
+    assert!(total.arrivals.missed > 0);
+    let report = compiled(&path);
+    assert!(render_report(&report).contains("missed arrivals are in no percentile"));
+    assert!(render_html(&report).contains("are in none of these percentiles"));
+    let (calm, _) = Sample { seconds: 5, ..Sample::default() }.write(folder.path(), "calm.jsonl");
+    let calm = compiled(&calm);
+    assert!(!render_report(&calm).contains("missed arrivals are in no"));
+    assert!(!render_html(&calm).contains("are in none of these percentiles"));
+}
+
+#[test]
+fn a_terminal_gets_no_control_character_from_the_results() {
+    let folder = folder();
+    let key = |_| String::from("\u{1b}[31m\u{202e}key\u{7}");
+    let (path, _) = Sample { seconds: 3, key, ..Sample::default() }.write(folder.path(), "r.jsonl");
+    let text = render_report(&compiled(&path));
+    assert!(text.contains("key"), "{text}");
+    assert!(!text.chars().any(|c| c.is_control() && c != '\n') && !text.contains('\u{202e}'));
+}
+
+#[test]
+fn the_logs_of_hdrhistogram_hold_all_that_was_measured() {
+    let folder = folder();
+    let (files, total) = shards(folder.path());
+    let logs = folder.path().join("logs");
+    assert_eq!(report::write_hlogs(&files, &logs).unwrap(), 2);
+    let log = fs::read_to_string(logs.join("register_thing.hlog")).unwrap();
+    assert!(log.lines().nth(1).unwrap() == "#[Histogram log format version 1.3]", "{log}");
+    let mut response = Latency::default();
+    for line in log.lines().filter(|line| line.starts_with("Tag=response,")) {
+        response.merge(&Latency::decode(line.rsplit(',').next().unwrap()).unwrap());
+    }
+    assert_eq!(response.figures(), total.operation(REGISTER).response.figures());
+}
+
+/// Not a test: the files that `scripts/check-report` looks at in a browser.
+#[test]
+#[ignore = "writes samples for scripts/check-report"]
+fn samples() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report-samples");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    eventful().write(&folder, "eventful.jsonl");
+    Sample::default().write(&folder, "calm.jsonl");
+    let short =
+        Sample { verb: "provision", seconds: 1, has_schedule: false, thresholds: &[], ..Sample::default() };
+    short.write(&folder, "short.jsonl");
+    Sample { seconds: 3_000, rate: (5.0, 30.0), quota: 25.0, seed: 3, ..eventful() }
+        .write(&folder, "long.jsonl");
+    for shard in 0..3 {
+        let seed = 10 + shard;
+        let begins_s = shard as f64 * 1.3;
+        Sample { seed, begins_s, seconds: 60, ..eventful() }.write(&folder, &format!("shard-{shard}.jsonl"));
+    }
+}
