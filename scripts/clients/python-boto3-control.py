@@ -1,4 +1,4 @@
-"""Asks the control plane with boto3, AWS's own client: what a run left behind, and how it is cleaned up.
+"""Asks the control plane and Service Quotas with boto3, AWS's own client: what a run left behind, and how it is cleaned up.
 
 Usage: python-boto3-control.py EMULATOR_JSON THING, a file with the line that `fleetmint emulate` prints, and a thing that was
 provisioned there. The thing is deleted.
@@ -15,7 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 
-def connect(emulator, **changes):
+def connect(emulator, service="iot", **changes):
     url = urlsplit(emulator["endpoint"])
     keys = {
         "aws_access_key_id": emulator["access_key_id"],
@@ -23,7 +23,7 @@ def connect(emulator, **changes):
         "aws_session_token": emulator.get("session_token"),
     }
     return boto3.client(
-        "iot",
+        service,
         region_name=emulator["region"],
         endpoint_url=f"https://{url.hostname}:{url.port}",
         verify=emulator["ca_file"],
@@ -53,6 +53,10 @@ def main():
 
     url = urlsplit(emulator["endpoint"])
     expect(iot.describe_endpoint(endpointType="iot:Data-ATS")["endpointAddress"], f"{url.hostname}:{url.port}")
+    quotas = connect(emulator, "service-quotas")
+    create = {"ServiceCode": "iotcore", "QuotaCode": "L-CAFFCA46"}
+    default = quotas.get_aws_default_service_quota(**create)["Quota"]["Value"]
+    expect(default, 10.0)
     described = iot.describe_thing(thingName=thing)
     expect(described["thingName"], thing)
     template = iot.describe_provisioning_template(templateName=emulator["template"])
@@ -68,6 +72,7 @@ def main():
         "wrong secret": error_of(connect(emulator, aws_secret_access_key="wrong").describe_thing, thingName=thing),
         "wrong key": error_of(connect(emulator, aws_access_key_id="AKIAWRONG").describe_thing, thingName=thing),
         "no such thing": error_of(iot.describe_thing, thingName="no-such-thing"),
+        "no such quota": error_of(quotas.get_service_quota, ServiceCode="iotcore", QuotaCode="L-00000000"),
         "thing in use": error_of(iot.delete_thing, thingName=thing),
         "certificate in use": error_of(iot.delete_certificate, certificateId=certificate_id),
     }
@@ -86,6 +91,7 @@ def main():
         "thingTypeName": described.get("thingTypeName"),
         "created": certificate["creationDate"].isoformat(timespec="seconds"),
         "notAfter": certificate["validity"]["notAfter"].astimezone(timezone.utc).isoformat(timespec="seconds"),
+        "createQuota": default,
         "policies": [policy["policyName"] for policy in policies],
         "refused": refused,
     }))

@@ -4,9 +4,9 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_lc_rs::digest;
 use serde_json::json;
@@ -387,4 +387,41 @@ fn who_may_not_read_quotas_is_told_which_permission_is_missing() {
             "needs servicequotas:GetServiceQuota",
             "one by one",
         ]);
+}
+
+#[test]
+fn what_is_renewed_in_the_files_during_a_run_is_found() {
+    let scratch = Scratch::new();
+    let lot = scratch.lot("lot.csv", 40);
+    let scenario = format!(
+        "{}[faults.register_thing]\ndrop_after = 0.3\n",
+        KEYS.replace("valid_for = \"0\"", "valid_for = \"3s\"")
+    );
+    let emulate = emulate(&scratch, &scenario);
+    // Files do not say when keys expire: the service does.
+    let profile = |id: &str, name: &str| {
+        format!(
+            "[p]\naws_access_key_id = {id}\naws_secret_access_key = {name} secret\n\
+             aws_session_token = {name}/token+==\n"
+        )
+    };
+    let file = scratch.write("credentials", profile("ASIAOVER", "over"));
+    let mut command = provision(&emulate, &lot);
+    command.args(["--profile", "p", "--region", "us-east-1", "--create-rate", "8/s", "--connections", "4"]);
+    command.env("AWS_SHARED_CREDENTIALS_FILE", &file);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let ledger = scratch.path("lot.ledger");
+    let registered = || column(&ledger, "SELECT key FROM device WHERE state = 'registered'").len();
+    let begin = Instant::now();
+    while !ledger.exists() || registered() < 5 {
+        assert!(begin.elapsed().as_secs() < 60, "no device after a minute");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // As tools do it: whoever reads meanwhile finds the old ones or the new ones.
+    let renewed = scratch.write("renewed", profile("ASIAROLE", "role"));
+    std::fs::rename(renewed, &file).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{err}");
+    assert!(String::from_utf8(output.stdout).unwrap().contains("token included in the request is expired"));
 }

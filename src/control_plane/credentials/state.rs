@@ -117,7 +117,7 @@ impl State {
         let why = self.failed.as_ref().map_or("they are still being looked for", |(_, why)| why);
         match self.expires() {
             Some(expires) => {
-                format!("they have expired at {} and could not be renewed: {why}", print_time(expires))
+                format!("the last ones expired at {} and could not be renewed: {why}", print_time(expires))
             }
             None => why.to_owned(),
         }
@@ -192,7 +192,7 @@ mod tests {
         state.note(Err("still down".into()), at(3600));
         // Expired, and just tried: everyone is told at once.
         let Advice::Refuse(why) = state.advice(at(3600)) else { panic!("nothing is given") };
-        assert_eq!(why, "they have expired at 2027-01-15T09:00:00Z and could not be renewed: still down");
+        assert_eq!(why, "the last ones expired at 2027-01-15T09:00:00Z and could not be renewed: still down");
         assert_eq!(state.after_load(at(3600)), Err(why));
         assert_eq!(state.advice(at(3601)), Advice::Load);
         state.note(loaded("b", 9000), at(3601));
