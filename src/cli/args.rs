@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::load::LoadArgs;
 use super::prometheus::ScrapeAddress;
 use super::target::TargetArgs;
 use crate::engine::CONNECTION_LIFETIME;
@@ -24,6 +25,8 @@ pub(super) struct Args {
 pub(super) enum Command {
     /// Provision every device of a lot: a certificate and a thing for each row of a CSV.
     Provision(Box<ProvisionArgs>),
+    /// Load-test the account's quotas: offer connections, certificates or devices at a rate, whatever comes back.
+    Load(Box<LoadArgs>),
     /// Write the certificates and keys of a ledger's registered devices to files.
     Export(ExportArgs),
     /// Blank the private keys that were exported, so that the ledger can be kept.
@@ -39,7 +42,7 @@ pub(super) enum Command {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 complete, 3 some devices rejected or unknown, 4 stopped by a refusal or the failure budget,
+Exit codes: 0 complete, 2 a threshold was missed, 3 some devices rejected or unknown, 4 stopped by a refusal or the failure budget,
 5 interrupted (run it again to resume), 64 usage, 65 bad identities, 69 endpoint unreachable or not ready,
 70 defect, 74 ledger unusable, 77 not permitted.";
 
@@ -95,19 +98,8 @@ pub(super) struct ProvisionArgs {
     #[arg(long = "param", value_name = "NAME=VALUE")]
     pub(super) params: Vec<String>,
 
-    /// Who makes the private keys: AWS, which sends them, or this machine, which sends a signing request. A device that has
-    /// a key from an earlier run keeps it.
-    #[arg(long, value_name = "WHERE", value_enum, default_value_t = Keys::Aws)]
-    pub(super) keys: Keys,
-
-    /// What kind of keys to make, with --keys local [default: p256].
-    #[arg(long, value_name = "TYPE", value_enum)]
-    pub(super) key_type: Option<LocalKeyType>,
-
-    /// Encrypt each private key to this age recipient before it is written anywhere; `export --identity` opens them.
-    /// Repeatable: the identity of any one recipient is enough.
-    #[arg(long, value_name = "RECIPIENT")]
-    pub(super) seal_to: Vec<String>,
+    #[command(flatten)]
+    pub(super) keys: KeyArgs,
 
     /// How long a connection attempt, and a reply, may take.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = timeout)]
@@ -132,6 +124,24 @@ pub(super) struct ProvisionArgs {
     /// Write the summary as JSON to this file, `-` for stdout.
     #[arg(long, value_name = "FILE")]
     pub(super) summary_json: Option<PathBuf>,
+}
+
+/// Where private keys come from, and who can read them.
+#[derive(Debug, clap::Args)]
+pub(super) struct KeyArgs {
+    /// Who makes the private keys: AWS, which sends them, or this machine, which sends a signing request. A device that has
+    /// a key from an earlier run keeps it.
+    #[arg(long = "keys", value_name = "WHERE", value_enum, default_value_t = Keys::Aws)]
+    pub(super) source: Keys,
+
+    /// What kind of keys to make, with --keys local [default: p256].
+    #[arg(long, value_name = "TYPE", value_enum)]
+    pub(super) key_type: Option<LocalKeyType>,
+
+    /// Encrypt each private key to this age recipient before it is written anywhere; `export --identity` opens them.
+    /// Repeatable: the identity of any one recipient is enough.
+    #[arg(long, value_name = "RECIPIENT")]
+    pub(super) seal_to: Vec<String>,
 }
 
 const FORMATS: &str = "\
@@ -324,14 +334,14 @@ pub(super) enum LocalKeyType {
     Rsa2048,
 }
 
-fn connections(text: &str) -> Result<usize, String> {
+pub(super) fn connections(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n @ 1..=100_000) => Ok(n),
         _ => Err(String::from("wanted a whole number from 1 to 100000")),
     }
 }
 
-fn timeout(text: &str) -> Result<Duration, String> {
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(time) if (MIN_TIMEOUT..=MAX_TIMEOUT).contains(&time) => Ok(time),
         _ => Err(String::from("wanted a time from 10ms to 1h, such as 20s")),

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::engine::load::{LoadEnd, LoadOutcome};
 use crate::engine::{End, Outcome};
 use crate::failure::{Cause, Failure};
 use crate::ledger::{Counts, LedgerError, Problem};
@@ -13,6 +14,8 @@ use super::speech::say;
 pub enum Exit {
     /// Everything was done.
     Complete,
+    /// A threshold of a load test was missed.
+    ThresholdMissed,
     /// Some devices were rejected, or their outcome is unknown.
     NotAllRegistered,
     /// Stopped by a fatal refusal or the failure budget.
@@ -38,6 +41,7 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Exit::Complete => 0,
+            Exit::ThresholdMissed => 2,
             Exit::NotAllRegistered => 3,
             Exit::Stopped => 4,
             Exit::Interrupted => 5,
@@ -58,6 +62,22 @@ impl Exit {
             End::Stopped(failure) => Exit::of_failure(failure),
             End::Ledger(_) => Exit::LedgerUnusable,
             End::Bug(_) => Exit::Bug,
+        }
+    }
+
+    /// How a load test that ended so leaves the process. A refusal is a result: only thresholds say what is too many.
+    pub(super) fn of_load(outcome: &LoadOutcome) -> Self {
+        let has_missed = outcome.judgements.iter().any(|judgement| !judgement.passed);
+        match &outcome.end {
+            LoadEnd::Drained | LoadEnd::Aborted => Exit::Interrupted,
+            LoadEnd::Stopped(failure) => Exit::of_failure(failure),
+            LoadEnd::Ledger(_) => Exit::LedgerUnusable,
+            LoadEnd::Bug(_) => Exit::Bug,
+            LoadEnd::Complete | LoadEnd::OutOfDevices | LoadEnd::ThresholdLost if has_missed => {
+                Exit::ThresholdMissed
+            }
+            LoadEnd::Complete => Exit::Complete,
+            LoadEnd::OutOfDevices | LoadEnd::ThresholdLost => Exit::Stopped,
         }
     }
 

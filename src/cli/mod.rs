@@ -6,6 +6,7 @@ mod args;
 mod emulate;
 mod exit;
 mod export;
+mod load;
 mod open_files;
 mod progress;
 mod prometheus;
@@ -40,6 +41,7 @@ pub fn main() -> Exit {
     runtime.block_on(async {
         match args.command {
             Command::Provision(args) => provision::run(*args).await,
+            Command::Load(args) => load::run(*args).await,
             Command::Export(args) => export::run(&args),
             Command::PurgeKeys(args) => purge_keys::run(&args),
             Command::Report(args) => report::run(&args),

@@ -117,7 +117,7 @@ fn open_ledger(args: &ProvisionArgs, settings: &Settings) -> Result<(Ledger, Par
 }
 
 /// All that is wrong with a lot, one line each, and that nothing was done.
-fn row_errors(lot: &str, errors: &[RowError], more: u64) -> String {
+pub(super) fn row_errors(lot: &str, errors: &[RowError], more: u64) -> String {
     let mut message: String = errors.iter().map(|error| format!("{lot}: {error}\n       ")).collect();
     if more > 0 {
         message += &format!("… and {more} more\n       ");

@@ -48,7 +48,7 @@ impl ChosenRates {
         };
         Self {
             connect: chosen(args.connect_rate, 500.0),
-            create: match args.keys {
+            create: match args.keys.source {
                 Keys::Aws => chosen(args.create_rate, 10.0),
                 Keys::Local => chosen(args.create_rate, 20.0),
             },
@@ -64,7 +64,7 @@ impl ChosenRates {
         if args.rates != RateSource::Quotas {
             return Ok(());
         }
-        let create = match args.keys {
+        let create = match args.keys.source {
             Keys::Aws => Quota::CreateKeysAndCertificate,
             Keys::Local => Quota::CreateCertificateFromCsr,
         };

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::args::{Keys, LocalKeyType, ProvisionArgs};
+use super::args::{KeyArgs, Keys, LocalKeyType, ProvisionArgs};
 use super::exit::{Exit, Fatal};
 use super::rates::{ChosenRates, publishes_per_connection};
 use super::target::{Service, Target};
@@ -32,7 +32,7 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) async fn new(args: &ProvisionArgs) -> Result<Self, Fatal> {
         // What is wrong with the arguments is told before the account is asked anything.
-        let keys = keys(args)?;
+        let keys = key_policy(&args.keys)?;
         check_client_id_prefix(&args.client_id_prefix)?;
         let constants = args.params.iter().map(|param| parse_constant(param)).collect::<Result<_, _>>();
         let constants = constants.map_err(|error| usage("--param", error))?;
@@ -40,7 +40,7 @@ impl Settings {
             check_template(template)?;
         }
         let target = args.target.resolve().await?;
-        let template = template(args, &target)?;
+        let template = template(args.template.as_deref(), &target)?;
         Ok(Self {
             rates: ChosenRates::new(args, target.is_aws()),
             publishes_per_connection: publishes_per_connection(target.is_aws()),
@@ -61,9 +61,10 @@ pub(super) fn scenario(file: Option<&Path>) -> Result<Scenario, Fatal> {
     Scenario::find(file).map_err(|error| named(&error))
 }
 
-fn template(args: &ProvisionArgs, target: &Target) -> Result<String, Fatal> {
-    let template = match (&args.template, &target.service) {
-        (Some(template), _) => template.clone(),
+/// The provisioning template: as typed, or the emulator's first.
+pub(super) fn template(typed: Option<&str>, target: &Target) -> Result<String, Fatal> {
+    let template = match (typed, &target.service) {
+        (Some(template), _) => template.to_owned(),
         (None, Service::Emulator(scenario)) => first_template(scenario).to_owned(),
         (None, Service::Endpoint(_)) => return Err(usage("--template", "is missing")),
     };
@@ -90,7 +91,7 @@ pub(super) fn scenario_credentials(scenario: &Scenario) -> Credentials {
 }
 
 /// MQTT 3.1.1 allows any client id; AWS at most 128 bytes, and reserves a leading `$`. The unique part needs 34 bytes.
-fn check_client_id_prefix(prefix: &str) -> Result<(), Fatal> {
+pub(super) fn check_client_id_prefix(prefix: &str) -> Result<(), Fatal> {
     match prefix.len() <= 94 && !prefix.starts_with('$') && !prefix.chars().any(char::is_control) {
         true => Ok(()),
         false => Err(usage(
@@ -100,8 +101,9 @@ fn check_client_id_prefix(prefix: &str) -> Result<(), Fatal> {
     }
 }
 
-fn keys(args: &ProvisionArgs) -> Result<KeyPolicy, Fatal> {
-    let source = match (args.keys, args.key_type) {
+/// What is to be done about private keys.
+pub(super) fn key_policy(args: &KeyArgs) -> Result<KeyPolicy, Fatal> {
+    let source = match (args.source, args.key_type) {
         (Keys::Aws, None) => KeySource::Service,
         (Keys::Aws, Some(_)) => {
             return Err(usage("--key-type", "only goes with --keys local: otherwise AWS makes the keys"));

@@ -4,6 +4,7 @@
 //! keeps no row; so keys that stand in the lot twice are the ledger's to find, which has an index.
 
 mod digest;
+mod generated;
 mod parameters;
 mod reader;
 mod records;
@@ -11,6 +12,7 @@ mod records;
 use std::fmt;
 
 pub use digest::LotDigest;
+pub use generated::{GeneratedLot, NotAPattern, Pattern};
 pub use parameters::{ParameterError, ParameterPlan, parse_constant};
 pub use reader::{KEY_COLUMNS, LotReader};
 pub use records::RECORD_LIMIT;

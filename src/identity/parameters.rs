@@ -13,7 +13,7 @@ use super::{Excerpt, Identity, LotShape, NAME_LIMIT, RowError, VALUE_LIMIT, is_l
 /// A constant's value is a text in which `{certificate_id}` stands for the id of the device's certificate, `{Column}` for
 /// the row's value in that column, and `{{` and `}}` for a brace. `{certificate_id}` is the certificate's id even if a
 /// column has that name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ParameterPlan {
     columns: Vec<String>,
     constants: Vec<(String, Text)>,

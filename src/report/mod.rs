@@ -8,6 +8,7 @@ mod hints;
 mod hlog;
 mod html;
 mod model;
+mod load;
 mod status;
 mod summary;
 mod terminal;
@@ -21,6 +22,7 @@ pub use model::{
     ArrivalReport, CurvePoint, Curves, Headline, Hint, OperationReport, PhaseReport, Point, PointLatency,
     PointOperation, REPORT_SCHEMA, Report, Run, SlowReport, Timeline, Weight,
 };
+pub use load::{LOAD_SCHEMA, LoadFacts, LoadSummary, NamedOperation, render_load};
 pub use status::{NextStep, STATUS_SCHEMA, StatusReport, render_status};
 pub use summary::{
     DeviceSummary, FailureSummary, OperationSummaries, OperationSummary, PhaseSummaries, SCHEMA, Summary,

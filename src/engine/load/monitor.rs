@@ -34,6 +34,8 @@ pub struct LoadSnapshot {
     pub of: Duration,
     /// The offered rate at this instant, per second.
     pub offered: f64,
+    /// The end of the warm-up; not known before connections are open.
+    pub measuring_since: Option<Instant>,
     /// What was measured since the end of the warm-up.
     pub metrics: Metrics,
     /// What was measured in the last few whole seconds.
@@ -159,6 +161,7 @@ impl Monitor {
             at: at.min(self.profile.time()),
             of: self.profile.time(),
             offered: started.map_or(0.0, |_| self.profile.rate_at(at)),
+            measuring_since: self.epoch.get().copied(),
             metrics: self.metrics.clone(),
             recent,
             recent_seconds: self.recent.len() as u32,

@@ -1,0 +1,61 @@
+//! Thresholds as JUnit XML, which CI systems show.
+
+use std::path::Path;
+use std::time::Duration;
+
+use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
+
+use crate::cli::exit::Fatal;
+use crate::cli::settings::usage;
+use crate::metrics::threshold::Judgement;
+
+/// Writes each threshold as a test.
+pub(super) fn write(
+    file: &Path,
+    verb: &str,
+    judgements: &[Judgement],
+    elapsed: Duration,
+) -> Result<(), Fatal> {
+    let xml = xml(verb, judgements, elapsed);
+    std::fs::write(file, xml)
+        .map_err(|error| usage("--junit", format!("{} could not be written: {error}", file.display())))
+}
+
+fn xml(verb: &str, judgements: &[Judgement], elapsed: Duration) -> String {
+    let mut suite = TestSuite::new(format!("fleetmint {verb}"));
+    suite.set_time(elapsed);
+    for Judgement { threshold, passed, shown, .. } in judgements {
+        let mut status = match passed {
+            true => TestCaseStatus::success(),
+            false => TestCaseStatus::non_success(NonSuccessKind::Failure),
+        };
+        status.set_message(format!("measured {shown}"));
+        let mut case = TestCase::new(threshold.as_str(), status);
+        case.set_classname("thresholds");
+        case.set_system_out(format!("measured {shown}"));
+        suite.add_test_case(case);
+    }
+    let mut report = Report::new("fleetmint");
+    report.add_test_suite(suite);
+    report.to_string().expect("XML is written to memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_threshold_is_a_test_and_what_was_missed_a_failure() {
+        let judgement = |threshold: &str, passed, shown: &str| Judgement {
+            threshold: threshold.to_owned(),
+            passed,
+            measured: None,
+            shown: shown.to_owned(),
+        };
+        let judgements = [judgement("missed=0", true, "0"), judgement("rejected<0.1%", false, "3.00 %")];
+        let xml = xml("load create", &judgements, Duration::from_secs(2));
+        assert!(xml.contains("tests=\"2\"") && xml.contains("failures=\"1\""), "{xml}");
+        assert!(xml.contains("name=\"rejected&lt;0.1%\""), "{xml}");
+        assert!(xml.contains("<failure message=\"measured 3.00 %\"/>"), "{xml}");
+    }
+}
