@@ -148,7 +148,7 @@ fn headline(text: &mut String, summary: &LoadSummary) {
     );
     let waiting = scheduled.saturating_sub(started + missed);
     if waiting > 0 {
-        line!(text, "{waiting} arrivals still waited for a connection when the test was ended.");
+        line!(text, "{waiting} of them had not been started when the test was ended");
     }
     if missed > 0 {
         line!(

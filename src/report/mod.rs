@@ -7,8 +7,8 @@ mod compile;
 mod hints;
 mod hlog;
 mod html;
-mod model;
 mod load;
+mod model;
 mod status;
 mod summary;
 mod terminal;
@@ -18,11 +18,11 @@ mod wording;
 pub use compile::{CompileError, LONGEST_PAUSE_S, MAX_POINTS, compile};
 pub use hlog::{HlogError, write_hlogs};
 pub use html::render_html;
+pub use load::{LOAD_SCHEMA, LoadFacts, LoadSummary, NamedOperation, render_load};
 pub use model::{
     ArrivalReport, CurvePoint, Curves, Headline, Hint, OperationReport, PhaseReport, Point, PointLatency,
     PointOperation, REPORT_SCHEMA, Report, Run, SlowReport, Timeline, Weight,
 };
-pub use load::{LOAD_SCHEMA, LoadFacts, LoadSummary, NamedOperation, render_load};
 pub use status::{NextStep, STATUS_SCHEMA, StatusReport, render_status};
 pub use summary::{
     DeviceSummary, FailureSummary, OperationSummaries, OperationSummary, PhaseSummaries, SCHEMA, Summary,

@@ -94,10 +94,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> WsConnection<S> {
         self.0.expect(Event::Connected).await
     }
 
-    /// Subscribes, and waits for SUBACK.
-    pub(super) async fn subscribe(&mut self) -> Result<(), Cause> {
-        self.0.session.subscribe();
-        self.0.expect(Event::Subscribed).await
+    /// Subscribes, and waits for SUBACK; false if there is nothing to subscribe to.
+    pub(super) async fn subscribe(&mut self) -> Result<bool, Cause> {
+        match self.0.session.subscribe() {
+            true => self.0.expect(Event::Subscribed).await.map(|()| true),
+            false => Ok(false),
+        }
     }
 }
 

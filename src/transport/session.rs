@@ -98,13 +98,19 @@ impl Session {
         }
     }
 
-    /// Wants to send the one SUBSCRIBE (section 3.8); once, after [`Event::Connected`].
-    pub(super) fn subscribe(&mut self) {
+    /// Wants to send the one SUBSCRIBE (section 3.8); once, after [`Event::Connected`]. False if there is nothing to subscribe
+    /// to: a connection that is only held has no topics, and MQTT no empty SUBSCRIBE.
+    pub(super) fn subscribe(&mut self) -> bool {
+        if self.filters().is_empty() {
+            self.phase = Phase::Open;
+            return false;
+        }
         let filter = |path: &str| SubscribeFilter { path: path.to_owned(), qos: QoS::AtLeastOnce };
         let filters = self.filters().into_iter().map(filter).collect();
         let subscribe = Subscribe { pkid: self.next_id(), filters };
         subscribe.write(&mut self.out).expect(FITS);
         self.phase = Phase::Subscribing;
+        true
     }
 
     /// Wants to publish a request of `lane`; after [`Event::Subscribed`], and with none in flight.

@@ -190,8 +190,9 @@ impl WssConnector {
         progress.phases.connack = Some(progress.finish());
 
         progress.enter(Stage::Suback);
-        connection.subscribe().await?;
-        progress.phases.suback = Some(progress.finish());
+        if connection.subscribe().await? {
+            progress.phases.suback = Some(progress.finish());
+        }
         Ok(connection)
     }
 

@@ -21,6 +21,7 @@ use super::settings::{check_client_id_prefix, key_policy, template, usage};
 use super::signals;
 use super::speech::{print, say};
 use super::target::{Service, Site, Target};
+use crate::emulator::scenario::BUILT_IN_TEMPLATE;
 use crate::engine::load::{
     self, LoadAudience, LoadEnd, LoadOutcome, LoadPlan, LoadSnapshot, OnLoss, Scenario,
 };
@@ -56,7 +57,7 @@ async fn load_test(command: &LoadCommand) -> Result<Exit, Fatal> {
     record::check_absent(offer.results.as_deref())?;
     let target = offer.target.resolve().await?;
     let devices = match command.devices() {
-        Some(devices) => Some(open_devices(devices, offer.seed, &target)?),
+        Some(devices) => Some(open_devices(command, devices, &target)?),
         None => None,
     };
     allow_connections(offer.max_connections, &target)?;
@@ -93,10 +94,16 @@ fn profile(offer: &OfferArgs) -> Result<Profile, Fatal> {
 }
 
 /// The ledger of the devices, and what their rows become.
-fn open_devices(args: &DeviceArgs, seed: u64, target: &Target) -> Result<Devices, Fatal> {
-    let template = template(args.template.as_deref(), target)?;
+fn open_devices(command: &LoadCommand, args: &DeviceArgs, target: &Target) -> Result<Devices, Fatal> {
+    let template = match (command, &args.template) {
+        // A certificate alone needs none. No template can have this name.
+        (LoadCommand::Create(_), None) if target.is_aws() => String::from("(none)"),
+        _ => template(args.template.as_deref(), target)?,
+    };
+    // The emulator's own template asks for parameters that are known.
+    let is_built_in = !target.is_aws() && template == BUILT_IN_TEMPLATE;
     let binding = Binding { template, region: target.region.clone(), account: target.account() };
-    let devices = Devices::open(args, seed, binding, is_built_in(args, target))?;
+    let devices = Devices::open(args, command.offer().seed, binding, is_built_in)?;
     let counts = devices.counts()?;
     if counts.pending == 0 {
         let message = format!(
@@ -108,12 +115,6 @@ fn open_devices(args: &DeviceArgs, seed: u64, target: &Target) -> Result<Devices
         return Err(Fatal::new(Exit::Usage, message));
     }
     Ok(devices)
-}
-
-/// Whether devices are registered with the emulator's own template, whose parameters are known.
-fn is_built_in(args: &DeviceArgs, target: &Target) -> bool {
-    matches!(&target.service, Service::Emulator(scenario) if scenario.templates.is_empty())
-        && args.template.is_none()
 }
 
 /// The topics that the scenario uses. What is not used is not subscribed to, and need not be permitted.

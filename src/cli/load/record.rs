@@ -13,7 +13,7 @@ use crate::cli::exit::{Exit, Fatal};
 use crate::engine::load::{LoadEnd, LoadOutcome, LoadPlan, LoadSnapshot};
 use crate::ledger::Counts;
 use crate::metrics::Interval;
-use crate::results::{Devices, Footer, Header, ResultsError, ResultsWriter, ThresholdOutcome};
+use crate::results::{Devices, Footer, Header, ResultsError, ResultsWriter};
 
 /// A results file that grows with the test.
 pub(super) struct Recording {
@@ -123,15 +123,7 @@ pub(super) fn footer(outcome: &LoadOutcome, counts: Option<Counts>) -> Footer {
             unknown: counts.unknown + counts.issued_may_sent,
             pending: counts.pending + counts.issued_not_sent,
         }),
-        thresholds: outcome
-            .judgements
-            .iter()
-            .map(|judgement| ThresholdOutcome {
-                threshold: judgement.threshold.clone(),
-                measured: judgement.shown.clone(),
-                is_met: judgement.passed,
-            })
-            .collect(),
+        thresholds: outcome.judgements.clone(),
         slowest: outcome.slowest.clone(),
     }
 }

@@ -118,8 +118,7 @@ impl Threshold {
             threshold: self.text.clone(),
             passed: measured.is_some_and(|measured| self.relation.holds(measured, self.bound)),
             measured,
-            shown: measured
-                .map_or_else(|| String::from("nothing measured"), |value| self.quantity.show(value)),
+            shown: measured.map_or_else(|| String::from("nothing"), |value| self.quantity.show(value)),
         }
     }
 
