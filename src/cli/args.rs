@@ -124,6 +124,10 @@ pub(super) struct ProvisionArgs {
     /// Write the summary as JSON to this file, `-` for stdout.
     #[arg(long, value_name = "FILE")]
     pub(super) summary_json: Option<PathBuf>,
+
+    /// Write what happened in each second to a new results file, for `report`.
+    #[arg(long, value_name = "FILE")]
+    pub(super) results: Option<PathBuf>,
 }
 
 /// Where private keys come from, and who can read them.

@@ -13,6 +13,7 @@ mod prometheus;
 mod provision;
 mod purge_keys;
 mod rates;
+mod recording;
 mod report;
 mod retry;
 mod settings;

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::watch;
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::args::ProvisionArgs;
@@ -14,6 +15,7 @@ use super::exit::{Exit, Fatal};
 use super::open_files::{self, TooFew};
 use super::progress::Progress;
 use super::prometheus::Scrapes;
+use super::recording::{self, Recording};
 use super::settings::Settings;
 use super::signals;
 use super::speech::{print, say};
@@ -22,13 +24,17 @@ use crate::control_plane::{ControlPlane, Settler};
 use crate::emulator::Emulator;
 use crate::endpoint::Endpoint;
 use crate::engine::{
-    self, CommitMode, Connections, End, KeyPolicy, KeySource, Outcome, Plan, Snapshot, Stop,
+    self, Audience, CommitMode, Connections, End, KeyPolicy, KeySource, Outcome, Plan, Snapshot, Stop,
 };
+use crate::event::Operation;
 use crate::failure::RetryPolicy;
 use crate::identity::{Identity, LotReader, ParameterPlan, RowError};
 use crate::ledger::{Counts, ImportError, Ledger, LotRows, RunId, RunInfo, View};
+use crate::metrics::{Interval, Slowest};
 use crate::provisioning::{Lane, Topics};
+use crate::rate::RateLimit;
 use crate::report::{self, Summary};
+use crate::results::{Footer, Header};
 use crate::sealing::Sealer;
 use crate::transport::wss::{KEEP_ALIVE, SettingsError, TlsResumption, WssConnector, WssSettings};
 
@@ -198,6 +204,9 @@ async fn run_and_report(
     scrapes: Scrapes,
 ) -> Result<Exit, Fatal> {
     let counts = ledger.view().counts().map_err(ledger_error)?;
+    let recording =
+        args.results.as_deref().map(|file| Recording::start(file, &results_header(args, settings)));
+    let (recording, intervals) = recording.transpose()?.unzip();
     let run = ledger.begin_run(&run_settings(args, settings), SystemTime::now()).map_err(ledger_error)?;
     let plan = Plan {
         connections: Connections::Fixed(args.connections.min(open_devices(&counts))),
@@ -214,8 +223,24 @@ async fn run_and_report(
         commit_mode: CommitMode::Blocking,
         seed: rand::random(),
     };
-    let outcome = run_engine(plan, connector, control_plane, ledger, &counts, scrapes).await;
-    report(args, settings, run, outcome)
+    let outcome = run_engine(plan, connector, control_plane, ledger, &counts, scrapes, intervals).await;
+    let recorded = match recording {
+        Some(recording) => recording.finish(&results_footer(&outcome)?).await,
+        None => Ok(()),
+    };
+    let exit = report(args, settings, run, outcome)?;
+    unless_worse(exit, recorded)
+}
+
+/// How the run ended matters more than that a file about it could not be written.
+fn unless_worse(exit: Exit, written: Result<(), Fatal>) -> Result<Exit, Fatal> {
+    match written {
+        Err(unwritten) if exit != Exit::Complete => {
+            unwritten.report();
+            Ok(exit)
+        }
+        written => written.map(|()| exit),
+    }
 }
 
 async fn run_engine(
@@ -225,6 +250,7 @@ async fn run_engine(
     ledger: Ledger,
     counts: &Counts,
     scrapes: Scrapes,
+    intervals: Option<mpsc::Sender<Interval>>,
 ) -> Outcome {
     let stop = Stop::default();
     let settler: Option<Arc<dyn Settler>> = Some(Arc::new(control_plane));
@@ -234,8 +260,9 @@ async fn run_engine(
     let progress = Progress::start(plan.rates);
     beside.spawn(progress.clone().follow(receiver.clone()));
     beside.spawn(scrapes.serve(receiver, plan.rates));
+    let audience = Audience { progress: sender, intervals };
     let outcome =
-        engine::run(plan, connector, settler, ledger, Arc::new(SystemTime::now), stop, sender).await;
+        engine::run(plan, connector, settler, ledger, Arc::new(SystemTime::now), stop, audience).await;
     beside.shutdown().await;
     progress.finish();
     outcome
@@ -257,14 +284,7 @@ fn report(
     }
     let printed = print_summary(args, &summary, || report::render(&summary));
     say_end(&outcome.end, exit, &counts, settings);
-    match printed {
-        // How the run ended matters more than that a file about it could not be written.
-        Err(unwritten) if exit != Exit::Complete => {
-            unwritten.report();
-            Ok(exit)
-        }
-        printed => printed.map(|()| exit),
-    }
+    unless_worse(exit, printed)
 }
 
 fn end_name(end: &End) -> &'static str {
@@ -377,6 +397,53 @@ fn run_settings(args: &ProvisionArgs, settings: &Settings) -> serde_json::Value 
         SEAL_TO: settings.keys.seal_to.as_ref().map_or(&[][..], Sealer::recipients),
         "timeout_s": args.timeout.as_secs_f64(),
         "parameters": settings.constants,
+    })
+}
+
+/// What the results file says of the run before it begins.
+fn results_header(args: &ProvisionArgs, settings: &Settings) -> Header {
+    let Value::Object(mut values) = run_settings(args, settings) else {
+        unreachable!("settings are an object")
+    };
+    // Said elsewhere in the header; parameters are the lot's own affair.
+    values.retain(|name, _| name != "version" && name != "parameters");
+    let rates = settings.rates.rates();
+    let limits = [
+        (Operation::Connect, rates.connect),
+        (Operation::CreateCertificate, rates.create),
+        (Operation::RegisterThing, rates.register),
+    ];
+    let limit = |(operation, limit): (Operation, RateLimit)| {
+        Some((operation.name().to_owned(), limit.fixed()?.as_per_second()))
+    };
+    Header {
+        tool: recording::tool(),
+        verb: String::from("provision"),
+        command: recording::command_line(),
+        settings: values.into_iter().collect(),
+        started_at: SystemTime::now(),
+        offered: None,
+        limits: limits.into_iter().filter_map(limit).collect(),
+        warm_up_s: 0.0,
+    }
+}
+
+/// What the results file says of the run's end.
+fn results_footer(outcome: &Outcome) -> Result<Footer, Fatal> {
+    let counts = outcome.ledger.view().counts().map_err(ledger_error)?;
+    let detail = match &outcome.end {
+        End::Stopped(failure) => failure.to_string(),
+        End::Ledger(error) => error.to_string(),
+        End::Bug(detail) => detail.clone(),
+        End::Complete | End::Drained | End::Aborted => String::new(),
+    };
+    Ok(Footer {
+        end: end_name(&outcome.end).to_owned(),
+        detail,
+        elapsed_s: outcome.elapsed.as_secs_f64(),
+        devices: Some(counts.into()),
+        thresholds: Vec::new(),
+        slowest: Slowest::default(),
     })
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::Operation;
 use crate::ledger::Counts;
 use crate::metrics::{LatencyFigures, Metrics, OperationCounts, OperationMetrics};
+use crate::results::Devices;
 
 /// The version of the summary's schema: raised when a field changes its meaning or goes away, not when one is added.
 pub const SCHEMA: u32 = 1;
@@ -63,6 +64,13 @@ impl From<Counts> for DeviceSummary {
             unknown: counts.unknown + counts.issued_may_sent,
             pending: counts.pending + counts.issued_not_sent,
         }
+    }
+}
+
+impl From<Counts> for Devices {
+    fn from(counts: Counts) -> Self {
+        let DeviceSummary { total, registered, rejected, unknown, pending } = counts.into();
+        Self { total, registered, rejected, unknown, pending }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Results files and what `fleetmint report` makes of them.
 
+mod command;
 mod samples;
 mod schema;
 

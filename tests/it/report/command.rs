@@ -1,0 +1,66 @@
+//! `provision --results` and `report` as a user runs them.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::samples::Sample;
+use crate::harness::{Emulate, Scratch, fleetmint, run, summary};
+
+#[test]
+fn a_run_s_results_say_what_its_summary_says() {
+    let scratch = Scratch::new();
+    let lot = scratch.lot("lot.csv", 40);
+    let scenario = scratch.write("s.toml", "keys = \"p256\"\n");
+    let emulate = Emulate::start(&["--scenario", scenario.to_str().unwrap()]);
+    let (results, json) = (scratch.path("run.jsonl"), scratch.path("summary.json"));
+    let mut command = emulate.provision(&lot);
+    command.arg("--results").arg(&results).arg("--summary-json").arg(&json).args(["--register-rate", "40/s"]);
+    run(&mut command).expect_code(0);
+    let summary = summary(&json);
+
+    let said = run(fleetmint().arg("report").arg(&results).args(["--json", "-"])).expect_code(0);
+    let report: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(report["runs"][0]["verb"], "provision");
+    assert_eq!(report["runs"][0]["end"], "complete");
+    assert_eq!(report["runs"][0]["devices"]["registered"], 40);
+    assert_eq!(report["runs"][0]["limits"]["register_thing"], 40.0);
+    assert_eq!(report["elapsed_s"], summary["elapsed_s"]);
+    for operation in report["operations"].as_array().unwrap() {
+        let of_the_run = &summary["operations"][operation["operation"].as_str().unwrap()];
+        for (field, value) in of_the_run.as_object().unwrap() {
+            assert_eq!(&operation[field], value, "{} {field}", operation["operation"]);
+        }
+    }
+    assert_eq!(report["operations"].as_array().unwrap().len(), 3);
+    let secret = emulate.text("secret_access_key");
+    assert!(!fs::read_to_string(&results).unwrap().contains(secret), "the results hold a secret");
+
+    // Results are never overwritten, and a run without them is not begun.
+    let second = scratch.lot("second.csv", 1);
+    let mut command = emulate.provision(&second);
+    let before = fs::read(&results).unwrap();
+    run(command.arg("--results").arg(&results)).expect_code(64).expect_err(&["--results", "there already"]);
+    assert_eq!(fs::read(&results).unwrap(), before);
+    let (page, logs) = (scratch.path("page.html"), scratch.path("logs"));
+    let mut command = fleetmint();
+    command.arg("report").arg(&results).arg("--html").arg(&page).arg("--hlog").arg(&logs);
+    run(&mut command).expect_code(0);
+    assert!(fs::read_to_string(page).unwrap().starts_with("<!DOCTYPE html>"));
+    assert!(logs.join("connect.hlog").exists() && logs.join("register_thing.hlog").exists());
+}
+
+#[test]
+fn files_that_cannot_be_shown_are_told_apart() {
+    let scratch = Scratch::new();
+    let report = |file: &str| run(fleetmint().arg("report").arg(scratch.path(file)));
+    report("absent.jsonl").expect_code(64).expect_err(&["absent.jsonl", "No such file"]);
+    let lot = scratch.lot("lot.csv", 1);
+    assert!(lot.exists());
+    report("lot.csv").expect_code(64).expect_err(&["lot.csv", "not a results file of fleetmint"]);
+    let (path, _) = Sample { seconds: 3, ..Sample::default() }.write(scratch.path("").as_path(), "r.jsonl");
+    let text = fs::read_to_string(&path).unwrap().replacen("\"second\":1", "\"second\":\"1\"", 1);
+    fs::write(&path, text).unwrap();
+    report("r.jsonl").expect_code(74).expect_err(&["r.jsonl: line 3, column ", "expected u64", "head -n 2"]);
+    run(fleetmint().arg("report")).expect_code(64).expect_err(&["RESULTS"]);
+}
