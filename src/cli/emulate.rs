@@ -1,9 +1,10 @@
 //! `fleetmint emulate`: the emulator as a server of its own.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::args::EmulateArgs;
+use super::ca_file::CaFile;
 use super::exit::{Exit, Fatal};
 use super::speech::say;
 use super::{open_files, settings, signals};
@@ -67,53 +68,4 @@ fn announce(emulator: &Emulator, scenario: &Scenario, ca_file: &Path) -> Result<
     writeln!(stdout, "{line}")
         .and_then(|()| stdout.flush())
         .map_err(|error| Fatal::new(Exit::Unavailable, format!("stdout: {error}")))
-}
-
-/// The CA certificate on disk; in a temporary directory of its own it goes with the emulator.
-struct CaFile {
-    path: PathBuf,
-    temporary: Option<PathBuf>,
-}
-
-impl CaFile {
-    /// Where it was chosen to be, or where the emulator keeps it, or else somewhere temporary.
-    fn place(chosen: Option<&Path>, emulator: &Emulator) -> Result<Self, Fatal> {
-        match (chosen, emulator.ca_file()) {
-            (None, Some(kept)) => Ok(Self { path: kept.to_owned(), temporary: None }),
-            _ => Self::write(chosen, emulator.ca_pem()),
-        }
-    }
-
-    fn write(chosen: Option<&Path>, pem: &str) -> Result<Self, Fatal> {
-        let failed = |path: &Path, error: std::io::Error| {
-            Fatal::new(
-                Exit::Unavailable,
-                format!("the CA certificate {} could not be written: {error}", path.display()),
-            )
-        };
-        let temporary = match chosen {
-            Some(_) => None,
-            None => {
-                let directory =
-                    std::env::temp_dir().join(format!("fleetmint-emulator-{:016x}", rand::random::<u64>()));
-                std::fs::create_dir(&directory).map_err(|error| failed(&directory, error))?;
-                Some(directory)
-            }
-        };
-        let path = match (chosen, &temporary) {
-            (Some(path), _) => std::path::absolute(path).map_err(|error| failed(path, error))?,
-            (None, directory) => directory.clone().unwrap_or_default().join("ca.pem"),
-        };
-        std::fs::write(&path, pem).map_err(|error| failed(&path, error))?;
-        Ok(Self { path, temporary })
-    }
-}
-
-impl Drop for CaFile {
-    fn drop(&mut self) {
-        if let Some(directory) = &self.temporary {
-            // Nothing of value is in it, and nobody is left to tell.
-            let _ = std::fs::remove_dir_all(directory);
-        }
-    }
 }

@@ -3,6 +3,7 @@
 //! Owns what people see and type. `args` is what was typed, `settings` what it means; one file per verb.
 
 mod args;
+mod ca_file;
 mod emulate;
 mod exit;
 mod export;
