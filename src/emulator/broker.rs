@@ -3,7 +3,7 @@
 //! Owns takeover and the small publish and subscribe between connections. Knows no packets; requests to the account and
 //! their answers do not come through here, as those go to the requester alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -65,6 +65,11 @@ pub(super) struct Broker {
 struct State {
     by_client_id: HashMap<String, Member>,
     watchers: HashMap<u64, Watcher>,
+    /// Who watches a topic by its very name: with thousands of connections that have a topic each, a message must not be
+    /// held against every filter.
+    exact: HashMap<String, HashSet<u64>>,
+    /// Who has a filter with a wildcard.
+    wild: HashSet<u64>,
 }
 
 #[derive(Debug)]
@@ -102,7 +107,7 @@ impl Broker {
     /// Forgets a connection; its client id too, unless another took it.
     pub(super) fn leave(&self, client_id: &str, number: u64) {
         let mut state = self.state();
-        state.watchers.remove(&number);
+        state.forget(number);
         if state.by_client_id.get(client_id).is_some_and(|holder| holder.number == number) {
             state.by_client_id.remove(client_id);
         }
@@ -116,6 +121,10 @@ impl Broker {
     /// `member` wants what `filter` selects, at most at `qos`.
     pub(super) fn watch(&self, member: &Member, filter: String, qos: QoS) {
         let mut state = self.state();
+        match is_wild(&filter) {
+            true => state.wild.insert(member.number),
+            false => state.exact.entry(filter.clone()).or_default().insert(member.number),
+        };
         let watcher = state.watchers.entry(member.number);
         let watcher = watcher.or_insert_with(|| Watcher { member: member.clone(), filters: HashMap::new() });
         watcher.filters.insert(filter, qos);
@@ -124,18 +133,27 @@ impl Broker {
     /// It no longer does.
     pub(super) fn unwatch(&self, number: u64, filter: &str) {
         let mut state = self.state();
-        if let Some(watcher) = state.watchers.get_mut(&number) {
-            watcher.filters.remove(filter);
-            if watcher.filters.is_empty() {
-                state.watchers.remove(&number);
-            }
+        let Some(watcher) = state.watchers.get_mut(&number) else { return };
+        watcher.filters.remove(filter);
+        let is_last = watcher.filters.is_empty();
+        let is_tame = !watcher.filters.keys().any(|filter| is_wild(filter));
+        if is_tame {
+            state.wild.remove(&number);
+        }
+        state.forget_exact(number, filter);
+        if is_last {
+            state.watchers.remove(&number);
         }
     }
 
     /// Hands `message` once to each connection that wants it, the publisher included. One that has too many waiting loses
     /// its connection.
     pub(super) fn relay(&self, message: &Message) {
-        for watcher in self.state().watchers.values() {
+        let state = self.state();
+        let exact = state.exact.get(&message.topic);
+        let wild = state.wild.iter().filter(|number| !exact.is_some_and(|exact| exact.contains(number)));
+        for number in exact.into_iter().flatten().chain(wild) {
+            let Some(watcher) = state.watchers.get(number) else { continue };
             let granted = watcher.filters.iter().filter(|(filter, _)| mqtt::matches(filter, &message.topic));
             let granted =
                 granted.map(|(_, qos)| *qos).reduce(|one, other| if one > other { one } else { other });
@@ -148,9 +166,33 @@ impl Broker {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change is a single map operation, so a panic elsewhere leaves nothing half done.
+        // Nothing in here panics; if it does after all, some filter is missed, which is no reason to end everything.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl State {
+    /// Forgets what a connection watches.
+    fn forget(&mut self, number: u64) {
+        self.wild.remove(&number);
+        let Some(watcher) = self.watchers.remove(&number) else { return };
+        for filter in watcher.filters.keys() {
+            self.forget_exact(number, filter);
+        }
+    }
+
+    fn forget_exact(&mut self, number: u64, filter: &str) {
+        if let Some(watching) = self.exact.get_mut(filter) {
+            watching.remove(&number);
+            if watching.is_empty() {
+                self.exact.remove(filter);
+            }
+        }
+    }
+}
+
+fn is_wild(filter: &str) -> bool {
+    filter.contains(['+', '#'])
 }
 
 #[cfg(test)]
@@ -219,5 +261,27 @@ mod tests {
         }
         assert_eq!(slow.leash.ending.get(), Some(&Ending::SlowConsumer));
         assert!(!quick.leash.token.is_cancelled());
+    }
+
+    #[test]
+    fn nothing_is_left_of_what_nobody_watches() {
+        let broker = Broker::default();
+        let (one, mut messages) = member(&broker);
+        let (other, mut others) = member(&broker);
+        for filter in ["a", "b/+", "c/#"] {
+            broker.watch(&one, String::from(filter), QoS::AtMostOnce);
+            broker.watch(&other, String::from(filter), QoS::AtMostOnce);
+        }
+        broker.unwatch(one.number, "b/+");
+        broker.relay(&message("b/1", QoS::AtMostOnce));
+        assert!(messages.try_recv().is_err() && others.try_recv().is_ok());
+        broker.relay(&message("c/1", QoS::AtMostOnce));
+        assert!(messages.try_recv().is_ok() && others.try_recv().is_ok(), "the other wildcard still counts");
+        broker.unwatch(one.number, "c/#");
+        broker.unwatch(one.number, "never watched");
+        broker.unwatch(one.number, "a");
+        broker.leave("unknown", other.number);
+        let state = broker.state();
+        assert!(state.watchers.is_empty() && state.exact.is_empty() && state.wild.is_empty(), "{state:?}");
     }
 }
