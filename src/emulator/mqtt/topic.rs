@@ -1,0 +1,107 @@
+//! Topics and filters: which are valid, and which filter selects which topic.
+//!
+//! Owns the rules of MQTT 3.1.1 section 4.7 and the service's limits on both. What a topic is for is the account's matter.
+
+use super::Limits;
+
+/// Whether the service lets anyone publish to `topic`: no wildcards, within its limits (MQTT 3.1.1 section 4.7).
+pub(in super::super) fn valid_topic(topic: &str, limits: &Limits) -> bool {
+    within_limits(topic, limits) && !topic.contains(['+', '#'])
+}
+
+/// Whether the service lets anyone subscribe to `filter`: wildcards fill whole levels, `#` only the last
+/// (MQTT 3.1.1 section 4.7.1).
+pub(in super::super) fn valid_filter(filter: &str, limits: &Limits) -> bool {
+    let mut levels = filter.split('/').rev();
+    let last = levels.next().unwrap_or_default();
+    let whole = |level: &str| level == "+" || !level.contains(['+', '#']);
+    within_limits(filter, limits) && (last == "#" || whole(last)) && levels.all(whole)
+}
+
+fn within_limits(text: &str, limits: &Limits) -> bool {
+    !text.is_empty()
+        && text.len() <= limits.topic_bytes as usize
+        && !text.contains('\0')
+        && text.split('/').count() <= limits.topic_levels as usize
+}
+
+/// Whether `filter` selects `topic`; both are valid. A filter that starts with a wildcard selects no topic that starts with
+/// `$` (MQTT 3.1.1 section 4.7.2).
+///
+/// Not the library's, which panics if a topic starts with a character beyond ASCII.
+pub(in super::super) fn matches(filter: &str, topic: &str) -> bool {
+    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
+        return false;
+    }
+    let mut levels = topic.split('/');
+    for wanted in filter.split('/') {
+        match (wanted, levels.next()) {
+            ("#", _) => return true,
+            ("+", Some(_)) => {}
+            (wanted, Some(level)) if wanted == level => {}
+            _ => return false,
+        }
+    }
+    levels.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn filters_select_as_the_standard_says() {
+        for (filter, topic, selects) in [
+            ("sport/tennis/player1/#", "sport/tennis/player1", true),
+            ("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon", true),
+            ("sport/#", "sport", true),
+            ("#", "a/b", true),
+            ("#", "$aws/a", false),
+            ("+/monitor", "$SYS/monitor", false),
+            ("$SYS/#", "$SYS/monitor", true),
+            ("sport/+", "sport", false),
+            ("sport/+", "sport/", true),
+            ("+", "/finance", false),
+            ("+/+", "/finance", true),
+            ("/+", "/finance", true),
+            ("a/b", "a/b/c", false),
+            ("a/b/c", "a/b", false),
+            ("ü/+", "ü/ß", true),
+        ] {
+            assert_eq!(matches(filter, topic), selects, "{filter} {topic}");
+        }
+    }
+
+    #[test]
+    fn filters_and_topics_keep_to_the_rules() {
+        for filter in ["#", "+", "a/+/b", "a/#", "/", "+/#", "a//b", "1/2/3/4/5/6/7/8"] {
+            assert!(valid_filter(filter, &Limits::default()), "{filter}");
+        }
+        for filter in ["", "a#", "#/a", "a+", "a/b+/c", "1/2/3/4/5/6/7/8/9", "a\0", &"a".repeat(257)] {
+            assert!(!valid_filter(filter, &Limits::default()), "{filter}");
+        }
+        assert!(valid_topic("a/b", &Limits::default()));
+        assert!(!valid_topic("a/+", &Limits::default()));
+        assert!(!valid_topic("a/#", &Limits::default()));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn matching_agrees_with_a_plain_definition(filter in "[ab+]?(/[ab+]){0,3}(/#)?", topic in "[ab]?(/[ab]){0,4}") {
+            prop_assume!(valid_filter(&filter, &Limits::default()) && valid_topic(&topic, &Limits::default()));
+            fn plain(filter: &[&str], topic: &[&str]) -> bool {
+                match (filter, topic) {
+                    (["#"], _) | ([], []) => true,
+                    ([f, filter @ ..], [t, topic @ ..]) => (*f == "+" || f == t) && plain(filter, topic),
+                    _ => false,
+                }
+            }
+            let (f, t): (Vec<_>, Vec<_>) = (filter.split('/').collect(), topic.split('/').collect());
+            prop_assert_eq!(matches(&filter, &topic), plain(&f, &t));
+        }
+    }
+}
