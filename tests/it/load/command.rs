@@ -63,7 +63,7 @@ fn provision_keeps_what_it_makes_and_judges_it() {
     assert_eq!(lines[0]["header"]["verb"], "load provision");
     assert_eq!(lines[0]["header"]["offered"], "hold 50/s 1s, uniform");
     assert_eq!(lines.last().unwrap()["footer"]["end"], "complete");
-    assert_eq!(lines.last().unwrap()["footer"]["thresholds"][2]["is_met"], true);
+    assert_eq!(lines.last().unwrap()["footer"]["thresholds"][2]["passed"], true);
 
     // The same command again takes the devices that are left; once more, and there are none.
     let again = ["--devices=100", "--rate=50/s", "--for=1s", "--seed=7"];
