@@ -54,63 +54,71 @@ fn main() {
 }
 
 async fn measure(server: &Server, size: &Size) {
+    // First, while nothing that was opened and closed has left its mark on the heap.
+    hold_many(server, size).await;
     println!(
-        "opening: TCP, TLS, upgrade, CONNACK, SUBACK; {AT_A_TIME} at a time, client and server share the machine"
+        "\nopening: TCP, TLS, upgrade, CONNACK, SUBACK; {AT_A_TIME} at a time, client and server share the machine"
     );
-    println!("{:<34}{:>12}{:>16}{:>12}", "", "per second", "CPU us each", "TLS p50 us");
+    println!("{:<24}{:>12}{:>14}{:>14}{:>14}", "", "per second", "CPU us each", "dial p50 ms", "dial p99 ms");
     for (name, resumption) in
-        [("full handshakes", TlsResumption::Off), ("with session resumption", TlsResumption::Shared)]
+        [("full handshakes", TlsResumption::Off), ("sessions resumed", TlsResumption::Shared)]
     {
         let connector = server.connector(resumption);
         // The first connections of a connector have no session to resume.
         close(open(&connector, AT_A_TIME).await.connections).await;
         let (wall, cpu) = (Instant::now(), cpu_time());
-        let opened = open(&connector, size.dials).await;
+        let mut opened = open(&connector, size.dials).await;
         let (wall, cpu) = (wall.elapsed(), cpu_time() - cpu);
+        opened.took.sort_unstable();
         let each = |time: Duration| time.as_secs_f64() / size.dials as f64;
+        let ms = |share: f64| 1e3 * opened.took[(share * size.dials as f64) as usize].as_secs_f64();
         println!(
-            "{name:<34}{:>12.0}{:>16.0}{:>12}",
+            "{name:<24}{:>12.0}{:>14.0}{:>14.1}{:>14.1}",
             1.0 / each(wall),
             1e6 * each(cpu),
-            median(opened.tls).as_micros()
+            ms(0.5),
+            ms(0.99)
         );
         close(opened.connections).await;
     }
+}
 
-    println!("\nholding: every connection idles in a task of its own and keeps itself alive");
+async fn hold_many(server: &Server, size: &Size) {
+    println!("holding: each connection idles in a task of its own and keeps itself alive");
+    println!(
+        "{:<24}{:>12}{:>14}{:>14}{:>14}",
+        "resident", "held", "client KB each", "client MB", "server KB each"
+    );
     let connector = server.connector(TlsResumption::Shared);
     let lost = Arc::new(AtomicUsize::new(0));
     let mut holding = JoinSet::new();
-    let before = resident_bytes();
+    let before = [None, Some(server)].map(resident_kb);
     for target in [size.held_for_memory, size.held] {
         let opened = open(&connector, target - holding.len()).await;
         hold(&mut holding, opened.connections, &lost);
         tokio::time::sleep(Duration::from_secs(2)).await;
-        match (before, resident_bytes()) {
-            (Some(before), Some(now)) => println!(
-                "{target:>6} held: {:.1} KB resident each, {:.0} MB in all",
-                now.saturating_sub(before) as f64 / target as f64 / 1024.0,
-                now as f64 / 1024.0 / 1024.0
-            ),
-            _ => println!("{target:>6} held; resident memory is not known on this system"),
-        }
+        let now = [None, Some(server)].map(resident_kb);
+        let each = |side: usize| (now[side] - before[side]) / target as f64;
+        println!("{:<24}{target:>12}{:>14.1}{:>14.0}{:>14.1}", "", each(0), now[0] / 1024.0, each(1));
     }
     let cpu = cpu_time();
     tokio::time::sleep(size.hold).await;
     let cpu = cpu_time() - cpu;
     println!(
-        "{:>6} held for {} s with a keep-alive of {} s: {} lost, {:.1} % of a core",
+        "{} held for {} s with a keep-alive of {} s: {} lost, {:.1} % of a core, {:.0} MB resident",
         size.held,
         size.hold.as_secs(),
         KEEP_ALIVE.as_secs(),
         lost.load(Ordering::Relaxed),
-        100.0 * cpu.as_secs_f64() / size.hold.as_secs_f64()
+        100.0 * cpu.as_secs_f64() / size.hold.as_secs_f64(),
+        resident_kb(None) / 1024.0
     );
+    holding.shutdown().await;
 }
 
 struct Opened {
     connections: Vec<WssConnection>,
-    tls: Vec<Duration>,
+    took: Vec<Duration>,
 }
 
 /// Opens `count` connections, so many at a time.
@@ -120,20 +128,21 @@ async fn open(connector: &Arc<WssConnector>, count: usize) -> Opened {
     for _ in 0..AT_A_TIME.min(count) {
         let (connector, left) = (connector.clone(), left.clone());
         dialling.spawn(async move {
-            let mut opened = Opened { connections: Vec::new(), tls: Vec::new() };
+            let mut opened = Opened { connections: Vec::new(), took: Vec::new() };
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
             {
+                let began = Instant::now();
                 let dial = connector.dial().await;
+                opened.took.push(began.elapsed());
                 opened.connections.push(dial.outcome.unwrap_or_else(|failure| panic!("{failure}")));
-                opened.tls.extend(dial.phases.tls);
             }
             opened
         });
     }
-    let mut all = Opened { connections: Vec::with_capacity(count), tls: Vec::with_capacity(count) };
+    let mut all = Opened { connections: Vec::with_capacity(count), took: Vec::with_capacity(count) };
     for opened in dialling.join_all().await {
         all.connections.extend(opened.connections);
-        all.tls.extend(opened.tls);
+        all.took.extend(opened.took);
     }
     all
 }
@@ -153,11 +162,6 @@ fn hold(holding: &mut JoinSet<()>, connections: Vec<WssConnection>, lost: &Arc<A
 async fn close(connections: Vec<WssConnection>) {
     let closing: JoinSet<()> = connections.into_iter().map(Connection::close).collect();
     closing.join_all().await;
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
 /// The other side: a process of its own, gone with this.
@@ -231,11 +235,12 @@ fn cpu_time() -> Duration {
     Duration::new(clock.tv_sec.unsigned_abs(), u32::try_from(clock.tv_nsec).unwrap_or(0))
 }
 
-/// Linux says; other systems are not asked.
-fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kb = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    kb.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kb| 1024 * kb)
+/// What the server, or this process, has in memory. Linux says; other systems are not asked, and zero stands for that.
+fn resident_kb(server: Option<&Server>) -> f64 {
+    let process = server.map_or(String::from("self"), |server| server.child.id().to_string());
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let kb = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    kb.and_then(|kb| kb.trim().parse().ok()).unwrap_or(0.0)
 }
 
 fn raise_open_files() {

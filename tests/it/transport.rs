@@ -8,15 +8,18 @@ mod rude;
 mod survival;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use fleetmint::certificate::Secret;
 use fleetmint::failure::{Cause, Failure, Stage};
 use fleetmint::provisioning::{Lane, Topics};
-use fleetmint::sigv4::Credentials;
+use fleetmint::sigv4::{CredentialSource, Credentials};
 use fleetmint::transport::wss::{KEEP_ALIVE, TlsResumption, WssConnection, WssConnector, WssSettings};
 use fleetmint::transport::{Connection, Connector, Dial, Lost, Reply, Verdict};
+use futures::future::BoxFuture;
+use tokio_rustls::TlsAcceptor;
 
 use self::rogue::{CREATED, NOT_CREATED, Peer, REGISTERED, Rogue, puback, publish};
 
@@ -168,6 +171,64 @@ async fn a_well_behaved_server_is_dialled_and_every_phase_timed() {
     );
     assert!(connect[14..].starts_with(b"it-"));
     assert_eq!(subscribe.iter().filter(|byte| **byte == b'$').count(), 4, "four filters in one SUBSCRIBE");
+}
+
+/// Credentials with a number in them, one higher each time.
+#[derive(Default)]
+struct Rotating(AtomicU32);
+
+impl CredentialSource for Rotating {
+    fn credentials(&self) -> BoxFuture<'_, Result<Credentials, String>> {
+        let number = self.0.fetch_add(1, Ordering::Relaxed);
+        Box::pin(std::future::ready(Ok(Credentials {
+            access_key_id: format!("AKID{number}"),
+            secret_access_key: Secret::new(String::from("hunter2")),
+            session_token: None,
+        })))
+    }
+}
+
+#[tokio::test]
+async fn each_dial_signs_anew_as_a_new_client_and_resumes_tls_unless_told_not_to() {
+    for resumption in [TlsResumption::Shared, TlsResumption::Off] {
+        let (config, ca_pem) = rogue::identity("localhost");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("localhost:{}", listener.local_addr().unwrap().port()).parse().unwrap();
+        let script = tokio::spawn(async move {
+            let mut seen = Vec::new();
+            for _ in 0..3 {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let mut peer = Peer::accept(TlsAcceptor::from(config.clone()), tcp).await;
+                let was_resumed = peer.was_resumed();
+                let request = peer.request().await;
+                peer.raw(Peer::switching(&request)).await;
+                let connect = peer.packet().await;
+                peer.mqtt(b"\x20\x02\x00\x00").await;
+                peer.packet().await;
+                peer.mqtt(b"\x90\x06\x00\x01\x01\x01\x01\x01").await;
+                assert_eq!(peer.packet().await, b"\xe0\x00", "DISCONNECT");
+                peer.hang_up();
+                let credential = request[0].split("X-Amz-Credential=").nth(1).unwrap();
+                let key = credential.split('%').next().unwrap().to_owned();
+                seen.push((was_resumed, key, connect));
+            }
+            seen
+        });
+        let server = Rogue { endpoint, ca_pem, script };
+        let credentials = Arc::new(Rotating::default());
+        let settings = WssSettings { tls_resumption: resumption, credentials, ..settings(&server) };
+        let connector = WssConnector::new(settings).unwrap();
+        for _ in 0..3 {
+            connector.dial().await.outcome.unwrap().close().await;
+        }
+        let seen = server.script.await.unwrap();
+        let resumed: Vec<_> = seen.iter().map(|(was_resumed, ..)| *was_resumed).collect();
+        let is_shared = resumption == TlsResumption::Shared;
+        assert_eq!(resumed, [false, is_shared, is_shared]);
+        let keys: Vec<_> = seen.iter().map(|(_, key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["AKID0", "AKID1", "AKID2"]);
+        assert!(seen[0].2 != seen[1].2 && seen[1].2 != seen[2].2, "client ids differ");
+    }
 }
 
 #[tokio::test]

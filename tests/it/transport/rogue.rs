@@ -12,8 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+use tokio_rustls::rustls::{HandshakeKind, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
 pub(super) const CREATED: &str = "$aws/certificates/create/json/accepted";
@@ -94,6 +94,11 @@ impl Peer {
             text.push(self.stream.read_u8().await.expect("a whole request"));
         }
         String::from_utf8(text).unwrap().trim_end().split("\r\n").map(str::to_owned).collect()
+    }
+
+    /// Whether the client resumed an earlier TLS session.
+    pub(super) fn was_resumed(&self) -> bool {
+        self.stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
     /// Sends bytes as they are.
