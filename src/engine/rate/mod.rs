@@ -35,6 +35,8 @@ pub(super) struct Limit {
     turn: tokio::sync::Mutex<()>,
     limiter: Option<Limiter>,
     clock: Arc<Paced>,
+    /// Whether it lets everything pass, whatever becomes of it.
+    is_open: bool,
 }
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<TokioInstant>>;
@@ -61,11 +63,20 @@ impl Limit {
             turn: tokio::sync::Mutex::new(()),
             limiter: asked.fixed().map(|rate| RateLimiter::direct_with_clock(quota(rate), TokioClock)),
             clock: Arc::new(Paced { epoch: Instant::now(), pace: Mutex::new(Pace::new(asked)) }),
+            is_open: false,
         }
+    }
+
+    /// None, even where the service throttles: for requests whose rate is somebody else's affair, as a load test's is.
+    pub(super) fn none() -> Self {
+        Self { is_open: true, ..Self::new(RateLimit::Unlimited) }
     }
 
     /// Waits for a permit. Dropping the future gives up the place in the queue and spends nothing.
     pub(super) async fn permit(&self) -> Permit {
+        if self.is_open {
+            return Permit { clock: self.clock.clone(), number: None };
+        }
         if self.limiter.is_none() && self.clock.pace().rate().is_none() {
             return self.take();
         }

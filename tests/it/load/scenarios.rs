@@ -50,6 +50,20 @@ fn provision_registers_each_arrivals_device() {
 }
 
 #[test]
+fn a_service_that_throttles_is_offered_the_same_rate_all_the_same() {
+    let mut lab = Lab::new(Scenario::Create, "hold 40/s 20s").emulating(
+        "[latency]\ncreate_keys_and_certificate = \"30ms\"\n[quotas]\ncreate_keys_and_certificate = \"10/s\"",
+    );
+    lab.plan.connections = 10;
+    let results = lab.run();
+    let create = results.outcome.metrics.operation(Operation::CreateCertificate);
+    // A second's worth at once, and then 10 a second.
+    assert!((205..=212).contains(&create.counts.accepted), "{:?}", create.counts);
+    assert_eq!((create.counts.attempts, create.counts.throttled), (800, 800 - create.counts.accepted));
+    assert!(create.response.figures().p99 < 50_000, "{:?}", create.response.figures());
+}
+
+#[test]
 fn connect_opens_holds_and_closes() {
     let mut lab = Lab::new(Scenario::Connect { hold: ms(2_000) }, "hold 10/s 5s")
         .emulating("[latency]\nconnect = \"30ms\"\nsubscribe = \"10ms\"");
