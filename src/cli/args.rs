@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::find_limit::FindLimitArgs;
 use super::load::LoadArgs;
 use super::prometheus::ScrapeAddress;
 use super::target::TargetArgs;
@@ -27,6 +28,8 @@ pub(super) enum Command {
     Provision(Box<ProvisionArgs>),
     /// Load-test the account's quotas: offer connections, certificates or devices at a rate, whatever comes back.
     Load(Box<LoadArgs>),
+    /// Find the highest rate that the service bears: of connections, certificates or registrations.
+    FindLimit(Box<FindLimitArgs>),
     /// Write the certificates and keys of a ledger's registered devices to files.
     Export(ExportArgs),
     /// Blank the private keys that were exported, so that the ledger can be kept.

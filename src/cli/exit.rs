@@ -92,7 +92,8 @@ impl Exit {
         }
     }
 
-    fn of_failure(failure: &Failure) -> Self {
+    /// What a failure that ended a run means.
+    pub(super) fn of_failure(failure: &Failure) -> Self {
         match &failure.cause {
             Cause::UpgradeRefused { status: 401 | 403, .. }
             | Cause::ConnectRefused { code: 4 | 5 | 7 }

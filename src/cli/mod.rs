@@ -7,6 +7,7 @@ mod ca_file;
 mod emulate;
 mod exit;
 mod export;
+mod find_limit;
 mod load;
 mod open_files;
 mod progress;
@@ -44,6 +45,7 @@ pub fn main() -> Exit {
         match args.command {
             Command::Provision(args) => provision::run(*args).await,
             Command::Load(args) => load::run(*args).await,
+            Command::FindLimit(args) => find_limit::run(*args).await,
             Command::Export(args) => export::run(&args),
             Command::PurgeKeys(args) => purge_keys::run(&args),
             Command::Report(args) => report::run(&args),

@@ -8,6 +8,8 @@ use tokio::sync::watch;
 
 use super::exit::{Exit, Fatal};
 use super::speech::say;
+use crate::engine::find::FindSnapshot;
+use crate::engine::load::LoadSnapshot;
 use crate::engine::{Rates, Snapshot};
 use crate::event::Operation;
 use crate::exposition::{Exposition, Reading};
@@ -47,14 +49,42 @@ impl Scrapes {
         Ok(Self(Some(exposition)))
     }
 
-    /// Shows `snapshots` to whoever asks, as long as it is polled. Never ends.
+    /// Shows where a provisioning run stands to whoever asks. Never ends.
     pub(super) async fn serve(self, snapshots: watch::Receiver<Snapshot>, rates: Rates) {
+        self.serve_with(snapshots, move |snapshot| reading(snapshot, &rates)).await;
+    }
+
+    /// Shows where a load test stands to whoever asks. Never ends.
+    pub(super) async fn serve_load(self, snapshots: watch::Receiver<LoadSnapshot>) {
+        self.serve_with(snapshots, reading_of_load).await;
+    }
+
+    /// Shows where the step of a search stands that is being tried. Never ends.
+    pub(super) async fn serve_search(self, snapshots: watch::Receiver<FindSnapshot>) {
+        self.serve_with(snapshots, |snapshot| reading_of_load(&snapshot.load)).await;
+    }
+
+    async fn serve_with<S: Send + Sync + 'static>(
+        self,
+        snapshots: watch::Receiver<S>,
+        reading: impl Fn(&S) -> Reading + Send + Sync + 'static,
+    ) {
         match self.0 {
             Some(exposition) => {
-                match exposition.serve(Arc::new(move || reading(&snapshots.borrow(), &rates))).await {}
+                match exposition.serve(Arc::new(move || reading(&snapshots.borrow()))).await {}
             }
             None => std::future::pending().await,
         }
+    }
+}
+
+fn reading_of_load(snapshot: &LoadSnapshot) -> Reading {
+    Reading {
+        metrics: snapshot.metrics.clone(),
+        connections: snapshot.connections,
+        in_flight: snapshot.in_flight,
+        offered: Some(snapshot.offered),
+        ..Reading::default()
     }
 }
 
@@ -76,6 +106,7 @@ fn reading(snapshot: &Snapshot, rates: &Rates) -> Reading {
         ],
         connections: snapshot.connections,
         in_flight: snapshot.in_flight,
+        offered: None,
         limits: limits
             .into_iter()
             .filter_map(|(operation, limit)| Some((operation, limit.fixed()?.as_per_second())))

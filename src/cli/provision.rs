@@ -257,8 +257,8 @@ async fn run_engine(
     let (sender, receiver) = watch::channel(Snapshot { devices: *counts, ..Snapshot::default() });
     let mut beside = JoinSet::new();
     beside.spawn(signals::steer(stop.clone()));
-    let progress = Progress::start(plan.rates);
-    beside.spawn(progress.clone().follow(receiver.clone()));
+    let progress = Progress::start();
+    beside.spawn(progress.clone().follow(receiver.clone(), plan.rates));
     beside.spawn(scrapes.serve(receiver, plan.rates));
     let audience = Audience { progress: sender, intervals };
     let outcome =

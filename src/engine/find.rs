@@ -127,6 +127,8 @@ pub enum FindEnd {
 const ISSUE_ROUNDS: u32 = 5;
 /// The service time that connections are opened ahead for, as long as none was measured.
 const FIRST_GUESS: Duration = Duration::from_millis(200);
+/// And that they are opened ahead for at least.
+const LEAST_GUESS: Duration = Duration::from_millis(50);
 
 /// Searches until the limit is found, the devices run out, or `stop` says so. `ledger` has the devices; connections need
 /// none.
@@ -271,11 +273,12 @@ impl<C: Connector> Seeker<C> {
         outcome
     }
 
-    /// Connections to open ahead, by the rate and the service time (Little's law), with room for the slower ones.
+    /// Connections to open ahead, by the rate and the service time (Little's law), with ample room: opening more meanwhile
+    /// would be load of another kind.
     fn connections(&self, rate: f64) -> usize {
         let seen = self.search.steps().iter().rev().find(|step| step.observation.accepted > 0);
-        let time = seen.map_or(FIRST_GUESS, |step| step.observation.p99);
-        ((rate * time.as_secs_f64() * 1.5).ceil() as usize).clamp(2, self.plan.load.max_connections)
+        let time = seen.map_or(FIRST_GUESS, |step| step.observation.p99.max(LEAST_GUESS));
+        ((rate * time.as_secs_f64() * 3.0).ceil() as usize + 4).min(self.plan.load.max_connections)
     }
 
     fn counts(&self) -> Result<Counts, FindEnd> {
@@ -331,6 +334,7 @@ fn hold(pieces: impl IntoIterator<Item = (f64, Duration)>) -> Profile {
 fn observation(operation: Operation, outcome: &LoadOutcome) -> Observation {
     let metrics = outcome.metrics.operation(operation);
     let (counts, service) = (metrics.counts, metrics.service.figures());
+    let waited = metrics.response.figures().p50.saturating_sub(service.p50);
     Observation {
         due: outcome.metrics.arrivals.scheduled,
         missed: outcome.metrics.arrivals.missed,
@@ -341,6 +345,7 @@ fn observation(operation: Operation, outcome: &LoadOutcome) -> Observation {
         hung_up: counts.dropped,
         p50: Duration::from_micros(service.p50),
         p99: Duration::from_micros(service.p99),
+        waited: Duration::from_micros(waited),
         took: outcome.measured,
     }
 }

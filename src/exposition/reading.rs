@@ -32,6 +32,8 @@ pub struct Reading {
     pub connections: u32,
     /// Requests that were sent and not answered.
     pub in_flight: u32,
+    /// What a load test offers at this instant, per second.
+    pub offered: Option<f64>,
     /// The limits that are set, per second.
     pub limits: Vec<(Operation, f64)>,
 }
@@ -65,6 +67,10 @@ impl Reading {
         out.gauges("connections", "Open connections.")?.gauge([], self.connections.into())?;
         out.gauges("requests_in_flight", "Requests that were sent and not answered yet.")?
             .gauge([], self.in_flight.into())?;
+        let mut offered = out.gauges("offered_rate", "Arrivals that a load test offers, per second.")?;
+        if let Some(rate) = self.offered {
+            offered.gauge([], rate)?;
+        }
         let mut limits = out.gauges("rate_limit", "Limits that are set, in requests per second.")?;
         for (operation, limit) in &self.limits {
             limits.gauge([("operation", operation.name())], *limit)?;

@@ -190,8 +190,12 @@ impl Search {
         // A stall passes, and what happens once may be chance. A throttle says itself what it is, and above the capacity
         // nothing else is expected.
         let is_surprising = self.capacity == 0.0 || probe.rate < self.capacity;
-        let is_doubtful =
-            is_surprising && matches!(verdict, Verdict::Broke(breach) if breach != Breach::Throttled);
+        let is_doubtful = match verdict {
+            Verdict::Held | Verdict::Broke(Breach::Throttled) => false,
+            Verdict::Broke(_) => is_surprising,
+            // Be it that this machine was busy for a moment.
+            Verdict::Short => true,
+        };
         let is_second_look = self.steps.last().is_some_and(|last| last.probe == probe && last.is_doubtful);
         let step = Step { probe, observation, verdict, is_doubtful: is_doubtful && !is_second_look };
         let waits_for_a_second_look = step.is_doubtful;

@@ -36,6 +36,9 @@ pub struct Observation {
     pub p50: Duration,
     /// 99 % of the accepted took at most this.
     pub p99: Duration,
+    /// For half of the accepted, at most so long passed from the instant they were due to the instant they were sent: this
+    /// side's own delay.
+    pub waited: Duration,
     /// From the first instant that counts until the last of these requests had ended.
     pub took: Duration,
 }
@@ -88,7 +91,7 @@ pub enum Verdict {
     Held,
     /// The service did not.
     Broke(Breach),
-    /// This side did not offer it: too many requests found no free connection.
+    /// This side did not offer it: too many requests found no free connection, or found one too late.
     Short,
 }
 
@@ -182,6 +185,8 @@ pub(super) struct Usual {
 
 /// Of so many requests one may fail, on top of what is usual.
 const TOLERATED: f64 = 0.01;
+/// Where requests are sent later than this, it is not the rate that is tried.
+const PUNCTUAL: Duration = Duration::from_millis(100);
 const SLOWER: u32 = 3;
 const NOTICEABLE: Duration = Duration::from_millis(10);
 
@@ -223,7 +228,7 @@ impl Usual {
         if is_slow || max_p99.is_some_and(|most| seen.p99 > most) {
             return Verdict::Broke(Breach::Slow);
         }
-        if seen.missed as f64 > 1.0 + TOLERATED * seen.due as f64 {
+        if seen.waited > PUNCTUAL || seen.missed as f64 > 1.0 + TOLERATED * seen.due as f64 {
             return Verdict::Short;
         }
         Verdict::Held

@@ -7,6 +7,7 @@ mod compile;
 mod hints;
 mod hlog;
 mod html;
+mod limit;
 mod load;
 mod model;
 mod status;
@@ -18,6 +19,7 @@ mod wording;
 pub use compile::{CompileError, LONGEST_PAUSE_S, MAX_POINTS, compile};
 pub use hlog::{HlogError, write_hlogs};
 pub use html::render_html;
+pub use limit::{FindingReport, IssuedAhead, LimitReport, QuotaReport, StepReport, per_second, step_line};
 pub use load::{LOAD_SCHEMA, LoadFacts, LoadSummary, NamedOperation, render_load};
 pub use model::{
     ArrivalReport, CurvePoint, Curves, Headline, Hint, OperationReport, PhaseReport, Point, PointLatency,

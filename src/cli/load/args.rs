@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::cli::args::{KeyArgs, connections, timeout};
+use crate::cli::prometheus::ScrapeAddress;
 use crate::cli::target::TargetArgs;
 use crate::identity::Pattern;
 use crate::metrics::threshold::Threshold;
@@ -137,6 +138,10 @@ pub(super) struct OfferArgs {
     #[arg(long, value_name = "FILE", requires = "thresholds", help_heading = "Results")]
     pub(super) junit: Option<PathBuf>,
 
+    /// Serve live metrics for Prometheus at http://ADDR/metrics while the test goes on; a port alone is this machine's.
+    #[arg(long, value_name = "ADDR", help_heading = "Results")]
+    pub(super) prometheus: Option<ScrapeAddress>,
+
     /// Write what happened in each second to a new results file, for `report` and for merging.
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub(super) results: Option<PathBuf>,
@@ -148,41 +153,41 @@ pub(super) struct OfferArgs {
 
 /// Whose certificates are asked for.
 #[derive(Debug, Args)]
-pub(super) struct DeviceArgs {
+pub(in crate::cli) struct DeviceArgs {
     /// Take the devices of this CSV.
     #[arg(long, value_name = "LOT.csv", required_unless_present = "devices", conflicts_with_all = ["devices", "key_pattern", "columns"], help_heading = "Devices")]
-    pub(super) lot: Option<PathBuf>,
+    pub(in crate::cli) lot: Option<PathBuf>,
 
     /// Make up this many devices; each arrival takes one.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000), help_heading = "Devices")]
-    pub(super) devices: Option<u64>,
+    pub(in crate::cli) devices: Option<u64>,
 
     /// What keys of made-up devices look like; {n} or {n:06} is the device's number.
     #[arg(long, value_name = "PATTERN", default_value = "LOAD-{n:06}", help_heading = "Devices")]
-    pub(super) key_pattern: Pattern,
+    pub(in crate::cli) key_pattern: Pattern,
 
     /// Another column of made-up devices; {n:06} and {hex:8} expand. Repeatable.
     #[arg(long = "column", value_name = "NAME=PATTERN", help_heading = "Devices")]
-    pub(super) columns: Vec<String>,
+    pub(in crate::cli) columns: Vec<String>,
 
     /// The column that identifies a device [default: SerialNumber, else DeviceId, else ThingName].
     #[arg(long, value_name = "COLUMN", help_heading = "Devices")]
-    pub(super) key_column: Option<String>,
+    pub(in crate::cli) key_column: Option<String>,
 
     /// Another template parameter for every device; {certificate_id} and {Column} expand. Repeatable.
     #[arg(long = "param", value_name = "NAME=VALUE", help_heading = "Devices")]
-    pub(super) params: Vec<String>,
+    pub(in crate::cli) params: Vec<String>,
 
     /// The provisioning template.
     #[arg(long, value_name = "NAME", help_heading = "Devices")]
-    pub(super) template: Option<String>,
+    pub(in crate::cli) template: Option<String>,
 
     /// Where everything that the test creates is kept [default: load.ledger here, or LOT.load.ledger beside the lot].
     #[arg(long, value_name = "FILE", help_heading = "Devices")]
-    pub(super) ledger: Option<PathBuf>,
+    pub(in crate::cli) ledger: Option<PathBuf>,
 
     #[command(flatten)]
-    pub(super) keys: KeyArgs,
+    pub(in crate::cli) keys: KeyArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -16,19 +16,19 @@ use crate::identity::{
 use crate::ledger::{Binding, Counts, ImportError, Ledger, LotRows};
 
 /// Devices in their ledger, and what their rows become.
-pub(super) struct Devices {
-    pub(super) ledger: Ledger,
-    pub(super) path: PathBuf,
-    pub(super) binding: Binding,
-    pub(super) parameters: ParameterPlan,
+pub(in crate::cli) struct Devices {
+    pub(in crate::cli) ledger: Ledger,
+    pub(in crate::cli) path: PathBuf,
+    pub(in crate::cli) binding: Binding,
+    pub(in crate::cli) parameters: ParameterPlan,
     /// Whether some have keys that were made here.
-    pub(super) has_keys: bool,
+    pub(in crate::cli) has_keys: bool,
 }
 
 impl Devices {
     /// Reads or makes up the devices into their ledger, or checks that the ledger that is there is theirs. `built_in` says
     /// that their template is the emulator's own.
-    pub(super) fn open(
+    pub(in crate::cli) fn open(
         args: &DeviceArgs,
         seed: u64,
         binding: Binding,
@@ -59,7 +59,7 @@ impl Devices {
     }
 
     /// The devices by state.
-    pub(super) fn counts(&self) -> Result<Counts, Fatal> {
+    pub(in crate::cli) fn counts(&self) -> Result<Counts, Fatal> {
         self.ledger.view().counts().map_err(super::ledger_error)
     }
 }

@@ -4,19 +4,20 @@
 
 mod args;
 mod junit;
-mod live;
 mod lot;
 mod record;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::exit::{Exit, Fatal};
 use super::open_files::{self, TooFew};
+use super::progress::Progress;
+use super::prometheus::Scrapes;
 use super::settings::{check_client_id_prefix, key_policy, template, usage};
 use super::signals;
 use super::speech::{print, say};
@@ -34,13 +35,13 @@ use crate::report::{self, LoadFacts, LoadSummary};
 use crate::schedule::Profile;
 use crate::transport::wss::{KEEP_ALIVE, SettingsError, TlsResumption, WssConnector, WssSettings};
 
-pub(super) use args::LoadArgs;
-use args::{DeviceArgs, LoadCommand, OfferArgs};
-use lot::Devices;
+pub(super) use args::{DeviceArgs, LoadArgs};
+use args::{LoadCommand, OfferArgs};
+pub(super) use lot::Devices;
 use record::Recording;
 
 /// An ownership token lives one hour; what is left at this age may lapse on the way.
-const TOKEN_LIFETIME: std::time::Duration = std::time::Duration::from_secs(57 * 60);
+const TOKEN_LIFETIME: Duration = Duration::from_secs(57 * 60);
 
 pub(super) async fn run(args: LoadArgs) -> Exit {
     match load_test(&args.scenario).await {
@@ -55,6 +56,7 @@ async fn load_test(command: &LoadCommand) -> Result<Exit, Fatal> {
     check_client_id_prefix(&offer.client_id_prefix)?;
     let keys = command.devices().map_or(Ok(KeyPolicy::default()), |devices| key_policy(&devices.keys))?;
     record::check_absent(offer.results.as_deref())?;
+    let scrapes = Scrapes::listen(offer.prometheus).await?;
     let target = offer.target.resolve().await?;
     let devices = match command.devices() {
         Some(devices) => Some(open_devices(command, devices, &target)?),
@@ -63,10 +65,10 @@ async fn load_test(command: &LoadCommand) -> Result<Exit, Fatal> {
     allow_connections(offer.max_connections, &target)?;
     let site = target.open(&offer.target).await?;
     let topics = topics(command, &keys, devices.as_ref());
-    let connector = connector(offer, &target, &site, topics)?;
+    let connector = connector(&offer.client_id_prefix, offer.timeout, &target, &site, topics)?;
     let plan = plan(command, profile, keys, &target, devices.as_ref());
     say_start(command, &plan, &target, &site, devices.as_ref());
-    let exit = run_and_report(command, plan, connector, devices).await;
+    let exit = run_and_report(command, plan, connector, devices, scrapes).await;
     if let Some(emulator) = site.emulator {
         emulator.shutdown().await;
     }
@@ -131,14 +133,20 @@ fn topics(command: &LoadCommand, keys: &KeyPolicy, devices: Option<&Devices>) ->
     Topics::of(&devices.binding.template, &lanes)
 }
 
-fn connector(offer: &OfferArgs, target: &Target, site: &Site, topics: Topics) -> Result<WssConnector, Fatal> {
+pub(super) fn connector(
+    client_id_prefix: &str,
+    timeout: Duration,
+    target: &Target,
+    site: &Site,
+    topics: Topics,
+) -> Result<WssConnector, Fatal> {
     let settings = WssSettings {
         endpoint: site.endpoint.clone(),
         region: target.region.clone(),
         topics,
         credentials: site.credentials.clone(),
-        client_id_prefix: offer.client_id_prefix.clone(),
-        connect_timeout: offer.timeout,
+        client_id_prefix: client_id_prefix.to_owned(),
+        connect_timeout: timeout,
         keep_alive: KEEP_ALIVE,
         tls_resumption: TlsResumption::Shared,
         extra_roots: site.extra_roots.clone(),
@@ -150,7 +158,7 @@ fn connector(offer: &OfferArgs, target: &Target, site: &Site, topics: Topics) ->
 }
 
 /// Sees to it that the process may open as many connections as the test may come to need.
-fn allow_connections(connections: usize, target: &Target) -> Result<(), Fatal> {
+pub(super) fn allow_connections(connections: usize, target: &Target) -> Result<(), Fatal> {
     // With the built-in emulator, both ends of each are ours.
     let files = if matches!(target.service, Service::Emulator(_)) { 2 } else { 1 };
     open_files::allow(connections, files).map_err(|TooFew { needed, allowed, enough_for }| {
@@ -201,6 +209,7 @@ async fn run_and_report(
     plan: LoadPlan,
     connector: WssConnector,
     devices: Option<Devices>,
+    scrapes: Scrapes,
 ) -> Result<Exit, Fatal> {
     let offer = command.offer();
     let path = devices.as_ref().map(|devices| devices.path.clone());
@@ -225,11 +234,14 @@ async fn run_and_report(
     let stop = Stop::default();
     let mut beside = JoinSet::new();
     beside.spawn(signals::steer(stop.clone()));
-    beside.spawn(live::follow(snapshots));
+    let live = Progress::start();
+    beside.spawn(live.clone().follow_load(snapshots.clone()));
+    beside.spawn(scrapes.serve_load(snapshots));
     let clock = Arc::new(SystemTime::now);
     let audience = LoadAudience { progress, intervals };
     let mut outcome = load::run(plan.clone(), connector, ledger, clock, stop, audience).await;
     beside.shutdown().await;
+    live.finish();
 
     let counts = close_ledger(&mut outcome, run)?;
     let summary = LoadSummary::new(LoadFacts {
@@ -355,7 +367,13 @@ fn say_end(outcome: &LoadOutcome, plan: &LoadPlan, counts: Option<Counts>, ledge
             say(format_args!("error: a defect of fleetmint, please report it: {detail}"));
         }
     }
-    let (Some(counts), Some(ledger)) = (counts, ledger) else { return };
+    if let (Some(counts), Some(ledger)) = (counts, ledger) {
+        say_left_behind(&counts, ledger);
+    }
+}
+
+/// Says what of the devices stays in the account, and how to find it.
+pub(super) fn say_left_behind(counts: &Counts, ledger: &Path) {
     let ledger = ledger.display();
     let unregistered = counts.issued_not_sent + counts.issued_may_sent;
     if unregistered > 0 {

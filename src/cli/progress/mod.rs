@@ -16,7 +16,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::speech::{self, say};
+use crate::engine::find::FindSnapshot;
+use crate::engine::load::LoadSnapshot;
 use crate::engine::{Rates, Snapshot};
+use crate::report::step_line;
 use canvas::{Canvas, Terminal};
 use recent::Recent;
 use view::{Colours, Rows, View};
@@ -30,7 +33,6 @@ const DRAW_EVERY: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone)]
 pub(super) struct Progress {
     screen: Option<Screen>,
-    rates: Rates,
 }
 
 /// A terminal that can move its cursor.
@@ -41,27 +43,61 @@ struct Screen {
 }
 
 impl Progress {
-    /// Ready to follow a run under these limits. Reads the environment: TERM, NO_COLOR.
-    pub(super) fn start(rates: Rates) -> Self {
+    /// Ready to follow a run. Reads the environment: TERM, NO_COLOR.
+    pub(super) fn start() -> Self {
         let moves_cursor = std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
         let has_screen = std::io::stderr().is_terminal() && moves_cursor;
-        let screen =
-            has_screen.then(|| Screen::start(Colours::wanted(std::env::var_os("NO_COLOR").as_deref())));
-        Self { screen, rates }
+        let colours = || Colours::wanted(std::env::var_os("NO_COLOR").as_deref());
+        Self { screen: has_screen.then(|| Screen::start(colours())) }
     }
 
-    /// Shows every snapshot until the run is over.
-    pub(super) async fn follow(self, mut snapshots: watch::Receiver<Snapshot>) {
-        let every = if self.screen.is_some() { DRAW_EVERY } else { LINE_EVERY };
-        let mut ticks = interval_at(Instant::now() + every, every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    /// Shows where a provisioning run under these limits stands. Never ends.
+    pub(super) async fn follow(self, snapshots: watch::Receiver<Snapshot>, rates: Rates) {
         let mut recent = Recent::default();
         recent.see(Instant::now(), &snapshots.borrow());
+        let view = move |snapshot: &Snapshot| {
+            recent.see(Instant::now(), snapshot);
+            View::of_provision(snapshot, &recent, &rates)
+        };
+        self.follow_with(snapshots, view).await;
+    }
+
+    /// Shows where a load test stands. Never ends.
+    pub(super) async fn follow_load(self, snapshots: watch::Receiver<LoadSnapshot>) {
+        self.follow_with(snapshots, View::of_load).await;
+    }
+
+    /// Shows where a search stands, and says what came of each step. Never ends.
+    pub(super) async fn follow_search(self, mut snapshots: watch::Receiver<FindSnapshot>) {
+        let mut ticks = interval_at(Instant::now() + DRAW_EVERY, DRAW_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut said = 0;
         loop {
             ticks.tick().await;
             let snapshot = snapshots.borrow_and_update().clone();
-            recent.see(Instant::now(), &snapshot);
-            let view = View::of_provision(&snapshot, &recent, &self.rates);
+            for step in &snapshot.steps[said..] {
+                say(step_line(step));
+            }
+            said = snapshot.steps.len();
+            // A log has the steps; where one of them stands would not be worth a line.
+            if let Some(screen) = &self.screen {
+                screen.show(&View::of_search(&snapshot));
+            }
+        }
+    }
+
+    async fn follow_with<S: Clone>(
+        self,
+        mut snapshots: watch::Receiver<S>,
+        mut view: impl FnMut(&S) -> View,
+    ) {
+        let every = if self.screen.is_some() { DRAW_EVERY } else { LINE_EVERY };
+        let mut ticks = interval_at(Instant::now() + every, every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let snapshot = snapshots.borrow_and_update().clone();
+            let view = view(&snapshot);
             match &self.screen {
                 Some(screen) => screen.show(&view),
                 None => say(view.line()),

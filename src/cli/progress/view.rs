@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use super::canvas::{Size, width};
 use super::recent::{self, Recent};
+use crate::engine::find::{Doing, FindSnapshot};
+use crate::engine::load::{LoadSnapshot, Phase};
 use crate::engine::{Rates, Snapshot};
 use crate::event::Operation;
-use crate::metrics::LatencyFigures;
+use crate::metrics::{LatencyFigures, Metrics};
 use crate::rate::RateLimit;
-use crate::report::human_latency;
+use crate::report::{human_latency, per_second};
 
 /// Whether lines may have colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +93,67 @@ impl View {
             ],
             troubles: troubles(snapshot),
         }
+    }
+
+    /// Of a load test. Its figures are those of the last whole seconds.
+    pub(super) fn of_load(snapshot: &LoadSnapshot) -> Self {
+        let phase = match snapshot.phase {
+            Phase::Opening => "opening connections",
+            Phase::WarmingUp => "warming up",
+            Phase::Measuring => "measuring",
+            Phase::Ending => "waiting for the last",
+        };
+        let (at, of) = (snapshot.at.as_secs(), snapshot.of.as_secs().max(1));
+        let mut pace = vec![Phrase::plain(String::from(phase))];
+        pace.push(Phrase::plain(format!("offered {:.1}/s", snapshot.offered)));
+        let (mut latencies, seconds) = (Vec::new(), f64::from(snapshot.recent_seconds.max(1)));
+        for operation in Operation::ALL {
+            let recent = snapshot.recent.operation(operation);
+            if recent.counts.attempts == 0 {
+                continue;
+            }
+            let name = operation.name().replace('_', " ");
+            pace.push(Phrase::plain(format!("{name} {:.1}/s", recent.counts.accepted as f64 / seconds)));
+            if recent.response.count() > 0 {
+                latencies.push(latency(&format!("{name} response"), recent.response.figures()));
+            }
+        }
+        let mut now = vec![
+            Phrase::plain(count(snapshot.connections.into(), "connection")),
+            Phrase::plain(format!("{} in flight", snapshot.in_flight)),
+        ];
+        if snapshot.waiting > 0 {
+            now.push(Phrase { words: format!("{} waiting", snapshot.waiting), look: Look::Warning });
+        }
+        let missed = snapshot.metrics.arrivals.missed;
+        let missed = (missed > 0).then(|| Phrase { words: format!("{missed} missed"), look: Look::Error });
+        let lost = snapshot.judgements.iter().filter(|judgement| !judgement.passed);
+        let lost = lost.map(|judgement| Phrase {
+            words: format!("{} is {}", judgement.threshold, judgement.shown),
+            look: Look::Error,
+        });
+        Self {
+            unit: "s",
+            done: at.min(of),
+            total: of,
+            eta: (at < of).then(|| Duration::from_secs(of - at)),
+            pace,
+            latencies,
+            now,
+            troubles: missed.into_iter().chain(lost).chain(troubles_of(&snapshot.metrics)).collect(),
+        }
+    }
+
+    /// Of a search for a limit: of the step that is being tried.
+    pub(super) fn of_search(snapshot: &FindSnapshot) -> Self {
+        let doing = match &snapshot.doing {
+            Doing::Nothing => String::from("beginning"),
+            Doing::Trying(probe) => format!("step {}: {}", snapshot.steps.len() + 1, per_second(probe.rate)),
+            Doing::Issuing(missing) => format!("having {missing} certificates issued for the next step"),
+        };
+        let mut view = Self::of_load(&snapshot.load);
+        view.pace.insert(0, Phrase::plain(doing));
+        view
     }
 
     /// The lines for a terminal of this size.
@@ -219,26 +282,29 @@ fn latency(name: &str, figures: LatencyFigures) -> Phrase {
 }
 
 fn troubles(snapshot: &Snapshot) -> Vec<Phrase> {
-    let metrics = &snapshot.metrics;
-    let throttled: u64 =
-        Operation::ALL.iter().map(|operation| metrics.operation(*operation).counts.throttled).sum();
-    let mut phrases = Vec::new();
-    if throttled > 0 {
-        phrases.push(Phrase { words: format!("{throttled} throttled"), look: Look::Warning });
-    }
-    for (number, state) in [(snapshot.devices.rejected, "rejected"), (snapshot.devices.unknown, "unknown")] {
-        if number > 0 {
-            phrases.push(Phrase { words: format!("{number} {state}"), look: Look::Error });
-        }
-    }
-    phrases.extend(errors(snapshot).into_iter().map(|words| Phrase { words, look: Look::Error }));
+    let mut phrases = troubles_of(&snapshot.metrics);
+    let states = [(snapshot.devices.rejected, "rejected"), (snapshot.devices.unknown, "unknown")];
+    let states = states.into_iter().filter(|(number, _)| *number > 0);
+    let states =
+        states.map(|(number, state)| Phrase { words: format!("{number} {state}"), look: Look::Error });
+    let after_throttles = phrases.iter().take_while(|phrase| phrase.look == Look::Warning).count();
+    phrases.splice(after_throttles..after_throttles, states);
     phrases
 }
 
+/// Throttles, and failures by where and why.
+fn troubles_of(metrics: &Metrics) -> Vec<Phrase> {
+    let throttled: u64 =
+        Operation::ALL.iter().map(|operation| metrics.operation(*operation).counts.throttled).sum();
+    let throttled =
+        (throttled > 0).then(|| Phrase { words: format!("{throttled} throttled"), look: Look::Warning });
+    let errors = errors(metrics).into_iter().map(|words| Phrase { words, look: Look::Error });
+    throttled.into_iter().chain(errors).collect()
+}
+
 /// Failures by where and why, but for throttles: those have their own count.
-fn errors(snapshot: &Snapshot) -> Vec<String> {
-    let mut kinds: Vec<_> =
-        snapshot.metrics.failures.iter().filter(|(_, kind)| !kind.example.is_throttle()).collect();
+fn errors(metrics: &Metrics) -> Vec<String> {
+    let mut kinds: Vec<_> = metrics.failures.iter().filter(|(_, kind)| !kind.example.is_throttle()).collect();
     kinds.sort_by_key(|(_, kind)| std::cmp::Reverse(kind.count));
     let mut words: Vec<_> = kinds
         .iter()

@@ -1,0 +1,105 @@
+//! What was typed after `find-limit`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use crate::cli::args::{connections, timeout};
+use crate::cli::load::DeviceArgs;
+use crate::cli::prometheus::ScrapeAddress;
+use crate::cli::target::TargetArgs;
+use crate::rate::Rate;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct FindLimitArgs {
+    #[command(subcommand)]
+    pub(super) sought: FindCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum FindCommand {
+    /// Find how many connections a second may be opened.
+    Connect(Box<SearchArgs>),
+    /// Find how many certificates a second are issued. Each that is issued uses up a device, and is left unregistered.
+    Create(Box<CreateArgs>),
+    /// Find how many devices a second are registered. Certificates are issued for it first; each that is registered uses up
+    /// a device, and its thing stays.
+    Register(Box<RegisterArgs>),
+}
+
+const AFTER: &str = "\
+The rate is doubled until the service throttles, refuses, goes silent, hangs up or slows down. What it still does under too
+much load tells where the limit is; the search comes back below it, spends what a burst allows before each look, and holds
+the rate that it reports once more, for longer. A rate is within 5 % of one that breaks.
+Exit codes: 0 the limit was found, or --max-rate was borne; 4 the search ended before (what is known is printed);
+5 interrupted; else as elsewhere.";
+
+/// What bounds a search, and where it is done.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(super) struct SearchArgs {
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+
+    /// The first rate to try.
+    #[arg(long, value_name = "RATE", default_value = "2/s", help_heading = "Search")]
+    pub(super) start_rate: Rate,
+
+    /// Try no rate above this one.
+    #[arg(long, value_name = "RATE", default_value = "1000/s", help_heading = "Search")]
+    pub(super) max_rate: Rate,
+
+    /// Count a rate as too much if the p99 of the service time exceeds this. Three times the usual p50 is too much anyway.
+    #[arg(long, value_name = "TIME", value_parser = timeout, help_heading = "Search")]
+    pub(super) max_p99: Option<Duration>,
+
+    /// How many connections at most.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = connections, help_heading = "Search")]
+    pub(super) max_connections: usize,
+
+    /// How long a connection attempt, and a reply, may take; beyond it is silence.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = timeout, help_heading = "Search")]
+    pub(super) timeout: Duration,
+
+    /// What MQTT client ids begin with; the rest is unique per connection attempt.
+    #[arg(long, value_name = "PREFIX", default_value = "fleetmint", help_heading = "Search")]
+    pub(super) client_id_prefix: String,
+
+    /// Draw {hex:N} of made-up devices from this number [default: 1].
+    #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true, help_heading = "Search")]
+    pub(super) seed: u64,
+
+    /// Serve live metrics for Prometheus at http://ADDR/metrics during the search; a port alone is this machine's.
+    #[arg(long, value_name = "ADDR", help_heading = "Results")]
+    pub(super) prometheus: Option<ScrapeAddress>,
+
+    /// Write the finding and its evidence as JSON to this file, `-` for stdout.
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    pub(super) json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(super) struct CreateArgs {
+    #[command(flatten)]
+    pub(super) devices: DeviceArgs,
+
+    #[command(flatten)]
+    pub(super) search: SearchArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(super) struct RegisterArgs {
+    #[command(flatten)]
+    pub(super) devices: DeviceArgs,
+
+    /// How fast to have the certificates issued that registrations need; halved if that is throttled [default: 8/s; 100/s
+    /// on loopback].
+    #[arg(long, value_name = "RATE", help_heading = "Search")]
+    pub(super) issue_rate: Option<Rate>,
+
+    #[command(flatten)]
+    pub(super) search: SearchArgs,
+}

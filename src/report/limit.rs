@@ -1,0 +1,401 @@
+//! What a search for a limit has found, with its evidence: as text and as JSON.
+//!
+//! Computes nothing: the numbers are the search's.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::human_latency;
+use crate::event::Operation;
+use crate::limit_search::{Breach, Finding, Step, Stopped, Verdict};
+
+/// A search's finding and its evidence.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LimitReport {
+    /// The schema's version: 1.
+    pub schema: u32,
+    /// What was tried.
+    pub operation: &'static str,
+    /// What was found.
+    pub finding: FindingReport,
+    /// What the account is said to be allowed.
+    pub quota: Option<QuotaReport>,
+    /// What was tried and what came of it, in order.
+    pub steps: Vec<StepReport>,
+    /// Certificates that were issued in advance for registrations, and how many requests for one were throttled.
+    pub issued_ahead: Option<IssuedAhead>,
+    /// How long the search took, in seconds.
+    pub elapsed_s: f64,
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum FindingReport {
+    /// The limit lies between two rates.
+    Limit {
+        /// The highest rate that was borne, per second.
+        sustainable_per_s: f64,
+        /// The lowest rate that was not, per second.
+        breaks_at_per_s: f64,
+        /// What happened at that one.
+        breach: &'static str,
+        /// Whether the sustainable rate was come back to from above, and held for longer.
+        confirmed: bool,
+    },
+    /// Nothing broke as far as the search went.
+    NoLimit {
+        /// The highest rate that was borne, per second.
+        held_per_s: f64,
+        /// Why the search went no further.
+        because: &'static str,
+    },
+    /// Nothing can be said.
+    Nothing {
+        /// The lowest rate that was tried and not borne, per second.
+        broke_at_per_s: Option<f64>,
+        /// What happened at that one.
+        breach: Option<&'static str>,
+        /// Why the search ended.
+        because: Option<&'static str>,
+    },
+}
+
+/// What the account is said to be allowed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct QuotaReport {
+    /// Per second.
+    pub per_s: f64,
+    /// Who says so.
+    pub source: String,
+}
+
+/// Certificates that were issued in advance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct IssuedAhead {
+    /// How many.
+    pub accepted: u64,
+    /// Requests for one that were throttled.
+    pub throttled: u64,
+}
+
+/// A step and what came of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepReport {
+    /// The rate that was offered, per second.
+    pub rate_per_s: f64,
+    /// For how long so that it counts, in seconds.
+    pub measured_s: f64,
+    /// For how long before, to settle.
+    pub settled_s: f64,
+    /// At which rate, per second, a burst was spent before that.
+    pub drain_per_s: Option<f64>,
+    /// And for how long.
+    pub drain_s: Option<f64>,
+    /// Requests that were due in the time that counts.
+    pub due: u64,
+    /// Those that found no free connection in time.
+    pub missed: u64,
+    /// Done as asked.
+    pub accepted: u64,
+    /// Done as asked, per second.
+    pub accepted_per_s: f64,
+    /// Refused for their rate (429).
+    pub throttled: u64,
+    /// Refused otherwise.
+    pub refused: u64,
+    /// Not answered.
+    pub silent: u64,
+    /// Ended by the connection's end.
+    pub hung_up: u64,
+    /// Half of the accepted took at most this, from sending to the reply, in microseconds.
+    pub p50_us: u64,
+    /// 99 % of the accepted took at most this.
+    pub p99_us: u64,
+    /// Half of the accepted were sent at most this much later than they were due, in microseconds.
+    pub waited_us: u64,
+    /// `held`, `not_offered` if this side did not do its part, or how it broke.
+    pub verdict: &'static str,
+    /// Whether it was tried once more before it counted.
+    pub looked_twice: bool,
+}
+
+impl LimitReport {
+    /// Arranges what a search of `operation` has left.
+    pub fn new(
+        operation: Operation,
+        finding: Finding,
+        steps: &[Step],
+        quota: Option<QuotaReport>,
+        issued_ahead: Option<IssuedAhead>,
+        elapsed: Duration,
+    ) -> Self {
+        Self {
+            schema: 1,
+            operation: operation.name(),
+            finding: finding.into(),
+            quota,
+            steps: steps.iter().map(StepReport::from).collect(),
+            issued_ahead,
+            elapsed_s: elapsed.as_secs_f64(),
+        }
+    }
+
+    /// As people read it; ends with a line end.
+    pub fn render(&self) -> String {
+        let mut text = self.finding.words(&self.operation.replace('_', " "));
+        if let Some(quota) = &self.quota {
+            line(
+                &mut text,
+                format_args!("the account's quota is {}: {}", per_second(quota.per_s), quota.source),
+            );
+        }
+        if let Some(IssuedAhead { accepted, throttled }) = self.issued_ahead {
+            let words = format_args!(
+                "{accepted} certificates were issued ahead, {throttled} requests for one throttled"
+            );
+            line(&mut text, words);
+        }
+        line(
+            &mut text,
+            format_args!(
+                "\n{:>10}{:>7}{:>13}{:>8}{:>10}{:>10}{:>8}{:>9}{:>9}  result",
+                "rate", "for", "burst spent", "due", "accepted", "throttled", "failed", "p50", "p99"
+            ),
+        );
+        for step in &self.steps {
+            line(&mut text, step.row());
+        }
+        line(&mut text, "p50 and p99 are service times: from sending a request to its reply.");
+        text
+    }
+}
+
+fn line(text: &mut String, words: impl std::fmt::Display) {
+    writeln!(text, "{words}").expect("a String takes any text");
+}
+
+impl FindingReport {
+    fn words(&self, operation: &str) -> String {
+        match self {
+            FindingReport::Limit { sustainable_per_s, breaks_at_per_s, breach, confirmed } => {
+                let sure = match confirmed {
+                    true => "it was come back to from above, and held",
+                    false => "the search ended before that was confirmed",
+                };
+                format!(
+                    "{operation}: {} is sustainable; at {} the service {}; {sure}\n",
+                    per_second(*sustainable_per_s),
+                    per_second(*breaks_at_per_s),
+                    breach_words(breach),
+                )
+            }
+            FindingReport::NoLimit { held_per_s, because } => format!(
+                "{operation}: no limit up to {}; the search ended there: {}\n",
+                per_second(*held_per_s),
+                because_words(because)
+            ),
+            FindingReport::Nothing { broke_at_per_s: Some(rate), breach: Some(breach), .. } => format!(
+                "{operation}: no rate was sustainable; even at {} the service {}\n",
+                per_second(*rate),
+                breach_words(breach)
+            ),
+            FindingReport::Nothing { because, .. } => {
+                format!("{operation}: nothing was found: {}\n", because_words(because.unwrap_or_default()))
+            }
+        }
+    }
+}
+
+fn breach_words(breach: &str) -> &'static str {
+    match breach {
+        "throttled" => "throttles (429)",
+        "refused" => "refuses requests, without saying that it is for their rate",
+        "silent" => "goes silent: no answer, and no word why",
+        "hung_up" => "ends connections",
+        _ => "answers more and more slowly",
+    }
+}
+
+fn because_words(because: &str) -> &'static str {
+    match because {
+        "max_rate" => "--max-rate allows no more",
+        "generator" => {
+            "this machine offered no more: requests found no free connection in time; look at its cores, raise --max-connections"
+        }
+        "devices" => "no devices were left to try with; give it more --devices",
+        "certificates" => "certificates were not issued fast enough, so their limit binds first",
+        "asked" => "it was asked to",
+        _ => "the service did something else at each look",
+    }
+}
+
+impl From<Finding> for FindingReport {
+    fn from(finding: Finding) -> Self {
+        match finding {
+            Finding::Limit { sustainable, breaks_at, breach, confirmed } => FindingReport::Limit {
+                sustainable_per_s: sustainable,
+                breaks_at_per_s: breaks_at,
+                breach: breach.name(),
+                confirmed,
+            },
+            Finding::NoLimit { held, because } => {
+                FindingReport::NoLimit { held_per_s: held, because: because.name() }
+            }
+            Finding::Nothing { broke, because } => FindingReport::Nothing {
+                broke_at_per_s: broke.map(|(rate, _)| rate),
+                breach: broke.map(|(_, breach)| breach.name()),
+                because: because.map(Stopped::name),
+            },
+        }
+    }
+}
+
+impl From<&Step> for StepReport {
+    fn from(step: &Step) -> Self {
+        let (probe, seen) = (&step.probe, &step.observation);
+        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Self {
+            rate_per_s: probe.rate,
+            measured_s: probe.measure.as_secs_f64(),
+            settled_s: probe.settle.as_secs_f64(),
+            drain_per_s: probe.drain.map(|(rate, _)| rate),
+            drain_s: probe.drain.map(|(_, time)| time.as_secs_f64()),
+            due: seen.due,
+            missed: seen.missed,
+            accepted: seen.accepted,
+            accepted_per_s: seen.accepted as f64 / probe.measure.as_secs_f64(),
+            throttled: seen.throttled,
+            refused: seen.refused,
+            silent: seen.silent,
+            hung_up: seen.hung_up,
+            p50_us: us(seen.p50),
+            p99_us: us(seen.p99),
+            waited_us: us(seen.waited),
+            verdict: match step.verdict {
+                Verdict::Held => "held",
+                Verdict::Short => "not_offered",
+                Verdict::Broke(breach) => breach.name(),
+            },
+            looked_twice: step.is_doubtful,
+        }
+    }
+}
+
+impl StepReport {
+    /// A row of the table.
+    fn row(&self) -> String {
+        let drained = match (self.drain_per_s, self.drain_s) {
+            (Some(rate), Some(time)) => format!("{time:.1} s {}", per_second(rate)),
+            _ => String::new(),
+        };
+        let again = if self.looked_twice { "; once more" } else { "" };
+        format!(
+            "{:>10}{:>7}{drained:>13}{:>8}{:>10}{:>10}{:>8}{:>9}{:>9}  {}{again}",
+            per_second(self.rate_per_s),
+            format!("{:.0} s", self.measured_s),
+            self.due,
+            self.accepted,
+            self.throttled,
+            self.refused + self.silent + self.hung_up,
+            human_latency(self.p50_us),
+            human_latency(self.p99_us),
+            self.verdict.replace('_', " "),
+        )
+    }
+}
+
+/// A step in one line, for those who watch.
+pub fn step_line(step: &Step) -> String {
+    let seen = &step.observation;
+    let what = match step.verdict {
+        Verdict::Held => String::from("held"),
+        Verdict::Short => format!(
+            "not offered: {} of {} found no free connection, half waited for up to {}",
+            seen.missed,
+            seen.due,
+            human_latency(seen.waited.as_micros() as u64)
+        ),
+        Verdict::Broke(Breach::Slow) => format!("slow: p50 {}", human_latency(seen.p50.as_micros() as u64)),
+        Verdict::Broke(breach) => {
+            let failed = seen.throttled + seen.refused + seen.silent + seen.hung_up;
+            format!("{} ({failed} of {})", breach.name().replace('_', " "), seen.due)
+        }
+    };
+    let again = if step.is_doubtful { "; trying it once more" } else { "" };
+    format!("{} for {} s: {what}{again}", per_second(step.probe.rate), step.probe.measure.as_secs())
+}
+
+/// A rate in four digits.
+pub fn per_second(rate: f64) -> String {
+    let decimals = (3 - rate.max(0.001).log10().floor() as i32).clamp(0, 4) as usize;
+    let text = format!("{rate:.decimals$}");
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}/s")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit_search::{Observation, Probe};
+
+    fn report() -> LimitReport {
+        let seen = Observation { due: 200, accepted: 160, throttled: 40, ..Observation::default() };
+        let probe = Probe {
+            rate: 12.5,
+            drain: Some((16.0, Duration::from_millis(1_250))),
+            settle: Duration::from_millis(1_500),
+            measure: Duration::from_secs(16),
+        };
+        let verdict = Verdict::Broke(Breach::Throttled);
+        let step = Step { probe, observation: seen, verdict, is_doubtful: false };
+        let finding =
+            Finding::Limit { sustainable: 9.85, breaks_at: 10.3, breach: Breach::Throttled, confirmed: true };
+        let quota = QuotaReport { per_s: 10.0, source: String::from("applied quota L-B2BBBD8C") };
+        let elapsed = Duration::from_secs(100);
+        LimitReport::new(Operation::RegisterThing, finding, &[step], Some(quota), None, elapsed)
+    }
+
+    #[test]
+    fn the_finding_comes_first_then_the_quota_then_the_evidence() {
+        assert_eq!(
+            report().render(),
+            "register thing: 9.85/s is sustainable; at 10.3/s the service throttles (429); it was come back to from above, and held\n\
+             the account's quota is 10/s: applied quota L-B2BBBD8C\n\
+             \n\
+             \x20     rate    for  burst spent     due  accepted throttled  failed      p50      p99  result\n\
+             \x20   12.5/s   16 s   1.2 s 16/s     200       160        40       0     0 us     0 us  throttled\n\
+             p50 and p99 are service times: from sending a request to its reply.\n"
+        );
+    }
+
+    #[test]
+    fn the_json_has_what_the_text_has() {
+        let json = serde_json::to_value(report()).unwrap();
+        assert_eq!(json["finding"]["kind"], "limit");
+        assert_eq!(json["finding"]["sustainable_per_s"], 9.85);
+        assert_eq!(json["steps"][0]["drain_per_s"], 16.0);
+        assert_eq!(json["quota"]["per_s"], 10.0);
+    }
+
+    #[test]
+    fn each_end_is_put_into_words() {
+        let words = |finding: Finding| FindingReport::from(finding).words("connect");
+        let no_limit = |because| words(Finding::NoLimit { held: 64.0, because });
+        assert!(no_limit(Stopped::Generator).contains("--max-connections"));
+        assert!(no_limit(Stopped::Devices).contains("--devices"));
+        let broke = Some((0.5, Breach::Refused));
+        assert!(
+            words(Finding::Nothing { broke, because: None }).contains("even at 0.5/s the service refuses")
+        );
+        assert!(words(Finding::Nothing { broke: None, because: Some(Stopped::Asked) }).contains("asked to"));
+    }
+
+    #[test]
+    fn rates_have_four_digits() {
+        let shown = [0.125, 0.71764, 9.85, 46.295, 394.0, 1_964.8, 10_000.0].map(per_second);
+        assert_eq!(shown, ["0.125/s", "0.7176/s", "9.85/s", "46.3/s", "394/s", "1965/s", "10000/s"]);
+    }
+}
