@@ -26,6 +26,18 @@ pub enum Lane {
     CreateFromCsr,
     /// RegisterThing.
     Register,
+    /// A message to a topic of the connection's own, which comes back on it: no part of the API, but a load test's.
+    Publish,
+}
+
+/// How a message of [`Lane::Publish`] is delivered. Requests of the API always go at QoS 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delivery {
+    /// QoS 0: at most once, without a PUBACK.
+    AtMostOnce,
+    /// QoS 1: at least once.
+    #[default]
+    AtLeastOnce,
 }
 
 /// The topics of one lane.
@@ -50,6 +62,10 @@ pub struct Topics {
     pub create_from_csr: LaneTopics,
     /// `$aws/provisioning-templates/<template>/provision/json` and its answers.
     pub register: LaneTopics,
+    /// The topic of [`Lane::Publish`]; nothing is rejected on it. Its first part only, until [`Topics::of_client`].
+    pub publish: LaneTopics,
+    /// How messages of [`Lane::Publish`] are delivered.
+    pub delivery: Delivery,
 }
 
 impl Topics {
@@ -70,7 +86,25 @@ impl Topics {
             create: lane(String::from("$aws/certificates/create/json")),
             create_from_csr: lane(String::from("$aws/certificates/create-from-csr/json")),
             register: lane(format!("$aws/provisioning-templates/{template}/provision/json")),
+            publish: LaneTopics { request: String::new(), accepted: String::new(), rejected: String::new() },
+            delivery: Delivery::default(),
         }
+    }
+
+    /// The topics for messages that come back to their sender, each connection's below `prefix`.
+    pub fn of_messages(prefix: &str, delivery: Delivery) -> Self {
+        let publish =
+            LaneTopics { request: prefix.to_owned(), accepted: prefix.to_owned(), rejected: String::new() };
+        Self { publish, delivery, ..Self::of("unused", &[Lane::Publish]) }
+    }
+
+    /// The same with the topic that is this client's own, if it has one.
+    pub fn of_client(&self, client_id: &str) -> Option<Self> {
+        self.lanes.contains(&Lane::Publish).then(|| {
+            let topic = format!("{}/{client_id}", self.publish.request);
+            let publish = LaneTopics { request: topic.clone(), accepted: topic, rejected: String::new() };
+            Self { publish, ..self.clone() }
+        })
     }
 
     /// The topics of `lane`.
@@ -79,6 +113,7 @@ impl Topics {
             Lane::Create => &self.create,
             Lane::CreateFromCsr => &self.create_from_csr,
             Lane::Register => &self.register,
+            Lane::Publish => &self.publish,
         }
     }
 }

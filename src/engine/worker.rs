@@ -443,6 +443,7 @@ pub(super) fn stage(lane: Lane) -> Stage {
         Lane::Create => Stage::CreateCertificate,
         Lane::CreateFromCsr => Stage::CertificateFromCsr,
         Lane::Register => Stage::RegisterThing,
+        Lane::Publish => Stage::Publish,
     }
 }
 
@@ -450,6 +451,7 @@ fn operation(lane: Lane) -> Operation {
     match lane {
         Lane::Create | Lane::CreateFromCsr => Operation::CreateCertificate,
         Lane::Register => Operation::RegisterThing,
+        Lane::Publish => Operation::Publish,
     }
 }
 

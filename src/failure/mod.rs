@@ -39,6 +39,8 @@ pub enum Stage {
     CertificateFromCsr,
     /// RegisterThing.
     RegisterThing,
+    /// A load test's message, to its sender's own topic and back.
+    Publish,
 }
 
 impl Stage {
@@ -56,6 +58,7 @@ impl Stage {
             Stage::CreateCertificate => "create_certificate",
             Stage::CertificateFromCsr => "create_certificate_from_csr",
             Stage::RegisterThing => "register_thing",
+            Stage::Publish => "publish",
         }
     }
 
@@ -77,6 +80,7 @@ impl Stage {
             Stage::CreateCertificate => "CreateKeysAndCertificate",
             Stage::CertificateFromCsr => "CreateCertificateFromCsr",
             Stage::RegisterThing => "RegisterThing",
+            Stage::Publish => "PUBLISH to a topic of its own",
         }
     }
 }
@@ -290,7 +294,10 @@ impl Failure {
             Cause::Closed { .. }
                 if matches!(
                     self.stage,
-                    Stage::CreateCertificate | Stage::CertificateFromCsr | Stage::RegisterThing
+                    Stage::CreateCertificate
+                        | Stage::CertificateFromCsr
+                        | Stage::RegisterThing
+                        | Stage::Publish
                 ) =>
             {
                 "the service closes the connection where iot:Publish or iot:Receive is not allowed: check the policy's topic/ resources"

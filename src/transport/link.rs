@@ -114,6 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for WsConnec
             Lane::Create => Stage::CreateCertificate,
             Lane::CreateFromCsr => Stage::CertificateFromCsr,
             Lane::Register => Stage::RegisterThing,
+            Lane::Publish => Stage::Publish,
         };
         let sent = Instant::now();
         link.session.publish(lane, payload);

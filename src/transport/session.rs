@@ -14,10 +14,10 @@ use rumqttc::mqttbytes::{Protocol, QoS};
 use tokio::time::Instant;
 
 use super::Verdict;
-use super::inbox::{Arrival, Delivery, Inbox};
+use super::inbox::{self, Arrival, Inbox};
 use super::packet::{self, Incoming, garbled};
 use crate::failure::Cause;
-use crate::provisioning::{Lane, Topics};
+use crate::provisioning::{Delivery, Lane, Topics};
 
 /// How many packets and frames that nothing asked for are put up with between two of our own. A server that is well has
 /// next to none; one that floods would be served for ever.
@@ -72,6 +72,7 @@ pub(super) struct Session {
 impl Session {
     /// A session that wants to send CONNECT (section 3.1): clean session, no user name; the signature was the login.
     pub(super) fn new(client_id: String, topics: Arc<Topics>, keep_alive: Duration, now: Instant) -> Self {
+        let own = topics.of_client(&client_id);
         let connect = Connect {
             protocol: Protocol::V4,
             // Zero would turn the keep-alive off.
@@ -83,6 +84,7 @@ impl Session {
         };
         let mut out = BytesMut::new();
         connect.write(&mut out).expect(FITS);
+        let topics = own.map_or(topics, Arc::new);
         Self {
             inbox: Inbox::new(topics),
             phase: Phase::Connecting,
@@ -117,10 +119,16 @@ impl Session {
     pub(super) fn publish(&mut self, lane: Lane, payload: Bytes) {
         self.inbox.expect(lane);
         let id = self.next_id();
-        let topic = self.inbox.topics().lane(lane).request.clone();
-        let publish = Publish { dup: false, qos: QoS::AtLeastOnce, retain: false, topic, pkid: id, payload };
+        let topics = self.inbox.topics();
+        let topic = topics.lane(lane).request.clone();
+        let qos = match (lane, topics.delivery) {
+            (Lane::Publish, Delivery::AtMostOnce) => QoS::AtMostOnce,
+            _ => QoS::AtLeastOnce,
+        };
+        let publish = Publish { dup: false, qos, retain: false, topic, pkid: id, payload };
         publish.write(&mut self.out).expect(FITS);
-        self.request = Some(Request { id, is_acknowledged: false });
+        // What is not acknowledged at all has no PUBACK to miss.
+        self.request = Some(Request { id, is_acknowledged: qos == QoS::AtMostOnce });
         self.unasked = 0;
     }
 
@@ -233,7 +241,8 @@ impl Session {
     fn filters(&self) -> Vec<&str> {
         let topics = self.inbox.topics();
         let answers = topics.lanes.iter().map(|lane| topics.lane(*lane));
-        answers.flat_map(|lane| [lane.accepted.as_str(), lane.rejected.as_str()]).collect()
+        let filters = answers.flat_map(|lane| [lane.accepted.as_str(), lane.rejected.as_str()]);
+        filters.filter(|filter| !filter.is_empty()).collect()
     }
 
     /// Packet ids are not zero (section 2.3.1).
@@ -323,7 +332,7 @@ impl Session {
             PubAck { pkid: publish.pkid }.write(&mut self.out).expect(FITS);
         }
         let Publish { dup: is_duplicate, topic, payload, .. } = publish;
-        let delivery = Delivery { topic: &topic, payload: &payload, is_duplicate };
+        let delivery = inbox::Delivery { topic: &topic, payload: &payload, is_duplicate };
         match self.inbox.receive(delivery, now)? {
             Arrival::Redelivery => Ok(None),
             Arrival::Reply(verdict) => {

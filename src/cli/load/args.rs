@@ -8,8 +8,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::cli::args::{KeyArgs, connections, timeout};
 use crate::cli::prometheus::ScrapeAddress;
 use crate::cli::target::TargetArgs;
+use crate::engine::load::LEAST_MESSAGE;
 use crate::identity::Pattern;
 use crate::metrics::threshold::Threshold;
+use crate::provisioning::MAX_PAYLOAD;
 use crate::rate::{Rate, RateLimit};
 use crate::schedule::{MAX_TIME, Profile, Spacing};
 
@@ -27,6 +29,8 @@ pub(super) enum LoadCommand {
     Create(CreateArgs),
     /// Take devices from nothing to a registered thing at a rate.
     Provision(CreateArgs),
+    /// Publish messages at a rate on held connections, each to its own topic, and wait until they come back.
+    Publish(PublishArgs),
 }
 
 const AFTER: &str = "\
@@ -43,6 +47,26 @@ pub(super) struct ConnectArgs {
     /// How long each connection is held open; 0s is churn.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = time)]
     pub(super) hold: Duration,
+
+    #[command(flatten)]
+    pub(super) offer: OfferArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(super) struct PublishArgs {
+    /// Deliver at most once (0) or at least once (1).
+    #[arg(long, value_name = "0|1", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
+    pub(super) qos: u8,
+
+    /// How many bytes each message has.
+    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = message_size)]
+    pub(super) payload_size: usize,
+
+    /// What topics begin with; a slash and the client id follow. iot:Publish and iot:Receive on topic/PREFIX/*, and iot:Subscribe
+    /// on topicfilter/PREFIX/* must be allowed.
+    #[arg(long, value_name = "PREFIX", default_value = "fleetmint/load", value_parser = topic_prefix)]
+    pub(super) topic_prefix: String,
 
     #[command(flatten)]
     pub(super) offer: OfferArgs,
@@ -212,19 +236,21 @@ impl LoadCommand {
             LoadCommand::Connect(_) => "load connect",
             LoadCommand::Create(_) => "load create",
             LoadCommand::Provision(_) => "load provision",
+            LoadCommand::Publish(_) => "load publish",
         }
     }
 
     pub(super) fn offer(&self) -> &OfferArgs {
         match self {
             LoadCommand::Connect(args) => &args.offer,
+            LoadCommand::Publish(args) => &args.offer,
             LoadCommand::Create(args) | LoadCommand::Provision(args) => &args.offer,
         }
     }
 
     pub(super) fn devices(&self) -> Option<&DeviceArgs> {
         match self {
-            LoadCommand::Connect(_) => None,
+            LoadCommand::Connect(_) | LoadCommand::Publish(_) => None,
             LoadCommand::Create(args) | LoadCommand::Provision(args) => Some(&args.devices),
         }
     }
@@ -233,6 +259,29 @@ impl LoadCommand {
 impl OfferArgs {
     pub(super) fn max_wait(&self) -> Duration {
         self.max_wait.unwrap_or(self.timeout)
+    }
+}
+
+fn message_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(size @ LEAST_MESSAGE..=MAX_PAYLOAD) => Ok(size),
+        _ => Err(format!("wanted {LEAST_MESSAGE} to {MAX_PAYLOAD} bytes")),
+    }
+}
+
+/// AWS allows 256 bytes and 7 slashes in a topic (AWS IoT Core quotas); the client id takes up to 128, and one slash.
+fn topic_prefix(text: &str) -> Result<String, String> {
+    let is_plain = |c: char| !c.is_control() && !matches!(c, '#' | '+');
+    let is_right = (1..=120).contains(&text.len())
+        && text.chars().all(is_plain)
+        && text.matches('/').count() <= 6
+        && !text.starts_with(['$', '/'])
+        && !text.ends_with('/');
+    match is_right {
+        true => Ok(text.to_owned()),
+        false => Err(String::from(
+            "wanted 1 to 120 bytes with at most 6 slashes, none at either end, without # or +, not beginning with $",
+        )),
     }
 }
 

@@ -29,7 +29,7 @@ use crate::engine::load::{
 use crate::engine::{CommitMode, KeyPolicy, KeySource, Stop};
 use crate::identity::ParameterPlan;
 use crate::ledger::{Binding, Counts, Ledger, RunId};
-use crate::provisioning::{Lane, Topics};
+use crate::provisioning::{Delivery, Lane, Topics};
 use crate::rate::RateLimit;
 use crate::report::{self, LoadFacts, LoadSummary};
 use crate::schedule::Profile;
@@ -121,6 +121,10 @@ fn open_devices(command: &LoadCommand, args: &DeviceArgs, target: &Target) -> Re
 
 /// The topics that the scenario uses. What is not used is not subscribed to, and need not be permitted.
 fn topics(command: &LoadCommand, keys: &KeyPolicy, devices: Option<&Devices>) -> Topics {
+    if let LoadCommand::Publish(args) = command {
+        let delivery = if args.qos == 0 { Delivery::AtMostOnce } else { Delivery::AtLeastOnce };
+        return Topics::of_messages(&args.topic_prefix, delivery);
+    }
     let Some(devices) = devices else { return Topics::of("unused", &[]) };
     let mut lanes = match (keys.source, devices.has_keys) {
         (KeySource::Local(_), _) => vec![Lane::CreateFromCsr],
@@ -185,6 +189,7 @@ fn plan(
             LoadCommand::Connect(args) => Scenario::Connect { hold: args.hold },
             LoadCommand::Create(_) => Scenario::Create,
             LoadCommand::Provision(_) => Scenario::Provision,
+            LoadCommand::Publish(args) => Scenario::Publish { size: args.payload_size },
         },
         profile,
         spacing: offer.spacing.into(),

@@ -77,10 +77,12 @@ impl MemoryConnector {
         pass(suback).await;
         phases.suback = Some(each + suback);
         let (number, mailbox) = self.network.open();
+        let own = self.topics.of_client(&number.to_string());
+        let topics = own.map_or_else(|| self.topics.clone(), Arc::new);
         let connection = MemoryConnection {
             network: self.network.clone(),
-            inbox: Inbox::new(self.topics.clone()),
-            topics: self.topics.clone(),
+            inbox: Inbox::new(topics.clone()),
+            topics,
             power: self.power.clone(),
             number,
             mailbox,
@@ -269,5 +271,6 @@ fn stage(lane: Lane) -> Stage {
         Lane::Create => Stage::CreateCertificate,
         Lane::CreateFromCsr => Stage::CertificateFromCsr,
         Lane::Register => Stage::RegisterThing,
+        Lane::Publish => Stage::Publish,
     }
 }

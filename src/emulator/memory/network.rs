@@ -86,7 +86,7 @@ struct State {
     epoch: Instant,
     connections: u64,
     /// Accepted replies of each lane, and whose they were.
-    accepted: [VecDeque<(u64, Bytes)>; 3],
+    accepted: [VecDeque<(u64, Bytes)>; 4],
 }
 
 /// An open connection, as the service sees it.
@@ -387,6 +387,8 @@ impl State {
                 self.account.create_keys(now, &request.payload, minted)
             }
             Route::Register { template } => self.account.register(now, template, &request.payload),
+            // Its sender is the only one who subscribes to it.
+            Route::Other => Answer { verdict: Verdict::Accepted, payload: request.payload.clone() },
             _ => self.account.refuse(Refusal::NotEmulated),
         };
         (answer, took)
@@ -510,6 +512,7 @@ fn index(lane: Lane) -> usize {
         Lane::Create => 0,
         Lane::Register => 1,
         Lane::CreateFromCsr => 2,
+        Lane::Publish => 3,
     }
 }
 

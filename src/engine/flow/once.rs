@@ -4,19 +4,38 @@
 
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::register::register_payload;
 use super::{Issued, Origin};
 use crate::certificate::IssuedCertificate;
-use crate::engine::worker::{Halt, Worker};
+use crate::engine::worker::{Attempt, Halt, Worker};
 use crate::event::{Change, DeviceId, Registration, Timing};
 use crate::failure::{Cause, Failure, Stage};
 use crate::identity::Identity;
 use crate::ledger::{OpenDevice, Recorded, Work};
+use crate::provisioning::Lane;
 use crate::transport::Connector;
 
 impl<C: Connector> Worker<C> {
+    /// One message to the connection's own topic, until it comes back.
+    pub(in crate::engine) async fn publish_once(
+        &mut self,
+        message: Bytes,
+    ) -> Result<(Timing, Result<(), Failure>), Halt> {
+        // There is no limit but the profile.
+        let permitted = self.permit_creation().await?;
+        let whole = |payload: &[u8]| Ok(payload.to_vec());
+        let Attempt { timing, answer } = self.attempt(permitted, Lane::Publish, message.clone(), whole).await;
+        let outcome = match answer {
+            Ok(came) if came == message => Ok(()),
+            Ok(_) => Err(self.anomaly(Lane::Publish, String::from("another message came back")).await),
+            Err(failure) => Err(failure),
+        };
+        Ok((timing, outcome))
+    }
+
     /// One request for a certificate. If it is accepted, the certificate is durable when this returns.
     pub(in crate::engine) async fn create_once(
         &mut self,

@@ -94,17 +94,26 @@ pub enum Scenario {
     Register,
     /// Takes a device from its row to a registered thing.
     Provision,
+    /// Publishes a message to the connection's own topic, and waits until it comes back. The connector's topics must be
+    /// [`Topics::of_messages`](crate::provisioning::Topics::of_messages).
+    Publish {
+        /// How many bytes each message has; at least [`LEAST_MESSAGE`].
+        size: usize,
+    },
 }
 
 impl Scenario {
     /// Whether each arrival takes a device of the ledger.
     pub fn takes_devices(self) -> bool {
         match self {
-            Scenario::Connect { .. } => false,
+            Scenario::Connect { .. } | Scenario::Publish { .. } => false,
             Scenario::Create | Scenario::Register | Scenario::Provision => true,
         }
     }
 }
+
+/// The fewest bytes of a message: its number, by which it is told from the one before.
+pub const LEAST_MESSAGE: usize = 8;
 
 /// What happens to a run that has surely missed a threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::desk::{Due, Hand, Turn};
 use super::devices::Devices;
-use super::{Halted, Load, Scenario};
+use super::{Halted, LEAST_MESSAGE, Load, Scenario};
 use crate::engine::flow::Issued;
 use crate::engine::worker::{Halt, Worker};
 use crate::event::{Note, Operation, Timing};
@@ -38,7 +38,9 @@ impl<C: Connector> LoadWorker<C> {
     pub(super) async fn run(mut self) -> Result<(), Halted> {
         let ended = match self.scenario {
             Scenario::Connect { hold } => self.take_turns_at_dialling(hold).await,
-            Scenario::Create | Scenario::Register | Scenario::Provision => self.take_turns().await,
+            Scenario::Create | Scenario::Register | Scenario::Provision | Scenario::Publish { .. } => {
+                self.take_turns().await
+            }
         };
         self.worker.disconnect().await;
         ended
@@ -56,6 +58,12 @@ impl<C: Connector> LoadWorker<C> {
             let Some(turn) = self.worker.until_gone(pin!(seat.next())).await else { continue };
             let Some(turn) = turn else { return Ok(()) };
             drop(seat);
+            if let Scenario::Publish { size } = self.scenario {
+                if let Err(halt) = self.publish(turn, size).await {
+                    return Halted::from_halt(halt);
+                }
+                continue;
+            }
             // While the connection is kept alive, be it that keys are made more slowly than they are used.
             let Some(device) = self.worker.while_idle(self.devices.clone().next()).await else {
                 return Err(Halted::OutOfDevices);
@@ -103,6 +111,22 @@ impl<C: Connector> LoadWorker<C> {
             self.worker.until_gone(pin!(held)).await;
             self.worker.disconnect().await;
         }
+    }
+
+    /// An arrival of [`Scenario::Publish`].
+    async fn publish(&mut self, turn: Turn, size: usize) -> Result<(), Halt> {
+        let due = turn.due;
+        self.load.note(due, Note::Started).await;
+        // The number first, so that no message is like one of those before it.
+        let mut message = due.number.to_be_bytes().to_vec();
+        message.resize(size.max(LEAST_MESSAGE), b'x');
+        let waited = due.at.elapsed();
+        let (timing, outcome) = self.worker.publish_once(message.into()).await?;
+        let timing = Timing { wait: waited + timing.wait, ..timing };
+        let operation = Operation::Publish;
+        self.load.remember(due, operation, timing, outcome.is_ok(), None);
+        self.load.note(due, Note::Exchanged { operation, timing, outcome }).await;
+        Ok(())
     }
 
     /// An arrival of [`Scenario::Create`].

@@ -100,6 +100,18 @@ fn connect_measures_each_step() {
 }
 
 #[test]
+fn publish_brings_messages_back_at_either_quality() {
+    let scratch = Scratch::new();
+    for qos in ["--qos=0", "--qos=1"] {
+        let args =
+            [qos, "--rate=50/s", "--for=1s", "--payload-size=3000", "--timeout=5s", "--threshold=missed=0"];
+        let output = said(&run(load(&scratch, "publish", &args), 0));
+        let row = output.lines().find(|line| line.starts_with("publish ")).unwrap();
+        assert_eq!(row.split_whitespace().take(3).collect::<Vec<_>>(), ["publish", "50", "50"], "{output}");
+    }
+}
+
+#[test]
 fn what_is_typed_wrong_is_said_with_its_place() {
     let scratch = Scratch::new();
     scratch.write("there", "");

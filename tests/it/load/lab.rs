@@ -12,7 +12,7 @@ use fleetmint::engine::{CommitMode, KeyPolicy, Stop};
 use fleetmint::identity::{Identity, LotReader, ParameterPlan};
 use fleetmint::ledger::{Binding, Ledger, LotRows};
 use fleetmint::metrics::Interval;
-use fleetmint::provisioning::Topics;
+use fleetmint::provisioning::{Delivery, Topics};
 use fleetmint::rate::RateLimit;
 use fleetmint::schedule::Spacing;
 use tokio::sync::{mpsc, watch};
@@ -123,7 +123,11 @@ impl Lab {
             }
         });
         let ledger = self.plan.scenario.takes_devices().then(|| ledger(self.devices, base));
-        let connector = network.connector(Topics::new(BUILT_IN_TEMPLATE), Power::default());
+        let topics = match self.plan.scenario {
+            Scenario::Publish { .. } => Topics::of_messages("load", Delivery::AtLeastOnce),
+            _ => Topics::new(BUILT_IN_TEMPLATE),
+        };
+        let connector = network.connector(topics, Power::default());
         let clock = {
             let network = network.clone();
             Arc::new(move || network.now())

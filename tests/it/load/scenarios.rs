@@ -80,6 +80,18 @@ fn connect_opens_holds_and_closes() {
 }
 
 #[test]
+fn publish_times_the_way_of_a_message_there_and_back() {
+    let results = Lab::new(Scenario::Publish { size: 64 }, "hold 50/s 4s")
+        .emulating("[latency]\npublish = \"25ms\"")
+        .run();
+    assert!(matches!(results.outcome.end, LoadEnd::Complete), "{:?}", results.outcome.end);
+    assert_eq!(results.outcome.metrics.arrivals, arrivals(200, 0));
+    let publish = results.outcome.metrics.operation(Operation::Publish);
+    assert_eq!((publish.counts.attempts, publish.counts.accepted), (200, 200));
+    assert!((25_000..25_030).contains(&publish.response.figures().max), "{:?}", publish.response.figures());
+}
+
+#[test]
 fn arrivals_that_find_no_connection_in_time_are_missed_and_shown() {
     let mut lab = Lab::new(Scenario::Create, "hold 100/s 10s")
         .emulating("[latency]\ncreate_keys_and_certificate = \"100ms\"");

@@ -156,6 +156,7 @@ impl Notes {
                     self.violate(at, what);
                 }
             }
+            Lane::Publish => self.violate(at, String::from("a message that is no request of the API")),
         }
     }
 
@@ -221,6 +222,7 @@ impl Notes {
                 registrations.accepted += u64::from(accepted);
                 registrations.refused += u64::from(refused);
             }
+            Lane::Publish => {}
         }
     }
 
