@@ -1,15 +1,16 @@
 //! Presigned WebSocket URLs: AWS Signature Version 4 in the query, service `iotdevicegateway`.
 //!
-//! Owns the canonical request and the order of the query; key derivation and the signature itself are aws-sigv4's. Its
-//! request signer is not used: it always adds `X-Amz-Expires`, and it canonicalises the session token, which the device
-//! gateway refuses. Reads no clock and no environment. Source: IAM User Guide, "Create a signed AWS API request"; AWS IoT
+//! Owns the canonical request and the order of the query. The day's key is derived by aws-sigv4; the one HMAC with it is
+//! aws-lc-rs's, which keeps the key's half of the work for the day. aws-sigv4's request signer is not used: it always adds
+//! `X-Amz-Expires`, and it canonicalises the session token, which the device gateway refuses. Reads no clock and no environment. Source: IAM User Guide, "Create a signed AWS API request"; AWS IoT
 //! Developer Guide, "MQTT over WebSocket".
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use aws_sigv4::sign::v4::{calculate_signature, generate_signing_key};
+use aws_lc_rs::hmac;
+use aws_sigv4::sign::v4::generate_signing_key;
 use futures::future::{BoxFuture, ready};
 use time::OffsetDateTime;
 
@@ -79,7 +80,8 @@ pub struct Signer {
 struct DayKey {
     date: [u8; 8],
     secret: Secret<String>,
-    key: Secret<[u8; 32]>,
+    /// Wiped by aws-lc when it is dropped; its Debug says only the algorithm.
+    key: hmac::Key,
 }
 
 impl Signer {
@@ -120,10 +122,9 @@ impl Signer {
         let stamp = Stamp::of(now)?;
         let mut target = self.unsigned_target(credentials, path, &stamp, expires);
         let canonical = canonical_request(&target, path, host_header);
-        let key = self.day_key(credentials, &stamp, now);
-        let signature = calculate_signature(key, self.string_to_sign(&stamp, &canonical).as_bytes());
+        let signature = self.sign(credentials, &stamp, now, &self.string_to_sign(&stamp, &canonical));
         target.push_str("&X-Amz-Signature=");
-        target.push_str(&signature);
+        push_hex(&mut target, signature.as_ref());
         if let Some(token) = &credentials.session_token {
             // After the signature and not under it: the device gateway refuses a token that was signed.
             target.push_str("&X-Amz-Security-Token=");
@@ -173,8 +174,8 @@ impl Signer {
         text
     }
 
-    /// The signing key of `stamp`'s day, derived anew if the day or the secret has changed.
-    fn day_key(&self, credentials: &Credentials, stamp: &Stamp, now: SystemTime) -> [u8; 32] {
+    /// Signs with the key of `stamp`'s day, which is derived anew if the day or the secret has changed.
+    fn sign(&self, credentials: &Credentials, stamp: &Stamp, now: SystemTime, text: &str) -> hmac::Tag {
         let secret = &credentials.secret_access_key;
         // A panic elsewhere cannot leave a half-written key: the key is replaced as a whole.
         let mut cached = self.day_key.lock().unwrap_or_else(PoisonError::into_inner);
@@ -182,14 +183,14 @@ impl Signer {
             && day.date[..] == stamp.0[..8]
             && day.secret == *secret
         {
-            return *day.key.expose();
+            return hmac::sign(&day.key, text.as_bytes());
         }
-        let mut key = [0; 32];
-        key.copy_from_slice(generate_signing_key(secret.expose(), now, &self.region, SERVICE).as_ref());
+        let derived = generate_signing_key(secret.expose(), now, &self.region, SERVICE);
+        let key = hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref());
         let mut date = [0; 8];
         date.copy_from_slice(&stamp.0[..8]);
-        *cached = Some(DayKey { date, secret: secret.clone(), key: Secret::new(key) });
-        key
+        let day = cached.insert(DayKey { date, secret: secret.clone(), key });
+        hmac::sign(&day.key, text.as_bytes())
     }
 }
 
@@ -225,7 +226,9 @@ fn canonical_request(target: &str, path: &str, host_header: &str) -> String {
     text.push('\n');
     text.push_str(&target[path.len() + 1..]);
     text.push_str("\nhost:");
-    text.extend(host_header.chars().map(|c| c.to_ascii_lowercase()));
+    let host = text.len();
+    text.push_str(host_header);
+    text[host..].make_ascii_lowercase();
     text.push_str("\n\nhost\n");
     text.push_str(EMPTY_SHA256);
     text
@@ -290,12 +293,14 @@ fn push_encoded(out: &mut String, text: &str) {
     out.push_str(text.get(plain..).unwrap_or_default());
 }
 
+/// 32 bytes at most.
 fn push_hex(out: &mut String, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        out.push(char::from(DIGITS[usize::from(byte & 15)]));
+    let mut text = [0; 64];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
+    out.push_str(std::str::from_utf8(&text[..2 * bytes.len()]).expect("digits are ASCII"));
 }
 
 #[cfg(test)]
