@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Transaction, TransactionBe
 
 use super::error::{LedgerError, Problem, Shown};
 use super::keys::{self, KeyColumns};
-use super::rows::{find_standing, registration_name};
+use super::rows::{Found, find_device, find_key, registration_name};
 use super::{Ledger, Recorded, RunId, instant, schema};
 use crate::certificate::{CertificateId, IssuedCertificate, PreparedKey, RegisteredThing, SigningRequest};
 use crate::event::{Change, DeviceId, DeviceState, Registration};
@@ -102,8 +102,7 @@ pub(super) fn commit_counted<T>(
         }
         Err(problem) => return Err(problem),
     };
-    write_one(&transaction, "UPDATE progress SET commits = commits + 1", [])?;
-    let commits = schema::read_commits(&transaction)?;
+    let commits = schema::count_commit(&transaction)?;
     transaction.commit()?;
     Ok((written, commits))
 }
@@ -139,13 +138,12 @@ fn judge(state: DeviceState, prepared: Option<&PreparedKey>, change: &Change) ->
 }
 
 fn apply(connection: &Connection, change: Change, stamp: &Stamp) -> Result<Written, Problem> {
-    let (state, key) = find_standing(connection, change.device())?;
-    let prepared = keys::find_prepared(connection, change.device())?;
-    judge(state, prepared.as_ref(), &change).map_err(|change| Problem::IllegalTransition {
-        device: key,
-        state,
-        change,
-    })?;
+    let Found { state, prepared } = find_device(connection, change.device())?;
+    if let Err(becomes) = judge(state, prepared.as_ref(), &change) {
+        let device = find_key(connection, change.device())?;
+        return Err(Problem::IllegalTransition { device, state, change: becomes });
+    }
+    let moved = |device, to| move_device(connection, device, &to, stamp);
     match change {
         Change::KeyPrepared { device, key } => {
             keys::insert_prepared(connection, device, &key, &stamp.at, stamp.run)?;
@@ -156,22 +154,28 @@ fn apply(connection: &Connection, change: Change, stamp: &Stamp) -> Result<Writt
             let key = prepared.ok_or_else(|| Problem::damaged("a prepared key went away"))?;
             issue(connection, device, certificate.map_key(|()| key.private_key), stamp)
         }
-        Change::Registered { device, thing } => register(connection, device, thing, stamp),
-        Change::Rejected { device, failure } => {
-            let to = Standing { state: DeviceState::Rejected, registration: None, failure: Some(failure) };
-            move_device(connection, device, to, stamp)
+        Change::Registered { device, thing } => {
+            let written = register(connection, device, thing, stamp)?;
+            if let (Written::Done, Some(_)) = (&written, prepared) {
+                keys::forget_prepared(connection, device)?;
+            }
+            Ok(written)
         }
-        Change::Unknown { device, failure } => {
-            let to = Standing { state: DeviceState::Unknown, registration: None, failure: Some(failure) };
-            move_device(connection, device, to, stamp)
-        }
+        Change::Rejected { device, failure } => moved(
+            device,
+            Standing { state: DeviceState::Rejected, registration: None, failure: Some(failure) },
+        ),
+        Change::Unknown { device, failure } => moved(
+            device,
+            Standing { state: DeviceState::Unknown, registration: None, failure: Some(failure) },
+        ),
         Change::TokenLapsed { device } => {
             let retired = retire(connection, device, stamp)?;
             Ok(prepared.map_or(retired, |key| Written::KeyPrepared(key.request)))
         }
         Change::Left { device, registration, failure } => {
             let registration = (state == DeviceState::Issued).then_some(registration);
-            move_device(connection, device, Standing { state, registration, failure }, stamp)
+            moved(device, Standing { state, registration, failure })
         }
     }
 }
@@ -182,17 +186,12 @@ fn issue(
     certificate: IssuedCertificate,
     stamp: &Stamp,
 ) -> Result<Written, Problem> {
-    let sql = "SELECT device.key FROM certificate JOIN device ON device.id = certificate.device
-               WHERE certificate.certificate_id = ?1";
-    if let Some(holder) = find_text(connection, sql, [certificate.certificate_id.as_str()])? {
-        let contested = Contested::Certificate(certificate.certificate_id);
-        return Ok(Written::Conflict(Conflict { device, contested, holder }));
-    }
     let key = KeyColumns::of(connection, &certificate.private_key)?;
     let sql = "INSERT INTO certificate
                (certificate_id, device, certificate_pem, private_key, ownership_token, issued_at, run, sealing, purged_at, digest)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, row_digest(?1, ?2, ?3, ?4, ?5, ?6, NULL, ?8, ?9))";
-    connection.prepare_cached(sql)?.execute(params![
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, row_digest(?1, ?2, ?3, ?4, ?5, ?6, NULL, ?8, ?9))
+               ON CONFLICT (certificate_id) DO NOTHING";
+    let inserted = connection.prepare_cached(sql)?.execute(params![
         certificate.certificate_id.as_str(),
         device.0,
         certificate.certificate_pem,
@@ -203,9 +202,17 @@ fn issue(
         key.sealing,
         key.purged_at,
     ])?;
+    if inserted == 0 {
+        let sql = "SELECT device.key FROM certificate JOIN device ON device.id = certificate.device
+                   WHERE certificate.certificate_id = ?1";
+        let holder = find_text(connection, sql, [certificate.certificate_id.as_str()])?;
+        let holder = holder.ok_or_else(|| Problem::damaged("a certificate is there and is nobody's"))?;
+        let contested = Contested::Certificate(certificate.certificate_id);
+        return Ok(Written::Conflict(Conflict { device, contested, holder }));
+    }
     let to =
         Standing { state: DeviceState::Issued, registration: Some(Registration::MaySent), failure: None };
-    move_device(connection, device, to, stamp)?;
+    move_device(connection, device, &to, stamp)?;
     Ok(Written::Issued(certificate))
 }
 
@@ -227,16 +234,18 @@ fn register(
     }
     let configuration = serde_json::Value::from_iter(thing.device_configuration).to_string();
     // A template without a thing names none: that is no name, and not one that two devices share.
-    let sql = "UPDATE device SET thing_name = nullif(?2, ''), device_configuration = ?3 WHERE id = ?1";
-    write_one(connection, sql, params![device.0, thing.thing_name, configuration])?;
-    // The token is used up: one secret less to keep. The digest is given, which saves writing the row twice.
+    let thing_name = Some(thing.thing_name).filter(|name| !name.is_empty());
+    let sql = "UPDATE device SET state = ?4, registration = NULL, thing_name = ?2, device_configuration = ?3,
+               failure_stage = NULL, failure_cause = NULL, failure = NULL, updated_at = ?5, run = ?6,
+               digest = row_digest(id, key, parameter_values, ?4, NULL, ?2, ?3) WHERE id = ?1";
+    let state = DeviceState::Registered.name();
+    write_one(connection, sql, params![device.0, thing_name, configuration, state, stamp.at, stamp.run])?;
+    // The token is used up: one secret less to keep.
     let sql = "UPDATE certificate SET ownership_token = NULL, digest = row_digest(
                    certificate_id, device, certificate_pem, private_key, NULL, issued_at, retired_at, sealing, purged_at)
                WHERE device = ?1 AND retired_at IS NULL";
     write_one(connection, sql, params![device.0])?;
-    keys::forget_prepared(connection, device)?;
-    let to = Standing { state: DeviceState::Registered, registration: None, failure: None };
-    move_device(connection, device, to, stamp)
+    Ok(Written::Done)
 }
 
 /// Gives up a device's certificate, whose token is too old to be used, and starts the device over.
@@ -244,7 +253,7 @@ fn retire(connection: &Connection, device: DeviceId, stamp: &Stamp) -> Result<Wr
     let sql = "UPDATE certificate SET retired_at = ?2, ownership_token = NULL WHERE device = ?1 AND retired_at IS NULL";
     write_one(connection, sql, params![device.0, stamp.at])?;
     let to = Standing { state: DeviceState::Pending, registration: None, failure: None };
-    move_device(connection, device, to, stamp)
+    move_device(connection, device, &to, stamp)
 }
 
 /// What is written of a device's state.
@@ -257,11 +266,13 @@ struct Standing {
 fn move_device(
     connection: &Connection,
     device: DeviceId,
-    to: Standing,
+    to: &Standing,
     stamp: &Stamp,
 ) -> Result<Written, Problem> {
     let sql = "UPDATE device SET state = ?2, registration = ?3, failure_stage = ?4, failure_cause = ?5, failure = ?6,
-               updated_at = ?7, run = ?8 WHERE id = ?1";
+               updated_at = ?7, run = ?8,
+               digest = row_digest(id, key, parameter_values, ?2, ?3, thing_name, device_configuration)
+               WHERE id = ?1";
     let failure = to.failure.as_ref();
     let values = params![
         device.0,

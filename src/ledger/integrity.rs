@@ -90,17 +90,20 @@ pub(super) fn add_row_digest(connection: &Connection) -> Result<(), Problem> {
 /// The first 64 bits of SHA-256: against chance, not against somebody who alters a ledger on purpose.
 fn row_digest(arguments: &Arguments<'_>) -> i64 {
     let mut context = Context::new(&SHA256);
+    let mut absorb = |kind: u8, bytes: &[u8]| {
+        let mut head = [kind; 9];
+        head[1..].copy_from_slice(&(bytes.len() as u64).to_be_bytes());
+        context.update(&head);
+        context.update(bytes);
+    };
     for index in 0..arguments.len() {
-        let (kind, bytes) = match arguments.get_raw(index) {
-            ValueRef::Null => (0, Vec::new()),
-            ValueRef::Integer(number) => (1, number.to_be_bytes().to_vec()),
-            ValueRef::Real(number) => (2, number.to_be_bytes().to_vec()),
-            ValueRef::Text(text) => (3, text.to_vec()),
-            ValueRef::Blob(bytes) => (4, bytes.to_vec()),
-        };
-        context.update(&[kind]);
-        context.update(&(bytes.len() as u64).to_be_bytes());
-        context.update(&bytes);
+        match arguments.get_raw(index) {
+            ValueRef::Null => absorb(0, &[]),
+            ValueRef::Integer(number) => absorb(1, &number.to_be_bytes()),
+            ValueRef::Real(number) => absorb(2, &number.to_be_bytes()),
+            ValueRef::Text(text) => absorb(3, text),
+            ValueRef::Blob(bytes) => absorb(4, bytes),
+        }
     }
     let mut digest = [0; 8];
     digest.copy_from_slice(&context.finish().as_ref()[..8]);

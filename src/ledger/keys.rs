@@ -12,7 +12,7 @@ use super::error::{LedgerError, Problem};
 use super::rows::read_json;
 use super::view::View;
 use super::{Ledger, instant};
-use crate::certificate::{PreparedKey, SealedKey, Secret, SigningRequest, StoredKey};
+use crate::certificate::{PreparedKey, SealedKey, Secret, StoredKey};
 use crate::event::DeviceId;
 
 /// How many devices' keys are in the ledger, and whether anywhere else.
@@ -74,22 +74,6 @@ pub(super) fn read_stored_key(row: &Row<'_>) -> Result<StoredKey, Problem> {
     }
 }
 
-/// The key that was prepared for a device, if one was.
-pub(super) fn find_prepared(
-    connection: &Connection,
-    device: DeviceId,
-) -> Result<Option<PreparedKey>, Problem> {
-    let sql =
-        "SELECT prepared_key.private_key, sealing.recipients, NULL AS purged_at, prepared_key.signing_request
-               FROM prepared_key LEFT JOIN sealing ON sealing.id = prepared_key.sealing
-               WHERE prepared_key.device = ?1";
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query([device.0])?;
-    let Some(row) = rows.next()? else { return Ok(None) };
-    let request = SigningRequest { pem: row.get("signing_request")? };
-    Ok(Some(PreparedKey { private_key: read_stored_key(row)?, request }))
-}
-
 /// Writes down the key prepared for a device that has none.
 pub(super) fn insert_prepared(
     connection: &Connection,
@@ -99,8 +83,9 @@ pub(super) fn insert_prepared(
     run: Option<i64>,
 ) -> Result<(), Problem> {
     let columns = KeyColumns::of(connection, &key.private_key)?;
-    let sql = "INSERT INTO prepared_key (device, private_key, sealing, signing_request, prepared_at, run)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let sql =
+        "INSERT INTO prepared_key (device, private_key, sealing, signing_request, prepared_at, run, digest)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, row_digest(?1, ?2, ?3, ?4))";
     write_one(connection, sql, params![device.0, columns.text, columns.sealing, key.request.pem, at, run])
 }
 

@@ -2,13 +2,13 @@
 
 use std::time::SystemTime;
 
-use rusqlite::{Connection, Params, Row, named_params};
+use rusqlite::{Connection, Params, Row};
 
 use super::error::Problem;
 use super::keys::read_stored_key;
 use super::view::{Counts, LotInfo, OpenDevice, Work};
 use super::{Binding, Recorded, instant};
-use crate::certificate::{CertificateId, IssuedCertificate, Secret, SigningRequest};
+use crate::certificate::{CertificateId, IssuedCertificate, PreparedKey, Secret, SigningRequest};
 use crate::event::{DeviceId, DeviceState, Registration};
 use crate::identity::{Identity, LotShape};
 
@@ -114,17 +114,37 @@ fn read_certificate(row: &Row<'_>) -> Result<IssuedCertificate, Problem> {
     })
 }
 
-/// The state and key of one device, for whoever is about to change it.
-pub(super) fn find_standing(
-    connection: &Connection,
-    device: DeviceId,
-) -> Result<(DeviceState, String), Problem> {
-    let mut statement = connection.prepare_cached("SELECT state, key FROM device WHERE id = :id")?;
-    let mut rows = statement.query(named_params! { ":id": device.0 })?;
-    match rows.next()? {
-        Some(row) => Ok((read_state(row, "state")?, row.get("key")?)),
-        None => Err(Problem::NoSuchDevice { device }),
-    }
+/// How a device stands before it changes.
+pub(super) struct Found {
+    pub(super) state: DeviceState,
+    /// The key that was prepared for it, if one was.
+    pub(super) prepared: Option<PreparedKey>,
+}
+
+/// How one device stands: one look, for every change of a run begins with it.
+pub(super) fn find_device(connection: &Connection, device: DeviceId) -> Result<Found, Problem> {
+    let sql =
+        "SELECT device.state, prepared_key.signing_request, prepared_key.private_key, sealing.recipients, NULL AS purged_at
+               FROM device
+               LEFT JOIN prepared_key ON prepared_key.device = device.id
+               LEFT JOIN sealing ON sealing.id = prepared_key.sealing
+               WHERE device.id = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([device.0])?;
+    let row = rows.next()?.ok_or(Problem::NoSuchDevice { device })?;
+    let prepared = match row.get("signing_request")? {
+        None => None,
+        Some(pem) => {
+            Some(PreparedKey { private_key: read_stored_key(row)?, request: SigningRequest { pem } })
+        }
+    };
+    Ok(Found { state: read_state(row, "state")?, prepared })
+}
+
+/// The key of one device.
+pub(super) fn find_key(connection: &Connection, device: DeviceId) -> Result<String, Problem> {
+    let mut statement = connection.prepare_cached("SELECT key FROM device WHERE id = ?1")?;
+    Ok(statement.query_row([device.0], |row| row.get(0))?)
 }
 
 pub(super) fn read_state(row: &Row<'_>, column: &str) -> Result<DeviceState, Problem> {

@@ -18,7 +18,7 @@ fn device_in(state: DeviceState) -> Ledger {
 }
 
 fn state_of(ledger: &Ledger, device: i64) -> DeviceState {
-    rows::find_standing(&ledger.view().connection, DeviceId(device)).unwrap().0
+    rows::find_device(&ledger.view().connection, DeviceId(device)).unwrap().state
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn retry(from: GivenUp) -> Retry {
 
 fn states(ledger: &Ledger) -> Vec<DeviceState> {
     (1..=6)
-        .map(|device| rows::find_standing(&ledger.view().connection, DeviceId(device)).unwrap().0)
+        .map(|device| rows::find_device(&ledger.view().connection, DeviceId(device)).unwrap().state)
         .collect()
 }
 
