@@ -181,7 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             {
                 return Poll::Ready(event.map_err(Ended::Because));
             }
-            if !is_blocked && self.session.pending_output() > 0 {
+            if !is_blocked && self.session.wants_output() {
                 continue;
             }
             let due = self.session.deadline();
@@ -194,14 +194,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         }
     }
 
-    /// Gives the WebSocket all that wants to be sent, as one frame, and has it written.
+    /// Gives the WebSocket all that is to be sent, as one frame, once any of it wants to be, and has it written.
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
         loop {
             if self.is_unflushed {
                 ready!(self.ws.poll_flush_unpin(cx)).map_err(|error| ended(&error))?;
                 self.is_unflushed = false;
             }
-            if self.session.pending_output() == 0 {
+            if !self.session.wants_output() {
                 return Poll::Ready(Ok(()));
             }
             ready!(self.ws.poll_ready_unpin(cx)).map_err(|error| ended(&error))?;

@@ -23,6 +23,13 @@ use crate::provisioning::{Delivery, Lane, Topics};
 /// next to none; one that floods would be served for ever.
 const MAX_UNASKED: u32 = 1000;
 
+/// How long an acknowledgement waits for a request to go with. Long for a commit to the disk, after which the next request
+/// follows; nothing to a service that waits for acknowledgements for many seconds.
+const ACK_DELAY: Duration = Duration::from_millis(50);
+
+/// Acknowledgements of more bytes than this do not wait.
+const MANY_ACKS: usize = 256;
+
 /// Something that the owner of the session waits for. Printed in tests only: a reply may hold a private key.
 #[cfg_attr(test, derive(Debug))]
 #[derive(PartialEq, Eq)]
@@ -61,6 +68,8 @@ pub(super) struct Session {
     /// Came before that: packets that spread over frames. Empty most of the time.
     pieces: BytesMut,
     out: BytesMut,
+    /// Until when acknowledgements wait for something else to go with; none if what is in `out` waits for nothing.
+    acks_due: Option<Instant>,
     last_id: u16,
     request: Option<Request>,
     sent_at: Instant,
@@ -92,6 +101,7 @@ impl Session {
             arrived: Bytes::new(),
             pieces: BytesMut::new(),
             out,
+            acks_due: None,
             last_id: 0,
             request: None,
             sent_at: now,
@@ -130,11 +140,13 @@ impl Session {
         // What is not acknowledged at all has no PUBACK to miss.
         self.request = Some(Request { id, is_acknowledged: qos == QoS::AtMostOnce });
         self.unasked = 0;
+        self.acks_due = None;
     }
 
     /// Wants to say DISCONNECT (section 3.14).
     pub(super) fn disconnect(&mut self) {
         Disconnect.write(&mut self.out).expect(FITS);
+        self.acks_due = None;
     }
 
     /// Takes what came from the server. [`Session::next_event`] reads it.
@@ -175,14 +187,21 @@ impl Session {
         Ok(None)
     }
 
-    /// How many bytes want to be sent.
+    /// How many bytes are to be sent.
     pub(super) fn pending_output(&self) -> usize {
         self.out.len()
+    }
+
+    /// Whether they are to be sent now: acknowledgements wait a little for the next request, for a write of their own costs
+    /// as much as the request's.
+    pub(super) fn wants_output(&self) -> bool {
+        !self.out.is_empty() && (self.acks_due.is_none() || self.out.len() > MANY_ACKS)
     }
 
     /// What wants to be sent, all in one, and is sent `now`.
     pub(super) fn take_output(&mut self, now: Instant) -> Bytes {
         self.sent_at = now;
+        self.acks_due = None;
         // Taken whole, not split off: an idle connection should hold no buffer.
         std::mem::take(&mut self.out).freeze()
     }
@@ -193,10 +212,11 @@ impl Session {
             Some(at) => at + self.keep_alive,
             None => self.sent_at + self.quiet_limit(),
         };
-        self.inbox.grace_ends().map_or(alive, |grace| grace.min(alive))
+        [self.inbox.grace_ends(), self.acks_due].into_iter().flatten().fold(alive, Instant::min)
     }
 
-    /// Does what is due `now`: a PINGREQ after silence on our side (section 3.1.2.10).
+    /// Does what is due `now`: acknowledgements that have waited long enough, a PINGREQ after silence on our side (section
+    /// 3.1.2.10).
     ///
     /// # Errors
     /// The server did not answer a PINGREQ, or the exchange in flight got an earlier reply as its answer.
@@ -204,12 +224,14 @@ impl Session {
         if self.inbox.grace_ends().is_some_and(|ends| now >= ends) {
             return Err(Inbox::same_reply());
         }
+        self.acks_due = self.acks_due.filter(|due| now < *due);
         match self.ping_sent_at {
             Some(at) if now >= at + self.keep_alive => Err(Cause::Closed {
                 detail: format!("no PINGRESP within {:?}: the server is gone", self.keep_alive),
             }),
             None if now >= self.sent_at + self.quiet_limit() => {
                 PingReq.write(&mut self.out).expect(FITS);
+                self.acks_due = None;
                 self.ping_sent_at = Some(now);
                 self.unasked = 0;
                 Ok(())
@@ -329,6 +351,9 @@ impl Session {
 
     fn delivered(&mut self, publish: Publish, now: Instant) -> Result<Option<Event>, Cause> {
         if publish.qos == QoS::AtLeastOnce {
+            if self.out.is_empty() {
+                self.acks_due = Some(now + ACK_DELAY);
+            }
             PubAck { pkid: publish.pkid }.write(&mut self.out).expect(FITS);
         }
         let Publish { dup: is_duplicate, topic, payload, .. } = publish;

@@ -317,3 +317,46 @@ fn what_nothing_asked_for_is_put_up_with_until_it_is_a_flood() {
         assert!(detail.contains("a flood: more than 1000"), "{detail}");
     }
 }
+
+#[test]
+fn an_acknowledgement_goes_with_the_next_request_and_does_not_wait_for_long() {
+    let now = Instant::now();
+    let later = now + Duration::from_millis(10);
+    let mut session = open(now);
+    session.publish(Lane::Create, Bytes::new());
+    sent(&mut session, now);
+    receive(&mut session, &publish(CREATED, "1", 5), now).unwrap();
+    assert!(!session.wants_output(), "a request may follow at once");
+    session.publish(Lane::Register, Bytes::new());
+    assert!(session.wants_output());
+    let packets = sent(&mut session, later);
+    assert!(
+        matches!(&packets[..], [Packet::PubAck(ack), Packet::Publish(_)] if ack.pkid == 5),
+        "{packets:?}"
+    );
+
+    receive(&mut session, &publish(REGISTERED, "1", 6), later).unwrap();
+    assert_eq!(session.deadline(), later + ACK_DELAY);
+    session.tick(later + ACK_DELAY / 2).unwrap();
+    assert!(!session.wants_output());
+    session.tick(later + ACK_DELAY).unwrap();
+    assert!(session.wants_output());
+    assert!(matches!(&sent(&mut session, later)[..], [Packet::PubAck(ack)] if ack.pkid == 6));
+    assert!(session.deadline() > later + ACK_DELAY, "nothing is due any more");
+}
+
+#[test]
+fn many_acknowledgements_do_not_wait() {
+    let now = Instant::now();
+    let mut session = open(now);
+    session.publish(Lane::Create, Bytes::new());
+    sent(&mut session, now);
+    let reply = publish(CREATED, "1", 5);
+    let mut received = 0;
+    while !session.wants_output() {
+        receive(&mut session, &reply, now).unwrap();
+        received += 1;
+        assert!(received <= MANY_ACKS, "it asks for a write before the buffer grows");
+    }
+    assert_eq!(session.pending_output(), 4 * received);
+}
