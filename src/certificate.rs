@@ -7,17 +7,31 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 /// A value that must never be printed: it has no `Display`, its `Debug` says only that it is there, and its memory is
 /// zeroed when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret<T: Zeroize>(Zeroizing<T>);
+pub struct Secret<T: Wipe>(T);
 
-impl<T: Zeroize> Secret<T> {
+/// What can be zeroed in memory.
+pub trait Wipe {
+    /// Overwrites it with zeros, its spare room included. What it left elsewhere when it grew is not found.
+    fn wipe(&mut self);
+}
+
+impl Wipe for String {
+    fn wipe(&mut self) {
+        // Emptied first: zeroize does characters one at a time and spare room as a block, and a device has 2 KB of secrets.
+        self.clear();
+        self.zeroize();
+    }
+}
+
+impl<T: Wipe> Secret<T> {
     /// Takes charge of `value`.
     pub fn new(value: T) -> Self {
-        Self(Zeroizing::new(value))
+        Self(value)
     }
 
     /// The value itself. Every call is a place to look at in a review.
@@ -26,13 +40,19 @@ impl<T: Zeroize> Secret<T> {
     }
 }
 
-impl<T: Zeroize> fmt::Debug for Secret<T> {
+impl<T: Wipe> Drop for Secret<T> {
+    fn drop(&mut self) {
+        self.0.wipe();
+    }
+}
+
+impl<T: Wipe> fmt::Debug for Secret<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
     }
 }
 
-impl<T: Zeroize> From<T> for Secret<T> {
+impl<T: Wipe> From<T> for Secret<T> {
     fn from(value: T) -> Self {
         Self::new(value)
     }
