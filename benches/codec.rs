@@ -5,10 +5,11 @@ use std::hint::black_box;
 
 use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use fleetmint::certificate::Secret;
+use fleetmint::certificate::{Secret, SigningRequest};
 use fleetmint::provisioning;
 use rumqttc::QoS;
-use rumqttc::mqttbytes::v4::{Packet, Publish};
+use rumqttc::mqttbytes::check;
+use rumqttc::mqttbytes::v4::{Packet, PubAck, Publish};
 
 const PARAMETERS: [(&str, &str); 7] = [
     ("MacAddress", "AA:BB:CC:DD:EE:01"),
@@ -21,6 +22,18 @@ const PARAMETERS: [(&str, &str); 7] = [
 ];
 
 fn requests(c: &mut Criterion) {
+    let request = SigningRequest { pem: pem("CERTIFICATE REQUEST", 6) };
+    let mut group = c.benchmark_group("build a CreateCertificateFromCsr request");
+    group.throughput(Throughput::Bytes(provisioning::csr_request(&request).len() as u64));
+    group.bench_function("fleetmint", |bencher| {
+        bencher.iter(|| provisioning::csr_request(black_box(&request)));
+    });
+    group.bench_function("serde_json::Value", |bencher| {
+        bencher
+            .iter(|| serde_json::json!({"certificateSigningRequest": black_box(&request.pem)}).to_string());
+    });
+    group.finish();
+
     let token = Secret::new("t".repeat(464));
     let mut group = c.benchmark_group("build a RegisterThing request");
     let size = provisioning::register_request(&token, PARAMETERS).len();
@@ -29,12 +42,7 @@ fn requests(c: &mut Criterion) {
         bencher.iter(|| provisioning::register_request(black_box(&token), PARAMETERS));
     });
     group.bench_function("serde_json::Value", |bencher| {
-        bencher.iter(|| {
-            let parameters: serde_json::Map<String, serde_json::Value> =
-                PARAMETERS.iter().map(|(name, value)| (name.to_string(), (*value).into())).collect();
-            serde_json::json!({"certificateOwnershipToken": black_box(token.expose()), "parameters": parameters})
-                .to_string()
-        });
+        bencher.iter(|| register_by_value(black_box(token.expose())));
     });
     group.finish();
 }
@@ -88,13 +96,98 @@ fn packets(c: &mut Criterion) {
     group.finish();
 }
 
+/// All that is encoded and decoded for one device: two requests, their PUBACKs, two replies, our PUBACKs.
+fn whole_device(c: &mut Criterion) {
+    let from_server = FromServer::new();
+    let mut group = c.benchmark_group("the codec path of one device");
+    group.throughput(Throughput::Bytes(from_server.bytes() as u64));
+    group.bench_function("fleetmint", |bencher| {
+        bencher.iter(|| {
+            from_server.exchange("$aws/certificates/create/json", provisioning::create_request(), 0);
+            let payload = from_server.payload(&from_server.issued);
+            let issued = provisioning::parse_issued(&payload).expect("a valid reply");
+            let request = provisioning::register_request(&issued.ownership_token, PARAMETERS);
+            from_server.exchange("$aws/provisioning-templates/T/provision/json", request, 1);
+            let payload = from_server.payload(&from_server.registered);
+            (issued, provisioning::parse_registered(&payload).expect("a valid reply"))
+        });
+    });
+    group.bench_function("serde_json::Value", |bencher| {
+        bencher.iter(|| {
+            from_server.exchange("$aws/certificates/create/json", Bytes::from_static(b"{}"), 0);
+            let payload = from_server.payload(&from_server.issued);
+            let issued: serde_json::Value = serde_json::from_slice(&payload).expect("a valid reply");
+            let token = issued["certificateOwnershipToken"].as_str().expect("a token");
+            let request = Bytes::from(register_by_value(token));
+            from_server.exchange("$aws/provisioning-templates/T/provision/json", request, 1);
+            let payload = from_server.payload(&from_server.registered);
+            let registered: serde_json::Value = serde_json::from_slice(&payload).expect("a valid reply");
+            (issued, registered)
+        });
+    });
+    group.finish();
+}
+
+/// What the server sends, as packets.
+struct FromServer {
+    puback: BytesMut,
+    issued: Bytes,
+    registered: Bytes,
+}
+
+impl FromServer {
+    fn new() -> Self {
+        let publish = |topic: &str, payload: Vec<u8>| {
+            let mut publish = Publish::from_bytes(topic, QoS::AtLeastOnce, payload.into());
+            publish.pkid = 7;
+            let mut out = BytesMut::new();
+            publish.write(&mut out).expect("a packet of this size can be written");
+            out.freeze()
+        };
+        let registered = br#"{"deviceConfiguration":{},"thingName":"TWOK_9999999999"}"#.to_vec();
+        Self {
+            puback: BytesMut::from(&[0x40, 2, 0, 1][..]),
+            issued: publish("$aws/certificates/create/json/accepted", issued().into_bytes()),
+            registered: publish("$aws/provisioning-templates/T/provision/json/accepted", registered),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        2 * self.puback.len() + self.issued.len() + self.registered.len()
+    }
+
+    /// Encodes a request with the PUBACK before it, and decodes the PUBACK for it.
+    fn exchange(&self, topic: &str, payload: Bytes, id: u16) -> BytesMut {
+        let mut out = BytesMut::new();
+        PubAck { pkid: 7 }.write(&mut out).expect("a packet of this size can be written");
+        let mut publish = Publish::from_bytes(topic, QoS::AtLeastOnce, payload);
+        publish.pkid = id + 1;
+        publish.write(&mut out).expect("a packet of this size can be written");
+        black_box(Packet::read(&mut self.puback.clone(), 1 << 20).expect("a PUBACK"));
+        out
+    }
+
+    /// Decodes a reply.
+    fn payload(&self, packet: &Bytes) -> Bytes {
+        let header = check(packet.iter(), 1 << 20).expect("a whole packet");
+        Publish::read(header, packet.clone()).expect("a PUBLISH").payload
+    }
+}
+
+fn register_by_value(token: &str) -> String {
+    let parameters: serde_json::Map<String, serde_json::Value> =
+        PARAMETERS.iter().map(|(name, value)| (name.to_string(), (*value).into())).collect();
+    serde_json::json!({"certificateOwnershipToken": token, "parameters": parameters}).to_string()
+}
+
+fn pem(label: &str, lines: usize) -> String {
+    let body =
+        format!("{}\n", "MIIDWTCCAkGgAwIBAgIUJ2Zk0x8m3QvXl5l6Y1c9bN7hQkEwDQYJKoZIhvcNAQEL").repeat(lines);
+    format!("-----BEGIN {label}-----\n{body}-----END {label}-----\n")
+}
+
 /// An accepted reply of CreateKeysAndCertificate, of about the size that the service sends.
 fn issued() -> String {
-    let pem = |label: &str, lines| {
-        let body =
-            format!("{}\n", "MIIDWTCCAkGgAwIBAgIUJ2Zk0x8m3QvXl5l6Y1c9bN7hQkEwDQYJKoZIhvcNAQEL").repeat(lines);
-        format!("-----BEGIN {label}-----\n{body}-----END {label}-----\n")
-    };
     serde_json::json!({
         "certificateId": "0f".repeat(32),
         "certificatePem": pem("CERTIFICATE", 19),
@@ -104,5 +197,5 @@ fn issued() -> String {
     .to_string()
 }
 
-criterion_group!(benches, requests, replies, packets);
+criterion_group!(benches, requests, replies, packets, whole_device);
 criterion_main!(benches);
