@@ -72,9 +72,10 @@ pub(super) struct ProvisionArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) ledger: Option<PathBuf>,
 
-    /// How many connections at most, one device in flight on each.
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = connections)]
-    pub(super) connections: usize,
+    /// How many connections, one device in flight on each [default: as many as the rates and the latency need, at most
+    /// 1000].
+    #[arg(long, value_name = "N", value_parser = connections)]
+    pub(super) connections: Option<usize>,
 
     /// Where the rates come from that are not given: AWS's defaults as of 2024, or what Service Quotas says of the account.
     #[arg(long, value_name = "SOURCE", value_enum, default_value_t = RateSource::Defaults)]

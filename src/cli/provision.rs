@@ -44,6 +44,8 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(57 * 60);
 const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(66 * 60);
 /// How many devices in a row may fail before the run stops.
 const FAILURE_BUDGET: u32 = 100;
+/// As many connections are opened at most where their number is not set.
+const MOST_CONNECTIONS: usize = 1_000;
 
 pub(super) async fn run(args: ProvisionArgs) -> Exit {
     match provision(&args).await {
@@ -63,7 +65,7 @@ async fn provision(args: &ProvisionArgs) -> Result<Exit, Fatal> {
     if counts.open() == 0 {
         return nothing_to_do(args, &settings, &counts);
     }
-    allow_connections(args.connections.min(open_devices(&counts)), &settings)?;
+    let connections = connections(args, &counts, &settings)?;
     let lanes = lanes(&settings, ledger.view())?;
     let is_to_be_told = is_first_to_hold_plain_keys(&settings, ledger.view())?;
     let Running { emulator, endpoint, connector, control_plane } =
@@ -72,23 +74,49 @@ async fn provision(args: &ProvisionArgs) -> Result<Exit, Fatal> {
     if is_to_be_told {
         say_plain_keys(&settings);
     }
-    let exit = run_and_report(args, &settings, connector, control_plane, ledger, parameters, scrapes).await;
+    let lot = Lot { ledger, parameters, connections };
+    let exit = run_and_report(args, &settings, connector, control_plane, lot, scrapes).await;
     if let Some(emulator) = emulator {
         emulator.shutdown().await;
     }
     exit
 }
 
-/// More connections than devices would have nothing to do.
-fn open_devices(counts: &Counts) -> usize {
-    usize::try_from(counts.open()).unwrap_or(usize::MAX)
+/// What a run works on, and with how many connections.
+struct Lot {
+    ledger: Ledger,
+    parameters: ParameterPlan,
+    connections: Connections,
+}
+
+/// How many connections: what was typed, or as many as are needed, and in any case no more than there are devices: the others
+/// would have nothing to do. Sees to it that the process may open them.
+fn connections(args: &ProvisionArgs, counts: &Counts, settings: &Settings) -> Result<Connections, Fatal> {
+    let devices = usize::try_from(counts.open()).unwrap_or(usize::MAX);
+    if let Some(typed) = args.connections {
+        let connections = typed.min(devices);
+        return allow_connections(connections, settings).map(|()| Connections::Fixed(connections));
+    }
+    let most = MOST_CONNECTIONS.min(devices);
+    match open_files::allow(most, files_per_connection(settings)) {
+        Ok(()) => Ok(Connections::Auto { max: most }),
+        Err(TooFew { enough_for: 0, .. }) => {
+            allow_connections(1, settings).map(|()| Connections::Auto { max: 1 })
+        }
+        Err(TooFew { enough_for, .. }) => {
+            Ok(Connections::Auto { max: usize::try_from(enough_for).unwrap_or(most) })
+        }
+    }
+}
+
+/// With the built-in emulator, both ends of each are ours.
+fn files_per_connection(settings: &Settings) -> u64 {
+    if matches!(settings.target.service, Service::Emulator(_)) { 2 } else { 1 }
 }
 
 /// Sees to it that the process may open that many connections: a run that finds out half-way is worse than none.
 fn allow_connections(connections: usize, settings: &Settings) -> Result<(), Fatal> {
-    // With the built-in emulator, both ends of each are ours.
-    let files = if matches!(settings.target.service, Service::Emulator(_)) { 2 } else { 1 };
-    open_files::allow(connections, files).map_err(|TooFew { needed, allowed, enough_for }| {
+    open_files::allow(connections, files_per_connection(settings)).map_err(|TooFew { needed, allowed, enough_for }| {
         let or_fewer = match enough_for {
             0 => String::new(),
             fewer => format!(", or use --connections {fewer}"),
@@ -199,17 +227,17 @@ async fn run_and_report(
     settings: &Settings,
     connector: WssConnector,
     control_plane: ControlPlane,
-    mut ledger: Ledger,
-    parameters: ParameterPlan,
+    lot: Lot,
     scrapes: Scrapes,
 ) -> Result<Exit, Fatal> {
+    let Lot { mut ledger, parameters, connections } = lot;
     let counts = ledger.view().counts().map_err(ledger_error)?;
     let recording =
         args.results.as_deref().map(|file| Recording::start(file, &results_header(args, settings)));
     let (recording, intervals) = recording.transpose()?.unzip();
     let run = ledger.begin_run(&run_settings(args, settings), SystemTime::now()).map_err(ledger_error)?;
     let plan = Plan {
-        connections: Connections::Fixed(args.connections.min(open_devices(&counts))),
+        connections,
         rates: settings.rates.rates(),
         publishes_per_connection: settings.publishes_per_connection,
         parameters,
@@ -277,6 +305,7 @@ fn report(
     let counts = outcome.ledger.view().counts().map_err(ledger_error)?;
     let exit = Exit::of_run(&outcome, &counts);
     let summary = Summary::new(end_name(&outcome.end), outcome.elapsed, counts, &outcome.metrics);
+    let summary = summary.with_usage(&outcome.usage);
     if !matches!(outcome.end, End::Ledger(_)) {
         let json = serde_json::to_value(&summary).expect("a summary is plain data");
         let ended = outcome.ledger.end_run(run, end_name(&outcome.end), &json, SystemTime::now());
@@ -314,7 +343,7 @@ fn say_start(args: &ProvisionArgs, settings: &Settings, endpoint: &Endpoint, cou
     ));
     say(format_args!(
         "connections {}, {}; {}; ledger {}",
-        args.connections,
+        args.connections.map_or(String::from("as needed"), |connections| connections.to_string()),
         settings.rates,
         say_keys(&settings.keys),
         settings.ledger.display(),

@@ -4,6 +4,7 @@
 //! come from, or how results are shown.
 
 mod audience;
+mod crew;
 pub mod find;
 mod flow;
 mod health;
@@ -32,12 +33,14 @@ use crate::ledger::{Counts, Ledger, LedgerError};
 use crate::metrics::Metrics;
 use crate::rate::{Rate, RateLimit};
 use crate::transport::Connector;
+use crate::usage::Usage;
 
 pub use audience::Audience;
 pub use keys::{KeyPolicy, KeySource};
 pub use store::{CommitMode, Disk};
 
 use audience::Gauges;
+use crew::Crew;
 use health::Health;
 use rate::Limit;
 use recorder::{Recorder, RecorderHandle};
@@ -127,6 +130,8 @@ pub struct Snapshot {
     pub connections: u32,
     /// Exchanges whose request was sent and whose end has not come.
     pub in_flight: u32,
+    /// Where the time went in the last seconds, and so what the run is bound by now.
+    pub usage: Usage,
 }
 
 /// Why a run ended.
@@ -153,6 +158,8 @@ pub struct Outcome {
     pub end: End,
     /// What was measured.
     pub metrics: Metrics,
+    /// Where the time went.
+    pub usage: Usage,
     /// How long it took.
     pub elapsed: Duration,
     /// The ledger, handed back.
@@ -178,6 +185,8 @@ pub async fn run<C: Connector>(
     let (recorder, handle) =
         Recorder::new(store.clone(), audience.into(), epoch, gauges.clone(), drain, clock.clone());
     let shared = Arc::new(Shared::new(plan, connector, settler, clock, stop, handle, gauges));
+    let (crew, limits) = (shared.crew.clone(), shared.limits.clone());
+    let recorder = recorder.telling_usage(crew.clone(), limits.clone());
     let mut recorder = JoinSet::from_iter([recorder.run()]);
     let end = supervise(shared, store.clone()).await;
     let (metrics, end) = match recorder.join_next().await.expect("the recorder was spawned just above") {
@@ -186,7 +195,7 @@ pub async fn run<C: Connector>(
         Err(panic) => (Metrics::default(), End::Bug(panic.to_string())),
     };
     let ledger = store.into_ledger().await;
-    Outcome { end, metrics, elapsed: started.elapsed(), ledger }
+    Outcome { end, metrics, usage: crew.usage(&limits), elapsed: started.elapsed(), ledger }
 }
 
 /// What all workers share.
@@ -196,7 +205,8 @@ struct Shared<C> {
     settler: Option<Arc<dyn Settler>>,
     clock: Clock,
     stop: Stop,
-    limits: Limits,
+    limits: Arc<Limits>,
+    crew: Arc<Crew>,
     recorder: RecorderHandle,
     gauges: Arc<Gauges>,
     health: Health,
@@ -225,6 +235,7 @@ impl<C> Shared<C> {
             create: Limit::new(plan.rates.create),
             register: Limit::new(plan.rates.register),
         };
+        let crew = Crew::new(plan.connections);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         Self {
             plan,
@@ -232,7 +243,8 @@ impl<C> Shared<C> {
             settler,
             clock,
             stop,
-            limits,
+            limits: Arc::new(limits),
+            crew: Arc::new(crew),
             recorder,
             gauges,
             health: Health::new(),
@@ -243,23 +255,26 @@ impl<C> Shared<C> {
 
 /// Runs feeder and workers to their end and says what it was. Dropping the last `Shared` ends the recorder.
 async fn supervise<C: Connector>(shared: Arc<Shared<C>>, store: Store) -> End {
-    let workers = match shared.plan.connections {
-        Connections::Fixed(n) => n,
-        Connections::Auto { max } => max.min(10),
-    };
-    let (feed, queue) = queue::queue(workers);
+    let mut hired = shared.crew.first();
+    let (feed, queue) = queue::queue(hired);
     let mut tasks = JoinSet::new();
     let drain = shared.stop.drain.clone();
     tasks.spawn(async move { queue::feed(store, feed, drain).await.map_err(Halted::Ledger) });
-    for number in 0..workers {
+    let hire = |tasks: &mut JoinSet<_>, number: usize| {
         let worker = Worker::new(shared.clone(), queue.clone(), number as u64);
-        tasks.spawn(async move { worker.run().await.map_err(Halted::Refused) });
-    }
-    drop(queue);
-    let asked = shared.stop.clone();
-    drop(shared);
+        let shift = Crew::hire(&shared.crew);
+        tasks.spawn(async move {
+            let _at_work = shift;
+            worker.run().await.map_err(Halted::Refused)
+        });
+    };
+    (0..hired).for_each(|number| hire(&mut tasks, number));
+    let asked = &shared.stop;
+    let mut looks = tokio::time::interval(crew::LOOK_EVERY);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut halted = None;
     loop {
+        let may_hire = shared.crew.is_changing() && !asked.drain.is_cancelled();
         let joined = tokio::select! {
             // Chance has no place here: the same seed must give the same run.
             biased;
@@ -267,6 +282,12 @@ async fn supervise<C: Connector>(shared: Arc<Shared<C>>, store: Store) -> End {
             () = asked.abort.cancelled() => {
                 tasks.shutdown().await;
                 return halted.map_or(End::Aborted, Halted::into_end);
+            }
+            _ = looks.tick(), if may_hire => {
+                let missing = shared.crew.missing(&shared.limits);
+                (hired..hired + missing).for_each(|number| hire(&mut tasks, number));
+                hired += missing;
+                continue;
             }
         };
         match joined {
@@ -285,7 +306,7 @@ async fn supervise<C: Connector>(shared: Arc<Shared<C>>, store: Store) -> End {
     }
     match halted {
         Some(reason) => reason.into_end(),
-        None if asked.drain.is_cancelled() => End::Drained,
+        None if shared.stop.drain.is_cancelled() => End::Drained,
         None => End::Complete,
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns group commit: while one transaction waits for the disk, the next batch gathers.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +11,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::audience::{Audience, Gauges};
+use super::crew::Crew;
 use super::intervals::Intervals;
 use super::store::Store;
-use super::{Clock, Snapshot};
+use super::{Clock, Limits, Snapshot};
 use crate::event::{Change, Note};
 use crate::failure::Stage;
 use crate::ledger::{Counts, LedgerError, Receipt};
 use crate::metrics::Metrics;
+use crate::usage::Usage;
 
 /// How many messages may wait; a sender then waits with them.
 const BACKLOG: usize = 4096;
@@ -24,6 +27,8 @@ const BACKLOG: usize = 4096;
 const BATCH: usize = 512;
 /// How often the progress is published at most.
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);
+/// How many snapshots back recent usage begins: ten seconds.
+const RECENT: usize = 50;
 
 enum Message {
     /// With the instant of what it tells of.
@@ -83,6 +88,14 @@ pub(super) struct Recorder {
     clock: Clock,
     devices: Counts,
     metrics: Metrics,
+    usage: Option<RecentUsage>,
+}
+
+/// Where the time goes, and went in the last seconds, oldest first.
+struct RecentUsage {
+    crew: Arc<Crew>,
+    limits: Arc<Limits>,
+    recent: VecDeque<Usage>,
 }
 
 impl Recorder {
@@ -99,8 +112,24 @@ impl Recorder {
         let intervals = intervals.map(|reader| Intervals::new(epoch, reader, gauges.clone()));
         let devices = progress.borrow().devices;
         let (store, metrics) = (store.into(), Metrics::default());
-        let recorder = Self { store, messages, progress, intervals, gauges, drain, clock, devices, metrics };
+        let recorder = Self {
+            store,
+            messages,
+            progress,
+            intervals,
+            gauges,
+            drain,
+            clock,
+            devices,
+            metrics,
+            usage: None,
+        };
         (recorder, RecorderHandle(sender))
+    }
+
+    /// Says in each snapshot where the time goes, too.
+    pub(super) fn telling_usage(self, crew: Arc<Crew>, limits: Arc<Limits>) -> Self {
+        Self { usage: Some(RecentUsage { crew, limits, recent: VecDeque::new() }), ..self }
     }
 
     /// Records until every handle is gone, or the ledger fails.
@@ -182,13 +211,27 @@ impl Recorder {
     }
 
     /// Publishes where the run stands.
-    fn publish(&self) {
+    fn publish(&mut self) {
         if self.progress.receiver_count() == 0 {
             return;
         }
         let (connections, in_flight) = (self.gauges.connections(), self.gauges.in_flight());
         let (devices, metrics) = (self.devices, self.metrics.clone());
-        self.progress.send_replace(Snapshot { devices, metrics, connections, in_flight });
+        let usage = self.usage.as_mut().map(RecentUsage::look).unwrap_or_default();
+        self.progress.send_replace(Snapshot { devices, metrics, connections, in_flight, usage });
+    }
+}
+
+impl RecentUsage {
+    /// The usage of the last seconds.
+    fn look(&mut self) -> Usage {
+        let usage = self.crew.usage(&self.limits);
+        let recent = usage.since(self.recent.front().unwrap_or(&Usage::default()));
+        self.recent.push_back(usage);
+        if self.recent.len() > RECENT {
+            self.recent.pop_front();
+        }
+        recent
     }
 }
 

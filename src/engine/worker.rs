@@ -28,6 +28,10 @@ pub(super) struct Worker<C: Connector> {
     pub(super) shared: Arc<Shared<C>>,
     queue: Queue,
     held: Option<Held<C::Connection>>,
+    /// How long the device at hand has waited at limits.
+    waited: Duration,
+    /// Before this the connection may not carry another request; none before its first.
+    rested_at: Option<Instant>,
     /// In a row: dials that failed, and connections that ended before they had proven themselves.
     setbacks: u32,
     /// The last of them, as long as it is not waited out.
@@ -86,15 +90,34 @@ impl From<RecorderGone> for Halt {
 impl<C: Connector> Worker<C> {
     pub(super) fn new(shared: Arc<Shared<C>>, queue: Queue, number: u64) -> Self {
         let jitter = SmallRng::seed_from_u64(shared.plan.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        Self { shared, queue, held: None, setbacks: 0, setback: None, jitter, number }
+        Self {
+            shared,
+            queue,
+            held: None,
+            waited: Duration::ZERO,
+            rested_at: None,
+            setbacks: 0,
+            setback: None,
+            jitter,
+            number,
+        }
     }
 
     /// Works until no device is left or the run stops; an error stops the run.
     pub(super) async fn run(mut self) -> Result<(), Failure> {
+        let crew = self.shared.crew.clone();
         let ended = loop {
-            let Some(device) = self.next_device().await else { break Ok(()) };
+            if crew.dismisses() {
+                break Ok(());
+            }
+            let Some(device) = self.next_device().await else {
+                crew.exhausted();
+                break Ok(());
+            };
+            let began = Instant::now();
+            self.waited = Duration::ZERO;
             match self.provision(device).await {
-                Ok(()) => {}
+                Ok(()) => crew.done(began.elapsed().saturating_sub(self.waited)),
                 Err(Halt::Stop(failure)) => break Err(failure),
                 Err(Halt::Drain | Halt::Recorder) => break Ok(()),
             }
@@ -120,6 +143,9 @@ impl<C: Connector> Worker<C> {
     ) -> Attempt<T> {
         let Permitted { held: Held { connection, life }, permit, wait } = permitted;
         let gauges = self.shared.gauges.clone();
+        // The request and its reply.
+        let rest = self.shared.plan.publishes_per_connection.map(|rate| 2 * rate.period());
+        self.rested_at = rest.map(|rest| Instant::now() + rest);
         let in_flight = gauges.exchange();
         let (service, redelivered, answer) =
             match connection.exchange(lane, payload, self.shared.plan.exchange_timeout).await {
@@ -138,6 +164,7 @@ impl<C: Connector> Worker<C> {
                 }
             };
         drop(in_flight);
+        self.shared.crew.was_busy(service);
         if redelivered > 0 {
             self.shared.recorder.note(Note::Redelivered { count: redelivered }).await;
         }
@@ -234,6 +261,9 @@ impl<C: Connector> Worker<C> {
         let due = Instant::now();
         loop {
             self.connect().await?;
+            if let Some(rested_at) = self.rested_at {
+                self.while_idle(tokio::time::sleep_until(rested_at)).await;
+            }
             let permit = match self.queue_up(pin!(ask())).await? {
                 Asked::TooLate => return Ok(None),
                 Asked::Granted(permit) => permit,
@@ -241,7 +271,9 @@ impl<C: Connector> Worker<C> {
             };
             // It may have ended at the same instant.
             if let Some(held) = self.held.take() {
-                return Ok(Some(Permitted { held, permit, wait: due.elapsed() }));
+                let wait = due.elapsed();
+                self.waited += wait;
+                return Ok(Some(Permitted { held, permit, wait }));
             }
         }
     }
@@ -298,6 +330,7 @@ impl<C: Connector> Worker<C> {
         let dial = self.shared.connector.dial().await;
         let timing = Timing { wait: started - due, service: started.elapsed() };
         permit.heard(Sign::of(&dial.outcome));
+        self.shared.crew.was_busy(timing.service);
         let outcome = dial.outcome.as_ref().map(|_| ()).map_err(Failure::clone);
         self.shared.recorder.note(Note::Dialled { timing, phases: dial.phases, outcome }).await;
         match dial.outcome {
@@ -334,7 +367,10 @@ impl<C: Connector> Worker<C> {
 
     /// Waits before a retry. A run that drains does not wait for retries.
     pub(super) async fn pause(&mut self, time: Duration) -> Result<(), Halt> {
-        self.unless_draining(tokio::time::sleep(time)).await
+        let began = Instant::now();
+        let paused = self.unless_draining(tokio::time::sleep(time)).await;
+        self.shared.crew.paused(began.elapsed());
+        paused
     }
 
     /// Waits for `work` on an idle connection; a run that drains does not.
@@ -390,8 +426,10 @@ impl<C: Connector> Worker<C> {
 
     /// Makes a change durable.
     pub(super) async fn commit(&mut self, change: Change) -> Result<Receipt, Halt> {
-        let recorder = self.shared.recorder.clone();
-        Ok(self.while_idle(recorder.commit(change)).await?)
+        let (began, recorder) = (Instant::now(), self.shared.recorder.clone());
+        let receipt = self.while_idle(recorder.commit(change)).await;
+        self.shared.crew.was_busy(began.elapsed());
+        Ok(receipt?)
     }
 
     pub(super) fn remedy(&mut self, failure: &Failure, attempts: u32) -> Remedy {

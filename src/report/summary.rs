@@ -8,6 +8,7 @@ use crate::event::Operation;
 use crate::ledger::Counts;
 use crate::metrics::{LatencyFigures, Metrics, OperationCounts, OperationMetrics};
 use crate::results::Devices;
+use crate::usage::Usage;
 
 /// The version of the summary's schema: raised when a field changes its meaning or goes away, not when one is added.
 pub const SCHEMA: u32 = 1;
@@ -38,6 +39,40 @@ pub struct Summary {
     pub settled: u64,
     /// Replies that were delivered again, and ignored.
     pub redelivered: u64,
+    /// How long the devices that are open will take at this run's speed, in seconds; none if none is open, or none was
+    /// registered to tell a speed from.
+    #[serde(default)]
+    pub eta_s: Option<f64>,
+    /// What bound the run; none in summaries of before this was measured.
+    #[serde(default)]
+    pub bound: Option<BoundSummary>,
+    /// How the limits were used.
+    #[serde(default)]
+    pub limits: Vec<LimitSummary>,
+}
+
+/// What a run was bound by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoundSummary {
+    /// `quota`, `connections`, `service`, or `nothing` where the times that were measured do not tell.
+    pub by: String,
+    /// In words, with the figures that say so.
+    pub detail: String,
+    /// What to do about it; empty if nothing.
+    pub hint: String,
+}
+
+/// How a limit was used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LimitSummary {
+    /// Of which operation: its name.
+    pub operation: String,
+    /// As it was asked for: a rate, `auto` or `unlimited`.
+    pub asked: String,
+    /// The rate that the service was found to bear, per second; none while it throttled nothing, or only now and then.
+    pub found_per_s: Option<f64>,
+    /// For how long it held requests back, in seconds.
+    pub held_s: f64,
 }
 
 /// Devices by what is known of them.
@@ -163,8 +198,37 @@ impl Summary {
             connections_renewed: metrics.connections_renewed,
             settled: metrics.settled,
             redelivered: metrics.redelivered,
+            eta_s: eta_s(elapsed, devices, metrics),
+            bound: None,
+            limits: Vec::new(),
         }
     }
+
+    /// The same, with what bound the run.
+    pub fn with_usage(self, usage: &Usage) -> Self {
+        let bound = usage.bound();
+        let limits = usage.limits.iter().map(|limit| LimitSummary {
+            operation: limit.operation.name().to_owned(),
+            asked: limit.asked.to_string(),
+            found_per_s: limit.found,
+            held_s: limit.held.as_secs_f64(),
+        });
+        Self {
+            bound: Some(BoundSummary {
+                by: bound.name().to_owned(),
+                detail: bound.to_string(),
+                hint: bound.hint(),
+            }),
+            limits: limits.collect(),
+            ..self
+        }
+    }
+}
+
+fn eta_s(elapsed: Duration, devices: Counts, metrics: &Metrics) -> Option<f64> {
+    let registered = metrics.operation(Operation::RegisterThing).counts.accepted;
+    (devices.open() > 0 && registered > 0)
+        .then(|| devices.open() as f64 * elapsed.as_secs_f64() / registered as f64)
 }
 
 /// The failures by kind, most frequent first.

@@ -1,6 +1,7 @@
 //! The summary as text, for a terminal of 80 columns.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::{FailureSummary, OperationSummary, Summary};
 use crate::metrics::LatencyFigures;
@@ -37,6 +38,16 @@ fn headline(text: &mut String, summary: &Summary) {
     );
     if summary.operations.register_thing.counts.accepted == devices.registered && devices.registered > 0 {
         line!(text, "{rate:.1} devices/s");
+    }
+    if let Some(eta_s) = summary.eta_s {
+        let left = humantime::format_duration(Duration::from_secs(eta_s.ceil() as u64));
+        line!(text, "the devices that are open: about {left} more at this run's speed");
+    }
+    if let Some(bound) = &summary.bound {
+        line!(text, "bound by {}: {}", bound.by, bound.detail);
+        if !bound.hint.is_empty() {
+            line!(text, "  -> {}", bound.hint);
+        }
     }
 }
 

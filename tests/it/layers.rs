@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Modules by layer, lowest first.
 const LAYERS: [&[&str]; 6] = [
     &["certificate", "endpoint", "event", "failure", "identity", "instant", "rate", "wording"],
-    &["keys", "limit_search", "metrics", "provisioning", "schedule", "sealing", "sigv4"],
+    &["keys", "limit_search", "metrics", "provisioning", "schedule", "sealing", "sigv4", "usage"],
     &["control_plane", "exposition", "ledger", "results", "transport"],
     &["engine", "export", "report"],
     &["emulator"],

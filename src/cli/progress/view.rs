@@ -13,6 +13,7 @@ use crate::event::Operation;
 use crate::metrics::{LatencyFigures, Metrics};
 use crate::rate::RateLimit;
 use crate::report::{human_latency, per_second};
+use crate::usage::Bound;
 
 /// Whether lines may have colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +75,12 @@ const LEAST_MISSED: [usize; 4] = [1, 2, 0, 3];
 const WIDEST_BAR: usize = 40;
 const NARROWEST_BAR: usize = 6;
 
+/// What the run is bound by, where that is clear.
+fn bound(snapshot: &Snapshot) -> Option<String> {
+    let bound = snapshot.usage.bound();
+    (bound != Bound::Unclear).then(|| bound.to_string())
+}
+
 impl View {
     /// Of a run that takes devices to things.
     pub(super) fn of_provision(snapshot: &Snapshot, recent: &Recent, rates: &Rates) -> Self {
@@ -87,10 +94,14 @@ impl View {
             eta: seconds.map(|seconds| Duration::from_secs(seconds as u64)),
             pace: pace(recent, rates),
             latencies: latencies(recent),
-            now: vec![
-                Phrase::plain(count(snapshot.connections.into(), "connection")),
-                Phrase::plain(format!("{} in flight", snapshot.in_flight)),
-            ],
+            now: [
+                count(snapshot.connections.into(), "connection"),
+                format!("{} in flight", snapshot.in_flight),
+            ]
+            .into_iter()
+            .chain(bound(snapshot))
+            .map(Phrase::plain)
+            .collect(),
             troubles: troubles(snapshot),
         }
     }

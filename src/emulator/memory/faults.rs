@@ -15,6 +15,8 @@ pub struct Faults {
     pub dials: f64,
     /// The odds that a connection is ended by the service within a minute, whatever it is doing.
     pub closings: f64,
+    /// The odds that a connection is ended by the service as soon as it is open.
+    pub stillbirths: f64,
     /// The odds that a request meets each of these. Their sum is at most 1; a request meets one at most.
     pub mishaps: Vec<(Mishap, f64)>,
     /// The odds that a reply of whatever kind comes late, as in [`Mishap::Late`].
@@ -103,6 +105,7 @@ impl Default for Faults {
             latest: Duration::from_secs(60),
             dials: 0.0,
             closings: 0.0,
+            stillbirths: 0.0,
             mishaps: Vec::new(),
             delays: 0.0,
             redeliveries: 0.0,

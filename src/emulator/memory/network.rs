@@ -177,6 +177,12 @@ impl Network {
         let ends = state.schedule(lifetime, Event::Close { connection: number });
         let usage = Usage::new(self.epoch.into_std(), now.into_std());
         state.lines.insert(number, Line { mailbox: sender, usage, ends });
+        let stillbirths = state.faults.stillbirths;
+        // Short-circuited, so that what is drawn without them is drawn alike with none.
+        if stillbirths > 0.0 && state.dice.chance(stillbirths) {
+            state.schedule(Duration::ZERO, Event::Close { connection: number });
+            self.wake.notify_one();
+        }
         let closings = state.faults.closings;
         if state.dice.chance(closings) {
             let life = state.dice.duration(Duration::ZERO, LONGEST_LIFE);

@@ -222,8 +222,8 @@ pub async fn run<C: Connector>(
     let engine = engine_plan(&plan);
     let mut shared = Shared::new(engine, connector, None, clock, stop_workers, handle, gauges);
     // How fast requests go is the schedule's affair: to slow down where the service throttles would be to close the loop.
-    shared.limits.create = Limit::none();
-    shared.limits.register = Limit::none();
+    let limits = Arc::get_mut(&mut shared.limits).expect("nobody else has seen them yet");
+    (limits.create, limits.register) = (Limit::none(), Limit::none());
     let shared = Arc::new(shared);
     let cut = CancellationToken::new();
     let load =

@@ -11,6 +11,7 @@ mod sign;
 mod tests;
 
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -32,11 +33,14 @@ use pace::Pace;
 /// Below a rate that was set, and where none is, it looks for the service's own: each permit tells in the end what became
 /// of its request.
 pub(super) struct Limit {
+    asked: RateLimit,
     turn: tokio::sync::Mutex<()>,
     limiter: Option<Limiter>,
     clock: Arc<Paced>,
     /// Whether it lets everything pass, whatever becomes of it.
     is_open: bool,
+    /// For how long it has held someone back, in microseconds.
+    held: AtomicU64,
 }
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<TokioInstant>>;
@@ -56,14 +60,29 @@ pub(super) struct Permit {
     number: Option<u64>,
 }
 
+/// How a limit is used.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Use {
+    /// As it was asked for.
+    pub(super) asked: RateLimit,
+    /// Requests per second that the service was found to bear; none while it has thwarted nothing.
+    pub(super) found: Option<f64>,
+    /// Whether that is about to grow by much.
+    pub(super) is_growing: bool,
+    /// For how long it has held someone back.
+    pub(super) held: Duration,
+}
+
 impl Limit {
     /// A limit as it was asked for.
     pub(super) fn new(asked: RateLimit) -> Self {
         Self {
+            asked,
             turn: tokio::sync::Mutex::new(()),
             limiter: asked.fixed().map(|rate| RateLimiter::direct_with_clock(quota(rate), TokioClock)),
             clock: Arc::new(Paced { epoch: Instant::now(), pace: Mutex::new(Pace::new(asked)) }),
             is_open: false,
+            held: AtomicU64::new(0),
         }
     }
 
@@ -82,9 +101,21 @@ impl Limit {
         }
         let _turn = self.turn.lock().await;
         while let Some(wait) = self.wait() {
+            let _held = Held { since: Instant::now(), held: &self.held };
             tokio::time::sleep(wait).await;
         }
         self.take()
+    }
+
+    /// How it is used, so far.
+    pub(super) fn used(&self) -> Use {
+        let pace = self.clock.pace();
+        Use {
+            asked: self.asked,
+            found: pace.rate(),
+            is_growing: pace.is_doubling(),
+            held: Duration::from_micros(self.held.load(Ordering::Relaxed)),
+        }
     }
 
     /// How long to wait before asking again; `None` spends a permit of the rate that was set.
@@ -130,6 +161,19 @@ impl Paced {
 
     fn pace(&self) -> MutexGuard<'_, Pace> {
         self.pace.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+/// Adds the time until it is dropped, also by whoever gives up.
+struct Held<'a> {
+    since: Instant,
+    held: &'a AtomicU64,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let us = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.held.fetch_add(us, Ordering::Relaxed);
     }
 }
 

@@ -145,6 +145,11 @@ impl Pace {
         self.rate
     }
 
+    /// Whether the rate is about to grow by much.
+    pub(super) fn is_doubling(&self) -> bool {
+        self.rate.is_some() && matches!(self.search, Search::Doubling { .. })
+    }
+
     /// How long until the next request may be sent; `None` is at once.
     pub(super) fn wait(&self, now: Duration) -> Option<Duration> {
         self.rate?;

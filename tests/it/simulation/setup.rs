@@ -6,7 +6,7 @@ use fleetmint::emulator::memory::{Faults, Mishap};
 use fleetmint::emulator::scenario::{self, CertificateIdMismatch, Scenario, TokenReuse};
 use fleetmint::engine::{CONNECTION_LIFETIME, Connections, Rates};
 use fleetmint::failure::RetryPolicy;
-use fleetmint::rate::RateLimit;
+use fleetmint::rate::{Rate, RateLimit};
 
 use super::dice::Dice;
 
@@ -19,6 +19,7 @@ pub struct Setup {
     pub faults: Faults,
     pub disk: DiskFaults,
     pub rates: Rates,
+    pub publishes_per_connection: Option<Rate>,
     pub exchange_timeout: Duration,
     pub retry: RetryPolicy,
     pub connection_lifetime: Duration,
@@ -80,12 +81,21 @@ impl Setup {
     pub fn draw(seed: u64) -> Self {
         let dice = &mut Dice::new(seed);
         let devices = if dice.chance(0.1) { dice.between(50, 400) } else { dice.between(1, 40) };
-        let connections = Connections::Fixed(dice.between(1, 12) as usize);
+        let connections = dice.between(1, 12) as usize;
         let faults = draw_faults(dice);
         let rounds = dice.between(0, 5);
         // Came later, with dice of its own: the other draws of a seed mean what they meant before.
         let delays = Dice::new(seed ^ 4).pick(&[0.0, 0.0, 0.0, 0.2]);
         let faults = Faults { delays, ..faults };
+        let late = &mut Dice::new(seed ^ 6);
+        let stillbirths = late.pick(&[0.0, 0.0, 0.0, 0.3]);
+        let faults = Faults { stillbirths, ..faults };
+        let connections = match late.chance(0.3) {
+            true => Connections::Auto { max: connections },
+            false => Connections::Fixed(connections),
+        };
+        let publishes_per_connection = Rate::per_second(late.pick(&[-1.0, 100.0, 5.0]));
+        let auto = [(); 3].map(|()| late.chance(0.15));
         let lifetime_s = Dice::new(seed ^ 5).pick(&[82_800, 82_800, 600, 60, 2]);
         Self {
             connection_lifetime: Duration::from_secs(lifetime_s),
@@ -95,7 +105,8 @@ impl Setup {
             scenario: draw_scenario(dice),
             faults,
             disk: draw_disk(dice),
-            rates: draw_rates(dice, devices),
+            rates: draw_auto(draw_rates(dice, devices), auto),
+            publishes_per_connection,
             exchange_timeout: Duration::from_secs(dice.pick(&[1, 5, 20])),
             retry: draw_retry(dice),
             failure_budget: dice.pick(&[5, 100, 100]),
@@ -115,6 +126,7 @@ impl Setup {
             faults: Faults {
                 mishaps: vec![harmless],
                 closings: 0.0,
+                stillbirths: 0.0,
                 delays: 0.0,
                 dials: 0.0,
                 ..setup.faults
@@ -136,6 +148,7 @@ impl Setup {
         setup.faults = Faults { mishaps, redeliveries, overtakings: 0.1, ..Faults::default() };
         setup.disk = DiskFaults::default();
         setup.rates = Rates::default();
+        setup.publishes_per_connection = None;
         setup.exchange_timeout = Duration::from_secs(5);
         setup.retry = RetryPolicy::default();
         setup.connection_lifetime = CONNECTION_LIFETIME;
@@ -156,6 +169,7 @@ impl Setup {
         natural
             && self.faults.mishaps.iter().all(harmless)
             && self.faults.closings == 0.0
+            && self.faults.stillbirths == 0.0
             && self.faults.delays == 0.0
             && 4 * self.faults.latency.1 < self.exchange_timeout
             && self.faults.dials == 0.0
@@ -195,6 +209,7 @@ fn draw_faults(dice: &mut Dice) -> Faults {
         latest: Duration::from_secs(dice.pick(&[5, 60, 4_000])),
         dials: dice.pick(&[0.0, 0.0, 0.1, 0.5]),
         closings: dice.pick(&[0.0, 0.0, 0.3]),
+        stillbirths: 0.0,
         mishaps: mishaps.collect(),
         delays: 0.0,
         redeliveries: dice.pick(&[0.0, 0.1, 0.4]),
@@ -218,6 +233,17 @@ fn draw_rates(dice: &mut Dice, devices: u64) -> Rates {
     let slow = devices <= 50 && dice.chance(0.15);
     let register = if slow { RateLimit::per_second(0.002) } else { rate(dice) };
     Rates { connect: rate(dice), create: rate(dice), register }
+}
+
+/// Some of the limits are to be found.
+fn draw_auto(rates: Rates, auto: [bool; 3]) -> Rates {
+    let [connect, create, register] = auto;
+    let draw = |limit, is_auto| if is_auto { RateLimit::Auto } else { limit };
+    Rates {
+        connect: draw(rates.connect, connect),
+        create: draw(rates.create, create),
+        register: draw(rates.register, register),
+    }
 }
 
 fn draw_retry(dice: &mut Dice) -> RetryPolicy {

@@ -42,6 +42,9 @@ pub struct Notes {
     pub violations: Vec<String>,
     /// When requests were published and dials begun in this run.
     pub instants: [Vec<Duration>; 3],
+    /// By connection, when it last carried a request; and how close two on one have come in this run.
+    carried: BTreeMap<u64, Duration>,
+    pub tightest: Option<Duration>,
     pub story: Option<Vec<String>>,
 }
 
@@ -74,6 +77,8 @@ impl Witness {
             creations_refused: 0,
             violations: Vec::new(),
             instants: Default::default(),
+            carried: BTreeMap::new(),
+            tightest: None,
             story: tells.then(Vec::new),
         };
         Self { notes: Mutex::new(notes), cut: Notify::new() }
@@ -90,6 +95,8 @@ impl Witness {
         notes.boundaries = 0;
         notes.crash_at = crash_at;
         notes.instants = Default::default();
+        notes.carried.clear();
+        notes.tightest = None;
     }
 
     /// Something happens at which the process may die.
@@ -144,6 +151,10 @@ impl Notes {
     }
 
     fn publishing(&mut self, at: Duration, request: &Request) {
+        if let Some(before) = self.carried.insert(request.connection, at) {
+            let apart = at - before;
+            self.tightest = Some(self.tightest.map_or(apart, |tightest| tightest.min(apart)));
+        }
         if let Some(lane) = self.awaited.insert(request.connection, request.lane) {
             let number = request.connection;
             self.violate(at, format!("connection {number} is used again, and has lost a {lane:?} reply"));

@@ -200,7 +200,7 @@ impl World {
         let plan = Plan {
             connections: self.setup.connections,
             rates: self.setup.rates,
-            publishes_per_connection: None,
+            publishes_per_connection: self.setup.publishes_per_connection,
             parameters: self.parameters.clone(),
             exchange_timeout: self.setup.exchange_timeout,
             retry: self.setup.retry.clone(),
@@ -358,6 +358,14 @@ impl World {
     /// No window of any length holds more than its limit allows: what its rate gives, and a burst.
     fn check_limits(&mut self) {
         let rates = self.setup.rates;
+        if let Some(rate) = self.setup.publishes_per_connection {
+            // A request and its reply each time.
+            let least = 2 * rate.period();
+            let tightest = self.witness.notes().tightest;
+            if tightest.is_some_and(|tightest| tightest + Duration::from_nanos(10) < least) {
+                self.violate(format!("requests on one connection {tightest:?} apart, for {rate} publishes"));
+            }
+        }
         let limits = [(CONNECT, rates.connect), (CREATE, rates.create), (REGISTER, rates.register)];
         for (limit, rate) in limits {
             let Some(rate) = rate.fixed().map(Rate::as_per_second) else { continue };
@@ -381,14 +389,13 @@ impl World {
     }
 
     /// How long a run over all devices takes at most when nothing goes wrong: the limits, and what each device takes.
-    /// Where a quota is far below our own limit, every throttle holds back all workers at once and they come back at
-    /// once, so that a small part of the quota is used.
+    /// Where a quota is far below our own limit, or unknown, it is found first.
     fn longest_run(&self) -> Duration {
         let devices = self.setup.devices as f64;
         let at = |limit: RateLimit| limit.fixed().map_or(0.0, |rate| devices / rate.as_per_second());
         let quota = |quota: &Option<Quota>| {
             let rate = quota.as_ref().and_then(|quota| quota.at(Duration::ZERO));
-            rate.map_or(0.0, |rate| 60.0 * devices * rate.period().as_secs_f64())
+            rate.map_or(0.0, |rate| 6.0 * devices * rate.period().as_secs_f64())
         };
         let rates = self.setup.rates;
         let quotas = &self.setup.scenario.quotas;

@@ -1,8 +1,6 @@
 mod search;
 mod services;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::*;
 
 fn limit(per_second: f64) -> Limit {

@@ -1,0 +1,229 @@
+//! The crew: how many workers there are and should be, and where their time goes.
+//!
+//! Owns hiring and dismissal as numbers; the tasks are the run's. A worker that is too many leaves between two devices,
+//! never in the middle of one.
+
+mod size;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::rate::Use;
+use super::{Connections, Limits};
+use crate::event::Operation;
+use crate::usage::{ConnectionUsage, LimitUsage, Usage};
+
+use size::{Look, Size};
+
+/// How often the number is looked at.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// So many devices, the latest, say what one takes.
+const REMEMBERED: usize = 200;
+
+pub(super) struct Crew {
+    began: Instant,
+    connections: Connections,
+    roster: Mutex<Roster>,
+    /// Workers that are to leave.
+    dismissed: AtomicUsize,
+    /// No device is left to be taken up.
+    is_exhausted: AtomicBool,
+    done: AtomicU64,
+    busy_us: AtomicU64,
+    pausing_us: AtomicU64,
+}
+
+struct Roster {
+    workers: usize,
+    /// The sum of the instants at which they began.
+    since: Duration,
+    /// The time of those that left.
+    left: Duration,
+    size: Option<Size>,
+    /// What the latest devices took.
+    took: VecDeque<Duration>,
+    /// How long limits had held requests back at the last look, and when that was.
+    held: (Duration, Duration),
+}
+
+/// A worker's time; it leaves when this is dropped.
+pub(super) struct Shift {
+    crew: Arc<Crew>,
+    began: Duration,
+}
+
+impl Crew {
+    pub(super) fn new(connections: Connections) -> Self {
+        let size = match connections {
+            Connections::Fixed(_) => None,
+            Connections::Auto { max } => Some(Size::new(max)),
+        };
+        let roster = Roster {
+            workers: 0,
+            since: Duration::ZERO,
+            left: Duration::ZERO,
+            size,
+            took: VecDeque::new(),
+            held: Default::default(),
+        };
+        Self {
+            began: Instant::now(),
+            connections,
+            roster: Mutex::new(roster),
+            dismissed: AtomicUsize::new(0),
+            is_exhausted: AtomicBool::new(false),
+            done: AtomicU64::new(0),
+            busy_us: AtomicU64::new(0),
+            pausing_us: AtomicU64::new(0),
+        }
+    }
+
+    /// How many begin.
+    pub(super) fn first(&self) -> usize {
+        match self.connections {
+            Connections::Fixed(n) => n,
+            Connections::Auto { .. } => self.roster().size.as_ref().map_or(1, Size::target),
+        }
+    }
+
+    /// Whether their number can change, still.
+    pub(super) fn is_changing(&self) -> bool {
+        matches!(self.connections, Connections::Auto { .. }) && !self.is_exhausted.load(Ordering::Relaxed)
+    }
+
+    /// How many more to hire now. Those that are too many are dismissed.
+    pub(super) fn missing(&self, limits: &Limits) -> usize {
+        let now = self.began.elapsed();
+        let uses = [limits.create.used(), limits.register.used()];
+        let held =
+            uses.iter().chain([&limits.connect.used()]).map(|used| used.held).max().unwrap_or_default();
+        let mut roster = self.roster();
+        let (held_before, looked) = std::mem::replace(&mut roster.held, (held, now));
+        let look = Look {
+            now,
+            rate: uses.iter().filter_map(per_second).reduce(f64::min),
+            is_held_back: held.saturating_sub(held_before) * 2 >= now.saturating_sub(looked),
+            busy: roster.busy(),
+            done: self.done.load(Ordering::Relaxed),
+        };
+        let workers = roster.workers;
+        let Some(size) = &mut roster.size else { return 0 };
+        let target = size.decide(look);
+        self.dismissed.store(workers.saturating_sub(target), Ordering::Relaxed);
+        target.saturating_sub(workers)
+    }
+
+    /// A worker begins.
+    pub(super) fn hire(crew: &Arc<Self>) -> Shift {
+        let began = crew.began.elapsed();
+        let mut roster = crew.roster();
+        roster.workers += 1;
+        roster.since += began;
+        drop(roster);
+        Shift { crew: crew.clone(), began }
+    }
+
+    /// Whether whoever asks is one too many, and leaves.
+    pub(super) fn dismisses(&self) -> bool {
+        // Nothing to do in all but the rarest cases.
+        self.dismissed.load(Ordering::Relaxed) > 0
+            && self
+                .dismissed
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |dismissed| dismissed.checked_sub(1))
+                .is_ok()
+    }
+
+    /// No device is left.
+    pub(super) fn exhausted(&self) {
+        self.is_exhausted.store(true, Ordering::Relaxed);
+    }
+
+    /// A device is done with, and took a worker so long besides waiting at limits.
+    pub(super) fn done(&self, took: Duration) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+        if self.is_changing() {
+            let mut roster = self.roster();
+            roster.took.push_back(took);
+            if roster.took.len() > REMEMBERED {
+                roster.took.pop_front();
+            }
+        }
+    }
+
+    /// A worker was in an exchange, a dial or a commit.
+    pub(super) fn was_busy(&self, time: Duration) {
+        self.busy_us.fetch_add(us(time), Ordering::Relaxed);
+    }
+
+    /// A worker waited after a failure.
+    pub(super) fn paused(&self, time: Duration) {
+        self.pausing_us.fetch_add(us(time), Ordering::Relaxed);
+    }
+
+    /// Where the time went so far.
+    pub(super) fn usage(&self, limits: &Limits) -> Usage {
+        let elapsed = self.began.elapsed();
+        let limit = |operation, used: Use| {
+            let Use { asked, found, held, .. } = used;
+            LimitUsage { operation, asked, found, held }
+        };
+        let roster = self.roster();
+        let at_work = elapsed.saturating_mul(u32::try_from(roster.workers).unwrap_or(u32::MAX));
+        let connections = match self.connections {
+            Connections::Fixed(n) => ConnectionUsage::Fixed(n),
+            Connections::Auto { max } if roster.size.as_ref().is_some_and(Size::is_at_most) => {
+                ConnectionUsage::AtMost(max)
+            }
+            Connections::Auto { .. } => ConnectionUsage::Enough,
+        };
+        Usage {
+            elapsed,
+            limits: vec![
+                limit(Operation::Connect, limits.connect.used()),
+                limit(Operation::CreateCertificate, limits.create.used()),
+                limit(Operation::RegisterThing, limits.register.used()),
+            ],
+            workers: roster.left + at_work.saturating_sub(roster.since),
+            busy: Duration::from_micros(self.busy_us.load(Ordering::Relaxed)),
+            pausing: Duration::from_micros(self.pausing_us.load(Ordering::Relaxed)),
+            connections,
+        }
+    }
+
+    fn roster(&self) -> MutexGuard<'_, Roster> {
+        self.roster.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+impl Drop for Shift {
+    fn drop(&mut self) {
+        let now = self.crew.began.elapsed();
+        let mut roster = self.crew.roster();
+        roster.workers -= 1;
+        roster.since = roster.since.saturating_sub(self.began);
+        roster.left += now.saturating_sub(self.began);
+    }
+}
+
+impl Roster {
+    /// What nine in ten of the latest devices took at most.
+    fn busy(&self) -> Option<Duration> {
+        let mut took: Vec<_> = self.took.iter().copied().collect();
+        took.sort_unstable();
+        took.get(took.len().saturating_sub(1) * 9 / 10).copied()
+    }
+}
+
+/// Requests a second that a limit lets pass, or soon will.
+fn per_second(used: &Use) -> Option<f64> {
+    let found = used.found.map(|rate| if used.is_growing { 2.0 * rate } else { rate });
+    found.or_else(|| used.asked.fixed().map(|rate| rate.as_per_second()))
+}
+
+fn us(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

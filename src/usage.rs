@@ -1,0 +1,292 @@
+//! Where a run's time went, and so what it was bound by.
+//!
+//! Owns the judgement, from times that were measured. Measures nothing itself, and says nothing where they do not tell.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::event::Operation;
+use crate::rate::RateLimit;
+
+/// Less than this of the time does not bind.
+const BINDING: f64 = 0.5;
+/// Workers that are busy for this much of their time are too few.
+const BUSY: f64 = 0.8;
+/// Workers that wait for this much of their time after failures are held up by the service.
+const HELD_UP: f64 = 0.3;
+/// A run that is shorter tells nothing.
+const TOO_SHORT: Duration = Duration::from_secs(1);
+
+/// Where the time of a run, or of a part of it, went.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Usage {
+    /// How long it was.
+    pub elapsed: Duration,
+    /// The limits.
+    pub limits: Vec<LimitUsage>,
+    /// The time of all workers together: more than `elapsed`, where there are several.
+    pub workers: Duration,
+    /// Of it, in exchanges, dials and commits.
+    pub busy: Duration,
+    /// Of it, waiting after failures, throttles among them.
+    pub pausing: Duration,
+    /// How many connections the run had, and why not more.
+    pub connections: ConnectionUsage,
+}
+
+/// How a limit was used.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LimitUsage {
+    /// Of which requests.
+    pub operation: Operation,
+    /// As it was asked for.
+    pub asked: RateLimit,
+    /// The rate that the service was found to bear, per second, if it has thwarted any.
+    pub found: Option<f64>,
+    /// For how long it held requests back.
+    pub held: Duration,
+}
+
+/// How the number of connections came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ConnectionUsage {
+    /// It was set.
+    Fixed(usize),
+    /// It was the most that is allowed.
+    AtMost(usize),
+    /// More would not have helped, or have not been tried yet.
+    #[default]
+    Enough,
+}
+
+/// What a run was bound by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Bound {
+    /// A rate limit that was set.
+    Limit {
+        /// Of which requests.
+        operation: Operation,
+        /// Requests per second.
+        rate: f64,
+        /// The part of the time at which it held requests back.
+        share: f64,
+    },
+    /// The rate that the service was found to bear: it throttles more.
+    Throttle {
+        /// Of which requests.
+        operation: Operation,
+        /// Requests per second.
+        rate: f64,
+        /// The part of the time at which it held requests back.
+        share: f64,
+    },
+    /// The number of connections: all were busy.
+    Connections {
+        /// How many.
+        count: usize,
+        /// The part of their time that they were busy.
+        share: f64,
+    },
+    /// The service: it kept refusing, or took its time however many connections there were.
+    Service {
+        /// The part of the workers' time that went into it.
+        share: f64,
+        /// Whether that was waiting after failures, rather than for replies.
+        is_failing: bool,
+    },
+    /// The times do not tell.
+    Unclear,
+}
+
+impl Usage {
+    /// What bound it.
+    pub fn bound(&self) -> Bound {
+        if self.elapsed < TOO_SHORT || self.workers.is_zero() {
+            return Bound::Unclear;
+        }
+        let held = |limit: &LimitUsage| limit.held.as_secs_f64() / self.elapsed.as_secs_f64();
+        let most = self.limits.iter().max_by(|one, other| one.held.cmp(&other.held));
+        if let Some(limit) = most.filter(|limit| held(limit) >= BINDING) {
+            let (operation, share) = (limit.operation, held(limit).min(1.0));
+            return match (limit.found, limit.asked.fixed()) {
+                (Some(rate), _) => Bound::Throttle { operation, rate, share },
+                (None, Some(rate)) => Bound::Limit { operation, rate: rate.as_per_second(), share },
+                (None, None) => Bound::Unclear,
+            };
+        }
+        let share = |part: Duration| (part.as_secs_f64() / self.workers.as_secs_f64()).min(1.0);
+        if share(self.pausing) >= HELD_UP {
+            return Bound::Service { share: share(self.pausing), is_failing: true };
+        }
+        match (share(self.busy), self.connections) {
+            (busy, ConnectionUsage::Fixed(count) | ConnectionUsage::AtMost(count)) if busy >= BUSY => {
+                Bound::Connections { count, share: busy }
+            }
+            (busy, ConnectionUsage::Enough) if busy >= BUSY => {
+                Bound::Service { share: busy, is_failing: false }
+            }
+            _ => Bound::Unclear,
+        }
+    }
+
+    /// The part of it that came after `earlier`.
+    pub fn since(&self, earlier: &Usage) -> Usage {
+        let held_before = |operation| {
+            let limit = earlier.limits.iter().find(|limit| limit.operation == operation);
+            limit.map_or(Duration::ZERO, |limit| limit.held)
+        };
+        let limits = self.limits.iter().map(|limit| LimitUsage {
+            held: limit.held.saturating_sub(held_before(limit.operation)),
+            ..*limit
+        });
+        Usage {
+            elapsed: self.elapsed.saturating_sub(earlier.elapsed),
+            limits: limits.collect(),
+            workers: self.workers.saturating_sub(earlier.workers),
+            busy: self.busy.saturating_sub(earlier.busy),
+            pausing: self.pausing.saturating_sub(earlier.pausing),
+            connections: self.connections,
+        }
+    }
+}
+
+impl Bound {
+    /// One word for reports: `quota`, `connections`, `service` or `nothing`. Stable.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Bound::Limit { .. } | Bound::Throttle { .. } => "quota",
+            Bound::Connections { .. } => "connections",
+            Bound::Service { .. } => "service",
+            Bound::Unclear => "nothing",
+        }
+    }
+
+    /// What to do about it; empty where there is nothing to say.
+    pub fn hint(&self) -> String {
+        match self {
+            Bound::Limit { operation, .. } => {
+                let (option, quota) = option_and_quota(*operation);
+                format!(
+                    "if the account's quota is higher, raise {option}; otherwise ask AWS for more: {quota}"
+                )
+            }
+            Bound::Throttle { operation, .. } => {
+                let (_, quota) = option_and_quota(*operation);
+                format!("the service throttles above that: ask AWS for a higher quota, {quota}")
+            }
+            Bound::Connections { .. } => {
+                String::from("raise --connections, or leave it out: then the run finds how many it needs")
+            }
+            Bound::Service { is_failing: true, .. } => {
+                String::from("look at what went wrong on the way: retries wait longer each time")
+            }
+            Bound::Service { is_failing: false, .. } => String::from(
+                "more connections did not help: the rest is the service's latency, or this machine",
+            ),
+            Bound::Unclear => String::new(),
+        }
+    }
+}
+
+/// AWS's names for the quotas (Service Quotas, AWS IoT Core).
+fn option_and_quota(operation: Operation) -> (&'static str, &'static str) {
+    match operation {
+        Operation::Connect => ("--connect-rate", "L-AEA1E176 (connect requests per second per account)"),
+        Operation::CreateCertificate => {
+            ("--create-rate", "L-CAFFCA46 (CreateKeysAndCertificate), or with --keys local L-83161BB8")
+        }
+        Operation::RegisterThing => ("--register-rate", "L-B2BBBD8C (RegisterThing)"),
+        _ => ("the rate", "see Service Quotas"),
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |share: f64| (share * 100.0).round();
+        let doing = |operation: Operation| match operation {
+            Operation::Connect => "connect",
+            Operation::CreateCertificate => "create",
+            Operation::RegisterThing => "register",
+            other => other.name(),
+        };
+        match *self {
+            Bound::Limit { operation, rate, share } => {
+                write!(f, "{} at its limit of {rate}/s {} % of the time", doing(operation), percent(share))
+            }
+            Bound::Throttle { operation, rate, share } => {
+                let (doing, percent) = (doing(operation), percent(share));
+                write!(f, "{doing} at {rate:.1}/s, which the service bears, {percent} % of the time")
+            }
+            Bound::Connections { count, share } => {
+                write!(f, "all {count} connections busy {} % of the time", percent(share))
+            }
+            Bound::Service { share, is_failing: true } => {
+                write!(f, "waiting after failures {} % of the time", percent(share))
+            }
+            Bound::Service { share, is_failing: false } => {
+                write!(f, "waiting for replies and commits {} % of the time", percent(share))
+            }
+            Bound::Unclear => write!(f, "nothing in particular"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(held: [u64; 2], busy: u64, pausing: u64) -> Usage {
+        let limit = |operation, held| LimitUsage {
+            operation,
+            asked: RateLimit::per_second(10.0),
+            found: None,
+            held: Duration::from_secs(held),
+        };
+        Usage {
+            elapsed: Duration::from_secs(100),
+            limits: vec![
+                limit(Operation::CreateCertificate, held[0]),
+                limit(Operation::RegisterThing, held[1]),
+            ],
+            workers: Duration::from_secs(1_000),
+            busy: Duration::from_secs(busy),
+            pausing: Duration::from_secs(pausing),
+            connections: ConnectionUsage::Fixed(10),
+        }
+    }
+
+    #[test]
+    fn the_limit_that_held_requests_back_the_longest_binds() {
+        let bound = usage([20, 98], 900, 0).bound();
+        let wanted = Bound::Limit { operation: Operation::RegisterThing, rate: 10.0, share: 0.98 };
+        assert_eq!((bound, bound.name()), (wanted, "quota"));
+        assert_eq!(bound.to_string(), "register at its limit of 10/s 98 % of the time");
+        assert!(bound.hint().contains("L-B2BBBD8C"), "{}", bound.hint());
+
+        let mut throttled = usage([0, 98], 900, 0);
+        throttled.limits[1].found = Some(7.25);
+        assert_eq!(
+            throttled.bound().to_string(),
+            "register at 7.2/s, which the service bears, 98 % of the time"
+        );
+    }
+
+    #[test]
+    fn without_a_limit_it_is_the_connections_or_the_service_or_unclear() {
+        assert_eq!(usage([30, 40], 900, 0).bound(), Bound::Connections { count: 10, share: 0.9 });
+        let enough = Usage { connections: ConnectionUsage::Enough, ..usage([0, 0], 900, 0) };
+        assert_eq!(enough.bound(), Bound::Service { share: 0.9, is_failing: false });
+        assert_eq!(usage([0, 0], 500, 400).bound(), Bound::Service { share: 0.4, is_failing: true });
+        assert_eq!(usage([30, 40], 500, 100).bound(), Bound::Unclear);
+        let short = Usage { elapsed: Duration::from_millis(900), ..usage([0, 98], 900, 0) };
+        assert_eq!(short.bound(), Bound::Unclear);
+    }
+
+    #[test]
+    fn a_part_is_judged_by_what_happened_in_it() {
+        let (earlier, mut later) = (usage([0, 98], 900, 0), usage([0, 100], 1_800, 0));
+        later.elapsed = Duration::from_secs(200);
+        later.workers = Duration::from_secs(2_000);
+        assert_eq!(later.since(&earlier).bound(), Bound::Connections { count: 10, share: 0.9 });
+    }
+}
