@@ -14,9 +14,11 @@ use fleetmint::limit_search::{Breach, Finding, SearchSettings, Stopped};
 use fleetmint::provisioning::Topics;
 use fleetmint::rate::{Rate, RateLimit};
 use fleetmint::schedule::{Profile, Spacing};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::harness::{Scratch, fleetmint, run as run_command};
 use super::load::lab::{ledger, lot, prompt};
 
 struct Blind;
@@ -138,7 +140,7 @@ fn the_limit_of_registrations_is_found_with_certificates_that_were_issued_slowly
 #[test]
 fn the_limit_of_connects_is_found_however_the_service_refuses() {
     for (limit, excess, breach) in
-        [(47, "refuse", Breach::Refused), (47, "close", Breach::HungUp), (400, "delay", Breach::Slow)]
+        [(400, "refuse", Breach::Refused), (47, "close", Breach::HungUp), (10, "delay", Breach::Slow)]
     {
         let emulated = format!(
             "[latency]\nconnect = \"20ms\"\n[quotas]\nconnect = \"{limit}/s\"\nconnect_excess = \"{excess}\"\n"
@@ -155,4 +157,52 @@ fn a_search_that_runs_out_of_devices_says_what_it_knows() {
         panic!("{:?}", outcome.finding)
     };
     assert!(held < 47.0, "{held}");
+}
+
+#[test]
+fn the_command_says_what_it_needs_and_what_it_knows() {
+    let scratch = Scratch::new();
+    let find = |args: &[&str]| {
+        let mut command = fleetmint();
+        command.arg("find-limit").args(args).arg("--emulator").current_dir(scratch.path("."));
+        run_command(&mut command)
+    };
+    // Two devices are no step: nothing is tried.
+    let said = find(&["create", "--devices", "2", "--ledger", "two.ledger", "--json", "-"]).expect_code(4);
+    let report: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(
+        report["finding"],
+        json!({
+            "kind": "nothing", "broke_at_per_s": null, "breach": null, "because": "devices"
+        })
+    );
+    assert_eq!((&report["operation"], &report["steps"]), (&json!("create_certificate"), &json!([])));
+    find(&["create"]).expect_code(64).expect_err(&["--lot"]);
+    find(&["connect", "--max-rate", "fast"]).expect_code(64).expect_err(&["--max-rate", "10/s"]);
+}
+
+#[test]
+fn the_command_holds_the_highest_rate_that_it_may_try() {
+    let scratch = Scratch::new();
+    let json = scratch.path("found.json");
+    let mut command = fleetmint();
+    command.args(["find-limit", "connect", "--emulator", "--start-rate", "40/s", "--max-rate", "40/s"]);
+    let said = run_command(command.arg("--json").arg(&json).current_dir(scratch.path(".")));
+    let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+    // On a machine that is busy otherwise, it may be this side that does not keep up: then it says that.
+    match said.code {
+        Some(0) => {
+            said.expect_out(&["connect: no limit up to 40/s", "--max-rate", "held"]);
+            assert_eq!(
+                report["finding"],
+                json!({
+                    "kind": "no_limit", "held_per_s": 40.0, "because": "max_rate"
+                })
+            );
+        }
+        _ => {
+            said.expect_code(4).expect_out(&["40/s"]);
+        }
+    }
+    assert_eq!(report["steps"][0]["due"], 120);
 }
