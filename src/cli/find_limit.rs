@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 
 use super::args::Keys;
 use super::exit::{Exit, Fatal, ledger as ledger_error};
-use super::load::{DeviceArgs, Devices, allow_connections, connector};
+use super::load::{DeviceArgs, Devices, connector};
+use super::open_files;
 use super::progress::Progress;
 use super::prometheus::Scrapes;
 use super::settings::{check_client_id_prefix, key_policy, template, usage};
@@ -59,7 +60,7 @@ async fn find_limit(command: &FindCommand) -> Result<Exit, Fatal> {
         Some(devices) => Some(open_devices(command, devices, &target)?),
         None => None,
     };
-    allow_connections(args.max_connections, &target)?;
+    open_files::allow(args.max_connections, &target.service, "--max-connections")?;
     let site = target.open(&args.target).await?;
     let topics = topics(command, &keys, devices.as_ref());
     let connector = connector(&args.client_id_prefix, args.timeout, &target, &site, topics)?;

@@ -1,8 +1,11 @@
 //! How many files the process may have open: a connection is one.
 //!
-//! Owns the process's limit, raised where that is possible. What to do about one that is too low is the caller's to say.
+//! Owns the process's limit, raised where that is possible, and what is said where it is not.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::exit::{Exit, Fatal};
+use super::target::Service;
 
 /// What is open beside connections: the ledger with its log and its lock, the runtime's own, questions to the control plane and
 /// to the resolver, and a dial that tries several addresses at once.
@@ -14,25 +17,40 @@ const PLENTY: u64 = 1 << 20;
 /// What systems refuse no process whose own limit allows it (macOS names it OPEN_MAX).
 const MODEST: u64 = 10_240;
 
-/// More connections are wanted than the process may have open files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TooFew {
-    /// How many open files the connections need.
-    pub(super) needed: u64,
-    /// How many the process may have, and cannot have more of by itself.
-    pub(super) allowed: u64,
-    /// How many connections that is enough for.
-    pub(super) enough_for: u64,
-}
-
-/// Lets the process hold `connections` of `files` open files each.
-pub(super) fn allow(connections: usize, files: u64) -> Result<(), TooFew> {
-    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_mul(files).saturating_add(RESERVE);
-    let allowed = raise_to(needed);
-    if allowed >= needed {
+/// Lets the process hold `connections` to `service`, as `option` asks for: a run that finds out half-way that it cannot is
+/// worse than none.
+pub(super) fn allow(connections: usize, service: &Service, option: &str) -> Result<(), Fatal> {
+    let fits = allow_up_to(connections, service);
+    if fits >= connections {
         return Ok(());
     }
-    Err(TooFew { needed, allowed, enough_for: allowed.saturating_sub(RESERVE) / files })
+    let (needed, allowed) = (files(connections, service), raise_to(0));
+    let or_fewer = match fits {
+        0 => String::new(),
+        fewer => format!(", or use {option} {fewer}"),
+    };
+    let message = format!(
+        "{connections} connections need {needed} open files, and this process may have {allowed}: raise the limit with \
+         `ulimit -n {needed}` (beyond `ulimit -Hn` that takes root, limits.conf, or LimitNOFILE= of a systemd unit){or_fewer}"
+    );
+    Err(Fatal::new(Exit::Unavailable, message))
+}
+
+/// Lets the process hold `most` connections to `service`, or as many as the system lets it; how many that is.
+pub(super) fn allow_up_to(most: usize, service: &Service) -> usize {
+    let allowed = raise_to(files(most, service));
+    let fits = allowed.saturating_sub(RESERVE) / files_each(service);
+    most.min(usize::try_from(fits).unwrap_or(usize::MAX))
+}
+
+fn files(connections: usize, service: &Service) -> u64 {
+    let connections = u64::try_from(connections).unwrap_or(u64::MAX);
+    connections.saturating_mul(files_each(service)).saturating_add(RESERVE)
+}
+
+/// With the built-in emulator, both ends of each connection are ours.
+fn files_each(service: &Service) -> u64 {
+    if matches!(service, Service::Emulator(_)) { 2 } else { 1 }
 }
 
 /// Lets the process hold as many connections as the system lets it; how many that is, of one open file each.

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::args::ProvisionArgs;
 use super::exit::{Exit, Fatal};
-use super::open_files::{self, TooFew};
+use super::open_files;
 use super::progress::Progress;
 use super::prometheus::Scrapes;
 use super::recording::{self, Recording};
@@ -93,40 +93,16 @@ struct Lot {
 /// would have nothing to do. Sees to it that the process may open them.
 fn connections(args: &ProvisionArgs, counts: &Counts, settings: &Settings) -> Result<Connections, Fatal> {
     let devices = usize::try_from(counts.open()).unwrap_or(usize::MAX);
+    let service = &settings.target.service;
     if let Some(typed) = args.connections {
         let connections = typed.min(devices);
-        return allow_connections(connections, settings).map(|()| Connections::Fixed(connections));
+        open_files::allow(connections, service, "--connections")?;
+        return Ok(Connections::Fixed(connections));
     }
-    let most = MOST_CONNECTIONS.min(devices);
-    match open_files::allow(most, files_per_connection(settings)) {
-        Ok(()) => Ok(Connections::Auto { max: most }),
-        Err(TooFew { enough_for: 0, .. }) => {
-            allow_connections(1, settings).map(|()| Connections::Auto { max: 1 })
-        }
-        Err(TooFew { enough_for, .. }) => {
-            Ok(Connections::Auto { max: usize::try_from(enough_for).unwrap_or(most) })
-        }
+    match open_files::allow_up_to(MOST_CONNECTIONS.min(devices), service) {
+        0 => open_files::allow(1, service, "--connections").map(|()| Connections::Auto { max: 1 }),
+        max => Ok(Connections::Auto { max }),
     }
-}
-
-/// With the built-in emulator, both ends of each are ours.
-fn files_per_connection(settings: &Settings) -> u64 {
-    if matches!(settings.target.service, Service::Emulator(_)) { 2 } else { 1 }
-}
-
-/// Sees to it that the process may open that many connections: a run that finds out half-way is worse than none.
-fn allow_connections(connections: usize, settings: &Settings) -> Result<(), Fatal> {
-    open_files::allow(connections, files_per_connection(settings)).map_err(|TooFew { needed, allowed, enough_for }| {
-        let or_fewer = match enough_for {
-            0 => String::new(),
-            fewer => format!(", or use --connections {fewer}"),
-        };
-        let message = format!(
-            "{connections} connections need {needed} open files, and this process may have {allowed}: raise the limit with \
-             `ulimit -n {needed}` (beyond `ulimit -Hn` that takes root, limits.conf, or LimitNOFILE= of a systemd unit){or_fewer}"
-        );
-        Fatal::new(Exit::Unavailable, message)
-    })
 }
 
 /// Reads the lot into its ledger, or checks that the ledger that is there is this lot's.

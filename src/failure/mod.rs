@@ -303,7 +303,7 @@ impl Failure {
                 "the service closes the connection where iot:Publish or iot:Receive is not allowed: check the policy's topic/ resources"
             }
             Cause::Closed { .. } if self.stage == Stage::Idle => {
-                "the service ends connections that wait: check the policy's iot:Receive on topic/ resources, and that nothing else connects with the same client ids"
+                "if it goes on: check the policy's iot:Receive on topic/ resources, and that nothing else connects with the same client ids"
             }
             Cause::NoPuback { .. } => "the broker drops publishes over its quota in silence: lower the rates",
             Cause::Rejected { status_code: 429, .. } => {

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::exit::{Exit, Fatal};
-use super::open_files::{self, TooFew};
+use super::open_files;
 use super::progress::Progress;
 use super::prometheus::Scrapes;
 use super::settings::{check_client_id_prefix, key_policy, template, usage};
@@ -62,7 +62,7 @@ async fn load_test(command: &LoadCommand) -> Result<Exit, Fatal> {
         Some(devices) => Some(open_devices(command, devices, &target)?),
         None => None,
     };
-    allow_connections(offer.max_connections, &target)?;
+    open_files::allow(offer.max_connections, &target.service, "--max-connections")?;
     let site = target.open(&offer.target).await?;
     let topics = topics(command, &keys, devices.as_ref());
     let connector = connector(&offer.client_id_prefix, offer.timeout, &target, &site, topics)?;
@@ -158,20 +158,6 @@ pub(super) fn connector(
     WssConnector::new(settings).map_err(|error| match error {
         SettingsError::Trust(error) => usage("--ca-file", error),
         SettingsError::ClientIdPrefix { .. } => usage("--client-id-prefix", error),
-    })
-}
-
-/// Sees to it that the process may open as many connections as the test may come to need.
-pub(super) fn allow_connections(connections: usize, target: &Target) -> Result<(), Fatal> {
-    // With the built-in emulator, both ends of each are ours.
-    let files = if matches!(target.service, Service::Emulator(_)) { 2 } else { 1 };
-    open_files::allow(connections, files).map_err(|TooFew { needed, allowed, enough_for }| {
-        let message = format!(
-            "--max-connections {connections} needs {needed} open files, and this process may have {allowed}: raise the limit \
-             with `ulimit -n {needed}`, or use --max-connections {}",
-            enough_for.max(1)
-        );
-        Fatal::new(Exit::Unavailable, message)
     })
 }
 
