@@ -132,7 +132,7 @@ pub(super) fn phases(report: &Report) -> Markup {
             thead {
                 tr {
                     th scope="col" { "Step" }
-                    th.text scope="col" { "Median to p99, line to the longest" }
+                    th.text.bar scope="col" { "Median to p99, line to the longest" }
                     @for head in ["p50", "p99", "Longest", "Connections"] { th scope="col" { (head) } }
                 }
             }
