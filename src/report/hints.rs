@@ -4,6 +4,7 @@
 
 use super::model::{Hint, OperationReport, Report, Weight};
 use super::wording::{count, latency, percent, rate};
+use crate::event::Operation;
 
 /// A generator that hands arrivals out this much late, 99 % of them less, says little about latencies of that order.
 const LATE_US: u64 = 10_000;
@@ -84,7 +85,10 @@ fn runs_without_end(report: &Report) -> Option<Hint> {
 }
 
 fn throttles(report: &Report) -> Vec<Hint> {
+    // A whole device is throttled with one of its requests, which is told.
+    let is_request = |operation: &&OperationReport| operation.operation != Operation::Provision.name();
     let throttled = report.operations.iter().filter(|operation| operation.summary.counts.throttled > 0);
+    let throttled = throttled.filter(is_request);
     let hint = |operation: &OperationReport| {
         let counts = operation.summary.counts;
         let finding = format!(
@@ -95,9 +99,9 @@ fn throttles(report: &Report) -> Vec<Hint> {
         );
         let borne = borne_per_s(report, &operation.operation);
         let borne = borne.map_or(String::new(), |borne| {
-            format!("While it throttled, the service accepted {} of them. ", rate(borne))
+            format!("In the seconds with throttles, {} were accepted, bursts included: the quota is about that, or less. ", rate(borne))
         });
-        hint(Weight::Notable, finding, format!("{borne}Offer less than that, or ask AWS for a higher quota."))
+        hint(Weight::Notable, finding, format!("{borne}Offer less, or ask AWS for a higher quota."))
     };
     throttled.map(hint).collect()
 }

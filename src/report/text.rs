@@ -122,6 +122,41 @@ fn failures(text: &mut String, report: &Report) {
 fn hints(text: &mut String, report: &Report) {
     line!(text, "\nwhat to make of it");
     for hint in &report.hints {
-        line!(text, "  {}: {}", hint.finding, hint.advice);
+        for line in wrapped(&format!("{}: {}", hint.finding, hint.advice)) {
+            line!(text, "  {line}");
+        }
+    }
+}
+
+/// How wide a line of prose is at most, its indent not counted.
+const WIDTH: usize = 76;
+
+/// The lines of a paragraph, all but the first indented.
+fn wrapped(words: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in words.split(' ') {
+        let last = lines.last_mut().expect("there is a first line");
+        if last.chars().count() + 1 + word.chars().count() > WIDTH && !last.trim().is_empty() {
+            lines.push(format!("  {word}"));
+        } else {
+            if !last.is_empty() {
+                last.push(' ');
+            }
+            last.push_str(word);
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prose_is_wrapped_between_words() {
+        let lines = wrapped(&"word ".repeat(40));
+        assert!(lines.len() > 2 && lines.iter().all(|line| line.chars().count() <= WIDTH), "{lines:?}");
+        assert_eq!(lines.concat().matches("word").count(), 40);
+        assert_eq!(wrapped(&"x".repeat(200)).len(), 1);
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn percentiles(operation: &OperationReport, is_tall: bool) -> Chart {
         legend: vec![("response", String::from("response time")), ("service", String::from("service time"))],
         scale,
         tick: latency_tick,
-        x_ticks: percentile_ticks(samples, place),
+        x_ticks: percentile_ticks(samples, place, if is_tall { 0.07 } else { 0.15 }),
         paths: vec![
             Path { class: "response", d: drawn(response) },
             Path { class: "service", d: drawn(service) },
@@ -40,7 +40,8 @@ pub(super) fn percentiles(operation: &OperationReport, is_tall: bool) -> Chart {
     }
 }
 
-fn percentile_ticks(samples: f64, place: impl Fn(f64) -> f64) -> Vec<XTick> {
+/// Ticks that are at least `room` apart from each other and from the longest at the right end.
+fn percentile_ticks(samples: f64, place: impl Fn(f64) -> f64, room: f64) -> Vec<XTick> {
     let all = [
         (0.0, "0 %", false),
         (0.5, "50 %", true),
@@ -51,16 +52,16 @@ fn percentile_ticks(samples: f64, place: impl Fn(f64) -> f64) -> Vec<XTick> {
         (0.99999, "99.999 %", true),
         (0.999_999, "99.9999 %", true),
     ];
-    // The longest stands at the right end; a label too near to it would run into it.
-    let fits =
-        |(quantile, _, _): &(f64, &str, bool)| 1.0 - quantile >= 1.0 / samples && place(*quantile) < 0.9;
-    let ticks = all.into_iter().filter(fits);
-    let tick = |(quantile, label, is_minor): (f64, &str, bool)| XTick {
-        at: place(quantile),
-        label: label.to_owned(),
-        is_minor,
-    };
-    ticks.map(tick).chain([XTick { at: 1.0, label: String::from("max"), is_minor: false }]).collect()
+    let mut ticks: Vec<XTick> = Vec::new();
+    for (quantile, label, is_minor) in all {
+        let at = place(quantile);
+        let is_apart = ticks.last().is_none_or(|last| at - last.at >= room);
+        if 1.0 - quantile >= 1.0 / samples && is_apart && at <= 1.0 - room {
+            ticks.push(XTick { at, label: label.to_owned(), is_minor });
+        }
+    }
+    ticks.push(XTick { at: 1.0, label: String::from("max"), is_minor: false });
+    ticks
 }
 
 /// Both curves have the same quantiles, since both are of the accepted attempts.
