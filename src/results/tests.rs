@@ -211,7 +211,7 @@ fn the_extent_is_that_of_the_seconds() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(15))]
 
     /// However a run's samples are spread over files and seconds, reading and merging gives what one run has.
     #[test]
