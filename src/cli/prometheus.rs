@@ -111,6 +111,12 @@ fn reading(snapshot: &Snapshot, rates: &Rates) -> Reading {
             .into_iter()
             .filter_map(|(operation, limit)| Some((operation, limit.fixed()?.as_per_second())))
             .collect(),
+        found: snapshot
+            .usage
+            .limits
+            .iter()
+            .filter_map(|limit| Some((limit.operation, limit.found?)))
+            .collect(),
     }
 }
 

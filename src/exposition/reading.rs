@@ -36,6 +36,8 @@ pub struct Reading {
     pub offered: Option<f64>,
     /// The limits that are set, per second.
     pub limits: Vec<(Operation, f64)>,
+    /// The rates that the service was found to bear, per second, where it has throttled.
+    pub found: Vec<(Operation, f64)>,
 }
 
 /// The reading in the text format of OpenMetrics 1.0.
@@ -74,6 +76,13 @@ impl Reading {
         let mut limits = out.gauges("rate_limit", "Limits that are set, in requests per second.")?;
         for (operation, limit) in &self.limits {
             limits.gauge([("operation", operation.name())], *limit)?;
+        }
+        let mut found = out.gauges(
+            "rate_found",
+            "Rates that the service was found to bear, in requests per second; only where it has throttled.",
+        )?;
+        for (operation, rate) in &self.found {
+            found.gauge([("operation", operation.name())], *rate)?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::event::Operation;
 use crate::metrics::{LatencyFigures, Metrics};
 use crate::rate::RateLimit;
 use crate::report::{human_latency, per_second};
-use crate::usage::Bound;
+use crate::usage::{Bound, Usage};
 
 /// Whether lines may have colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,12 +75,6 @@ const LEAST_MISSED: [usize; 4] = [1, 2, 0, 3];
 const WIDEST_BAR: usize = 40;
 const NARROWEST_BAR: usize = 6;
 
-/// What the run is bound by, where that is clear.
-fn bound(snapshot: &Snapshot) -> Option<String> {
-    let bound = snapshot.usage.bound();
-    (bound != Bound::Unclear).then(|| bound.to_string())
-}
-
 impl View {
     /// Of a run that takes devices to things.
     pub(super) fn of_provision(snapshot: &Snapshot, recent: &Recent, rates: &Rates) -> Self {
@@ -92,14 +86,14 @@ impl View {
             done: recent::done(snapshot),
             total: snapshot.devices.total(),
             eta: seconds.map(|seconds| Duration::from_secs(seconds as u64)),
-            pace: pace(recent, rates),
+            pace: pace(recent, rates, &snapshot.usage),
             latencies: latencies(recent),
             now: [
                 count(snapshot.connections.into(), "connection"),
                 format!("{} in flight", snapshot.in_flight),
             ]
             .into_iter()
-            .chain(bound(snapshot))
+            .chain(bound(&snapshot.usage))
             .map(Phrase::plain)
             .collect(),
             troubles: troubles(snapshot),
@@ -261,20 +255,30 @@ fn cut(words: &str, columns: usize) -> String {
     words.chars().take(columns).collect()
 }
 
-fn pace(recent: &Recent, rates: &Rates) -> Vec<Phrase> {
+fn pace(recent: &Recent, rates: &Rates, usage: &Usage) -> Vec<Phrase> {
     let operations = [
         ("last 5 s: register", Operation::RegisterThing, rates.register),
         ("create", Operation::CreateCertificate, rates.create),
     ];
-    let rate = |(name, operation, limit)| rate(name, recent.operation(operation).per_second, limit);
+    let found = |operation| usage.limits.iter().find(|limit| limit.operation == operation)?.found;
+    let rate = |(name, operation, limit)| {
+        rate(name, recent.operation(operation).per_second, limit, found(operation))
+    };
     operations.map(rate).into()
 }
 
-fn rate(name: &str, per_second: f64, limit: RateLimit) -> Phrase {
-    Phrase::plain(match limit.fixed() {
-        Some(limit) => format!("{name} {per_second:.1}/s of {limit}"),
-        None => format!("{name} {per_second:.1}/s"),
+fn rate(name: &str, rate: f64, limit: RateLimit, found: Option<f64>) -> Phrase {
+    Phrase::plain(match (found, limit.fixed()) {
+        (Some(found), _) => format!("{name} {rate:.1}/s of {found:.1}/s that the service bears"),
+        (None, Some(limit)) => format!("{name} {rate:.1}/s of {limit}"),
+        (None, None) => format!("{name} {rate:.1}/s"),
     })
+}
+
+/// What the run is bound by, where that is clear.
+fn bound(usage: &Usage) -> Option<String> {
+    let bound = usage.bound();
+    (bound != Bound::Unclear).then(|| format!("bound by {}: {bound}", bound.name()))
 }
 
 fn latencies(recent: &Recent) -> Vec<Phrase> {
