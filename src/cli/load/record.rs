@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::args::LoadCommand;
 use crate::cli::exit::{Exit, Fatal};
+use crate::cli::recording;
 use crate::engine::load::{LoadEnd, LoadOutcome, LoadPlan, LoadSnapshot};
 use crate::ledger::Counts;
 use crate::metrics::Interval;
@@ -68,14 +69,10 @@ impl Recording {
 /// What the test is. The instant of second 0 is put in when it is known.
 pub(super) fn header(command: &LoadCommand, plan: &LoadPlan) -> Header {
     let Value::Object(settings) = settings(command, plan) else { unreachable!("settings are an object") };
-    let words = std::env::args().map(|word| {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:@,+".contains(c);
-        if word.chars().all(is_plain) { word } else { format!("'{word}'") }
-    });
     Header {
-        tool: format!("fleetmint {}", env!("CARGO_PKG_VERSION")),
+        tool: recording::tool(),
         verb: command.verb().to_owned(),
-        command: words.collect::<Vec<_>>().join(" "),
+        command: recording::command_line(),
         settings: settings.into_iter().collect::<BTreeMap<_, _>>(),
         started_at: SystemTime::now(),
         offered: Some(format!("{}, {}", plan.profile, plan.spacing.name())),
