@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt, StreamExt};
 use rumqttc::mqttbytes::v4::{ConnAck, ConnectReturnCode, Packet, PubAck};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -112,6 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     async fn step(&mut self) -> Result<(), Ending> {
         self.read_packets().await?;
+        self.take_ready()?;
         self.write().await?;
         match self.wait().await {
             Wake::Frame(frame) => self.take_frame(frame),
@@ -317,6 +318,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Some(Frame::Text(_)) => Err(Ending::NotBinary),
             Some(Frame::Close(_) | Frame::Frame(_)) | None => Err(Ending::Gone),
         }
+    }
+
+    /// Takes the answers that need no wait, so that they go out with the PUBACKs of their requests: one write, not two.
+    fn take_ready(&mut self) -> Result<(), Ending> {
+        while let Some(Some(done)) = self.in_flight.next().now_or_never() {
+            self.take_done(done)?;
+        }
+        Ok(())
     }
 
     fn take_done(&mut self, done: Done) -> Result<(), Ending> {

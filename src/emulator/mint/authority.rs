@@ -1,7 +1,8 @@
 //! The device certificate authority: certificates as CreateKeysAndCertificate makes them.
 //!
 //! Owns what a device certificate looks like: X.509 v3, signed by RSA 2048 with SHA-256, names and dates as decoded from a
-//! certificate that the service once issued; and how keys are written, PKCS#1 or SEC1.
+//! certificate that the service once issued; and how keys are written, PKCS#1 or SEC1. Only [`Keys::Recycled`] departs from
+//! that: an RSA signature would be half of what the emulator spends on a device.
 
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
@@ -40,8 +41,8 @@ const SERIAL_BYTES: usize = 20;
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate_pem: String,
-    /// The one key pair of [`Keys::Recycled`], made when first needed.
-    recycled: OnceLock<DeviceKey>,
+    /// What [`Keys::Recycled`] is made of, made when first needed.
+    recycled: OnceLock<Recycled>,
 }
 
 /// Why a signing request got no certificate.
@@ -53,6 +54,13 @@ pub enum CertifyError {
     /// The machine is.
     #[error(transparent)]
     Mint(#[from] MintError),
+}
+
+/// One key pair for all devices, and an authority of its own that signs with P-256, at a tenth of what RSA costs. It goes by
+/// the same name as the other.
+struct Recycled {
+    key: DeviceKey,
+    issuer: Issuer<'static, KeyPair>,
 }
 
 /// A device's key pair.
@@ -102,19 +110,24 @@ impl Authority {
     /// [`MintError`] if the machine has no entropy or no memory left, or `now` is outside the years 0 to 9999.
     pub fn mint(&self, keys: Keys, now: SystemTime) -> Result<Minted, MintError> {
         match keys {
-            Keys::Rsa2048 => self.certify(&DeviceKey::rsa()?, now),
-            Keys::P256 => self.certify(&DeviceKey::p256()?, now),
-            Keys::Recycled => self.certify(self.recycled()?, now),
+            Keys::Rsa2048 => certify(&DeviceKey::rsa()?, &self.issuer, now),
+            Keys::P256 => certify(&DeviceKey::p256()?, &self.issuer, now),
+            Keys::Recycled => {
+                let Recycled { key, issuer } = self.recycled()?;
+                certify(key, issuer, now)
+            }
         }
     }
 
-    fn recycled(&self) -> Result<&DeviceKey, MintError> {
-        if let Some(key) = self.recycled.get() {
-            return Ok(key);
+    fn recycled(&self) -> Result<&Recycled, MintError> {
+        if let Some(recycled) = self.recycled.get() {
+            return Ok(recycled);
         }
-        let key = DeviceKey::rsa()?;
+        let signer = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
+            .map_err(MintError::in_step("making the key that signs for load"))?;
+        let recycled = Recycled { key: DeviceKey::rsa()?, issuer: Issuer::new(authority_params()?, signer) };
         // Two threads may come here at once; the first key stays, and the other is dropped.
-        Ok(self.recycled.get_or_init(|| key))
+        Ok(self.recycled.get_or_init(|| recycled))
     }
 
     /// A new certificate for the key of a signing request, PEM; otherwise as [`Authority::mint`] makes them. The same request
@@ -124,23 +137,27 @@ impl Authority {
     /// [`CertifyError::Csr`] if the request is not good, [`CertifyError::Mint`] as [`Authority::mint`] has them.
     pub fn certify_request(&self, csr_pem: &str, now: SystemTime) -> Result<Certified, CertifyError> {
         let key = csr::key_of(csr_pem)?;
-        Ok(self.sign(&key, now)?)
+        Ok(sign(&key, &self.issuer, now)?)
     }
+}
 
-    fn certify(&self, key: &DeviceKey, now: SystemTime) -> Result<Minted, MintError> {
-        let Certified { certificate_pem, certificate_id } = self.sign(&key.pair, now)?;
-        Ok(Minted { certificate_pem, certificate_id, private_key_pem: key.private_key_pem.clone() })
-    }
+fn certify(key: &DeviceKey, issuer: &Issuer<'static, KeyPair>, now: SystemTime) -> Result<Minted, MintError> {
+    let Certified { certificate_pem, certificate_id } = sign(&key.pair, issuer, now)?;
+    Ok(Minted { certificate_pem, certificate_id, private_key_pem: key.private_key_pem.clone() })
+}
 
-    fn sign(&self, key: &impl PublicKeyData, now: SystemTime) -> Result<Certified, MintError> {
-        let certificate = device_params(now)?
-            .signed_by(key, &self.issuer)
-            .map_err(MintError::in_step("signing a device certificate"))?;
-        Ok(Certified {
-            certificate_pem: pem::encode("CERTIFICATE", certificate.der()),
-            certificate_id: hex(digest(&SHA256, certificate.der()).as_ref()),
-        })
-    }
+fn sign(
+    key: &impl PublicKeyData,
+    issuer: &Issuer<'static, KeyPair>,
+    now: SystemTime,
+) -> Result<Certified, MintError> {
+    let certificate = device_params(now)?
+        .signed_by(key, issuer)
+        .map_err(MintError::in_step("signing a device certificate"))?;
+    Ok(Certified {
+        certificate_pem: pem::encode("CERTIFICATE", certificate.der()),
+        certificate_id: hex(digest(&SHA256, certificate.der()).as_ref()),
+    })
 }
 
 impl DeviceKey {

@@ -98,7 +98,8 @@ pub enum Keys {
     Rsa2048,
     /// A new P-256 pair for each certificate: fast, but not what the service makes.
     P256,
-    /// One RSA 2048 pair in all certificates, for load. The certificates differ, their keys do not.
+    /// One RSA 2048 pair in all certificates, for load. The certificates differ, their keys do not; and they are signed with
+    /// P-256, which the service does not do.
     Recycled,
 }
 
