@@ -175,7 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             return Ok(());
         }
         tokio::select! {
-            () = sleep(latency) => Ok(()),
+            () = self.door.alarm.wait_until(Instant::now() + latency) => Ok(()),
             ending = self.member.leash.pulled() => Err(ending),
         }
     }
@@ -270,8 +270,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             self.outbox.push(packet);
             return;
         }
+        let (door, due) = (Arc::clone(&self.door), Instant::now() + latency);
         self.in_flight.push(Box::pin(async move {
-            sleep(latency).await;
+            door.alarm.wait_until(due).await;
             Done::Granted(packet)
         }));
     }
@@ -298,9 +299,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             self.outbox.extend(acknowledge.map(|id| Packet::PubAck(PubAck::new(id))));
             return self.door.broker.relay(&message);
         }
-        let door = Arc::clone(&self.door);
+        let (door, due) = (Arc::clone(&self.door), Instant::now() + latency);
         self.in_flight.push(Box::pin(async move {
-            sleep(latency).await;
+            door.alarm.wait_until(due).await;
             door.broker.relay(&message);
             Done::Relayed(acknowledge)
         }));

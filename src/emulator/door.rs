@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::account::{Account, Answer, Operation, Route, Verdict, route};
+use super::alarm::Alarm;
 use super::broker::Broker;
 use super::fault::{Dice, Fate};
 use super::mint::{Authority, CertifyError, Mint};
@@ -35,6 +36,7 @@ pub(super) struct Door {
     pub(super) port: u16,
     /// What each connection may do.
     pub(super) rules: Arc<Rules>,
+    pub(super) alarm: Alarm,
     pub(super) dice: Dice,
     pub(super) account: Mutex<Account>,
     /// Keeps the account over crashes, where it is to be kept.
@@ -183,7 +185,7 @@ impl Door {
     /// [`NotKept`]: the answer must not be given.
     pub(super) async fn answer(&self, topic: &str, payload: &[u8]) -> Result<Reply, NotKept> {
         let route = route(topic);
-        let taken_up = Instant::now();
+        let taken_up = std::time::Instant::now();
         let answer = match self.account(|account| account.admit(self.age(), &route)) {
             Err(throttled) => {
                 self.tally.requests_throttled.add();
@@ -194,9 +196,7 @@ impl Door {
                 let answer = self.perform(&route, payload).await;
                 // What has been done is there for all to see before it is answered, as on any service that works in steps.
                 self.settled().await?;
-                if !latency.is_zero() {
-                    sleep_until(taken_up + latency).await;
-                }
+                self.alarm.wait_until(taken_up + latency).await;
                 answer
             }
         };
@@ -261,6 +261,7 @@ mod tests {
         let authority = Arc::new(Authority::generate().unwrap());
         Door {
             mint: Mint::new(Arc::clone(&authority), scenario.keys).unwrap(),
+            alarm: Alarm::start().unwrap(),
             dice: Dice::new(0),
             rules: Arc::new(Rules::of(&scenario)),
             scenario,

@@ -12,6 +12,7 @@ pub mod template;
 pub mod verify;
 mod wire;
 
+mod alarm;
 mod broker;
 mod connection;
 mod control;

@@ -17,6 +17,7 @@ use tokio_rustls::rustls::{self, ServerConfig};
 use tokio_util::sync::CancellationToken;
 
 use super::account::{Account, AccountError, State};
+use super::alarm::Alarm;
 use super::broker::Broker;
 use super::door::Door;
 use super::fault::Dice;
@@ -54,8 +55,8 @@ pub enum EmulatorError {
     /// Keys or certificates cannot be made.
     #[error("cannot make keys and certificates: {0}")]
     Mint(#[from] MintError),
-    /// The threads that make keys ahead cannot be started.
-    #[error("cannot start the threads that make keys: {0}")]
+    /// The threads that make keys ahead and end waits cannot be started.
+    #[error("cannot start threads: {0}")]
     Threads(#[source] io::Error),
     /// The directory that should keep its state cannot be used.
     #[error(transparent)]
@@ -130,6 +131,7 @@ impl Emulator {
         let local_addr = listener.local_addr().map_err(bind)?;
 
         let door = Arc::new(Door {
+            alarm: Alarm::start().map_err(EmulatorError::Threads)?,
             dice: Dice::new(scenario.faults.seed),
             rules: Arc::new(Rules::of(&scenario)),
             scenario,
