@@ -9,7 +9,7 @@ use crate::event::Operation;
 use crate::rate::RateLimit;
 
 /// Less than this of the time does not bind.
-const BINDING: f64 = 0.5;
+const BINDING: f64 = 0.8;
 /// Workers that are busy for this much of their time are too few.
 const BUSY: f64 = 0.8;
 /// Workers that wait for this much of their time after failures are held up by the service.

@@ -21,6 +21,8 @@ use size::{Look, Size};
 
 /// How often the number is looked at.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A limit that holds requests back for this much of the time is used up: somebody waits at it nearly always.
+const HELD_BACK: f64 = 0.9;
 /// So many devices, the latest, say what one takes.
 const REMEMBERED: usize = 200;
 
@@ -106,7 +108,7 @@ impl Crew {
         let look = Look {
             now,
             rate: uses.iter().filter_map(per_second).reduce(f64::min),
-            is_held_back: held.saturating_sub(held_before) * 2 >= now.saturating_sub(looked),
+            is_held_back: held.saturating_sub(held_before) >= now.saturating_sub(looked).mul_f64(HELD_BACK),
             busy: roster.busy(),
             done: self.done.load(Ordering::Relaxed),
         };

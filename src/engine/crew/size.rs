@@ -15,7 +15,7 @@ const SPARE: f64 = 2.0;
 const PAYS: f64 = 1.1;
 /// A growth that did not pay is not tried again for so long.
 const HOLD: Duration = Duration::from_secs(30);
-/// Nothing is judged by less time than this, or than twice what a device takes.
+/// Nothing is judged by less time than this, or than what a device takes.
 const WINDOW: Duration = Duration::from_secs(1);
 /// Fewer are needed only if it stays so for this long, and by this share.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ pub(super) struct Look {
     pub(super) now: Duration,
     /// Devices a second that the limits let pass, or soon will; none if there is no limit.
     pub(super) rate: Option<f64>,
-    /// Whether a limit held requests back most of the time since the last look: then there are enough workers.
+    /// Whether a limit held requests back nearly all the time since the last look: then there are enough workers.
     pub(super) is_held_back: bool,
     /// What a device takes of a worker, nine in ten less; none before any was done.
     pub(super) busy: Option<Duration>,
@@ -94,7 +94,7 @@ impl Size {
     /// Tries more, up to `most`, and goes back if it did not pay.
     fn climb(&mut self, look: Look, busy: Duration, most: usize) {
         let elapsed = look.now.saturating_sub(self.judged.0);
-        if elapsed < WINDOW.max(busy * 2) || look.now < self.hold_until {
+        if elapsed < WINDOW.max(busy) || look.now < self.hold_until {
             return;
         }
         let speed = (look.done - self.judged.1) as f64 / elapsed.as_secs_f64();
