@@ -18,7 +18,7 @@ use crate::identity::{Identity, LotShape, ParameterPlan, RowError};
 use crate::ledger::{Binding, Ledger, LotRows};
 use crate::metrics::OperationCounts;
 use crate::provisioning::Lane;
-use crate::rate::{Rate, RateLimit};
+use crate::rate::Rate;
 use crate::transport::{Connection, Connector, Dial, Lost, Reply, Verdict};
 
 /// What the service does to connections.
@@ -142,16 +142,18 @@ impl Connection for ServiceConnection {
 struct Setup {
     manners: Manners,
     devices: u64,
-    connections: usize,
+    connections: Connections,
     create: Option<f64>,
+    register: Option<f64>,
     lifetime: Duration,
 }
 
 const SETUP: Setup = Setup {
     manners: Manners { life: None, sours_at: None, outage: None },
     devices: 100,
-    connections: 5,
+    connections: Connections::Fixed(5),
     create: None,
+    register: None,
     lifetime: CONNECTION_LIFETIME,
 };
 
@@ -163,16 +165,14 @@ struct Run {
 }
 
 async fn play(setup: Setup) -> Run {
-    let Setup { manners, devices, connections, create, lifetime } = setup;
+    let Setup { manners, devices, connections, create, register, lifetime } = setup;
+    let limit = |rate: Option<f64>| rate.and_then(Rate::per_second).into();
     let seen = Arc::new(Seen::default());
     let service = Service { manners, began: Instant::now(), seen: seen.clone() };
     let shape = LotShape { columns: vec![String::from("Key")], key_column: 0 };
     let plan = Plan {
-        connections: Connections::Fixed(connections),
-        rates: Rates {
-            create: create.and_then(Rate::per_second).map_or(RateLimit::Unlimited, RateLimit::Fixed),
-            ..Rates::default()
-        },
+        connections,
+        rates: Rates { create: limit(create), register: limit(register), ..Rates::default() },
         parameters: ParameterPlan::new(&shape, &[]).unwrap(),
         keys: KeyPolicy::default(),
         exchange_timeout: Duration::from_secs(20),
@@ -265,7 +265,14 @@ async fn a_service_that_restarts_for_minutes_is_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn connections_that_live_shorter_than_the_queue_is_long_still_get_their_turn() {
     let manners = Manners { life: Some(Duration::from_secs(30)), ..Manners::default() };
-    let run = play(Setup { manners, create: Some(1.0), devices: 300, connections: 100, ..SETUP }).await;
+    let run = play(Setup {
+        manners,
+        create: Some(1.0),
+        devices: 300,
+        connections: Connections::Fixed(100),
+        ..SETUP
+    })
+    .await;
     assert_complete(&run, 300);
     assert!(run.outcome.metrics.connections_lost > 300);
     assert!(run.outcome.elapsed < Duration::from_secs(400), "{:?}", run.outcome.elapsed);
@@ -294,4 +301,21 @@ async fn connections_are_renewed_between_exchanges_before_the_service_ends_them(
     assert_eq!(run.connects.accepted, goodbyes, "each is closed with a goodbye, for its age or in the end");
     let oldest = run.seen.ages.lock().unwrap().iter().copied().max().unwrap();
     assert!(oldest <= lifetime, "{oldest:?}");
+}
+
+/// Wall time over the ideal, N / R, and one round trip: nothing of the quota is wasted, and no connection too many is open.
+#[tokio::test(start_paused = true)]
+async fn a_quota_is_used_up_with_as_many_connections_as_it_takes() {
+    for (rate, most) in [(10.0, 10), (400.0, 60)] {
+        let (create, register) = (Some(rate), Some(rate));
+        let devices = (60.0 * rate) as u64;
+        let connections = Connections::Auto { max: 1_000 };
+        let run = play(Setup { devices, connections, create, register, ..SETUP }).await;
+        assert_complete(&run, devices);
+        let took = run.outcome.elapsed.as_secs_f64();
+        assert!(took <= 60.0 * 1.01 + 0.1, "{rate}/s: {took} s");
+        assert_eq!(run.outcome.usage.bound().name(), "quota", "{rate}/s: {:?}", run.outcome.usage);
+        let dials = run.seen.dials.load(Ordering::Relaxed);
+        assert!(dials <= most, "{rate}/s: {dials} dials");
+    }
 }
