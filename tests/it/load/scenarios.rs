@@ -133,6 +133,16 @@ fn what_was_due_in_the_warm_up_is_in_no_figure() {
 }
 
 #[test]
+fn arrivals_of_the_warm_up_that_are_missed_after_it_are_in_no_figure_either() {
+    let mut lab = Lab::new(Scenario::Create, "hold 50/s 3s; hold 5/s 2s")
+        .emulating("[latency]\ncreate_keys_and_certificate = \"100ms\"");
+    (lab.plan.connections, lab.plan.max_connections, lab.plan.max_wait) = (1, 1, ms(1_000));
+    lab.plan.warm_up = ms(3_000);
+    let Arrivals { scheduled, started, missed } = lab.run().outcome.metrics.arrivals;
+    assert_eq!((scheduled, started + missed), (10, 10), "{started} started, {missed} missed");
+}
+
+#[test]
 fn the_seconds_add_up_to_the_figures() {
     let mut lab = Lab::new(Scenario::Provision, "ramp 0..200/s 5s; hold 50/s 2s");
     lab.plan.spacing = Spacing::Poisson;
