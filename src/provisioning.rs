@@ -317,7 +317,8 @@ impl<const N: usize> Reply<N> {
 fn is_pem(text: &str, label_end: &str) -> bool {
     let Some(block) = text.trim_start().strip_prefix("-----BEGIN ") else { return false };
     let Some((label, rest)) = block.split_once("-----") else { return false };
-    let Some((_, end)) = rest.split_once("-----END ") else { return false };
+    // From its end, which is near: a key has 1.7 KB, and every reply passes here.
+    let Some((_, end)) = rest.rsplit_once("-----END ") else { return false };
     label_end.strip_suffix("-----").is_some_and(|wanted| label.ends_with(wanted))
         && end.strip_prefix(label).is_some_and(|dashes| dashes.starts_with("-----"))
 }

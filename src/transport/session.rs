@@ -25,7 +25,7 @@ const MAX_UNASKED: u32 = 1000;
 
 /// How long an acknowledgement waits for a request to go with. Long for a commit to the disk, after which the next request
 /// follows; nothing to a service that waits for acknowledgements for many seconds.
-const ACK_DELAY: Duration = Duration::from_millis(50);
+const ACK_DELAY: Duration = Duration::from_millis(200);
 
 /// Acknowledgements of more bytes than this do not wait.
 const MANY_ACKS: usize = 256;
