@@ -4,7 +4,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
@@ -34,7 +34,7 @@ pub struct AwsSettings {
     pub region: String,
     /// What to sign with; asked for each request.
     pub credentials: Arc<dyn CredentialSource>,
-    /// Certificate authorities to trust beside the system's: PEM, or one certificate in DER. Empty for none.
+    /// Certificate authorities to trust beside the public ones and the system's: PEM, or one certificate in DER. Empty for none.
     pub extra_roots: Vec<u8>,
 }
 
@@ -127,7 +127,8 @@ impl AskError {
 
 /// The HTTP client: TLS by rustls, as on the way to the endpoint. `extra_roots` are PEM or DER that can be read.
 pub(super) fn http_client(extra_roots: &[u8]) -> Result<SharedHttpClient, String> {
-    let mut roots = TrustStore::default();
+    // The public authorities too, as on the way to the endpoint: small containers bring none.
+    let mut roots = TrustStore::default().with_pem_certificate(PUBLIC_ROOTS.as_slice());
     if !extra_roots.is_empty() {
         roots = roots.with_pem_certificate(as_pem(extra_roots));
     }
@@ -135,16 +136,31 @@ pub(super) fn http_client(extra_roots: &[u8]) -> Result<SharedHttpClient, String
     Ok(Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(tls).build_https())
 }
 
+/// The authorities of `webpki-roots`, whole, in PEM.
+static PUBLIC_ROOTS: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS
+        .iter()
+        .map(|certificate| pem(certificate))
+        .collect::<Vec<_>>()
+        .concat()
+});
+
 fn as_pem(certificates: &[u8]) -> Vec<u8> {
     /// The first byte of every certificate in DER: a SEQUENCE.
     const SEQUENCE: u8 = 0x30;
-    if certificates.first() != Some(&SEQUENCE) {
-        return certificates.to_vec();
+    if certificates.first() == Some(&SEQUENCE) { pem(certificates) } else { certificates.to_vec() }
+}
+
+fn pem(der: &[u8]) -> Vec<u8> {
+    let base64 = BASE64_STANDARD.encode(der);
+    let mut pem = Vec::with_capacity(base64.len() * 65 / 64 + 64);
+    pem.extend_from_slice(b"-----BEGIN CERTIFICATE-----\n");
+    for line in base64.as_bytes().chunks(64) {
+        pem.extend_from_slice(line);
+        pem.push(b'\n');
     }
-    let base64 = BASE64_STANDARD.encode(certificates);
-    let lines: String =
-        base64.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line) + "\n").collect();
-    format!("-----BEGIN CERTIFICATE-----\n{lines}-----END CERTIFICATE-----\n").into_bytes()
+    pem.extend_from_slice(b"-----END CERTIFICATE-----\n");
+    pem
 }
 
 /// Our credentials as AWS's clients want them. They are cached by their source, so nothing else may.
@@ -198,4 +214,28 @@ pub(super) fn iot(settings: &AwsSettings) -> Result<aws_sdk_iot::Client, String>
         .timeout_config(timeouts());
     config.set_endpoint_url(settings.endpoint_url.clone());
     Ok(aws_sdk_iot::Client::from_conf(config.build()))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject;
+
+    use super::*;
+
+    #[test]
+    fn the_public_authorities_are_whole_and_there_is_a_client_with_them() {
+        let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&PUBLIC_ROOTS).collect();
+        assert_eq!(read.unwrap(), webpki_root_certs::TLS_SERVER_ROOT_CERTS);
+        assert!(http_client(&[]).is_ok());
+    }
+
+    #[test]
+    fn one_certificate_in_der_is_as_good_as_in_pem() {
+        let der = &webpki_root_certs::TLS_SERVER_ROOT_CERTS[0];
+        assert_eq!(as_pem(&as_pem(der)), as_pem(der));
+        let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&as_pem(der)).collect();
+        assert_eq!(read.unwrap(), std::slice::from_ref(der));
+        assert!(http_client(der).is_ok());
+    }
 }
