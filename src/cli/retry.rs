@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::args::{GivenUpState, RetryArgs};
 use super::exit::{self, Exit, Fatal};
+use super::speech::{print, say};
 use crate::ledger::{GivenUp, Ledger, Retry};
 
 /// What it means to reissue unknown devices, in full.
@@ -24,8 +25,8 @@ pub(super) fn reissue_unknown(ledger: &mut Ledger) -> Result<(), Fatal> {
     let all = Retry { from: GivenUp::Unknown, keys: Vec::new(), cause: None };
     let returned = ledger.retry(&all, SystemTime::now()).map_err(exit::ledger)?;
     if returned.devices > 0 {
-        eprintln!("warning: {WARNING}");
-        eprintln!("{} unknown devices are pending again", returned.devices);
+        say(format_args!("warning: {WARNING}"));
+        say(format_args!("{} unknown devices are pending again", returned.devices));
     }
     Ok(())
 }
@@ -36,20 +37,20 @@ fn retry(args: &RetryArgs) -> Result<Exit, Fatal> {
     let devices = ledger.view().count_retry(&retry).map_err(exit::ledger)?;
     let state = retry.from.state().name();
     if devices == 0 {
-        println!("nothing to do: no {state} device to return to pending");
+        print(&format!("nothing to do: no {state} device to return to pending\n"));
         return Ok(Exit::Complete);
     }
     if retry.from == GivenUp::Unknown && !args.yes && !is_agreed(devices) {
-        eprintln!("nothing was changed");
+        say("nothing was changed");
         return Ok(Exit::Interrupted);
     }
     let returned = ledger.retry(&retry, SystemTime::now()).map_err(exit::ledger)?;
     ledger.close().map_err(exit::ledger)?;
-    println!(
-        "{} {state} devices are pending again, {} certificates of theirs retired",
+    print(&format!(
+        "{} {state} devices are pending again, {} certificates of theirs retired\n",
         returned.devices, returned.certificates_retired
-    );
-    eprintln!("run the same provision command again to take them up: fleetmint status shows what it needs");
+    ));
+    say("run the same provision command again to take them up: fleetmint status shows what it needs");
     Ok(Exit::Complete)
 }
 
@@ -74,7 +75,7 @@ fn meaning(args: &RetryArgs) -> Result<Retry, Fatal> {
 
 /// Asks on the terminal.
 fn is_agreed(devices: u64) -> bool {
-    eprintln!("warning: {WARNING}");
+    say(format_args!("warning: {WARNING}"));
     eprint!("return {devices} unknown devices to pending? Type yes to go on: ");
     let _ = io::stderr().flush();
     let mut answer = String::new();

@@ -8,6 +8,9 @@ use std::str::FromStr;
 
 use super::{Identity, LotShape, VALUE_LIMIT};
 
+/// What a ledger of made-up devices has in place of its lot's file.
+pub const MADE_UP: &str = "devices made up for a load test";
+
 /// Text with places that are filled in for each device: `{n}` its number from 1, `{n:06}` the same with leading zeros,
 /// `{hex:8}` that many hexadecimal digits drawn by the seed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,7 @@ mod records;
 use std::fmt;
 
 pub use digest::LotDigest;
-pub use generated::{GeneratedLot, NotAPattern, Pattern};
+pub use generated::{GeneratedLot, MADE_UP, NotAPattern, Pattern};
 pub use parameters::{ParameterError, ParameterPlan, parse_constant};
 pub use reader::{KEY_COLUMNS, LotReader};
 pub use records::RECORD_LIMIT;

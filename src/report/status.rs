@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::event::DeviceState;
-use crate::identity::KEY_COLUMNS;
+use crate::identity::{KEY_COLUMNS, MADE_UP};
 use crate::ledger::{Counts, LotInfo, RETRY_OUTCOME, RunStanding, RunStatus, Status, Trouble};
 
 /// The version of the status's schema: raised when a field changes its meaning or goes away, not when one is added.
@@ -214,7 +214,8 @@ fn next_steps(ledger: &str, lot: &LotInfo, status: &Status) -> Vec<NextStep> {
     let resume = resume_command(&quoted, lot, status);
     let open = counts.open();
     add(
-        open > 0 && !is_busy,
+        // There is no file to provision made-up devices from, nor a reason to.
+        open > 0 && !is_busy && lot.source != MADE_UP,
         "resume",
         format!("{open} devices are still open. {}", resume_needs(lot)),
         Some(resume),
@@ -467,6 +468,9 @@ mod tests {
             report.next.iter().map(|next| next.step).collect()
         };
         assert_eq!(steps(&status), ["resume", "retry", "reissue", "export"]);
+        let made_up = LotInfo { source: String::from(MADE_UP), ..lot("emulator", &["Mac"], 0) };
+        let report = StatusReport::new(Path::new("l"), &made_up, &status);
+        assert!(report.next.iter().all(|next| next.step != "resume"), "there is no lot to resume from");
         status.writer = Some(crate::ledger::Writer { pid: Some(7) });
         assert_eq!(steps(&status), ["wait", "export"]);
         assert!(

@@ -10,7 +10,7 @@ use crate::cli::exit::{Exit, Fatal};
 use crate::cli::provision::row_errors;
 use crate::cli::settings::usage;
 use crate::identity::{
-    GeneratedLot, Identity, KEY_COLUMNS, LotReader, LotShape, ParameterPlan, Pattern, RowError,
+    GeneratedLot, Identity, KEY_COLUMNS, LotReader, LotShape, MADE_UP, ParameterPlan, Pattern, RowError,
     parse_constant,
 };
 use crate::ledger::{Binding, Counts, ImportError, Ledger, LotRows};
@@ -38,7 +38,7 @@ impl Devices {
         let constants = constants.map_err(|error| usage("--param", error))?;
         let (source, path) = match &args.lot {
             Some(lot) => (lot.display().to_string(), lot.with_extension("load.ledger")),
-            None => (String::from("devices made up for a load test"), PathBuf::from("load.ledger")),
+            None => (String::from(MADE_UP), PathBuf::from("load.ledger")),
         };
         let path = args.ledger.clone().unwrap_or(path);
         let opened = match &args.lot {

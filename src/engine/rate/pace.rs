@@ -67,6 +67,8 @@ const LONGEST_GAP: f64 = 10.0;
 /// How fast to send. Time is counted from anywhere, and never goes back.
 pub(super) struct Pace {
     ceiling: f64,
+    /// Nobody has set a rate: it is to be found.
+    is_unknown: bool,
     /// Requests per second; none while nothing but the ceiling limits them.
     rate: Option<f64>,
     search: Search,
@@ -123,6 +125,7 @@ impl Pace {
     pub(super) fn new(limit: RateLimit) -> Self {
         Self {
             ceiling: limit.fixed().map_or(MOST, |rate| rate.as_per_second()),
+            is_unknown: limit == RateLimit::Auto,
             rate: (limit == RateLimit::Auto).then_some(START),
             search: Search::Doubling { factor: DOUBLE, first: 0 },
             flight: Flight::default(),
@@ -183,7 +186,9 @@ impl Pace {
                 self.double(now);
             }
             Sign::Throttled if !sent.was_overdue => self.throttle(sent, now),
-            Sign::Throttled | Sign::Unclear => {}
+            // A rate that was set is one that the service is known to bear: a restart must not slow the run.
+            Sign::HungUp if self.is_unknown && !sent.was_overdue => self.throttle(sent, now),
+            Sign::Throttled | Sign::HungUp | Sign::Unclear => {}
         }
         self.look_for_overdue(now);
     }

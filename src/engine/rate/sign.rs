@@ -9,8 +9,11 @@ use crate::failure::{Cause, Failure, Stage};
 pub(in crate::engine) enum Sign {
     /// The service took it, whatever it thought of it.
     Accepted,
-    /// Refused for the rate, or dropped in silence, or with a hang-up, as the broker does.
+    /// Refused for the rate, or dropped in silence, as the broker does.
     Throttled,
+    /// Ended with the connection. The broker throttles like that too, but most hang-ups have another cause: only who looks
+    /// for an unknown rate takes it for a throttle.
+    HungUp,
     /// It says nothing about rates.
     Unclear,
 }
@@ -25,7 +28,7 @@ impl Sign {
             // The broker's own throttle: it drops the publish, or the connection, without a word.
             Cause::NoPuback { .. } => Sign::Throttled,
             Cause::Closed { .. } if !failure.stage.is_dialling() && failure.stage != Stage::Idle => {
-                Sign::Throttled
+                Sign::HungUp
             }
             // What answers a throttled CONNECT is not documented: any of these could.
             Cause::ConnectRefused { code: SERVER_UNAVAILABLE } => Sign::Throttled,
@@ -60,7 +63,7 @@ mod tests {
         for (stage, cause, sign) in [
             (Stage::CreateCertificate, rejected(429), Sign::Throttled),
             (Stage::RegisterThing, Cause::NoPuback { after }, Sign::Throttled),
-            (Stage::RegisterThing, closed(), Sign::Throttled),
+            (Stage::RegisterThing, closed(), Sign::HungUp),
             (Stage::RegisterThing, Cause::NoReply { after }, Sign::Unclear),
             (Stage::RegisterThing, rejected(400), Sign::Accepted),
             (Stage::RegisterThing, rejected(500), Sign::Unclear),

@@ -114,6 +114,24 @@ async fn a_limit_recovers_once_nothing_is_throttled_any_more() {
     assert!(start.elapsed() < Duration::from_secs(11), "{:?}", start.elapsed());
 }
 
+/// Seconds for 200 permits of `limit`, each fifth of whose requests ends with its connection.
+async fn with_hang_ups(limit: Limit) -> f64 {
+    let start = Instant::now();
+    for n in 0..200 {
+        let sign = if n % 5 == 4 { Sign::HungUp } else { Sign::Accepted };
+        limit.permit().await.heard(sign);
+    }
+    start.elapsed().as_secs_f64()
+}
+
+#[tokio::test(start_paused = true)]
+async fn hang_ups_slow_down_who_looks_for_the_rate_and_nobody_else() {
+    let set = with_hang_ups(limit(100.0)).await;
+    assert!(set < 2.1, "a set rate was slowed down: {set} s");
+    let found = with_hang_ups(Limit::new(RateLimit::Auto)).await;
+    assert!(found > 20.0, "an unknown rate was not: {found} s");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_limit_below_the_least_pace_is_kept_while_it_is_throttled() {
     let limit = limit(0.002);
