@@ -44,7 +44,10 @@ fn headline(text: &mut String, summary: &Summary) {
         line!(text, "the devices that are open: about {left} more at this run's speed");
     }
     if let Some(bound) = &summary.bound {
-        line!(text, "bound by {}: {}", bound.by, bound.detail);
+        match bound.by.as_str() {
+            "nothing" => line!(text, "bound by {}", bound.detail),
+            by => line!(text, "bound by {by}: {}", bound.detail),
+        }
         if !bound.hint.is_empty() {
             line!(text, "  -> {}", bound.hint);
         }

@@ -1,7 +1,7 @@
 //! The load test: arrivals at instants that were computed in advance, whatever the service does with them.
 //!
-//! Owns the open loop: who offers ([`pace`]), where arrivals wait for a connection ([`desk`]), how many connections there are,
-//! and when it is over. What an arrival does is [`work`]'s; what was measured adds up in [`monitor`]. Nothing is tried again,
+//! Owns the open loop: who offers (`pace`), where arrivals wait for a connection (`desk`), how many connections there are,
+//! and when it is over. What an arrival does is `work`'s; what was measured adds up in `monitor`. Nothing is tried again,
 //! for a refusal is a result here; only connections are opened anew.
 
 mod desk;
