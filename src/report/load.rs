@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::summary::failures;
-use super::{DeviceSummary, FailureSummary, OperationSummary, human_latency};
+use super::{DeviceSummary, FailureSummary, OperationSummary, human_latency, terminal};
 use crate::event::Operation;
 use crate::ledger::Counts;
 use crate::metrics::threshold::Judgement;
@@ -132,7 +132,7 @@ pub fn render_load(summary: &LoadSummary) -> String {
     headline(&mut text, summary);
     operations(&mut text, summary);
     latencies(&mut text, summary);
-    failed(&mut text, summary);
+    terminal::failures(&mut text, &summary.failures);
     thresholds(&mut text, summary);
     text
 }
@@ -193,49 +193,12 @@ fn operations(text: &mut String, summary: &LoadSummary) {
 }
 
 fn latencies(text: &mut String, summary: &LoadSummary) {
-    let accepted = summary.operations.iter().filter(|operation| operation.summary.counts.accepted > 0);
-    let mut accepted = accepted.peekable();
-    if accepted.peek().is_none() {
-        return;
-    }
-    line!(
-        text,
-        "\n{:<20}{:<10}{:>9}{:>9}{:>9}{:>9}{:>9}",
-        "latency of accepted",
-        "",
-        "p50",
-        "p90",
-        "p99",
-        "p99.9",
-        "max"
-    );
-    for operation in accepted {
-        figures(text, &operation.name.replace('_', " "), "service", &operation.summary.service_us);
-        figures(text, "", "response", &operation.summary.response_us);
-    }
-    line!(text, "service: from the send to the reply; response: from the instant it was due to the reply.");
-    for (n, (name, phase)) in summary.dial_phases_us.iter().enumerate() {
-        figures(text, if n == 0 { "connect, by step" } else { "" }, name, phase);
-    }
-}
-
-fn figures(text: &mut String, name: &str, kind: &str, latency: &LatencyFigures) {
-    let [p50, p90, p99, p99_9, max] =
-        [latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max].map(human_latency);
-    line!(text, "{name:<20}{kind:<10}{p50:>9}{p90:>9}{p99:>9}{p99_9:>9}{max:>9}");
-}
-
-fn failed(text: &mut String, summary: &LoadSummary) {
-    if summary.failures.is_empty() {
-        return;
-    }
-    line!(text, "\nwhat went wrong:");
-    for failure in &summary.failures {
-        line!(text, "{:>8} x {}", failure.count, failure.example);
-        if !failure.hint.is_empty() {
-            line!(text, "{:>10} {}", "->", failure.hint);
-        }
-    }
+    let names: Vec<String> = summary.operations.iter().map(|named| named.name.replace('_', " ")).collect();
+    let named = names.iter().zip(&summary.operations).map(|(name, named)| (name.as_str(), &named.summary));
+    terminal::latency_table(text, &named.collect::<Vec<_>>());
+    let phases: Vec<_> =
+        summary.dial_phases_us.iter().map(|(name, latency)| (name.as_str(), latency)).collect();
+    terminal::phase_table(text, &phases);
 }
 
 fn thresholds(text: &mut String, summary: &LoadSummary) {

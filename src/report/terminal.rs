@@ -89,6 +89,14 @@ pub(super) fn operation_tables(text: &mut String, operations: &[(&str, &Operatio
             counts.dropped
         );
     }
+    latency_table(text, operations);
+}
+
+/// Latencies of the operations of which any was accepted, and what the latencies are; nothing if none was.
+pub(super) fn latency_table(text: &mut String, operations: &[(&str, &OperationSummary)]) {
+    if operations.iter().all(|(_, operation)| operation.counts.accepted == 0) {
+        return;
+    }
     line!(
         text,
         "\n{:<20}{:<10}{:>9}{:>9}{:>9}{:>9}{:>9}",
