@@ -119,13 +119,6 @@ impl LoadSummary {
     }
 }
 
-/// Writing to a `String` cannot fail; this says so once.
-macro_rules! line {
-    ($text:expr, $($format:tt)*) => {
-        writeln!($text, $($format)*).expect("a String takes any text")
-    };
-}
-
 /// The summary as people read it, for a terminal of 80 columns; ends with a line end.
 pub fn render_load(summary: &LoadSummary) -> String {
     let mut text = String::new();

@@ -3,6 +3,13 @@
 //! Owns the summary of a run, the status of a ledger and the report of results files, their JSON schemas (version 1), texts
 //! and pages. Measures nothing: it only arranges the numbers of the ledger and the metrics, and divides one by another.
 
+/// A line of a text. Writing to a `String` cannot fail; this says so once.
+macro_rules! line {
+    ($text:expr, $($format:tt)*) => {
+        writeln!($text, $($format)*).expect("a String takes any text")
+    };
+}
+
 mod compile;
 mod hints;
 mod hlog;

@@ -298,12 +298,6 @@ fn quote_path(path: &str) -> String {
 /// How many runs the text shows; the JSON has all.
 const RUNS_SHOWN: usize = 12;
 
-macro_rules! line {
-    ($text:expr, $($arg:tt)*) => {
-        writeln!($text, $($arg)*).expect("a String takes all that is written to it")
-    };
-}
-
 /// The report as text for a terminal, ending in a newline.
 pub fn render_status(report: &StatusReport) -> String {
     let mut text = String::new();

@@ -16,13 +16,6 @@ pub fn render(summary: &Summary) -> String {
     text
 }
 
-/// Writing to a `String` cannot fail; this says so once.
-macro_rules! line {
-    ($text:expr, $($format:tt)*) => {
-        writeln!($text, $($format)*).expect("a String takes any text")
-    };
-}
-
 fn headline(text: &mut String, summary: &Summary) {
     let devices = &summary.devices;
     let rate = devices.registered as f64 / summary.elapsed_s.max(1e-6);

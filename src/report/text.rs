@@ -6,12 +6,6 @@ use super::model::{OperationReport, Report, Run};
 use super::terminal;
 use super::wording::{clock, count, latency, length, percent, rate};
 
-macro_rules! line {
-    ($text:expr, $($format:tt)*) => {
-        writeln!($text, $($format)*).expect("a String takes any text")
-    };
-}
-
 /// The report as people read it; ends with a line end.
 pub fn render_report(report: &Report) -> String {
     let mut text = String::new();
