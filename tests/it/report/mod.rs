@@ -134,7 +134,7 @@ fn thresholds_are_judged_of_all_runs_together() {
 #[test]
 fn the_json_is_as_its_schema_says() {
     let folder = folder();
-    let schema: Value = serde_json::from_str(include_str!("../../docs/schema/report-v1.json")).unwrap();
+    let schema: Value = serde_json::from_str(include_str!("../../../docs/schema/report-v1.json")).unwrap();
     let (files, _) = shards(folder.path());
     let calm =
         Sample { seconds: 3, has_schedule: false, ..Sample::default() }.write(folder.path(), "calm.jsonl").0;
