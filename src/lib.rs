@@ -17,6 +17,7 @@ pub mod provisioning;
 pub mod schedule;
 pub mod sealing;
 pub mod sigv4;
+pub mod template;
 pub mod usage;
 // L2: doors
 pub mod control_plane;

@@ -8,7 +8,6 @@ pub mod account;
 pub mod memory;
 pub mod mint;
 pub mod scenario;
-pub mod template;
 pub mod verify;
 mod wire;
 

@@ -2,16 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
-/// Modules by layer, lowest first.
-const LAYERS: [&[&str]; 6] = [
-    &["certificate", "endpoint", "event", "failure", "identity", "instant", "rate", "wording"],
-    &["keys", "limit_search", "metrics", "provisioning", "schedule", "sealing", "sigv4", "usage"],
-    &["control_plane", "exposition", "ledger", "results", "transport"],
-    &["engine", "export", "report"],
-    &["emulator"],
-    &["cli"],
-];
+/// Modules by layer, lowest first: the table of ARCHITECTURE.md.
+static LAYERS: LazyLock<Vec<Vec<&str>>> = LazyLock::new(|| layers(include_str!("../../ARCHITECTURE.md")));
 
 /// Crates that only some modules may name.
 const ADDRESSES: &[(&str, &[&str])] = &[
@@ -55,10 +49,24 @@ fn a_module_imports_only_from_lower_layers() {
 }
 
 #[test]
-fn every_module_has_a_layer() {
-    for (file, _) in sources() {
-        let module = module_of(&file);
-        assert!(matches!(module, "lib" | "main") || layer_of(module).is_some(), "{module} has no layer");
+fn the_table_names_every_module_once() {
+    let library = include_str!("../../src/lib.rs");
+    let mut declared: Vec<_> = library.lines().filter_map(|line| line.strip_prefix("pub mod ")).collect();
+    declared.iter_mut().for_each(|module| *module = module.trim_end_matches(';'));
+    declared.push("main");
+    let mut listed = LAYERS.concat();
+    declared.sort_unstable();
+    listed.sort_unstable();
+    assert_eq!(listed, declared, "ARCHITECTURE.md lists what src/lib.rs declares");
+}
+
+/// A chain of `super::` that reaches the root would be an import that the other test does not see.
+#[test]
+fn supers_stay_in_their_module() {
+    for (file, code) in sources() {
+        let is_folder = file.file_stem().is_some_and(|stem| stem == "mod");
+        let depth = file.components().count() - usize::from(is_folder);
+        assert!(!code.contains(&"super::".repeat(depth)), "{} reaches the root by super::", file.display());
     }
 }
 
@@ -123,6 +131,18 @@ fn code_of(text: &str) -> String {
 fn module_of(file: &Path) -> &str {
     let first = file.components().next().unwrap().as_os_str().to_str().unwrap();
     first.strip_suffix(".rs").unwrap_or(first)
+}
+
+/// The modules of each row `| L0 vocabulary | `certificate`, … | … |`.
+fn layers(document: &str) -> Vec<Vec<&str>> {
+    let rows = document.lines().filter_map(|line| line.strip_prefix("| L"));
+    rows.enumerate()
+        .map(|(number, row)| {
+            assert!(row.starts_with(&number.to_string()), "the layers are listed from the lowest up: L{row}");
+            let modules = row.split('|').nth(1).expect("a row has three columns");
+            modules.split('`').skip(1).step_by(2).map(|module| module.trim_end_matches(".rs")).collect()
+        })
+        .collect()
 }
 
 fn layer_of(module: &str) -> Option<usize> {

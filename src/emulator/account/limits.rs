@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::super::scenario::Refusal;
-use super::super::template::{Plan, PolicyPlan, ThingPlan};
 use super::answer::Refused;
+use crate::template::{Plan, PolicyPlan, ThingPlan};
 
 /// A thing without a type has at most this many attributes, one with a type 50.
 const ATTRIBUTES_UNTYPED: usize = 3;
@@ -108,7 +108,7 @@ fn wrong(detail: String) -> Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::emulator::template::{Activation, Overrides};
+    use crate::template::{Activation, Overrides};
 
     fn plan(name: &str, type_name: Option<&str>, attributes: &[(&str, &str)]) -> Plan {
         Plan {

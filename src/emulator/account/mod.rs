@@ -29,7 +29,7 @@ use super::scenario::{
     CertificateIdMismatch, ErrorTexts, Limits, OverrideDefault, Quotas, Refusal, Scenario, TemplateSource,
     TokenReuse,
 };
-use super::template::{Template, TemplateError};
+use crate::template::{Template, TemplateError};
 
 pub use answer::{Answer, Verdict};
 pub use change::Changes;

@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::super::scenario::{CertificateIdMismatch, OverrideDefault, Refusal, TokenReuse};
-use super::super::template::{Activation, EvaluationError, Override, Plan, PolicyPlan, ThingPlan};
 use super::answer::{Answer, Refused};
 use super::change::{Key, Touched};
 use super::request::{self, RegisterRequest};
 use super::state::{CertificateStatus, Policy, State, Thing};
 use super::{Account, Capitals, Rules, limits, token};
+use crate::template::{Activation, EvaluationError, Override, Plan, PolicyPlan, ThingPlan};
 
 impl Account {
     pub(super) fn try_register(

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::super::scenario::Refusal;
-use super::super::template::Parameters;
 use super::answer::Refused;
+use crate::template::Parameters;
 
 /// A RegisterThing request.
 #[derive(Deserialize)]

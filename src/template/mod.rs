@@ -247,7 +247,7 @@ fn owned(text: Option<&Text>, scope: &Scope<'_>) -> Result<Option<String>, Evalu
 mod tests {
     use super::*;
 
-    const CONFIGURED: &str = include_str!("../../../fixtures/templates/configured-device.json");
+    const CONFIGURED: &str = include_str!("../../fixtures/templates/configured-device.json");
     const ID: &str = "c0ffee";
 
     fn parameters<'a>(pairs: &[(&'a str, &'a str)]) -> Parameters<'a> {
@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn the_built_in_template_is_one() {
-        let body = include_str!("../../../fixtures/templates/temp-device.json");
+        let body = include_str!("../../fixtures/templates/temp-device.json");
         let template = Template::parse(body).unwrap();
         let overrides = template.thing.as_ref().unwrap().overrides;
         assert_eq!(overrides.attributes, Some(Override::Merge));
