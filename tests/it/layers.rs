@@ -66,7 +66,12 @@ fn supers_stay_in_their_module() {
     for (file, code) in sources() {
         let is_folder = file.file_stem().is_some_and(|stem| stem == "mod");
         let depth = file.components().count() - usize::from(is_folder);
-        assert!(!code.contains(&"super::".repeat(depth)), "{} reaches the root by super::", file.display());
+        // In a file at the root, `super::` may stand in an inline module.
+        assert!(
+            depth < 2 || !code.contains(&"super::".repeat(depth)),
+            "{} reaches the root by super::",
+            file.display()
+        );
     }
 }
 
