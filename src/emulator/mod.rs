@@ -1,6 +1,10 @@
-//! An emulator of AWS IoT Core's fleet provisioning endpoint: one pure model of an account, with a wire door (TLS,
-//! SigV4, and behind it MQTT 3.1.1 over WebSockets and the control plane over HTTPS) and a memory door ([`memory`]) for
-//! simulation in virtual time.
+//! An emulator of AWS IoT Core's fleet provisioning endpoint: one pure model of an account, with a server in front of it
+//! (TLS, SigV4, and behind it MQTT 3.1.1 over WebSockets and the control plane over HTTPS) or a simulated network
+//! ([`memory`]) in virtual time.
+//!
+//! The way of a request: `server` takes a TCP connection; `http_connection` reads its head and checks its signature; then
+//! `control` performs an operation of the control plane, or `mqtt_connection` speaks MQTT, where `mqtt` decodes packets,
+//! `session` says what is allowed, `service` asks the [`account`], and `clients` knows who else is connected.
 //!
 //! Knows nothing of the engine that talks to it, and shares no code with it where both would make the same mistake.
 
@@ -9,25 +13,26 @@ pub mod memory;
 pub mod mint;
 pub mod scenario;
 pub mod verify;
-mod wire;
 
-mod alarm;
-mod broker;
-mod connection;
+mod clients;
 mod control;
-mod door;
+mod counts;
 mod fault;
-mod gateway;
 mod hex;
 mod http;
+mod http_connection;
 mod mqtt;
+mod mqtt_connection;
+mod server;
+mod service;
 mod session;
 mod store;
-mod tally;
+mod timer;
+mod uuid;
 
 #[cfg(test)]
 mod numbers;
 
+pub use counts::ServerCounters;
+pub use server::{Emulator, EmulatorError};
 pub use store::{NotKept, StoreError};
-pub use tally::WireCounters;
-pub use wire::{Emulator, EmulatorError};

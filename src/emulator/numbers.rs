@@ -123,7 +123,7 @@ const PROBES: [(&str, Probe); 21] = [
     }),
 ];
 
-/// Keys that are no numbers, and what only a door can enforce: the wire door's tests have these.
+/// Keys that are not numbers, and limits that only the server can enforce, which its own tests cover.
 const NOT_MEASURED: [&str; 4] =
     ["quotas.window", "quotas.connect_excess", "limits.connections", "limits.unacked_inbound"];
 
@@ -189,10 +189,7 @@ fn half(text: &str) -> String {
     if bare == text {
         return (half as u32).to_string();
     }
-    match bare.contains('/') {
-        true => format!("\"{half}/s\""),
-        false => format!("\"{}ms\"", half * 1000.0),
-    }
+    if bare.contains('/') { format!("\"{half}/s\"") } else { format!("\"{}ms\"", half * 1000.0) }
 }
 
 /// How many get through per second in the long run, when everyone tries all the time.

@@ -1,32 +1,32 @@
 //! What the account's quotas let in: connects, messages, filters and requests.
 //!
-//! Owns the account's gates and when each is asked. What an excess looks like to a client is for the doors to show.
+//! Owns the account's counters and when each is asked. What an excess looks like to a client is the caller's matter.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use super::super::scenario::{Quota, Quotas, Refusal};
-use super::gate::{Counting, Gate};
+use super::rate_counter::{Counting, RateCounter};
 use super::{Account, Answer, Route};
 
-/// Client ids are forgotten when there are so many, if their gates are idle.
+/// Client ids are forgotten when there are so many, if their counters are idle.
 const CLIENT_IDS: usize = 1_000;
 
-/// The account's gates. They are not kept over a restart: a second later nobody could tell.
+/// The account's counters. They are not kept over a restart: a second later nobody could tell.
 #[derive(Debug)]
 pub(super) struct Admission {
     quotas: Quotas,
     counting: Counting,
-    create_keys: Gate,
-    create_from_csr: Gate,
-    register: Gate,
-    connect: Gate,
-    by_client_id: HashMap<String, Gate>,
+    create_keys: RateCounter,
+    create_from_csr: RateCounter,
+    register: RateCounter,
+    connect: RateCounter,
+    by_client_id: HashMap<String, RateCounter>,
     /// At so many client ids the idle ones are looked for next.
     sweep_at: usize,
-    publish: Gate,
-    deliver: Gate,
-    subscribe: Gate,
+    publish: RateCounter,
+    deliver: RateCounter,
+    subscribe: RateCounter,
 }
 
 impl Admission {
@@ -34,15 +34,15 @@ impl Admission {
         Self {
             quotas: quotas.clone(),
             counting: Counting::of(quotas),
-            create_keys: Gate::default(),
-            create_from_csr: Gate::default(),
-            register: Gate::default(),
-            connect: Gate::default(),
+            create_keys: RateCounter::default(),
+            create_from_csr: RateCounter::default(),
+            register: RateCounter::default(),
+            connect: RateCounter::default(),
             by_client_id: HashMap::new(),
             sweep_at: CLIENT_IDS,
-            publish: Gate::default(),
-            deliver: Gate::default(),
-            subscribe: Gate::default(),
+            publish: RateCounter::default(),
+            deliver: RateCounter::default(),
+            subscribe: RateCounter::default(),
         }
     }
 
@@ -50,17 +50,17 @@ impl Admission {
         &self.quotas
     }
 
-    /// The account's gate is asked second: a client id that comes too often costs the others nothing.
+    /// The account's counter is asked second: a client id that comes too often costs the others nothing.
     fn admit_connect(&mut self, age: Duration, client_id: Option<&str>) -> Result<(), Duration> {
         let counting = self.counting;
         if let (Some(quota), Some(client_id)) = (&self.quotas.connect_per_client_id, client_id) {
             if self.by_client_id.len() >= self.sweep_at {
-                self.by_client_id.retain(|_, gate| !gate.is_idle(age, quota, counting));
+                self.by_client_id.retain(|_, counter| !counter.is_idle(age, quota, counting));
                 self.sweep_at = CLIENT_IDS.max(2 * self.by_client_id.len());
             }
-            let gate = self.by_client_id.entry(client_id.to_owned()).or_default();
-            if !gate.take(age, quota, counting) {
-                return Err(gate.retry_at(age, quota, counting));
+            let counter = self.by_client_id.entry(client_id.to_owned()).or_default();
+            if !counter.take(age, quota, counting) {
+                return Err(counter.retry_at(age, quota, counting));
             }
         }
         match &self.quotas.connect {
@@ -72,7 +72,7 @@ impl Admission {
     }
 }
 
-/// Ages are those of the door, from its start.
+/// Ages count from the start of the service.
 impl Account {
     /// Whether the quotas let this request through at `age`. To be asked before a key pair is spent on it.
     ///
@@ -81,7 +81,7 @@ impl Account {
     pub fn admit(&mut self, age: Duration, route: &Route<'_>) -> Result<(), Answer> {
         let Admission { quotas, counting, create_keys, create_from_csr, register, .. } = &mut self.admission;
         let counters = &mut self.state.counters;
-        let (gate, quota, throttled) = match route {
+        let (counter, quota, throttled) = match route {
             Route::CreateKeys => {
                 (create_keys, &quotas.create_keys_and_certificate, &mut counters.throttled_create_keys)
             }
@@ -93,7 +93,7 @@ impl Account {
             Route::Register { .. } => (register, &quotas.register_thing, &mut counters.throttled_register),
             _ => return Ok(()),
         };
-        if passes(gate, 1, age, quota.as_ref(), *counting) {
+        if passes(counter, 1, age, quota.as_ref(), *counting) {
             return Ok(());
         }
         *throttled += 1;
@@ -128,8 +128,14 @@ impl Account {
     }
 }
 
-fn passes(gate: &mut Gate, count: u32, age: Duration, quota: Option<&Quota>, counting: Counting) -> bool {
-    quota.is_none_or(|quota| gate.take_many(count, age, quota, counting))
+fn passes(
+    counter: &mut RateCounter,
+    count: u32,
+    age: Duration,
+    quota: Option<&Quota>,
+    counting: Counting,
+) -> bool {
+    quota.is_none_or(|quota| counter.take_many(count, age, quota, counting))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The emulated AWS account: certificates, ownership tokens, things, policies, templates and quotas.
 //!
 //! Owns what CreateKeysAndCertificate, CreateCertificateFromCsr and RegisterThing do and answer. Pure: `now` is an argument, the randomness is its
-//! own and seeded, certificates come ready made. Has no socket, no session and no key: the doors call it, and
+//! own and seeded, certificates come ready made. Has no socket, no session and no key: the server and the simulated network call it, and
 //! [`super::mint`] makes what they hand in. Source: AWS IoT Developer Guide, "Device provisioning MQTT API".
 //!
 //! Thing types, groups, billing groups and named policies are taken to exist: they come into being when first named.
@@ -9,10 +9,10 @@
 mod admission;
 mod answer;
 mod change;
-mod gate;
+mod latency;
 mod limits;
-mod pace;
 pub(in crate::emulator) mod random;
+mod rate_counter;
 mod register;
 mod registry;
 mod request;
@@ -33,8 +33,8 @@ use crate::template::{Template, TemplateError};
 
 pub use answer::{Answer, Verdict};
 pub use change::Changes;
-pub use gate::{Counting, Gate};
-pub use pace::Operation;
+pub use latency::Operation;
+pub use rate_counter::{Counting, RateCounter};
 pub use registry::{Deletion, RegistryError};
 pub use route::{Route, route};
 pub use state::{Certificate, CertificateStatus, Counters, Policy, State, Thing, Token};
@@ -45,7 +45,7 @@ pub(super) use registry::{no_certificate, no_thing};
 use admission::Admission;
 use answer::Refused;
 use change::Touched;
-use pace::Pace;
+use latency::LatencyDraws;
 
 /// A certificate and key, ready to be handed out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub struct Account {
     templates: BTreeMap<String, Template>,
     state: State,
     touched: Touched,
-    pace: Pace,
+    latencies: LatencyDraws,
     admission: Admission,
 }
 
@@ -152,7 +152,7 @@ impl Account {
             templates: read_templates(scenario)?,
             state,
             touched: Touched::default(),
-            pace: Pace::new(scenario),
+            latencies: LatencyDraws::new(scenario),
             admission: Admission::new(&scenario.quotas),
         })
     }
@@ -184,13 +184,13 @@ impl Account {
 
     /// When what arrives at `age` is taken up, both from the account's start: see [`Latency::taken_up`](super::scenario::Latency::taken_up).
     pub fn taken_up(&self, age: Duration) -> Duration {
-        self.pace.latency.taken_up(age)
+        self.latencies.latency.taken_up(age)
     }
 
     /// How long the next operation of this kind takes, from being taken up to its answer, by the scenario's law. What the
     /// quotas refuse is refused at once.
     pub fn draw_latency(&mut self, operation: Operation) -> Duration {
-        self.pace.draw(operation)
+        self.latencies.draw(operation)
     }
 
     /// CreateKeysAndCertificate: takes `minted` into the account, waiting for its registration, and hands it out with an
@@ -247,7 +247,7 @@ impl Account {
         }
     }
 
-    /// The rejection for `refusal` in the scenario's words, for refusals that a door decides on. Counted as any other.
+    /// The rejection for `refusal` in the scenario's words, for refusals that the caller decides on. Counted as any other.
     pub fn refuse(&mut self, refusal: Refusal) -> Answer {
         self.refuse_for(refusal, "")
     }

@@ -86,9 +86,10 @@ impl Operation {
 impl Owner<'_> {
     /// That the scenario does not deny an action.
     fn check_permission(&self, action: &str) -> Result<(), ApiError> {
-        match self.scenario.deny.iter().any(|denied| denied == action) {
-            true => Err(ApiError::access_denied(&self.scenario.account_id, action)),
-            false => Ok(()),
+        if self.scenario.deny.iter().any(|denied| denied == action) {
+            Err(ApiError::access_denied(&self.scenario.account_id, action))
+        } else {
+            Ok(())
         }
     }
 
@@ -270,7 +271,7 @@ fn thing_id(name: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, name.as_bytes());
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest.as_ref()[..16]);
-    super::gateway::uuid(u128::from_be_bytes(bytes))
+    super::uuid::uuid(u128::from_be_bytes(bytes))
 }
 
 /// Timestamps in rest-json are seconds since 1970, with fractions.

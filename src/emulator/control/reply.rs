@@ -8,8 +8,8 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::emulator::account::RegistryError;
-use crate::emulator::gateway::random_uuid;
 use crate::emulator::http::{Response, http_date};
+use crate::emulator::uuid::random_uuid;
 use crate::emulator::verify::Refusal;
 
 /// An error of an operation.

@@ -1,6 +1,6 @@
 //! What goes wrong, and how often.
 //!
-//! Owns the list of mishaps and the odds of each. Draws nothing itself: the door rolls the dice.
+//! Owns the list of mishaps and the odds of each. Draws nothing itself: the network rolls the dice.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The memory door: the account without sockets, in virtual time, with everything going wrong that can.
+//! A simulated network: the account without sockets, in virtual time, with everything going wrong that can.
 //!
 //! Owns a network of one seed: which packet arrives when, and what befalls it ([`Faults`]). A client dials with
 //! [`MemoryConnector`]; what it has published goes its way even if the client is gone by then. Everything that happens can
@@ -7,7 +7,7 @@
 //!
 //! Time is tokio's, which a simulation pauses. Nothing here depends on anything but the seed and that time.
 
-mod connection;
+mod client;
 mod faults;
 mod network;
 mod paper;
@@ -23,7 +23,7 @@ use bytes::Bytes;
 use super::account::{Account, Answer, Minted};
 use crate::provisioning::{Lane, Topics};
 
-pub use connection::{MemoryConnection, MemoryConnector};
+pub use client::{MemoryConnection, MemoryConnector};
 pub use faults::{Faults, Mishap};
 pub use network::Network;
 pub use paper::{CERTIFICATE_MARK, KEY_MARK, PaperMint};

@@ -214,9 +214,10 @@ impl Network {
         if taken_up > age {
             return Welcome::AskAgain(taken_up - age);
         }
-        let admitted = match state.lines.len() < limits.connections as usize {
-            true => state.account.admit_connect(age, None),
-            false => Err(age + FULL_PAUSE),
+        let admitted = if state.lines.len() < limits.connections as usize {
+            state.account.admit_connect(age, None)
+        } else {
+            Err(age + FULL_PAUSE)
         };
         match (admitted, state.account.quotas().connect_excess) {
             (Ok(()), _) => Welcome::After(state.account.draw_latency(Operation::Connect)),

@@ -1,4 +1,4 @@
-//! The memory door's control plane: whether a certificate was registered, read from the account.
+//! The simulated network's control plane: whether a certificate was registered, read from the account.
 //!
 //! Owns nothing but the question. It takes as long as a packet both ways, and fails as often as the faults say.
 
@@ -29,9 +29,10 @@ impl Settler for MemorySettler {
             let (took, fails) = self.network.question();
             tokio::time::sleep(took).await;
             self.power.go_on().await;
-            match fails {
-                true => Settlement::Unsettled { detail: String::from("the control plane is not there") },
-                false => self.network.with_account(|account| look(account, certificate)),
+            if fails {
+                Settlement::Unsettled { detail: String::from("the control plane is not there") }
+            } else {
+                self.network.with_account(|account| look(account, certificate))
             }
         })
     }

@@ -1,6 +1,6 @@
-//! Keys and certificates, real ones: what the emulated account hands out, and what its door shows.
+//! Keys and certificates, real ones: what the emulated account hands out, and what its server shows.
 //!
-//! Owns the device authority ([`Authority`]), the pool that makes certificates ahead ([`Mint`]) and the door's TLS
+//! Owns the device authority ([`Authority`]), the pool that makes certificates ahead ([`Mint`]) and the server's TLS
 //! identity ([`TlsIdentity`]). Decides nothing about who gets one: that is [`super::account`].
 
 mod authority;

@@ -1,4 +1,4 @@
-//! The TLS identity of the wire door: an authority for clients to trust, and a certificate for the names they dial.
+//! The TLS identity of the server: an authority for clients to trust, and a certificate for the names they dial.
 //!
 //! Owns nothing but its making. It is a different authority from the devices', as it is with the service.
 

@@ -1,4 +1,4 @@
-//! What goes wrong at the wire door, and how often: plain data.
+//! What goes wrong at the server, and how often: plain data.
 //!
 //! Owns the odds and their limits. Throws no dice: [`super::super::fault`] does.
 
@@ -33,7 +33,7 @@ pub struct Odds {
     pub drop_before: f64,
     /// The connection breaks after everything was done, without a reply.
     pub drop_after: f64,
-    /// Nothing was done, and nothing comes, not even the PUBACK: what the broker's own throttle looks like.
+    /// Nothing was done, and nothing comes, not even the PUBACK: what throttling by the message broker looks like.
     pub silent: f64,
     /// Everything was done, and the reply never comes.
     pub no_reply: f64,

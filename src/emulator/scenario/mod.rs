@@ -2,7 +2,7 @@
 //!
 //! Owns every knob of the emulator and its default, and says in one place what is documented and what is a guess. What
 //! AWS has not published is a field here, never a constant elsewhere. Does not act on any of it: [`super::account`]
-//! keeps the rules, the doors keep the latencies.
+//! keeps the rules, the server and the simulated network keep the latencies.
 
 mod access;
 mod built_in;

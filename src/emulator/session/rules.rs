@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::account::{Counting, Gate};
+use super::super::account::{Counting, RateCounter};
 use super::super::scenario::{Limits, Quota, Quotas, Scenario};
 
 /// When replies go to a connection.
@@ -30,10 +30,8 @@ pub(in super::super) struct Rules {
 
 impl Rules {
     pub(in super::super) fn of(scenario: &Scenario) -> Self {
-        let replies = match scenario.require_subscription {
-            true => ReplyPolicy::ToSubscriber,
-            false => ReplyPolicy::ToRequester,
-        };
+        let replies =
+            if scenario.require_subscription { ReplyPolicy::ToSubscriber } else { ReplyPolicy::ToRequester };
         Self::new(replies, &scenario.quotas, scenario.limits)
     }
 
@@ -53,14 +51,14 @@ impl Rules {
 pub(in super::super) struct Usage {
     /// The emulator's start, which quotas count from.
     epoch: Instant,
-    messages: Gate,
+    messages: RateCounter,
     /// When all bytes so far would have passed at the allowed rate.
     bytes_until: Instant,
 }
 
 impl Usage {
     pub(in super::super) fn new(epoch: Instant, now: Instant) -> Self {
-        Self { epoch, messages: Gate::default(), bytes_until: now }
+        Self { epoch, messages: RateCounter::default(), bytes_until: now }
     }
 
     /// Whether one more message may pass at `now`.

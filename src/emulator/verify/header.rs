@@ -36,9 +36,10 @@ pub fn verify_header(
     if claim.matches(&canonical, Variant::AsReceived, realm) {
         return Ok(());
     }
-    let suspicion = match claim.matches(&canonical, Variant::HostWithoutPort, realm) {
-        true => Suspicion::HostSignedWithoutPort,
-        false => Suspicion::Nothing,
+    let suspicion = if claim.matches(&canonical, Variant::HostWithoutPort, realm) {
+        Suspicion::HostSignedWithoutPort
+    } else {
+        Suspicion::Nothing
     };
     Err(Refusal::SignatureMismatch(suspicion))
 }
@@ -187,9 +188,12 @@ mod tests {
     fn each_thing_that_is_wrong_has_its_own_reason() {
         let vector = &vectors()[0];
         let with = |name: &str, change: &dyn Fn(&str) -> Option<String>| {
-            let changed = vector.received().into_iter().filter_map(|(other, value)| match other == name {
-                true => change(std::str::from_utf8(&value).unwrap()).map(|value| (other, value.into_bytes())),
-                false => Some((other, value)),
+            let changed = vector.received().into_iter().filter_map(|(other, value)| {
+                if other == name {
+                    change(std::str::from_utf8(&value).unwrap()).map(|value| (other, value.into_bytes()))
+                } else {
+                    Some((other, value))
+                }
             });
             let changed: Vec<_> = changed.collect();
             vector.verdict_of(&changed, &REALM).unwrap_err()

@@ -1,4 +1,4 @@
-//! The door as its clients see it.
+//! The simulated network as its clients see it.
 
 mod quotas;
 

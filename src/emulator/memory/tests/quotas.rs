@@ -1,4 +1,4 @@
-//! Quotas at the memory door: the same as at the wire door, in virtual time.
+//! Quotas on the simulated network: the server's own, in virtual time.
 
 use super::*;
 

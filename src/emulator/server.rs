@@ -1,4 +1,4 @@
-//! The emulator's wire door: TLS on a TCP port, and every connection's life behind it.
+//! The emulator's server: TLS on a TCP port, and every connection's life behind it.
 //!
 //! Owns the listener and the tasks, all of which end with it. Neither prints nor reads the environment; files are the store's.
 
@@ -17,16 +17,16 @@ use tokio_rustls::rustls::{self, ServerConfig};
 use tokio_util::sync::CancellationToken;
 
 use super::account::{Account, AccountError, State};
-use super::alarm::Alarm;
-use super::broker::Broker;
-use super::door::Door;
+use super::clients::Clients;
+use super::counts::{Counts, ServerCounters};
 use super::fault::Dice;
-use super::gateway;
+use super::http_connection;
 use super::mint::{Mint, MintError, TlsAuthority, TlsIdentity};
 use super::scenario::Scenario;
+use super::service::Service;
 use super::session::Rules;
 use super::store::{Identity, Journal, NotKept, StateDir, StoreError};
-use super::tally::{Tally, WireCounters};
+use super::timer::Timer;
 
 const TLS_WITHIN: Duration = Duration::from_secs(10);
 /// How many connections may wait to be taken; the system may allow fewer.
@@ -68,7 +68,7 @@ pub enum EmulatorError {
 
 /// A running emulator. Dropped, it stops at once; [`Emulator::shutdown`] lets connections close properly.
 pub struct Emulator {
-    door: Arc<Door>,
+    service: Arc<Service>,
     local_addr: SocketAddr,
     ca_pem: String,
     ca_file: Option<PathBuf>,
@@ -96,7 +96,7 @@ impl Emulator {
         Self::launch(scenario, listen, Inside { account, identity, journal: None, state_dir: None }).await
     }
 
-    /// The same, with an account and keys that are kept in the directory `state_dir`: what was answered is there again after
+    /// Starts an emulator whose account and keys are kept in the directory `state_dir`: what was answered is there again after
     /// a restart, and after a crash too. A directory that is not there is made.
     ///
     /// # Errors
@@ -130,8 +130,8 @@ impl Emulator {
         let listener = self::listen(listen).map_err(bind)?;
         let local_addr = listener.local_addr().map_err(bind)?;
 
-        let door = Arc::new(Door {
-            alarm: Alarm::start().map_err(EmulatorError::Threads)?,
+        let service = Arc::new(Service {
+            timer: Timer::start().map_err(EmulatorError::Threads)?,
             dice: Dice::new(scenario.faults.seed),
             rules: Arc::new(Rules::of(&scenario)),
             scenario,
@@ -141,14 +141,14 @@ impl Emulator {
             _state_dir: state_dir,
             authority,
             mint,
-            broker: Broker::default(),
-            tally: Tally::default(),
+            clients: Clients::default(),
+            counts: Counts::default(),
             stop: CancellationToken::new(),
             started: tokio::time::Instant::now(),
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(Arc::clone(&door), listener, tls));
-        Ok(Self { door, local_addr, ca_pem, ca_file, tasks })
+        tasks.spawn(accept(Arc::clone(&service), listener, tls));
+        Ok(Self { service, local_addr, ca_pem, ca_file, tasks })
     }
 
     /// Where it listens.
@@ -174,40 +174,40 @@ impl Emulator {
     /// Waits until the state directory can no longer be written, for want of space above all. From then on no request is
     /// answered. Without a state directory it waits for ever.
     pub async fn failure(&self) -> NotKept {
-        match &self.door.journal {
+        match &self.service.journal {
             Some(journal) => journal.failure().await,
             None => std::future::pending().await,
         }
     }
 
     /// What happened so far.
-    pub fn counters(&self) -> WireCounters {
-        self.door.tally.counters()
+    pub fn counters(&self) -> ServerCounters {
+        self.service.counts.counters()
     }
 
     /// How long it has been running: what the scenario's stalls and changes of quotas count from.
     pub fn age(&self) -> Duration {
-        self.door.age()
+        self.service.age()
     }
 
     /// Clients that are connected now.
     pub fn connected(&self) -> usize {
-        self.door.broker.connected()
+        self.service.clients.connected()
     }
 
     /// Looks at the account while nothing changes it. Everything waits meanwhile, so `look` should be brief.
     pub fn inspect<R>(&self, look: impl FnOnce(&Account) -> R) -> R {
-        self.door.account(|account| look(account))
+        self.service.account(|account| look(account))
     }
 
     /// Stops listening, closes all connections and waits for their tasks, five seconds at most; what is left then is
     /// aborted.
     pub async fn shutdown(mut self) {
-        self.door.stop.cancel();
+        self.service.stop.cancel();
         let _ = timeout(SHUTDOWN_WITHIN, self.tasks.join_next()).await;
         self.tasks.shutdown().await;
         // The mint joins its threads when it goes, each of which may be in the middle of a key: not on a runtime's thread.
-        let _ = tokio::task::spawn_blocking(move || drop(self.door)).await;
+        let _ = tokio::task::spawn_blocking(move || drop(self.service)).await;
     }
 }
 
@@ -257,38 +257,38 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Takes connections until the stop, then waits for them to end.
-async fn accept(door: Arc<Door>, listener: TcpListener, tls: TlsAcceptor) {
+async fn accept(service: Arc<Service>, listener: TcpListener, tls: TlsAcceptor) {
     let mut connections = JoinSet::new();
     let mut expire = interval(EXPIRE_EVERY);
     expire.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = door.stop.cancelled() => break,
+            () = service.stop.cancelled() => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(welcome(Arc::clone(&door), stream, tls.clone()));
+                    connections.spawn(welcome(Arc::clone(&service), stream, tls.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot take a connection");
-                    let _ = door.stop.run_until_cancelled(sleep(ACCEPT_PAUSE)).await;
+                    let _ = service.stop.run_until_cancelled(sleep(ACCEPT_PAUSE)).await;
                 }
             },
             Some(_) = connections.join_next() => {}
-            _ = expire.tick() => door.account(|account| account.expire(SystemTime::now())),
+            _ = expire.tick() => service.account(|account| account.expire(SystemTime::now())),
         }
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
 }
 
-async fn welcome(door: Arc<Door>, stream: TcpStream, tls: TlsAcceptor) {
-    door.tally.accepted.add();
+async fn welcome(service: Arc<Service>, stream: TcpStream, tls: TlsAcceptor) {
+    service.counts.accepted.add();
     // Without it, Nagle's algorithm and delayed acknowledgements add 40 ms to an exchange.
     let _ = stream.set_nodelay(true);
     let handshake = timeout(TLS_WITHIN, tls.accept(stream));
-    match door.stop.clone().run_until_cancelled(handshake).await {
-        Some(Ok(Ok(stream))) => gateway::serve(door, stream).await,
-        Some(_) => door.tally.tls_failed.add(),
+    match service.stop.clone().run_until_cancelled(handshake).await {
+        Some(Ok(Ok(stream))) => http_connection::serve(service, stream).await,
+        Some(_) => service.counts.tls_failed.add(),
         None => {}
     }
 }

@@ -9,16 +9,16 @@ use std::time::SystemTime;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::BytesMut;
-use rand::RngExt as _;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-use super::connection;
 use super::control::{self, Asked, NoOperation, Operation, Owner, Query, QuotaOperation};
-use super::door::Door;
 use super::http::{Head, NoBody, NoHead, Response, http_date, read_body, read_head, wait_for_request};
+use super::mqtt_connection::{self, CLOSE_WITHIN, WRITE_WITHIN};
+use super::service::Service;
+use super::uuid::random_uuid;
 use super::verify::{Refusal, SignedRequest, verify, verify_header};
 
 /// Where MQTT over WebSockets lives.
@@ -43,16 +43,16 @@ enum Answered {
 }
 
 /// Serves one TLS connection from its first byte to its end.
-pub(super) async fn serve<S>(door: Arc<Door>, mut stream: S)
+pub(super) async fn serve<S>(service: Arc<Service>, mut stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut buffer = BytesMut::new();
     // Every way out of `converse` but an upgrade ends the connection, and the emulator's stop does too.
-    let stop = door.stop.clone();
-    let upgraded = stop.run_until_cancelled(converse(&door, &mut stream, &mut buffer)).await;
+    let stop = service.stop.clone();
+    let upgraded = stop.run_until_cancelled(converse(&service, &mut stream, &mut buffer)).await;
     if upgraded != Some(true) {
-        let _ = tokio::time::timeout(connection::CLOSE_WITHIN, stream.shutdown()).await;
+        let _ = tokio::time::timeout(CLOSE_WITHIN, stream.shutdown()).await;
         return;
     }
     let mut config = WebSocketConfig::default();
@@ -63,21 +63,21 @@ where
     let early = buffer.to_vec();
     drop(buffer);
     let socket = WebSocketStream::from_partially_read(stream, early, Role::Server, Some(config)).await;
-    connection::serve(door, socket).await;
+    mqtt_connection::serve(service, socket).await;
 }
 
 /// Answers requests until one is an upgrade; whether one was.
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
-    door: &Door,
+    service: &Service,
     stream: &mut S,
     buffer: &mut BytesMut,
 ) -> bool {
     loop {
         let answered = match read_head(stream, buffer).await {
-            Ok(head) => answer(door, &head, stream, buffer).await,
+            Ok(head) => answer(service, &head, stream, buffer).await,
             Err(NoHead::Ended) => return false,
             Err(wrong) => {
-                door.tally.not_upgrades.add();
+                service.counts.not_upgrades.add();
                 Answered::Close(explain(wrong))
             }
         };
@@ -91,7 +91,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
             stream.write_all(&response.to_bytes()).await?;
             stream.flush().await
         };
-        match (tokio::time::timeout(connection::WRITE_WITHIN, sent).await, verdict) {
+        match (tokio::time::timeout(WRITE_WITHIN, sent).await, verdict) {
             (Ok(Ok(())), Some(verdict)) => return verdict,
             (Ok(Ok(())), None) if wait_for_request(stream, buffer).await => {}
             (Ok(Ok(())), None) => return false,
@@ -111,18 +111,18 @@ fn explain(wrong: NoHead) -> Response {
 
 /// The answer to a request, by its path.
 async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
-    door: &Door,
+    service: &Service,
     head: &Head,
     stream: &mut S,
     buffer: &mut BytesMut,
 ) -> Answered {
     if head.path() == MQTT_PATH {
-        return upgrade(door, head, SystemTime::now());
+        return upgrade(service, head, SystemTime::now());
     }
     let call = match Call::of(head) {
         Ok(call) => call,
         Err(none) => {
-            door.tally.not_upgrades.add();
+            service.counts.not_upgrades.add();
             return Answered::Close(without_body(head, explain_no_operation(none)));
         }
     };
@@ -131,7 +131,7 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
         Err(NoBody::Ended) => return Answered::Hang,
         Err(wrong) => return Answered::Close(explain_no_body(wrong)),
     };
-    let Some(mut response) = perform(door, head, &call, &body, SystemTime::now()).await else {
+    let Some(mut response) = perform(service, head, &call, &body, SystemTime::now()).await else {
         return Answered::Hang;
     };
     if head.lists("connection", "close") {
@@ -173,7 +173,7 @@ async fn receive_body<S: AsyncRead + AsyncWrite + Unpin>(
             stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
             stream.flush().await
         };
-        match tokio::time::timeout(connection::WRITE_WITHIN, sent).await {
+        match tokio::time::timeout(WRITE_WITHIN, sent).await {
             Ok(Ok(())) => {}
             _ => return Err(NoBody::Ended),
         }
@@ -191,7 +191,7 @@ fn explain_no_body(wrong: NoBody) -> Response {
     Response::closing(status, &wrong.to_string())
 }
 
-/// What a request that is no upgrade asks for.
+/// What a request other than an upgrade asks for.
 enum Call {
     ControlPlane(Operation),
     ServiceQuotas(QuotaOperation),
@@ -209,46 +209,54 @@ impl Call {
 }
 
 /// Performs what was asked for, if it is signed well. `None` if what was done cannot be kept.
-async fn perform(door: &Door, head: &Head, call: &Call, body: &[u8], now: SystemTime) -> Option<Response> {
+async fn perform(
+    service: &Service,
+    head: &Head,
+    call: &Call,
+    body: &[u8],
+    now: SystemTime,
+) -> Option<Response> {
     let request = SignedRequest { method: &head.method, target: &head.target, headers: &head.headers };
     let realm = match call {
-        Call::ControlPlane(_) => door.control_realm(&request),
-        Call::ServiceQuotas(_) => door.quotas_realm(&request),
+        Call::ControlPlane(_) => service.control_realm(&request),
+        Call::ServiceQuotas(_) => service.quotas_realm(&request),
     };
     if let Err(refusal) = verify_header(&request, body, &realm, now) {
         tracing::debug!(%refusal, "control plane request refused");
-        door.tally.forbidden.add();
+        service.counts.forbidden.add();
         return Some(control::forbidden(&refusal, now));
     }
-    door.tally.control_requests.add();
+    service.counts.control_requests.add();
     let asked = Asked { query: Query::of(&head.target), principal: head.header("x-amzn-principal"), body };
-    let owner = Owner { scenario: &door.scenario, port: door.port };
+    let owner = Owner { scenario: &service.scenario, port: service.port };
     let performed = match call {
-        Call::ControlPlane(operation) => door.account(|account| operation.perform(&owner, account, &asked)),
-        Call::ServiceQuotas(operation) => operation.perform(&owner, door.age(), body),
+        Call::ControlPlane(operation) => {
+            service.account(|account| operation.perform(&owner, account, &asked))
+        }
+        Call::ServiceQuotas(operation) => operation.perform(&owner, service.age(), body),
     };
-    door.settled().await.ok()?;
+    service.settled().await.ok()?;
     Some(match performed {
         Ok(reply) => control::success(&reply, now),
         Err(error) => control::refused(&error, now),
     })
 }
 
-fn upgrade(door: &Door, head: &Head, now: SystemTime) -> Answered {
+fn upgrade(service: &Service, head: &Head, now: SystemTime) -> Answered {
     let key = match check_upgrade(head) {
         Ok(key) => key,
         Err(response) => {
-            door.tally.not_upgrades.add();
+            service.counts.not_upgrades.add();
             return Answered::Close(response);
         }
     };
     let request = SignedRequest { method: &head.method, target: &head.target, headers: &head.headers };
-    if let Err(refusal) = verify(&request, &door.realm(&request), now) {
+    if let Err(refusal) = verify(&request, &service.realm(&request), now) {
         tracing::debug!(%refusal, "upgrade refused");
-        door.tally.forbidden.add();
+        service.counts.forbidden.add();
         return Answered::KeepOpen(forbidden(&refusal, now));
     }
-    door.tally.upgraded.add();
+    service.counts.upgraded.add();
     let mut headers = vec![
         ("upgrade", String::from("websocket")),
         ("connection", String::from("upgrade")),
@@ -308,18 +316,6 @@ fn forbidden(refusal: &Refusal, now: SystemTime) -> Response {
 
 fn json_text(text: &str) -> String {
     serde_json::Value::from(text).to_string()
-}
-
-/// A random UUID, version 4 (RFC 9562 section 5.4).
-pub(super) fn random_uuid() -> String {
-    uuid(rand::rng().random())
-}
-
-/// These bits, in the form of a random UUID.
-pub(super) fn uuid(bits: u128) -> String {
-    let bits = bits & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
-    let hex = format!("{bits:032x}");
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 #[cfg(test)]
@@ -389,13 +385,5 @@ mod tests {
             assert_eq!(body["message"], refusal.message());
             assert_eq!(body["traceId"].as_str().unwrap().len(), 36);
         }
-    }
-
-    #[test]
-    fn uuids_are_version_4_and_differ() {
-        let uuid = random_uuid();
-        assert_eq!((uuid.len(), &uuid[14..15]), (36, "4"));
-        assert!(matches!(&uuid[19..20], "8" | "9" | "a" | "b"), "{uuid}");
-        assert_ne!(uuid, random_uuid());
     }
 }

@@ -1,4 +1,4 @@
-//! The client's side of the memory door: what the engine is given in place of sockets.
+//! The client's side of the simulated network: what the engine is given in place of sockets.
 //!
 //! Owns how dials end, and how an exchange and an idle wait go by the packets that arrive. Decides nothing about which
 //! packet is a reply.

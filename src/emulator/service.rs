@@ -1,4 +1,4 @@
-//! What all connections of an emulator share: the account behind its lock, the mint, the broker, the counts.
+//! What all connections of an emulator share: the account behind its lock, the mint, the clients, the counters.
 //!
 //! Owns how a request reaches the account and comes back: admitted and done at once, answered after the scenario's
 //! latency, with its key minted outside the lock. Knows no packets and no sockets.
@@ -11,32 +11,31 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::account::{Account, Answer, Operation, Route, Verdict, route};
-use super::alarm::Alarm;
-use super::broker::Broker;
+use super::clients::Clients;
+use super::counts::Counts;
 use super::fault::{Dice, Fate};
 use super::mint::{Authority, CertifyError, Mint};
 use super::scenario::{Refusal, Scenario};
 use super::session::Rules;
 use super::store::{Journal, NotKept, StateDir};
-use super::tally::Tally;
+use super::timer::Timer;
 use super::verify::{Realm, SignedRequest, claimed_access_key};
 
 /// The services that a signature of an upgrade may name.
 const SERVICES: &[&str] = &["iotdevicegateway"];
-/// And of a control plane request: older SDKs name the second.
+/// The services that a signature of a control plane request may name: older SDKs name the second.
 const CONTROL_SERVICES: &[&str] = &["iot", "execute-api"];
-
-/// And of a request to Service Quotas.
+/// The services that a signature of a request to Service Quotas may name.
 const QUOTA_SERVICES: &[&str] = &["servicequotas"];
 
 /// What all connections share.
-pub(super) struct Door {
+pub(super) struct Service {
     pub(super) scenario: Scenario,
-    /// Where it is.
+    /// The port it listens on.
     pub(super) port: u16,
     /// What each connection may do.
     pub(super) rules: Arc<Rules>,
-    pub(super) alarm: Alarm,
+    pub(super) timer: Timer,
     pub(super) dice: Dice,
     pub(super) account: Mutex<Account>,
     /// Keeps the account over crashes, where it is to be kept.
@@ -45,8 +44,8 @@ pub(super) struct Door {
     pub(super) _state_dir: Option<StateDir>,
     pub(super) authority: Arc<Authority>,
     pub(super) mint: Mint,
-    pub(super) broker: Broker,
-    pub(super) tally: Tally,
+    pub(super) clients: Clients,
+    pub(super) counts: Counts,
     pub(super) stop: CancellationToken,
     /// When it started; stalls and changes of quotas count from there.
     pub(super) started: Instant,
@@ -59,8 +58,8 @@ pub(super) struct Reply {
     pub(super) payload: Bytes,
 }
 
-impl Door {
-    /// Whose signature must be on this request for it to open the door.
+impl Service {
+    /// Whose signature an upgrade must carry.
     pub(super) fn realm(&self, request: &SignedRequest<'_>) -> Realm<'_> {
         let scenario = &self.scenario;
         let first = Realm {
@@ -82,12 +81,12 @@ impl Door {
         })
     }
 
-    /// Whose signature opens the control plane.
+    /// Whose signature a control plane request must carry.
     pub(super) fn control_realm(&self, request: &SignedRequest<'_>) -> Realm<'_> {
         Realm { services: CONTROL_SERVICES, ..self.realm(request) }
     }
 
-    /// Whose signature opens Service Quotas.
+    /// Whose signature a request to Service Quotas must carry.
     pub(super) fn quotas_realm(&self, request: &SignedRequest<'_>) -> Realm<'_> {
         Realm { services: QUOTA_SERVICES, ..self.realm(request) }
     }
@@ -116,7 +115,7 @@ impl Door {
         }
     }
 
-    /// How long it has been there.
+    /// How long it has been running.
     pub(super) fn age(&self) -> Duration {
         self.started.elapsed()
     }
@@ -127,7 +126,7 @@ impl Door {
     /// If it is not: when to ask again.
     pub(super) fn admit_connect(&self, client_id: &str) -> Result<(), Instant> {
         const SOON: Duration = Duration::from_millis(100);
-        if self.broker.connected() >= self.scenario.limits.connections as usize {
+        if self.clients.connected() >= self.scenario.limits.connections as usize {
             return Err(Instant::now() + SOON);
         }
         let quotas = &self.scenario.quotas;
@@ -167,7 +166,7 @@ impl Door {
     pub(super) fn fate(&self, topic: &str) -> Fate {
         let fate = self.dice.throw(&self.scenario.faults, &route(topic));
         if fate != Fate::default() {
-            self.tally.faults.add();
+            self.counts.faults.add();
         }
         fate
     }
@@ -175,7 +174,7 @@ impl Door {
     /// The answer to a request on `topic` that the scenario has fail.
     pub(super) fn unavailable(&self, topic: &str) -> Reply {
         let answer = self.account(|account| account.refuse(Refusal::Unavailable));
-        self.tally.requests_rejected.add();
+        self.counts.requests_rejected.add();
         reply(topic, answer)
     }
 
@@ -188,7 +187,7 @@ impl Door {
         let taken_up = std::time::Instant::now();
         let answer = match self.account(|account| account.admit(self.age(), &route)) {
             Err(throttled) => {
-                self.tally.requests_throttled.add();
+                self.counts.requests_throttled.add();
                 throttled
             }
             Ok(()) => {
@@ -196,14 +195,14 @@ impl Door {
                 let answer = self.perform(&route, payload).await;
                 // What has been done is there for all to see before it is answered, as on any service that works in steps.
                 self.settled().await?;
-                self.alarm.wait_until(taken_up + latency).await;
+                self.timer.wait_until(taken_up + latency).await;
                 answer
             }
         };
         self.settled().await?;
         match answer.verdict {
-            Verdict::Accepted => self.tally.requests_accepted.add(),
-            Verdict::Rejected => self.tally.requests_rejected.add(),
+            Verdict::Accepted => self.counts.requests_accepted.add(),
+            Verdict::Rejected => self.counts.requests_rejected.add(),
         }
         Ok(reply(topic, answer))
     }
@@ -254,14 +253,14 @@ mod tests {
 
     const CREATE: &str = "$aws/certificates/create/json";
 
-    fn door(journal: Option<Journal>) -> Door {
+    fn service(journal: Option<Journal>) -> Service {
         let scenario = Scenario { keys: Keys::P256, ..Scenario::default() };
         let mut account = Account::new(&scenario).unwrap();
         account.watch_changes();
         let authority = Arc::new(Authority::generate().unwrap());
-        Door {
+        Service {
             mint: Mint::new(Arc::clone(&authority), scenario.keys).unwrap(),
-            alarm: Alarm::start().unwrap(),
+            timer: Timer::start().unwrap(),
             dice: Dice::new(0),
             rules: Arc::new(Rules::of(&scenario)),
             scenario,
@@ -270,8 +269,8 @@ mod tests {
             journal,
             _state_dir: None,
             authority,
-            broker: Broker::default(),
-            tally: Tally::default(),
+            clients: Clients::default(),
+            counts: Counts::default(),
             stop: CancellationToken::new(),
             started: Instant::now(),
         }
@@ -282,12 +281,12 @@ mod tests {
         // A file that is open for reading only takes no write, as a full disk does.
         let unwritable = tempfile::NamedTempFile::new().unwrap();
         let journal = Journal::start(std::fs::File::open(unwritable.path()).unwrap()).unwrap();
-        let door = door(Some(journal));
-        assert!(door.answer(CREATE, b"[]").await.is_ok(), "a rejection needs nothing kept");
-        let failure = door.answer(CREATE, b"{}").await.unwrap_err();
-        assert_eq!(door.settled().await, Err(failure));
-        assert_eq!(door.account(|account| account.state().certificates.len()), 1, "done, and never told");
-        assert!(door.answer(CREATE, b"[]").await.is_err(), "nothing is told any more");
+        let service = service(Some(journal));
+        assert!(service.answer(CREATE, b"[]").await.is_ok(), "a rejection needs nothing kept");
+        let failure = service.answer(CREATE, b"{}").await.unwrap_err();
+        assert_eq!(service.settled().await, Err(failure));
+        assert_eq!(service.account(|account| account.state().certificates.len()), 1, "done, and never told");
+        assert!(service.answer(CREATE, b"[]").await.is_err(), "nothing is told any more");
     }
 
     #[tokio::test]
@@ -295,9 +294,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let file = OpenOptions::new().append(true).create(true).open(&path).unwrap();
-        let door = door(Some(Journal::start(file).unwrap()));
+        let service = service(Some(Journal::start(file).unwrap()));
         for count in 1..=20 {
-            let reply = door.answer(CREATE, b"{}").await.unwrap();
+            let reply = service.answer(CREATE, b"{}").await.unwrap();
             let kept = std::fs::read_to_string(&path).unwrap();
             let reply: serde_json::Value = serde_json::from_slice(&reply.payload).unwrap();
             assert_eq!(kept.lines().count(), count);

@@ -1,7 +1,7 @@
 //! How long the account takes over each operation.
 //!
 //! Owns the draws from the scenario's laws, a stream of numbers for each operation, so that one operation's requests do not
-//! change how long another's take. Lets no time pass: the doors do.
+//! change how long another's take. Lets no time pass: the server and the simulated network do.
 
 use std::time::Duration;
 
@@ -51,12 +51,12 @@ impl Operation {
 
 /// The scenario's latencies, and where each operation's draws stand.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct LatencyDraws {
     pub(super) latency: Latency,
     streams: [Random; 6],
 }
 
-impl Pace {
+impl LatencyDraws {
     pub(super) fn new(scenario: &Scenario) -> Self {
         // Not the account's own stream, or tokens would tell latencies.
         let mut seeds = Random::new(scenario.seed ^ 0x6c61_7465_6e63_7900);

@@ -19,51 +19,51 @@ pub(super) const MAILBOX: usize = 128;
 
 /// Ends one connection from outside, saying why.
 #[derive(Debug)]
-pub(super) struct Leash {
+pub(super) struct Hangup {
     token: CancellationToken,
     ending: OnceLock<Ending>,
 }
 
-impl Leash {
-    /// A leash that `stop` pulls too.
+impl Hangup {
+    /// A hangup that `stop` triggers too.
     pub(super) fn new(stop: &CancellationToken) -> Self {
         Self { token: stop.child_token(), ending: OnceLock::new() }
     }
 
     /// Ends the connection; the first reason counts.
-    pub(super) fn pull(&self, ending: Ending) {
+    pub(super) fn trigger(&self, ending: Ending) {
         let _ = self.ending.set(ending);
         self.token.cancel();
     }
 
     /// Waits until the connection must end.
-    pub(super) async fn pulled(&self) -> Ending {
+    pub(super) async fn triggered(&self) -> Ending {
         self.token.cancelled().await;
         self.ending.get().cloned().unwrap_or(Ending::Stopped)
     }
 }
 
-/// A connection as the broker knows it.
+/// A connection as `Clients` knows it.
 #[derive(Debug, Clone)]
-pub(super) struct Member {
+pub(super) struct Client {
     /// Distinguishes it from all other connections.
     pub(super) number: u64,
     /// Ends it.
-    pub(super) leash: std::sync::Arc<Leash>,
+    pub(super) hangup: std::sync::Arc<Hangup>,
     /// Takes messages for it.
     pub(super) mailbox: mpsc::Sender<Message>,
 }
 
 /// All connections.
 #[derive(Debug, Default)]
-pub(super) struct Broker {
+pub(super) struct Clients {
     state: Mutex<State>,
     next: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    by_client_id: HashMap<String, Member>,
+    by_client_id: HashMap<String, Client>,
     watchers: HashMap<u64, Watcher>,
     /// Who watches a topic by its very name: with thousands of connections that have a topic each, a message must not be
     /// held against every filter.
@@ -74,7 +74,7 @@ struct State {
 
 #[derive(Debug)]
 struct Watcher {
-    member: Member,
+    client: Client,
     filters: HashMap<String, QoS>,
 }
 
@@ -87,17 +87,17 @@ pub(super) enum Entrance {
     TookOver,
 }
 
-impl Broker {
+impl Clients {
     /// A number that no other connection has.
     pub(super) fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Gives `client_id` to `member`.
-    pub(super) fn enter(&self, client_id: &str, member: Member) -> Entrance {
-        match self.state().by_client_id.insert(client_id.to_owned(), member) {
+    /// Gives `client_id` to `client`.
+    pub(super) fn enter(&self, client_id: &str, client: Client) -> Entrance {
+        match self.state().by_client_id.insert(client_id.to_owned(), client) {
             Some(previous) => {
-                previous.leash.pull(Ending::TakenOver);
+                previous.hangup.trigger(Ending::TakenOver);
                 Entrance::TookOver
             }
             None => Entrance::Fresh,
@@ -118,15 +118,16 @@ impl Broker {
         self.state().by_client_id.len()
     }
 
-    /// `member` wants what `filter` selects, at most at `qos`.
-    pub(super) fn watch(&self, member: &Member, filter: String, qos: QoS) {
+    /// `client` wants what `filter` selects, at most at `qos`.
+    pub(super) fn watch(&self, client: &Client, filter: String, qos: QoS) {
         let mut state = self.state();
-        match is_wild(&filter) {
-            true => state.wild.insert(member.number),
-            false => state.exact.entry(filter.clone()).or_default().insert(member.number),
+        if is_wild(&filter) {
+            state.wild.insert(client.number)
+        } else {
+            state.exact.entry(filter.clone()).or_default().insert(client.number)
         };
-        let watcher = state.watchers.entry(member.number);
-        let watcher = watcher.or_insert_with(|| Watcher { member: member.clone(), filters: HashMap::new() });
+        let watcher = state.watchers.entry(client.number);
+        let watcher = watcher.or_insert_with(|| Watcher { client: client.clone(), filters: HashMap::new() });
         watcher.filters.insert(filter, qos);
     }
 
@@ -159,8 +160,8 @@ impl Broker {
                 granted.map(|(_, qos)| *qos).reduce(|one, other| if one > other { one } else { other });
             let Some(granted) = granted else { continue };
             let qos = if granted < message.qos { granted } else { message.qos };
-            if watcher.member.mailbox.try_send(Message { qos, ..message.clone() }).is_err() {
-                watcher.member.leash.pull(Ending::SlowConsumer);
+            if watcher.client.mailbox.try_send(Message { qos, ..message.clone() }).is_err() {
+                watcher.client.hangup.trigger(Ending::SlowConsumer);
             }
         }
     }
@@ -203,10 +204,10 @@ mod tests {
 
     use super::*;
 
-    fn member(broker: &Broker) -> (Member, mpsc::Receiver<Message>) {
+    fn connect(clients: &Clients) -> (Client, mpsc::Receiver<Message>) {
         let (mailbox, messages) = mpsc::channel(2);
-        let leash = Arc::new(Leash::new(&CancellationToken::new()));
-        (Member { number: broker.number(), leash, mailbox }, messages)
+        let hangup = Arc::new(Hangup::new(&CancellationToken::new()));
+        (Client { number: clients.number(), hangup, mailbox }, messages)
     }
 
     fn message(topic: &str, qos: QoS) -> Message {
@@ -215,73 +216,73 @@ mod tests {
 
     #[test]
     fn the_second_of_two_with_one_client_id_ends_the_first_and_only_it() {
-        let broker = Broker::default();
-        let (first, _keep_first) = member(&broker);
-        let (second, _keep_second) = member(&broker);
-        assert_eq!(broker.enter("id", first.clone()), Entrance::Fresh);
-        assert_eq!(broker.enter("id", second.clone()), Entrance::TookOver);
-        assert_eq!(first.leash.ending.get(), Some(&Ending::TakenOver));
+        let clients = Clients::default();
+        let (first, _keep_first) = connect(&clients);
+        let (second, _keep_second) = connect(&clients);
+        assert_eq!(clients.enter("id", first.clone()), Entrance::Fresh);
+        assert_eq!(clients.enter("id", second.clone()), Entrance::TookOver);
+        assert_eq!(first.hangup.ending.get(), Some(&Ending::TakenOver));
 
         // The first leaves late and must not take the second's place with it.
-        broker.leave("id", first.number);
-        assert_eq!(broker.connected(), 1);
-        broker.leave("id", second.number);
-        assert_eq!(broker.connected(), 0);
-        assert!(!second.leash.token.is_cancelled());
+        clients.leave("id", first.number);
+        assert_eq!(clients.connected(), 1);
+        clients.leave("id", second.number);
+        assert_eq!(clients.connected(), 0);
+        assert!(!second.hangup.token.is_cancelled());
     }
 
     #[test]
     fn a_message_comes_once_at_the_better_of_the_granted_qos() {
-        let broker = Broker::default();
-        let (member, mut messages) = member(&broker);
-        broker.watch(&member, String::from("a/+"), QoS::AtMostOnce);
-        broker.watch(&member, String::from("#"), QoS::AtLeastOnce);
-        broker.relay(&message("a/b", QoS::AtLeastOnce));
+        let clients = Clients::default();
+        let (client, mut messages) = connect(&clients);
+        clients.watch(&client, String::from("a/+"), QoS::AtMostOnce);
+        clients.watch(&client, String::from("#"), QoS::AtLeastOnce);
+        clients.relay(&message("a/b", QoS::AtLeastOnce));
         assert_eq!(messages.try_recv().unwrap().qos, QoS::AtLeastOnce);
         assert!(messages.try_recv().is_err());
 
-        broker.unwatch(member.number, "#");
-        broker.relay(&message("a/b", QoS::AtLeastOnce));
+        clients.unwatch(client.number, "#");
+        clients.relay(&message("a/b", QoS::AtLeastOnce));
         assert_eq!(messages.try_recv().unwrap().qos, QoS::AtMostOnce);
-        broker.relay(&message("b", QoS::AtLeastOnce));
+        clients.relay(&message("b", QoS::AtLeastOnce));
         assert!(messages.try_recv().is_err());
     }
 
     #[test]
     fn a_full_mailbox_ends_its_connection_and_no_other() {
-        let broker = Broker::default();
-        let (slow, _unread) = member(&broker);
-        let (quick, mut messages) = member(&broker);
-        for member in [&slow, &quick] {
-            broker.watch(member, String::from("a"), QoS::AtMostOnce);
+        let clients = Clients::default();
+        let (slow, _unread) = connect(&clients);
+        let (quick, mut messages) = connect(&clients);
+        for client in [&slow, &quick] {
+            clients.watch(client, String::from("a"), QoS::AtMostOnce);
         }
         for _ in 0..3 {
-            broker.relay(&message("a", QoS::AtMostOnce));
+            clients.relay(&message("a", QoS::AtMostOnce));
             messages.try_recv().unwrap();
         }
-        assert_eq!(slow.leash.ending.get(), Some(&Ending::SlowConsumer));
-        assert!(!quick.leash.token.is_cancelled());
+        assert_eq!(slow.hangup.ending.get(), Some(&Ending::SlowConsumer));
+        assert!(!quick.hangup.token.is_cancelled());
     }
 
     #[test]
     fn nothing_is_left_of_what_nobody_watches() {
-        let broker = Broker::default();
-        let (one, mut messages) = member(&broker);
-        let (other, mut others) = member(&broker);
+        let clients = Clients::default();
+        let (one, mut messages) = connect(&clients);
+        let (other, mut others) = connect(&clients);
         for filter in ["a", "b/+", "c/#"] {
-            broker.watch(&one, String::from(filter), QoS::AtMostOnce);
-            broker.watch(&other, String::from(filter), QoS::AtMostOnce);
+            clients.watch(&one, String::from(filter), QoS::AtMostOnce);
+            clients.watch(&other, String::from(filter), QoS::AtMostOnce);
         }
-        broker.unwatch(one.number, "b/+");
-        broker.relay(&message("b/1", QoS::AtMostOnce));
+        clients.unwatch(one.number, "b/+");
+        clients.relay(&message("b/1", QoS::AtMostOnce));
         assert!(messages.try_recv().is_err() && others.try_recv().is_ok());
-        broker.relay(&message("c/1", QoS::AtMostOnce));
+        clients.relay(&message("c/1", QoS::AtMostOnce));
         assert!(messages.try_recv().is_ok() && others.try_recv().is_ok(), "the other wildcard still counts");
-        broker.unwatch(one.number, "c/#");
-        broker.unwatch(one.number, "never watched");
-        broker.unwatch(one.number, "a");
-        broker.leave("unknown", other.number);
-        let state = broker.state();
+        clients.unwatch(one.number, "c/#");
+        clients.unwatch(one.number, "never watched");
+        clients.unwatch(one.number, "a");
+        clients.leave("unknown", other.number);
+        let state = clients.state();
         assert!(state.watchers.is_empty() && state.exact.is_empty() && state.wild.is_empty(), "{state:?}");
     }
 }

@@ -14,7 +14,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// Ends waits on time; stops and joins its thread when it is dropped.
-pub(super) struct Alarm {
+pub(super) struct Timer {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -34,7 +34,7 @@ struct Waits {
     closed: bool,
 }
 
-impl Alarm {
+impl Timer {
     /// Starts the thread.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl Alarm {
     pub(super) fn start() -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let worker = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name(String::from("alarm")).spawn(move || worker.work())?;
+        let thread = std::thread::Builder::new().name(String::from("timer")).spawn(move || worker.work())?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -56,12 +56,12 @@ impl Alarm {
         if is_soonest {
             self.shared.changed.notify_one();
         }
-        // The sender goes unused only with the alarm, and then nobody waits any more.
+        // The sender goes unused only with the timer, and then nobody waits any more.
         let _ = woken.await;
     }
 }
 
-impl Drop for Alarm {
+impl Drop for Timer {
     fn drop(&mut self) {
         self.shared.waits().closed = true;
         self.shared.changed.notify_one();
@@ -72,9 +72,9 @@ impl Drop for Alarm {
     }
 }
 
-impl fmt::Debug for Alarm {
+impl fmt::Debug for Timer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Alarm").finish_non_exhaustive()
+        f.debug_struct("Timer").finish_non_exhaustive()
     }
 }
 
@@ -83,7 +83,7 @@ impl Shared {
         self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the thread does until the alarm is dropped.
+    /// What the thread does until the timer is dropped.
     fn work(&self) {
         let mut waits = self.waits();
         while !waits.closed {
@@ -135,12 +135,12 @@ mod tests {
 
     #[tokio::test]
     async fn waits_end_at_their_instants_whatever_their_order() {
-        let alarm = Alarm::start().unwrap();
+        let timer = Timer::start().unwrap();
         let start = Instant::now();
         let waits = [30_u64, 10, 0, 20, 10].map(|millis| {
-            let (alarm, at) = (&alarm, start + Duration::from_millis(millis));
+            let (timer, at) = (&timer, start + Duration::from_millis(millis));
             async move {
-                alarm.wait_until(at).await;
+                timer.wait_until(at).await;
                 let woken = Instant::now();
                 assert!(woken >= at);
                 (millis, woken)
@@ -153,11 +153,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_wait_that_is_given_up_and_an_alarm_that_is_dropped_hold_nobody() {
-        let alarm = Alarm::start().unwrap();
+        let timer = Timer::start().unwrap();
         let far = Instant::now() + Duration::from_secs(3600);
-        let given_up = tokio::time::timeout(Duration::from_millis(5), alarm.wait_until(far)).await;
+        let given_up = tokio::time::timeout(Duration::from_millis(5), timer.wait_until(far)).await;
         assert!(given_up.is_err());
-        alarm.wait_until(Instant::now() + Duration::from_millis(5)).await;
-        drop(alarm);
+        timer.wait_until(Instant::now() + Duration::from_millis(5)).await;
+        drop(timer);
     }
 }

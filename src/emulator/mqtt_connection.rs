@@ -1,4 +1,4 @@
-//! One MQTT connection: moves packets between a WebSocket, its session, the broker and the account.
+//! One MQTT connection: moves packets between a WebSocket, its session, the other clients and the account.
 //!
 //! Owns the loop, its waits and their bounds. What is allowed is the session's matter, what is answered the account's.
 
@@ -17,13 +17,13 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 
 use super::account::{Operation, Route, route};
-use super::broker::{Entrance, Leash, MAILBOX, Member};
-use super::door::{Door, Reply};
+use super::clients::{Client, Entrance, Hangup, MAILBOX};
 use super::fault::{Fate, Fault};
-use super::gateway::random_uuid;
 use super::mqtt::{Decoder, Incoming, encode};
 use super::scenario::ConnectExcess;
+use super::service::{Reply, Service};
 use super::session::{Delivery, Effect, Ending, Message, Session};
+use super::uuid::random_uuid;
 
 /// How long a client may leave what it is sent unread.
 pub(super) const WRITE_WITHIN: Duration = Duration::from_secs(10);
@@ -35,14 +35,14 @@ const CONNECT_DELAY: Duration = Duration::from_secs(60);
 const MAX_OUTBOX: usize = 64;
 
 /// Serves MQTT on `socket` until either side ends it.
-pub(super) async fn serve<S>(door: Arc<Door>, socket: WebSocketStream<S>)
+pub(super) async fn serve<S>(service: Arc<Service>, socket: WebSocketStream<S>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let leash = Arc::new(Leash::new(&door.stop));
+    let hangup = Arc::new(Hangup::new(&service.stop));
     let (mailbox, messages) = mpsc::channel(MAILBOX);
-    let member = Member { number: door.broker.number(), leash, mailbox };
-    let session = Session::new(Arc::clone(&door.rules), door.started.into(), Instant::now());
+    let client = Client { number: service.clients.number(), hangup, mailbox };
+    let session = Session::new(Arc::clone(&service.rules), service.started.into(), Instant::now());
     let mut connection = Connection {
         socket,
         session,
@@ -51,16 +51,16 @@ where
         outbox: Vec::new(),
         in_flight: FuturesUnordered::new(),
         client_id: None,
-        member,
+        client,
         messages,
-        door,
+        service,
     };
     let ending = connection.run().await;
     connection.conclude(ending).await;
 }
 
 struct Connection<S> {
-    door: Arc<Door>,
+    service: Arc<Service>,
     socket: WebSocketStream<S>,
     session: Session,
     decoder: Decoder,
@@ -71,7 +71,7 @@ struct Connection<S> {
     in_flight: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Once connected.
     client_id: Option<String>,
-    member: Member,
+    client: Client,
     messages: mpsc::Receiver<Message>,
 }
 
@@ -96,7 +96,7 @@ enum Wake {
     Message(Message),
     Deadline,
     Released,
-    Pulled(Ending),
+    HungUp(Ending),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
@@ -118,11 +118,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Wake::Frame(frame) => self.take_frame(frame),
             Wake::Done(done) => self.take_done(done),
             Wake::Message(message) => {
-                let admitted = self.door.admit_delivery();
-                let delivery = match admitted {
-                    true => self.session.deliver(Instant::now(), message)?,
-                    false => Delivery::Dropped,
-                };
+                let admitted = self.service.admit_delivery();
+                let delivery =
+                    if admitted { self.session.deliver(Instant::now(), message)? } else { Delivery::Dropped };
                 self.send(delivery);
                 Ok(())
             }
@@ -133,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 Ok(())
             }
             Wake::Deadline => self.session.overdue(Instant::now()).map_or(Ok(()), Err),
-            Wake::Pulled(ending) => Err(ending),
+            Wake::HungUp(ending) => Err(ending),
         }
     }
 
@@ -170,13 +168,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         if self.client_id.is_none() {
             self.admit_connect(&connect.client_id).await?;
         }
-        let latency = self.door.draw_latency(Operation::Connect);
+        let latency = self.service.draw_latency(Operation::Connect);
         if latency.is_zero() {
             return Ok(());
         }
         tokio::select! {
-            () = self.door.alarm.wait_until(Instant::now() + latency) => Ok(()),
-            ending = self.member.leash.pulled() => Err(ending),
+            () = self.service.timer.wait_until(Instant::now() + latency) => Ok(()),
+            ending = self.client.hangup.triggered() => Err(ending),
         }
     }
 
@@ -184,12 +182,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     async fn admit_connect(&mut self, client_id: &str) -> Result<(), Ending> {
         let give_up = tokio::time::Instant::now() + CONNECT_DELAY;
         let mut is_counted = false;
-        while let Err(retry_at) = self.door.admit_connect(client_id) {
+        while let Err(retry_at) = self.service.admit_connect(client_id) {
             if !is_counted {
-                self.door.tally.connects_throttled.add();
+                self.service.counts.connects_throttled.add();
                 is_counted = true;
             }
-            let excess = self.door.scenario.quotas.connect_excess;
+            let excess = self.service.scenario.quotas.connect_excess;
             if excess == ConnectExcess::Refuse {
                 let refused = ConnAck::new(ConnectReturnCode::ServiceUnavailable, false);
                 self.outbox.push(Packet::ConnAck(refused));
@@ -199,7 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             }
             tokio::select! {
                 () = sleep_until(retry_at) => {}
-                ending = self.member.leash.pulled() => return Err(ending),
+                ending = self.client.hangup.triggered() => return Err(ending),
             }
         }
         Ok(())
@@ -208,10 +206,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     /// Whether a packet is above the account's quota of subscriptions: it was heard, and that is all.
     fn ignores(&mut self, packet: &Incoming) -> bool {
         let Incoming::Subscribe(subscribe) = packet else { return false };
-        if self.client_id.is_none() || self.door.admit_subscribe(subscribe.filters.len()) {
+        if self.client_id.is_none() || self.service.admit_subscribe(subscribe.filters.len()) {
             return false;
         }
-        self.door.tally.subscribes_dropped.add();
+        self.service.counts.subscribes_dropped.add();
         self.session.excuse(Instant::now());
         true
     }
@@ -222,7 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     /// It is not listened to while so many of its messages are unanswered.
     fn most_in_flight(&self) -> usize {
-        self.door.scenario.limits.unacked_inbound as usize
+        self.service.scenario.limits.unacked_inbound as usize
     }
 
     /// Stops listening for as long as the scenario stalls, or the connection has used up its throughput.
@@ -231,10 +229,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         if let Some(until) = self.session.held_until(now) {
             self.held = Some(until);
         }
-        let age = self.door.age();
-        let taken_up = self.door.scenario.latency.taken_up(age);
+        let age = self.service.age();
+        let taken_up = self.service.scenario.latency.taken_up(age);
         if taken_up > age {
-            self.held = Some((self.door.started + taken_up).into());
+            self.held = Some((self.service.started + taken_up).into());
         }
     }
 
@@ -243,66 +241,66 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Effect::Send(packet @ Packet::SubAck(_)) => self.grant(packet),
             Effect::Send(packet) => self.outbox.push(packet),
             Effect::Enter(client_id) => self.enter(client_id),
-            Effect::Dropped => self.door.tally.publishes_dropped.add(),
-            Effect::Request { .. } | Effect::Relay { .. } if !self.door.admit_publish() => {
-                self.door.tally.publishes_dropped.add();
+            Effect::Dropped => self.service.counts.publishes_dropped.add(),
+            Effect::Request { .. } | Effect::Relay { .. } if !self.service.admit_publish() => {
+                self.service.counts.publishes_dropped.add();
             }
             Effect::Request { topic, payload, acknowledge } => self.request(topic, payload, acknowledge),
             Effect::Relay { message, acknowledge } => self.relay(message, acknowledge),
-            Effect::Watch { filter, qos } => self.door.broker.watch(&self.member, filter, qos),
-            Effect::Unwatch(filter) => self.door.broker.unwatch(self.member.number, &filter),
+            Effect::Watch { filter, qos } => self.service.clients.watch(&self.client, filter, qos),
+            Effect::Unwatch(filter) => self.service.clients.unwatch(self.client.number, &filter),
         }
     }
 
     fn enter(&mut self, asked: String) {
         // The service gives ids of this form to clients that bring none; no client can ask for one.
         let client_id = if asked.is_empty() { format!("$GEN/{}", random_uuid()) } else { asked };
-        self.door.tally.connected.add();
-        if self.door.broker.enter(&client_id, self.member.clone()) == Entrance::TookOver {
-            self.door.tally.takeovers.add();
+        self.service.counts.connected.add();
+        if self.service.clients.enter(&client_id, self.client.clone()) == Entrance::TookOver {
+            self.service.counts.takeovers.add();
         }
         self.client_id = Some(client_id);
     }
 
     fn grant(&mut self, packet: Packet) {
-        let latency = self.door.draw_latency(Operation::Subscribe);
+        let latency = self.service.draw_latency(Operation::Subscribe);
         if latency.is_zero() {
             self.outbox.push(packet);
             return;
         }
-        let (door, due) = (Arc::clone(&self.door), Instant::now() + latency);
+        let (service, due) = (Arc::clone(&self.service), Instant::now() + latency);
         self.in_flight.push(Box::pin(async move {
-            door.alarm.wait_until(due).await;
+            service.timer.wait_until(due).await;
             Done::Granted(packet)
         }));
     }
 
     fn request(&mut self, topic: String, payload: Bytes, acknowledge: Option<u16>) {
         match route(&topic) {
-            Route::Register { .. } => self.door.tally.register_requests.add(),
-            _ => self.door.tally.create_requests.add(),
+            Route::Register { .. } => self.service.counts.register_requests.add(),
+            _ => self.service.counts.create_requests.add(),
         }
-        let fate = self.door.fate(&topic);
+        let fate = self.service.fate(&topic);
         match fate.fault {
-            Some(Fault::DropBefore) => return self.member.leash.pull(Ending::Lost),
+            Some(Fault::DropBefore) => return self.client.hangup.trigger(Ending::Lost),
             Some(Fault::Silent) => return,
             _ => self.outbox.extend(acknowledge.map(|id| Packet::PubAck(PubAck::new(id)))),
         }
-        let door = Arc::clone(&self.door);
-        self.in_flight.push(Box::pin(async move { answer(&door, &topic, &payload, fate).await }));
+        let service = Arc::clone(&self.service);
+        self.in_flight.push(Box::pin(async move { answer(&service, &topic, &payload, fate).await }));
     }
 
     fn relay(&mut self, message: Message, acknowledge: Option<u16>) {
-        self.door.tally.messages.add();
-        let latency = self.door.draw_latency(Operation::Publish);
+        self.service.counts.messages.add();
+        let latency = self.service.draw_latency(Operation::Publish);
         if latency.is_zero() {
             self.outbox.extend(acknowledge.map(|id| Packet::PubAck(PubAck::new(id))));
-            return self.door.broker.relay(&message);
+            return self.service.clients.relay(&message);
         }
-        let (door, due) = (Arc::clone(&self.door), Instant::now() + latency);
+        let (service, due) = (Arc::clone(&self.service), Instant::now() + latency);
         self.in_flight.push(Box::pin(async move {
-            door.alarm.wait_until(due).await;
-            door.broker.relay(&message);
+            service.timer.wait_until(due).await;
+            service.clients.relay(&message);
             Done::Relayed(acknowledge)
         }));
     }
@@ -350,9 +348,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     fn reply(&mut self, reply: Reply) -> Result<(), Ending> {
-        let delivery = match self.door.admit_delivery() {
-            true => self.session.reply(Instant::now(), reply.topic, reply.payload)?,
-            false => Delivery::Dropped,
+        let delivery = if self.service.admit_delivery() {
+            self.session.reply(Instant::now(), reply.topic, reply.payload)?
+        } else {
+            Delivery::Dropped
         };
         self.send(delivery);
         Ok(())
@@ -362,7 +361,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         match delivery {
             Delivery::Send(packet) => self.outbox.push(packet),
             Delivery::Nothing => {}
-            Delivery::Dropped => self.door.tally.deliveries_dropped.add(),
+            Delivery::Dropped => self.service.counts.deliveries_dropped.add(),
         }
     }
 
@@ -373,7 +372,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let held = self.held;
         let deadline = self.session.deadline().into();
         tokio::select! {
-            ending = self.member.leash.pulled() => Wake::Pulled(ending),
+            ending = self.client.hangup.triggered() => Wake::HungUp(ending),
             frame = self.socket.next(), if listens => Wake::Frame(frame.and_then(Result::ok)),
             Some(done) = self.in_flight.next() => Wake::Done(done),
             Some(message) = self.messages.recv(), if flows => Wake::Message(message),
@@ -404,7 +403,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 Ok(Err(_)) => Err(Ending::Gone),
                 Err(_) => Err(Ending::SlowConsumer),
             },
-            ending = self.member.leash.pulled() => Err(ending),
+            ending = self.client.hangup.triggered() => Err(ending),
         }
     }
 
@@ -412,7 +411,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     /// acknowledged, whether or not anyone is there for the reply.
     async fn conclude(mut self, ending: Ending) {
         if let Some(client_id) = &self.client_id {
-            self.door.broker.leave(client_id, self.member.number);
+            self.service.clients.leave(client_id, self.client.number);
         }
         self.count(&ending);
         tracing::debug!(client_id = self.client_id.as_deref(), %ending, "connection ended");
@@ -429,24 +428,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let _ = timeout(CLOSE_WITHIN, goodbye).await;
         drop(self.socket);
         let finish = async { while self.in_flight.next().await.is_some() {} };
-        let _ = self.door.stop.run_until_cancelled(finish).await;
+        let _ = self.service.stop.run_until_cancelled(finish).await;
     }
 
     fn count(&self, ending: &Ending) {
         match ending {
             Ending::Lost | Ending::ConnectThrottled => {}
             Ending::Disconnected | Ending::Gone | Ending::TakenOver | Ending::Stopped | Ending::Lifetime => {}
-            Ending::SlowConsumer => self.door.tally.slow_consumers.add(),
-            _ => self.door.tally.violations.add(),
+            Ending::SlowConsumer => self.service.counts.slow_consumers.add(),
+            _ => self.service.counts.violations.add(),
         }
     }
 }
 
 /// Answers a request as its fate is.
-async fn answer(door: &Door, topic: &str, payload: &[u8], fate: Fate) -> Done {
+async fn answer(service: &Service, topic: &str, payload: &[u8], fate: Fate) -> Done {
     let answered = match fate.fault {
-        Some(Fault::Reject) => Ok(door.unavailable(topic)),
-        _ => door.answer(topic, payload).await,
+        Some(Fault::Reject) => Ok(service.unavailable(topic)),
+        _ => service.answer(topic, payload).await,
     };
     if !fate.delay.is_zero() {
         sleep(fate.delay).await;

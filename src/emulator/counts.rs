@@ -4,30 +4,30 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-macro_rules! tally {
+macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What happened at the emulator's wire door since it started.
+        /// What happened at the emulator's server since it started.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-        pub struct WireCounters {
+        pub struct ServerCounters {
             $($(#[$doc])* pub $name: u64,)*
         }
 
-        /// The same, while it is counted.
+        /// The counters while they rise.
         #[derive(Debug, Default)]
-        pub(super) struct Tally {
+        pub(super) struct Counts {
             $(pub(super) $name: Count,)*
         }
 
-        impl Tally {
+        impl Counts {
             /// As of now; counts taken while others rise need not be of one instant.
-            pub(super) fn counters(&self) -> WireCounters {
-                WireCounters { $($name: self.$name.0.load(Ordering::Relaxed),)* }
+            pub(super) fn counters(&self) -> ServerCounters {
+                ServerCounters { $($name: self.$name.0.load(Ordering::Relaxed),)* }
             }
         }
     };
 }
 
-tally! {
+counts! {
     /// TCP connections taken.
     accepted,
     /// Of those, the ones whose TLS handshake failed or took too long.

@@ -1,4 +1,4 @@
-//! Gates: what a quota lets through at an instant, by each way of counting.
+//! Counts what a quota lets through at an instant, by each way of counting.
 //!
 //! Owns the arithmetic and nothing else. Whether AWS counts in any of these ways is not published. Instants are ages of the
 //! emulator, which only rise; an earlier one than the last is taken for the last.
@@ -38,7 +38,7 @@ impl Counting {
 
 /// One quota's counter. New, it lets a whole burst through.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Gate(State);
+pub struct RateCounter(State);
 
 #[derive(Debug, Clone, PartialEq, Default)]
 enum State {
@@ -52,7 +52,7 @@ enum State {
     Sliding(VecDeque<Duration>),
 }
 
-impl Gate {
+impl RateCounter {
     /// Lets one through at `age`, if there is a place.
     pub fn take(&mut self, age: Duration, quota: &Quota, counting: Counting) -> bool {
         self.take_many(1, age, quota, counting)
@@ -173,20 +173,20 @@ mod tests {
     const EVERY: [Window; 3] = [Window::Bucket, Window::Fixed, Window::Sliding];
 
     struct Bench {
-        gate: Gate,
+        counter: RateCounter,
         quota: Quota,
         counting: Counting,
     }
 
     impl Bench {
         fn new(text: &str, window: Window, burst_ms: u64) -> Self {
-            Self { gate: Gate::default(), quota: quota(text), counting: counting(window, burst_ms) }
+            Self { counter: RateCounter::default(), quota: quota(text), counting: counting(window, burst_ms) }
         }
 
         /// How many get through at one instant, one after the other, up to 5,000.
         fn burst(&mut self, millis: u64) -> usize {
             let age = Duration::from_millis(millis);
-            (0..5_000).take_while(|_| self.gate.take(age, &self.quota, self.counting)).count()
+            (0..5_000).take_while(|_| self.counter.take(age, &self.quota, self.counting)).count()
         }
     }
 
@@ -261,8 +261,8 @@ mod tests {
     fn several_come_together_or_not_at_all() {
         for window in EVERY {
             let (quota, counting) = (quota("10/s"), counting(window, 1_000));
-            let mut gate = Gate::default();
-            let mut take = |count| gate.take_many(count, Duration::from_secs(1), &quota, counting);
+            let mut counter = RateCounter::default();
+            let mut take = |count| counter.take_many(count, Duration::from_secs(1), &quota, counting);
             assert!(take(8) && !take(3) && take(2) && !take(1), "{window:?}");
         }
     }
@@ -275,13 +275,12 @@ mod tests {
                 let mut age = Duration::from_millis(1_234);
                 let mut through = 0;
                 for tries in 1..=100 {
-                    match bench.gate.take(age, &bench.quota, bench.counting) {
-                        true => through += 1,
-                        false => {
-                            let next = bench.gate.retry_at(age, &bench.quota, bench.counting);
-                            assert!(next >= age);
-                            age = next.max(age + Duration::from_nanos(1));
-                        }
+                    if bench.counter.take(age, &bench.quota, bench.counting) {
+                        through += 1;
+                    } else {
+                        let next = bench.counter.retry_at(age, &bench.quota, bench.counting);
+                        assert!(next >= age);
+                        age = next.max(age + Duration::from_nanos(1));
                     }
                     assert!(tries < 10 || through * 3 >= tries, "{window:?}: {through} of {tries}");
                 }
@@ -290,12 +289,12 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_gate_is_as_good_as_a_new_one() {
+    fn an_idle_counter_is_as_good_as_a_new_one() {
         for window in EVERY {
             let mut bench = Bench::new("2/s", window, 1_000);
             bench.burst(10_000);
             let idle = |at, bench: &Bench| {
-                bench.gate.is_idle(Duration::from_millis(at), &bench.quota, bench.counting)
+                bench.counter.is_idle(Duration::from_millis(at), &bench.quota, bench.counting)
             };
             assert!(!idle(10_500, &bench), "{window:?}");
             assert!(idle(12_000, &bench), "{window:?}");
