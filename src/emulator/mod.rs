@@ -11,6 +11,7 @@
 pub mod account;
 pub mod memory;
 pub mod mint;
+pub mod policy;
 pub mod scenario;
 pub mod verify;
 
