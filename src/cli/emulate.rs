@@ -1,9 +1,9 @@
 //! `fleetmint emulate`: the emulator as a server of its own.
 
 use std::io::Write;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
-use super::args::EmulateArgs;
 use super::ca_file::CaFile;
 use super::exit::{Exit, Fatal};
 use super::speech::say;
@@ -11,17 +11,32 @@ use super::{open_files, settings, signals};
 use crate::emulator::Emulator;
 use crate::emulator::scenario::Scenario;
 
+/// Serve an emulator of the AWS IoT endpoint, for trials and tests.
+#[derive(Debug, clap::Args)]
+pub(super) struct EmulateArgs {
+    /// The address to listen on; port 0 picks a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
+    pub(super) listen: SocketAddr,
+
+    /// What the emulated account is like: a file, or one of default, aws-defaults, faults, load, strict, throttled
+    /// [default: as AWS documents it, without quotas].
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(super) scenario: Option<PathBuf>,
+
+    /// Keep the account and the keys in this directory, over restarts and crashes; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub(super) state_dir: Option<PathBuf>,
+
+    /// Where to write the emulator's CA certificate for clients [default: DIR/ca.pem with --state-dir, else a new
+    /// temporary directory].
+    #[arg(long, value_name = "PEM")]
+    pub(super) ca_file: Option<PathBuf>,
+}
+
 /// Fewer clients than this may be fewer than someone who tests with the emulator expects.
 const FEW_CLIENTS: u64 = 1_000;
 
-pub(super) async fn run(args: &EmulateArgs) -> Exit {
-    match serve(args).await {
-        Ok(exit) => exit,
-        Err(fatal) => fatal.report(),
-    }
-}
-
-async fn serve(args: &EmulateArgs) -> Result<Exit, Fatal> {
+pub(super) async fn run(args: &EmulateArgs) -> Result<Exit, Fatal> {
     let scenario = settings::scenario(args.scenario.as_deref())?;
     let clients = open_files::allow_plenty();
     if clients < FEW_CLIENTS {

@@ -2,12 +2,20 @@
 
 use std::process::ExitCode;
 
+use crate::engine::find::{FindEnd, FindOutcome};
 use crate::engine::load::{LoadEnd, LoadOutcome};
 use crate::engine::{End, Outcome};
 use crate::failure::{Cause, Failure};
 use crate::ledger::{Counts, LedgerError, Problem};
+use crate::limit_search::{Finding, Stopped};
 
 use super::speech::say;
+
+/// The codes, for the help.
+pub(super) const CODES: &str = "\
+Exit codes: 0 complete, 2 a threshold was missed, 3 some devices rejected or unknown, 4 stopped by a refusal or the failure budget,
+5 interrupted (run it again to resume), 64 usage, 65 bad identities, 69 endpoint unreachable or not ready,
+70 defect, 74 ledger unusable, 77 not permitted.";
 
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +89,22 @@ impl Exit {
         }
     }
 
+    /// How a search that ended so leaves the process. One that could not say more than that the limit is not where it looked
+    /// has not found what it was to find.
+    pub(super) fn of_search(outcome: &FindOutcome) -> Self {
+        match (&outcome.end, outcome.finding) {
+            (FindEnd::Drained | FindEnd::Aborted, _) => Exit::Interrupted,
+            (FindEnd::Stopped(failure), _) => Exit::of_failure(failure),
+            (FindEnd::Ledger(_), _) => Exit::LedgerUnusable,
+            (FindEnd::Bug(_), _) => Exit::Bug,
+            (
+                FindEnd::Complete,
+                Finding::Limit { confirmed: true, .. } | Finding::NoLimit { because: Stopped::MaxRate, .. },
+            ) => Exit::Complete,
+            (FindEnd::Complete, _) => Exit::Stopped,
+        }
+    }
+
     /// What the states of a lot's devices mean when there is nothing left to try.
     pub(super) fn of_devices(devices: &Counts) -> Self {
         if devices.registered == devices.total() {
@@ -125,7 +149,8 @@ impl Fatal {
 
     /// Says it on stderr.
     pub(super) fn report(self) -> Exit {
-        report(self.exit, &self.message)
+        say(format_args!("error: {}", self.message));
+        self.exit
     }
 }
 
@@ -135,12 +160,6 @@ pub(super) fn ledger(error: LedgerError) -> Fatal {
         Problem::NotThere(_) => Fatal::new(Exit::Usage, error),
         _ => Fatal::new(Exit::LedgerUnusable, error),
     }
-}
-
-/// Says on stderr why the command ends.
-pub(super) fn report(exit: Exit, message: &str) -> Exit {
-    say(format_args!("error: {message}"));
-    exit
 }
 
 /// Prints what clap has to say: help and version to stdout and success, anything else to stderr.

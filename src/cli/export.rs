@@ -1,26 +1,84 @@
 //! `fleetmint export`: keys and certificates as files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use clap::ValueEnum;
 use zeroize::Zeroizing;
 
-use super::args::{CertifiedState, ExportArgs, FormatName};
 use super::exit::{Exit, Fatal};
 use super::speech::{print, say};
 use crate::event::DeviceState;
-use crate::export::{self, ExportError, ExportPlan, ExportSummary, Format};
+use crate::export::{self, DEFAULT_NAMESPACE, ExportError, ExportPlan, ExportSummary, Format};
 use crate::ledger::{Ledger, RunId, Selection};
 use crate::sealing::{IdentityError, KeyOpener, OpenError};
 
-pub(super) fn run(args: &ExportArgs) -> Exit {
-    match write(args) {
-        Ok(exit) => exit,
-        Err(fatal) => fatal.report(),
-    }
+const FORMATS: &str = "\
+Formats: pem is a folder a device with certificate.pem and private.key, and manifest.csv. jsonl and csv are one file
+with a device a line, and FILE.manifest.csv. nvs is as pem, with an nvs.csv in each folder for Espressif's
+nvs_partition_gen. mass-mfg is as pem, with config.csv and values.csv for ESP-IDF's mfg_gen.py (--fileid file_id).
+Start Espressif's tools in the exported directory: they look for the files from there.";
+
+/// Write the certificates and keys of a ledger's registered devices to files.
+#[derive(Debug, clap::Args)]
+#[command(after_help = FORMATS)]
+pub(super) struct ExportArgs {
+    /// The ledger of a provisioning run.
+    pub(super) ledger: PathBuf,
+
+    /// What to write: a directory that is not there or empty; for jsonl and csv a file that is not there.
+    #[arg(long, value_name = "DIR|FILE")]
+    pub(super) out: PathBuf,
+
+    /// Open sealed keys with the identities in this age identity file. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub(super) identity: Vec<PathBuf>,
+
+    /// Write sealed keys as they are, as age files.
+    #[arg(long, conflicts_with = "identity")]
+    pub(super) sealed: bool,
+
+    /// What to write it as.
+    #[arg(long, value_enum, default_value_t = FormatName::Pem)]
+    pub(super) format: FormatName,
+
+    /// Only devices in this state. Repeatable.
+    #[arg(long = "state", value_enum, value_name = "STATE", default_values_t = [CertifiedState::Registered])]
+    pub(super) states: Vec<CertifiedState>,
+
+    /// Only devices that came to their state in run N or later; `status` lists the runs.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    pub(super) since_run: Option<i64>,
+
+    /// Only the device with this key. Repeatable.
+    #[arg(long = "key", value_name = "KEY")]
+    pub(super) keys: Vec<String>,
+
+    /// The NVS namespace of the entries, for nvs and mass-mfg.
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_NAMESPACE)]
+    pub(super) nvs_namespace: String,
 }
 
-fn write(args: &ExportArgs) -> Result<Exit, Fatal> {
+/// The name of an export's format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum FormatName {
+    Pem,
+    Jsonl,
+    Csv,
+    Nvs,
+    MassMfg,
+}
+
+/// A state whose devices may have a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum CertifiedState {
+    Registered,
+    Issued,
+    Unknown,
+    Rejected,
+}
+
+pub(super) fn run(args: &ExportArgs) -> Result<Exit, Fatal> {
     if args.out == Path::new("-") {
         return Err(Fatal::new(Exit::Usage, "--out: private keys are never written to stdout; name a file"));
     }

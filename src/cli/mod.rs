@@ -1,15 +1,24 @@
 //! The command line: the only part that reads arguments and the environment, prints, handles signals and exits.
 //!
-//! Owns what people see and type. `args` is what was typed, `settings` what it means; one file per verb.
+//! A verb is a file, and a line in the table below: what was typed after it, what that means, and what is done. What verbs
+//! share is beside them: `args` is what several of them take, `settings`, `target`, `rates` and `devices` what it means, and
+//! `conduct` a run from its first word to its exit code.
 
+mod advice;
 mod args;
 mod ca_file;
+mod conduct;
+mod devices;
 mod emulate;
 mod exit;
 mod export;
 mod find_limit;
+mod junit;
 mod load;
+mod lot;
+mod lot_args;
 mod open_files;
+mod outputs;
 mod progress;
 mod prometheus;
 mod provision;
@@ -26,9 +35,47 @@ mod target;
 
 pub use exit::Exit;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
-use args::{Args, Command};
+use exit::Fatal;
+
+/// Mints device identities in AWS IoT Core.
+#[derive(Debug, Parser)]
+#[command(name = "fleetmint", version, about, propagate_version = true, after_help = exit::CODES)]
+struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// The table of verbs; what is said of each is said of its arguments.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Provision(Box<provision::ProvisionArgs>),
+    Load(Box<load::LoadArgs>),
+    FindLimit(Box<find_limit::FindLimitArgs>),
+    Export(export::ExportArgs),
+    PurgeKeys(purge_keys::PurgeKeysArgs),
+    Status(status::StatusArgs),
+    Retry(retry::RetryArgs),
+    Report(report::ReportArgs),
+    Emulate(emulate::EmulateArgs),
+}
+
+impl Verb {
+    async fn run(self) -> Result<Exit, Fatal> {
+        match self {
+            Verb::Provision(args) => provision::run(*args).await,
+            Verb::Load(args) => load::run(*args).await,
+            Verb::FindLimit(args) => find_limit::run(*args).await,
+            Verb::Export(args) => export::run(&args),
+            Verb::PurgeKeys(args) => purge_keys::run(&args),
+            Verb::Status(args) => status::run(&args),
+            Verb::Retry(args) => retry::run(&args),
+            Verb::Report(args) => report::run(&args),
+            Verb::Emulate(args) => emulate::run(&args).await,
+        }
+    }
+}
 
 /// Runs the command that was typed, to its exit code.
 pub fn main() -> Exit {
@@ -39,21 +86,11 @@ pub fn main() -> Exit {
     start_log();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return exit::report(Exit::Bug, &format!("cannot start the async runtime: {error}")),
-    };
-    runtime.block_on(async {
-        match args.command {
-            Command::Provision(args) => provision::run(*args).await,
-            Command::Load(args) => load::run(*args).await,
-            Command::FindLimit(args) => find_limit::run(*args).await,
-            Command::Export(args) => export::run(&args),
-            Command::PurgeKeys(args) => purge_keys::run(&args),
-            Command::Report(args) => report::run(&args),
-            Command::Status(args) => status::run(&args),
-            Command::Retry(args) => retry::run(&args),
-            Command::Emulate(args) => emulate::run(&args).await,
+        Err(error) => {
+            return Fatal::new(Exit::Bug, format!("cannot start the async runtime: {error}")).report();
         }
-    })
+    };
+    runtime.block_on(args.verb.run()).unwrap_or_else(Fatal::report)
 }
 
 /// Logs go to stderr, and only where FLEETMINT_LOG asks for them: the progress and the summary say what matters.
@@ -63,4 +100,34 @@ fn start_log() {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| speech::Log);
     // A log that cannot be written would otherwise panic while saying so.
     log.log_internal_errors(false).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_emulator_takes_a_scenario_only_after_an_equals_sign() {
+        let parse = |args: &[&str]| match Args::try_parse_from(args).map(|args| args.verb) {
+            Ok(Verb::Provision(args)) => Ok((args.lot, args.target.emulator)),
+            other => Err(format!("{other:?}")),
+        };
+        let lot = PathBuf::from("lot.csv");
+        assert_eq!(
+            parse(&["fleetmint", "provision", "--emulator", "lot.csv"]),
+            Ok((lot.clone(), Some(None)))
+        );
+        let scenario = Some(Some(PathBuf::from("s.toml")));
+        assert_eq!(parse(&["fleetmint", "provision", "lot.csv", "--emulator=s.toml"]), Ok((lot, scenario)));
+        assert!(parse(&["fleetmint", "provision", "lot.csv"]).is_err());
+    }
 }

@@ -1,36 +1,16 @@
 //! `--prometheus`: where live metrics are served, and what of a run they show.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::str::FromStr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::args::ScrapeAddress;
 use super::exit::{Exit, Fatal};
 use super::speech::say;
-use crate::engine::find::FindSnapshot;
 use crate::engine::load::LoadSnapshot;
 use crate::engine::{Rates, Snapshot};
 use crate::event::Operation;
 use crate::exposition::{Exposition, Reading};
-
-/// An address to serve on, as it was typed: `ADDRESS:PORT`, or a port, which is one of this machine alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ScrapeAddress(SocketAddr);
-
-impl FromStr for ScrapeAddress {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let port = text.strip_prefix(':').unwrap_or(text).parse::<u16>();
-        match port {
-            Ok(port) => Ok(Self((Ipv4Addr::LOCALHOST, port).into())),
-            Err(_) => text.parse().map(Self).map_err(|_| {
-                String::from("wanted a port of this machine, such as 9464, or an address and port, such as 0.0.0.0:9464")
-            }),
-        }
-    }
-}
 
 /// Who may scrape a run: nobody, or who comes to the address that was asked for.
 #[derive(Debug)]
@@ -49,22 +29,8 @@ impl Scrapes {
         Ok(Self(Some(exposition)))
     }
 
-    /// Shows where a provisioning run stands to whoever asks. Never ends.
-    pub(super) async fn serve(self, snapshots: watch::Receiver<Snapshot>, rates: Rates) {
-        self.serve_with(snapshots, move |snapshot| reading(snapshot, &rates)).await;
-    }
-
-    /// Shows where a load test stands to whoever asks. Never ends.
-    pub(super) async fn serve_load(self, snapshots: watch::Receiver<LoadSnapshot>) {
-        self.serve_with(snapshots, reading_of_load).await;
-    }
-
-    /// Shows where the step of a search stands that is being tried. Never ends.
-    pub(super) async fn serve_search(self, snapshots: watch::Receiver<FindSnapshot>) {
-        self.serve_with(snapshots, |snapshot| reading_of_load(&snapshot.load)).await;
-    }
-
-    async fn serve_with<S: Send + Sync + 'static>(
+    /// Shows where a run stands to whoever asks. Never ends.
+    pub(super) async fn serve<S: Send + Sync + 'static>(
         self,
         snapshots: watch::Receiver<S>,
         reading: impl Fn(&S) -> Reading + Send + Sync + 'static,
@@ -78,7 +44,8 @@ impl Scrapes {
     }
 }
 
-fn reading_of_load(snapshot: &LoadSnapshot) -> Reading {
+/// What is shown of a load test.
+pub(super) fn reading_of_load(snapshot: &LoadSnapshot) -> Reading {
     Reading {
         metrics: snapshot.metrics.clone(),
         connections: snapshot.connections,
@@ -88,7 +55,8 @@ fn reading_of_load(snapshot: &LoadSnapshot) -> Reading {
     }
 }
 
-fn reading(snapshot: &Snapshot, rates: &Rates) -> Reading {
+/// What is shown of a provisioning run under these limits.
+pub(super) fn reading(snapshot: &Snapshot, rates: &Rates) -> Reading {
     let devices = &snapshot.devices;
     let limits = [
         (Operation::Connect, rates.connect),
@@ -117,25 +85,5 @@ fn reading(snapshot: &Snapshot, rates: &Rates) -> Reading {
             .iter()
             .filter_map(|limit| Some((limit.operation, limit.found?)))
             .collect(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_alone_is_this_machines() {
-        for (text, address) in [
-            ("9464", "127.0.0.1:9464"),
-            (":9464", "127.0.0.1:9464"),
-            ("0.0.0.0:9464", "0.0.0.0:9464"),
-            ("[::1]:0", "[::1]:0"),
-        ] {
-            assert_eq!(text.parse(), Ok(ScrapeAddress(address.parse().unwrap())), "{text}");
-        }
-        for text in ["", "localhost", "70000", "1.2.3.4"] {
-            assert!(text.parse::<ScrapeAddress>().unwrap_err().contains("9464"), "{text}");
-        }
     }
 }

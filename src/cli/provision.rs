@@ -1,42 +1,42 @@
 //! `fleetmint provision`: from a CSV to registered things.
 
-use std::fs::File;
-use std::io::BufReader;
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
-use super::args::ProvisionArgs;
-use super::exit::{Exit, Fatal};
+use super::advice;
+use super::args::{KeyArgs, OutputArgs, RateArgs, TargetArgs, connections, lifetime, timeout};
+use super::conduct::{self, Done, Job, Offer, Reins, SEAL_TO, Shown, conduct, print_summary};
+use super::exit::{Exit, Fatal, ledger as ledger_error};
+use super::lot::LotReading;
+use super::lot_args::LotArgs;
 use super::open_files;
-use super::progress::Progress;
-use super::prometheus::Scrapes;
-use super::recording::{self, Recording};
-use super::settings::Settings;
-use super::signals;
-use super::speech::{print, say};
-use super::target::Service;
+use super::outputs::Outputs;
+use super::progress::{Recent, View};
+use super::prometheus;
+use super::rates::{ChosenRates, RateSettings, publishes_per_connection};
+use super::settings::{check_template, creating, key_policy, template};
+use super::speech::say;
+use super::target::{Site, Target};
 use crate::control_plane::{ControlPlane, Settler};
-use crate::emulator::Emulator;
-use crate::endpoint::Endpoint;
 use crate::engine::{
-    self, Audience, CommitMode, Connections, End, KeyPolicy, KeySource, Outcome, Plan, Snapshot, Stop,
+    self, Audience, CommitMode, Connections, End, KeyPolicy, KeySource, Outcome, Plan, Rates, Snapshot,
 };
 use crate::event::Operation;
+use crate::exposition::Reading;
 use crate::failure::RetryPolicy;
-use crate::identity::{Identity, LotReader, ParameterPlan, RowError};
-use crate::ledger::{Counts, ImportError, Ledger, LotRows, RunId, RunInfo, View};
-use crate::metrics::{Interval, Slowest};
+use crate::identity::ParameterPlan;
+use crate::ledger::{Binding, Counts, Ledger, RunInfo, View as LedgerView};
+use crate::metrics::Slowest;
 use crate::provisioning::{Lane, Topics};
-use crate::rate::RateLimit;
+use crate::rate::{Rate, RateLimit};
 use crate::report::{self, Summary};
-use crate::results::{Footer, Header};
-use crate::sealing::Sealer;
-use crate::transport::wss::{KEEP_ALIVE, SettingsError, TlsResumption, WssConnector, WssSettings};
+use crate::results::Footer;
+use crate::transport::wss::WssConnector;
 
 /// An ownership token lives one hour; what is left at this age may lapse on the way.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(57 * 60);
@@ -47,283 +47,206 @@ const FAILURE_BUDGET: u32 = 100;
 /// As many connections are opened at most where their number is not set.
 const MOST_CONNECTIONS: usize = 1_000;
 
-pub(super) async fn run(args: ProvisionArgs) -> Exit {
-    match provision(&args).await {
-        Ok(exit) => exit,
-        Err(fatal) => fatal.report(),
-    }
+const CREDENTIALS: &str = "\
+Credentials come from where AWS's own tools find them: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary
+ones, AWS_SESSION_TOKEN; the profile that --profile or AWS_PROFILE names; web identity, container, instance metadata.
+The first Ctrl-C or SIGTERM finishes what is in flight, a second one stops at once; the same command resumes.";
+
+/// Provision every device of a lot: a certificate and a thing for each row of a CSV.
+#[derive(Debug, clap::Args)]
+#[command(after_help = CREDENTIALS)]
+pub(super) struct ProvisionArgs {
+    /// The lot: a CSV with a header; each column is a template parameter, each row a device.
+    #[arg(value_name = "LOT.csv")]
+    pub(super) lot: PathBuf,
+
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+
+    /// The provisioning template.
+    #[arg(long, value_name = "NAME", required_unless_present = "emulator", help_heading = "Service")]
+    pub(super) template: Option<String>,
+
+    /// Where the run's state and the private keys are kept [default: beside the lot, LOT.ledger].
+    #[arg(long, value_name = "FILE", help_heading = "Lot")]
+    pub(super) ledger: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(super) reading: LotArgs,
+
+    #[command(flatten)]
+    pub(super) keys: KeyArgs,
+
+    #[command(flatten)]
+    pub(super) rates: RateArgs,
+
+    /// How many connections, one device in flight on each [default: as many as the rates and the latency need, at most
+    /// 1000].
+    #[arg(long, value_name = "N", value_parser = connections, help_heading = "Speed")]
+    pub(super) connections: Option<usize>,
+
+    /// How long a connection attempt, and a reply, may take.
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = timeout, help_heading = "Speed")]
+    pub(super) timeout: Duration,
+
+    /// How old a connection may get before it is replaced between two exchanges; the service ends it after 24 hours.
+    #[arg(long, value_name = "TIME", default_value = "23h", value_parser = lifetime, help_heading = "Speed")]
+    pub(super) connection_lifetime: Duration,
+
+    /// Before the run, return all unknown devices to pending: each gets another certificate, and may then own two.
+    #[arg(long, help_heading = "Lot")]
+    pub(super) reissue_unknown: bool,
+
+    #[command(flatten)]
+    pub(super) outputs: OutputArgs,
 }
 
-async fn provision(args: &ProvisionArgs) -> Result<Exit, Fatal> {
-    let mut settings = Settings::new(args).await?;
-    let scrapes = Scrapes::listen(args.prometheus).await?;
-    let (mut ledger, parameters) = open_ledger(args, &settings)?;
-    if args.reissue_unknown {
+/// What was typed means.
+struct Settings {
+    lot: PathBuf,
+    ledger: PathBuf,
+    reading: LotReading,
+    target: Target,
+    binding: Binding,
+    keys: KeyPolicy,
+    rates: RateSettings,
+    connections: Option<usize>,
+    timeout: Duration,
+    connection_lifetime: Duration,
+    reissue_unknown: bool,
+}
+
+/// Takes every open device of a lot to a registered thing.
+pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
+    let (settings, outputs) = Settings::new(args).await?;
+    let (mut ledger, parameters) =
+        settings.reading.open_lot(&settings.lot, &settings.ledger, &settings.binding)?;
+    if settings.reissue_unknown {
         super::retry::reissue_unknown(&mut ledger)?;
     }
     let counts = ledger.view().counts().map_err(ledger_error)?;
     if counts.open() == 0 {
-        return nothing_to_do(args, &settings, &counts);
+        return nothing_to_do(&settings, &outputs, &counts);
     }
-    let connections = connections(args, &counts, &settings)?;
-    let lanes = lanes(&settings, ledger.view())?;
-    let is_to_be_told = is_first_to_hold_plain_keys(&settings, ledger.view())?;
-    let Running { emulator, endpoint, connector, control_plane } =
-        Running::start(args, &mut settings, &lanes).await?;
-    say_start(args, &settings, &endpoint, &counts);
-    if is_to_be_told {
-        say_plain_keys(&settings);
+    let connections = settings.connections(&counts)?;
+    let topics = settings.topics(ledger.view())?;
+    let holds_new_secrets = settings.is_first_to_hold_plain_keys(ledger.view())?;
+    let site = settings.target.open().await?;
+    let rates = settings.rates.choose(settings.target.is_aws(), &site).await?;
+    let connector = site.connector(topics, settings.timeout)?;
+    settings.say_start(&rates, &site, &counts);
+    if holds_new_secrets {
+        settings.say_plain_keys();
     }
-    let lot = Lot { ledger, parameters, connections };
-    let exit = run_and_report(args, &settings, connector, control_plane, lot, scrapes).await;
-    if let Some(emulator) = emulator {
-        emulator.shutdown().await;
-    }
-    exit
+    let plan = settings.plan(parameters, connections, rates.rates());
+    let job = Provision { plan, connector, control_plane: site.control_plane(), counts, settings };
+    conduct(job, Some(ledger), site, outputs).await
 }
 
-/// What a run works on, and with how many connections.
-struct Lot {
-    ledger: Ledger,
-    parameters: ParameterPlan,
-    connections: Connections,
-}
-
-/// How many connections: what was typed, or as many as are needed, and in any case no more than there are devices: the others
-/// would have nothing to do. Sees to it that the process may open them.
-fn connections(args: &ProvisionArgs, counts: &Counts, settings: &Settings) -> Result<Connections, Fatal> {
-    let devices = usize::try_from(counts.open()).unwrap_or(usize::MAX);
-    let service = &settings.target.service;
-    if let Some(typed) = args.connections {
-        let connections = typed.min(devices);
-        open_files::allow(connections, service, "--connections")?;
-        return Ok(Connections::Fixed(connections));
-    }
-    match open_files::allow_up_to(MOST_CONNECTIONS.min(devices), service) {
-        0 => open_files::allow(1, service, "--connections").map(|()| Connections::Auto { max: 1 }),
-        max => Ok(Connections::Auto { max }),
-    }
-}
-
-/// Reads the lot into its ledger, or checks that the ledger that is there is this lot's.
-fn open_ledger(args: &ProvisionArgs, settings: &Settings) -> Result<(Ledger, ParameterPlan), Fatal> {
-    let lot = args.lot.display().to_string();
-    let bad_lot = |message: String| Fatal::new(Exit::BadIdentities, format!("{lot}: {message}"));
-    let file = File::open(&args.lot).map_err(|error| bad_lot(format!("cannot be read: {error}")))?;
-    let reader = LotReader::new(BufReader::with_capacity(1 << 16, file), args.key_column.as_deref())
-        .map_err(|errors| Fatal::new(Exit::BadIdentities, row_errors(&lot, &errors, 0)))?;
-    let parameters = ParameterPlan::new(reader.shape(), &settings.constants)
-        .map_err(|error| Fatal::new(Exit::Usage, format!("--param: {error}")))?;
-    let rows = LotRows { source: &lot, shape: reader.shape().clone(), rows: reader };
-    let check = |identity: &Identity| parameters.check(identity);
-    let ledger = Ledger::open_or_import(&settings.ledger, &settings.binding, rows, check, SystemTime::now());
-    let ledger = ledger.map_err(|error| match error {
-        ImportError::Rows { errors, more } => {
-            Fatal::new(Exit::BadIdentities, row_errors(&lot, &errors, more))
+impl Settings {
+    async fn new(args: ProvisionArgs) -> Result<(Self, Outputs), Fatal> {
+        // What is wrong with the arguments is told before the account is asked anything.
+        let keys = key_policy(&args.keys)?;
+        let reading = LotReading::new(args.reading)?;
+        if let Some(template) = &args.template {
+            check_template(template)?;
         }
-        ImportError::Ledger(error) => ledger_error(error),
-    })?;
-    Ok((ledger, parameters))
-}
-
-/// All that is wrong with a lot, one line each, and that nothing was done.
-pub(super) fn row_errors(lot: &str, errors: &[RowError], more: u64) -> String {
-    let mut message: String = errors.iter().map(|error| format!("{lot}: {error}\n       ")).collect();
-    if more > 0 {
-        message += &format!("… and {more} more\n       ");
-    }
-    let count = errors.len() as u64 + more;
-    message
-        + &format!(
-            "{count} errors in the lot; nothing was sent and no ledger was made. Mend the file and run again."
-        )
-}
-
-fn nothing_to_do(args: &ProvisionArgs, settings: &Settings, counts: &Counts) -> Result<Exit, Fatal> {
-    let summary = Summary::new("complete", Duration::ZERO, *counts, &Default::default());
-    print_summary(args, &summary, || {
-        format!(
-            "nothing to do, nothing was sent: of {} devices {} are registered, {} rejected, {} unknown (ledger {})\n",
-            counts.total(),
-            summary.devices.registered,
-            summary.devices.rejected,
-            summary.devices.unknown,
-            settings.ledger.display()
-        )
-    })?;
-    Ok(Exit::of_devices(counts))
-}
-
-/// The requests that the run may make: what is not needed is not subscribed to, and need not be permitted.
-fn lanes(settings: &Settings, view: &View) -> Result<Vec<Lane>, Fatal> {
-    let has_keys = view.open_prepared_keys().map_err(ledger_error)? > 0;
-    Ok(match settings.keys.source {
-        KeySource::Local(_) => vec![Lane::CreateFromCsr, Lane::Register],
-        KeySource::Service if has_keys => vec![Lane::Create, Lane::CreateFromCsr, Lane::Register],
-        KeySource::Service => vec![Lane::Create, Lane::Register],
-    })
-}
-
-/// The other side, ready to be dialled.
-struct Running {
-    emulator: Option<Emulator>,
-    endpoint: Endpoint,
-    connector: WssConnector,
-    control_plane: ControlPlane,
-}
-
-impl Running {
-    async fn start(args: &ProvisionArgs, settings: &mut Settings, lanes: &[Lane]) -> Result<Self, Fatal> {
-        let site = settings.target.open(&args.target).await?;
-        settings.rates.ask_quotas(args, &site).await?;
-        let connector = WssSettings {
-            endpoint: site.endpoint.clone(),
-            region: settings.binding.region.clone(),
-            topics: Topics::of(&settings.binding.template, lanes),
-            credentials: site.credentials,
-            client_id_prefix: args.client_id_prefix.clone(),
-            connect_timeout: args.timeout,
-            keep_alive: KEEP_ALIVE,
-            tls_resumption: TlsResumption::Shared,
-            extra_roots: site.extra_roots,
+        let outputs = Outputs::open(args.outputs).await?;
+        let target = args.target.resolve().await?;
+        let template = template(args.template.as_deref(), &target)?;
+        let settings = Self {
+            ledger: args.ledger.unwrap_or_else(|| beside(&args.lot)),
+            lot: args.lot,
+            reading,
+            binding: Binding { template, region: target.region.clone(), account: target.account() },
+            rates: RateSettings::new(&args.rates, keys.source),
+            target,
+            keys,
+            connections: args.connections,
+            timeout: args.timeout,
+            connection_lifetime: args.connection_lifetime,
+            reissue_unknown: args.reissue_unknown,
         };
-        let connector = WssConnector::new(connector).map_err(|error| match error {
-            SettingsError::Trust(error) => Fatal::new(Exit::Usage, format!("--ca-file: {error}")),
-            SettingsError::ClientIdPrefix { .. } => {
-                Fatal::new(Exit::Usage, format!("--client-id-prefix: {error}"))
-            }
-        })?;
-        let control_plane = ControlPlane::new(site.control_plane);
-        Ok(Self { emulator: site.emulator, endpoint: site.endpoint, connector, control_plane })
+        Ok((settings, outputs))
     }
-}
 
-async fn run_and_report(
-    args: &ProvisionArgs,
-    settings: &Settings,
-    connector: WssConnector,
-    control_plane: ControlPlane,
-    lot: Lot,
-    scrapes: Scrapes,
-) -> Result<Exit, Fatal> {
-    let Lot { mut ledger, parameters, connections } = lot;
-    let counts = ledger.view().counts().map_err(ledger_error)?;
-    let recording =
-        args.results.as_deref().map(|file| Recording::start(file, &results_header(args, settings)));
-    let (recording, intervals) = recording.transpose()?.unzip();
-    let run = ledger.begin_run(&run_settings(args, settings), SystemTime::now()).map_err(ledger_error)?;
-    let plan = Plan {
-        connections,
-        rates: settings.rates.rates(),
-        publishes_per_connection: settings.publishes_per_connection,
-        parameters,
-        keys: settings.keys.clone(),
-        exchange_timeout: args.timeout,
-        retry: RetryPolicy::default(),
-        connection_lifetime: args.connection_lifetime,
-        token_lifetime: TOKEN_LIFETIME,
-        certificate_lifetime: CERTIFICATE_LIFETIME,
-        failure_budget: FAILURE_BUDGET,
-        commit_mode: CommitMode::Blocking,
-        seed: rand::random(),
-    };
-    let outcome = run_engine(plan, connector, control_plane, ledger, &counts, scrapes, intervals).await;
-    let recorded = match recording {
-        Some(recording) => recording.finish(&results_footer(&outcome)?).await,
-        None => Ok(()),
-    };
-    let exit = report(args, settings, run, outcome)?;
-    unless_worse(exit, recorded)
-}
-
-/// How the run ended matters more than that a file about it could not be written.
-fn unless_worse(exit: Exit, written: Result<(), Fatal>) -> Result<Exit, Fatal> {
-    match written {
-        Err(unwritten) if exit != Exit::Complete => {
-            unwritten.report();
-            Ok(exit)
+    /// How many connections: what was typed, or as many as are needed, and in any case no more than there are devices: the
+    /// others would have nothing to do. Sees to it that the process may open them.
+    fn connections(&self, counts: &Counts) -> Result<Connections, Fatal> {
+        let devices = usize::try_from(counts.open()).unwrap_or(usize::MAX);
+        let service = &self.target.service;
+        if let Some(typed) = self.connections {
+            let connections = typed.min(devices);
+            open_files::allow(connections, service, "--connections")?;
+            return Ok(Connections::Fixed(connections));
         }
-        written => written.map(|()| exit),
+        match open_files::allow_up_to(MOST_CONNECTIONS.min(devices), service) {
+            0 => open_files::allow(1, service, "--connections").map(|()| Connections::Auto { max: 1 }),
+            max => Ok(Connections::Auto { max }),
+        }
     }
-}
 
-async fn run_engine(
-    plan: Plan,
-    connector: WssConnector,
-    control_plane: ControlPlane,
-    ledger: Ledger,
-    counts: &Counts,
-    scrapes: Scrapes,
-    intervals: Option<mpsc::Sender<Interval>>,
-) -> Outcome {
-    let stop = Stop::default();
-    let settler: Option<Arc<dyn Settler>> = Some(Arc::new(control_plane));
-    let (sender, receiver) = watch::channel(Snapshot { devices: *counts, ..Snapshot::default() });
-    let mut beside = JoinSet::new();
-    beside.spawn(signals::steer(stop.clone()));
-    let progress = Progress::start();
-    beside.spawn(progress.clone().follow(receiver.clone(), plan.rates));
-    beside.spawn(scrapes.serve(receiver, plan.rates));
-    let audience = Audience { progress: sender, intervals };
-    let outcome =
-        engine::run(plan, connector, settler, ledger, Arc::new(SystemTime::now), stop, audience).await;
-    beside.shutdown().await;
-    progress.finish();
-    outcome
-}
-
-fn report(
-    args: &ProvisionArgs,
-    settings: &Settings,
-    run: RunId,
-    mut outcome: Outcome,
-) -> Result<Exit, Fatal> {
-    let counts = outcome.ledger.view().counts().map_err(ledger_error)?;
-    let exit = Exit::of_run(&outcome, &counts);
-    let summary = Summary::new(end_name(&outcome.end), outcome.elapsed, counts, &outcome.metrics);
-    let summary = summary.with_usage(&outcome.usage);
-    if !matches!(outcome.end, End::Ledger(_)) {
-        let json = serde_json::to_value(&summary).expect("a summary is plain data");
-        let ended = outcome.ledger.end_run(run, end_name(&outcome.end), &json, SystemTime::now());
-        ended.and_then(|()| outcome.ledger.close()).map_err(ledger_error)?;
+    /// The topics of the requests that the run may make.
+    fn topics(&self, view: &LedgerView) -> Result<Topics, Fatal> {
+        let have_keys = view.open_prepared_keys().map_err(ledger_error)? > 0;
+        let mut lanes = creating(self.keys.source, have_keys);
+        lanes.push(Lane::Register);
+        Ok(Topics::of(&self.binding.template, &lanes))
     }
-    let printed = print_summary(args, &summary, || report::render(&summary));
-    say_end(&outcome.end, exit, &counts, settings);
-    unless_worse(exit, printed)
-}
 
-fn end_name(end: &End) -> &'static str {
-    match end {
-        End::Complete => "complete",
-        End::Drained => "drained",
-        End::Aborted => "aborted",
-        End::Stopped(_) => "stopped",
-        End::Ledger(_) => "ledger_failed",
-        End::Bug(_) => "bug",
+    fn plan(&self, parameters: ParameterPlan, connections: Connections, rates: Rates) -> Plan {
+        Plan {
+            connections,
+            rates,
+            publishes_per_connection: publishes_per_connection(self.target.is_aws()),
+            parameters,
+            keys: self.keys.clone(),
+            exchange_timeout: self.timeout,
+            retry: RetryPolicy::default(),
+            connection_lifetime: self.connection_lifetime,
+            token_lifetime: TOKEN_LIFETIME,
+            certificate_lifetime: CERTIFICATE_LIFETIME,
+            failure_budget: FAILURE_BUDGET,
+            commit_mode: CommitMode::Blocking,
+            seed: rand::random(),
+        }
     }
-}
 
-/// Says what begins, on stderr.
-fn say_start(args: &ProvisionArgs, settings: &Settings, endpoint: &Endpoint, counts: &Counts) {
-    let where_to = match &settings.target.service {
-        Service::Emulator(_) => String::from("the built-in emulator"),
-        Service::Endpoint(_) => endpoint.to_string(),
-    };
-    say(format_args!(
-        "provisioning {} of {} devices of {} with template {} in {} on {where_to}",
-        counts.open(),
-        counts.total(),
-        args.lot.display(),
-        settings.binding.template,
-        settings.binding.region,
-    ));
-    say(format_args!(
-        "connections {}, {}; {}; ledger {}",
-        args.connections.map_or(String::from("as needed"), |connections| connections.to_string()),
-        settings.rates,
-        say_keys(&settings.keys),
-        settings.ledger.display(),
-    ));
+    /// Whether the ledger gets keys in plain text and no run before has said so.
+    fn is_first_to_hold_plain_keys(&self, view: &LedgerView) -> Result<bool, Fatal> {
+        let was_said = |run: &RunInfo| {
+            let settings: Value = serde_json::from_str(&run.settings).unwrap_or_default();
+            settings[SEAL_TO].as_array().is_none_or(Vec::is_empty)
+        };
+        let runs = view.runs().map_err(ledger_error)?;
+        Ok(self.keys.seal_to.is_none() && !runs.iter().any(was_said))
+    }
+
+    /// Says what begins, on stderr.
+    fn say_start(&self, rates: &ChosenRates, site: &Site, counts: &Counts) {
+        say(format_args!(
+            "provisioning {} of {} devices of {} with template {} in {} on {site}",
+            counts.open(),
+            counts.total(),
+            self.lot.display(),
+            self.binding.template,
+            self.binding.region,
+        ));
+        say(format_args!(
+            "connections {}, {rates}; {}; ledger {}",
+            self.connections.map_or(String::from("as needed"), |connections| connections.to_string()),
+            say_keys(&self.keys),
+            self.ledger.display(),
+        ));
+    }
+
+    fn say_plain_keys(&self) {
+        say(format_args!(
+            "note: the ledger {} holds private keys in plain text, readable by its owner alone (mode 0600); \
+             --seal-to RECIPIENT would encrypt them",
+            self.ledger.display()
+        ));
+    }
 }
 
 fn say_keys(keys: &KeyPolicy) -> String {
@@ -337,138 +260,169 @@ fn say_keys(keys: &KeyPolicy) -> String {
     }
 }
 
-/// Whether the ledger gets keys in plain text and no run before has said so.
-fn is_first_to_hold_plain_keys(settings: &Settings, view: &View) -> Result<bool, Fatal> {
-    let was_said = |run: &RunInfo| {
-        let settings: serde_json::Value = serde_json::from_str(&run.settings).unwrap_or_default();
-        settings[SEAL_TO].as_array().is_none_or(Vec::is_empty)
-    };
-    let runs = view.runs().map_err(ledger_error)?;
-    Ok(settings.keys.seal_to.is_none() && !runs.iter().any(was_said))
-}
-
-fn say_plain_keys(settings: &Settings) {
-    say(format_args!(
-        "note: the ledger {} holds private keys in plain text, readable by its owner alone (mode 0600); \
-         --seal-to RECIPIENT would encrypt them",
+fn nothing_to_do(settings: &Settings, outputs: &Outputs, counts: &Counts) -> Result<Exit, Fatal> {
+    let summary = Summary::new("complete", Duration::ZERO, *counts, &Default::default());
+    let text = format!(
+        "nothing to do, nothing was sent: of {} devices {} are registered, {} rejected, {} unknown (ledger {})\n",
+        counts.total(),
+        summary.devices.registered,
+        summary.devices.rejected,
+        summary.devices.unknown,
         settings.ledger.display()
-    ));
+    );
+    print_summary(outputs.summary.as_ref(), &Shown::new(text, &summary))?;
+    Ok(Exit::of_devices(counts))
 }
 
-/// Says why it ended and what to do next, on stderr.
-fn say_end(end: &End, exit: Exit, counts: &Counts, settings: &Settings) {
-    match end {
-        End::Complete | End::Drained | End::Aborted => {}
-        End::Stopped(failure) => {
-            say(format_args!("error: stopped: {failure}"));
-            if !failure.hint().is_empty() {
-                say(format_args!("  -> {}", failure.hint()));
-            }
-        }
-        End::Ledger(error) => say(format_args!("error: {error}")),
-        End::Bug(detail) => say(format_args!("error: a defect of fleetmint, please report it: {detail}")),
+/// A run over a lot's open devices.
+struct Provision {
+    settings: Settings,
+    plan: Plan,
+    connector: WssConnector,
+    control_plane: ControlPlane,
+    /// Where the devices stood before it.
+    counts: Counts,
+}
+
+impl Job for Provision {
+    type Snapshot = Snapshot;
+
+    fn verb(&self) -> &'static str {
+        "provision"
     }
-    let ledger = settings.ledger.display();
-    match exit {
-        Exit::Complete => say(format_args!("keys and certificates: fleetmint export {ledger} --out DIR")),
-        _ if counts.open() > 0 => {
-            say(format_args!(
-                "{} devices are still open; run the same command again to resume (ledger {ledger})",
-                counts.open()
-            ));
+
+    fn settings(&self) -> Map<String, Value> {
+        let rate = |limit: RateLimit| limit.fixed().map(Rate::as_per_second);
+        let Rates { connect, create, register } = self.plan.rates;
+        let own = json!({
+            "connections": self.settings.connections,
+            "connect_per_s": rate(connect),
+            "create_per_s": rate(create),
+            "register_per_s": rate(register),
+            "keys": match self.plan.keys.source {
+                KeySource::Service => "aws",
+                KeySource::Local(key_type) => key_type.name(),
+            },
+            "timeout_s": self.plan.exchange_timeout.as_secs_f64(),
+            "parameters": self.settings.reading.constants,
+        });
+        conduct::settings(self.plan.keys.seal_to.as_ref(), own)
+    }
+
+    fn offer(&self) -> Offer {
+        let Rates { connect, create, register } = self.plan.rates;
+        let limits = [
+            (Operation::Connect, connect),
+            (Operation::CreateCertificate, create),
+            (Operation::RegisterThing, register),
+        ];
+        let limit = |(operation, limit): (Operation, RateLimit)| {
+            Some((operation.name().to_owned(), limit.fixed()?.as_per_second()))
+        };
+        Offer { limits: limits.into_iter().filter_map(limit).collect(), ..Offer::default() }
+    }
+
+    fn before(&self) -> Snapshot {
+        Snapshot { devices: self.counts, ..Snapshot::default() }
+    }
+
+    fn view(&self) -> impl FnMut(&Snapshot) -> View + Send + 'static {
+        let (mut recent, rates) = (Recent::default(), self.plan.rates);
+        recent.see(Instant::now(), &self.before());
+        move |snapshot| {
+            recent.see(Instant::now(), snapshot);
+            View::of_provision(snapshot, &recent, &rates)
         }
-        Exit::NotAllRegistered => say(format_args!("what to do about the others: fleetmint status {ledger}")),
+    }
+
+    fn reading(&self) -> impl Fn(&Snapshot) -> Reading + Send + Sync + 'static {
+        let rates = self.plan.rates;
+        move |snapshot| prometheus::reading(snapshot, &rates)
+    }
+
+    async fn run(self, ledger: Option<Ledger>, reins: Reins<Snapshot>) -> Result<Done, Fatal> {
+        let Self { settings, plan, connector, control_plane, .. } = self;
+        let ledger = ledger.expect("a lot has a ledger");
+        let settler: Option<Arc<dyn Settler>> = Some(Arc::new(control_plane));
+        let audience = Audience { progress: reins.progress, intervals: reins.intervals };
+        let clock = Arc::new(SystemTime::now);
+        let outcome = engine::run(plan, connector, settler, ledger, clock, reins.stop, audience).await;
+        let counts = outcome.ledger.view().counts().map_err(ledger_error)?;
+        let exit = Exit::of_run(&outcome, &counts);
+        let Outcome { end, metrics, usage, elapsed, ledger } = outcome;
+        let (name, detail) = told(&end);
+        let summary = Summary::new(name, elapsed, counts, &metrics).with_usage(&usage);
+        let footer = Footer {
+            end: name.to_owned(),
+            detail,
+            elapsed_s: elapsed.as_secs_f64(),
+            devices: Some(counts.into()),
+            thresholds: Vec::new(),
+            slowest: Slowest::default(),
+        };
+        Ok(Done {
+            exit,
+            kept: serde_json::to_value(&summary).expect("a summary is plain data"),
+            summary: Shown::new(report::render(&summary), &summary),
+            footer,
+            elapsed,
+            words: words(&end, exit, &counts, &settings.ledger),
+            ledger: (!matches!(end, End::Ledger(_))).then_some(ledger),
+        })
+    }
+}
+
+/// The end's name and why, for results.
+fn told(end: &End) -> (&'static str, String) {
+    match end {
+        End::Complete => ("complete", String::new()),
+        End::Drained => ("drained", String::new()),
+        End::Aborted => ("aborted", String::new()),
+        End::Stopped(failure) => ("stopped", failure.to_string()),
+        End::Ledger(error) => ("ledger_failed", error.to_string()),
+        End::Bug(detail) => ("bug", detail.clone()),
+    }
+}
+
+/// Why it ended and what to do next.
+fn words(end: &End, exit: Exit, counts: &Counts, ledger: &Path) -> Vec<String> {
+    let mut words = match end {
+        End::Complete | End::Drained | End::Aborted => Vec::new(),
+        End::Stopped(failure) => advice::stopped(failure),
+        End::Ledger(error) => vec![format!("error: {error}")],
+        End::Bug(detail) => vec![advice::bug(detail)],
+    };
+    let ledger = ledger.display();
+    match exit {
+        Exit::Complete => words.push(format!("keys and certificates: fleetmint export {ledger} --out DIR")),
+        _ if counts.open() > 0 => words.push(format!(
+            "{} devices are still open; run the same command again to resume (ledger {ledger})",
+            counts.open()
+        )),
+        Exit::NotAllRegistered => {
+            words.push(format!("what to do about the others: fleetmint status {ledger}"));
+        }
         _ => {}
     }
+    words
 }
 
-/// Whom a run sealed keys to, in its settings in the ledger; runs of before there was sealing have none.
-const SEAL_TO: &str = "seal_to";
-
-/// The settings that the ledger keeps for the run: what was asked for, no secret.
-fn run_settings(args: &ProvisionArgs, settings: &Settings) -> serde_json::Value {
-    let rate = |limit: crate::rate::RateLimit| limit.fixed().map(|rate| rate.as_per_second());
-    let rates = settings.rates.rates();
-    serde_json::json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "connections": args.connections,
-        "connect_per_s": rate(rates.connect),
-        "create_per_s": rate(rates.create),
-        "register_per_s": rate(rates.register),
-        "keys": match settings.keys.source {
-            KeySource::Service => "aws",
-            KeySource::Local(key_type) => key_type.name(),
-        },
-        SEAL_TO: settings.keys.seal_to.as_ref().map_or(&[][..], Sealer::recipients),
-        "timeout_s": args.timeout.as_secs_f64(),
-        "parameters": settings.constants,
-    })
+/// The ledger's place unless another is typed.
+fn beside(lot: &Path) -> PathBuf {
+    let mut name = lot.file_stem().map_or_else(|| OsString::from("lot"), OsString::from);
+    name.push(".ledger");
+    lot.with_file_name(name)
 }
 
-/// What the results file says of the run before it begins.
-fn results_header(args: &ProvisionArgs, settings: &Settings) -> Header {
-    let Value::Object(mut values) = run_settings(args, settings) else {
-        unreachable!("settings are an object")
-    };
-    // Said elsewhere in the header; parameters are the lot's own affair.
-    values.retain(|name, _| name != "version" && name != "parameters");
-    let rates = settings.rates.rates();
-    let limits = [
-        (Operation::Connect, rates.connect),
-        (Operation::CreateCertificate, rates.create),
-        (Operation::RegisterThing, rates.register),
-    ];
-    let limit = |(operation, limit): (Operation, RateLimit)| {
-        Some((operation.name().to_owned(), limit.fixed()?.as_per_second()))
-    };
-    Header {
-        tool: recording::tool(),
-        verb: String::from("provision"),
-        command: recording::command_line(),
-        settings: values.into_iter().collect(),
-        started_at: SystemTime::now(),
-        offered: None,
-        limits: limits.into_iter().filter_map(limit).collect(),
-        warm_up_s: 0.0,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// What the results file says of the run's end.
-fn results_footer(outcome: &Outcome) -> Result<Footer, Fatal> {
-    let counts = outcome.ledger.view().counts().map_err(ledger_error)?;
-    let detail = match &outcome.end {
-        End::Stopped(failure) => failure.to_string(),
-        End::Ledger(error) => error.to_string(),
-        End::Bug(detail) => detail.clone(),
-        End::Complete | End::Drained | End::Aborted => String::new(),
-    };
-    Ok(Footer {
-        end: end_name(&outcome.end).to_owned(),
-        detail,
-        elapsed_s: outcome.elapsed.as_secs_f64(),
-        devices: Some(counts.into()),
-        thresholds: Vec::new(),
-        slowest: Slowest::default(),
-    })
-}
-
-/// Prints the summary where it was asked for: text to stdout, unless the JSON goes there.
-fn print_summary(args: &ProvisionArgs, summary: &Summary, text: impl Fn() -> String) -> Result<(), Fatal> {
-    let json = || serde_json::to_string_pretty(summary).expect("a summary is plain data") + "\n";
-    match args.summary_json.as_deref() {
-        Some(file) if file == Path::new("-") => print(&json()),
-        Some(file) => {
-            print(&text());
-            std::fs::write(file, json()).map_err(|error| {
-                let message = format!("--summary-json: {} could not be written: {error}", file.display());
-                Fatal::new(Exit::Usage, message)
-            })?;
+    #[test]
+    fn the_ledger_stands_beside_the_lot() {
+        for (lot, ledger) in [("a/lot.csv", "a/lot.ledger"), ("lot", "lot.ledger"), ("a.b.csv", "a.b.ledger")]
+        {
+            assert_eq!(beside(Path::new(lot)), Path::new(ledger));
         }
-        None => print(&text()),
     }
-    Ok(())
-}
-
-fn ledger_error(error: crate::ledger::LedgerError) -> Fatal {
-    Fatal::new(Exit::LedgerUnusable, error)
 }

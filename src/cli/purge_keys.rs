@@ -1,21 +1,25 @@
 //! `fleetmint purge-keys`: a ledger without the private keys that were exported.
 
 use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::args::PurgeKeysArgs;
 use super::exit::{Exit, Fatal};
 use super::speech::{print, say};
 use crate::ledger::{KeyCounts, Ledger, LedgerError};
 
-pub(super) fn run(args: &PurgeKeysArgs) -> Exit {
-    match purge(args) {
-        Ok(exit) => exit,
-        Err(fatal) => fatal.report(),
-    }
+/// Blank the private keys that were exported, so that the ledger can be kept.
+#[derive(Debug, clap::Args)]
+pub(super) struct PurgeKeysArgs {
+    /// The ledger of a provisioning run.
+    pub(super) ledger: PathBuf,
+
+    /// Do not ask.
+    #[arg(long)]
+    pub(super) yes: bool,
 }
 
-fn purge(args: &PurgeKeysArgs) -> Result<Exit, Fatal> {
+pub(super) fn run(args: &PurgeKeysArgs) -> Result<Exit, Fatal> {
     let may_ask = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     if !args.yes && !may_ask {
         let message =

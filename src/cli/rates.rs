@@ -4,11 +4,11 @@
 
 use std::fmt;
 
-use super::args::{Keys, ProvisionArgs, RateSource};
+use super::args::{RateArgs, RateSource};
 use super::exit::Fatal;
 use super::target::{Site, asked};
 use crate::control_plane::{AccountQuota, Quota, QuotaSource, account_quotas};
-use crate::engine::Rates;
+use crate::engine::{KeySource, Rates};
 use crate::rate::{Rate, RateLimit};
 
 /// The rates of a run and where they come from.
@@ -34,64 +34,73 @@ enum Origin {
     Quota(Quota, QuotaSource),
 }
 
-impl ChosenRates {
-    /// The rates without asking anyone: typed, or AWS's default quotas as of 2024 (AWS General Reference, "AWS IoT Core
-    /// endpoints and quotas"); an account's own may differ. Nothing on loopback is AWS.
-    pub(super) fn new(args: &ProvisionArgs, is_aws: bool) -> Self {
-        let default = |per_second: f64| match is_aws {
-            true => Chosen { limit: RateLimit::per_second(per_second), origin: Origin::AwsDefault },
-            false => Chosen { limit: RateLimit::Unlimited, origin: Origin::Given },
+/// What was typed, each rate with AWS's default and its quota.
+pub(super) struct RateSettings {
+    connect: Wanted,
+    create: Wanted,
+    register: Wanted,
+    source: RateSource,
+}
+
+struct Wanted {
+    typed: Option<RateLimit>,
+    /// Per second, as of 2024 (AWS General Reference, "AWS IoT Core endpoints and quotas"); an account's own may differ.
+    aws_default: f64,
+    quota: Quota,
+}
+
+impl RateSettings {
+    /// What was typed, for certificates whose keys come from `keys`.
+    pub(super) fn new(args: &RateArgs, keys: KeySource) -> Self {
+        let (create, create_quota) = match keys {
+            KeySource::Service => (10.0, Quota::CreateKeysAndCertificate),
+            KeySource::Local(_) => (20.0, Quota::CreateCertificateFromCsr),
         };
-        let chosen = |typed: Option<RateLimit>, per_second: f64| match typed {
-            Some(limit) => Chosen { limit, origin: Origin::Given },
-            None => default(per_second),
-        };
+        let wanted = |typed, aws_default, quota| Wanted { typed, aws_default, quota };
         Self {
-            connect: chosen(args.connect_rate, 500.0),
-            create: match args.keys.source {
-                Keys::Aws => chosen(args.create_rate, 10.0),
-                Keys::Local => chosen(args.create_rate, 20.0),
-            },
-            register: chosen(args.register_rate, 10.0),
+            connect: wanted(args.connect_rate, 500.0, Quota::Connect),
+            create: wanted(args.create_rate, create, create_quota),
+            register: wanted(args.register_rate, 10.0, Quota::RegisterThing),
+            source: args.rates,
         }
     }
 
-    /// Puts the account's quotas where nothing was typed, if that was asked for.
+    /// The rates for a target: typed; else the account's quotas, if they were asked for; else AWS's defaults. Nothing on
+    /// loopback is AWS.
     ///
     /// # Errors
-    /// If Service Quotas does not say.
-    pub(super) async fn ask_quotas(&mut self, args: &ProvisionArgs, site: &Site) -> Result<(), Fatal> {
-        if args.rates != RateSource::Quotas {
-            return Ok(());
-        }
-        let create = match args.keys.source {
-            Keys::Aws => Quota::CreateKeysAndCertificate,
-            Keys::Local => Quota::CreateCertificateFromCsr,
+    /// If Service Quotas is to say, and does not.
+    pub(super) async fn choose(&self, is_aws: bool, site: &Site) -> Result<ChosenRates, Fatal> {
+        let default = |wanted: &Wanted| match wanted.typed {
+            Some(limit) => Chosen { limit, origin: Origin::Given },
+            None if is_aws => {
+                Chosen { limit: RateLimit::per_second(wanted.aws_default), origin: Origin::AwsDefault }
+            }
+            None => Chosen { limit: RateLimit::Unlimited, origin: Origin::Given },
         };
-        let wanted = [
-            (args.connect_rate, Quota::Connect, &mut self.connect),
-            (args.create_rate, create, &mut self.create),
-            (args.register_rate, Quota::RegisterThing, &mut self.register),
-        ];
-        let (quotas, chosen): (Vec<_>, Vec<_>) = wanted
-            .into_iter()
-            .filter(|(typed, ..)| typed.is_none())
-            .map(|(_, quota, chosen)| (quota, chosen))
-            .unzip();
-        let found = account_quotas(&site.service_quotas, &quotas).await.map_err(|error| {
-            asked(
-                &error,
-                "--rates quotas needs servicequotas:GetServiceQuota, and servicequotas:GetAWSDefaultServiceQuota for \
-                 quotas that the account has no value of its own of; allow them, or give the rates one by one",
-                "check --region and --service-quotas-endpoint, or give the rates one by one",
-            )
-        })?;
-        for (chosen, AccountQuota { quota, rate, source }) in chosen.into_iter().zip(found) {
-            *chosen = Chosen { limit: RateLimit::Fixed(rate), origin: Origin::Quota(quota, source) };
+        let mut rates = [&self.connect, &self.create, &self.register].map(|wanted| (wanted, default(wanted)));
+        if self.source == RateSource::Quotas {
+            let open = || rates.iter().filter(|(wanted, _)| wanted.typed.is_none());
+            let quotas: Vec<_> = open().map(|(wanted, _)| wanted.quota).collect();
+            let found = account_quotas(&site.service_quotas, &quotas).await.map_err(|error| {
+                asked(
+                    &error,
+                    "--rates quotas needs servicequotas:GetServiceQuota, and servicequotas:GetAWSDefaultServiceQuota for \
+                     quotas without an account-specific value; allow them, or give the rates one by one",
+                    "check --region and --service-quotas-endpoint, or give the rates one by one",
+                )
+            })?;
+            let open = rates.iter_mut().filter(|(wanted, _)| wanted.typed.is_none());
+            for ((_, chosen), AccountQuota { quota, rate, source }) in open.zip(found) {
+                *chosen = Chosen { limit: RateLimit::Fixed(rate), origin: Origin::Quota(quota, source) };
+            }
         }
-        Ok(())
+        let [connect, create, register] = rates.map(|(_, chosen)| chosen);
+        Ok(ChosenRates { connect, create, register })
     }
+}
 
+impl ChosenRates {
     /// The rates themselves.
     pub(super) fn rates(&self) -> Rates {
         Rates { connect: self.connect.limit, create: self.create.limit, register: self.register.limit }

@@ -1,13 +1,15 @@
 //! `--results`: a results file that grows with the run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::exit::{Exit, Fatal};
+use super::outputs::probe_new;
 use crate::metrics::Interval;
-use crate::results::{Footer, Header, ResultsError, ResultsWriter};
+use crate::results::{Footer, Header, Problem, ResultsError, ResultsWriter};
 use crate::wording;
 
 /// How many seconds may wait for the disk; the run then waits with them.
@@ -18,19 +20,38 @@ pub(super) struct Recording {
     writing: JoinHandle<Result<ResultsWriter, ResultsError>>,
 }
 
+/// Refuses a place where no new results file can be, before anything is sent.
+pub(super) fn check(file: &Path) -> Result<(), Fatal> {
+    if file.exists() {
+        return Err(unwritable(ResultsError { file: file.to_owned(), problem: Problem::Exists }));
+    }
+    probe_new(file)
+        .map_err(|error| unwritable(ResultsError { file: file.to_owned(), problem: Problem::Io(error) }))
+}
+
 impl Recording {
-    /// Begins a new file, and writes the seconds that are sent, on a thread that may wait for the disk. A run is never
-    /// ended for want of room for them: what could not be written is said when the file is finished.
-    pub(super) fn start(file: &Path, header: &Header) -> Result<(Self, mpsc::Sender<Interval>), Fatal> {
-        let mut writer = ResultsWriter::create(file, header).map_err(unwritable)?;
+    /// Writes the seconds that are sent to a new file, on a thread that may wait for the disk. When second 0 began may only
+    /// be known when it is over; `second_zero` is asked then. A run is never ended for want of room: what could not be
+    /// written is said when the file is finished.
+    pub(super) fn start(
+        file: PathBuf,
+        mut header: Header,
+        second_zero: impl FnOnce() -> Option<SystemTime> + Send + 'static,
+    ) -> (Self, mpsc::Sender<Interval>) {
         let (sender, mut intervals) = mpsc::channel(BACKLOG);
         let writing = tokio::task::spawn_blocking(move || {
-            while let Some(interval) = intervals.blocking_recv() {
+            let mut next = intervals.blocking_recv();
+            if let Some(began) = second_zero() {
+                header.started_at = began;
+            }
+            let mut writer = ResultsWriter::create(&file, &header)?;
+            while let Some(interval) = next {
                 writer.interval(&interval)?;
+                next = intervals.blocking_recv();
             }
             Ok(writer)
         });
-        Ok((Self { writing }, sender))
+        (Self { writing }, sender)
     }
 
     /// Ends the file, once every sender is gone.
@@ -44,7 +65,7 @@ impl Recording {
 }
 
 fn unwritable(error: ResultsError) -> Fatal {
-    Fatal::new(Exit::Usage, format!("--results: {error}"))
+    Fatal::new(Exit::LedgerUnusable, format!("--results: {error}"))
 }
 
 /// The program and its version.
@@ -56,18 +77,16 @@ pub(super) fn tool() -> String {
 pub(super) fn command_line() -> String {
     let words = std::env::args_os().enumerate().map(|(at, word)| {
         let word = wording::clean(&word.to_string_lossy());
-        match at {
-            0 => String::from("fleetmint"),
-            _ => quoted(word),
-        }
+        if at == 0 { String::from("fleetmint") } else { quoted(word) }
     });
     words.collect::<Vec<_>>().join(" ")
 }
 
 fn quoted(word: String) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./:=@%+,-".contains(c);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word,
-        false => format!("'{}'", word.replace('\'', r"'\''")),
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }

@@ -1,21 +1,39 @@
 //! `fleetmint report`: results files as text, JSON, a page, and HdrHistogram logs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::args::ReportArgs;
 use super::exit::{Exit, Fatal};
 use super::speech::{print, say};
 use crate::report::{self, CompileError, Report};
 use crate::results::Problem;
 
-pub(super) fn run(args: &ReportArgs) -> Exit {
-    match report(args) {
-        Ok(exit) => exit,
-        Err(fatal) => fatal.report(),
-    }
+const MERGING: &str = "\
+Several files are merged: histograms and counters are added, so that percentiles are those of one run with all samples.
+They are laid beside each other by the clocks of their machines, to the second; pauses in which no run was under way are
+cut out. Thresholds are judged of all of them together.";
+
+/// Show results files, one or several merged, as text, JSON, a page, or HdrHistogram logs.
+#[derive(Debug, clap::Args)]
+#[command(after_help = MERGING)]
+pub(super) struct ReportArgs {
+    /// Results files, as --results writes them.
+    #[arg(value_name = "RESULTS", required = true)]
+    pub(super) results: Vec<PathBuf>,
+
+    /// Write the report as JSON to this file, `-` for stdout.
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+
+    /// Write the report as a page to this file, `-` for stdout: one file that needs no network.
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
+
+    /// Write an HdrHistogram interval log for each operation into this directory.
+    #[arg(long, value_name = "DIR")]
+    pub(super) hlog: Option<PathBuf>,
 }
 
-fn report(args: &ReportArgs) -> Result<Exit, Fatal> {
+pub(super) fn run(args: &ReportArgs) -> Result<Exit, Fatal> {
     let report = report::compile(&args.results).map_err(unreadable)?;
     if let Some(folder) = &args.hlog {
         let logs =

@@ -1,9 +1,11 @@
 //! `fleetmint retry`: rejected and unknown devices back to pending.
 
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::args::{GivenUpState, RetryArgs};
+use clap::ValueEnum;
+
 use super::exit::{self, Exit, Fatal};
 use super::speech::{print, say};
 use crate::ledger::{GivenUp, Ledger, Retry};
@@ -13,11 +15,38 @@ const WARNING: &str = "\
 an unknown device may be registered already, with the certificate that the ledger has. It gets another one, and may
 then own two: the first stays active in the account until it is found and deleted there. The ledger keeps it, retired.";
 
-pub(super) fn run(args: &RetryArgs) -> Exit {
-    match retry(args) {
-        Ok(exit) => exit,
-        Err(fatal) => fatal.report(),
-    }
+/// Return rejected or unknown devices to pending, so that the next provision takes them up again.
+#[derive(Debug, clap::Args)]
+pub(super) struct RetryArgs {
+    /// The ledger of a provisioning run.
+    pub(super) ledger: PathBuf,
+
+    /// Which devices to return to pending.
+    #[arg(long, value_enum)]
+    pub(super) state: GivenUpState,
+
+    /// Only the device with this key. Repeatable.
+    #[arg(long = "key", value_name = "KEY")]
+    pub(super) keys: Vec<String>,
+
+    /// Only devices with this cause, as `status --json` names it.
+    #[arg(long)]
+    pub(super) cause: Option<String>,
+
+    /// Needed for unknown devices: each gets another certificate, and may then own two.
+    #[arg(long)]
+    pub(super) reissue_unknown: bool,
+
+    /// Do not ask.
+    #[arg(long)]
+    pub(super) yes: bool,
+}
+
+/// A state that a device can be returned from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum GivenUpState {
+    Rejected,
+    Unknown,
 }
 
 /// Returns all unknown devices of a ledger that a run is about to take up. Whoever typed the flag was told what it means.
@@ -31,7 +60,7 @@ pub(super) fn reissue_unknown(ledger: &mut Ledger) -> Result<(), Fatal> {
     Ok(())
 }
 
-fn retry(args: &RetryArgs) -> Result<Exit, Fatal> {
+pub(super) fn run(args: &RetryArgs) -> Result<Exit, Fatal> {
     let retry = meaning(args)?;
     let mut ledger = Ledger::reopen(&args.ledger).map_err(exit::ledger)?;
     let devices = ledger.view().count_retry(&retry).map_err(exit::ledger)?;

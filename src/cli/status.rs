@@ -1,20 +1,24 @@
 //! `fleetmint status`: where a ledger's devices stand.
 
 use std::io::Write;
+use std::path::PathBuf;
 
-use super::args::StatusArgs;
 use super::exit::{self, Exit, Fatal};
 use crate::ledger::Ledger;
 use crate::report::{StatusReport, render_status};
 
-pub(super) fn run(args: &StatusArgs) -> Exit {
-    match show(args) {
-        Ok(exit) => exit,
-        Err(fatal) => fatal.report(),
-    }
+/// Say where a ledger's devices stand, what went wrong, and what to do next.
+#[derive(Debug, clap::Args)]
+pub(super) struct StatusArgs {
+    /// The ledger of a provisioning run; a run may be writing it.
+    pub(super) ledger: PathBuf,
+
+    /// Say it as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
-fn show(args: &StatusArgs) -> Result<Exit, Fatal> {
+pub(super) fn run(args: &StatusArgs) -> Result<Exit, Fatal> {
     let view = Ledger::open_read_only(&args.ledger).map_err(exit::ledger)?;
     let status = view.status().map_err(exit::ledger)?;
     let report = StatusReport::new(&args.ledger, view.lot(), &status);

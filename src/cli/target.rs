@@ -1,60 +1,33 @@
 //! Where to work and as whom: the endpoint, its region, the credentials, the control plane.
 //!
-//! Owns what the arguments, the environment and the profile files say about it, and finds out what they leave open: the region
-//! by the endpoint's name, the endpoint by DescribeEndpoint. Never guesses: what nothing says is an error that says what to do.
+//! What the arguments leave open is found out: the region by the endpoint's name, the environment or the profile, the endpoint
+//! by DescribeEndpoint. Never guessed: what nothing says is an error that says what to do.
 
+use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::args::TargetArgs;
 use super::exit::{Exit, Fatal};
 use super::settings::{scenario, scenario_credentials, usage};
 use super::speech::say;
-use crate::control_plane::{AskError, AwsSettings, aws_chain, data_endpoint, profile_region};
+use crate::control_plane::{AskError, AwsSettings, ControlPlane, aws_chain, data_endpoint, profile_region};
 use crate::emulator::Emulator;
 use crate::emulator::scenario::Scenario;
 use crate::endpoint::Endpoint;
+use crate::provisioning::Topics;
 use crate::sigv4::{self, CredentialSource};
-use crate::transport::wss::check_authorities;
-
-/// The arguments of every command that connects.
-#[derive(Debug, clap::Args)]
-pub(super) struct TargetArgs {
-    /// Work against a built-in emulator instead of AWS; optionally as a scenario says, by name or file.
-    #[arg(long, value_name = "SCENARIO", num_args = 0..=1, require_equals = true,
-          conflicts_with_all = ["endpoint", "ca_file", "profile", "control_endpoint", "service_quotas_endpoint"])]
-    pub(super) emulator: Option<Option<PathBuf>>,
-
-    /// The account's iot:Data-ATS endpoint: a host, or wss://HOST[:PORT]/mqtt [default: what DescribeEndpoint says].
-    #[arg(long, value_name = "HOST|URL")]
-    pub(super) endpoint: Option<String>,
-
-    /// The region to sign for [default: the endpoint's name, AWS_REGION, AWS_DEFAULT_REGION, or the profile's].
-    #[arg(long)]
-    pub(super) region: Option<String>,
-
-    /// Take the credentials of this profile of AWS's configuration files, and of nowhere else.
-    #[arg(long, value_name = "NAME")]
-    pub(super) profile: Option<String>,
-
-    /// Trust the certificates of this PEM file, besides the public authorities.
-    #[arg(long, value_name = "PEM")]
-    pub(super) ca_file: Option<PathBuf>,
-
-    /// Where to ask for the endpoint, and whether a registration happened whose answer was lost [default: the region's
-    /// https://iot.REGION.amazonaws.com; on loopback the endpoint itself].
-    #[arg(long, value_name = "URL", value_parser = http_url)]
-    pub(super) control_endpoint: Option<String>,
-
-    /// Where to ask for the account's quotas [default: the region's Service Quotas; on loopback the control endpoint].
-    #[arg(long, value_name = "URL", value_parser = http_url)]
-    pub(super) service_quotas_endpoint: Option<String>,
-}
+use crate::transport::wss::{
+    KEEP_ALIVE, SettingsError, TlsResumption, WssConnector, WssSettings, check_authorities,
+};
 
 /// Where to work and as whom.
 pub(super) struct Target {
     pub(super) service: Service,
     pub(super) region: String,
+    client_id_prefix: String,
+    profile: Option<String>,
     credentials: Arc<dyn CredentialSource>,
     extra_roots: Vec<u8>,
     control_endpoint: Option<String>,
@@ -71,22 +44,25 @@ pub(super) enum Service {
 
 /// A target that can be dialled.
 pub(super) struct Site {
+    pub(super) region: String,
+    client_id_prefix: String,
     /// To be shut down at the end, if it is in this process.
     pub(super) emulator: Option<Emulator>,
     pub(super) endpoint: Endpoint,
-    pub(super) credentials: Arc<dyn CredentialSource>,
-    pub(super) extra_roots: Vec<u8>,
+    credentials: Arc<dyn CredentialSource>,
+    extra_roots: Vec<u8>,
     /// Where the control plane is asked.
-    pub(super) control_plane: AwsSettings,
+    control_plane: AwsSettings,
     /// Where Service Quotas is asked.
     pub(super) service_quotas: AwsSettings,
 }
 
 impl TargetArgs {
     /// What the arguments mean. Asks DescribeEndpoint if no endpoint is given; opens no other connection.
-    pub(super) async fn resolve(&self) -> Result<Target, Fatal> {
+    pub(super) async fn resolve(self) -> Result<Target, Fatal> {
         if let Some(file) = &self.emulator {
-            return self.emulated(scenario(file.as_deref())?);
+            let scenario = scenario(file.as_deref())?;
+            return self.emulated(scenario);
         }
         let endpoint: Option<Endpoint> = self
             .endpoint
@@ -110,23 +86,27 @@ impl TargetArgs {
             None => self.discover(&ask).await?,
         };
         Ok(Target {
-            control_endpoint: self.control_endpoint.clone().or_else(|| emulated_control_plane(&endpoint)),
-            service_quotas_endpoint: self.service_quotas_endpoint.clone(),
+            control_endpoint: self.control_endpoint.or_else(|| emulated_control_plane(&endpoint)),
+            service_quotas_endpoint: self.service_quotas_endpoint,
             service: Service::Endpoint(endpoint),
+            client_id_prefix: self.client_id_prefix,
+            profile: self.profile,
             region,
             credentials,
             extra_roots,
         })
     }
 
-    fn emulated(&self, mut scenario: Scenario) -> Result<Target, Fatal> {
-        if let Some(region) = &self.region {
-            scenario.region.clone_from(region);
+    fn emulated(self, mut scenario: Scenario) -> Result<Target, Fatal> {
+        if let Some(region) = self.region {
+            scenario.region = region;
         }
         Ok(Target {
             region: checked_region(scenario.region.clone())?,
             credentials: Arc::new(scenario_credentials(&scenario)),
             service: Service::Emulator(Box::new(scenario)),
+            client_id_prefix: self.client_id_prefix,
+            profile: None,
             extra_roots: Vec::new(),
             control_endpoint: None,
             service_quotas_endpoint: None,
@@ -194,7 +174,7 @@ impl Target {
     }
 
     /// Starts the emulator if it is to be in this process, and sees that there are credentials.
-    pub(super) async fn open(&self, args: &TargetArgs) -> Result<Site, Fatal> {
+    pub(super) async fn open(&self) -> Result<Site, Fatal> {
         let (emulator, endpoint, extra_roots) = match &self.service {
             Service::Emulator(scenario) => {
                 let emulator = start_emulator(scenario).await?;
@@ -205,7 +185,7 @@ impl Target {
             }
             Service::Endpoint(endpoint) => (None, endpoint.clone(), self.extra_roots.clone()),
         };
-        check_credentials(args.profile.as_deref(), self.credentials.as_ref()).await?;
+        check_credentials(self.profile.as_deref(), self.credentials.as_ref()).await?;
         let emulated = emulated_control_plane(&endpoint);
         let control_endpoint = self.control_endpoint.clone().or_else(|| emulated.clone());
         let service_quotas_endpoint = self.service_quotas_endpoint.clone().or(emulated);
@@ -216,6 +196,8 @@ impl Target {
             extra_roots: extra_roots.clone(),
         };
         Ok(Site {
+            region: self.region.clone(),
+            client_id_prefix: self.client_id_prefix.clone(),
             control_plane: ask(control_endpoint),
             service_quotas: ask(service_quotas_endpoint),
             emulator,
@@ -223,6 +205,51 @@ impl Target {
             credentials: Arc::clone(&self.credentials),
             extra_roots,
         })
+    }
+}
+
+impl Site {
+    /// What asks the control plane.
+    pub(super) fn control_plane(&self) -> ControlPlane {
+        ControlPlane::new(self.control_plane.clone())
+    }
+
+    /// What dials it, for these topics. A dial may take `timeout`.
+    pub(super) fn connector(&self, topics: Topics, timeout: Duration) -> Result<WssConnector, Fatal> {
+        let settings = WssSettings {
+            endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+            topics,
+            credentials: Arc::clone(&self.credentials),
+            client_id_prefix: self.client_id_prefix.clone(),
+            connect_timeout: timeout,
+            keep_alive: KEEP_ALIVE,
+            tls_resumption: TlsResumption::Shared,
+            extra_roots: self.extra_roots.clone(),
+        };
+        WssConnector::new(settings).map_err(|error| match error {
+            SettingsError::Trust(error) => usage("--ca-file", error),
+            SettingsError::ClientIdPrefix { .. } => usage("--client-id-prefix", error),
+        })
+    }
+}
+
+impl Site {
+    /// What is said of it where figures are measured.
+    pub(super) fn sharing(&self) -> &'static str {
+        match &self.emulator {
+            Some(_) => ", which shares this machine's cores: the figures are of both",
+            None => "",
+        }
+    }
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.emulator {
+            Some(_) => f.write_str("the built-in emulator"),
+            None => self.endpoint.fmt(f),
+        }
     }
 }
 
@@ -282,39 +309,16 @@ const WANTED_REGION: &str = "wanted a region such as eu-central-1";
 fn checked_region(region: String) -> Result<String, Fatal> {
     let is_region = !region.is_empty()
         && region.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    match is_region {
-        true => Ok(region),
-        false => Err(usage("--region", format!("found {region:?}; {WANTED_REGION}"))),
-    }
+    if is_region { Ok(region) } else { Err(usage("--region", format!("found {region:?}; {WANTED_REGION}"))) }
 }
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
-fn http_url(text: &str) -> Result<String, String> {
-    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    let is_url = rest.is_some_and(|rest| {
-        rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
-            && !rest.contains(char::is_whitespace)
-    });
-    match is_url {
-        true => Ok(text.trim_end_matches('/').to_owned()),
-        false => Err(String::from("wanted a URL such as https://localhost:8443")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_no_url_is_refused() {
-        assert_eq!(http_url("https://localhost:8443/"), Ok(String::from("https://localhost:8443")));
-        for text in ["", "localhost:8443", "https://", "wss://localhost", "https:// x", "https://a b"] {
-            assert!(http_url(text).unwrap_err().contains("https://localhost:8443"), "{text}");
-        }
-    }
 
     #[test]
     fn loopback_is_told_by_name_and_address() {

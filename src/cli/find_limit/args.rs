@@ -1,16 +1,14 @@
-//! What was typed after `find-limit`.
+//! What is typed after `find-limit`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::cli::args::{connections, timeout};
-use crate::cli::load::DeviceArgs;
-use crate::cli::prometheus::ScrapeAddress;
-use crate::cli::target::TargetArgs;
+use crate::cli::args::{DeviceArgs, ScrapeAddress, TargetArgs, connections, timeout};
 use crate::rate::Rate;
 
+/// Find the highest rate that the service sustains: of connections, certificates or registrations.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct FindLimitArgs {
     #[command(subcommand)]
@@ -61,10 +59,6 @@ pub(super) struct SearchArgs {
     /// How long a connection attempt, and a reply, may take; beyond it is silence.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = timeout, help_heading = "Search")]
     pub(super) timeout: Duration,
-
-    /// What MQTT client ids begin with; the rest is unique per connection attempt.
-    #[arg(long, value_name = "PREFIX", default_value = "fleetmint", help_heading = "Search")]
-    pub(super) client_id_prefix: String,
 
     /// Draw {hex:N} of made-up devices from this number [default: 1].
     #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true, help_heading = "Search")]

@@ -1,142 +1,180 @@
-//! `fleetmint find-limit`: the highest rate that the service bears, with its evidence.
-//!
-//! Owns the command from its arguments to its exit code. What to try is [`crate::limit_search`]'s, trying it the engine's.
+//! `fleetmint find-limit`: the highest rate that the service sustains, with its evidence. What to try is
+//! [`crate::limit_search`]'s, trying it the engine's.
 
 mod args;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use serde_json::{Map, Value, json};
 
-use super::args::Keys;
-use super::exit::{Exit, Fatal, ledger as ledger_error};
-use super::load::{DeviceArgs, Devices, connector};
+use super::advice;
+use super::args::DeviceArgs;
+use super::conduct::{self, Done, Job, Reins, Shown, conduct};
+use super::devices::{DeviceSettings, Devices};
+use super::exit::{Exit, Fatal};
 use super::open_files;
-use super::progress::Progress;
-use super::prometheus::Scrapes;
-use super::settings::{check_client_id_prefix, key_policy, template, usage};
-use super::signals;
-use super::speech::{print, say};
-use super::target::{Service, Site, Target};
+use super::outputs::{Outputs, Place};
+use super::progress::View;
+use super::prometheus::{self, Scrapes};
+use super::settings::{creating, key_policy};
+use super::speech::say;
+use super::target::{Site, Target};
 use crate::control_plane::{AccountQuota, Quota, QuotaSource, account_quotas};
-use crate::emulator::scenario::BUILT_IN_TEMPLATE;
 use crate::engine::find::{self, FindEnd, FindOutcome, FindPlan, FindSnapshot, Sought};
 use crate::engine::load::{LoadPlan, OnLoss, Scenario};
-use crate::engine::{CommitMode, KeyPolicy, KeySource, Stop};
+use crate::engine::{CommitMode, KeyPolicy, KeySource};
 use crate::event::Operation;
+use crate::exposition::Reading;
 use crate::identity::ParameterPlan;
-use crate::ledger::{Binding, Counts, RunId};
-use crate::limit_search::{Finding, SearchSettings, Stopped};
+use crate::ledger::{Counts, Ledger};
+use crate::limit_search::SearchSettings;
+use crate::metrics::Slowest;
 use crate::provisioning::{Lane, Topics};
 use crate::rate::{Rate, RateLimit};
-use crate::report::{IssuedAhead, LimitReport, QuotaReport};
+use crate::report::{IssuedAhead, LimitReport, QuotaReport, step_line};
+use crate::results::Footer;
 use crate::schedule::{Profile, Spacing};
+use crate::transport::wss::WssConnector;
 
 pub(super) use args::FindLimitArgs;
 use args::{FindCommand, SearchArgs};
 
-/// How close the rate that is borne and the one that is not must come.
+/// How close the rate that is sustained and the one that is not must come.
 const PRECISION: f64 = 0.05;
 /// An ownership token lives one hour; what is left at this age may lapse on the way.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(57 * 60);
 
-pub(super) async fn run(args: FindLimitArgs) -> Exit {
-    match find_limit(&args.sought).await {
-        Ok(exit) => exit,
-        Err(fatal) => fatal.report(),
+/// What was typed means.
+struct Settings {
+    verb: &'static str,
+    target: Target,
+    devices: Option<DeviceSettings>,
+    /// All but the devices' parameters.
+    plan: FindPlan,
+}
+
+/// Searches for a limit, and says what it found.
+pub(super) async fn run(args: FindLimitArgs) -> Result<Exit, Fatal> {
+    let (Settings { verb, target, devices, mut plan }, outputs) = Settings::new(args).await?;
+    let is_registering = plan.sought == Sought::Register;
+    let devices = devices.map(|devices| devices.open(&target, is_registering)).transpose()?;
+    if let Some(devices) = &devices {
+        plan.load.parameters = devices.parameters.clone();
+    }
+    open_files::allow(plan.load.max_connections, &target.service, "--max-connections")?;
+    let site = target.open().await?;
+    let connector = site.connector(topics(devices.as_ref(), &plan), plan.load.exchange_timeout)?;
+    let quota = quota(&plan, target.is_aws(), &site).await;
+    say_start(verb, &plan, &site, devices.as_ref(), quota.as_ref());
+    let (ledger, path) = devices.map(|devices| (devices.ledger, devices.path)).unzip();
+    conduct(Search { verb, plan, connector, quota, path }, ledger, site, outputs).await
+}
+
+impl Settings {
+    async fn new(args: FindLimitArgs) -> Result<(Self, Outputs), Fatal> {
+        let Typed { verb, sought, issue_rate, devices, search } = Typed::of(args.sought);
+        let keys = devices.as_ref().map_or(Ok(KeyPolicy::default()), |args| key_policy(&args.keys))?;
+        let devices = devices.map(|args| DeviceSettings::new(args, search.seed)).transpose()?;
+        let summary = search.json.map(|file| Place::check("--json", file)).transpose()?;
+        let scrapes = Scrapes::listen(search.prometheus).await?;
+        let outputs = Outputs { scrapes, summary, results: None, junit: None };
+        let target = search.target.resolve().await?;
+        let per_second = |n: f64| Rate::per_second(n).expect("a constant that is a rate");
+        let plan = FindPlan {
+            sought,
+            search: SearchSettings {
+                start: search.start_rate.as_per_second(),
+                max: search.max_rate.as_per_second(),
+                precision: PRECISION,
+                max_p99: search.max_p99,
+            },
+            // Below AWS's default of 10/s.
+            issue_rate: issue_rate.unwrap_or_else(|| per_second(if target.is_aws() { 8.0 } else { 100.0 })),
+            load: LoadPlan {
+                scenario: Scenario::Create,
+                profile: Profile::constant(search.start_rate, Duration::from_secs(1))
+                    .expect("a second is a time"),
+                spacing: Spacing::Uniform,
+                warm_up: Duration::ZERO,
+                connections: 1,
+                max_connections: search.max_connections,
+                max_wait: search.timeout,
+                // Half of AWS's default: dials are not what is measured, and must not meet a limit of their own.
+                connect_rate: if target.is_aws() {
+                    RateLimit::per_second(250.0)
+                } else {
+                    RateLimit::Unlimited
+                },
+                exchange_timeout: search.timeout,
+                parameters: ParameterPlan::default(),
+                keys,
+                token_lifetime: TOKEN_LIFETIME,
+                thresholds: Vec::new(),
+                on_loss: OnLoss::GoOn,
+                commit_mode: CommitMode::Blocking,
+                seed: search.seed,
+            },
+        };
+        Ok((Self { verb, target, devices, plan }, outputs))
     }
 }
 
-async fn find_limit(command: &FindCommand) -> Result<Exit, Fatal> {
-    let args = command.search();
-    check_client_id_prefix(&args.client_id_prefix)?;
-    let keys = command.devices().map_or(Ok(KeyPolicy::default()), |devices| key_policy(&devices.keys))?;
-    let scrapes = Scrapes::listen(args.prometheus).await?;
-    let target = args.target.resolve().await?;
-    let devices = match command.devices() {
-        Some(devices) => Some(open_devices(command, devices, &target)?),
-        None => None,
-    };
-    open_files::allow(args.max_connections, &target.service, "--max-connections")?;
-    let site = target.open(&args.target).await?;
-    let topics = topics(command, &keys, devices.as_ref());
-    let connector = connector(&args.client_id_prefix, args.timeout, &target, &site, topics)?;
-    let quota = quota(command, &target, &site).await;
-    let plan = plan(command, keys, &target, devices.as_ref());
-    say_start(command, &plan, &target, &site, devices.as_ref(), quota.as_ref());
+/// What was typed, the same for each limit.
+struct Typed {
+    verb: &'static str,
+    sought: Sought,
+    issue_rate: Option<Rate>,
+    devices: Option<DeviceArgs>,
+    search: SearchArgs,
+}
 
-    let (mut ledger, mut run) = (None, None);
-    let path = devices.as_ref().map(|devices| devices.path.clone());
-    if let Some(Devices { ledger: mut opened, .. }) = devices {
-        run = Some(opened.begin_run(&settings(command, &plan), SystemTime::now()).map_err(ledger_error)?);
-        ledger = Some(opened);
-    }
-    let (progress, snapshots) = watch::channel(FindSnapshot::default());
-    let stop = Stop::default();
-    let live = Progress::start();
-    let mut beside = JoinSet::new();
-    beside.spawn(signals::steer(stop.clone()));
-    beside.spawn(live.clone().follow_search(snapshots.clone()));
-    beside.spawn(scrapes.serve_search(snapshots));
-    let mut outcome = find::run(plan, connector, ledger, Arc::new(SystemTime::now), stop, progress).await;
-    beside.shutdown().await;
-    live.finish();
-
-    let counts = close_ledger(&mut outcome, run)?;
-    let printed = print_report(command, &outcome, quota);
-    say_end(&outcome, counts, path.as_deref());
-    if let Some(emulator) = site.emulator {
-        emulator.shutdown().await;
-    }
-    let exit = exit(&outcome);
-    match printed {
-        // How the search ended matters more than that a file about it could not be written.
-        Err(unwritten) if exit != Exit::Complete => {
-            unwritten.report();
-            Ok(exit)
+impl Typed {
+    fn of(command: FindCommand) -> Self {
+        match command {
+            FindCommand::Connect(search) => Self {
+                verb: "find-limit connect",
+                sought: Sought::Connect,
+                issue_rate: None,
+                devices: None,
+                search: *search,
+            },
+            FindCommand::Create(args) => Self {
+                verb: "find-limit create",
+                sought: Sought::Create,
+                issue_rate: None,
+                devices: Some(args.devices),
+                search: args.search,
+            },
+            FindCommand::Register(args) => Self {
+                verb: "find-limit register",
+                sought: Sought::Register,
+                issue_rate: args.issue_rate,
+                devices: Some(args.devices),
+                search: args.search,
+            },
         }
-        printed => printed.map(|()| exit),
     }
 }
 
-/// The ledger of the devices that the search may use up.
-fn open_devices(command: &FindCommand, args: &DeviceArgs, target: &Target) -> Result<Devices, Fatal> {
-    let template = match (command, &args.template) {
-        // A certificate alone needs none. No template can have this name.
-        (FindCommand::Create(_), None) if target.is_aws() => String::from("(none)"),
-        _ => template(args.template.as_deref(), target)?,
-    };
-    let is_built_in = !target.is_aws() && template == BUILT_IN_TEMPLATE;
-    let binding = Binding { template, region: target.region.clone(), account: target.account() };
-    Devices::open(args, command.search().seed, binding, is_built_in)
-}
-
-/// The topics that are used. What is not used is not subscribed to, and need not be permitted.
-fn topics(command: &FindCommand, keys: &KeyPolicy, devices: Option<&Devices>) -> Topics {
+/// The topics that are used.
+fn topics(devices: Option<&Devices>, plan: &FindPlan) -> Topics {
     let Some(devices) = devices else { return Topics::of("unused", &[]) };
-    let mut lanes = match (keys.source, devices.has_keys) {
-        (KeySource::Local(_), _) => vec![Lane::CreateFromCsr],
-        (KeySource::Service, true) => vec![Lane::Create, Lane::CreateFromCsr],
-        (KeySource::Service, false) => vec![Lane::Create],
-    };
-    if matches!(command, FindCommand::Register(_)) {
+    let mut lanes = creating(plan.load.keys.source, devices.has_keys);
+    if plan.sought == Sought::Register {
         lanes.push(Lane::Register);
     }
-    Topics::of(&devices.binding.template, &lanes)
+    Topics::of(&devices.template, &lanes)
 }
 
-/// What Service Quotas says; AWS's default where it does not. Nothing of an endpoint on loopback that does not say either.
-async fn quota(command: &FindCommand, target: &Target, site: &Site) -> Option<QuotaReport> {
-    let (quota, default) = match command {
-        FindCommand::Connect(_) => (Quota::Connect, 500.0),
-        FindCommand::Create(args) if args.devices.keys.source == Keys::Local => {
-            (Quota::CreateCertificateFromCsr, 20.0)
-        }
-        FindCommand::Create(_) => (Quota::CreateKeysAndCertificate, 10.0),
-        FindCommand::Register(_) => (Quota::RegisterThing, 10.0),
+/// What Service Quotas says; AWS's default where it does not. `None` for an endpoint on loopback that does not say either.
+async fn quota(plan: &FindPlan, is_aws: bool, site: &Site) -> Option<QuotaReport> {
+    let (quota, default) = match (plan.sought, plan.load.keys.source) {
+        (Sought::Connect, _) => (Quota::Connect, 500.0),
+        (Sought::Create, KeySource::Local(_)) => (Quota::CreateCertificateFromCsr, 20.0),
+        (Sought::Create, KeySource::Service) => (Quota::CreateKeysAndCertificate, 10.0),
+        (Sought::Register, _) => (Quota::RegisterThing, 10.0),
     };
     match account_quotas(&site.service_quotas, &[quota]).await.as_deref() {
         Ok([AccountQuota { rate, source, .. }]) => Some(QuotaReport {
@@ -147,7 +185,7 @@ async fn quota(command: &FindCommand, target: &Target, site: &Site) -> Option<Qu
             },
         }),
         Ok(_) => None,
-        Err(error) if target.is_aws() => Some(QuotaReport {
+        Err(error) if is_aws => Some(QuotaReport {
             per_s: default,
             source: format!("AWS's default as of 2024; the account's own was not found out: {error}"),
         }),
@@ -155,141 +193,15 @@ async fn quota(command: &FindCommand, target: &Target, site: &Site) -> Option<Qu
     }
 }
 
-fn plan(command: &FindCommand, keys: KeyPolicy, target: &Target, devices: Option<&Devices>) -> FindPlan {
-    let args = command.search();
-    let per_second = |n: f64| Rate::per_second(n).expect("a constant that is a rate");
-    let issue_rate = match command {
-        FindCommand::Register(register) => register.issue_rate,
-        FindCommand::Connect(_) | FindCommand::Create(_) => None,
-    };
-    FindPlan {
-        sought: command.sought(),
-        search: SearchSettings {
-            start: args.start_rate.as_per_second(),
-            max: args.max_rate.as_per_second(),
-            precision: PRECISION,
-            max_p99: args.max_p99,
-        },
-        // Below AWS's default of 10/s.
-        issue_rate: issue_rate.unwrap_or_else(|| per_second(if target.is_aws() { 8.0 } else { 100.0 })),
-        load: LoadPlan {
-            scenario: Scenario::Create,
-            profile: Profile::constant(args.start_rate, Duration::from_secs(1)).expect("a second is a time"),
-            spacing: Spacing::Uniform,
-            warm_up: Duration::ZERO,
-            connections: 1,
-            max_connections: args.max_connections,
-            max_wait: args.timeout,
-            // Half of AWS's default: dials are not what is measured, and must not meet a limit of their own.
-            connect_rate: match target.is_aws() {
-                true => RateLimit::per_second(250.0),
-                false => RateLimit::Unlimited,
-            },
-            exchange_timeout: args.timeout,
-            parameters: devices.map_or_else(ParameterPlan::default, |devices| devices.parameters.clone()),
-            keys,
-            token_lifetime: TOKEN_LIFETIME,
-            thresholds: Vec::new(),
-            on_loss: OnLoss::GoOn,
-            commit_mode: CommitMode::Blocking,
-            seed: args.seed,
-        },
-    }
-}
-
-/// What was asked for, as the ledger keeps it: no secret.
-fn settings(command: &FindCommand, plan: &FindPlan) -> serde_json::Value {
-    serde_json::json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "verb": command.verb(),
-        "start_per_s": plan.search.start,
-        "max_per_s": plan.search.max,
-        "max_connections": plan.load.max_connections,
-        "timeout_s": plan.load.exchange_timeout.as_secs_f64(),
-        // The name under which `provision` looks for whether plain keys were spoken of.
-        "seal_to": plan.load.keys.seal_to.as_ref().map_or(&[][..], crate::sealing::Sealer::recipients),
-    })
-}
-
-/// Ends the run in the ledger, and closes it; the devices by state.
-fn close_ledger(outcome: &mut FindOutcome, run: Option<RunId>) -> Result<Option<Counts>, Fatal> {
-    let (Some(mut ledger), Some(run)) = (outcome.ledger.take(), run) else { return Ok(None) };
-    let counts = ledger.view().counts().map_err(ledger_error)?;
-    if !matches!(outcome.end, FindEnd::Ledger(_)) {
-        let summary = serde_json::json!({ "steps": outcome.steps.len() });
-        let ended = ledger.end_run(run, end_name(&outcome.end), &summary, SystemTime::now());
-        ended.and_then(|()| ledger.close()).map_err(ledger_error)?;
-    }
-    Ok(Some(counts))
-}
-
-fn end_name(end: &FindEnd) -> &'static str {
-    match end {
-        FindEnd::Complete => "complete",
-        FindEnd::Drained => "drained",
-        FindEnd::Aborted => "aborted",
-        FindEnd::Stopped(_) => "stopped",
-        FindEnd::Ledger(_) => "ledger_failed",
-        FindEnd::Bug(_) => "bug",
-    }
-}
-
-fn print_report(
-    command: &FindCommand,
-    outcome: &FindOutcome,
-    quota: Option<QuotaReport>,
-) -> Result<(), Fatal> {
-    let issued = outcome.issuing.operation(Operation::CreateCertificate).counts;
-    let issued_ahead = (issued.attempts > 0)
-        .then_some(IssuedAhead { accepted: issued.accepted, throttled: issued.throttled });
-    let operation = command.sought().operation();
-    let (finding, steps) = (outcome.finding, &outcome.steps);
-    let report = LimitReport::new(operation, finding, steps, quota, issued_ahead, outcome.elapsed);
-    let json = || serde_json::to_string_pretty(&report).expect("a report is plain data") + "\n";
-    match command.search().json.as_deref() {
-        Some(file) if file == Path::new("-") => print(&json()),
-        Some(file) => {
-            print(&report.render());
-            std::fs::write(file, json()).map_err(|error| {
-                usage("--json", format!("{} could not be written: {error}", file.display()))
-            })?;
-        }
-        None => print(&report.render()),
-    }
-    Ok(())
-}
-
-/// A search that could not say more than that the limit is not where it looked has not found what it was to find.
-fn exit(outcome: &FindOutcome) -> Exit {
-    match (&outcome.end, outcome.finding) {
-        (FindEnd::Drained | FindEnd::Aborted, _) => Exit::Interrupted,
-        (FindEnd::Stopped(failure), _) => Exit::of_failure(failure),
-        (FindEnd::Ledger(_), _) => Exit::LedgerUnusable,
-        (FindEnd::Bug(_), _) => Exit::Bug,
-        (
-            FindEnd::Complete,
-            Finding::Limit { confirmed: true, .. } | Finding::NoLimit { because: Stopped::MaxRate, .. },
-        ) => Exit::Complete,
-        (FindEnd::Complete, _) => Exit::Stopped,
-    }
-}
-
 /// Says what begins, on stderr.
 fn say_start(
-    command: &FindCommand,
+    verb: &str,
     plan: &FindPlan,
-    target: &Target,
     site: &Site,
     devices: Option<&Devices>,
     quota: Option<&QuotaReport>,
 ) {
-    let where_to = match &target.service {
-        Service::Emulator(_) => {
-            String::from("the built-in emulator, which shares this machine's cores: the figures are of both")
-        }
-        Service::Endpoint(_) => site.endpoint.to_string(),
-    };
-    say(format_args!("{} in {} on {where_to}", command.verb(), target.region));
+    say(format_args!("{verb} in {} on {site}{}", site.region, site.sharing()));
     let SearchSettings { start, max, .. } = plan.search;
     say(format_args!(
         "from {start}/s to {max}/s at most, on {} connections at most; no answer within {} is silence",
@@ -300,67 +212,118 @@ fn say_start(
         say(format_args!("the account's quota: {per_s}/s, {source}"));
     }
     if let Some(devices) = devices {
-        let pending = devices.counts().map_or(0, |counts| counts.pending);
         say(format_args!(
-            "{pending} devices may be used up; what the search creates is kept in the ledger {}",
+            "{} devices may be used up; what the search creates is kept in the ledger {}",
+            devices.counts.pending,
             devices.path.display()
         ));
     }
 }
 
-/// Says why it ended and what it leaves, on stderr.
-fn say_end(outcome: &FindOutcome, counts: Option<Counts>, ledger: Option<&Path>) {
-    match &outcome.end {
-        FindEnd::Complete | FindEnd::Drained | FindEnd::Aborted => {}
-        FindEnd::Stopped(failure) => {
-            say(format_args!("error: stopped: {failure}"));
-            if !failure.hint().is_empty() {
-                say(format_args!("  -> {}", failure.hint()));
-            }
-        }
-        FindEnd::Ledger(error) => say(format_args!("error: {error}")),
-        FindEnd::Bug(detail) => {
-            say(format_args!("error: a defect of fleetmint, please report it: {detail}"));
+/// A search for a limit.
+struct Search {
+    verb: &'static str,
+    plan: FindPlan,
+    connector: WssConnector,
+    quota: Option<QuotaReport>,
+    /// The ledger's, if there is one.
+    path: Option<PathBuf>,
+}
+
+impl Job for Search {
+    type Snapshot = FindSnapshot;
+
+    fn verb(&self) -> &'static str {
+        self.verb
+    }
+
+    fn settings(&self) -> Map<String, Value> {
+        let own = json!({
+            "verb": self.verb,
+            "start_per_s": self.plan.search.start,
+            "max_per_s": self.plan.search.max,
+            "max_connections": self.plan.load.max_connections,
+            "timeout_s": self.plan.load.exchange_timeout.as_secs_f64(),
+        });
+        conduct::settings(self.plan.load.keys.seal_to.as_ref(), own)
+    }
+
+    fn before(&self) -> FindSnapshot {
+        FindSnapshot::default()
+    }
+
+    /// Also says what came of each step.
+    fn view(&self) -> impl FnMut(&FindSnapshot) -> View + Send + 'static {
+        let mut said = 0;
+        move |snapshot| {
+            snapshot.steps[said..].iter().for_each(|step| say(step_line(step)));
+            said = snapshot.steps.len();
+            View::of_search(snapshot)
         }
     }
-    for kind in outcome.metrics.failures.values().filter(|kind| !kind.example.is_throttle()) {
-        say(format_args!("{} x {}", kind.count, kind.example));
+
+    fn reading(&self) -> impl Fn(&FindSnapshot) -> Reading + Send + Sync + 'static {
+        |snapshot| prometheus::reading_of_load(&snapshot.load)
     }
-    if let (Some(counts), Some(ledger)) = (counts, ledger) {
-        super::load::say_left_behind(&counts, ledger);
+
+    async fn run(self, ledger: Option<Ledger>, reins: Reins<FindSnapshot>) -> Result<Done, Fatal> {
+        let Self { plan, connector, quota, path, .. } = self;
+        let operation = plan.sought.operation();
+        let clock = Arc::new(SystemTime::now);
+        let outcome = find::run(plan, connector, ledger, clock, reins.stop, reins.progress).await;
+        let counts = conduct::counts(outcome.ledger.as_ref())?;
+        let report = report(operation, &outcome, quota);
+        let (name, detail) = told(&outcome.end);
+        Ok(Done {
+            exit: Exit::of_search(&outcome),
+            kept: json!({ "steps": outcome.steps.len() }),
+            summary: Shown::new(report.render(), &report),
+            footer: Footer {
+                end: name.to_owned(),
+                detail,
+                elapsed_s: outcome.elapsed.as_secs_f64(),
+                devices: counts.map(Into::into),
+                thresholds: Vec::new(),
+                slowest: Slowest::default(),
+            },
+            elapsed: outcome.elapsed,
+            words: words(&outcome, counts, path.as_deref()),
+            ledger: outcome.ledger.filter(|_| !matches!(outcome.end, FindEnd::Ledger(_))),
+        })
     }
 }
 
-impl FindCommand {
-    fn sought(&self) -> Sought {
-        match self {
-            FindCommand::Connect(_) => Sought::Connect,
-            FindCommand::Create(_) => Sought::Create,
-            FindCommand::Register(_) => Sought::Register,
-        }
-    }
+fn report(operation: Operation, outcome: &FindOutcome, quota: Option<QuotaReport>) -> LimitReport {
+    let issued = outcome.issuing.operation(Operation::CreateCertificate).counts;
+    let issued_ahead = (issued.attempts > 0)
+        .then_some(IssuedAhead { accepted: issued.accepted, throttled: issued.throttled });
+    LimitReport::new(operation, outcome.finding, &outcome.steps, quota, issued_ahead, outcome.elapsed)
+}
 
-    fn verb(&self) -> &'static str {
-        match self {
-            FindCommand::Connect(_) => "find-limit connect",
-            FindCommand::Create(_) => "find-limit create",
-            FindCommand::Register(_) => "find-limit register",
-        }
+/// The end's name and why, for results.
+fn told(end: &FindEnd) -> (&'static str, String) {
+    match end {
+        FindEnd::Complete => ("complete", String::new()),
+        FindEnd::Drained => ("drained", String::new()),
+        FindEnd::Aborted => ("aborted", String::new()),
+        FindEnd::Stopped(failure) => ("stopped", failure.to_string()),
+        FindEnd::Ledger(error) => ("ledger_failed", error.to_string()),
+        FindEnd::Bug(detail) => ("bug", detail.clone()),
     }
+}
 
-    fn search(&self) -> &SearchArgs {
-        match self {
-            FindCommand::Connect(args) => args,
-            FindCommand::Create(args) => &args.search,
-            FindCommand::Register(args) => &args.search,
-        }
+/// Why it ended and what it leaves.
+fn words(outcome: &FindOutcome, counts: Option<Counts>, ledger: Option<&Path>) -> Vec<String> {
+    let mut words = match &outcome.end {
+        FindEnd::Complete | FindEnd::Drained | FindEnd::Aborted => Vec::new(),
+        FindEnd::Stopped(failure) => advice::stopped(failure),
+        FindEnd::Ledger(error) => vec![format!("error: {error}")],
+        FindEnd::Bug(detail) => vec![advice::bug(detail)],
+    };
+    let kinds = outcome.metrics.failures.values().filter(|kind| !kind.example.is_throttle());
+    words.extend(kinds.map(|kind| format!("{} x {}", kind.count, kind.example)));
+    if let (Some(counts), Some(ledger)) = (counts, ledger) {
+        words.extend(advice::left_behind(&counts, ledger));
     }
-
-    fn devices(&self) -> Option<&DeviceArgs> {
-        match self {
-            FindCommand::Connect(_) => None,
-            FindCommand::Create(args) => Some(&args.devices),
-            FindCommand::Register(args) => Some(&args.devices),
-        }
-    }
+    words
 }

@@ -1,20 +1,18 @@
-//! What was typed after `load`.
+//! What is typed after `load`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::cli::args::{KeyArgs, connections, timeout};
-use crate::cli::prometheus::ScrapeAddress;
-use crate::cli::target::TargetArgs;
+use crate::cli::args::{DeviceArgs, OutputArgs, TargetArgs, connections, time, timeout};
 use crate::engine::load::LEAST_MESSAGE;
-use crate::identity::Pattern;
 use crate::metrics::threshold::Threshold;
 use crate::provisioning::MAX_PAYLOAD;
 use crate::rate::{Rate, RateLimit};
-use crate::schedule::{MAX_TIME, Profile, Spacing};
+use crate::schedule::{Profile, Spacing};
 
+/// Load-test the account's quotas: offer connections, certificates or devices at a rate, whatever comes back.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LoadArgs {
     #[command(subcommand)]
@@ -114,7 +112,7 @@ pub(super) struct OfferArgs {
     )]
     pub(super) profile: Option<Profile>,
 
-    /// How arrivals lie between each other: as even as the rate, or as chance has it.
+    /// How arrivals are spaced: evenly, or at random (a Poisson process).
     #[arg(long, value_enum, default_value_t = SpacingName::Uniform, help_heading = "Load")]
     pub(super) spacing: SpacingName,
 
@@ -138,17 +136,13 @@ pub(super) struct OfferArgs {
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = "Load")]
     pub(super) max_wait: Option<Duration>,
 
-    /// Limit of the connects that are no arrivals [default: 500/s; unlimited on loopback].
+    /// Limit of the connects that are not arrivals [default: 500/s; unlimited on loopback].
     #[arg(long, value_name = "RATE", help_heading = "Load")]
     pub(super) connect_rate: Option<RateLimit>,
 
     /// How long a connection attempt, and a reply, may take.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = timeout, help_heading = "Load")]
     pub(super) timeout: Duration,
-
-    /// What MQTT client ids begin with; the rest is unique per connection attempt.
-    #[arg(long, value_name = "PREFIX", default_value = "fleetmint", help_heading = "Load")]
-    pub(super) client_id_prefix: String,
 
     /// Demand something of the figures, such as 'register_thing.p99<500ms', 'rejected<0.1%' or 'missed=0'. Repeatable.
     #[arg(long = "threshold", value_name = "THRESHOLD", help_heading = "Results")]
@@ -162,56 +156,8 @@ pub(super) struct OfferArgs {
     #[arg(long, value_name = "FILE", requires = "thresholds", help_heading = "Results")]
     pub(super) junit: Option<PathBuf>,
 
-    /// Serve live metrics for Prometheus at http://ADDR/metrics while the test goes on; a port alone is this machine's.
-    #[arg(long, value_name = "ADDR", help_heading = "Results")]
-    pub(super) prometheus: Option<ScrapeAddress>,
-
-    /// Write what happened in each second to a new results file, for `report` and for merging.
-    #[arg(long, value_name = "FILE", help_heading = "Results")]
-    pub(super) results: Option<PathBuf>,
-
-    /// Write the summary as JSON to this file, `-` for stdout.
-    #[arg(long, value_name = "FILE", help_heading = "Results")]
-    pub(super) summary_json: Option<PathBuf>,
-}
-
-/// Whose certificates are asked for.
-#[derive(Debug, Args)]
-pub(in crate::cli) struct DeviceArgs {
-    /// Take the devices of this CSV.
-    #[arg(long, value_name = "LOT.csv", required_unless_present = "devices", conflicts_with_all = ["devices", "key_pattern", "columns"], help_heading = "Devices")]
-    pub(in crate::cli) lot: Option<PathBuf>,
-
-    /// Make up this many devices; each arrival takes one.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000), help_heading = "Devices")]
-    pub(in crate::cli) devices: Option<u64>,
-
-    /// What keys of made-up devices look like; {n} or {n:06} is the device's number.
-    #[arg(long, value_name = "PATTERN", default_value = "LOAD-{n:06}", help_heading = "Devices")]
-    pub(in crate::cli) key_pattern: Pattern,
-
-    /// Another column of made-up devices; {n:06} and {hex:8} expand. Repeatable.
-    #[arg(long = "column", value_name = "NAME=PATTERN", help_heading = "Devices")]
-    pub(in crate::cli) columns: Vec<String>,
-
-    /// The column that identifies a device [default: SerialNumber, else DeviceId, else ThingName].
-    #[arg(long, value_name = "COLUMN", help_heading = "Devices")]
-    pub(in crate::cli) key_column: Option<String>,
-
-    /// Another template parameter for every device; {certificate_id} and {Column} expand. Repeatable.
-    #[arg(long = "param", value_name = "NAME=VALUE", help_heading = "Devices")]
-    pub(in crate::cli) params: Vec<String>,
-
-    /// The provisioning template.
-    #[arg(long, value_name = "NAME", help_heading = "Devices")]
-    pub(in crate::cli) template: Option<String>,
-
-    /// Where everything that the test creates is kept [default: load.ledger here, or LOT.load.ledger beside the lot].
-    #[arg(long, value_name = "FILE", help_heading = "Devices")]
-    pub(in crate::cli) ledger: Option<PathBuf>,
-
     #[command(flatten)]
-    pub(in crate::cli) keys: KeyArgs,
+    pub(super) outputs: OutputArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -226,39 +172,6 @@ impl From<SpacingName> for Spacing {
             SpacingName::Uniform => Spacing::Uniform,
             SpacingName::Poisson => Spacing::Poisson,
         }
-    }
-}
-
-impl LoadCommand {
-    /// What results call it.
-    pub(super) fn verb(&self) -> &'static str {
-        match self {
-            LoadCommand::Connect(_) => "load connect",
-            LoadCommand::Create(_) => "load create",
-            LoadCommand::Provision(_) => "load provision",
-            LoadCommand::Publish(_) => "load publish",
-        }
-    }
-
-    pub(super) fn offer(&self) -> &OfferArgs {
-        match self {
-            LoadCommand::Connect(args) => &args.offer,
-            LoadCommand::Publish(args) => &args.offer,
-            LoadCommand::Create(args) | LoadCommand::Provision(args) => &args.offer,
-        }
-    }
-
-    pub(super) fn devices(&self) -> Option<&DeviceArgs> {
-        match self {
-            LoadCommand::Connect(_) | LoadCommand::Publish(_) => None,
-            LoadCommand::Create(args) | LoadCommand::Provision(args) => Some(&args.devices),
-        }
-    }
-}
-
-impl OfferArgs {
-    pub(super) fn max_wait(&self) -> Duration {
-        self.max_wait.unwrap_or(self.timeout)
     }
 }
 
@@ -277,17 +190,11 @@ fn topic_prefix(text: &str) -> Result<String, String> {
         && text.matches('/').count() <= 6
         && !text.starts_with(['$', '/'])
         && !text.ends_with('/');
-    match is_right {
-        true => Ok(text.to_owned()),
-        false => Err(String::from(
+    if is_right {
+        Ok(text.to_owned())
+    } else {
+        Err(String::from(
             "wanted 1 to 120 bytes with at most 6 slashes, none at either end, without # or +, not beginning with $",
-        )),
-    }
-}
-
-fn time(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(time) if time <= MAX_TIME => Ok(time),
-        _ => Err(String::from("wanted a time of at most 366 days, such as 90s, 5m or 1h30m")),
+        ))
     }
 }

@@ -1,317 +1,201 @@
-//! `fleetmint load`: load tests of IoT Core's quotas.
-//!
-//! Owns the command from its arguments to its exit code. The test itself is the engine's.
+//! `fleetmint load`: load tests of IoT Core's quotas. The test itself is the engine's.
 
 mod args;
-mod junit;
-mod lot;
-mod record;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use serde_json::{Map, Value, json};
 
+use super::advice;
+use super::args::DeviceArgs;
+use super::conduct::{self, Done, Job, Offer, Reins, Shown, conduct};
+use super::devices::{DeviceSettings, Devices};
 use super::exit::{Exit, Fatal};
 use super::open_files;
-use super::progress::Progress;
-use super::prometheus::Scrapes;
-use super::settings::{check_client_id_prefix, key_policy, template, usage};
-use super::signals;
-use super::speech::{print, say};
-use super::target::{Service, Site, Target};
-use crate::emulator::scenario::BUILT_IN_TEMPLATE;
+use super::outputs::{Outputs, Place};
+use super::progress::View;
+use super::prometheus;
+use super::settings::{creating, key_policy, usage};
+use super::speech::say;
+use super::target::{Site, Target};
 use crate::engine::load::{
     self, LoadAudience, LoadEnd, LoadOutcome, LoadPlan, LoadSnapshot, OnLoss, Scenario,
 };
-use crate::engine::{CommitMode, KeyPolicy, KeySource, Stop};
+use crate::engine::{CommitMode, KeyPolicy};
+use crate::exposition::Reading;
 use crate::identity::ParameterPlan;
-use crate::ledger::{Binding, Counts, Ledger, RunId};
+use crate::ledger::{Counts, Ledger};
 use crate::provisioning::{Delivery, Lane, Topics};
 use crate::rate::RateLimit;
 use crate::report::{self, LoadFacts, LoadSummary};
+use crate::results::Footer;
 use crate::schedule::Profile;
-use crate::transport::wss::{KEEP_ALIVE, SettingsError, TlsResumption, WssConnector, WssSettings};
+use crate::transport::wss::WssConnector;
 
-pub(super) use args::{DeviceArgs, LoadArgs};
+pub(super) use args::LoadArgs;
 use args::{LoadCommand, OfferArgs};
-pub(super) use lot::Devices;
-use record::Recording;
 
 /// An ownership token lives one hour; what is left at this age may lapse on the way.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(57 * 60);
 
-pub(super) async fn run(args: LoadArgs) -> Exit {
-    match load_test(&args.scenario).await {
-        Ok(exit) => exit,
-        Err(fatal) => fatal.report(),
+/// What was typed means.
+struct Settings {
+    verb: &'static str,
+    target: Target,
+    /// Where messages go, in a test that publishes some.
+    messages: Option<Topics>,
+    devices: Option<DeviceSettings>,
+    /// All but the devices' parameters.
+    plan: LoadPlan,
+}
+
+/// Offers a load, and says what came of it.
+pub(super) async fn run(args: LoadArgs) -> Result<Exit, Fatal> {
+    let (Settings { verb, target, messages, devices, mut plan }, outputs) = Settings::new(args).await?;
+    let is_registering = plan.scenario == Scenario::Provision;
+    let devices = devices.map(|devices| devices.open(&target, is_registering)).transpose()?;
+    if let Some(devices) = &devices {
+        check_pending(devices)?;
+        plan.parameters = devices.parameters.clone();
+    }
+    open_files::allow(plan.max_connections, &target.service, "--max-connections")?;
+    let site = target.open().await?;
+    let topics = messages.unwrap_or_else(|| topics(devices.as_ref(), &plan));
+    let connector = site.connector(topics, plan.exchange_timeout)?;
+    say_start(verb, &plan, &site, devices.as_ref());
+    let (ledger, path) = devices.map(|devices| (devices.ledger, devices.path)).unzip();
+    conduct(Load { verb, plan, connector, path }, ledger, site, outputs).await
+}
+
+impl Settings {
+    async fn new(args: LoadArgs) -> Result<(Self, Outputs), Fatal> {
+        let typed = Typed::of(args.scenario);
+        let OfferArgs { profile, rate, time, warmup, .. } = &typed.offer;
+        let profile = match (profile, rate, time) {
+            (Some(profile), ..) => profile.clone(),
+            (None, Some(rate), Some(time)) => Profile::constant(*rate, *time)
+                .ok_or_else(|| usage("--for", "wanted a time above 0, of at most 366 days"))?,
+            _ => unreachable!("clap requires one or the other"),
+        };
+        if *warmup >= profile.time() {
+            return Err(usage(
+                "--warmup",
+                format!(
+                    "{} leaves nothing to measure of a profile of {}",
+                    humantime::format_duration(*warmup),
+                    humantime::format_duration(profile.time())
+                ),
+            ));
+        }
+        let keys = typed.devices.as_ref().map_or(Ok(KeyPolicy::default()), |args| key_policy(&args.keys))?;
+        let offer = typed.offer;
+        let devices = typed.devices.map(|args| DeviceSettings::new(args, offer.seed)).transpose()?;
+        let mut outputs = Outputs::open(offer.outputs).await?;
+        outputs.junit = offer.junit.map(|file| Place::check("--junit", file)).transpose()?;
+        let target = offer.target.resolve().await?;
+        let default_limit = if target.is_aws() { RateLimit::per_second(500.0) } else { RateLimit::Unlimited };
+        let plan = LoadPlan {
+            scenario: typed.scenario,
+            profile,
+            spacing: offer.spacing.into(),
+            warm_up: offer.warmup,
+            connections: offer.connections.min(offer.max_connections),
+            max_connections: offer.max_connections,
+            max_wait: offer.max_wait.unwrap_or(offer.timeout),
+            connect_rate: offer.connect_rate.unwrap_or(default_limit),
+            exchange_timeout: offer.timeout,
+            parameters: ParameterPlan::default(),
+            keys,
+            token_lifetime: TOKEN_LIFETIME,
+            thresholds: offer.thresholds,
+            on_loss: if offer.abort_on_threshold { OnLoss::Stop } else { OnLoss::GoOn },
+            commit_mode: CommitMode::Blocking,
+            seed: offer.seed,
+        };
+        Ok((Self { verb: typed.verb, target, messages: typed.messages, devices, plan }, outputs))
     }
 }
 
-async fn load_test(command: &LoadCommand) -> Result<Exit, Fatal> {
-    let offer = command.offer();
-    let profile = profile(offer)?;
-    check_client_id_prefix(&offer.client_id_prefix)?;
-    let keys = command.devices().map_or(Ok(KeyPolicy::default()), |devices| key_policy(&devices.keys))?;
-    record::check_absent(offer.results.as_deref())?;
-    let scrapes = Scrapes::listen(offer.prometheus).await?;
-    let target = offer.target.resolve().await?;
-    let devices = match command.devices() {
-        Some(devices) => Some(open_devices(command, devices, &target)?),
-        None => None,
-    };
-    open_files::allow(offer.max_connections, &target.service, "--max-connections")?;
-    let site = target.open(&offer.target).await?;
-    let topics = topics(command, &keys, devices.as_ref());
-    let connector = connector(&offer.client_id_prefix, offer.timeout, &target, &site, topics)?;
-    let plan = plan(command, profile, keys, &target, devices.as_ref());
-    say_start(command, &plan, &target, &site, devices.as_ref());
-    let exit = run_and_report(command, plan, connector, devices, scrapes).await;
-    if let Some(emulator) = site.emulator {
-        emulator.shutdown().await;
-    }
-    exit
+/// What was typed, the same for each scenario.
+struct Typed {
+    verb: &'static str,
+    scenario: Scenario,
+    messages: Option<Topics>,
+    devices: Option<DeviceArgs>,
+    offer: OfferArgs,
 }
 
-fn profile(offer: &OfferArgs) -> Result<Profile, Fatal> {
-    let profile = match (&offer.profile, offer.rate, offer.time) {
-        (Some(profile), ..) => profile.clone(),
-        (None, Some(rate), Some(time)) => Profile::constant(rate, time)
-            .ok_or_else(|| usage("--for", "wanted a time above 0, of at most 366 days"))?,
-        _ => unreachable!("clap requires one or the other"),
-    };
-    match offer.warmup < profile.time() {
-        true => Ok(profile),
-        false => Err(usage(
-            "--warmup",
-            format!(
-                "{} leaves nothing to measure of a profile of {}",
-                humantime::format_duration(offer.warmup),
-                humantime::format_duration(profile.time())
-            ),
-        )),
+impl Typed {
+    fn of(command: LoadCommand) -> Self {
+        match command {
+            LoadCommand::Connect(args) => Self {
+                verb: "load connect",
+                scenario: Scenario::Connect { hold: args.hold },
+                messages: None,
+                devices: None,
+                offer: args.offer,
+            },
+            LoadCommand::Create(args) => Self {
+                verb: "load create",
+                scenario: Scenario::Create,
+                messages: None,
+                devices: Some(args.devices),
+                offer: args.offer,
+            },
+            LoadCommand::Provision(args) => Self {
+                verb: "load provision",
+                scenario: Scenario::Provision,
+                messages: None,
+                devices: Some(args.devices),
+                offer: args.offer,
+            },
+            LoadCommand::Publish(args) => {
+                let delivery = if args.qos == 0 { Delivery::AtMostOnce } else { Delivery::AtLeastOnce };
+                Self {
+                    verb: "load publish",
+                    scenario: Scenario::Publish { size: args.payload_size },
+                    messages: Some(Topics::of_messages(&args.topic_prefix, delivery)),
+                    devices: None,
+                    offer: args.offer,
+                }
+            }
+        }
     }
 }
 
-/// The ledger of the devices, and what their rows become.
-fn open_devices(command: &LoadCommand, args: &DeviceArgs, target: &Target) -> Result<Devices, Fatal> {
-    let template = match (command, &args.template) {
-        // A certificate alone needs none. No template can have this name.
-        (LoadCommand::Create(_), None) if target.is_aws() => String::from("(none)"),
-        _ => template(args.template.as_deref(), target)?,
-    };
-    // The emulator's own template asks for parameters that are known.
-    let is_built_in = !target.is_aws() && template == BUILT_IN_TEMPLATE;
-    let binding = Binding { template, region: target.region.clone(), account: target.account() };
-    let devices = Devices::open(args, command.offer().seed, binding, is_built_in)?;
-    let counts = devices.counts()?;
-    if counts.pending == 0 {
-        let message = format!(
-            "none of the {} devices of {} is without a certificate: a load test takes new ones; give another --ledger, and \
-             for made-up devices another --key-pattern",
-            counts.total(),
-            devices.path.display()
-        );
-        return Err(Fatal::new(Exit::Usage, message));
+fn check_pending(devices: &Devices) -> Result<(), Fatal> {
+    if devices.counts.pending > 0 {
+        return Ok(());
     }
-    Ok(devices)
+    let message = format!(
+        "none of the {} devices of {} is without a certificate: a load test takes new ones; give another --ledger, and \
+         for made-up devices another --key-pattern",
+        devices.counts.total(),
+        devices.path.display()
+    );
+    Err(Fatal::new(Exit::Usage, message))
 }
 
-/// The topics that the scenario uses. What is not used is not subscribed to, and need not be permitted.
-fn topics(command: &LoadCommand, keys: &KeyPolicy, devices: Option<&Devices>) -> Topics {
-    if let LoadCommand::Publish(args) = command {
-        let delivery = if args.qos == 0 { Delivery::AtMostOnce } else { Delivery::AtLeastOnce };
-        return Topics::of_messages(&args.topic_prefix, delivery);
-    }
+/// The topics that the devices need.
+fn topics(devices: Option<&Devices>, plan: &LoadPlan) -> Topics {
     let Some(devices) = devices else { return Topics::of("unused", &[]) };
-    let mut lanes = match (keys.source, devices.has_keys) {
-        (KeySource::Local(_), _) => vec![Lane::CreateFromCsr],
-        (KeySource::Service, true) => vec![Lane::Create, Lane::CreateFromCsr],
-        (KeySource::Service, false) => vec![Lane::Create],
-    };
-    if matches!(command, LoadCommand::Provision(_)) {
+    let mut lanes = creating(plan.keys.source, devices.has_keys);
+    if plan.scenario == Scenario::Provision {
         lanes.push(Lane::Register);
     }
-    Topics::of(&devices.binding.template, &lanes)
-}
-
-pub(super) fn connector(
-    client_id_prefix: &str,
-    timeout: Duration,
-    target: &Target,
-    site: &Site,
-    topics: Topics,
-) -> Result<WssConnector, Fatal> {
-    let settings = WssSettings {
-        endpoint: site.endpoint.clone(),
-        region: target.region.clone(),
-        topics,
-        credentials: site.credentials.clone(),
-        client_id_prefix: client_id_prefix.to_owned(),
-        connect_timeout: timeout,
-        keep_alive: KEEP_ALIVE,
-        tls_resumption: TlsResumption::Shared,
-        extra_roots: site.extra_roots.clone(),
-    };
-    WssConnector::new(settings).map_err(|error| match error {
-        SettingsError::Trust(error) => usage("--ca-file", error),
-        SettingsError::ClientIdPrefix { .. } => usage("--client-id-prefix", error),
-    })
-}
-
-fn plan(
-    command: &LoadCommand,
-    profile: Profile,
-    keys: KeyPolicy,
-    target: &Target,
-    devices: Option<&Devices>,
-) -> LoadPlan {
-    let offer = command.offer();
-    let default_limit = || if target.is_aws() { RateLimit::per_second(500.0) } else { RateLimit::Unlimited };
-    LoadPlan {
-        scenario: match command {
-            LoadCommand::Connect(args) => Scenario::Connect { hold: args.hold },
-            LoadCommand::Create(_) => Scenario::Create,
-            LoadCommand::Provision(_) => Scenario::Provision,
-            LoadCommand::Publish(args) => Scenario::Publish { size: args.payload_size },
-        },
-        profile,
-        spacing: offer.spacing.into(),
-        warm_up: offer.warmup,
-        connections: offer.connections.min(offer.max_connections),
-        max_connections: offer.max_connections,
-        max_wait: offer.max_wait(),
-        connect_rate: offer.connect_rate.unwrap_or_else(default_limit),
-        exchange_timeout: offer.timeout,
-        parameters: devices.map_or_else(ParameterPlan::default, |devices| devices.parameters.clone()),
-        keys,
-        token_lifetime: TOKEN_LIFETIME,
-        thresholds: offer.thresholds.clone(),
-        on_loss: if offer.abort_on_threshold { OnLoss::Stop } else { OnLoss::GoOn },
-        commit_mode: CommitMode::Blocking,
-        seed: offer.seed,
-    }
-}
-
-async fn run_and_report(
-    command: &LoadCommand,
-    plan: LoadPlan,
-    connector: WssConnector,
-    devices: Option<Devices>,
-    scrapes: Scrapes,
-) -> Result<Exit, Fatal> {
-    let offer = command.offer();
-    let path = devices.as_ref().map(|devices| devices.path.clone());
-    let (ledger, run) = match devices {
-        Some(mut devices) => {
-            let settings = record::settings(command, &plan);
-            let run = devices.ledger.begin_run(&settings, SystemTime::now()).map_err(ledger_error)?;
-            (Some(devices.ledger), Some(run))
-        }
-        None => (None, None),
-    };
-    let (progress, snapshots) = watch::channel(LoadSnapshot::default());
-    let (recording, intervals) = match &offer.results {
-        Some(file) => {
-            let (sender, receiver) = mpsc::channel(64);
-            let header = record::header(command, &plan);
-            let recording = Recording::start(file.clone(), header, receiver, snapshots.clone());
-            (Some(recording), Some(sender))
-        }
-        None => (None, None),
-    };
-    let stop = Stop::default();
-    let mut beside = JoinSet::new();
-    beside.spawn(signals::steer(stop.clone()));
-    let live = Progress::start();
-    beside.spawn(live.clone().follow_load(snapshots.clone()));
-    beside.spawn(scrapes.serve_load(snapshots));
-    let clock = Arc::new(SystemTime::now);
-    let audience = LoadAudience { progress, intervals };
-    let mut outcome = load::run(plan.clone(), connector, ledger, clock, stop, audience).await;
-    beside.shutdown().await;
-    live.finish();
-
-    let counts = close_ledger(&mut outcome, run)?;
-    let summary = LoadSummary::new(LoadFacts {
-        verb: command.verb(),
-        outcome: outcome.end.name(),
-        profile: &plan.profile,
-        spacing: plan.spacing,
-        warm_up: plan.warm_up,
-        measured: outcome.measured,
-        metrics: &outcome.metrics,
-        thresholds: &outcome.judgements,
-        devices: counts,
-    });
-    let printed = print_summary(offer.summary_json.as_deref(), &summary);
-    say_end(&outcome, &plan, counts, path.as_deref());
-    let recorded = match recording {
-        Some(recording) => recording.finish(&record::footer(&outcome, counts)).await,
-        None => Ok(()),
-    };
-    let judged = match &offer.junit {
-        Some(file) => junit::write(file, command.verb(), &outcome.judgements, outcome.elapsed),
-        None => Ok(()),
-    };
-    let exit = Exit::of_load(&outcome);
-    match printed.and(recorded).and(judged) {
-        // How the test ended matters more than that a file about it could not be written.
-        Err(unwritten) if exit != Exit::Complete => {
-            unwritten.report();
-            Ok(exit)
-        }
-        written => written.map(|()| exit),
-    }
-}
-
-/// Ends the run in the ledger, and closes it; the devices by state.
-fn close_ledger(outcome: &mut LoadOutcome, run: Option<RunId>) -> Result<Option<Counts>, Fatal> {
-    let (Some(mut ledger), Some(run)) = (outcome.ledger.take(), run) else { return Ok(None) };
-    let counts = ledger.view().counts().map_err(ledger_error)?;
-    if !matches!(outcome.end, LoadEnd::Ledger(_)) {
-        let summary = serde_json::json!({ "arrivals": outcome.metrics.arrivals });
-        let ended = ledger.end_run(run, outcome.end.name(), &summary, SystemTime::now());
-        ended.and_then(|()| Ledger::close(ledger)).map_err(ledger_error)?;
-    }
-    Ok(Some(counts))
-}
-
-fn print_summary(file: Option<&Path>, summary: &LoadSummary) -> Result<(), Fatal> {
-    let json = || serde_json::to_string_pretty(summary).expect("a summary is plain data") + "\n";
-    match file {
-        Some(file) if file == Path::new("-") => print(&json()),
-        Some(file) => {
-            print(&report::render_load(summary));
-            std::fs::write(file, json()).map_err(|error| {
-                usage("--summary-json", format!("{} could not be written: {error}", file.display()))
-            })?;
-        }
-        None => print(&report::render_load(summary)),
-    }
-    Ok(())
+    Topics::of(&devices.template, &lanes)
 }
 
 /// Says what begins, on stderr.
-fn say_start(
-    command: &LoadCommand,
-    plan: &LoadPlan,
-    target: &Target,
-    site: &Site,
-    devices: Option<&Devices>,
-) {
-    let where_to = match &target.service {
-        Service::Emulator(_) => {
-            String::from("the built-in emulator, which shares this machine's cores: the figures are of both")
-        }
-        Service::Endpoint(_) => site.endpoint.to_string(),
-    };
-    say(format_args!("{} in {} on {where_to}", command.verb(), target.region));
-    let warm_up = match plan.warm_up.is_zero() {
-        true => String::new(),
-        false => format!(", the first {} as warm-up", humantime::format_duration(plan.warm_up)),
+fn say_start(verb: &str, plan: &LoadPlan, site: &Site, devices: Option<&Devices>) {
+    let sharing = site.sharing();
+    say(format_args!("{verb} in {} on {site}{sharing}", site.region));
+    let time = humantime::format_duration;
+    let warm_up = match plan.warm_up {
+        Duration::ZERO => String::new(),
+        warm_up => format!(", the first {} as warm-up", time(warm_up)),
     };
     let ahead = match plan.scenario {
         Scenario::Connect { .. } => String::new(),
@@ -321,12 +205,12 @@ fn say_start(
         "{:.0} arrivals, {}, in {}: {}{warm_up}; {ahead}missed after {}",
         plan.profile.arrivals(),
         plan.spacing.name(),
-        humantime::format_duration(plan.profile.time()),
+        time(plan.profile.time()),
         plan.profile,
-        humantime::format_duration(plan.max_wait),
+        time(plan.max_wait),
     ));
     let Some(devices) = devices else { return };
-    let pending = devices.counts().map_or(0, |counts| counts.pending);
+    let pending = devices.counts.pending;
     say(format_args!("what the test creates is kept in the ledger {}", devices.path.display()));
     if (pending as f64) < plan.profile.arrivals() {
         say(format_args!(
@@ -336,55 +220,133 @@ fn say_start(
     }
 }
 
-/// Says why it ended and what to do next, on stderr.
-fn say_end(outcome: &LoadOutcome, plan: &LoadPlan, counts: Option<Counts>, ledger: Option<&Path>) {
-    match &outcome.end {
-        LoadEnd::Complete | LoadEnd::Drained | LoadEnd::Aborted => {}
-        LoadEnd::OutOfDevices => say(format_args!(
+/// A load test.
+struct Load {
+    verb: &'static str,
+    plan: LoadPlan,
+    connector: WssConnector,
+    /// The ledger's, if there is one.
+    path: Option<PathBuf>,
+}
+
+impl Job for Load {
+    type Snapshot = LoadSnapshot;
+
+    fn verb(&self) -> &'static str {
+        self.verb
+    }
+
+    fn settings(&self) -> Map<String, Value> {
+        let plan = &self.plan;
+        let own = json!({
+            "verb": self.verb,
+            "profile": plan.profile.to_string(),
+            "spacing": plan.spacing.name(),
+            "warm_up_s": plan.warm_up.as_secs_f64(),
+            "connections": plan.connections,
+            "max_connections": plan.max_connections,
+            "max_wait_s": plan.max_wait.as_secs_f64(),
+            "timeout_s": plan.exchange_timeout.as_secs_f64(),
+            "seed": plan.seed,
+        });
+        conduct::settings(plan.keys.seal_to.as_ref(), own)
+    }
+
+    fn offer(&self) -> Offer {
+        Offer {
+            schedule: Some(format!("{}, {}", self.plan.profile, self.plan.spacing.name())),
+            warm_up: self.plan.warm_up,
+            limits: Vec::new(),
+        }
+    }
+
+    fn before(&self) -> LoadSnapshot {
+        LoadSnapshot::default()
+    }
+
+    fn second_zero(snapshot: &LoadSnapshot) -> Option<SystemTime> {
+        snapshot.measuring_since.map(|since| SystemTime::now() - since.elapsed())
+    }
+
+    fn view(&self) -> impl FnMut(&LoadSnapshot) -> View + Send + 'static {
+        View::of_load
+    }
+
+    fn reading(&self) -> impl Fn(&LoadSnapshot) -> Reading + Send + Sync + 'static {
+        prometheus::reading_of_load
+    }
+
+    async fn run(self, ledger: Option<Ledger>, reins: Reins<LoadSnapshot>) -> Result<Done, Fatal> {
+        let Self { verb, plan, connector, path } = self;
+        let audience = LoadAudience { progress: reins.progress, intervals: reins.intervals };
+        let clock = Arc::new(SystemTime::now);
+        let outcome = load::run(plan.clone(), connector, ledger, clock, reins.stop, audience).await;
+        let counts = conduct::counts(outcome.ledger.as_ref())?;
+        let summary = LoadSummary::new(LoadFacts {
+            verb,
+            outcome: outcome.end.name(),
+            profile: &plan.profile,
+            spacing: plan.spacing,
+            warm_up: plan.warm_up,
+            measured: outcome.measured,
+            metrics: &outcome.metrics,
+            thresholds: &outcome.judgements,
+            devices: counts,
+        });
+        Ok(Done {
+            exit: Exit::of_load(&outcome),
+            kept: json!({ "arrivals": outcome.metrics.arrivals }),
+            summary: Shown::new(report::render_load(&summary), &summary),
+            footer: footer(&outcome, counts),
+            elapsed: outcome.elapsed,
+            words: words(&outcome, &plan, counts, path.as_deref()),
+            ledger: outcome.ledger.filter(|_| !matches!(outcome.end, LoadEnd::Ledger(_))),
+        })
+    }
+}
+
+fn footer(outcome: &LoadOutcome, counts: Option<Counts>) -> Footer {
+    let detail = match &outcome.end {
+        LoadEnd::Stopped(failure) => failure.to_string(),
+        LoadEnd::Ledger(error) => error.to_string(),
+        LoadEnd::Bug(detail) => detail.clone(),
+        LoadEnd::OutOfDevices => String::from("there were fewer devices than arrivals"),
+        LoadEnd::ThresholdLost => String::from("a threshold was surely missed"),
+        LoadEnd::Complete | LoadEnd::Drained | LoadEnd::Aborted => String::new(),
+    };
+    Footer {
+        end: outcome.end.name().to_owned(),
+        detail,
+        // To the microsecond.
+        elapsed_s: outcome.measured.as_micros() as f64 / 1e6,
+        devices: counts.map(Into::into),
+        thresholds: outcome.judgements.clone(),
+        slowest: outcome.slowest.clone(),
+    }
+}
+
+/// Why it ended and what to do next.
+fn words(
+    outcome: &LoadOutcome,
+    plan: &LoadPlan,
+    counts: Option<Counts>,
+    ledger: Option<&Path>,
+) -> Vec<String> {
+    let mut words = match &outcome.end {
+        LoadEnd::Complete | LoadEnd::Drained | LoadEnd::Aborted => Vec::new(),
+        LoadEnd::OutOfDevices => vec![format!(
             "error: the devices were used up after {} arrivals of {:.0}: the profile was not offered to its end; give more \
              with --devices or --lot",
             outcome.metrics.arrivals.started,
             plan.profile.arrivals()
-        )),
-        LoadEnd::ThresholdLost => say("stopped: a threshold is surely missed"),
-        LoadEnd::Stopped(failure) => {
-            say(format_args!("error: stopped: {failure}"));
-            if !failure.hint().is_empty() {
-                say(format_args!("  -> {}", failure.hint()));
-            }
-        }
-        LoadEnd::Ledger(error) => say(format_args!("error: {error}")),
-        LoadEnd::Bug(detail) => {
-            say(format_args!("error: a defect of fleetmint, please report it: {detail}"));
-        }
-    }
+        )],
+        LoadEnd::ThresholdLost => vec![String::from("stopped: a threshold is surely missed")],
+        LoadEnd::Stopped(failure) => advice::stopped(failure),
+        LoadEnd::Ledger(error) => vec![format!("error: {error}")],
+        LoadEnd::Bug(detail) => vec![advice::bug(detail)],
+    };
     if let (Some(counts), Some(ledger)) = (counts, ledger) {
-        say_left_behind(&counts, ledger);
+        words.extend(advice::left_behind(&counts, ledger));
     }
-}
-
-/// Says what of the devices stays in the account, and how to find it.
-pub(super) fn say_left_behind(counts: &Counts, ledger: &Path) {
-    let ledger = ledger.display();
-    let unregistered = counts.issued_not_sent + counts.issued_may_sent;
-    if unregistered > 0 {
-        say(format_args!(
-            "{unregistered} certificates were issued and not registered: the service deletes those by itself when their \
-             tokens lapse, after an hour"
-        ));
-    }
-    if counts.registered > 0 {
-        say(format_args!(
-            "{} things were registered, and stay: `fleetmint export {ledger} --format csv --out FILE` lists them and their \
-             certificates for deletion",
-            counts.registered
-        ));
-    }
-    if counts.issued_may_sent + counts.unknown > 0 {
-        say(format_args!("what is uncertain: fleetmint status {ledger}"));
-    }
-}
-
-fn ledger_error(error: crate::ledger::LedgerError) -> Fatal {
-    Fatal::new(Exit::LedgerUnusable, error)
+    words
 }

@@ -1,4 +1,4 @@
-//! Progress: a few lines that stay in place on a terminal, a line every few seconds elsewhere. On stderr, always.
+//! Progress: a few lines that stay in place on a terminal, a line now and then elsewhere. On stderr, always.
 //!
 //! Owns when something is shown. What it says is [`view`]'s, the last seconds are [`recent`]'s, and how it gets on a
 //! terminal is [`canvas`]'s. What else is said meanwhile appears above it: [`speech`](super::speech) sees to that.
@@ -16,16 +16,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::speech::{self, say};
-use crate::engine::find::FindSnapshot;
-use crate::engine::load::LoadSnapshot;
-use crate::engine::{Rates, Snapshot};
-use crate::report::step_line;
 use canvas::{Canvas, Terminal};
-use recent::Recent;
-use view::{Colours, Rows, View};
+use view::{Colours, Rows};
 
-/// How often a log gets a line.
-const LINE_EVERY: Duration = Duration::from_secs(5);
+pub(super) use recent::Recent;
+pub(super) use view::View;
+
 /// How often the lines in place are looked at.
 const DRAW_EVERY: Duration = Duration::from_millis(200);
 
@@ -51,56 +47,29 @@ impl Progress {
         Self { screen: has_screen.then(|| Screen::start(colours())) }
     }
 
-    /// Shows where a provisioning run under these limits stands. Never ends.
-    pub(super) async fn follow(self, snapshots: watch::Receiver<Snapshot>, rates: Rates) {
-        let mut recent = Recent::default();
-        recent.see(Instant::now(), &snapshots.borrow());
-        let view = move |snapshot: &Snapshot| {
-            recent.see(Instant::now(), snapshot);
-            View::of_provision(snapshot, &recent, &rates)
-        };
-        self.follow_with(snapshots, view).await;
-    }
-
-    /// Shows where a load test stands. Never ends.
-    pub(super) async fn follow_load(self, snapshots: watch::Receiver<LoadSnapshot>) {
-        self.follow_with(snapshots, View::of_load).await;
-    }
-
-    /// Shows where a search stands, and says what came of each step. Never ends.
-    pub(super) async fn follow_search(self, mut snapshots: watch::Receiver<FindSnapshot>) {
-        let mut ticks = interval_at(Instant::now() + DRAW_EVERY, DRAW_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut said = 0;
-        loop {
-            ticks.tick().await;
-            let snapshot = snapshots.borrow_and_update().clone();
-            for step in &snapshot.steps[said..] {
-                say(step_line(step));
-            }
-            said = snapshot.steps.len();
-            // A log has the steps; where one of them stands would not be worth a line.
-            if let Some(screen) = &self.screen {
-                screen.show(&View::of_search(&snapshot));
-            }
-        }
-    }
-
-    async fn follow_with<S: Clone>(
+    /// Shows where a run stands. Never ends.
+    pub(super) async fn follow<S: Clone>(
         self,
         mut snapshots: watch::Receiver<S>,
         mut view: impl FnMut(&S) -> View,
     ) {
-        let every = if self.screen.is_some() { DRAW_EVERY } else { LINE_EVERY };
-        let mut ticks = interval_at(Instant::now() + every, every);
+        let began = Instant::now();
+        let mut ticks = interval_at(began + DRAW_EVERY, DRAW_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next_line = began + line_every(Duration::ZERO);
         loop {
-            ticks.tick().await;
+            let now = ticks.tick().await;
             let snapshot = snapshots.borrow_and_update().clone();
             let view = view(&snapshot);
             match &self.screen {
                 Some(screen) => screen.show(&view),
-                None => say(view.line()),
+                None if now >= next_line => {
+                    next_line = now + line_every(now - began);
+                    if view.is_for_logs {
+                        say(view.line());
+                    }
+                }
+                None => {}
             }
         }
     }
@@ -112,6 +81,16 @@ impl Progress {
             screen.bar.finish_and_clear();
         }
     }
+}
+
+/// How long a log then goes without a line: a day's run is not to fill a disk.
+fn line_every(elapsed: Duration) -> Duration {
+    Duration::from_secs(match elapsed.as_secs() {
+        0..60 => 5,
+        60..600 => 15,
+        600..3_600 => 60,
+        _ => 300,
+    })
 }
 
 impl Screen {

@@ -18,7 +18,7 @@ const KEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// What of the snapshots of the last seconds is needed.
 #[derive(Debug, Default)]
-pub(super) struct Recent {
+pub(in crate::cli) struct Recent {
     kept: VecDeque<Sample>,
     newest: Option<Sample>,
 }
@@ -41,7 +41,7 @@ pub(super) struct Lately {
 
 impl Recent {
     /// Takes in where the run stands `at` this instant.
-    pub(super) fn see(&mut self, at: Instant, snapshot: &Snapshot) {
+    pub(in crate::cli) fn see(&mut self, at: Instant, snapshot: &Snapshot) {
         let service = Operation::ALL.map(|operation| snapshot.metrics.operation(operation).service.clone());
         let newest = Sample { at, done: done(snapshot), service: service.into() };
         if let Some(before) = self.newest.replace(newest)

@@ -24,7 +24,7 @@ pub(super) enum Colours {
 
 /// Where a run stands, as people are told.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct View {
+pub(in crate::cli) struct View {
     /// What is counted: devices.
     pub(super) unit: &'static str,
     /// How many are done.
@@ -41,6 +41,8 @@ pub(super) struct View {
     pub(super) now: Vec<Phrase>,
     /// What goes wrong.
     pub(super) troubles: Vec<Phrase>,
+    /// Whether a log is to have it.
+    pub(super) is_for_logs: bool,
 }
 
 /// A few words that stay together, and how they are to look.
@@ -77,7 +79,7 @@ const NARROWEST_BAR: usize = 6;
 
 impl View {
     /// Of a run that takes devices to things.
-    pub(super) fn of_provision(snapshot: &Snapshot, recent: &Recent, rates: &Rates) -> Self {
+    pub(in crate::cli) fn of_provision(snapshot: &Snapshot, recent: &Recent, rates: &Rates) -> Self {
         let per_second = recent.done_per_second();
         let open = snapshot.devices.open();
         let seconds = (per_second > 0.0 && open > 0).then(|| (open as f64 / per_second).ceil());
@@ -97,11 +99,12 @@ impl View {
             .map(Phrase::plain)
             .collect(),
             troubles: troubles(snapshot),
+            is_for_logs: true,
         }
     }
 
     /// Of a load test. Its figures are those of the last whole seconds.
-    pub(super) fn of_load(snapshot: &LoadSnapshot) -> Self {
+    pub(in crate::cli) fn of_load(snapshot: &LoadSnapshot) -> Self {
         let phase = match snapshot.phase {
             Phase::Opening => "opening connections",
             Phase::WarmingUp => "warming up",
@@ -146,17 +149,19 @@ impl View {
             latencies,
             now,
             troubles: missed.into_iter().chain(lost).chain(troubles_of(&snapshot.metrics)).collect(),
+            is_for_logs: true,
         }
     }
 
     /// Of a search for a limit: of the step that is being tried.
-    pub(super) fn of_search(snapshot: &FindSnapshot) -> Self {
+    pub(in crate::cli) fn of_search(snapshot: &FindSnapshot) -> Self {
         let doing = match &snapshot.doing {
             Doing::Nothing => String::from("beginning"),
             Doing::Trying(probe) => format!("step {}: {}", snapshot.steps.len() + 1, per_second(probe.rate)),
             Doing::Issuing(missing) => format!("having {missing} certificates issued for the next step"),
         };
-        let mut view = Self::of_load(&snapshot.load);
+        // A log has the steps; where one of them stands would not be worth a line.
+        let mut view = Self { is_for_logs: false, ..Self::of_load(&snapshot.load) };
         view.pace.insert(0, Phrase::plain(doing));
         view
     }

@@ -14,6 +14,7 @@ fn view() -> View {
             Phrase { words: String::from("3 throttled"), look: Look::Warning },
             Phrase { words: String::from("errors: register_thing closed 2"), look: Look::Error },
         ],
+        is_for_logs: true,
     }
 }
 

@@ -1,33 +1,20 @@
 //! Thresholds as JUnit XML, which CI systems show.
 
-use std::path::Path;
 use std::time::Duration;
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
-use crate::cli::exit::Fatal;
-use crate::cli::settings::usage;
 use crate::metrics::threshold::Judgement;
 
-/// Writes each threshold as a test.
-pub(super) fn write(
-    file: &Path,
-    verb: &str,
-    judgements: &[Judgement],
-    elapsed: Duration,
-) -> Result<(), Fatal> {
-    let xml = xml(verb, judgements, elapsed);
-    std::fs::write(file, xml)
-        .map_err(|error| usage("--junit", format!("{} could not be written: {error}", file.display())))
-}
-
-fn xml(verb: &str, judgements: &[Judgement], elapsed: Duration) -> String {
+/// Each threshold as a test.
+pub(in crate::cli) fn xml(verb: &str, judgements: &[Judgement], elapsed: Duration) -> String {
     let mut suite = TestSuite::new(format!("fleetmint {verb}"));
     suite.set_time(elapsed);
     for Judgement { threshold, passed, shown, .. } in judgements {
-        let mut status = match passed {
-            true => TestCaseStatus::success(),
-            false => TestCaseStatus::non_success(NonSuccessKind::Failure),
+        let mut status = if *passed {
+            TestCaseStatus::success()
+        } else {
+            TestCaseStatus::non_success(NonSuccessKind::Failure)
         };
         status.set_message(format!("measured {shown}"));
         let mut case = TestCase::new(threshold.as_str(), status);

@@ -1,0 +1,44 @@
+//! The devices that a load test or a search uses up.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::KeyArgs;
+use crate::cli::lot_args::LotArgs;
+use crate::identity::Pattern;
+
+/// Whose certificates are asked for.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Devices")]
+pub(in crate::cli) struct DeviceArgs {
+    /// Take the devices of this CSV; or else make some up, with --devices.
+    #[arg(long, value_name = "LOT.csv", required_unless_present = "devices", conflicts_with_all = ["devices", "key_pattern", "columns"])]
+    pub(in crate::cli) lot: Option<PathBuf>,
+
+    /// Make up this many devices; each arrival takes one. Or else --lot.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(in crate::cli) devices: Option<u64>,
+
+    /// What keys of made-up devices look like; {n} or {n:06} is the device's number.
+    #[arg(long, value_name = "PATTERN", default_value = "LOAD-{n:06}")]
+    pub(in crate::cli) key_pattern: Pattern,
+
+    /// Another column of made-up devices; {n:06} and {hex:8} expand. Repeatable.
+    #[arg(long = "column", value_name = "NAME=PATTERN")]
+    pub(in crate::cli) columns: Vec<String>,
+
+    /// The provisioning template.
+    #[arg(long, value_name = "NAME")]
+    pub(in crate::cli) template: Option<String>,
+
+    /// Where everything that is created is kept [default: load.ledger here, or LOT.load.ledger beside the lot].
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) ledger: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(in crate::cli) reading: LotArgs,
+
+    #[command(flatten)]
+    pub(in crate::cli) keys: KeyArgs,
+}

@@ -1,0 +1,16 @@
+//! What several verbs take: typed, and not yet looked at. What it means is told beside it, in `target`, `lot`, `rates` and
+//! `settings`; nothing after them sees these types.
+
+mod devices;
+mod keys;
+mod outputs;
+mod rates;
+mod target;
+mod values;
+
+pub(super) use devices::DeviceArgs;
+pub(super) use keys::{KeyArgs, Keys, LocalKeyType};
+pub(super) use outputs::OutputArgs;
+pub(super) use rates::{RateArgs, RateSource};
+pub(super) use target::TargetArgs;
+pub(super) use values::{ScrapeAddress, connections, lifetime, time, timeout};

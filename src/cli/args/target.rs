@@ -1,0 +1,79 @@
+//! Where to work and as whom.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Where to work and as whom: the options of every verb that connects.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Service")]
+pub(in crate::cli) struct TargetArgs {
+    /// Work against a built-in emulator instead of AWS; optionally as a scenario says, by name or file.
+    #[arg(long, value_name = "SCENARIO", num_args = 0..=1, require_equals = true,
+          conflicts_with_all = ["endpoint", "ca_file", "profile", "control_endpoint", "service_quotas_endpoint"])]
+    pub(in crate::cli) emulator: Option<Option<PathBuf>>,
+
+    /// The account's iot:Data-ATS endpoint: a host, or wss://HOST[:PORT]/mqtt [default: what DescribeEndpoint says].
+    #[arg(long, value_name = "HOST|URL")]
+    pub(in crate::cli) endpoint: Option<String>,
+
+    /// The region to sign for [default: the endpoint's name, AWS_REGION, AWS_DEFAULT_REGION, or the profile's].
+    #[arg(long)]
+    pub(in crate::cli) region: Option<String>,
+
+    /// Take the credentials of this profile of AWS's configuration files, and of nowhere else.
+    #[arg(long, value_name = "NAME")]
+    pub(in crate::cli) profile: Option<String>,
+
+    /// Trust the certificates of this PEM file, besides the public authorities.
+    #[arg(long, value_name = "PEM")]
+    pub(in crate::cli) ca_file: Option<PathBuf>,
+
+    /// Where to ask for the endpoint, and whether a registration happened whose answer was lost [default: the region's
+    /// https://iot.REGION.amazonaws.com; on loopback the endpoint itself].
+    #[arg(long, value_name = "URL", value_parser = http_url)]
+    pub(in crate::cli) control_endpoint: Option<String>,
+
+    /// Where to ask for the account's quotas [default: the region's Service Quotas; on loopback the control endpoint].
+    #[arg(long, value_name = "URL", value_parser = http_url)]
+    pub(in crate::cli) service_quotas_endpoint: Option<String>,
+
+    /// What MQTT client ids begin with; the rest is unique per connection attempt.
+    #[arg(long, value_name = "PREFIX", default_value = "fleetmint", value_parser = client_id_prefix)]
+    pub(in crate::cli) client_id_prefix: String,
+}
+
+fn http_url(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let is_url = rest.is_some_and(|rest| {
+        rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
+            && !rest.contains(char::is_whitespace)
+    });
+    if is_url {
+        Ok(text.trim_end_matches('/').to_owned())
+    } else {
+        Err(String::from("wanted a URL such as https://localhost:8443"))
+    }
+}
+
+/// MQTT 3.1.1 allows any client id; AWS at most 128 bytes, and reserves a leading `$`. The unique part needs 34 bytes.
+fn client_id_prefix(text: &str) -> Result<String, String> {
+    if text.len() <= 94 && !text.starts_with('$') && !text.chars().any(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err(String::from("wanted at most 94 bytes, without control characters, not starting with $"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_a_url_is_refused() {
+        assert_eq!(http_url("https://localhost:8443/"), Ok(String::from("https://localhost:8443")));
+        for text in ["", "localhost:8443", "https://", "wss://localhost", "https:// x", "https://a b"] {
+            assert!(http_url(text).unwrap_err().contains("https://localhost:8443"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The devices that a load test or a search uses up: a CSV's, or made up; and their ledger.
+
+use std::path::PathBuf;
+
+use super::args::DeviceArgs;
+use super::exit::{Fatal, ledger as ledger_error};
+use super::lot::{LotReading, Rows};
+use super::settings::{template, usage};
+use super::target::Target;
+use crate::emulator::scenario::BUILT_IN_TEMPLATE;
+use crate::identity::{GeneratedLot, KEY_COLUMNS, MADE_UP, ParameterPlan, Pattern, parse_constant};
+use crate::ledger::{Binding, Counts, Ledger};
+
+/// The name of the template where none is needed: no template can have it.
+const NO_TEMPLATE: &str = "(none)";
+
+/// Which devices to use up.
+pub(super) struct DeviceSettings {
+    source: Source,
+    template: Option<String>,
+    ledger: PathBuf,
+    reading: LotReading,
+}
+
+enum Source {
+    Lot(PathBuf),
+    MadeUp(MadeUp),
+}
+
+/// Devices that stand in no file.
+struct MadeUp {
+    devices: u64,
+    key_pattern: Pattern,
+    /// Columns besides the key's.
+    columns: Vec<(String, Pattern)>,
+    seed: u64,
+}
+
+/// Devices in their ledger, and what their rows become.
+pub(super) struct Devices {
+    pub(super) ledger: Ledger,
+    pub(super) path: PathBuf,
+    pub(super) template: String,
+    pub(super) parameters: ParameterPlan,
+    /// The devices by state.
+    pub(super) counts: Counts,
+    /// Whether some have keys that were made here.
+    pub(super) has_keys: bool,
+}
+
+impl DeviceSettings {
+    /// What was typed. `seed` is what random values of made-up devices are drawn from.
+    pub(super) fn new(args: DeviceArgs, seed: u64) -> Result<Self, Fatal> {
+        let beside = args.lot.as_ref().map(|lot| lot.with_extension("load.ledger"));
+        let ledger = args.ledger.or(beside).unwrap_or_else(|| PathBuf::from("load.ledger"));
+        let source = match args.lot {
+            Some(lot) => Source::Lot(lot),
+            None => Source::MadeUp(MadeUp {
+                devices: args.devices.expect("clap requires it where there is no lot"),
+                columns: columns(&args.columns)?,
+                key_pattern: args.key_pattern,
+                seed,
+            }),
+        };
+        if let Source::MadeUp(made_up) = &source
+            && !made_up.key_pattern.is_unique()
+        {
+            return Err(usage("--key-pattern", "wanted {n} or {n:06} in it, so that all keys are different"));
+        }
+        Ok(Self { source, template: args.template, ledger, reading: LotReading::new(args.reading)? })
+    }
+
+    /// Reads or makes up the devices into their ledger, or checks that the ledger that is there is theirs. Only where they
+    /// are registered is a template needed.
+    pub(super) fn open(self, target: &Target, is_template_needed: bool) -> Result<Devices, Fatal> {
+        let template = match &self.template {
+            None if !is_template_needed && target.is_aws() => String::from(NO_TEMPLATE),
+            typed => template(typed.as_deref(), target)?,
+        };
+        let binding =
+            Binding { template: template.clone(), region: target.region.clone(), account: target.account() };
+        let path = self.ledger;
+        let (ledger, parameters) = match &self.source {
+            Source::Lot(lot) => self.reading.open_lot(lot, &path, &binding)?,
+            Source::MadeUp(made_up) => {
+                let is_built_in = !target.is_aws() && template == BUILT_IN_TEMPLATE;
+                let lot = made_up.lot(self.reading.key_column.as_deref(), is_built_in)?;
+                let rows = Rows { source: MADE_UP, shape: lot.shape(), rows: lot.rows().map(Ok) };
+                self.reading.open(rows, &path, &binding)?
+            }
+        };
+        let has_keys = ledger.view().open_prepared_keys().map_err(ledger_error)? > 0;
+        let counts = ledger.view().counts().map_err(ledger_error)?;
+        Ok(Devices { ledger, path, template, parameters, counts, has_keys })
+    }
+}
+
+impl MadeUp {
+    /// For the emulator's own template they have the columns that it asks for.
+    fn lot(&self, key_column: Option<&str>, is_built_in: bool) -> Result<GeneratedLot, Fatal> {
+        let key_column = key_column.unwrap_or(if is_built_in { "DeviceId" } else { KEY_COLUMNS[0] });
+        let mut columns = vec![(key_column.to_owned(), self.key_pattern.clone())];
+        columns.extend(self.columns.iter().cloned());
+        if is_built_in {
+            let mac =
+                "02:{hex:2}:{hex:2}:{hex:2}:{hex:2}:{hex:2}".parse().expect("a constant that is a pattern");
+            for (name, pattern) in [("SerialNumber", self.key_pattern.clone()), ("MacAddress", mac)] {
+                if !columns.iter().any(|(there, _)| there == name) {
+                    columns.push((name.to_owned(), pattern));
+                }
+            }
+        }
+        let names = columns.iter().map(|(name, _)| name);
+        if let Some(twice) =
+            names.clone().enumerate().find(|(at, name)| names.clone().take(*at).any(|n| n == *name))
+        {
+            return Err(usage("--column", format!("{} is given twice", twice.1)));
+        }
+        let lot = GeneratedLot { columns, devices: self.devices, seed: self.seed };
+        if lot.is_short() {
+            Ok(lot)
+        } else {
+            Err(usage("--column", "a pattern makes a value that is longer than the service takes"))
+        }
+    }
+}
+
+fn columns(typed: &[String]) -> Result<Vec<(String, Pattern)>, Fatal> {
+    let column = |typed: &String| {
+        let (name, pattern) = parse_constant(typed).map_err(|error| usage("--column", error))?;
+        let pattern = pattern.parse().map_err(|error| usage("--column", format!("{name}: {error}")))?;
+        Ok((name, pattern))
+    };
+    typed.iter().map(column).collect()
+}

@@ -1,0 +1,120 @@
+//! Files that a command writes for its user: looked at before anything is sent, written at the end.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use super::args::OutputArgs;
+use super::exit::{Exit, Fatal};
+use super::prometheus::Scrapes;
+use super::recording;
+use super::speech::print;
+
+/// What a run writes besides its ledger, and who may watch it.
+pub(super) struct Outputs {
+    pub(super) scrapes: Scrapes,
+    pub(super) summary: Option<Place>,
+    pub(super) results: Option<PathBuf>,
+    pub(super) junit: Option<Place>,
+}
+
+impl Outputs {
+    /// What was typed, once it is clear that all of it can be written.
+    pub(super) async fn open(args: OutputArgs) -> Result<Self, Fatal> {
+        let summary = args.summary_json.map(|file| Place::check("--summary-json", file)).transpose()?;
+        if let Some(file) = &args.results {
+            recording::check(file)?;
+        }
+        Ok(Self {
+            scrapes: Scrapes::listen(args.prometheus).await?,
+            summary,
+            results: args.results,
+            junit: None,
+        })
+    }
+}
+
+/// Where a text goes that an option asks for.
+#[derive(Debug)]
+pub(super) struct Place {
+    option: &'static str,
+    /// `-` is stdout.
+    file: PathBuf,
+}
+
+impl Place {
+    /// A place that can be written, as far as that can be told without writing there.
+    pub(super) fn check(option: &'static str, file: PathBuf) -> Result<Self, Fatal> {
+        let place = Self { option, file };
+        if !place.is_stdout() {
+            probe(&place.file).map_err(|error| place.unwritable(&error))?;
+        }
+        Ok(place)
+    }
+
+    pub(super) fn is_stdout(&self) -> bool {
+        self.file == Path::new("-")
+    }
+
+    /// Writes the text there.
+    pub(super) fn write(&self, text: &str) -> Result<(), Fatal> {
+        if self.is_stdout() {
+            print(text);
+            return Ok(());
+        }
+        fs::write(&self.file, text).map_err(|error| self.unwritable(&error))
+    }
+
+    fn unwritable(&self, error: &io::Error) -> Fatal {
+        let message = format!("{}: {} cannot be written: {error}", self.option, self.file.display());
+        Fatal::new(Exit::LedgerUnusable, message)
+    }
+}
+
+/// Whether a file can be written, without a change to what is there.
+fn probe(file: &Path) -> io::Result<()> {
+    match fs::metadata(file) {
+        // Opening a pipe waits for its reader.
+        Ok(there) if there.file_type().is_fifo() => Ok(()),
+        // Devices can refuse what they are given, and take nothing all the same: /dev/full for one.
+        Ok(there) if there.file_type().is_char_device() => {
+            OpenOptions::new().write(true).open(file)?.write(b"").map(drop)
+        }
+        Ok(_) => OpenOptions::new().write(true).open(file).map(drop),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => probe_new(file),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a file that is not there can be made, and has room for a page.
+pub(super) fn probe_new(file: &Path) -> io::Result<()> {
+    let mut made = OpenOptions::new().write(true).create_new(true).open(file)?;
+    let written = made.write_all(&[b'\n'; 4096]).and_then(|()| made.sync_data());
+    drop(made);
+    fs::remove_file(file)?;
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_is_known_before_and_nothing_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = folder.path().join("there");
+        fs::write(&there, "old").unwrap();
+        let check = |file: &Path| Place::check("--x", file.to_owned()).map(drop);
+        check(&there).unwrap();
+        check(&folder.path().join("new")).unwrap();
+        check(Path::new("-")).unwrap();
+        assert_eq!(fs::read(&there).unwrap(), b"old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        for wrong in [folder.path().to_owned(), folder.path().join("no/such"), PathBuf::from("/dev/full")] {
+            let refused = check(&wrong).unwrap_err();
+            assert_eq!(refused.exit, Exit::LedgerUnusable, "{}", wrong.display());
+            assert!(refused.message.starts_with("--x: "), "{}", refused.message);
+        }
+    }
+}
