@@ -24,7 +24,7 @@ const PARAMETERS: [(&str, &str); 7] = [
 fn requests(c: &mut Criterion) {
     let request = SigningRequest { pem: pem("CERTIFICATE REQUEST", 6) };
     let mut group = c.benchmark_group("build a CreateCertificateFromCsr request");
-    group.throughput(Throughput::Bytes(provisioning::csr_request(&request).len() as u64));
+    group.throughput(Throughput::Bytes(provisioning::csr_request(&request).payload.len() as u64));
     group.bench_function("fleetmint", |bencher| {
         bencher.iter(|| provisioning::csr_request(black_box(&request)));
     });
@@ -36,7 +36,7 @@ fn requests(c: &mut Criterion) {
 
     let token = Secret::new("t".repeat(464));
     let mut group = c.benchmark_group("build a RegisterThing request");
-    let size = provisioning::register_request(&token, PARAMETERS).len();
+    let size = provisioning::register_request(&token, PARAMETERS).payload.len();
     group.throughput(Throughput::Bytes(size as u64));
     group.bench_function("fleetmint", |bencher| {
         bencher.iter(|| provisioning::register_request(black_box(&token), PARAMETERS));
@@ -103,10 +103,10 @@ fn whole_device(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(from_server.bytes() as u64));
     group.bench_function("fleetmint", |bencher| {
         bencher.iter(|| {
-            from_server.exchange("$aws/certificates/create/json", provisioning::create_request(), 0);
+            from_server.exchange("$aws/certificates/create/json", provisioning::create_request().payload, 0);
             let payload = from_server.payload(&from_server.issued);
             let issued = provisioning::parse_issued(&payload).expect("a valid reply");
-            let request = provisioning::register_request(&issued.ownership_token, PARAMETERS);
+            let request = provisioning::register_request(&issued.ownership_token, PARAMETERS).payload;
             from_server.exchange("$aws/provisioning-templates/T/provision/json", request, 1);
             let payload = from_server.payload(&from_server.registered);
             (issued, provisioning::parse_registered(&payload).expect("a valid reply"))

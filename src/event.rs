@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::call::Call;
 use crate::certificate::{IssuedCertificate, PreparedKey, RegisteredThing};
 use crate::failure::Failure;
 
@@ -36,6 +37,15 @@ impl Operation {
         Operation::Publish,
         Operation::Provision,
     ];
+
+    /// What counts as the same operation as `call`.
+    pub fn of(call: Call) -> Self {
+        match call {
+            Call::CreateKeysAndCertificate | Call::CreateCertificateFromCsr => Operation::CreateCertificate,
+            Call::RegisterThing => Operation::RegisterThing,
+            Call::Publish => Operation::Publish,
+        }
+    }
 
     /// The name in reports: stable, lower case.
     pub fn name(self) -> &'static str {
@@ -245,13 +255,48 @@ pub enum Note {
         /// How.
         failure: Failure,
     },
-    /// A connection was closed for its age, to be replaced before the service ends it.
-    ConnectionRenewed,
-    /// The control plane told that a registration had happened whose answer was lost.
+    /// Something that is only counted.
+    Counted(Counter, u64),
+}
+
+/// What is counted beside attempts and their ends. All of them are in every report: metrics, results files, summaries and
+/// scrapes go by [`Counter::ALL`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Counter {
+    /// Connections that ended by themselves.
+    ConnectionsLost,
+    /// Connections that were closed for their age.
+    ConnectionsRenewed,
+    /// Registrations that the control plane confirmed.
     Settled,
-    /// A reply was delivered again and ignored.
-    Redelivered {
-        /// How many.
-        count: u32,
-    },
+    /// Replies that were delivered again.
+    Redelivered,
+}
+
+impl Counter {
+    /// All of them, in the order of the declaration.
+    pub const ALL: [Counter; 4] =
+        [Counter::ConnectionsLost, Counter::ConnectionsRenewed, Counter::Settled, Counter::Redelivered];
+
+    /// The name in reports and files: stable, lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Counter::ConnectionsLost => "connections_lost",
+            Counter::ConnectionsRenewed => "connections_renewed",
+            Counter::Settled => "settled",
+            Counter::Redelivered => "redelivered",
+        }
+    }
+
+    /// What is counted, as a sentence that begins with it.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Counter::ConnectionsLost => "Connections that ended by themselves while they waited.",
+            Counter::ConnectionsRenewed => {
+                "Connections that were replaced for their age, before the service would end them."
+            }
+            Counter::Settled => "Registrations whose answer was lost and which the control plane confirmed.",
+            Counter::Redelivered => "Replies that came again and were ignored.",
+        }
+    }
 }

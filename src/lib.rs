@@ -1,6 +1,7 @@
 //! fleetmint mints device identities in AWS IoT Core. `ARCHITECTURE.md` is the map.
 
 // L0: vocabulary
+pub mod call;
 pub mod certificate;
 pub mod endpoint;
 pub mod event;

@@ -51,7 +51,7 @@ fn numbered(topic: &str, reply: &str) -> Numbered {
 }
 
 pub(crate) fn create_request() -> Bytes {
-    publish(&topics().create.request, &provisioning::create_request(), 1)
+    publish(&topics().create.request, &provisioning::create_request().payload, 1)
 }
 
 pub(crate) fn register_request() -> Bytes {
@@ -59,7 +59,7 @@ pub(crate) fn register_request() -> Bytes {
     let values = row(1).into_iter();
     let parameters: Vec<(&str, String)> = COLUMNS.into_iter().zip(values).collect();
     let pairs = parameters.iter().map(|(name, value)| (*name, value.as_str()));
-    publish(&topics().register.request, &provisioning::register_request(&token, pairs), 2)
+    publish(&topics().register.request, &provisioning::register_request(&token, pairs).payload, 2)
 }
 
 /// The columns of the lot that all of this is about.

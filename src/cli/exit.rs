@@ -172,6 +172,7 @@ pub(super) fn usage(error: &clap::Error) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call::Call;
     use crate::failure::Stage;
 
     #[test]
@@ -185,7 +186,7 @@ mod tests {
             (Stage::Connack, Cause::ConnectRefused { code: 2 }, Exit::Stopped),
             (Stage::Suback, Cause::SubscriptionRefused { filter: String::new() }, Exit::NotPermitted),
             (Stage::Tcp, Cause::Unreachable { detail: String::new() }, Exit::Unavailable),
-            (Stage::RegisterThing, Cause::Closed { detail: String::new() }, Exit::Stopped),
+            (Stage::Call(Call::RegisterThing), Cause::Closed { detail: String::new() }, Exit::Stopped),
         ];
         for (stage, cause, exit) in cases {
             assert_eq!(Exit::of_failure(&Failure::new(stage, cause.clone())), exit, "{stage} {cause:?}");

@@ -22,6 +22,7 @@ use super::rates::{ChosenRates, RateSettings, publishes_per_connection};
 use super::settings::{check_template, creating, key_policy, template};
 use super::speech::say;
 use super::target::{Site, Target};
+use crate::call::Call;
 use crate::control_plane::{ControlPlane, Settler};
 use crate::engine::{
     self, Audience, CommitMode, Connections, End, KeyPolicy, KeySource, Outcome, Plan, Rates, Snapshot,
@@ -32,7 +33,7 @@ use crate::failure::RetryPolicy;
 use crate::identity::ParameterPlan;
 use crate::ledger::{Binding, Counts, Ledger, RunInfo, View as LedgerView};
 use crate::metrics::Slowest;
-use crate::provisioning::{Lane, Topics};
+use crate::provisioning::Topics;
 use crate::rate::{Rate, RateLimit};
 use crate::report::{self, Summary};
 use crate::results::Footer;
@@ -189,9 +190,9 @@ impl Settings {
     /// The topics of the requests that the run may make.
     fn topics(&self, view: &LedgerView) -> Result<Topics, Fatal> {
         let have_keys = view.open_prepared_keys().map_err(ledger_error)? > 0;
-        let mut lanes = creating(self.keys.source, have_keys);
-        lanes.push(Lane::Register);
-        Ok(Topics::of(&self.binding.template, &lanes))
+        let mut calls = creating(self.keys.source, have_keys);
+        calls.push(Call::RegisterThing);
+        Ok(Topics::of(&self.binding.template, &calls))
     }
 
     fn plan(&self, parameters: ParameterPlan, connections: Connections, rates: Rates) -> Plan {

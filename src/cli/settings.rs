@@ -5,11 +5,12 @@ use std::path::Path;
 use super::args::{KeyArgs, Keys, LocalKeyType};
 use super::exit::{Exit, Fatal};
 use super::target::{Service, Target};
+use crate::call::Call;
 use crate::certificate::Secret;
 use crate::emulator::scenario::{BUILT_IN_TEMPLATE, Scenario};
 use crate::engine::{KeyPolicy, KeySource};
 use crate::keys::KeyType;
-use crate::provisioning::{self, Lane};
+use crate::provisioning;
 use crate::sealing::Sealer;
 use crate::sigv4::Credentials;
 
@@ -70,11 +71,11 @@ pub(super) fn key_policy(args: &KeyArgs) -> Result<KeyPolicy, Fatal> {
 
 /// How certificates are asked for: devices that have keys of their own keep them. What is not used is not subscribed to,
 /// and need not be permitted.
-pub(super) fn creating(source: KeySource, have_keys: bool) -> Vec<Lane> {
+pub(super) fn creating(source: KeySource, have_keys: bool) -> Vec<Call> {
     match (source, have_keys) {
-        (KeySource::Local(_), _) => vec![Lane::CreateFromCsr],
-        (KeySource::Service, true) => vec![Lane::Create, Lane::CreateFromCsr],
-        (KeySource::Service, false) => vec![Lane::Create],
+        (KeySource::Local(_), _) => vec![Call::CreateCertificateFromCsr],
+        (KeySource::Service, true) => vec![Call::CreateKeysAndCertificate, Call::CreateCertificateFromCsr],
+        (KeySource::Service, false) => vec![Call::CreateKeysAndCertificate],
     }
 }
 

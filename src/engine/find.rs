@@ -20,47 +20,15 @@ use crate::rate::Rate;
 use crate::schedule::{Profile, Spacing};
 use crate::transport::Connector;
 
-/// Whose limit is sought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sought {
-    /// That of opening connections.
-    Connect,
-    /// That of CreateKeysAndCertificate, or of CreateCertificateFromCsr where keys are made here.
-    Create,
-    /// That of RegisterThing.
-    Register,
-}
-
-impl Sought {
-    /// The operation that is tried.
-    pub fn operation(self) -> Operation {
-        match self {
-            Sought::Connect => Operation::Connect,
-            Sought::Create => Operation::CreateCertificate,
-            Sought::Register => Operation::RegisterThing,
-        }
-    }
-
-    fn scenario(self) -> Scenario {
-        match self {
-            Sought::Connect => Scenario::Connect { hold: Duration::ZERO },
-            Sought::Create => Scenario::Create,
-            Sought::Register => Scenario::Register,
-        }
-    }
-}
-
 /// What to do, settled before the search starts.
 #[derive(Debug, Clone)]
 pub struct FindPlan {
-    /// Whose limit.
-    pub sought: Sought,
     /// What bounds the search.
     pub search: SearchSettings,
     /// How fast certificates are issued that registrations need, per second.
     pub issue_rate: Rate,
-    /// How each step is offered. Its scenario, profile, spacing, warm-up, thresholds and number of connections ahead are the
-    /// search's own.
+    /// How each step is offered; its scenario is the one whose limit is sought. Profile, spacing, warm-up, thresholds and the
+    /// number of connections ahead are the search's own.
     pub load: LoadPlan,
 }
 
@@ -127,7 +95,7 @@ pub enum FindEnd {
 const ISSUE_ROUNDS: u32 = 5;
 /// The service time that connections are opened ahead for, as long as none was measured.
 const FIRST_GUESS: Duration = Duration::from_millis(200);
-/// And that they are opened ahead for at least.
+/// The shortest service time that connections are opened ahead for.
 const LEAST_GUESS: Duration = Duration::from_millis(50);
 
 /// Searches until the limit is found, the devices run out, or `stop` says so. `ledger` has the devices; connections need
@@ -198,9 +166,9 @@ impl<C: Connector> Seeker<C> {
                 Err(end) => return end,
             }
             self.tell(Doing::Trying(probe.clone()));
-            let outcome = self.offer(self.plan.sought.scenario(), profile(&probe), before(&probe)).await;
+            let outcome = self.offer(self.plan.load.scenario, profile(&probe), before(&probe)).await;
             self.metrics.merge(&outcome.metrics);
-            let observation = observation(self.plan.sought.operation(), &outcome);
+            let observation = observation(self.plan.load.scenario.operation(), &outcome);
             // Tokens have grown old, or devices were refused: then what was offered is not the probe.
             let is_short = matches!(outcome.end, LoadEnd::OutOfDevices);
             match ended(outcome.end) {
@@ -214,10 +182,12 @@ impl<C: Connector> Seeker<C> {
     /// Sees that there are devices for a probe; why there are none, if so.
     async fn prepare(&mut self, probe: &Probe) -> Result<Option<Stopped>, FindEnd> {
         let wanted = probe.requests();
-        match self.plan.sought {
-            Sought::Connect => Ok(None),
-            Sought::Create => Ok((self.counts()?.pending < wanted).then_some(Stopped::Devices)),
-            Sought::Register => self.issue(wanted).await,
+        match self.plan.load.scenario {
+            Scenario::Register => self.issue(wanted).await,
+            scenario if scenario.takes_devices() => {
+                Ok((self.counts()?.pending < wanted).then_some(Stopped::Devices))
+            }
+            _ => Ok(None),
         }
     }
 

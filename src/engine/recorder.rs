@@ -15,6 +15,7 @@ use super::crew::Crew;
 use super::intervals::Intervals;
 use super::store::Store;
 use super::{Clock, Limits, Snapshot};
+use crate::call::Call;
 use crate::event::{Change, Note};
 use crate::failure::Stage;
 use crate::ledger::{Counts, LedgerError, Receipt};
@@ -252,7 +253,7 @@ impl Move {
             Change::Issued { .. } | Change::Certified { .. } => Move::Issued,
             Change::Registered { .. } => Move::Registered,
             Change::Rejected { failure, .. } => {
-                Move::Rejected { was_issued: failure.stage == Stage::RegisterThing }
+                Move::Rejected { was_issued: failure.stage == Stage::Call(Call::RegisterThing) }
             }
             Change::Unknown { .. } => Move::Unknown,
             Change::TokenLapsed { .. } => Move::Lapsed,

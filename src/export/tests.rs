@@ -12,6 +12,7 @@ use super::files::sha256;
 use super::folders::create_device_directory;
 use super::names::{LONGEST_NAME, directory_name};
 use super::*;
+use crate::call::Call;
 use crate::certificate::{IssuedCertificate, RegisteredThing, Secret};
 use crate::event::{Change, DeviceId, DeviceState};
 use crate::failure::{Cause, Failure, Stage};
@@ -405,7 +406,8 @@ fn states_runs_and_keys_choose() {
     let [issued, registered] = provision(2);
     let [other_issued, _] = provision(3);
     ledger.commit(vec![issued, registered, other_issued], now).unwrap();
-    let failure = Failure::new(Stage::CreateCertificate, Cause::NoReply { after: Duration::ZERO });
+    let failure =
+        Failure::new(Stage::Call(Call::CreateKeysAndCertificate), Cause::NoReply { after: Duration::ZERO });
     ledger.commit(vec![Change::Rejected { device: DeviceId(4), failure }], now).unwrap();
     let keys = |selection: Selection| -> Vec<String> {
         let mut keys = Vec::new();

@@ -10,7 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::event::Operation;
+use crate::event::{Counter, Operation};
 use crate::metrics::{Latency, Metrics};
 
 /// What every name begins with.
@@ -131,26 +131,9 @@ impl Reading {
         for ((stage, cause), kind) in &self.metrics.failures {
             failures.counter([("stage", stage), ("cause", cause)], kind.count)?;
         }
-        let counters = [
-            (
-                "connections_lost",
-                "Connections that ended by themselves while they waited.",
-                self.metrics.connections_lost,
-            ),
-            (
-                "connections_renewed",
-                "Connections that were replaced before the service would end them.",
-                self.metrics.connections_renewed,
-            ),
-            (
-                "settled",
-                "Registrations whose answer was lost and which the control plane confirmed.",
-                self.metrics.settled,
-            ),
-            ("redelivered", "Replies that came again and were ignored.", self.metrics.redelivered),
-        ];
-        for (name, help, count) in counters {
-            out.counters(name, help)?.counter([], count)?;
+        for counter in Counter::ALL {
+            let count = self.metrics.counters.of(counter);
+            out.counters(counter.name(), counter.meaning())?.counter([], count)?;
         }
         Ok(())
     }

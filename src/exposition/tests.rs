@@ -3,6 +3,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::call::Call;
 use crate::event::{Note, Operation, Timing};
 use crate::failure::{Cause, Failure, Stage};
 
@@ -20,7 +21,8 @@ fn reading() -> Reading {
         let operation = Operation::RegisterThing;
         reading.metrics.record(&Note::Exchanged { operation, timing, outcome: Ok(()) });
     }
-    let failure = Failure::new(Stage::CreateCertificate, Cause::NoPuback { after: Duration::ZERO });
+    let failure =
+        Failure::new(Stage::Call(Call::CreateKeysAndCertificate), Cause::NoPuback { after: Duration::ZERO });
     reading.metrics.record(&Note::Exchanged {
         operation: Operation::CreateCertificate,
         timing: Timing::default(),

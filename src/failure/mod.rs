@@ -8,6 +8,8 @@ mod remedy;
 use std::fmt;
 use std::time::Duration;
 
+use crate::call::Call;
+
 pub use remedy::{Remedy, RetryPolicy, Standing, Tried, redial, remedy};
 
 /// The step of a device's way at which something happened, in order.
@@ -32,15 +34,9 @@ pub enum Stage {
     Suback,
     /// Between exchanges, on a connection that waits.
     Idle,
-    /// CreateKeysAndCertificate.
-    CreateCertificate,
-    /// CreateCertificateFromCsr.
-    #[serde(rename = "create_certificate_from_csr")]
-    CertificateFromCsr,
-    /// RegisterThing.
-    RegisterThing,
-    /// A load test's message, to its sender's own topic and back.
-    Publish,
+    /// Waiting for the answer to a request.
+    #[serde(untagged)]
+    Call(Call),
 }
 
 impl Stage {
@@ -55,10 +51,7 @@ impl Stage {
             Stage::Connack => "connack",
             Stage::Suback => "suback",
             Stage::Idle => "idle",
-            Stage::CreateCertificate => "create_certificate",
-            Stage::CertificateFromCsr => "create_certificate_from_csr",
-            Stage::RegisterThing => "register_thing",
-            Stage::Publish => "publish",
+            Stage::Call(call) => call.name(),
         }
     }
 
@@ -69,6 +62,7 @@ impl Stage {
 
     fn doing(self) -> &'static str {
         match self {
+            Stage::Call(call) => call.spelled(),
             Stage::Sign => "signing the WebSocket URL",
             Stage::Resolve => "looking up the endpoint",
             Stage::Tcp => "opening the TCP connection",
@@ -77,10 +71,6 @@ impl Stage {
             Stage::Connack => "MQTT CONNECT",
             Stage::Suback => "SUBSCRIBE to the response topics",
             Stage::Idle => "keeping the connection",
-            Stage::CreateCertificate => "CreateKeysAndCertificate",
-            Stage::CertificateFromCsr => "CreateCertificateFromCsr",
-            Stage::RegisterThing => "RegisterThing",
-            Stage::Publish => "PUBLISH to a topic of its own",
         }
     }
 }
@@ -291,15 +281,7 @@ impl Failure {
             Cause::Closed { .. } if matches!(self.stage, Stage::Suback) => {
                 "the service closes the connection where iot:Subscribe is not allowed: check the policy's topicfilter/ resources and --template"
             }
-            Cause::Closed { .. }
-                if matches!(
-                    self.stage,
-                    Stage::CreateCertificate
-                        | Stage::CertificateFromCsr
-                        | Stage::RegisterThing
-                        | Stage::Publish
-                ) =>
-            {
+            Cause::Closed { .. } if matches!(self.stage, Stage::Call(_)) => {
                 "the service closes the connection where iot:Publish or iot:Receive is not allowed: check the policy's topic/ resources"
             }
             Cause::Closed { .. } if self.stage == Stage::Idle => {
@@ -313,7 +295,9 @@ impl Failure {
                 "check the template's provisioning role and pre-provisioning hook"
             }
             Cause::Rejected { status_code: 404, .. } => "check --template and --region",
-            Cause::Rejected { status_code: 400..=499, .. } if self.stage == Stage::CertificateFromCsr => {
+            Cause::Rejected { status_code: 400..=499, .. }
+                if self.stage == Stage::Call(Call::CreateCertificateFromCsr) =>
+            {
                 "the service takes no such CSR: try the other --key-type, or --keys aws"
             }
             Cause::Rejected { status_code: 400..=499, .. } => {

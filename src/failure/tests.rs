@@ -1,4 +1,5 @@
 use super::*;
+use crate::call::Call;
 
 fn rejected(stage: Stage, status_code: u16) -> Failure {
     let cause = Cause::Rejected { status_code, error_code: String::new(), error_message: String::new() };
@@ -20,7 +21,7 @@ fn after(ms: u64) -> Duration {
 #[test]
 fn the_status_code_alone_decides_about_a_rejection() {
     let policy = RetryPolicy::default();
-    let register = |status| remedy(&rejected(Stage::RegisterThing, status), tried(1), &policy);
+    let register = |status| remedy(&rejected(Stage::Call(Call::RegisterThing), status), tried(1), &policy);
     assert_eq!(register(429), Remedy::Slower { after: after(200) });
     for status in [500, 502, 503, 599] {
         assert_eq!(register(status), Remedy::Again { after: after(200) });
@@ -34,7 +35,7 @@ fn the_status_code_alone_decides_about_a_rejection() {
 fn waits_grow_exponentially_to_a_cap_with_full_jitter() {
     let policy = RetryPolicy { attempts: u32::MAX, ..RetryPolicy::default() };
     let wait = |attempts, jitter| match remedy(
-        &rejected(Stage::RegisterThing, 500),
+        &rejected(Stage::Call(Call::RegisterThing), 500),
         Tried { jitter, ..tried(attempts) },
         &policy,
     ) {
@@ -58,11 +59,11 @@ fn nothing_is_tried_for_ever() {
         Cause::Closed { detail: String::new() },
         Cause::Garbled { detail: String::new() },
         Cause::Anomaly { detail: String::new() },
-        rejected(Stage::RegisterThing, 500).cause,
-        rejected(Stage::RegisterThing, 429).cause,
+        rejected(Stage::Call(Call::RegisterThing), 500).cause,
+        rejected(Stage::Call(Call::RegisterThing), 429).cause,
     ];
     for cause in causes {
-        let failure = Failure::new(Stage::RegisterThing, cause);
+        let failure = Failure::new(Stage::Call(Call::RegisterThing), cause);
         assert_ne!(remedy(&failure, tried(1), &policy), Remedy::GiveUp, "{failure}");
         assert_eq!(remedy(&failure, tried(1_000), &policy), Remedy::GiveUp, "{failure}");
     }
@@ -94,11 +95,15 @@ fn a_refusal_before_the_first_success_stops_the_run_at_once_and_later_only_if_it
 #[test]
 fn the_service_may_have_acted_unless_it_said_that_it_did_not() {
     let second = Duration::from_secs(1);
-    assert!(Failure::new(Stage::RegisterThing, Cause::NoReply { after: second }).may_have_acted());
-    assert!(Failure::new(Stage::RegisterThing, Cause::NoPuback { after: second }).may_have_acted());
-    assert!(rejected(Stage::RegisterThing, 500).may_have_acted());
-    assert!(!rejected(Stage::RegisterThing, 429).may_have_acted());
-    assert!(!rejected(Stage::RegisterThing, 400).may_have_acted());
+    assert!(
+        Failure::new(Stage::Call(Call::RegisterThing), Cause::NoReply { after: second }).may_have_acted()
+    );
+    assert!(
+        Failure::new(Stage::Call(Call::RegisterThing), Cause::NoPuback { after: second }).may_have_acted()
+    );
+    assert!(rejected(Stage::Call(Call::RegisterThing), 500).may_have_acted());
+    assert!(!rejected(Stage::Call(Call::RegisterThing), 429).may_have_acted());
+    assert!(!rejected(Stage::Call(Call::RegisterThing), 400).may_have_acted());
     assert!(!upgrade_refused(403, None).may_have_acted());
 }
 

@@ -3,6 +3,7 @@
 //! Owns every number of a report that is not in the ledger's device table. Only adds: a number that was recorded is
 //! never changed, and none is invented. Merging two is adding their histograms and counters.
 
+mod counters;
 mod latency;
 mod operation;
 mod slowest;
@@ -10,9 +11,10 @@ pub mod threshold;
 
 use std::collections::BTreeMap;
 
-use crate::event::{Note, Operation, Timing};
+use crate::event::{Counter, Note, Operation, Timing};
 use crate::failure::Failure;
 
+pub use counters::Counters;
 pub use latency::{Latency, LatencyFigures, MAX_LATENCY_US, NotALatency};
 pub use operation::{DialPhaseLatencies, OperationCounts, OperationMetrics};
 pub use slowest::{Slow, Slowest};
@@ -66,14 +68,8 @@ pub struct Metrics {
     pub dial_phases: DialPhaseLatencies,
     /// Failures by stage and cause.
     pub failures: BTreeMap<(&'static str, &'static str), FailureCount>,
-    /// Connections that ended by themselves while they waited.
-    pub connections_lost: u64,
-    /// Connections that were closed for their age, to be replaced before the service ends them.
-    pub connections_renewed: u64,
-    /// Registrations whose answer was lost, and which the control plane confirmed.
-    pub settled: u64,
-    /// Replies that were delivered again, and ignored.
-    pub redelivered: u64,
+    /// What else was counted.
+    pub counters: Counters,
     /// What was due by a schedule; all zero without one.
     pub arrivals: Arrivals,
     /// How late arrivals were handed out, from their due instant to a free connection's being looked for: the
@@ -100,12 +96,10 @@ impl Metrics {
                 self.operation_mut(*operation).record(*timing, outcome.as_ref().copied());
             }
             Note::ConnectionLost { failure } => {
-                self.connections_lost += 1;
+                self.counters.add(Counter::ConnectionsLost, 1);
                 self.count_failure(failure);
             }
-            Note::ConnectionRenewed => self.connections_renewed += 1,
-            Note::Settled => self.settled += 1,
-            Note::Redelivered { count } => self.redelivered += u64::from(*count),
+            Note::Counted(counter, count) => self.counters.add(*counter, *count),
         }
     }
 
@@ -129,10 +123,7 @@ impl Metrics {
             let example = || FailureCount { count: 0, example: theirs.example.clone() };
             self.failures.entry(*kind).or_insert_with(example).count += theirs.count;
         }
-        self.connections_lost = self.connections_lost.saturating_add(other.connections_lost);
-        self.connections_renewed = self.connections_renewed.saturating_add(other.connections_renewed);
-        self.settled = self.settled.saturating_add(other.settled);
-        self.redelivered = self.redelivered.saturating_add(other.redelivered);
+        self.counters.merge(&other.counters);
         self.arrivals.merge(other.arrivals);
         self.lateness.merge(&other.lateness);
     }
@@ -157,6 +148,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::call::Call;
     use crate::failure::{Cause, Stage};
 
     fn exchanged(service_ms: u64, wait_ms: u64, cause: Option<Cause>) -> Note {
@@ -166,7 +158,7 @@ mod tests {
                 wait: Duration::from_millis(wait_ms),
                 service: Duration::from_millis(service_ms),
             },
-            outcome: cause.map_or(Ok(()), |cause| Err(Failure::new(Stage::RegisterThing, cause))),
+            outcome: cause.map_or(Ok(()), |cause| Err(Failure::new(Stage::Call(Call::RegisterThing), cause))),
         }
     }
 

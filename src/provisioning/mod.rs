@@ -7,6 +7,7 @@ mod object;
 use bytes::Bytes;
 
 use self::object::{Field, Fields};
+use crate::call::Call;
 use crate::certificate::{CertificateId, IssuedCertificate, RegisteredThing, Secret, SigningRequest};
 use crate::failure::Cause;
 use crate::wording::clean;
@@ -17,20 +18,7 @@ pub const MAX_PAYLOAD: usize = 128 * 1024;
 /// The longest template name, in characters (CreateProvisioningTemplate, `templateName`).
 pub const MAX_TEMPLATE_NAME: usize = 36;
 
-/// Which exchange.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Lane {
-    /// CreateKeysAndCertificate.
-    Create,
-    /// CreateCertificateFromCsr.
-    CreateFromCsr,
-    /// RegisterThing.
-    Register,
-    /// A message to a topic of the connection's own, which comes back on it: no part of the API, but a load test's.
-    Publish,
-}
-
-/// How a message of [`Lane::Publish`] is delivered. Requests of the API always go at QoS 1.
+/// How a message of [`Call::Publish`] is delivered. Requests of the API always go at QoS 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Delivery {
     /// QoS 0: at most once, without a PUBACK.
@@ -40,9 +28,9 @@ pub enum Delivery {
     AtLeastOnce,
 }
 
-/// The topics of one lane.
+/// The topics of one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LaneTopics {
+pub struct CallTopics {
     /// Publish the request here.
     pub request: String,
     /// Success comes back here.
@@ -54,39 +42,39 @@ pub struct LaneTopics {
 /// All topics of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
-    /// The lanes that the run uses. Only their answers are subscribed to: a policy need not allow what is not used.
-    pub lanes: Vec<Lane>,
+    /// The calls that the run uses. Only their answers are subscribed to: a policy need not allow what is not used.
+    pub calls: Vec<Call>,
     /// `$aws/certificates/create/json` and its answers.
-    pub create: LaneTopics,
+    pub create: CallTopics,
     /// `$aws/certificates/create-from-csr/json` and its answers.
-    pub create_from_csr: LaneTopics,
+    pub create_from_csr: CallTopics,
     /// `$aws/provisioning-templates/<template>/provision/json` and its answers.
-    pub register: LaneTopics,
-    /// The topic of [`Lane::Publish`]; nothing is rejected on it. Its first part only, until [`Topics::of_client`].
-    pub publish: LaneTopics,
-    /// How messages of [`Lane::Publish`] are delivered.
+    pub register: CallTopics,
+    /// The topic of [`Call::Publish`]; nothing is rejected on it. Its first part only, until [`Topics::of_client`].
+    pub publish: CallTopics,
+    /// How messages of [`Call::Publish`] are delivered.
     pub delivery: Delivery,
 }
 
 impl Topics {
     /// The topics for provisioning with `template` and keys that the service makes.
     pub fn new(template: &str) -> Self {
-        Self::of(template, &[Lane::Create, Lane::Register])
+        Self::of(template, &[Call::CreateKeysAndCertificate, Call::RegisterThing])
     }
 
-    /// The topics for provisioning with `template`, as far as `lanes` are used.
-    pub fn of(template: &str, lanes: &[Lane]) -> Self {
-        let lane = |request: String| LaneTopics {
+    /// The topics for provisioning with `template`, as far as `calls` are used.
+    pub fn of(template: &str, calls: &[Call]) -> Self {
+        let call = |request: String| CallTopics {
             accepted: format!("{request}/accepted"),
             rejected: format!("{request}/rejected"),
             request,
         };
         Self {
-            lanes: lanes.to_vec(),
-            create: lane(String::from("$aws/certificates/create/json")),
-            create_from_csr: lane(String::from("$aws/certificates/create-from-csr/json")),
-            register: lane(format!("$aws/provisioning-templates/{template}/provision/json")),
-            publish: LaneTopics { request: String::new(), accepted: String::new(), rejected: String::new() },
+            calls: calls.to_vec(),
+            create: call(String::from("$aws/certificates/create/json")),
+            create_from_csr: call(String::from("$aws/certificates/create-from-csr/json")),
+            register: call(format!("$aws/provisioning-templates/{template}/provision/json")),
+            publish: CallTopics { request: String::new(), accepted: String::new(), rejected: String::new() },
             delivery: Delivery::default(),
         }
     }
@@ -94,26 +82,26 @@ impl Topics {
     /// The topics for messages that come back to their sender, each connection's below `prefix`.
     pub fn of_messages(prefix: &str, delivery: Delivery) -> Self {
         let publish =
-            LaneTopics { request: prefix.to_owned(), accepted: prefix.to_owned(), rejected: String::new() };
-        Self { publish, delivery, ..Self::of("unused", &[Lane::Publish]) }
+            CallTopics { request: prefix.to_owned(), accepted: prefix.to_owned(), rejected: String::new() };
+        Self { publish, delivery, ..Self::of("unused", &[Call::Publish]) }
     }
 
     /// The same with the topic that is this client's own, if it has one.
     pub fn of_client(&self, client_id: &str) -> Option<Self> {
-        self.lanes.contains(&Lane::Publish).then(|| {
+        self.calls.contains(&Call::Publish).then(|| {
             let topic = format!("{}/{client_id}", self.publish.request);
-            let publish = LaneTopics { request: topic.clone(), accepted: topic, rejected: String::new() };
+            let publish = CallTopics { request: topic.clone(), accepted: topic, rejected: String::new() };
             Self { publish, ..self.clone() }
         })
     }
 
-    /// The topics of `lane`.
-    pub fn lane(&self, lane: Lane) -> &LaneTopics {
-        match lane {
-            Lane::Create => &self.create,
-            Lane::CreateFromCsr => &self.create_from_csr,
-            Lane::Register => &self.register,
-            Lane::Publish => &self.publish,
+    /// The topics of `call`.
+    pub fn call(&self, call: Call) -> &CallTopics {
+        match call {
+            Call::CreateKeysAndCertificate => &self.create,
+            Call::CreateCertificateFromCsr => &self.create_from_csr,
+            Call::RegisterThing => &self.register,
+            Call::Publish => &self.publish,
         }
     }
 }
@@ -138,25 +126,36 @@ pub fn check_template_name(name: &str) -> Result<(), NotATemplateName> {
     Err(NotATemplateName { found: clean(name).chars().take(2 * MAX_TEMPLATE_NAME).collect() })
 }
 
-/// The CreateKeysAndCertificate request.
-pub fn create_request() -> Bytes {
-    Bytes::from_static(b"{}")
+/// A request that is ready to be sent, and how its answer is read. Not to be printed: its payload may hold a token.
+pub struct Request<T> {
+    /// Which.
+    pub call: Call,
+    /// What it says.
+    pub payload: Bytes,
+    /// Reads an accepted reply.
+    pub parse: fn(&[u8]) -> Result<T, Cause>,
 }
 
-/// The CreateCertificateFromCsr request.
-pub fn csr_request(request: &SigningRequest) -> Bytes {
+/// CreateKeysAndCertificate.
+pub fn create_request() -> Request<IssuedCertificate<Secret<String>>> {
+    let payload = Bytes::from_static(b"{}");
+    Request { call: Call::CreateKeysAndCertificate, payload, parse: parse_issued }
+}
+
+/// CreateCertificateFromCsr.
+pub fn csr_request(request: &SigningRequest) -> Request<IssuedCertificate<()>> {
     let mut out = Vec::with_capacity(request.pem.len() + 64);
     out.extend_from_slice(b"{\"certificateSigningRequest\":");
     push_json(&mut out, &request.pem);
     out.push(b'}');
-    Bytes::from(out)
+    Request { call: Call::CreateCertificateFromCsr, payload: Bytes::from(out), parse: parse_certified }
 }
 
-/// The RegisterThing request, with `parameters` in lower case as AWS documents it.
+/// RegisterThing, with `parameters` in lower case as AWS documents it.
 pub fn register_request<'a>(
     token: &Secret<String>,
     parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
-) -> Bytes {
+) -> Request<RegisteredThing> {
     let mut out = Vec::with_capacity(token.expose().len() + 512);
     out.extend_from_slice(b"{\"certificateOwnershipToken\":");
     push_json(&mut out, token.expose());
@@ -170,7 +169,12 @@ pub fn register_request<'a>(
         push_json(&mut out, value);
     }
     out.extend_from_slice(b"}}");
-    Bytes::from(out)
+    Request { call: Call::RegisterThing, payload: Bytes::from(out), parse: parse_registered }
+}
+
+/// A message, to come back as it was sent.
+pub fn publish_request(message: Bytes) -> Request<Vec<u8>> {
+    Request { call: Call::Publish, payload: message, parse: |payload| Ok(payload.to_vec()) }
 }
 
 /// Parses CreateKeysAndCertificate's accepted reply; [`Cause::Garbled`] if it is not one.

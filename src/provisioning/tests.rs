@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::call::Call;
 
 const KEY: &str = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpA..zpvlMuQi0g==\n-----END RSA PRIVATE KEY-----\n";
 const PEM: &str = "-----BEGIN CERTIFICATE-----\nMIIDWTCC..Z+yxpf\n-----END CERTIFICATE-----\n";
@@ -86,20 +87,20 @@ fn a_rejection_of_the_service() {
 
 #[test]
 fn requests_are_what_the_api_documents() {
-    assert_eq!(&create_request()[..], b"{}");
+    assert_eq!(&create_request().payload[..], b"{}");
     let token = Secret::new(String::from("ey\"\\="));
-    let request = register_request(&token, [("SerialNumber", "1\n한"), ("B", "")]);
+    let request = register_request(&token, [("SerialNumber", "1\n한"), ("B", "")]).payload;
     assert_eq!(
         std::str::from_utf8(&request).unwrap(),
         r#"{"certificateOwnershipToken":"ey\"\\=","parameters":{"SerialNumber":"1\n한","B":""}}"#
     );
-    let request = register_request(&token, []);
+    let request = register_request(&token, []).payload;
     assert_eq!(serde_json::from_slice::<Value>(&request).unwrap()["parameters"], json!({}));
 }
 
 #[test]
 fn a_certificate_for_our_own_key_comes_without_one() {
-    let request = csr_request(&SigningRequest { pem: String::from("-----BEGIN…\n\"") });
+    let request = csr_request(&SigningRequest { pem: String::from("-----BEGIN…\n\"") }).payload;
     assert_eq!(std::str::from_utf8(&request).unwrap(), r#"{"certificateSigningRequest":"-----BEGIN…\n\""}"#);
     let certified = parse_certified(&issued_but("privateKey", None)).unwrap();
     assert_eq!((certified.certificate_pem.as_str(), certified.private_key), (PEM, ()));
@@ -121,10 +122,10 @@ fn a_certificate_for_our_own_key_comes_without_one() {
 
 #[test]
 fn only_the_lanes_of_a_run_are_subscribed_to() {
-    let topics = Topics::of("T", &[Lane::CreateFromCsr, Lane::Register]);
-    assert_eq!(topics.lanes, [Lane::CreateFromCsr, Lane::Register]);
-    assert_eq!(topics.lane(Lane::CreateFromCsr).request, "$aws/certificates/create-from-csr/json");
-    assert_eq!(Topics::new("T").lanes, [Lane::Create, Lane::Register]);
+    let topics = Topics::of("T", &[Call::CreateCertificateFromCsr, Call::RegisterThing]);
+    assert_eq!(topics.calls, [Call::CreateCertificateFromCsr, Call::RegisterThing]);
+    assert_eq!(topics.call(Call::CreateCertificateFromCsr).request, "$aws/certificates/create-from-csr/json");
+    assert_eq!(Topics::new("T").calls, [Call::CreateKeysAndCertificate, Call::RegisterThing]);
 }
 
 #[test]

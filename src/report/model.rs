@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{FailureSummary, OperationSummary};
 use crate::metrics::threshold::Judgement;
-use crate::metrics::{Arrivals, LatencyFigures};
+use crate::metrics::{Arrivals, Counters, LatencyFigures};
 use crate::results::Devices;
 
 /// The version of the report's schema: raised when a field changes its meaning or goes away, not when one is added.
@@ -35,12 +35,9 @@ pub struct Report {
     pub dial_phases: Vec<PhaseReport>,
     /// What went wrong, the most frequent first.
     pub failures: Vec<FailureSummary>,
-    /// Connections that ended by themselves while they waited.
-    pub connections_lost: u64,
-    /// Registrations whose answer was lost, and which the control plane confirmed.
-    pub settled: u64,
-    /// Replies that were delivered again, and ignored.
-    pub redelivered: u64,
+    /// What else was counted: a field for each [`Counter`](crate::event::Counter).
+    #[serde(flatten)]
+    pub counters: Counters,
     /// The thresholds of the runs, judged of all runs together.
     pub thresholds: Vec<Judgement>,
     /// The slowest attempts by response time, the slowest first.

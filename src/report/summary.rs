@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Operation;
 use crate::ledger::Counts;
-use crate::metrics::{LatencyFigures, Metrics, OperationCounts, OperationMetrics};
+use crate::metrics::{Counters, LatencyFigures, Metrics, OperationCounts, OperationMetrics};
 use crate::results::Devices;
 use crate::usage::Usage;
 
@@ -30,15 +30,9 @@ pub struct Summary {
     pub dial_phases_us: PhaseSummaries,
     /// This run's failures by kind, most frequent first.
     pub failures: Vec<FailureSummary>,
-    /// Connections that ended by themselves while they waited.
-    pub connections_lost: u64,
-    /// Connections that were closed for their age, to be replaced before the service ends them.
-    #[serde(default)]
-    pub connections_renewed: u64,
-    /// Registrations whose answer was lost, and which the control plane confirmed.
-    pub settled: u64,
-    /// Replies that were delivered again, and ignored.
-    pub redelivered: u64,
+    /// What else was counted: a field for each [`Counter`](crate::event::Counter).
+    #[serde(flatten)]
+    pub counters: Counters,
     /// How long the devices that are open will take at this run's speed, in seconds; none if none is open, or none was
     /// registered to tell a speed from.
     #[serde(default)]
@@ -194,10 +188,7 @@ impl Summary {
                 suback: metrics.dial_phases.suback.figures(),
             },
             failures: failures(metrics),
-            connections_lost: metrics.connections_lost,
-            connections_renewed: metrics.connections_renewed,
-            settled: metrics.settled,
-            redelivered: metrics.redelivered,
+            counters: metrics.counters,
             eta_s: eta_s(elapsed, devices, metrics),
             bound: None,
             limits: Vec::new(),

@@ -111,6 +111,9 @@ fn slowest(text: &mut String, report: &Report) {
 
 fn failures(text: &mut String, report: &Report) {
     terminal::failures(text, &report.failures);
+    for (counter, counted) in report.counters.counted() {
+        line!(text, "{}: {}", counter.meaning().trim_end_matches('.'), count(counted));
+    }
 }
 
 fn hints(text: &mut String, report: &Report) {

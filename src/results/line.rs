@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Footer, Header};
 use crate::event::Operation;
 use crate::failure::Failure;
-use crate::metrics::{Arrivals, FailureCount, Interval, Latency, Metrics, OperationCounts, OperationMetrics};
+use crate::metrics::{
+    Arrivals, Counters, FailureCount, Interval, Latency, Metrics, OperationCounts, OperationMetrics,
+};
 
 /// What a header says of the file before anything else.
 pub(super) const FORMAT: &str = "fleetmint results";
@@ -47,12 +49,8 @@ pub(super) struct IntervalLine {
     dial_phases: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     failures: Vec<FailureLine>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    connections_lost: u64,
-    #[serde(default, skip_serializing_if = "is_default")]
-    settled: u64,
-    #[serde(default, skip_serializing_if = "is_default")]
-    redelivered: u64,
+    #[serde(flatten, serialize_with = "counted")]
+    counters: Counters,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -77,6 +75,10 @@ struct FailureLine {
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+fn counted<S: Serializer>(counters: &Counters, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(counters.counted().map(|(counter, count)| (counter.name(), count)))
 }
 
 impl IntervalLine {
@@ -108,9 +110,7 @@ impl IntervalLine {
                 .filter_map(|(phase, latency)| Some((phase.to_owned(), encoded(latency)?)))
                 .collect(),
             failures: failures.collect(),
-            connections_lost: metrics.connections_lost,
-            settled: metrics.settled,
-            redelivered: metrics.redelivered,
+            counters: metrics.counters,
         }
     }
 
@@ -119,9 +119,7 @@ impl IntervalLine {
         let mut metrics = Metrics::default();
         metrics.arrivals = self.arrivals;
         metrics.lateness = decoded(self.lateness.as_deref()).map_err(|wrong| format!("lateness: {wrong}"))?;
-        metrics.connections_lost = self.connections_lost;
-        metrics.settled = self.settled;
-        metrics.redelivered = self.redelivered;
+        metrics.counters = self.counters;
         for (name, line) in self.operations {
             let operation = operation_of(&name)?;
             *metrics.operation_mut(operation) =

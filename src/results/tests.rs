@@ -7,7 +7,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{DialPhases, Note, Operation, Timing};
+use crate::call::Call;
+use crate::event::{Counter, DialPhases, Note, Operation, Timing};
 use crate::failure::{Cause, Failure, Stage};
 use crate::metrics::{Interval, Metrics, Slow};
 
@@ -51,14 +52,14 @@ fn footer() -> Footer {
 /// One attempt, from numbers that say everything about it.
 fn note(kind: u8, us: u64) -> Note {
     let timing = Timing { wait: Duration::from_micros(us / 3), service: Duration::from_micros(us) };
-    let failure = |cause| Err(Failure::new(Stage::RegisterThing, cause));
+    let failure = |cause| Err(Failure::new(Stage::Call(Call::RegisterThing), cause));
     let rejected = |status_code| Cause::Rejected {
         status_code,
         error_code: String::from("X"),
         error_message: String::from("a \"message\""),
     };
     let exchanged = |outcome| Note::Exchanged { operation: Operation::RegisterThing, timing, outcome };
-    match kind % 8 {
+    match kind % 9 {
         0 => exchanged(failure(rejected(429))),
         1 => exchanged(failure(rejected(400))),
         2 => exchanged(failure(Cause::NoReply { after: Duration::from_millis(1500) })),
@@ -72,7 +73,8 @@ fn note(kind: u8, us: u64) -> Note {
         6 => Note::ConnectionLost {
             failure: Failure::new(Stage::Idle, Cause::Closed { detail: String::from("reset") }),
         },
-        _ => exchanged(Ok(())),
+        7 => exchanged(Ok(())),
+        _ => Note::Counted(Counter::ALL[us as usize % Counter::ALL.len()], us),
     }
 }
 
@@ -110,12 +112,14 @@ fn read(text: &str) -> Result<(Vec<Interval>, Ending), String> {
 #[test]
 fn what_is_written_is_read() {
     let intervals =
-        [interval(0, &[(0, 10), (7, 20), (3, 30)]), interval(1, &[]), interval(4, &[(0, 5), (6, 1)])];
+        [interval(0, &[(0, 10), (7, 20), (3, 30)]), interval(1, &[]), interval(4, &[(0, 5), (6, 1), (8, 1)])];
     let text = written(&intervals);
     let (again, ending) = read(&text).unwrap();
     assert_eq!(again.iter().map(shown).collect::<Vec<_>>(), intervals.iter().map(shown).collect::<Vec<_>>());
     assert_eq!(ending, Ending::Footer(Box::new(footer())));
     assert_eq!(Results::read(Path::new("r"), Cursor::new(&text)).unwrap().header(), &header());
+    let counters = again[2].metrics.counters;
+    assert_eq!((counters.of(Counter::ConnectionsLost), counters.of(Counter::ConnectionsRenewed)), (1, 1));
     assert_eq!(text.lines().nth(2).unwrap(), r#"{"interval":{"second":1,"connections":7,"in_flight":3}}"#);
 }
 

@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Verdict;
+use crate::call::Call;
 use crate::failure::Cause;
-use crate::provisioning::{Lane, Topics};
+use crate::provisioning::Topics;
 use crate::wording::clean;
 
 /// How long an exchange waits for another reply after one that equals a reply consumed before. Redeliveries come close to
@@ -49,7 +50,7 @@ pub enum Arrival {
 #[derive(Debug)]
 pub struct Inbox {
     topics: Arc<Topics>,
-    awaited: Option<Lane>,
+    awaited: Option<Call>,
     /// Fingerprints of the replies consumed last, written round and round.
     consumed: [Option<u64>; REMEMBERED],
     next: usize,
@@ -79,9 +80,9 @@ impl Inbox {
         &self.topics
     }
 
-    /// A request of `lane` is about to be published; the next reply on its topics is its own.
-    pub fn expect(&mut self, lane: Lane) {
-        self.awaited = Some(lane);
+    /// A request of `call` is about to be published; the next reply on its topics is its own.
+    pub fn expect(&mut self, call: Call) {
+        self.awaited = Some(call);
         self.doubted_at = None;
         self.in_a_row = 0;
     }
@@ -92,13 +93,13 @@ impl Inbox {
     /// The connection is not to be used any more: [`Cause::Garbled`] on a topic that was never subscribed to or in a flood,
     /// [`Cause::Anomaly`] for a reply that no request waits for.
     pub fn receive(&mut self, delivery: Delivery<'_>, now: Instant) -> Result<Arrival, Cause> {
-        let Some((lane, verdict)) = self.origin(delivery.topic) else {
+        let Some((call, verdict)) = self.origin(delivery.topic) else {
             let topic: String = clean(delivery.topic).chars().take(100).collect();
             return Err(Cause::Garbled { detail: format!("unknown topic {topic:?} in a PUBLISH") });
         };
         let print = fingerprint(delivery.topic, delivery.payload);
         let is_known = self.consumed.contains(&Some(print));
-        let is_awaited = self.awaited == Some(lane);
+        let is_awaited = self.awaited == Some(call);
         match verdict {
             // Two requests may well be rejected in the same words, so an equal rejection is an answer where one is due.
             Verdict::Rejected if is_awaited => Ok(self.consume(print, verdict)),
@@ -131,13 +132,13 @@ impl Inbox {
         std::mem::take(&mut self.redelivered)
     }
 
-    fn origin(&self, topic: &str) -> Option<(Lane, Verdict)> {
-        self.topics.lanes.iter().copied().find_map(|lane| {
-            let topics = self.topics.lane(lane);
+    fn origin(&self, topic: &str) -> Option<(Call, Verdict)> {
+        self.topics.calls.iter().copied().find_map(|call| {
+            let topics = self.topics.call(call);
             if topic == topics.accepted {
-                Some((lane, Verdict::Accepted))
+                Some((call, Verdict::Accepted))
             } else if topic == topics.rejected {
-                Some((lane, Verdict::Rejected))
+                Some((call, Verdict::Rejected))
             } else {
                 None
             }
@@ -210,12 +211,12 @@ mod tests {
     #[test]
     fn a_reply_is_consumed_once() {
         let mut inbox = inbox();
-        inbox.expect(Lane::Create);
+        inbox.expect(Call::CreateKeysAndCertificate);
         assert_eq!(deliver(&mut inbox, CREATED, "1"), ACCEPTED);
         assert_eq!(deliver(&mut inbox, CREATED, "1"), AGAIN);
-        inbox.expect(Lane::Register);
+        inbox.expect(Call::RegisterThing);
         assert_eq!(deliver(&mut inbox, CREATED, "1"), AGAIN);
-        assert_eq!(inbox.grace_ends(), None, "the other lane's redelivery raises no doubt");
+        assert_eq!(inbox.grace_ends(), None, "the other call's redelivery raises no doubt");
         assert_eq!(deliver(&mut inbox, REGISTERED, "1"), ACCEPTED);
         assert_eq!((inbox.take_redelivered(), inbox.take_redelivered()), (2, 0));
     }
@@ -223,9 +224,9 @@ mod tests {
     #[test]
     fn an_equal_reply_is_doubted_until_another_comes() {
         let mut inbox = inbox();
-        inbox.expect(Lane::Register);
+        inbox.expect(Call::RegisterThing);
         assert_eq!(deliver(&mut inbox, REGISTERED, "thing"), ACCEPTED);
-        inbox.expect(Lane::Register);
+        inbox.expect(Call::RegisterThing);
         let now = Instant::now();
         let again = Delivery { topic: REGISTERED, payload: b"thing", is_duplicate: true };
         assert_eq!(inbox.receive(again, now), AGAIN);
@@ -243,7 +244,7 @@ mod tests {
     fn equal_rejections_are_answers() {
         let mut inbox = inbox();
         for _ in 0..2 {
-            inbox.expect(Lane::Create);
+            inbox.expect(Call::CreateKeysAndCertificate);
             assert_eq!(deliver(&mut inbox, NOT_CREATED, "throttled"), REJECTED);
         }
         assert_eq!(deliver(&mut inbox, NOT_CREATED, "throttled"), AGAIN);
@@ -251,13 +252,13 @@ mod tests {
 
     #[test]
     fn what_nobody_waits_for_ends_the_connection() {
-        for lane in [None, Some(Lane::Create)] {
+        for call in [None, Some(Call::CreateKeysAndCertificate)] {
             let mut inbox = inbox();
-            if let Some(lane) = lane {
-                inbox.expect(lane);
+            if let Some(call) = call {
+                inbox.expect(call);
             }
             let Err(Cause::Anomaly { detail }) = deliver(&mut inbox, REGISTERED, "1") else {
-                panic!("{lane:?}")
+                panic!("{call:?}")
             };
             assert!(detail.contains("no request waits for"), "{detail}");
         }
@@ -268,7 +269,7 @@ mod tests {
     #[test]
     fn a_flood_of_redeliveries_ends_the_connection() {
         let mut inbox = inbox();
-        inbox.expect(Lane::Create);
+        inbox.expect(Call::CreateKeysAndCertificate);
         assert_eq!(deliver(&mut inbox, CREATED, "1"), ACCEPTED);
         let ended = (0..=MAX_REDELIVERIES).find_map(|_| deliver(&mut inbox, CREATED, "1").err());
         assert!(matches!(ended, Some(Cause::Garbled { .. })), "{ended:?}");
@@ -278,7 +279,7 @@ mod tests {
     fn only_the_last_replies_are_known_again() {
         let mut inbox = inbox();
         for device in 0..=REMEMBERED {
-            inbox.expect(Lane::Create);
+            inbox.expect(Call::CreateKeysAndCertificate);
             assert_eq!(deliver(&mut inbox, CREATED, &device.to_string()), ACCEPTED);
         }
         assert_eq!(deliver(&mut inbox, CREATED, "1"), AGAIN);

@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::call::Call;
 use crate::event::DialPhases;
 use crate::failure::Failure;
-use crate::provisioning::Lane;
 
 /// Opens connections, ready for exchanges: all response topics granted.
 pub trait Connector: Send + Sync + 'static {
@@ -52,14 +52,14 @@ pub struct Dial<C> {
 
 /// One connection, carrying at most one exchange at a time.
 pub trait Connection: Send + Sized + 'static {
-    /// Publishes `payload` on the request topic of `lane` at QoS 1 and waits for the reply.
+    /// Publishes `payload` on the request topic of `call` at QoS 1 and waits for the reply.
     ///
     /// By value: a connection that lost a reply no longer exists, so a late reply cannot be credited to another
     /// device. The exchange ends with its reply, whether its PUBACK came before, after or never. Dropping the future
     /// drops the connection.
     fn exchange(
         self,
-        lane: Lane,
+        call: Call,
         payload: Bytes,
         within: Duration,
     ) -> impl Future<Output = Result<(Reply, Self), Lost>> + Send;

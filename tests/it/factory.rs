@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use fleetmint::call::Call;
 use fleetmint::event::Change;
 use fleetmint::failure::{Cause, Failure, Stage};
 use fleetmint::ledger::{Ledger, OpenDevice};
@@ -260,7 +261,7 @@ fn rejected_devices_are_taken_up_again_once_the_template_is_mended() {
 fn give_up_on_all(ledger: &Path) {
     let mut ledger = Ledger::reopen(ledger).unwrap();
     let issued = ledger.view().open_devices(None, 100).unwrap();
-    let failure = Failure::new(Stage::RegisterThing, Cause::TokenExpired);
+    let failure = Failure::new(Stage::Call(Call::RegisterThing), Cause::TokenExpired);
     let unknown = |device: OpenDevice| Change::Unknown { device: device.id, failure: failure.clone() };
     ledger.commit(issued.into_iter().map(unknown).collect(), std::time::SystemTime::now()).unwrap();
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use fleetmint::emulator::account::Account;
 use fleetmint::emulator::memory::{Network, NetworkSettings, Observer, PaperMint, Power, Sighting};
 use fleetmint::emulator::scenario::{BUILT_IN_TEMPLATE, Scenario as Emulated};
-use fleetmint::engine::find::{FindEnd, FindOutcome, FindPlan, Sought, run};
+use fleetmint::engine::find::{FindEnd, FindOutcome, FindPlan, run};
 use fleetmint::engine::load::{LoadPlan, OnLoss, Scenario};
 use fleetmint::engine::{CommitMode, KeyPolicy, Stop};
 use fleetmint::event::Operation;
@@ -27,14 +27,16 @@ impl Observer for Blind {
     fn see(&self, _: Duration, _: &Sighting<'_>) {}
 }
 
-fn plan(sought: Sought) -> FindPlan {
+/// Churn: connections that are closed as soon as they are open.
+const CONNECT: Scenario = Scenario::Connect { hold: Duration::ZERO };
+
+fn plan(scenario: Scenario) -> FindPlan {
     let second = Duration::from_secs(1);
     FindPlan {
-        sought,
         search: SearchSettings { start: 2.0, max: 5_000.0, precision: 0.05, max_p99: None },
         issue_rate: Rate::per_second(100.0).unwrap(),
         load: LoadPlan {
-            scenario: Scenario::Create,
+            scenario,
             profile: Profile::constant(Rate::per_second(1.0).unwrap(), second).unwrap(),
             spacing: Spacing::Uniform,
             warm_up: Duration::ZERO,
@@ -72,7 +74,7 @@ fn find(plan: FindPlan, emulated: &str, devices: usize) -> FindOutcome {
         });
         let mut beside = JoinSet::new();
         beside.spawn(network.clone().serve());
-        let ledger = (plan.sought != Sought::Connect).then(|| ledger(devices, base));
+        let ledger = plan.load.scenario.takes_devices().then(|| ledger(devices, base));
         let connector = network.connector(Topics::new(BUILT_IN_TEMPLATE), Power::default());
         let clock = {
             let network = network.clone();
@@ -109,7 +111,7 @@ fn the_limit_of_creates_is_found_however_the_service_counts() {
             "[latency]\ncreate_keys_and_certificate = \"30ms\"\n\
              [quotas]\nwindow = \"{window}\"\ncreate_keys_and_certificate = \"{limit}/s\"\n"
         );
-        let outcome = find(plan(Sought::Create), &emulated, 3_000);
+        let outcome = find(plan(Scenario::Create), &emulated, 3_000);
         expect_limit(&outcome, f64::from(limit), Breach::Throttled);
         // Whatever was accepted is in the ledger, with its key.
         let counts = outcome.ledger.unwrap().view().counts().unwrap();
@@ -120,7 +122,7 @@ fn the_limit_of_creates_is_found_however_the_service_counts() {
 #[test]
 fn silence_is_told_from_a_throttle() {
     let emulated = "[latency]\ncreate_keys_and_certificate = \"30ms\"\n[quotas]\npublish = \"47/s\"\n";
-    let outcome = find(plan(Sought::Create), emulated, 5_000);
+    let outcome = find(plan(Scenario::Create), emulated, 5_000);
     expect_limit(&outcome, 47.0, Breach::Silent);
     let counts = outcome.metrics.operation(Operation::CreateCertificate).counts;
     assert!(counts.throttled == 0 && counts.timed_out > 0, "{counts:?}");
@@ -130,7 +132,7 @@ fn silence_is_told_from_a_throttle() {
 fn the_limit_of_registrations_is_found_with_certificates_that_were_issued_slowly() {
     let emulated = "[latency]\nregister_thing = \"50ms\"\n\
                     [quotas]\ncreate_keys_and_certificate = \"120/s\"\nregister_thing = \"47/s\"\n";
-    let outcome = find(plan(Sought::Register), emulated, 4_000);
+    let outcome = find(plan(Scenario::Register), emulated, 4_000);
     expect_limit(&outcome, 47.0, Breach::Throttled);
     assert_eq!(outcome.issuing.operation(Operation::CreateCertificate).counts.throttled, 0);
     let counts = outcome.ledger.unwrap().view().counts().unwrap();
@@ -145,14 +147,14 @@ fn the_limit_of_connects_is_found_however_the_service_refuses() {
         let emulated = format!(
             "[latency]\nconnect = \"20ms\"\n[quotas]\nconnect = \"{limit}/s\"\nconnect_excess = \"{excess}\"\n"
         );
-        expect_limit(&find(plan(Sought::Connect), &emulated, 0), f64::from(limit), breach);
+        expect_limit(&find(plan(CONNECT), &emulated, 0), f64::from(limit), breach);
     }
 }
 
 #[test]
 fn a_search_that_runs_out_of_devices_says_what_it_knows() {
     let emulated = "[quotas]\ncreate_keys_and_certificate = \"47/s\"\n";
-    let outcome = find(plan(Sought::Create), emulated, 300);
+    let outcome = find(plan(Scenario::Create), emulated, 300);
     let Finding::NoLimit { held, because: Stopped::Devices } = outcome.finding else {
         panic!("{:?}", outcome.finding)
     };

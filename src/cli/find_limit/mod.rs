@@ -21,8 +21,9 @@ use super::prometheus::{self, Scrapes};
 use super::settings::{creating, key_policy};
 use super::speech::say;
 use super::target::{Site, Target};
+use crate::call::Call;
 use crate::control_plane::{AccountQuota, Quota, QuotaSource, account_quotas};
-use crate::engine::find::{self, FindEnd, FindOutcome, FindPlan, FindSnapshot, Sought};
+use crate::engine::find::{self, FindEnd, FindOutcome, FindPlan, FindSnapshot};
 use crate::engine::load::{LoadPlan, OnLoss, Scenario};
 use crate::engine::{CommitMode, KeyPolicy, KeySource};
 use crate::event::Operation;
@@ -31,7 +32,7 @@ use crate::identity::ParameterPlan;
 use crate::ledger::{Counts, Ledger};
 use crate::limit_search::SearchSettings;
 use crate::metrics::Slowest;
-use crate::provisioning::{Lane, Topics};
+use crate::provisioning::Topics;
 use crate::rate::{Rate, RateLimit};
 use crate::report::{IssuedAhead, LimitReport, QuotaReport, step_line};
 use crate::results::Footer;
@@ -58,7 +59,7 @@ struct Settings {
 /// Searches for a limit, and says what it found.
 pub(super) async fn run(args: FindLimitArgs) -> Result<Exit, Fatal> {
     let (Settings { verb, target, devices, mut plan }, outputs) = Settings::new(args).await?;
-    let is_registering = plan.sought == Sought::Register;
+    let is_registering = plan.load.scenario == Scenario::Register;
     let devices = devices.map(|devices| devices.open(&target, is_registering)).transpose()?;
     if let Some(devices) = &devices {
         plan.load.parameters = devices.parameters.clone();
@@ -74,7 +75,7 @@ pub(super) async fn run(args: FindLimitArgs) -> Result<Exit, Fatal> {
 
 impl Settings {
     async fn new(args: FindLimitArgs) -> Result<(Self, Outputs), Fatal> {
-        let Typed { verb, sought, issue_rate, devices, search } = Typed::of(args.sought);
+        let Typed { verb, scenario, issue_rate, devices, search } = Typed::of(args.sought);
         let keys = devices.as_ref().map_or(Ok(KeyPolicy::default()), |args| key_policy(&args.keys))?;
         let devices = devices.map(|args| DeviceSettings::new(args, search.seed)).transpose()?;
         let summary = search.json.map(|file| Place::check("--json", file)).transpose()?;
@@ -83,7 +84,6 @@ impl Settings {
         let target = search.target.resolve().await?;
         let per_second = |n: f64| Rate::per_second(n).expect("a constant that is a rate");
         let plan = FindPlan {
-            sought,
             search: SearchSettings {
                 start: search.start_rate.as_per_second(),
                 max: search.max_rate.as_per_second(),
@@ -93,7 +93,7 @@ impl Settings {
             // Below AWS's default of 10/s.
             issue_rate: issue_rate.unwrap_or_else(|| per_second(if target.is_aws() { 8.0 } else { 100.0 })),
             load: LoadPlan {
-                scenario: Scenario::Create,
+                scenario,
                 profile: Profile::constant(search.start_rate, Duration::from_secs(1))
                     .expect("a second is a time"),
                 spacing: Spacing::Uniform,
@@ -124,7 +124,7 @@ impl Settings {
 /// What was typed, the same for each limit.
 struct Typed {
     verb: &'static str,
-    sought: Sought,
+    scenario: Scenario,
     issue_rate: Option<Rate>,
     devices: Option<DeviceArgs>,
     search: SearchArgs,
@@ -135,21 +135,21 @@ impl Typed {
         match command {
             FindCommand::Connect(search) => Self {
                 verb: "find-limit connect",
-                sought: Sought::Connect,
+                scenario: Scenario::Connect { hold: Duration::ZERO },
                 issue_rate: None,
                 devices: None,
                 search: *search,
             },
             FindCommand::Create(args) => Self {
                 verb: "find-limit create",
-                sought: Sought::Create,
+                scenario: Scenario::Create,
                 issue_rate: None,
                 devices: Some(args.devices),
                 search: args.search,
             },
             FindCommand::Register(args) => Self {
                 verb: "find-limit register",
-                sought: Sought::Register,
+                scenario: Scenario::Register,
                 issue_rate: args.issue_rate,
                 devices: Some(args.devices),
                 search: args.search,
@@ -161,20 +161,21 @@ impl Typed {
 /// The topics that are used.
 fn topics(devices: Option<&Devices>, plan: &FindPlan) -> Topics {
     let Some(devices) = devices else { return Topics::of("unused", &[]) };
-    let mut lanes = creating(plan.load.keys.source, devices.has_keys);
-    if plan.sought == Sought::Register {
-        lanes.push(Lane::Register);
+    let mut calls = creating(plan.load.keys.source, devices.has_keys);
+    if plan.load.scenario == Scenario::Register {
+        calls.push(Call::RegisterThing);
     }
-    Topics::of(&devices.template, &lanes)
+    Topics::of(&devices.template, &calls)
 }
 
 /// What Service Quotas says; AWS's default where it does not. `None` for an endpoint on loopback that does not say either.
 async fn quota(plan: &FindPlan, is_aws: bool, site: &Site) -> Option<QuotaReport> {
-    let (quota, default) = match (plan.sought, plan.load.keys.source) {
-        (Sought::Connect, _) => (Quota::Connect, 500.0),
-        (Sought::Create, KeySource::Local(_)) => (Quota::CreateCertificateFromCsr, 20.0),
-        (Sought::Create, KeySource::Service) => (Quota::CreateKeysAndCertificate, 10.0),
-        (Sought::Register, _) => (Quota::RegisterThing, 10.0),
+    let (quota, default) = match (plan.load.scenario, plan.load.keys.source) {
+        (Scenario::Connect { .. }, _) => (Quota::Connect, 500.0),
+        (Scenario::Create, KeySource::Local(_)) => (Quota::CreateCertificateFromCsr, 20.0),
+        (Scenario::Create, KeySource::Service) => (Quota::CreateKeysAndCertificate, 10.0),
+        (Scenario::Register, _) => (Quota::RegisterThing, 10.0),
+        (Scenario::Provision | Scenario::Publish { .. }, _) => return None,
     };
     match account_quotas(&site.service_quotas, &[quota]).await.as_deref() {
         Ok([AccountQuota { rate, source, .. }]) => Some(QuotaReport {
@@ -268,7 +269,7 @@ impl Job for Search {
 
     async fn run(self, ledger: Option<Ledger>, reins: Reins<FindSnapshot>) -> Result<Done, Fatal> {
         let Self { plan, connector, quota, path, .. } = self;
-        let operation = plan.sought.operation();
+        let operation = plan.load.scenario.operation();
         let clock = Arc::new(SystemTime::now);
         let outcome = find::run(plan, connector, ledger, clock, reins.stop, reins.progress).await;
         let counts = conduct::counts(outcome.ledger.as_ref())?;

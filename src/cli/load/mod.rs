@@ -20,6 +20,7 @@ use super::prometheus;
 use super::settings::{creating, key_policy, usage};
 use super::speech::say;
 use super::target::{Site, Target};
+use crate::call::Call;
 use crate::engine::load::{
     self, LoadAudience, LoadEnd, LoadOutcome, LoadPlan, LoadSnapshot, OnLoss, Scenario,
 };
@@ -27,7 +28,7 @@ use crate::engine::{CommitMode, KeyPolicy};
 use crate::exposition::Reading;
 use crate::identity::ParameterPlan;
 use crate::ledger::{Counts, Ledger};
-use crate::provisioning::{Delivery, Lane, Topics};
+use crate::provisioning::{Delivery, Topics};
 use crate::rate::RateLimit;
 use crate::report::{self, LoadFacts, LoadSummary};
 use crate::results::Footer;
@@ -181,11 +182,11 @@ fn check_pending(devices: &Devices) -> Result<(), Fatal> {
 /// The topics that the devices need.
 fn topics(devices: Option<&Devices>, plan: &LoadPlan) -> Topics {
     let Some(devices) = devices else { return Topics::of("unused", &[]) };
-    let mut lanes = creating(plan.keys.source, devices.has_keys);
+    let mut calls = creating(plan.keys.source, devices.has_keys);
     if plan.scenario == Scenario::Provision {
-        lanes.push(Lane::Register);
+        calls.push(Call::RegisterThing);
     }
-    Topics::of(&devices.template, &lanes)
+    Topics::of(&devices.template, &calls)
 }
 
 /// Says what begins, on stderr.

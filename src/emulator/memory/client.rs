@@ -12,9 +12,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::network::{DialCourse, Network, Packet, Welcome};
 use super::{Power, Request, Sighting};
+use crate::call::Call;
 use crate::event::DialPhases;
 use crate::failure::{Cause, Failure, Stage};
-use crate::provisioning::{Lane, Topics};
+use crate::provisioning::Topics;
 use crate::transport::{Arrival, Connection, Connector, Delivery, Dial, Inbox, Lost, Reply, Verdict};
 
 /// How long a dial waits for a service that does not answer.
@@ -70,7 +71,7 @@ impl MemoryConnector {
             Err(cause) => return fail(phases, Stage::Connack, cause),
         };
         phases.connack = Some(each + connack);
-        let Some(suback) = self.network.suback(2 * self.topics.lanes.len()) else {
+        let Some(suback) = self.network.suback(2 * self.topics.calls.len()) else {
             sleep(SILENCE).await;
             return fail(phases, Stage::Suback, Cause::TimedOut { after: SILENCE });
         };
@@ -153,15 +154,15 @@ impl Drop for MemoryConnection {
 }
 
 impl Connection for MemoryConnection {
-    async fn exchange(mut self, lane: Lane, payload: Bytes, within: Duration) -> Result<(Reply, Self), Lost> {
+    async fn exchange(mut self, call: Call, payload: Bytes, within: Duration) -> Result<(Reply, Self), Lost> {
         self.power.go_on().await;
         if let Err(cause) = self.settle() {
             return Err(self.lost(Stage::Idle, cause, Duration::ZERO));
         }
-        let request = Request { connection: self.number, lane, payload };
+        let request = Request { connection: self.number, call, payload };
         self.network.observe(&Sighting::Publishing(&request));
         self.power.go_on().await;
-        self.inbox.expect(lane);
+        self.inbox.expect(call);
         self.network.publish(&request, &self.topics);
         self.network.observe(&Sighting::Published(&request));
         self.power.go_on().await;
@@ -173,7 +174,7 @@ impl Connection for MemoryConnection {
                 let redelivered = self.inbox.take_redelivered();
                 Ok((Reply { verdict, payload, service, redelivered }, self))
             }
-            Err(cause) => Err(self.lost(stage(lane), cause, service)),
+            Err(cause) => Err(self.lost(Stage::Call(call), cause, service)),
         }
     }
 
@@ -264,13 +265,4 @@ impl MemoryConnection {
 
 fn closed() -> Cause {
     Cause::Closed { detail: String::from("ended by the service") }
-}
-
-fn stage(lane: Lane) -> Stage {
-    match lane {
-        Lane::Create => Stage::CreateCertificate,
-        Lane::CreateFromCsr => Stage::CertificateFromCsr,
-        Lane::Register => Stage::RegisterThing,
-        Lane::Publish => Stage::Publish,
-    }
 }

@@ -21,7 +21,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::account::{Account, Answer, Minted};
-use crate::provisioning::{Lane, Topics};
+use crate::call::Call;
+use crate::provisioning::Topics;
 
 pub use client::{MemoryConnection, MemoryConnector};
 pub use faults::{Faults, Mishap};
@@ -104,7 +105,7 @@ pub struct Request {
     /// On which connection.
     pub connection: u64,
     /// Which one it is.
-    pub lane: Lane,
+    pub call: Call,
     /// What it says. A RegisterThing request holds a token.
     pub payload: Bytes,
 }

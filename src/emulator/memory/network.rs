@@ -17,12 +17,13 @@ use super::super::account::{Account, Answer, Operation, Route, Verdict, route};
 use super::super::scenario::{ConnectExcess, Refusal};
 use super::super::session::{ReplyPolicy, Rules, Usage};
 use super::{Faults, Minter, Mishap, NetworkSettings, Observer, Request, Sighting};
+use crate::call::Call;
 use crate::failure::Cause;
-use crate::provisioning::{Lane, Topics};
+use crate::provisioning::Topics;
 
 /// Packets that wait for a client; one more ends the connection.
 const MAILBOX: usize = 256;
-/// How many accepted replies of each lane are kept to be delivered to someone else.
+/// How many accepted replies of each call are kept to be delivered to someone else.
 const REMEMBERED: usize = 16;
 /// A connection that is to end by itself does so within this.
 const LONGEST_LIFE: Duration = Duration::from_secs(60);
@@ -85,7 +86,7 @@ struct State {
     rules: Rules,
     epoch: Instant,
     connections: u64,
-    /// Accepted replies of each lane, and whose they were.
+    /// Accepted replies of each call, and whose they were.
     accepted: [VecDeque<(u64, Bytes)>; 4],
 }
 
@@ -383,7 +384,7 @@ impl State {
     /// What the account says, and how long it takes to say it.
     fn act(&mut self, now: SystemTime, request: &Request, topics: &Topics) -> (Answer, Duration) {
         self.account.expire(now);
-        let asked = route(&topics.lane(request.lane).request);
+        let asked = route(&topics.call(request.call).request);
         if let Err(throttled) = self.account.admit(self.age(), &asked) {
             return (throttled, Duration::ZERO);
         }
@@ -417,7 +418,7 @@ impl State {
         answer: Option<Answer>,
         took: Duration,
     ) {
-        let Request { connection, lane, .. } = *request;
+        let Request { connection, call, .. } = *request;
         let mut delay = self.latency();
         if matches!(mishap, Some(Mishap::ClosedUndone | Mishap::ClosedDone)) {
             self.schedule(delay, Event::Close { connection });
@@ -434,7 +435,7 @@ impl State {
         if matches!(mishap, Some(Mishap::UnansweredDone)) {
             return;
         }
-        let topics = topics.lane(lane);
+        let topics = topics.call(call);
         let topic = match answer.verdict {
             Verdict::Accepted => &topics.accepted,
             Verdict::Rejected => &topics.rejected,
@@ -445,7 +446,7 @@ impl State {
             delay = self.dice.duration(delay, self.faults.latest);
         }
         if mishap == Some(Mishap::Foreign) {
-            if let Some(payload) = self.foreign(connection, lane) {
+            if let Some(payload) = self.foreign(connection, call) {
                 self.reply(connection, delay, &topics.accepted, payload, false);
             }
             delay += self.latency();
@@ -455,7 +456,7 @@ impl State {
             _ => answer.payload,
         };
         if answer.verdict == Verdict::Accepted && mishap.is_none() {
-            self.remember(connection, lane, payload.clone());
+            self.remember(connection, call, payload.clone());
         }
         self.reply(connection, delay, topic, payload.clone(), false);
         self.redeliver(connection, delay, topic, &payload);
@@ -476,8 +477,8 @@ impl State {
         self.schedule(after, Event::Deliver { connection, packet });
     }
 
-    fn remember(&mut self, connection: u64, lane: Lane, payload: Bytes) {
-        let accepted = &mut self.accepted[index(lane)];
+    fn remember(&mut self, connection: u64, call: Call, payload: Bytes) {
+        let accepted = &mut self.accepted[call as usize];
         accepted.push_back((connection, payload));
         if accepted.len() > REMEMBERED {
             accepted.pop_front();
@@ -485,9 +486,9 @@ impl State {
     }
 
     /// A reply that some other connection was given.
-    fn foreign(&mut self, connection: u64, lane: Lane) -> Option<Bytes> {
+    fn foreign(&mut self, connection: u64, call: Call) -> Option<Bytes> {
         let of_others =
-            self.accepted[index(lane)].iter().filter(|(whose, _)| *whose != connection).collect::<Vec<_>>();
+            self.accepted[call as usize].iter().filter(|(whose, _)| *whose != connection).collect::<Vec<_>>();
         let chosen = self.dice.below(of_others.len().max(1) as u64) as usize;
         of_others.get(chosen).map(|(_, payload)| payload.clone())
     }
@@ -511,15 +512,6 @@ impl State {
         if !is_taken {
             self.hang_up(connection);
         }
-    }
-}
-
-fn index(lane: Lane) -> usize {
-    match lane {
-        Lane::Create => 0,
-        Lane::Register => 1,
-        Lane::CreateFromCsr => 2,
-        Lane::Publish => 3,
     }
 }
 

@@ -11,12 +11,12 @@ mod register;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use super::worker::{self, Halt, Worker};
+use super::worker::{Halt, Worker};
+use crate::call::Call;
 use crate::certificate::{IssuedCertificate, SigningRequest};
 use crate::event::{Change, DeviceId, Registration};
-use crate::failure::{Cause, Failure, Remedy};
+use crate::failure::{Cause, Failure, Remedy, Stage};
 use crate::ledger::{OpenDevice, Receipt, Recorded, Work};
-use crate::provisioning::Lane;
 use crate::transport::Connector;
 
 /// A certificate that is durable, and what is known of its registration.
@@ -95,9 +95,9 @@ impl<C: Connector> Worker<C> {
     }
 
     /// A reply that cannot be this device's. Its connection is not to be trusted with another exchange.
-    async fn anomaly(&mut self, lane: Lane, detail: String) -> Failure {
+    async fn anomaly(&mut self, call: Call, detail: String) -> Failure {
         self.disconnect().await;
-        Failure::new(worker::stage(lane), Cause::Anomaly { detail })
+        Failure::new(Stage::Call(call), Cause::Anomaly { detail })
     }
 
     fn registered(&self) -> Step {

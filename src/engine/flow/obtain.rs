@@ -4,17 +4,16 @@
 
 use std::time::SystemTime;
 
-use bytes::Bytes;
-
 use super::{Issued, Next, Origin, Step};
-use crate::certificate::{SigningRequest, StoredKey};
+use crate::call::Call;
+use crate::certificate::{IssuedCertificate, SigningRequest, StoredKey};
 use crate::engine::KeySource;
 use crate::engine::worker::{Attempt, Halt, Worker};
 use crate::event::{Change, DeviceId, Registration, Timing};
 use crate::failure::{Cause, Failure};
 use crate::keys::{self, KeyType};
 use crate::ledger::{Receipt, Recorded};
-use crate::provisioning::{self, Lane};
+use crate::provisioning::{self, Request};
 use crate::transport::Connector;
 
 impl<C: Connector> Worker<C> {
@@ -45,7 +44,8 @@ impl<C: Connector> Worker<C> {
         device: DeviceId,
         request: Option<Recorded<SigningRequest>>,
     ) -> Result<Step, Halt> {
-        let lane = if request.is_some() { Lane::CreateFromCsr } else { Lane::Create };
+        let call =
+            if request.is_some() { Call::CreateCertificateFromCsr } else { Call::CreateKeysAndCertificate };
         let mut attempts = 0;
         loop {
             if self.shared.stop.drain.is_cancelled() {
@@ -57,7 +57,7 @@ impl<C: Connector> Worker<C> {
                 None => self.try_creating(device).await?,
             };
             let outcome = recorded.as_ref().map(|_| ()).map_err(Failure::clone);
-            self.conclude(lane, timing, outcome).await;
+            self.conclude(call, timing, outcome).await;
             let failure = match recorded {
                 Ok(issued) => return Ok(Step::Register(issued)),
                 Err(failure) => failure,
@@ -75,9 +75,7 @@ impl<C: Connector> Worker<C> {
         device: DeviceId,
     ) -> Result<(Timing, Result<Issued, Failure>), Halt> {
         let permitted = self.permit_creation().await?;
-        let Attempt { timing, answer } = self
-            .attempt(permitted, Lane::Create, provisioning::create_request(), provisioning::parse_issued)
-            .await;
+        let Attempt { timing, answer } = self.attempt(permitted, &provisioning::create_request()).await;
         let issued_at = (self.shared.clock)();
         let recorded = match answer {
             Ok(certificate) => {
@@ -85,7 +83,12 @@ impl<C: Connector> Worker<C> {
                     None => certificate.map_key(StoredKey::Plain),
                     Some(_) => self.compute(move |policy| certificate.map_key(|key| policy.keep(key))).await,
                 };
-                self.record_issued(Lane::Create, Change::Issued { device, certificate }, issued_at).await?
+                self.record_issued(
+                    Call::CreateKeysAndCertificate,
+                    Change::Issued { device, certificate },
+                    issued_at,
+                )
+                .await?
             }
             Err(failure) => Err(failure),
         };
@@ -98,17 +101,16 @@ impl<C: Connector> Worker<C> {
         device: DeviceId,
         request: &Recorded<SigningRequest>,
     ) -> Result<(Timing, Result<Issued, Failure>), Halt> {
-        let lane = Lane::CreateFromCsr;
+        let call = Call::CreateCertificateFromCsr;
         let permitted = self.permit_creation().await?;
-        let Attempt { timing, answer } =
-            self.attempt(permitted, lane, csr_payload(request), provisioning::parse_certified).await;
+        let Attempt { timing, answer } = self.attempt(permitted, &csr_request(request)).await;
         let issued_at = (self.shared.clock)();
         let recorded = match answer {
             Ok(certificate) => match keys::check_certificate(request, &certificate.certificate_pem) {
                 Ok(()) => {
-                    self.record_issued(lane, Change::Certified { device, certificate }, issued_at).await?
+                    self.record_issued(call, Change::Certified { device, certificate }, issued_at).await?
                 }
-                Err(mismatch) => Err(self.anomaly(lane, mismatch.to_string()).await),
+                Err(mismatch) => Err(self.anomaly(call, mismatch.to_string()).await),
             },
             Err(failure) => Err(failure),
         };
@@ -118,7 +120,7 @@ impl<C: Connector> Worker<C> {
     /// The checkpoint: from here on the key cannot be lost.
     async fn record_issued(
         &mut self,
-        lane: Lane,
+        call: Call,
         change: Change,
         issued_at: SystemTime,
     ) -> Result<Result<Issued, Failure>, Halt> {
@@ -127,7 +129,7 @@ impl<C: Connector> Worker<C> {
                 let (registration, origin) = (Registration::NotSent, Origin::ThisRun);
                 Ok(Ok(Issued { certificate, issued_at, registration, origin }))
             }
-            Receipt::Conflict(conflict) => Ok(Err(self.anomaly(lane, conflict.to_string()).await)),
+            Receipt::Conflict(conflict) => Ok(Err(self.anomaly(call, conflict.to_string()).await)),
             Receipt::Done | Receipt::KeyPrepared(_) => {
                 unreachable!("the ledger answers a certificate with itself or a conflict")
             }
@@ -152,6 +154,6 @@ impl<C: Connector> Worker<C> {
 
 /// The CreateCertificateFromCsr request. Takes the proof that the key is durable: asking for a certificate for a key that
 /// could be lost does not compile.
-fn csr_payload(request: &Recorded<SigningRequest>) -> Bytes {
+fn csr_request(request: &Recorded<SigningRequest>) -> Request<IssuedCertificate<()>> {
     provisioning::csr_request(request)
 }

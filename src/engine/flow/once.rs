@@ -7,15 +7,16 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::register::register_payload;
+use super::register::register_request;
 use super::{Issued, Origin};
+use crate::call::Call;
 use crate::certificate::IssuedCertificate;
 use crate::engine::worker::{Attempt, Halt, Worker};
 use crate::event::{Change, DeviceId, Registration, Timing};
 use crate::failure::{Cause, Failure, Stage};
 use crate::identity::Identity;
 use crate::ledger::{OpenDevice, Recorded, Work};
-use crate::provisioning::Lane;
+use crate::provisioning;
 use crate::transport::Connector;
 
 impl<C: Connector> Worker<C> {
@@ -26,11 +27,11 @@ impl<C: Connector> Worker<C> {
     ) -> Result<(Timing, Result<(), Failure>), Halt> {
         // There is no limit but the profile.
         let permitted = self.permit_creation().await?;
-        let whole = |payload: &[u8]| Ok(payload.to_vec());
-        let Attempt { timing, answer } = self.attempt(permitted, Lane::Publish, message.clone(), whole).await;
+        let request = provisioning::publish_request(message);
+        let Attempt { timing, answer } = self.attempt(permitted, &request).await;
         let outcome = match answer {
-            Ok(came) if came == message => Ok(()),
-            Ok(_) => Err(self.anomaly(Lane::Publish, String::from("another message came back")).await),
+            Ok(came) if came == request.payload => Ok(()),
+            Ok(_) => Err(self.anomaly(Call::Publish, String::from("another message came back")).await),
             Err(failure) => Err(failure),
         };
         Ok((timing, outcome))
@@ -55,9 +56,9 @@ impl<C: Connector> Worker<C> {
         identity: &Identity,
         mut issued: Issued,
     ) -> Result<(Timing, Result<(), Failure>), Halt> {
-        let payload = register_payload(&self.shared.plan.parameters, identity, &issued.certificate);
+        let request = register_request(&self.shared.plan.parameters, identity, &issued.certificate);
         let due = Instant::now();
-        match self.try_registering(device, &mut issued, &payload).await {
+        match self.try_registering(device, &mut issued, &request).await {
             Ok(Some((timing, registered))) => {
                 if let Err(failure) = &registered {
                     self.give_up_registering(device, &issued, failure.clone(), None).await?;
@@ -65,7 +66,7 @@ impl<C: Connector> Worker<C> {
                 Ok((timing, registered))
             }
             Ok(None) => {
-                let lapsed = Failure::new(Stage::RegisterThing, Cause::TokenExpired);
+                let lapsed = Failure::new(Stage::Call(Call::RegisterThing), Cause::TokenExpired);
                 self.leave_issued(device, Some(lapsed.clone())).await?;
                 Ok((Timing { wait: due.elapsed(), ..Timing::default() }, Err(lapsed)))
             }

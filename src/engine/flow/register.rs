@@ -4,17 +4,16 @@
 
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-
 use super::{Issued, Next, Origin, Step};
+use crate::call::Call;
 use crate::certificate::{IssuedCertificate, RegisteredThing};
 use crate::control_plane::Settlement;
 use crate::engine::worker::{Attempt, Halt, Worker};
-use crate::event::{Change, DeviceId, Note, Registration, Timing};
+use crate::event::{Change, Counter, DeviceId, Note, Registration, Timing};
 use crate::failure::{Cause, Failure, Stage};
 use crate::identity::{Identity, ParameterPlan};
 use crate::ledger::{Receipt, Recorded};
-use crate::provisioning::{self, Lane};
+use crate::provisioning::{self, Request};
 use crate::transport::Connector;
 
 /// The waits before each question to the control plane.
@@ -33,19 +32,19 @@ impl<C: Connector> Worker<C> {
             let registration = Registration::MaySent;
             self.commit(Change::Left { device, registration, failure: None }).await?;
         }
-        let payload = register_payload(&self.shared.plan.parameters, identity, &issued.certificate);
+        let request = register_request(&self.shared.plan.parameters, identity, &issued.certificate);
         let mut attempts = 0;
         // The last failure after which the service may have acted: it outlives later refusals.
         let mut lost: Option<Failure> = None;
         loop {
-            let tried = match self.try_registering(device, &mut issued, &payload).await {
+            let tried = match self.try_registering(device, &mut issued, &request).await {
                 Ok(Some(tried)) => tried,
                 Ok(None) => return self.token_expired(device, &issued, lost).await,
                 Err(halt) => return self.leave(device, issued.registration, halt).await,
             };
             attempts += 1;
             let (timing, registered) = tried;
-            self.conclude(Lane::Register, timing, registered.clone()).await;
+            self.conclude(Call::RegisterThing, timing, registered.clone()).await;
             let Err(failure) = registered else { return Ok(self.registered()) };
             if failure.may_have_acted() {
                 lost = Some(failure.clone());
@@ -64,16 +63,14 @@ impl<C: Connector> Worker<C> {
         &mut self,
         device: DeviceId,
         issued: &mut Issued,
-        payload: &Bytes,
+        request: &Request<RegisteredThing>,
     ) -> Result<Option<(Timing, Result<(), Failure>)>, Halt> {
         let permitted = self.permit_registration(self.fresh_for(issued.issued_at)).await?;
         let Some(permitted) = permitted else { return Ok(None) };
         let before = issued.registration;
         // Once the request is on its way it cannot be called back, so this comes first.
         issued.registration = Registration::MaySent;
-        let parse = provisioning::parse_registered;
-        let Attempt { timing, answer } =
-            self.attempt(permitted, Lane::Register, payload.clone(), parse).await;
+        let Attempt { timing, answer } = self.attempt(permitted, request).await;
         let registered = match answer {
             Ok(thing) => self.record_registered(device, thing).await?,
             Err(failure) => Err(failure),
@@ -103,7 +100,9 @@ impl<C: Connector> Worker<C> {
         thing: RegisteredThing,
     ) -> Result<Result<(), Failure>, Halt> {
         match self.commit(Change::Registered { device, thing }).await? {
-            Receipt::Conflict(conflict) => Ok(Err(self.anomaly(Lane::Register, conflict.to_string()).await)),
+            Receipt::Conflict(conflict) => {
+                Ok(Err(self.anomaly(Call::RegisterThing, conflict.to_string()).await))
+            }
             Receipt::Done | Receipt::Issued(_) | Receipt::KeyPrepared(_) => Ok(Ok(())),
         }
     }
@@ -152,7 +151,7 @@ impl<C: Connector> Worker<C> {
         issued: &Issued,
         lost: Option<Failure>,
     ) -> Result<Step, Halt> {
-        let expired = || Failure::new(Stage::RegisterThing, Cause::TokenExpired);
+        let expired = || Failure::new(Stage::Call(Call::RegisterThing), Cause::TokenExpired);
         let failure = lost.clone().unwrap_or_else(expired);
         let is_void = issued.registration == Registration::NotSent
             || self.token_age(issued.issued_at) >= self.shared.plan.certificate_lifetime;
@@ -195,7 +194,7 @@ impl<C: Connector> Worker<C> {
     async fn record_settled(&mut self, device: DeviceId, thing: RegisteredThing) -> Result<Step, Halt> {
         match self.record_registered(device, thing).await? {
             Ok(()) => {
-                self.shared.recorder.note(Note::Settled).await;
+                self.shared.recorder.note(Note::Counted(Counter::Settled, 1)).await;
                 Ok(self.registered())
             }
             Err(anomaly) => {
@@ -227,11 +226,11 @@ impl Halt {
 
 /// The RegisterThing request. Takes the proof that the key is durable: registering a certificate whose key could be
 /// lost does not compile.
-pub(super) fn register_payload(
+pub(super) fn register_request(
     parameters: &ParameterPlan,
     identity: &Identity,
     certificate: &Recorded<IssuedCertificate>,
-) -> Bytes {
+) -> Request<RegisteredThing> {
     let parameters = parameters.expand(identity, certificate.certificate_id.as_str());
     let parameters: Vec<_> = parameters.into_iter().collect();
     let pairs = parameters.iter().map(|(name, value)| (*name, value.as_ref()));

@@ -14,6 +14,7 @@ use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::FromDer;
 
 use super::*;
+use crate::call::Call;
 use crate::certificate::{IssuedCertificate, SigningRequest};
 use crate::engine::{
     CONNECTION_LIFETIME, CommitMode, Connections, End, Outcome, Plan, Rates, Snapshot, Stop, run,
@@ -22,7 +23,6 @@ use crate::event::{Change, DeviceId, DialPhases, Registration};
 use crate::failure::{Cause, Failure, RetryPolicy, Stage};
 use crate::identity::{Identity, LotShape, ParameterPlan, RowError};
 use crate::ledger::{Binding, Ledger, LedgerError, LotRows, Work};
-use crate::provisioning::Lane;
 use crate::sealing::KeyOpener;
 use crate::transport::{Connection, Connector, Dial, Lost, Reply, Verdict};
 
@@ -44,7 +44,7 @@ enum Trick {
 #[derive(Default)]
 struct State {
     tricks: VecDeque<Trick>,
-    requests: Vec<(Lane, Value)>,
+    requests: Vec<(Call, Value)>,
     dials: u32,
     issued: u64,
     /// The ledger to look into when a request comes.
@@ -66,18 +66,18 @@ impl Service {
     /// The signing requests that came, in their order.
     fn signing_requests(&self) -> Vec<String> {
         let state = self.0.lock().unwrap();
-        let of_csr = state.requests.iter().filter(|(lane, _)| *lane == Lane::CreateFromCsr);
+        let of_csr = state.requests.iter().filter(|(call, _)| *call == Call::CreateCertificateFromCsr);
         of_csr.map(|(_, request)| request["certificateSigningRequest"].as_str().unwrap().to_owned()).collect()
     }
 
-    fn count(&self, wanted: Lane) -> usize {
-        self.0.lock().unwrap().requests.iter().filter(|(lane, _)| *lane == wanted).count()
+    fn count(&self, wanted: Call) -> usize {
+        self.0.lock().unwrap().requests.iter().filter(|(call, _)| *call == wanted).count()
     }
 
-    fn answer(&self, lane: Lane, request: &Value) -> Result<(Verdict, Value), Cause> {
+    fn answer(&self, call: Call, request: &Value) -> Result<(Verdict, Value), Cause> {
         let mut state = self.0.lock().unwrap();
-        state.requests.push((lane, request.clone()));
-        if lane == Lane::Register {
+        state.requests.push((call, request.clone()));
+        if call == Call::RegisterThing {
             let name = format!("thing-{}", request["parameters"]["Key"].as_str().unwrap());
             return Ok((Verdict::Accepted, json!({ "thingName": name })));
         }
@@ -88,8 +88,8 @@ impl Service {
             "certificatePem": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
         });
         let private_key = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n";
-        match lane {
-            Lane::Create => reply["privateKey"] = private_key.into(),
+        match call {
+            Call::CreateKeysAndCertificate => reply["privateKey"] = private_key.into(),
             _ => {
                 let pem = request["certificateSigningRequest"].as_str().unwrap();
                 state.ledger.as_deref().inspect(|ledger| assert_durable(ledger, pem));
@@ -132,16 +132,16 @@ impl Connector for Service {
 }
 
 impl Connection for ServiceConnection {
-    async fn exchange(self, lane: Lane, payload: Bytes, _: Duration) -> Result<(Reply, Self), Lost> {
+    async fn exchange(self, call: Call, payload: Bytes, _: Duration) -> Result<(Reply, Self), Lost> {
         let request = serde_json::from_slice(&payload).unwrap();
         let service = Duration::from_millis(1);
-        match self.0.answer(lane, &request) {
+        match self.0.answer(call, &request) {
             Ok((verdict, payload)) => {
                 let payload = Bytes::from(payload.to_string());
                 Ok((Reply { verdict, payload, service, redelivered: 0 }, self))
             }
             Err(cause) => {
-                let failure = Failure::new(Stage::CertificateFromCsr, cause);
+                let failure = Failure::new(Stage::Call(Call::CreateCertificateFromCsr), cause);
                 Err(Lost { failure, service, redelivered: 0 })
             }
         }
@@ -258,7 +258,11 @@ async fn keys_made_here_are_durable_before_they_are_asked_for() {
         let mut requests = service.signing_requests();
         requests.sort();
         requests.dedup();
-        assert_eq!((requests.len() as u64, service.count(Lane::Create)), (devices, 0), "a key each");
+        assert_eq!(
+            (requests.len() as u64, service.count(Call::CreateKeysAndCertificate)),
+            (devices, 0),
+            "a key each"
+        );
         drop(outcome);
         std::fs::remove_file(&path).unwrap();
     }
@@ -306,7 +310,10 @@ async fn a_device_keeps_its_key_through_runs_of_either_kind() {
     let ledger = Ledger::resume(&path, &binding(), lot(4), |_| Ok(())).unwrap();
     let outcome = provision(&service, ledger, KeyPolicy::default()).await;
     assert!(matches!(outcome.end, End::Complete), "{:?}", outcome.end);
-    assert_eq!((service.signing_requests(), service.count(Lane::Create)), (vec![request], 3));
+    assert_eq!(
+        (service.signing_requests(), service.count(Call::CreateKeysAndCertificate)),
+        (vec![request], 3)
+    );
     assert_eq!(registered(&outcome.ledger)[1].0, StoredKey::Plain(own.private_key));
 }
 
@@ -343,7 +350,10 @@ async fn a_stale_certificate_is_replaced_and_its_key_is_not() {
     ledger.commit(changes, now() - Duration::from_secs(4000)).unwrap();
     let service = Service::default();
     let outcome = provision(&service, ledger, KeyPolicy::default()).await;
-    assert_eq!((service.signing_requests(), service.count(Lane::Create)), (vec![request], 0));
+    assert_eq!(
+        (service.signing_requests(), service.count(Call::CreateKeysAndCertificate)),
+        (vec![request], 0)
+    );
     assert_eq!(registered(&outcome.ledger).len(), 1);
 }
 

@@ -27,6 +27,7 @@ use super::worker::{Halt, Worker};
 use super::{
     CONNECTION_LIFETIME, Clock, CommitMode, Connections, KeyPolicy, Plan, Rates, Shared, Snapshot, Stop,
 };
+use crate::event::Operation;
 use crate::failure::{Failure, RetryPolicy};
 use crate::identity::ParameterPlan;
 use crate::ledger::{Ledger, LedgerError};
@@ -103,6 +104,17 @@ pub enum Scenario {
 }
 
 impl Scenario {
+    /// What the figures of its arrivals are under.
+    pub fn operation(self) -> Operation {
+        match self {
+            Scenario::Connect { .. } => Operation::Connect,
+            Scenario::Create => Operation::CreateCertificate,
+            Scenario::Register => Operation::RegisterThing,
+            Scenario::Provision => Operation::Provision,
+            Scenario::Publish { .. } => Operation::Publish,
+        }
+    }
+
     /// Whether each arrival takes a device of the ledger.
     pub fn takes_devices(self) -> bool {
         match self {

@@ -50,6 +50,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::call::Call;
 
     #[test]
     fn a_throttle_is_a_429_or_silence_and_a_puback_without_a_reply_is_neither() {
@@ -61,12 +62,12 @@ mod tests {
             error_message: String::new(),
         };
         for (stage, cause, sign) in [
-            (Stage::CreateCertificate, rejected(429), Sign::Throttled),
-            (Stage::RegisterThing, Cause::NoPuback { after }, Sign::Throttled),
-            (Stage::RegisterThing, closed(), Sign::HungUp),
-            (Stage::RegisterThing, Cause::NoReply { after }, Sign::Unclear),
-            (Stage::RegisterThing, rejected(400), Sign::Accepted),
-            (Stage::RegisterThing, rejected(500), Sign::Unclear),
+            (Stage::Call(Call::CreateKeysAndCertificate), rejected(429), Sign::Throttled),
+            (Stage::Call(Call::RegisterThing), Cause::NoPuback { after }, Sign::Throttled),
+            (Stage::Call(Call::RegisterThing), closed(), Sign::HungUp),
+            (Stage::Call(Call::RegisterThing), Cause::NoReply { after }, Sign::Unclear),
+            (Stage::Call(Call::RegisterThing), rejected(400), Sign::Accepted),
+            (Stage::Call(Call::RegisterThing), rejected(500), Sign::Unclear),
             (Stage::Idle, closed(), Sign::Unclear),
             (Stage::Tls, closed(), Sign::Unclear),
             (Stage::Connack, closed(), Sign::Throttled),

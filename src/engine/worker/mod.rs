@@ -8,7 +8,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
@@ -18,10 +17,11 @@ use super::queue::Queue;
 use super::rate::{Permit, Sign};
 use super::recorder::RecorderGone;
 use super::{CommitMode, KeyPolicy, Shared};
-use crate::event::{Change, Note, Operation, Timing};
+use crate::call::Call;
+use crate::event::{Change, Counter, Note, Operation, Timing};
 use crate::failure::{Cause, Failure, Remedy, Stage, Tried, redial, remedy};
 use crate::ledger::{OpenDevice, Receipt};
-use crate::provisioning::{self, Lane};
+use crate::provisioning::{self, Request};
 use crate::transport::{Connection, Connector, Reply, Verdict};
 
 pub(super) struct Worker<C: Connector> {
@@ -137,9 +137,7 @@ impl<C: Connector> Worker<C> {
     pub(super) async fn attempt<T>(
         &mut self,
         permitted: Permitted<C::Connection>,
-        lane: Lane,
-        payload: Bytes,
-        parse: fn(&[u8]) -> Result<T, Cause>,
+        request: &Request<T>,
     ) -> Attempt<T> {
         let Permitted { held: Held { connection, life }, permit, wait } = permitted;
         let gauges = self.shared.gauges.clone();
@@ -147,56 +145,56 @@ impl<C: Connector> Worker<C> {
         let rest = self.shared.plan.publishes_per_connection.map(|rate| 2 * rate.period());
         self.rested_at = rest.map(|rest| Instant::now() + rest);
         let in_flight = gauges.exchange();
-        let (service, redelivered, answer) =
-            match connection.exchange(lane, payload, self.shared.plan.exchange_timeout).await {
-                Ok((reply, connection)) => {
-                    let (service, redelivered) = (reply.service, reply.redelivered);
-                    self.shared.health.served();
-                    let held = Held { connection, life: life.answered() };
-                    (service, redelivered, self.judge(lane, reply, held, permit, parse).await)
-                }
-                Err(lost) => {
-                    self.connection_gone();
-                    self.set_back(&life, lost.failure.clone());
-                    let answer = Err(lost.failure);
-                    permit.heard(Sign::of(&answer));
-                    (lost.service, lost.redelivered, answer)
-                }
-            };
+        let within = self.shared.plan.exchange_timeout;
+        let exchange = connection.exchange(request.call, request.payload.clone(), within);
+        let (service, redelivered, answer) = match exchange.await {
+            Ok((reply, connection)) => {
+                let (service, redelivered) = (reply.service, reply.redelivered);
+                self.shared.health.served();
+                let held = Held { connection, life: life.answered() };
+                (service, redelivered, self.judge(request, reply, held, permit).await)
+            }
+            Err(lost) => {
+                self.connection_gone();
+                self.set_back(&life, lost.failure.clone());
+                let answer = Err(lost.failure);
+                permit.heard(Sign::of(&answer));
+                (lost.service, lost.redelivered, answer)
+            }
+        };
         drop(in_flight);
         self.shared.crew.was_busy(service);
         if redelivered > 0 {
-            self.shared.recorder.note(Note::Redelivered { count: redelivered }).await;
+            self.shared.recorder.note(Note::Counted(Counter::Redelivered, redelivered.into())).await;
         }
         Attempt { timing: Timing { wait, service }, answer }
     }
 
     /// Counts an attempt, once.
-    pub(super) async fn conclude(&mut self, lane: Lane, timing: Timing, outcome: Result<(), Failure>) {
-        self.shared.recorder.note(Note::Exchanged { operation: operation(lane), timing, outcome }).await;
+    pub(super) async fn conclude(&mut self, call: Call, timing: Timing, outcome: Result<(), Failure>) {
+        self.shared.recorder.note(Note::Exchanged { operation: Operation::of(call), timing, outcome }).await;
     }
 
     /// What a reply means, and whether the connection may carry another exchange after it.
     async fn judge<T>(
         &mut self,
-        lane: Lane,
+        request: &Request<T>,
         reply: Reply,
         held: Held<C::Connection>,
         permit: Permit,
-        parse: fn(&[u8]) -> Result<T, Cause>,
     ) -> Result<T, Failure> {
         let answer = match reply.verdict {
-            Verdict::Accepted => parse(&reply.payload),
+            Verdict::Accepted => (request.parse)(&reply.payload),
             Verdict::Rejected => Err(provisioning::parse_rejected(&reply.payload)),
         };
-        let answer = answer.map_err(|cause| Failure::new(stage(lane), cause));
+        let answer = answer.map_err(|cause| Failure::new(Stage::Call(request.call), cause));
         permit.heard(Sign::of(&answer));
         match answer.as_ref().map_err(|failure| &failure.cause) {
             Ok(_) => self.held = Some(held),
             // Certificates are interchangeable, or show whose key they are for, so a throttled create leaves no doubt. Any
             // other rejection names no device: delivered again, it would be credited to the next one. Such a connection
             // is not used again.
-            Err(Cause::Rejected { status_code: 429 | 500.., .. }) if lane != Lane::Register => {
+            Err(Cause::Rejected { status_code: 429 | 500.., .. }) if request.call != Call::RegisterThing => {
                 self.held = Some(held);
             }
             Err(_) => {
@@ -452,7 +450,7 @@ impl<C: Connector> Worker<C> {
     /// The same, for the connection's age. The next one is dialled when it is needed.
     async fn renew(&mut self) {
         self.disconnect().await;
-        self.shared.recorder.note(Note::ConnectionRenewed).await;
+        self.shared.recorder.note(Note::Counted(Counter::ConnectionsRenewed, 1)).await;
     }
 
     async fn lose(&mut self, failure: Failure) {
@@ -473,23 +471,6 @@ async fn unless<T>(stop: impl Future, work: impl Future<Output = T>) -> Option<T
         biased;
         _ = stop => None,
         value = work => Some(value),
-    }
-}
-
-pub(super) fn stage(lane: Lane) -> Stage {
-    match lane {
-        Lane::Create => Stage::CreateCertificate,
-        Lane::CreateFromCsr => Stage::CertificateFromCsr,
-        Lane::Register => Stage::RegisterThing,
-        Lane::Publish => Stage::Publish,
-    }
-}
-
-fn operation(lane: Lane) -> Operation {
-    match lane {
-        Lane::Create | Lane::CreateFromCsr => Operation::CreateCertificate,
-        Lane::Register => Operation::RegisterThing,
-        Lane::Publish => Operation::Publish,
     }
 }
 

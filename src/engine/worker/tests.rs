@@ -9,15 +9,15 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::call::Call;
 use crate::engine::{
     CONNECTION_LIFETIME, CommitMode, Connections, End, KeyPolicy, Outcome, Plan, Rates, Snapshot, Stop, run,
 };
-use crate::event::{DialPhases, Operation};
+use crate::event::{Counter, DialPhases, Operation};
 use crate::failure::{Cause, Failure, RetryPolicy, Stage};
 use crate::identity::{Identity, LotShape, ParameterPlan, RowError};
 use crate::ledger::{Binding, Ledger, LotRows};
 use crate::metrics::OperationCounts;
-use crate::provisioning::Lane;
 use crate::rate::Rate;
 use crate::transport::{Connection, Connector, Dial, Lost, Reply, Verdict};
 
@@ -95,15 +95,15 @@ impl ServiceConnection {
 }
 
 impl Connection for ServiceConnection {
-    async fn exchange(mut self, lane: Lane, payload: Bytes, _: Duration) -> Result<(Reply, Self), Lost> {
+    async fn exchange(mut self, call: Call, payload: Bytes, _: Duration) -> Result<(Reply, Self), Lost> {
         if let Some(failure) = self.end() {
             return Err(Lost { failure, service: Duration::ZERO, redelivered: 0 });
         }
         self.seen.ages.lock().unwrap().push(self.opened.elapsed());
         sleep(Duration::from_millis(20)).await;
         self.heard = Instant::now();
-        let reply = match lane {
-            Lane::Register => {
+        let reply = match call {
+            Call::RegisterThing => {
                 let request: Value = serde_json::from_slice(&payload).unwrap();
                 json!({ "thingName": request["parameters"]["Key"] })
             }
@@ -274,7 +274,7 @@ async fn connections_that_live_shorter_than_the_queue_is_long_still_get_their_tu
     })
     .await;
     assert_complete(&run, 300);
-    assert!(run.outcome.metrics.connections_lost > 300);
+    assert!(run.outcome.metrics.counters.of(Counter::ConnectionsLost) > 300);
     assert!(run.outcome.elapsed < Duration::from_secs(400), "{:?}", run.outcome.elapsed);
 }
 
@@ -284,7 +284,14 @@ async fn connections_are_kept_alive_for_hours_of_waiting() {
     assert_complete(&run, 20);
     assert!(run.outcome.elapsed > Duration::from_secs(8 * 3600), "{:?}", run.outcome.elapsed);
     let metrics = &run.outcome.metrics;
-    assert_eq!((run.connects.attempts, metrics.connections_lost, metrics.connections_renewed), (5, 0, 0));
+    assert_eq!(
+        (
+            run.connects.attempts,
+            metrics.counters.of(Counter::ConnectionsLost),
+            metrics.counters.of(Counter::ConnectionsRenewed)
+        ),
+        (5, 0, 0)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -295,8 +302,17 @@ async fn connections_are_renewed_between_exchanges_before_the_service_ends_them(
     assert_complete(&run, 720);
     let metrics = &run.outcome.metrics;
     // Two hours, five connections, each renewed every ten minutes or a little earlier.
-    assert!((50..=65).contains(&metrics.connections_renewed), "{}", metrics.connections_renewed);
-    assert_eq!((metrics.connections_lost, metrics.failures.len()), (0, 0), "{:?}", metrics.failures);
+    assert!(
+        (50..=65).contains(&metrics.counters.of(Counter::ConnectionsRenewed)),
+        "{}",
+        metrics.counters.of(Counter::ConnectionsRenewed)
+    );
+    assert_eq!(
+        (metrics.counters.of(Counter::ConnectionsLost), metrics.failures.len()),
+        (0, 0),
+        "{:?}",
+        metrics.failures
+    );
     let goodbyes = run.seen.goodbyes.load(Ordering::Relaxed);
     assert_eq!(run.connects.accepted, goodbyes, "each is closed with a goodbye, for its age or in the end");
     let oldest = run.seen.ages.lock().unwrap().iter().copied().max().unwrap();

@@ -1,11 +1,13 @@
 //! Retry, and what the status makes of runs.
 
 use super::*;
+use crate::call::Call;
 use crate::event::DeviceState;
 
 /// Devices 1 and 2 rejected, the second with a certificate; 3 unknown; 4 registered; 5 issued; 6 pending.
 fn given_up(mut ledger: Ledger) -> Ledger {
-    let unauthorized = Failure::new(Stage::RegisterThing, Cause::Closed { detail: String::from("gone") });
+    let unauthorized =
+        Failure::new(Stage::Call(Call::RegisterThing), Cause::Closed { detail: String::from("gone") });
     let refused = Change::Rejected { device: DeviceId(2), failure: unauthorized };
     let changes =
         vec![rejected(1), issued(2), refused, issued(3), unknown(3), issued(4), registered(4), issued(5)];

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
+use crate::call::Call;
 use crate::certificate::{
     IssuedCertificate, PreparedKey, RegisteredThing, Secret, SigningRequest, StoredKey,
 };
@@ -71,7 +72,7 @@ pub(super) fn certificate(number: i64) -> IssuedCertificate {
 
 pub(super) fn failure() -> Failure {
     let after = Duration::from_secs(20);
-    Failure::new(Stage::RegisterThing, Cause::NoReply { after })
+    Failure::new(Stage::Call(Call::RegisterThing), Cause::NoReply { after })
 }
 
 pub(super) fn issued(device: i64) -> Change {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Latency, Metrics};
-use crate::event::Operation;
+use crate::event::{Counter, Operation};
 
 pub use parse::NotAThreshold;
 
@@ -269,9 +269,10 @@ impl Counted {
                 };
                 (count, arrivals.scheduled)
             }
-            Counted::ConnectionsLost => {
-                (metrics.connections_lost, metrics.operation(Operation::Connect).counts.accepted)
-            }
+            Counted::ConnectionsLost => (
+                metrics.counters.of(Counter::ConnectionsLost),
+                metrics.operation(Operation::Connect).counts.accepted,
+            ),
         }
     }
 }

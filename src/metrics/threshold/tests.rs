@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::call::Call;
 use crate::event::{DialPhases, Note, Timing};
 use crate::failure::{Cause, Failure, Stage};
 
@@ -15,7 +16,7 @@ fn exchanged(operation: Operation, service_ms: u64, outcome: Result<(), Failure>
 
 fn refused(status_code: u16) -> Result<(), Failure> {
     let cause = Cause::Rejected { status_code, error_code: String::new(), error_message: String::new() };
-    Err(Failure::new(Stage::RegisterThing, cause))
+    Err(Failure::new(Stage::Call(Call::RegisterThing), cause))
 }
 
 /// 1000 arrivals in 10 s, of which 5 were missed; registrations of 1 to 98 ms ten times each, 10 rejected, 5 throttled.

@@ -33,6 +33,7 @@ pub(super) fn body(report: &Report) -> Markup {
             (over_time(report))
             (tables::phases(report))
             (tables::failures(report))
+            (tables::counters(report))
             (tables::slowest(report))
             (settings(report))
             (reading())

@@ -214,9 +214,15 @@ pub(super) fn failures(report: &Report) -> Markup {
         section aria-labelledby="failed" {
             h2 id="failed" { "What went wrong" }
             (scrolling("What went wrong", &table))
-            @if report.connections_lost > 0 {
-                p.note { (n("/connections_lost", report.connections_lost)) " connections ended by themselves while they waited." }
-            }
+        }
+    }
+}
+
+/// What was counted beside attempts and their ends.
+pub(super) fn counters(report: &Report) -> Markup {
+    html! {
+        @for (counter, count) in report.counters.counted() {
+            p.note { (counter.meaning().trim_end_matches('.')) ": " (n(&format!("/{}", counter.name()), count)) }
         }
     }
 }

@@ -20,8 +20,8 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSoc
 use super::packet::{MAX_REMAINING, garbled};
 use super::session::{Event, Session};
 use super::{Connection, Lost, Reply};
+use crate::call::Call;
 use crate::failure::{Cause, Failure, Stage};
-use crate::provisioning::Lane;
 use crate::wording::clean;
 
 /// Allocated by every connection for as long as it lives; a reply of the service has about 3.6 KB.
@@ -104,20 +104,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> WsConnection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for WsConnection<S> {
-    async fn exchange(mut self, lane: Lane, payload: Bytes, within: Duration) -> Result<(Reply, Self), Lost> {
+    async fn exchange(mut self, call: Call, payload: Bytes, within: Duration) -> Result<(Reply, Self), Lost> {
         let link = &mut *self.0;
         // What came before the request was published cannot answer it, and what ended the connection before was not its doing.
         if let Err(cause) = link.settle().await {
             return Err(link.lost(Stage::Idle, cause, Duration::ZERO));
         }
-        let stage = match lane {
-            Lane::Create => Stage::CreateCertificate,
-            Lane::CreateFromCsr => Stage::CertificateFromCsr,
-            Lane::Register => Stage::RegisterThing,
-            Lane::Publish => Stage::Publish,
-        };
+        let stage = Stage::Call(call);
         let sent = Instant::now();
-        link.session.publish(lane, payload);
+        link.session.publish(call, payload);
         let outcome = poll_fn(|cx| link.poll_event(cx, Some(sent + within))).await;
         let service = sent.elapsed();
         match outcome {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{DuplexStream, ReadBuf, duplex};
 
 use super::*;
+use crate::call::Call;
 use crate::provisioning::{MAX_PAYLOAD, Topics};
 use crate::transport::Verdict;
 
@@ -102,7 +103,7 @@ fn publish(topic: &str, payload: &[u8], id: u16) -> Vec<u8> {
 async fn create<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     connection: WsConnection<S>,
 ) -> Result<(Reply, WsConnection<S>), Lost> {
-    connection.exchange(Lane::Create, Bytes::from_static(b"{}"), WITHIN).await
+    connection.exchange(Call::CreateKeysAndCertificate, Bytes::from_static(b"{}"), WITHIN).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,7 +130,7 @@ async fn an_exchange_takes_payloads_to_the_services_limit_both_ways() {
         assert!(peer.receive().await.len() > MAX_PAYLOAD);
         peer.send(publish(CREATED, &payload, 7)).await;
     };
-    let exchange = connection.exchange(Lane::Create, payload.clone(), WITHIN);
+    let exchange = connection.exchange(Call::CreateKeysAndCertificate, payload.clone(), WITHIN);
     let (outcome, ()) = tokio::join!(exchange, serving);
     assert_eq!(outcome.unwrap().0.payload, payload);
 }
@@ -150,7 +151,7 @@ async fn silence_ends_an_exchange_on_time() {
         };
         let (outcome, ()) = tokio::join!(create(connection), serving);
         let lost = outcome.unwrap_err();
-        assert_eq!(lost.failure, Failure::new(Stage::CreateCertificate, wanted));
+        assert_eq!(lost.failure, Failure::new(Stage::Call(Call::CreateKeysAndCertificate), wanted));
         assert!(start.elapsed() >= WITHIN && start.elapsed() < WITHIN + Duration::from_millis(5));
         assert_eq!(lost.service, start.elapsed());
     }
@@ -165,12 +166,16 @@ async fn limits_may_come_in_any_order() {
             peer.receive().await;
             peer.send(publish(CREATED, &[u8::try_from(turn).unwrap()], 7)).await;
         };
-        let exchange = connection.exchange(Lane::Create, Bytes::new(), Duration::from_secs(within));
+        let exchange =
+            connection.exchange(Call::CreateKeysAndCertificate, Bytes::new(), Duration::from_secs(within));
         let (outcome, ()) = tokio::join!(exchange, serving);
         connection = outcome.unwrap().1;
     }
     let start = Instant::now();
-    let lost = connection.exchange(Lane::Create, Bytes::new(), Duration::from_secs(3)).await.unwrap_err();
+    let lost = connection
+        .exchange(Call::CreateKeysAndCertificate, Bytes::new(), Duration::from_secs(3))
+        .await
+        .unwrap_err();
     assert_eq!(lost.failure.cause, Cause::NoPuback { after: Duration::from_secs(3) });
     assert!(start.elapsed() < Duration::from_millis(3005));
 }

@@ -16,8 +16,9 @@ use tokio::time::Instant;
 use super::Verdict;
 use super::inbox::{self, Arrival, Inbox};
 use super::packet::{self, Incoming, garbled};
+use crate::call::Call;
 use crate::failure::Cause;
-use crate::provisioning::{Delivery, Lane, Topics};
+use crate::provisioning::{Delivery, Topics};
 
 /// How many packets and frames that nothing asked for are put up with between two of our own. A server that is well has
 /// next to none; one that floods would be served for ever.
@@ -125,14 +126,14 @@ impl Session {
         true
     }
 
-    /// Wants to publish a request of `lane`; after [`Event::Subscribed`], and with none in flight.
-    pub(super) fn publish(&mut self, lane: Lane, payload: Bytes) {
-        self.inbox.expect(lane);
+    /// Wants to publish a request of `call`; after [`Event::Subscribed`], and with none in flight.
+    pub(super) fn publish(&mut self, call: Call, payload: Bytes) {
+        self.inbox.expect(call);
         let id = self.next_id();
         let topics = self.inbox.topics();
-        let topic = topics.lane(lane).request.clone();
-        let qos = match (lane, topics.delivery) {
-            (Lane::Publish, Delivery::AtMostOnce) => QoS::AtMostOnce,
+        let topic = topics.call(call).request.clone();
+        let qos = match (call, topics.delivery) {
+            (Call::Publish, Delivery::AtMostOnce) => QoS::AtMostOnce,
             _ => QoS::AtLeastOnce,
         };
         let publish = Publish { dup: false, qos, retain: false, topic, pkid: id, payload };
@@ -262,8 +263,8 @@ impl Session {
 
     fn filters(&self) -> Vec<&str> {
         let topics = self.inbox.topics();
-        let answers = topics.lanes.iter().map(|lane| topics.lane(*lane));
-        let filters = answers.flat_map(|lane| [lane.accepted.as_str(), lane.rejected.as_str()]);
+        let answers = topics.calls.iter().map(|call| topics.call(*call));
+        let filters = answers.flat_map(|call| [call.accepted.as_str(), call.rejected.as_str()]);
         filters.filter(|filter| !filter.is_empty()).collect()
     }
 

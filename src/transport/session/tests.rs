@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use rumqttc::mqttbytes::v4::Packet;
 
 use super::*;
+use crate::call::Call;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const CREATED: &str = "$aws/certificates/create/json/accepted";
@@ -144,7 +145,7 @@ fn a_reply_ends_the_exchange_before_after_or_without_its_puback() {
     for pieces in [vec![&puback[..], &reply], vec![&reply, &puback], vec![&reply]] {
         let now = Instant::now();
         let mut session = open(now);
-        session.publish(Lane::Create, Bytes::from_static(b"{}"));
+        session.publish(Call::CreateKeysAndCertificate, Bytes::from_static(b"{}"));
         session.feed(Bytes::from(pieces.concat()));
         assert_eq!(session.next_event(now), Ok(accepted("{}")));
         assert_eq!(session.next_event(now), Ok(None));
@@ -156,10 +157,10 @@ fn a_reply_ends_the_exchange_before_after_or_without_its_puback() {
 fn the_puback_goes_with_the_next_publish() {
     let now = Instant::now();
     let mut session = open(now);
-    session.publish(Lane::Create, Bytes::from_static(b"{}"));
+    session.publish(Call::CreateKeysAndCertificate, Bytes::from_static(b"{}"));
     session.take_output(now);
     assert_eq!(receive(&mut session, &publish(CREATED, "{}", 7), now), Ok(accepted("{}")));
-    session.publish(Lane::Register, Bytes::from_static(b"{\"a\":1}"));
+    session.publish(Call::RegisterThing, Bytes::from_static(b"{\"a\":1}"));
     let packets = sent(&mut session, now);
     let [Packet::PubAck(ack), Packet::Publish(request)] = &packets[..] else { panic!("{packets:?}") };
     assert_eq!(ack.pkid, 7);
@@ -172,7 +173,7 @@ fn the_puback_goes_with_the_next_publish() {
 fn replies_at_qos_0_are_not_acknowledged() {
     let now = Instant::now();
     let mut session = open(now);
-    session.publish(Lane::Create, Bytes::from_static(b"{}"));
+    session.publish(Call::CreateKeysAndCertificate, Bytes::from_static(b"{}"));
     session.take_output(now);
     let mut reply =
         vec![0x30, u8::try_from(2 + CREATED.len() + 2).unwrap(), 0, u8::try_from(CREATED.len()).unwrap()];
@@ -187,7 +188,7 @@ fn silence_says_whether_the_puback_was_seen() {
     let now = Instant::now();
     let after = Duration::from_secs(20);
     let mut session = open(now);
-    session.publish(Lane::Create, Bytes::from_static(b"{}"));
+    session.publish(Call::CreateKeysAndCertificate, Bytes::from_static(b"{}"));
     receive(&mut session, &[0x40, 2, 0, 9], now).unwrap();
     assert_eq!(session.silence(after), Cause::NoPuback { after }, "another id");
     receive(&mut session, &[0x40, 2, 0, 2], now).unwrap();
@@ -199,7 +200,7 @@ fn an_earlier_reply_alone_is_an_anomaly_after_its_grace() {
     let now = Instant::now();
     let mut session = open(now);
     for turn in [0, 1] {
-        session.publish(Lane::Register, Bytes::from_static(b"{}"));
+        session.publish(Call::RegisterThing, Bytes::from_static(b"{}"));
         let arrived = receive(&mut session, &publish(REGISTERED, "thing", 7), now);
         assert_eq!(arrived, Ok(accepted("thing").filter(|_| turn == 0)));
     }
@@ -226,7 +227,7 @@ fn the_keep_alive_is_kept_and_a_silent_server_is_left() {
 
     assert_eq!(receive(&mut session, &[0xd0, 0], due), Ok(None));
     let next = session.deadline();
-    session.publish(Lane::Create, Bytes::from_static(b"{}"));
+    session.publish(Call::CreateKeysAndCertificate, Bytes::from_static(b"{}"));
     session.take_output(next);
     assert!(session.deadline() > next, "any packet keeps the connection alive");
     let again = session.deadline();
@@ -247,7 +248,7 @@ fn packet_ids_go_round_without_zero() {
 fn nothing_is_kept_of_packets_that_were_read() {
     let now = Instant::now();
     let mut session = open(now);
-    session.publish(Lane::Create, Bytes::from_static(b"{}"));
+    session.publish(Call::CreateKeysAndCertificate, Bytes::from_static(b"{}"));
     session.take_output(now);
     for byte in publish(CREATED, "{}", 7) {
         session.feed(Bytes::copy_from_slice(&[byte]));
@@ -265,7 +266,7 @@ proptest! {
     fn any_division_into_pieces_gives_the_same_events(cuts in proptest::collection::vec(1_usize..90, 1..80)) {
         let now = Instant::now();
         let mut session = open(now);
-        session.publish(Lane::Create, Bytes::from_static(b"{}"));
+        session.publish(Call::CreateKeysAndCertificate, Bytes::from_static(b"{}"));
         let mut stream = [&[0x40, 2, 0, 2][..], &publish(CREATED, "first", 7), &publish(CREATED, "first", 7)].concat();
         stream.extend_from_slice(&[0xd0, 0]);
         let (mut events, mut rest) = (Vec::new(), &stream[..]);
@@ -285,7 +286,7 @@ proptest! {
     fn any_bytes_are_survived(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..8)) {
         let now = Instant::now();
         let mut session = open(now);
-        session.publish(Lane::Create, Bytes::from_static(b"{}"));
+        session.publish(Call::CreateKeysAndCertificate, Bytes::from_static(b"{}"));
         for piece in pieces {
             session.feed(Bytes::from(piece));
             if !matches!(session.next_event(now), Ok(None)) { break; }
@@ -323,11 +324,11 @@ fn an_acknowledgement_goes_with_the_next_request_and_does_not_wait_for_long() {
     let now = Instant::now();
     let later = now + Duration::from_millis(10);
     let mut session = open(now);
-    session.publish(Lane::Create, Bytes::new());
+    session.publish(Call::CreateKeysAndCertificate, Bytes::new());
     sent(&mut session, now);
     receive(&mut session, &publish(CREATED, "1", 5), now).unwrap();
     assert!(!session.wants_output(), "a request may follow at once");
-    session.publish(Lane::Register, Bytes::new());
+    session.publish(Call::RegisterThing, Bytes::new());
     assert!(session.wants_output());
     let packets = sent(&mut session, later);
     assert!(
@@ -349,7 +350,7 @@ fn an_acknowledgement_goes_with_the_next_request_and_does_not_wait_for_long() {
 fn many_acknowledgements_do_not_wait() {
     let now = Instant::now();
     let mut session = open(now);
-    session.publish(Lane::Create, Bytes::new());
+    session.publish(Call::CreateKeysAndCertificate, Bytes::new());
     sent(&mut session, now);
     let reply = publish(CREATED, "1", 5);
     let mut received = 0;

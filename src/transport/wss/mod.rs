@@ -298,7 +298,11 @@ mod tests {
                 size_of::<F>()
             }
             size_of_output::<C, _>(|connection| {
-                connection.exchange(crate::provisioning::Lane::Create, bytes::Bytes::new(), CONNECT_TIMEOUT)
+                connection.exchange(
+                    crate::call::Call::CreateKeysAndCertificate,
+                    bytes::Bytes::new(),
+                    CONNECT_TIMEOUT,
+                )
             })
         }
         let size = exchange_size::<WssConnection>(|| unreachable!("only its type is wanted"));

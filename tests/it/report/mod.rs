@@ -7,7 +7,7 @@ mod schema;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fleetmint::event::Operation;
+use fleetmint::event::{Counter, Operation};
 use fleetmint::metrics::{Latency, Metrics};
 use fleetmint::report::{self, MAX_POINTS, Report, render_html, render_report};
 use serde_json::Value;
@@ -51,6 +51,7 @@ fn shards_merge_to_what_one_run_would_have_measured() {
     assert_eq!(merged.summary.service_us, wanted.service.figures());
     assert_eq!(merged.summary.response_us, wanted.response.figures());
     assert_eq!(report.arrivals.as_ref().unwrap().counts, total.arrivals);
+    assert_eq!(report.counters, total.counters);
     // Rates are over the time in which any ran: the last began 2.6 s after the first and took 20 s.
     assert!((report.elapsed_s - 22.6).abs() < 1e-6, "{}", report.elapsed_s);
     let offered = report.headline.offered_per_s.unwrap();
@@ -174,6 +175,20 @@ fn the_numbers_on_the_page_are_those_of_the_json() {
     assert!(numbers.len() > 80, "{}", numbers.len());
     for (value, place) in numbers {
         assert_eq!(json.pointer(place), Some(&value), "{place}");
+    }
+}
+
+#[test]
+fn a_report_shows_every_counter() {
+    let folder = folder();
+    let (path, _) = Sample { seconds: 5, ..eventful() }.write(folder.path(), "r.jsonl");
+    let report = compiled(&path);
+    let (text, page) = (render_report(&report), render_html(&report));
+    for counter in Counter::ALL {
+        assert!(report.counters.of(counter) > 0, "{counter:?}");
+        let words = counter.meaning().trim_end_matches('.');
+        assert!(text.contains(&format!("{words}: {}", report.counters.of(counter))), "{text}");
+        assert!(page.contains(words), "{words}");
     }
 }
 

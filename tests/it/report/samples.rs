@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fleetmint::event::{DialPhases, Note, Operation, Timing};
+use fleetmint::call::Call;
+use fleetmint::event::{Counter, DialPhases, Note, Operation, Timing};
 use fleetmint::failure::{Cause, Failure, Stage};
 use fleetmint::metrics::threshold::Threshold;
 use fleetmint::metrics::{Interval, Metrics, Slow, Slowest};
@@ -123,6 +124,12 @@ impl Run {
         if second < 3 {
             (0..17).for_each(|_| metrics.record(&self.dial()));
         }
+        if second == 1 && sample.quota.is_finite() {
+            Counter::ALL
+                .into_iter()
+                .zip(1..)
+                .for_each(|(counter, n)| metrics.record(&Note::Counted(counter, n)));
+        }
         let share = second as f64 / sample.seconds.max(2) as f64;
         let rate = sample.rate.0 + (sample.rate.1 - sample.rate.0) * share;
         let count = (rate + self.random.random_range(-0.5..0.5) * rate.sqrt() * 2.0).round().max(0.0) as u64;
@@ -165,7 +172,7 @@ impl Run {
     }
 
     fn outcome(&mut self, sample: &Sample, rank: u64) -> Result<(), Failure> {
-        let stage = Stage::RegisterThing;
+        let stage = Stage::Call(Call::RegisterThing);
         let rejected = |status_code, code: &str, message: &str| Cause::Rejected {
             status_code,
             error_code: code.to_owned(),

@@ -8,9 +8,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use fleetmint::call::Call;
 use fleetmint::emulator::account::{Answer, Verdict};
 use fleetmint::emulator::memory::{Mishap, Observer, Power, Request, Sighting};
-use fleetmint::provisioning::Lane;
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -36,7 +36,7 @@ pub struct Notes {
     /// By certificate, what became of its registrations.
     pub registrations: BTreeMap<String, Registrations>,
     /// By connection, the request that nothing has come back for yet.
-    awaited: BTreeMap<u64, Lane>,
+    awaited: BTreeMap<u64, Call>,
     /// Final rejections of creations, which name no device.
     pub creations_refused: u64,
     pub violations: Vec<String>,
@@ -155,25 +155,29 @@ impl Notes {
             let apart = at - before;
             self.tightest = Some(self.tightest.map_or(apart, |tightest| tightest.min(apart)));
         }
-        if let Some(lane) = self.awaited.insert(request.connection, request.lane) {
+        if let Some(call) = self.awaited.insert(request.connection, request.call) {
             let number = request.connection;
-            self.violate(at, format!("connection {number} is used again, and has lost a {lane:?} reply"));
+            self.violate(at, format!("connection {number} is used again, and has lost a {call:?} reply"));
         }
-        match request.lane {
-            Lane::Create | Lane::CreateFromCsr => self.instants[CREATE].push(at),
-            Lane::Register => {
+        match request.call {
+            Call::CreateKeysAndCertificate | Call::CreateCertificateFromCsr => self.instants[CREATE].push(at),
+            Call::RegisterThing => {
                 self.instants[REGISTER].push(at);
                 if let Err(what) = self.check_registration(request) {
                     self.violate(at, what);
                 }
             }
-            Lane::Publish => self.violate(at, String::from("a message that is no request of the API")),
+            Call::Publish => self.violate(at, String::from("a message that is no request of the API")),
         }
     }
 
     fn delivered(&mut self, connection: u64, topic: &str) {
-        let lane = if topic.starts_with("$aws/certificates/") { Lane::Create } else { Lane::Register };
-        if self.awaited.get(&connection) == Some(&lane) {
+        let call = if topic.starts_with("$aws/certificates/") {
+            Call::CreateKeysAndCertificate
+        } else {
+            Call::RegisterThing
+        };
+        if self.awaited.get(&connection) == Some(&call) {
             self.awaited.remove(&connection);
         }
     }
@@ -221,19 +225,21 @@ impl Notes {
         let refused = mishap == Some(Mishap::Refused)
             || reply["statusCode"].as_u64().is_some_and(|status| status < 500 && status != 429);
         let accepted = account.is_some_and(|answer| answer.verdict == Verdict::Accepted);
-        match request.lane {
-            Lane::Create | Lane::CreateFromCsr if accepted => {
+        match request.call {
+            Call::CreateKeysAndCertificate | Call::CreateCertificateFromCsr if accepted => {
                 let text = |name: &str| reply[name].as_str().unwrap().to_owned();
                 self.certificates.insert(text("certificateOwnershipToken"), text("certificateId"));
             }
-            Lane::Create | Lane::CreateFromCsr => self.creations_refused += u64::from(refused),
-            Lane::Register => {
+            Call::CreateKeysAndCertificate | Call::CreateCertificateFromCsr => {
+                self.creations_refused += u64::from(refused)
+            }
+            Call::RegisterThing => {
                 let certificate = self.certificate_of(request);
                 let registrations = self.registrations.entry(certificate).or_default();
                 registrations.accepted += u64::from(accepted);
                 registrations.refused += u64::from(refused);
             }
-            Lane::Publish => {}
+            Call::Publish => {}
         }
     }
 
@@ -251,7 +257,7 @@ fn describe(sighting: &Sighting<'_>) -> String {
         hasher.finish()
     };
     let request = |request: &Request| {
-        format!("{:?} on {} ({:016x})", request.lane, request.connection, print(&request.payload))
+        format!("{:?} on {} ({:016x})", request.call, request.connection, print(&request.payload))
     };
     match sighting {
         Sighting::Dialling => String::from("dialling"),

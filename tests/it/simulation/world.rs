@@ -10,7 +10,7 @@ use fleetmint::emulator::memory::{Faults, Minter, Network, NetworkSettings, Pape
 use fleetmint::emulator::mint::Authority;
 use fleetmint::emulator::scenario::{self, BUILT_IN_TEMPLATE, Quota};
 use fleetmint::engine::{self, CommitMode, End, KeyPolicy, Outcome, Plan, Snapshot, Stop};
-use fleetmint::event::Operation;
+use fleetmint::event::{Counter, Operation};
 use fleetmint::failure::{Cause, RetryPolicy};
 use fleetmint::identity::{Identity, LotReader, ParameterPlan};
 use fleetmint::ledger::{Binding, Ledger, LotRows};
@@ -308,7 +308,8 @@ impl World {
         let after = self.achieved();
         let operations = [Operation::CreateCertificate, Operation::RegisterThing];
         for ((operation, before), after) in operations.into_iter().zip(before).zip(after) {
-            let settled = if operation == Operation::RegisterThing { metrics.settled } else { 0 };
+            let settled =
+                if operation == Operation::RegisterThing { metrics.counters.of(Counter::Settled) } else { 0 };
             let said = metrics.operation(operation).counts.accepted + settled;
             if said != after - before {
                 let name = operation.name();

@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use fleetmint::call::Call;
 use fleetmint::certificate::Secret;
 use fleetmint::failure::{Cause, Failure, Stage};
-use fleetmint::provisioning::{Lane, Topics};
+use fleetmint::provisioning::Topics;
 use fleetmint::sigv4::{CredentialSource, Credentials};
 use fleetmint::transport::wss::{KEEP_ALIVE, TlsResumption, WssConnection, WssConnector, WssSettings};
 use fleetmint::transport::{Connection, Connector, Dial, Lost, Reply, Verdict};
@@ -76,11 +77,11 @@ async fn failed_upgrade(answer: impl Into<Vec<u8>>) -> Failure {
 }
 
 async fn create(connection: WssConnection) -> Result<(Reply, WssConnection), Lost> {
-    connection.exchange(Lane::Create, Bytes::from_static(b"{}"), PATIENCE).await
+    connection.exchange(Call::CreateKeysAndCertificate, Bytes::from_static(b"{}"), PATIENCE).await
 }
 
 async fn register(connection: WssConnection) -> Result<(Reply, WssConnection), Lost> {
-    connection.exchange(Lane::Register, Bytes::from_static(b"{}"), PATIENCE).await
+    connection.exchange(Call::RegisterThing, Bytes::from_static(b"{}"), PATIENCE).await
 }
 
 /// How a first exchange ends if the server, once open and asked, goes on with this script.
@@ -104,7 +105,7 @@ where
     F: Future<Output = ()> + Send,
 {
     let failure = exchange_with(script).await.unwrap_err().failure;
-    assert_eq!(failure.stage, Stage::CreateCertificate, "{failure}");
+    assert_eq!(failure.stage, Stage::Call(Call::CreateKeysAndCertificate), "{failure}");
     failure
 }
 
@@ -571,7 +572,12 @@ async fn the_same_reply_for_two_devices_is_an_anomaly() {
     let (_, connection) = register(connect(&server).await).await.unwrap();
     let start = Instant::now();
     let lost = register(connection).await.unwrap_err();
-    assert_says(&lost.failure, Stage::RegisterThing, "anomaly", "the same reply as for the device before");
+    assert_says(
+        &lost.failure,
+        Stage::Call(Call::RegisterThing),
+        "anomaly",
+        "the same reply as for the device before",
+    );
     assert_eq!(lost.redelivered, 1);
     assert!(start.elapsed() >= fleetmint::transport::GRACE && start.elapsed() < PATIENCE);
 }
@@ -591,9 +597,9 @@ async fn silence_is_told_with_and_without_puback() {
             peer.until_gone().await;
         })
         .await;
-        let exchange = connect(&server).await.exchange(Lane::Register, Bytes::new(), SHORT);
+        let exchange = connect(&server).await.exchange(Call::RegisterThing, Bytes::new(), SHORT);
         let lost = exchange.await.unwrap_err();
-        assert_says(&lost.failure, Stage::RegisterThing, cause, words);
+        assert_says(&lost.failure, Stage::Call(Call::RegisterThing), cause, words);
         server.script.await.unwrap();
     }
 }
@@ -612,7 +618,7 @@ async fn broken_servers_during_an_exchange() {
             peer.raw(bytes).await;
             peer.until_gone().await;
         });
-        assert_says(&failure.await, Stage::CreateCertificate, "garbled", words);
+        assert_says(&failure.await, Stage::Call(Call::CreateKeysAndCertificate), "garbled", words);
     }
     let unknown = failed_exchange(|mut peer, _| async move {
         peer.mqtt(publish("$aws/things/x/shadow", "-----BEGIN RSA PRIVATE KEY-----", 1)).await;
@@ -620,7 +626,7 @@ async fn broken_servers_during_an_exchange() {
     });
     assert_says(
         &unknown.await,
-        Stage::CreateCertificate,
+        Stage::Call(Call::CreateKeysAndCertificate),
         "garbled",
         "unknown topic \"$aws/things/x/shadow\"",
     );
@@ -628,7 +634,12 @@ async fn broken_servers_during_an_exchange() {
         peer.mqtt(publish(REGISTERED, "{}", 1)).await;
         peer.until_gone().await;
     });
-    assert_says(&other_lane.await, Stage::CreateCertificate, "anomaly", "no request waits for");
+    assert_says(
+        &other_lane.await,
+        Stage::Call(Call::CreateKeysAndCertificate),
+        "anomaly",
+        "no request waits for",
+    );
 }
 
 #[tokio::test]
@@ -642,13 +653,13 @@ async fn servers_that_leave_during_an_exchange() {
         );
     });
     let words = "the server closed the WebSocket with code 1008 (policy violation): no such policy [2J";
-    assert_says(&closed.await, Stage::CreateCertificate, "closed", words);
+    assert_says(&closed.await, Stage::Call(Call::CreateKeysAndCertificate), "closed", words);
     let wordless = failed_exchange(|mut peer, _| async move { peer.frame(8, b"").await });
-    assert_says(&wordless.await, Stage::CreateCertificate, "closed", "without a code");
+    assert_says(&wordless.await, Stage::Call(Call::CreateKeysAndCertificate), "closed", "without a code");
     let reset = failed_exchange(|peer, _| async move { peer.reset() });
-    assert_says(&reset.await, Stage::CreateCertificate, "closed", "reset by the server");
+    assert_says(&reset.await, Stage::Call(Call::CreateKeysAndCertificate), "closed", "reset by the server");
     let gone = failed_exchange(|peer, _| async move { peer.hang_up() }).await;
-    assert_says(&gone, Stage::CreateCertificate, "closed", "hung up without a word");
+    assert_says(&gone, Stage::Call(Call::CreateKeysAndCertificate), "closed", "hung up without a word");
     assert!(gone.hint().contains("iot:Publish") && gone.may_have_acted());
 }
 

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use fleetmint::call::Call;
 use fleetmint::failure::{Failure, Stage};
-use fleetmint::provisioning::Lane;
 use fleetmint::transport::{Connection, Connector};
 
 use super::rogue::{self, CREATED, Peer, puback, publish};
@@ -42,7 +42,7 @@ async fn floods_end_the_connection() {
         println!("{what}");
         assert_says(&while_idle.await, Stage::Idle, "garbled", FLOOD);
         let exchanging = failed_exchange(move |peer, _| flood(peer, bytes));
-        assert_says(&exchanging.await, Stage::CreateCertificate, "garbled", FLOOD);
+        assert_says(&exchanging.await, Stage::Call(Call::CreateKeysAndCertificate), "garbled", FLOOD);
     }
     for (what, bytes) in floods() {
         println!("{what} before CONNACK");
@@ -90,7 +90,12 @@ async fn a_message_without_end() {
         peer.raw(first).await;
         flood(peer, filled).await;
     });
-    assert_says(&grown.await, Stage::CreateCertificate, "garbled", "a WebSocket message of ");
+    assert_says(
+        &grown.await,
+        Stage::Call(Call::CreateKeysAndCertificate),
+        "garbled",
+        "a WebSocket message of ",
+    );
 }
 
 #[tokio::test]
@@ -118,7 +123,7 @@ async fn packets_that_no_server_sends() {
             peer.mqtt(bytes).await;
             peer.until_gone().await;
         });
-        assert_says(&exchanging.await, Stage::CreateCertificate, "garbled", words);
+        assert_says(&exchanging.await, Stage::Call(Call::CreateKeysAndCertificate), "garbled", words);
     }
 }
 
@@ -132,7 +137,7 @@ async fn halves() {
         peer.beneath_tls(HALF_A_RECORD).await;
         peer.hang_up();
     });
-    assert_says(&gone.await, Stage::CreateCertificate, "closed", "hung up without a word");
+    assert_says(&gone.await, Stage::Call(Call::CreateKeysAndCertificate), "closed", "hung up without a word");
     let stalled = failed_idle(|mut peer| async move {
         peer.beneath_tls(HALF_A_RECORD).await;
         peer.until_gone().await;
@@ -142,18 +147,28 @@ async fn halves() {
         peer.beneath_tls(FORGED_RECORD).await;
         peer.until_gone().await;
     });
-    assert_says(&forged.await, Stage::CreateCertificate, "garbled", "not TLS: ");
+    assert_says(&forged.await, Stage::Call(Call::CreateKeysAndCertificate), "garbled", "not TLS: ");
     let half_a_frame = failed_exchange(|mut peer, _| async move {
         peer.raw(b"\x82\x7e\x01").await;
         peer.hang_up();
     });
-    assert_says(&half_a_frame.await, Stage::CreateCertificate, "closed", "hung up without a word");
+    assert_says(
+        &half_a_frame.await,
+        Stage::Call(Call::CreateKeysAndCertificate),
+        "closed",
+        "hung up without a word",
+    );
     let notified = failed_exchange(|mut peer, _| async move {
         peer.mqtt(&publish(CREATED, "{}", 1)[..9]).await;
         peer.close_notify().await;
         peer.until_gone().await;
     });
-    assert_says(&notified.await, Stage::CreateCertificate, "closed", "hung up without a word");
+    assert_says(
+        &notified.await,
+        Stage::Call(Call::CreateKeysAndCertificate),
+        "closed",
+        "hung up without a word",
+    );
 }
 
 /// The other side is still there for TCP, and for nothing else.
@@ -166,8 +181,14 @@ async fn a_half_open_connection_is_left_when_its_ping_is_not_answered() {
     // More than the sockets' buffers take: the request cannot even be written.
     let server = rogue::start(|peer| async move { peer.open().await.ignore().await }).await;
     let request = Bytes::from(vec![b'x'; 128 * 1024]);
-    let lost = connect(&server).await.exchange(Lane::Create, request, SHORT).await.unwrap_err();
-    assert_says(&lost.failure, Stage::CreateCertificate, "no_puback", "neither PUBACK nor reply within 1s");
+    let lost =
+        connect(&server).await.exchange(Call::CreateKeysAndCertificate, request, SHORT).await.unwrap_err();
+    assert_says(
+        &lost.failure,
+        Stage::Call(Call::CreateKeysAndCertificate),
+        "no_puback",
+        "neither PUBACK nor reply within 1s",
+    );
     server.script.abort();
 }
 

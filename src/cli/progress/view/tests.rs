@@ -1,4 +1,5 @@
 use super::*;
+use crate::call::Call;
 
 fn view() -> View {
     let plain = |words: &[&str]| words.iter().map(|words| Phrase::plain((*words).to_owned())).collect();
@@ -119,11 +120,11 @@ fn the_most_frequent_errors_are_named_and_throttles_are_not_among_them() {
         error_code: String::new(),
         error_message: String::new(),
     };
-    fail(9, Stage::RegisterThing, rejected(429));
-    fail(1, Stage::RegisterThing, rejected(400));
-    fail(2, Stage::RegisterThing, Cause::Closed { detail: String::new() });
-    fail(3, Stage::CreateCertificate, Cause::NoPuback { after: Duration::ZERO });
-    fail(5, Stage::CreateCertificate, Cause::NoReply { after: Duration::ZERO });
+    fail(9, Stage::Call(Call::RegisterThing), rejected(429));
+    fail(1, Stage::Call(Call::RegisterThing), rejected(400));
+    fail(2, Stage::Call(Call::RegisterThing), Cause::Closed { detail: String::new() });
+    fail(3, Stage::Call(Call::CreateKeysAndCertificate), Cause::NoPuback { after: Duration::ZERO });
+    fail(5, Stage::Call(Call::CreateKeysAndCertificate), Cause::NoReply { after: Duration::ZERO });
     let words: Vec<_> = troubles(&snapshot).into_iter().map(|phrase| phrase.words).collect();
     assert_eq!(
         words,

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::*;
+use crate::call::Call;
 use crate::emulator::account::Account;
 use crate::emulator::scenario::{BUILT_IN_TEMPLATE, Scenario};
 use crate::failure::{Cause, Stage};
@@ -53,7 +54,7 @@ async fn create(
 ) -> Result<(crate::transport::Reply, MemoryConnection), crate::transport::Lost> {
     let connector = network.connector(Topics::new(BUILT_IN_TEMPLATE), Power::default());
     let connection = connector.dial().await.outcome.unwrap();
-    connection.exchange(Lane::Create, provisioning::create_request(), WITHIN).await
+    connection.exchange(Call::CreateKeysAndCertificate, provisioning::create_request().payload, WITHIN).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -64,8 +65,8 @@ async fn a_device_is_provisioned() {
     assert_eq!(reply.verdict, Verdict::Accepted);
     let issued = provisioning::parse_issued(&reply.payload).unwrap();
     let parameters = [("DeviceId", "one"), ("SerialNumber", "1"), ("MacAddress", "AA")];
-    let request = provisioning::register_request(&issued.ownership_token, parameters);
-    let (reply, _) = connection.exchange(Lane::Register, request, WITHIN).await.unwrap();
+    let request = provisioning::register_request(&issued.ownership_token, parameters).payload;
+    let (reply, _) = connection.exchange(Call::RegisterThing, request, WITHIN).await.unwrap();
     assert_eq!(provisioning::parse_registered(&reply.payload).unwrap().thing_name, "one");
     network.with_account(|account| assert_eq!(account.state().things.len(), 1));
 }
@@ -92,7 +93,7 @@ async fn each_mishap_is_what_it_says() {
             }
             (Mishap::ClosedUndone | Mishap::ClosedDone, Err(lost)) => {
                 assert!(matches!(lost.failure.cause, Cause::Closed { .. }), "{mishap:?}: {lost:?}");
-                assert_eq!(lost.failure.stage, Stage::CreateCertificate);
+                assert_eq!(lost.failure.stage, Stage::Call(Call::CreateKeysAndCertificate));
             }
             (Mishap::Throttled, Ok((reply, _))) => assert_eq!(status(&reply.payload), 429),
             (Mishap::Refused, Ok((reply, _))) => assert_eq!(status(&reply.payload) / 100, 4),
@@ -118,10 +119,10 @@ async fn what_was_published_goes_its_way_without_its_client() {
     let power = Power::default();
     let connector = network.connector(Topics::new(BUILT_IN_TEMPLATE), power.clone());
     let connection = connector.dial().await.outcome.unwrap();
-    let request = provisioning::create_request();
+    let request = provisioning::create_request().payload;
     let cut = tokio::time::timeout(
         Duration::from_millis(1),
-        connection.exchange(Lane::Create, request.clone(), WITHIN),
+        connection.exchange(Call::CreateKeysAndCertificate, request.clone(), WITHIN),
     );
     assert!(cut.await.is_err());
     tokio::time::sleep(WITHIN).await;
@@ -130,7 +131,8 @@ async fn what_was_published_goes_its_way_without_its_client() {
 
     let connection = connector.dial().await.outcome.unwrap();
     power.off();
-    let cut = tokio::time::timeout(WITHIN, connection.exchange(Lane::Create, request, WITHIN));
+    let cut =
+        tokio::time::timeout(WITHIN, connection.exchange(Call::CreateKeysAndCertificate, request, WITHIN));
     assert!(cut.await.is_err());
     network.with_account(|account| assert_eq!(account.state().certificates.len(), 1));
 }
@@ -143,7 +145,10 @@ async fn a_connection_that_is_ended_says_so_while_idle() {
     let mut connection = connector.dial().await.outcome.unwrap();
     let failure = connection.idle().await;
     assert_eq!(failure.stage, Stage::Idle);
-    let lost = connection.exchange(Lane::Create, provisioning::create_request(), WITHIN).await.unwrap_err();
+    let lost = connection
+        .exchange(Call::CreateKeysAndCertificate, provisioning::create_request().payload, WITHIN)
+        .await
+        .unwrap_err();
     assert_eq!(lost.failure.stage, Stage::Idle, "nothing was published");
 }
 
@@ -164,9 +169,10 @@ async fn latencies_are_drawn_from_their_laws_to_the_millisecond() {
         let mut connection = connector.dial().await.outcome.unwrap();
         let mut drawn = Vec::new();
         for _ in 0..2_000 {
-            let request = provisioning::create_request();
+            let request = provisioning::create_request().payload;
             let reply;
-            (reply, connection) = connection.exchange(Lane::Create, request, WITHIN).await.unwrap();
+            (reply, connection) =
+                connection.exchange(Call::CreateKeysAndCertificate, request, WITHIN).await.unwrap();
             drawn.push(reply.service);
         }
         drawn.sort();
@@ -208,7 +214,10 @@ async fn in_a_stall_everything_waits_for_its_end() {
                 tokio::time::Instant::now() + Duration::from_millis(start) - network.age(),
             )
             .await;
-            connection.exchange(Lane::Create, provisioning::create_request(), WITHIN).await.unwrap();
+            connection
+                .exchange(Call::CreateKeysAndCertificate, provisioning::create_request().payload, WITHIN)
+                .await
+                .unwrap();
             (start, network.age().as_millis())
         });
     }

@@ -1,13 +1,16 @@
 //! Quotas on the simulated network: the server's own, in virtual time.
 
 use super::*;
+use crate::call::Call;
 
 fn scenario(toml: &str) -> Scenario {
     Scenario::from_toml(toml).unwrap()
 }
 
 async fn exchange(connection: MemoryConnection) -> Result<MemoryConnection, Cause> {
-    let answered = connection.exchange(Lane::Create, provisioning::create_request(), WITHIN).await;
+    let answered = connection
+        .exchange(Call::CreateKeysAndCertificate, provisioning::create_request().payload, WITHIN)
+        .await;
     match answered {
         Ok((reply, connection)) => {
             assert_eq!(reply.verdict, Verdict::Accepted);
@@ -105,8 +108,9 @@ async fn a_quota_changes_when_its_schedule_says() {
     let mut accepted = [0_u32; 2];
     for _ in 0..4_000 {
         let reply;
-        let request = provisioning::create_request();
-        (reply, connection) = connection.exchange(Lane::Create, request, WITHIN).await.unwrap();
+        let request = provisioning::create_request().payload;
+        (reply, connection) =
+            connection.exchange(Call::CreateKeysAndCertificate, request, WITHIN).await.unwrap();
         let half = usize::from(network.age() >= Duration::from_secs(10));
         accepted[half] += u32::from(reply.verdict == Verdict::Accepted);
         tokio::time::sleep(Duration::from_millis(5)).await;
