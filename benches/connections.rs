@@ -205,6 +205,7 @@ impl Server {
             client_id_prefix: String::from("bench"),
             credentials: Arc::new(credentials),
             extra_roots: self.ca_pem.clone().into_bytes(),
+            proxies: Default::default(),
             connect_timeout: CONNECT_TIMEOUT,
             keep_alive: KEEP_ALIVE,
             tls_resumption,

@@ -15,6 +15,7 @@ pub mod keys;
 pub mod limit_search;
 pub mod metrics;
 pub mod provisioning;
+pub mod proxy;
 pub mod schedule;
 pub mod sealing;
 pub mod sigv4;

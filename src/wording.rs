@@ -1,27 +1,99 @@
-//! Text from the other side, made fit to show to people.
+//! Foreign text, made fit to show to people.
 //!
-//! Owns what may pass into failures and logs from a service, a proxy or an operating system: shortened, without control
-//! characters, and with everything that looks like a secret taken out. Knows nothing of where the text came from.
+//! What a service, a proxy or an operating system said is shortened, rid of control characters and of everything that looks
+//! like a secret ([`clean`]). A name or a value that someone chose is shown as it is, with every character that nobody could see
+//! escaped ([`Excerpt`], [`plain`]): what is wrong with it may be just that character.
 
 use std::error::Error;
+use std::fmt;
 
 /// The longest text that [`clean`] returns, in characters, the ellipsis included.
 pub const MAX_CHARS: usize = 500;
 
-/// A run of this many base64 characters is taken for a key or a token. Above a certificate id with its ARN's `cert/` and the
-/// longest topic, below the body of the shortest key.
-const SECRET_RUN: usize = 100;
+/// A run of this many base64 characters is taken for a key or a token, unless it is a [topic or a path](is_place). A certificate's
+/// ID with its ARN's `cert/` has 69.
+const SECRET_RUN: usize = 72;
+
+/// A run of this many base64 characters is taken for a key or a token, whatever it looks like. The longest topic has 88.
+const LONG_RUN: usize = 100;
 
 /// Query parameters that are secret; error pages like to repeat the URL that they refuse.
 const SECRET_PARAMETERS: [&str; 2] = ["x-amz-security-token=", "x-amz-signature="];
 
-/// Shortens `text` to [`MAX_CHARS`], turns control and direction-changing characters into spaces, and takes out
-/// private keys, signatures, session tokens and long runs of base64.
+/// Shortens `text` to [`MAX_CHARS`], turns invisible characters into spaces, and takes out private keys, signatures, session
+/// tokens and long runs of base64.
 pub fn clean(text: &str) -> String {
     let text = without_private_keys(text);
     let text = without_query_secrets(&text);
     let text = without_long_runs(&text);
-    plain(&text)
+    let text: String = text.chars().map(|c| if is_invisible(c) { ' ' } else { c }).collect();
+    shortened(text.trim())
+}
+
+/// Shortens `text` to [`MAX_CHARS`] and escapes its invisible characters: for a name that holds no secret, but may have been
+/// chosen by anyone, such as a device's key.
+pub fn plain(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    escape(text, &mut shown).expect("a String takes every write");
+    shortened(&shown)
+}
+
+/// A name or value as a part of a message: invisible characters and spaces at its ends are escaped, as in `"0420001\u{a0}"`, and
+/// of a long text only both ends are shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Excerpt<'a>(pub &'a str);
+
+/// A text up to this many characters is shown in full.
+const SHOWN_IN_FULL: usize = 40;
+
+/// Of a longer text this many characters are shown from its beginning and from its end.
+const SHOWN_OF_MORE: (usize, usize) = (24, 12);
+
+impl fmt::Display for Excerpt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.chars().nth(SHOWN_IN_FULL).is_none() {
+            return escape(self.0, f);
+        }
+        let count = self.0.chars().count();
+        let place = |character| self.0.char_indices().nth(character).map_or(self.0.len(), |(place, _)| place);
+        let (head, tail) = (place(SHOWN_OF_MORE.0), place(count - SHOWN_OF_MORE.1));
+        // Escaped as one text, so that a space beside the gap is not taken for one at the end.
+        let whole = format!("{}…{}", &self.0[..head], &self.0[tail..]);
+        escape(&whole, f)?;
+        write!(f, " ({count} characters)")
+    }
+}
+
+fn escape(text: &str, out: &mut dyn fmt::Write) -> fmt::Result {
+    let inner = text.trim_start_matches(' ');
+    let leading = text.len() - inner.len();
+    let inner = inner.trim_end_matches(' ');
+    let trailing = text.len() - leading - inner.len();
+    out.write_str(&"\\u{20}".repeat(leading))?;
+    for character in inner.chars() {
+        if is_invisible(character) {
+            write!(out, "{}", character.escape_default())?;
+        } else {
+            out.write_char(character)?;
+        }
+    }
+    out.write_str(&"\\u{20}".repeat(trailing))
+}
+
+/// Whether nobody can see `character`, or a terminal would act on it: control characters, white space other than the space
+/// itself, and whatever Unicode says is not to be displayed: zero-width characters, the byte order mark, the marks that turn the
+/// direction of writing. Source: Unicode Character Database, `Default_Ignorable_Code_Point` and `White_Space`; besides these, the
+/// blank Braille pattern and the interlinear annotation marks.
+pub fn is_invisible(character: char) -> bool {
+    let is_ignorable = matches!(character,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}' | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}');
+    is_ignorable
+        || character.is_control()
+        || (character.is_whitespace() && character != ' ')
+        || matches!(character, '\u{2800}' | '\u{fff9}'..='\u{fffb}')
 }
 
 /// What an error says, and what each of its causes adds.
@@ -83,7 +155,8 @@ fn without_long_runs(text: &str) -> String {
     let mut rest = text;
     while !rest.is_empty() {
         let run = rest.find(|c| !in_run(c)).unwrap_or(rest.len());
-        out.push_str(if run >= SECRET_RUN { "[redacted]" } else { &rest[..run] });
+        let is_secret = run >= LONG_RUN || (run >= SECRET_RUN && !is_place(&rest[..run]));
+        out.push_str(if is_secret { "[redacted]" } else { &rest[..run] });
         rest = &rest[run..];
         let gap = rest.find(in_run).unwrap_or(rest.len());
         out.push_str(&rest[..gap]);
@@ -92,20 +165,16 @@ fn without_long_runs(text: &str) -> String {
     out
 }
 
-/// Shortens `text` to [`MAX_CHARS`] and turns control and direction-changing characters into spaces; for what holds no
-/// secret, but may have been written by anyone, such as a device's key.
-pub fn plain(text: &str) -> String {
-    let shown = |c: char| if c.is_control() || changes_direction(c) { ' ' } else { c };
-    let text: String = text.trim().chars().map(shown).take(MAX_CHARS + 1).collect();
-    if text.chars().count() <= MAX_CHARS {
-        return text.trim().to_owned();
-    }
-    text.chars().take(MAX_CHARS - 1).chain(['…']).collect()
+/// Whether a run of characters is a topic of the service, or a path.
+fn is_place(run: &str) -> bool {
+    run.starts_with("aws/") || (run.starts_with('/') && run.matches('/').count() >= 3)
 }
 
-/// Characters that make a terminal show text in another order than it was written.
-fn changes_direction(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+fn shortened(text: &str) -> String {
+    if text.chars().nth(MAX_CHARS).is_none() {
+        return text.to_owned();
+    }
+    text.chars().take(MAX_CHARS - 1).chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -149,6 +218,47 @@ mod tests {
         let long = clean(&"ab ".repeat(1000));
         assert_eq!(long.chars().count(), MAX_CHARS);
         assert!(long.ends_with('…'));
+    }
+
+    #[test]
+    fn a_token_of_80_characters_goes_and_topics_and_paths_stay() {
+        let token = "eyJ2ZXJzaW9uIjoi".repeat(5);
+        assert_eq!((token.len(), clean(&token).as_str()), (80, "[redacted]"));
+        let topic = format!("$aws/provisioning-templates/{}/provision/json/accepted", "T".repeat(36));
+        let path = format!("/home/{}/lots/today.csv", "factory-7/".repeat(6));
+        for place in [topic, path] {
+            assert!(place.len() > SECRET_RUN);
+            assert_eq!(clean(&place), place);
+        }
+    }
+
+    #[test]
+    fn an_excerpt_shows_what_nobody_could_see() {
+        for (text, shown) in [
+            ("", ""),
+            ("plain é 🔑", "plain é 🔑"),
+            ("KETTLE ", "KETTLE\\u{20}"),
+            ("  a b", "\\u{20}\\u{20}a b"),
+            ("   ", "\\u{20}\\u{20}\\u{20}"),
+            ("0420001\u{a0}", "0420001\\u{a0}"),
+            ("\u{200b}a\u{feff}b\u{3000}", "\\u{200b}a\\u{feff}b\\u{3000}"),
+            ("a\r\n\t\0\u{1b}[31m\u{85}", "a\\r\\n\\t\\u{0}\\u{1b}[31m\\u{85}"),
+            ("\u{202e}abc\u{2028}\u{2066}\u{61c}\u{ad}", "\\u{202e}abc\\u{2028}\\u{2066}\\u{61c}\\u{ad}"),
+            (&"x".repeat(40), &"x".repeat(40)),
+            (&"ü".repeat(41), &format!("{}…{} (41 characters)", "ü".repeat(24), "ü".repeat(12))),
+            (
+                &format!("{}\u{a0}", "k".repeat(1000)),
+                &format!("{}…{}\\u{{a0}} (1001 characters)", "k".repeat(24), "k".repeat(11)),
+            ),
+            (
+                &format!("{} {}", "k".repeat(23), "k".repeat(30)),
+                &format!("{} …{} (54 characters)", "k".repeat(23), "k".repeat(12)),
+            ),
+        ] {
+            assert_eq!(Excerpt(text).to_string(), shown);
+        }
+        assert_eq!(plain(" a\tb"), "\\u{20}a\\tb");
+        assert_eq!(plain(&" ".repeat(1000)).chars().count(), MAX_CHARS);
     }
 
     proptest! {

@@ -137,6 +137,7 @@ fn connector(address: SocketAddr, ca: &[u8]) -> WssConnector {
         client_id_prefix: String::from("bench"),
         credentials: Arc::new(credentials),
         extra_roots: ca.to_vec(),
+        proxies: Default::default(),
         connect_timeout: CONNECT_TIMEOUT,
         keep_alive: KEEP_ALIVE,
         tls_resumption: TlsResumption::Shared,

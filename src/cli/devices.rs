@@ -81,10 +81,10 @@ impl DeviceSettings {
             Binding { template: template.clone(), region: target.region.clone(), account: target.account() };
         let path = self.ledger;
         let (ledger, parameters) = match &self.source {
-            Source::Lot(lot) => self.reading.open_lot(lot, &path, &binding)?,
+            Source::Lot(lot) => self.reading.read(lot)?.into_ledger(&path, &binding)?,
             Source::MadeUp(made_up) => {
                 let is_built_in = !target.is_aws() && template == BUILT_IN_TEMPLATE;
-                let lot = made_up.lot(self.reading.key_column.as_deref(), is_built_in)?;
+                let lot = made_up.lot(self.reading.format.key_column.as_deref(), is_built_in)?;
                 let rows = Rows { source: MADE_UP, shape: lot.shape(), rows: lot.rows().map(Ok) };
                 self.reading.open(rows, &path, &binding)?
             }

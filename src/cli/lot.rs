@@ -1,21 +1,35 @@
 //! A lot into its ledger: how it is read, what its rows become, and what is said of rows that are wrong.
 
+use std::ffi::OsString;
 use std::fs::File;
-use std::io::BufReader;
-use std::path::Path;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::exit::{Exit, Fatal, ledger as ledger_error};
-use super::lot_args::LotArgs;
+use super::lot_args::{Empty, LotArgs};
 use super::settings::usage;
-use crate::identity::{Identity, LotReader, LotShape, ParameterPlan, RowError, parse_constant};
+use super::speech::say;
+use crate::identity::{
+    Delimiter, Doubtful, EmptyCells, Encoding, Identity, LotErrors, LotFault, LotFormat, LotReader, LotShape,
+    ParameterPlan, RowError, SentColumns, parse_constant,
+};
 use crate::ledger::{Binding, ImportError, Ledger, LotRows};
 
 /// How lots are read, and what their rows become.
 pub(super) struct LotReading {
-    pub(super) key_column: Option<String>,
+    pub(super) format: LotFormat,
+    sent: SentColumns,
     /// Parameters of every device, by name.
     pub(super) constants: Vec<(String, String)>,
+}
+
+/// A lot whose header was read.
+pub(super) struct OpenLot {
+    source: String,
+    rows: LotReader<Box<dyn Read + Send>>,
+    /// What its rows become.
+    pub(super) parameters: ParameterPlan,
 }
 
 /// Rows of a lot, and where they come from.
@@ -25,27 +39,47 @@ pub(super) struct Rows<'a, I> {
     pub(super) rows: I,
 }
 
+/// The lot on standard input.
+const STDIN: &str = "-";
+
 impl LotReading {
     /// What was typed.
     pub(super) fn new(args: LotArgs) -> Result<Self, Fatal> {
         let constants = args.params.iter().map(|param| parse_constant(param)).collect::<Result<_, _>>();
-        let constants = constants.map_err(|error| usage("--param", error))?;
-        Ok(Self { key_column: args.key_column, constants })
+        let format = LotFormat {
+            delimiter: args.delimiter.0,
+            key_column: args.key_column,
+            doubtful: if args.strict { Doubtful::Refused } else { Doubtful::Taken },
+        };
+        let sent = SentColumns {
+            only: (!args.sent_columns.is_empty()).then_some(args.sent_columns),
+            requests: None,
+            empty_cells: match args.empty {
+                Empty::Send => EmptyCells::Sent,
+                Empty::Omit => EmptyCells::LeftOut,
+            },
+        };
+        Ok(Self { format, sent, constants: constants.map_err(|error| usage("--param", error))? })
     }
 
-    /// Reads a lot into the ledger at `path`, or checks that the ledger that is there is this lot's.
-    pub(super) fn open_lot(
-        &self,
-        lot: &Path,
-        path: &Path,
-        binding: &Binding,
-    ) -> Result<(Ledger, ParameterPlan), Fatal> {
-        let source = lot.display().to_string();
-        let file = File::open(lot)
-            .map_err(|error| Fatal::new(Exit::BadIdentities, format!("{source}: cannot be read: {error}")))?;
-        let rows = LotReader::new(BufReader::with_capacity(1 << 16, file), self.key_column.as_deref())
-            .map_err(|errors| wrong_rows(&source, &errors, 0))?;
-        self.open(Rows { source: &source, shape: rows.shape().clone(), rows }, path, binding)
+    /// Opens a lot and reads its header.
+    pub(super) fn read(&self, lot: &Path) -> Result<OpenLot, Fatal> {
+        let (source, file): (String, Box<dyn Read + Send>) = if lot == Path::new(STDIN) {
+            (String::from("standard input"), Box::new(std::io::stdin()))
+        } else {
+            let source = lot.display().to_string();
+            let file = File::open(lot).map_err(|error| {
+                Fatal::new(Exit::BadIdentities, format!("{source}: cannot be read: {error}"))
+            })?;
+            (source, Box::new(BufReader::with_capacity(1 << 16, file)))
+        };
+        let rows = LotReader::with_format(file, &self.format)
+            .map_err(|errors| wrong_rows(&source, &errors.into()))?;
+        if let Some(recognised) = recognised(&rows) {
+            say(format_args!("{source}: {recognised}"));
+        }
+        let parameters = self.parameters(rows.shape())?;
+        Ok(OpenLot { source, rows, parameters })
     }
 
     /// Takes rows into the ledger at `path`, or checks that the ledger that is there has these.
@@ -58,29 +92,134 @@ impl LotReading {
     where
         I: Iterator<Item = Result<Identity, Vec<RowError>>>,
     {
-        let Rows { source, shape, rows } = rows;
-        let parameters =
-            ParameterPlan::new(&shape, &self.constants).map_err(|error| usage("--param", error))?;
-        let check = |identity: &Identity| parameters.check(identity);
-        let rows = LotRows { source, shape, rows };
-        let ledger = Ledger::open_or_import(path, binding, rows, check, SystemTime::now());
-        let ledger = ledger.map_err(|error| match error {
-            ImportError::Rows { errors, more } => wrong_rows(source, &errors, more),
-            ImportError::Ledger(error) => ledger_error(error),
-        })?;
+        let parameters = self.parameters(&rows.shape)?;
+        let ledger = into_ledger(rows, &parameters, path, binding)?;
+        Ok((ledger, parameters))
+    }
+
+    fn parameters(&self, shape: &LotShape) -> Result<ParameterPlan, Fatal> {
+        use crate::identity::ParameterError::NotAColumn;
+        ParameterPlan::sending(shape, &self.sent, &self.constants).map_err(|error| match error {
+            NotAColumn { .. } => usage("--columns", error),
+            error => usage("--param", error),
+        })
+    }
+}
+
+impl OpenLot {
+    /// Takes the lot into the ledger at `path`, or checks that the ledger that is there is this lot's. Says what is doubtful.
+    pub(super) fn into_ledger(
+        self,
+        path: &Path,
+        binding: &Binding,
+    ) -> Result<(Ledger, ParameterPlan), Fatal> {
+        let Self { source, mut rows, parameters } = self;
+        let shape = rows.shape().clone();
+        let passing = Rows { source: &source, shape, rows: rows.by_ref() };
+        let ledger = into_ledger(passing, &parameters, path, binding)?;
+        say_doubts(&source, rows.doubts());
         Ok((ledger, parameters))
     }
 }
 
-/// All that is wrong with a lot, one line each, and that nothing was done.
-fn wrong_rows(lot: &str, errors: &[RowError], more: u64) -> Fatal {
-    let mut message: String = errors.iter().map(|error| format!("{lot}: {error}\n       ")).collect();
-    if more > 0 {
-        message += &format!("… and {more} more\n       ");
+/// The ledger of a lot: where it was asked for, or beside the lot. What comes by standard input has no place beside it.
+pub(super) fn ledger_of(lot: &Path, asked: Option<PathBuf>) -> Result<PathBuf, Fatal> {
+    match asked {
+        Some(ledger) => Ok(ledger),
+        None if lot == Path::new(STDIN) => {
+            Err(usage("--ledger", "is missing: a lot from standard input has no place to put it beside"))
+        }
+        None => {
+            let mut name = lot.file_stem().map_or_else(|| OsString::from("lot"), OsString::from);
+            name.push(".ledger");
+            Ok(lot.with_file_name(name))
+        }
     }
-    let count = errors.len() as u64 + more;
-    message += &format!(
-        "{count} errors in the lot; nothing was sent and no ledger was made. Mend the file and run again."
-    );
-    Fatal::new(Exit::BadIdentities, message)
+}
+
+fn into_ledger<I>(
+    rows: Rows<'_, I>,
+    parameters: &ParameterPlan,
+    path: &Path,
+    binding: &Binding,
+) -> Result<Ledger, Fatal>
+where
+    I: Iterator<Item = Result<Identity, Vec<RowError>>>,
+{
+    let Rows { source, shape, rows } = rows;
+    let check = |identity: &Identity| parameters.check(identity);
+    let rows = LotRows { source, shape, rows };
+    Ledger::open_or_import(path, binding, rows, check, SystemTime::now()).map_err(|error| match error {
+        ImportError::Rows(errors) => wrong_rows(source, &errors),
+        ImportError::Ledger(error) => ledger_error(error),
+    })
+}
+
+/// What a lot turned out to be, where it is not the plainest.
+fn recognised<R: Read>(rows: &LotReader<R>) -> Option<String> {
+    let columns = format!("columns separated by {}", rows.delimiter().plural());
+    match (rows.encoding(), rows.delimiter()) {
+        (Encoding::Utf8, Delimiter::Comma) => None,
+        (Encoding::Utf8, _) => Some(columns),
+        (Encoding::Utf16, _) => Some(format!("UTF-16 text, {columns}")),
+    }
+}
+
+/// Says what looks wrong with a lot that was taken, once for each kind.
+fn say_doubts(lot: &str, doubts: &LotErrors) {
+    for kind in doubts.kinds() {
+        let Some(first) = kind.first.first() else { continue };
+        let count = kind.first.len() as u64 + kind.more;
+        let values = if count == 1 { "value" } else { "values" };
+        let (what, advice) = match kind.fault {
+            LotFault::SpreadsheetDamage => {
+                ("that a spreadsheet may have changed", "; --strict refuses such values")
+            }
+            _ => ("that no new device could have as its key, and that the ledger has already", ""),
+        };
+        say(format_args!("warning: {lot}: {count} {values} {what}; the first: {first}{advice}"));
+    }
+}
+
+/// What is wrong with a lot, kind by kind, and that nothing was done.
+pub(super) fn wrong_rows(lot: &str, errors: &LotErrors) -> Fatal {
+    let mut lines = Vec::new();
+    for kind in errors.kinds() {
+        lines.extend(kind.first.iter().map(|error| format!("{lot}: {error}")));
+        if kind.more > 0 {
+            lines.push(format!("… and {} more of this kind", kind.more));
+        }
+        lines.extend(advice(kind.fault).map(|advice| format!("  -> {advice}")));
+    }
+    let count = errors.count();
+    let errors = if count == 1 { "error" } else { "errors" };
+    lines.push(format!(
+        "{count} {errors} in the lot; nothing was sent and no ledger was made or changed. Mend the file and run again."
+    ));
+    Fatal::new(Exit::BadIdentities, lines.join("\n       "))
+}
+
+/// What to type about errors of a kind, where that helps.
+fn advice(fault: LotFault) -> Option<&'static str> {
+    match fault {
+        LotFault::Delimiter => Some("--delimiter says which it is: , ; tab or |"),
+        LotFault::KeyColumn => Some("--key-column NAME says which of the lot's columns identifies a device"),
+        LotFault::SpreadsheetDamage => Some("without --strict such values are taken, with a warning"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ledger_stands_beside_the_lot() {
+        for (lot, ledger) in [("a/lot.csv", "a/lot.ledger"), ("lot", "lot.ledger"), ("a.b.csv", "a.b.ledger")]
+        {
+            assert_eq!(ledger_of(Path::new(lot), None).ok(), Some(PathBuf::from(ledger)));
+        }
+        assert!(ledger_of(Path::new("-"), None).is_err());
+        assert_eq!(ledger_of(Path::new("-"), Some("l".into())).ok(), Some(PathBuf::from("l")));
+    }
 }

@@ -1,16 +1,58 @@
 //! How a lot is read, and what its rows become: typed.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+
+use crate::identity::Delimiter;
 
 /// How a lot is read, and what its rows become.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Lot")]
 pub(super) struct LotArgs {
+    /// What separates the columns: `,` `;` `tab` `|`, or `auto`, the only one of these that the header has unquoted.
+    #[arg(long, value_name = "CHARACTER", default_value = "auto", value_parser = delimiter)]
+    pub(super) delimiter: SoughtDelimiter,
+
     /// The column that identifies a device [default: SerialNumber, else DeviceId, else ThingName].
     #[arg(long, value_name = "COLUMN")]
     pub(super) key_column: Option<String>,
 
+    /// Send only these columns [default: all of them]. Repeatable, or with commas between the names.
+    #[arg(long = "columns", id = "sent_columns", value_name = "COLUMN,…", value_delimiter = ',')]
+    pub(super) sent_columns: Vec<String>,
+
+    /// What becomes of empty cells: they are sent as empty texts, or left out, so that the template's default is taken.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Empty::Send)]
+    pub(super) empty: Empty,
+
+    /// Refuse values that look as if a spreadsheet had changed them, such as 4.2E+14 or 1-Mar, instead of warning.
+    #[arg(long)]
+    pub(super) strict: bool,
+
     /// Another template parameter for every device; {certificate_id} and {Column} expand. Repeatable.
     #[arg(long = "param", value_name = "NAME=VALUE")]
     pub(super) params: Vec<String>,
+}
+
+/// What separates the columns; `None` is left to the header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SoughtDelimiter(pub(super) Option<Delimiter>);
+
+/// What becomes of empty cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Empty {
+    /// They are sent.
+    Send,
+    /// Their parameters are left out.
+    Omit,
+}
+
+fn delimiter(text: &str) -> Result<SoughtDelimiter, String> {
+    Ok(SoughtDelimiter(match text.to_ascii_lowercase().as_str() {
+        "auto" => None,
+        "," | "comma" => Some(Delimiter::Comma),
+        ";" | "semicolon" => Some(Delimiter::Semicolon),
+        "tab" | "\t" | "\\t" => Some(Delimiter::Tab),
+        "|" | "pipe" => Some(Delimiter::Pipe),
+        _ => return Err(String::from("wanted one of , ; tab | auto (in a shell, ';' and '|' need quotes)")),
+    }))
 }

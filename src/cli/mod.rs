@@ -13,6 +13,7 @@ mod emulate;
 mod exit;
 mod export;
 mod find_limit;
+mod fit;
 mod junit;
 mod load;
 mod lot;

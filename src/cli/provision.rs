@@ -1,6 +1,5 @@
 //! `fleetmint provision`: from a CSV to registered things.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,7 +11,8 @@ use super::advice;
 use super::args::{KeyArgs, OutputArgs, RateArgs, TargetArgs, connections, lifetime, timeout};
 use super::conduct::{self, Done, Job, Offer, Reins, SEAL_TO, Shown, conduct, print_summary};
 use super::exit::{Exit, Fatal, ledger as ledger_error};
-use super::lot::LotReading;
+use super::fit;
+use super::lot::{LotReading, ledger_of};
 use super::lot_args::LotArgs;
 use super::open_files;
 use super::outputs::Outputs;
@@ -57,7 +57,8 @@ The first Ctrl-C or SIGTERM finishes what is in flight, a second one stops at on
 #[derive(Debug, clap::Args)]
 #[command(after_help = CREDENTIALS)]
 pub(super) struct ProvisionArgs {
-    /// The lot: a CSV with a header; each column is a template parameter, each row a device.
+    /// The lot: a CSV with a header; each column is a template parameter, each row a device. `-` is standard input, and needs
+    /// --ledger.
     #[arg(value_name = "LOT.csv")]
     pub(super) lot: PathBuf,
 
@@ -120,8 +121,10 @@ struct Settings {
 /// Takes every open device of a lot to a registered thing.
 pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
     let (settings, outputs) = Settings::new(args).await?;
-    let (mut ledger, parameters) =
-        settings.reading.open_lot(&settings.lot, &settings.ledger, &settings.binding)?;
+    let lot = settings.reading.read(&settings.lot)?;
+    // A ledger that is there may have nothing left to do, and nothing needs to be asked then.
+    let site = if settings.ledger.exists() { None } else { Some(settings.open(&lot.parameters).await?) };
+    let (mut ledger, parameters) = lot.into_ledger(&settings.ledger, &settings.binding)?;
     if settings.reissue_unknown {
         super::retry::reissue_unknown(&mut ledger)?;
     }
@@ -132,7 +135,10 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
     let connections = settings.connections(&counts)?;
     let topics = settings.topics(ledger.view())?;
     let holds_new_secrets = settings.is_first_to_hold_plain_keys(ledger.view())?;
-    let site = settings.target.open().await?;
+    let site = match site {
+        Some(site) => site,
+        None => settings.open(&parameters).await?,
+    };
     let rates = settings.rates.choose(settings.target.is_aws(), &site).await?;
     let connector = site.connector(topics, settings.timeout)?;
     settings.say_start(&rates, &site, &counts);
@@ -156,7 +162,7 @@ impl Settings {
         let target = args.target.resolve().await?;
         let template = template(args.template.as_deref(), &target)?;
         let settings = Self {
-            ledger: args.ledger.unwrap_or_else(|| beside(&args.lot)),
+            ledger: ledger_of(&args.lot, args.ledger)?,
             lot: args.lot,
             reading,
             binding: Binding { template, region: target.region.clone(), account: target.account() },
@@ -169,6 +175,13 @@ impl Settings {
             reissue_unknown: args.reissue_unknown,
         };
         Ok((settings, outputs))
+    }
+
+    /// The other side, ready to be dialled, whose template takes what is sent.
+    async fn open(&self, parameters: &ParameterPlan) -> Result<Site, Fatal> {
+        let site = self.target.open().await?;
+        fit::check(&site, &self.binding.template, parameters).await?;
+        Ok(site)
     }
 
     /// How many connections: what was typed, or as many as are needed, and in any case no more than there are devices: the
@@ -406,24 +419,4 @@ fn words(end: &End, exit: Exit, counts: &Counts, ledger: &Path) -> Vec<String> {
         _ => {}
     }
     words
-}
-
-/// The ledger's place unless another is typed.
-fn beside(lot: &Path) -> PathBuf {
-    let mut name = lot.file_stem().map_or_else(|| OsString::from("lot"), OsString::from);
-    name.push(".ledger");
-    lot.with_file_name(name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_ledger_stands_beside_the_lot() {
-        for (lot, ledger) in [("a/lot.csv", "a/lot.ledger"), ("lot", "lot.ledger"), ("a.b.csv", "a.b.ledger")]
-        {
-            assert_eq!(beside(Path::new(lot)), Path::new(ledger));
-        }
-    }
 }

@@ -12,11 +12,14 @@ use super::args::TargetArgs;
 use super::exit::{Exit, Fatal};
 use super::settings::{scenario, scenario_credentials, usage};
 use super::speech::say;
-use crate::control_plane::{AskError, AwsSettings, ControlPlane, aws_chain, data_endpoint, profile_region};
+use crate::control_plane::{
+    AskError, AwsSettings, ControlPlane, DescribedTemplate, aws_chain, data_endpoint, describe_template, profile_region,
+};
 use crate::emulator::Emulator;
 use crate::emulator::scenario::Scenario;
 use crate::endpoint::Endpoint;
 use crate::provisioning::Topics;
+use crate::proxy::Proxies;
 use crate::sigv4::{self, CredentialSource};
 use crate::transport::wss::{
     KEEP_ALIVE, SettingsError, TlsResumption, WssConnector, WssSettings, check_authorities,
@@ -30,6 +33,7 @@ pub(super) struct Target {
     profile: Option<String>,
     credentials: Arc<dyn CredentialSource>,
     extra_roots: Vec<u8>,
+    proxies: Proxies,
     control_endpoint: Option<String>,
     service_quotas_endpoint: Option<String>,
 }
@@ -51,6 +55,7 @@ pub(super) struct Site {
     pub(super) endpoint: Endpoint,
     credentials: Arc<dyn CredentialSource>,
     extra_roots: Vec<u8>,
+    proxies: Proxies,
     /// Where the control plane is asked.
     control_plane: AwsSettings,
     /// Where Service Quotas is asked.
@@ -72,7 +77,8 @@ impl TargetArgs {
             .map_err(|error| usage("--endpoint", error))?;
         let region = self.region(endpoint.as_ref()).await?;
         let extra_roots = self.extra_roots()?;
-        let chain = aws_chain(self.profile.clone(), region.clone(), &extra_roots)
+        let proxies = proxies(endpoint.as_ref())?;
+        let chain = aws_chain(self.profile.clone(), region.clone(), &extra_roots, &proxies)
             .map_err(|error| Fatal::new(Exit::Unavailable, error))?;
         let credentials: Arc<dyn CredentialSource> = Arc::new(chain);
         let ask = AwsSettings {
@@ -80,6 +86,7 @@ impl TargetArgs {
             region: region.clone(),
             credentials: Arc::clone(&credentials),
             extra_roots: extra_roots.clone(),
+            proxies: proxies.clone(),
         };
         let endpoint = match endpoint {
             Some(endpoint) => endpoint,
@@ -94,6 +101,7 @@ impl TargetArgs {
             region,
             credentials,
             extra_roots,
+            proxies,
         })
     }
 
@@ -108,6 +116,7 @@ impl TargetArgs {
             client_id_prefix: self.client_id_prefix,
             profile: None,
             extra_roots: Vec::new(),
+            proxies: Proxies::default(),
             control_endpoint: None,
             service_quotas_endpoint: None,
         })
@@ -115,8 +124,14 @@ impl TargetArgs {
 
     /// An endpoint whose name says its region is right about it; the environment may be about something else.
     async fn region(&self, endpoint: Option<&Endpoint>) -> Result<String, Fatal> {
-        let named = || endpoint.and_then(|endpoint| sigv4::region_of(endpoint.host())).map(str::to_owned);
-        let said = self.region.clone().or_else(named);
+        let named = endpoint.and_then(|endpoint| sigv4::region_of(endpoint.host())).map(str::to_owned);
+        if let (Some(given), Some(named)) = (&self.region, &named)
+            && given != named
+        {
+            let found = format!("found {given:?}, and the endpoint is named after {named}");
+            return Err(usage("--region", format!("{found}; leave it out, or give the endpoint of {given:?}")));
+        }
+        let said = self.region.clone().or(named);
         let said = said.or_else(|| variable("AWS_REGION")).or_else(|| variable("AWS_DEFAULT_REGION"));
         match said {
             Some(region) => checked_region(region),
@@ -194,7 +209,11 @@ impl Target {
             region: self.region.clone(),
             credentials: Arc::clone(&self.credentials),
             extra_roots: extra_roots.clone(),
+            proxies: self.proxies.clone(),
         };
+        if let Some(proxy) = self.proxies.on_the_way_to(endpoint.host(), endpoint.port()) {
+            say(format_args!("through the proxy {proxy}"));
+        }
         Ok(Site {
             region: self.region.clone(),
             client_id_prefix: self.client_id_prefix.clone(),
@@ -204,6 +223,7 @@ impl Target {
             endpoint,
             credentials: Arc::clone(&self.credentials),
             extra_roots,
+            proxies: self.proxies.clone(),
         })
     }
 }
@@ -212,6 +232,16 @@ impl Site {
     /// What asks the control plane.
     pub(super) fn control_plane(&self) -> ControlPlane {
         ControlPlane::new(self.control_plane.clone())
+    }
+
+    /// What the account says of a provisioning template.
+    pub(super) async fn template(&self, name: &str) -> Result<DescribedTemplate, AskError> {
+        describe_template(&self.control_plane, name).await
+    }
+
+    /// Whether it is an emulator, here or elsewhere on this machine.
+    pub(super) fn is_emulated(&self) -> bool {
+        is_loopback(&self.endpoint)
     }
 
     /// What dials it, for these topics. A dial may take `timeout`.
@@ -226,6 +256,7 @@ impl Site {
             keep_alive: KEEP_ALIVE,
             tls_resumption: TlsResumption::Shared,
             extra_roots: self.extra_roots.clone(),
+            proxies: self.proxies.clone(),
         };
         WssConnector::new(settings).map_err(|error| match error {
             SettingsError::Trust(error) => usage("--ca-file", error),
@@ -251,6 +282,26 @@ impl fmt::Display for Site {
             None => self.endpoint.fmt(f),
         }
     }
+}
+
+/// The network's proxy, as curl finds it in the environment: names in small letters go before those in capitals. One that cannot
+/// be used matters only where the endpoint is reached through it.
+fn proxies(endpoint: Option<&Endpoint>) -> Result<Proxies, Fatal> {
+    let exceptions = ["no_proxy", "NO_PROXY"].into_iter().find_map(variable).unwrap_or_default();
+    let named = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
+    let Some((name, url)) = named.into_iter().find_map(|name| Some((name, variable(name)?))) else {
+        return Ok(Proxies::default());
+    };
+    Proxies::new(&url, &exceptions).or_else(|error| {
+        let any = Proxies::new("http://proxy", &exceptions).expect("a constant that is a proxy's URL");
+        let is_needed =
+            endpoint.is_none_or(|endpoint| any.on_the_way_to(endpoint.host(), endpoint.port()).is_some());
+        if is_needed {
+            Err(usage(name, format!("{error}; or name the endpoint in NO_PROXY to reach it without a proxy")))
+        } else {
+            Ok(Proxies::default())
+        }
+    })
 }
 
 async fn start_emulator(scenario: &Scenario) -> Result<Emulator, Fatal> {

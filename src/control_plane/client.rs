@@ -11,14 +11,16 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
 use aws_sdk_iot::config::retry::RetryConfig;
 use aws_sdk_iot::config::timeout::TimeoutConfig;
-use aws_sdk_iot::config::{Credentials as SdkCredentials, IdentityCache, SharedHttpClient};
+use aws_sdk_iot::config::{Credentials as SdkCredentials, IdentityCache, RuntimeComponents, SharedHttpClient};
 use aws_sdk_iot::error::{ProvideErrorMetadata, SdkError};
-use aws_smithy_http_client::Builder;
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
+use crate::proxy::Proxies;
 use crate::sigv4::CredentialSource;
 use crate::wording::{causes, clean};
 
@@ -36,6 +38,8 @@ pub struct AwsSettings {
     pub credentials: Arc<dyn CredentialSource>,
     /// Certificate authorities to trust beside the public ones and the system's: PEM, or one certificate in DER. Empty for none.
     pub extra_roots: Vec<u8>,
+    /// The network's proxy, if it has one.
+    pub proxies: Proxies,
 }
 
 impl fmt::Debug for AwsSettings {
@@ -125,15 +129,28 @@ impl AskError {
     }
 }
 
-/// The HTTP client: TLS by rustls, as on the way to the endpoint. `extra_roots` are PEM or DER that can be read.
-pub(super) fn http_client(extra_roots: &[u8]) -> Result<SharedHttpClient, String> {
+/// The HTTP client: TLS by rustls and the network's proxy, as on the way to the endpoint. `extra_roots` are PEM or DER that can be
+/// read. Only HTTPS goes through the proxy: what is asked over HTTP is the metadata of this machine.
+pub(super) fn http_client(extra_roots: &[u8], proxies: &Proxies) -> Result<SharedHttpClient, String> {
     // The public authorities too, as on the way to the endpoint: small containers bring none.
     let mut roots = TrustStore::default().with_pem_certificate(PUBLIC_ROOTS.as_slice());
     if !extra_roots.is_empty() {
         roots = roots.with_pem_certificate(as_pem(extra_roots));
     }
     let tls = TlsContext::builder().with_trust_store(roots).build().map_err(|error| error.to_string())?;
-    Ok(Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(tls).build_https())
+    let proxy = match proxies.settings() {
+        None => ProxyConfig::disabled(),
+        Some((url, exceptions)) => {
+            let proxy = ProxyConfig::https(url.expose().as_str()).map_err(|error| error.to_string())?;
+            proxy.no_proxy(exceptions)
+        }
+    };
+    Ok(Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut connector = Connector::builder().proxy_config(proxy.clone());
+        connector.set_connector_settings(settings.cloned());
+        connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
+        connector.tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(tls.clone()).build()
+    }))
 }
 
 /// The authorities of `webpki-roots`, whole, in PEM.
@@ -209,7 +226,7 @@ pub(super) fn iot(settings: &AwsSettings) -> Result<aws_sdk_iot::Client, String>
         .region(aws_sdk_iot::config::Region::new(settings.region.clone()))
         .credentials_provider(SourceProvider(Arc::clone(&settings.credentials)))
         .identity_cache(SourceProvider::cache())
-        .http_client(http_client(&settings.extra_roots)?)
+        .http_client(http_client(&settings.extra_roots, &settings.proxies)?)
         .retry_config(retries())
         .timeout_config(timeouts());
     config.set_endpoint_url(settings.endpoint_url.clone());
@@ -227,7 +244,7 @@ mod tests {
     fn the_public_authorities_are_whole_and_there_is_a_client_with_them() {
         let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&PUBLIC_ROOTS).collect();
         assert_eq!(read.unwrap(), webpki_root_certs::TLS_SERVER_ROOT_CERTS);
-        assert!(http_client(&[]).is_ok());
+        assert!(http_client(&[], &Proxies::default()).is_ok());
     }
 
     #[test]
@@ -236,6 +253,6 @@ mod tests {
         assert_eq!(as_pem(&as_pem(der)), as_pem(der));
         let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&as_pem(der)).collect();
         assert_eq!(read.unwrap(), std::slice::from_ref(der));
-        assert!(http_client(der).is_ok());
+        assert!(http_client(der, &Proxies::default()).is_ok());
     }
 }

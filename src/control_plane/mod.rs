@@ -8,9 +8,11 @@ mod credentials;
 mod discovery;
 mod quotas;
 mod settle;
+mod template;
 
 pub use client::{AskError, AwsSettings};
 pub use credentials::{Loaded, Loader, RefreshedCredentials, aws_chain, profile_region};
 pub use discovery::data_endpoint;
 pub use quotas::{AccountQuota, Quota, QuotaSource, account_quotas};
 pub use settle::{ControlPlane, Settlement, Settler};
+pub use template::{DescribedTemplate, describe_template};

@@ -135,7 +135,7 @@ fn client(settings: &AwsSettings) -> Result<aws_sdk_servicequotas::Client, Strin
         .region(Region::new(settings.region.clone()))
         .credentials_provider(SourceProvider(Arc::clone(&settings.credentials)))
         .identity_cache(SourceProvider::cache())
-        .http_client(http_client(&settings.extra_roots)?)
+        .http_client(http_client(&settings.extra_roots, &settings.proxies)?)
         .retry_config(retries())
         .timeout_config(timeouts());
     config.set_endpoint_url(settings.endpoint_url.clone());

@@ -1,10 +1,14 @@
-//! A lot: the CSV of device identities, row by row.
+//! A lot: the table of device identities, row by row.
 //!
-//! Owns reading and checking rows, what makes two lots the same, and the parameters that a row becomes. Opens no file and
-//! keeps no row; so keys that stand in the lot twice are the ledger's to find, which has an index.
+//! Reads and checks rows, says what makes two lots the same, and which parameters a row becomes. Opens no file and keeps no row;
+//! so keys that stand in the lot twice are the ledger's to find, which has an index.
 
+mod damage;
 mod digest;
+mod encoding;
+mod fault;
 mod generated;
+mod header;
 mod parameters;
 mod reader;
 mod records;
@@ -12,10 +16,13 @@ mod records;
 use std::fmt;
 
 pub use digest::LotDigest;
+pub use encoding::Encoding;
+pub use fault::{ERRORS_OF_A_KIND, FaultErrors, LotErrors, LotFault, RowError};
 pub use generated::{GeneratedLot, MADE_UP, NotAPattern, Pattern};
-pub use parameters::{ParameterError, ParameterPlan, parse_constant};
-pub use reader::{KEY_COLUMNS, LotReader};
-pub use records::RECORD_LIMIT;
+pub use header::KEY_COLUMNS;
+pub use parameters::{EmptyCells, ParameterError, ParameterPlan, SentColumns, parse_constant};
+pub use reader::{Doubtful, LotFormat, LotReader, new_key_fault};
+pub use records::{Delimiter, RECORD_LIMIT};
 
 /// The longest name of a template parameter, in characters. Source: AWS IoT API reference, RegisterThing, `parameters`.
 pub const NAME_LIMIT: usize = 2048;
@@ -58,67 +65,6 @@ pub struct LotShape {
     pub key_column: usize,
 }
 
-/// One thing wrong with a lot.
-///
-/// Reads `line 7, column SerialNumber: found …; wanted …`; whoever opened the file puts its name before that. Shows no
-/// value longer than 40 characters in full, no value at all of any column but the key, and no control character.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RowError {
-    /// The line on which the row starts, or the open quote stands, from 1.
-    pub line: u64,
-    /// Column name as the header has it, where one column is to blame.
-    pub column: Option<String>,
-    /// What was found.
-    pub found: String,
-    /// What was wanted, and where it is not plain, what to do.
-    pub wanted: String,
-}
-
-impl fmt::Display for RowError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}", self.line)?;
-        if let Some(column) = &self.column {
-            write!(f, ", column {}", Excerpt(column))?;
-        }
-        write!(f, ": found {}; wanted {}", self.found, self.wanted)
-    }
-}
-
-impl std::error::Error for RowError {}
-
-/// A text of the lot as it may be shown to people: control characters escaped, and its beginning only if it is long.
-struct Excerpt<'a>(&'a str);
-
-/// A text up to this many characters is shown in full.
-const SHOWN_IN_FULL: usize = 40;
-
-/// Of a longer text this many characters are shown.
-const SHOWN_OF_MORE: usize = 24;
-
-impl fmt::Display for Excerpt<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_long = self.0.chars().nth(SHOWN_IN_FULL).is_some();
-        let shown = if is_long { SHOWN_OF_MORE } else { SHOWN_IN_FULL };
-        for character in self.0.chars().take(shown) {
-            match is_unprintable(character) {
-                true => write!(f, "{}", character.escape_default())?,
-                false => write!(f, "{character}")?,
-            }
-        }
-        match is_long {
-            true => write!(f, "… ({} characters)", self.0.chars().count()),
-            false => Ok(()),
-        }
-    }
-}
-
-/// Whether a terminal would act on `character` rather than show it: control characters, line and paragraph separators,
-/// and the marks that turn the direction of writing.
-fn is_unprintable(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-}
-
 /// Whether `text` has more than `limit` characters; looks at them one by one only if it might.
 fn is_longer_than(text: &str, limit: usize) -> bool {
     text.len() > limit && text.chars().nth(limit).is_some()
@@ -138,6 +84,7 @@ fn payload_fault<'a>(
     (bytes > PAYLOAD_LIMIT).then(|| RowError {
         line,
         column: None,
+        fault: LotFault::Parameters,
         found: format!("parameters that make a RegisterThing message of more than {bytes} bytes"),
         wanted: format!("at most {PAYLOAD_LIMIT} bytes, the service's limit for a message"),
     })
@@ -169,41 +116,6 @@ fn json_length(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_row_error_reads_well() {
-        let error = RowError {
-            line: 7,
-            column: Some(String::from("SerialNumber")),
-            found: String::from("an empty key"),
-            wanted: String::from("a key"),
-        };
-        assert_eq!(error.to_string(), "line 7, column SerialNumber: found an empty key; wanted a key");
-        let error = RowError { column: None, ..error };
-        assert_eq!(error.to_string(), "line 7: found an empty key; wanted a key");
-        let error = RowError { column: Some("é\n".repeat(100)), ..error };
-        assert_eq!(
-            error.to_string(),
-            format!(
-                "line 7, column {}… (200 characters): found an empty key; wanted a key",
-                "é\\n".repeat(12)
-            )
-        );
-    }
-
-    #[test]
-    fn an_excerpt_is_short_and_has_no_control_characters() {
-        for (text, shown) in [
-            ("", ""),
-            ("plain é 🔑", "plain é 🔑"),
-            ("a\r\n\t\0\u{1b}[31m\u{85}", "a\\r\\n\\t\\u{0}\\u{1b}[31m\\u{85}"),
-            ("\u{202e}abc\u{2028}", "\\u{202e}abc\\u{2028}"),
-            (&"x".repeat(40), &"x".repeat(40)),
-            (&"ü".repeat(41), &format!("{}… (41 characters)", "ü".repeat(24))),
-        ] {
-            assert_eq!(Excerpt(text).to_string(), shown);
-        }
-    }
 
     #[test]
     fn an_identity_does_not_show_its_values() {

@@ -12,7 +12,7 @@ use rusqlite::ErrorCode;
 use super::resume::LotDifference;
 use super::select::NotThere;
 use crate::event::{DeviceId, DeviceState};
-use crate::identity::RowError;
+use crate::identity::LotErrors;
 
 /// Something is wrong with a ledger: which, and what.
 #[derive(Debug, thiserror::Error)]
@@ -200,13 +200,8 @@ pub struct LotMismatch {
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The lot itself is wrong; no ledger was made or changed.
-    #[error("{} in the lot; the first is at {}", Errors(.errors.len() as u64 + .more), First(.errors))]
-    Rows {
-        /// What is wrong with it, in the order of its rows; never empty, and 10,000 at most.
-        errors: Vec<RowError>,
-        /// How many more there are.
-        more: u64,
-    },
+    #[error("{0}")]
+    Rows(LotErrors),
     /// The ledger is.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -282,21 +277,5 @@ impl fmt::Display for Holder<'_> {
             Some(pid) => write!(f, "pid {pid}"),
             None => f.write_str("its pid is not known"),
         }
-    }
-}
-
-struct Errors(u64);
-
-impl fmt::Display for Errors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.0, if self.0 == 1 { "error" } else { "errors" })
-    }
-}
-
-struct First<'a>(&'a [RowError]);
-
-impl fmt::Display for First<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.first().map_or(Ok(()), |first| first.fmt(f))
     }
 }

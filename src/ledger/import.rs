@@ -6,10 +6,10 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
-use super::error::{ImportError, Problem, Shown};
+use super::error::{ImportError, Problem};
 use super::{Binding, instant};
-use crate::identity::LotDigest;
-use crate::identity::{Identity, LotShape, RowError};
+use crate::identity::{Identity, LotDigest, LotErrors, LotFault, LotShape, RowError, new_key_fault};
+use crate::wording::Excerpt;
 
 /// A lot, on its way to or past a ledger.
 #[derive(Debug)]
@@ -22,47 +22,17 @@ pub struct LotRows<'a, I> {
     pub rows: I,
 }
 
-/// How many errors of a lot are kept; the others are counted.
-const ERRORS_KEPT: usize = 10_000;
-
-/// What is wrong with a lot, as far as it is kept.
-#[derive(Debug, Default)]
-pub(super) struct RowErrors {
-    errors: Vec<RowError>,
-    more: u64,
-}
-
-impl RowErrors {
-    pub(super) fn add(&mut self, found: impl IntoIterator<Item = RowError>) {
-        for error in found {
-            match self.errors.len() {
-                ERRORS_KEPT.. => self.more += 1,
-                _ => self.errors.push(error),
-            }
-        }
-    }
-
-    /// Ok if there are none.
-    pub(super) fn into_result(self) -> Result<(), Refusal> {
-        if self.errors.is_empty() { Ok(()) } else { Err(Refusal::Rows(self)) }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.errors.is_empty()
-    }
-}
-
 /// Why a lot was refused, before the ledger has its name to it.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    Rows(RowErrors),
+    Rows(LotErrors),
     Problem(Problem),
 }
 
 impl Refusal {
     pub(super) fn at(self, path: &std::path::Path) -> ImportError {
         match self {
-            Self::Rows(RowErrors { errors, more }) => ImportError::Rows { errors, more },
+            Self::Rows(errors) => ImportError::Rows(errors),
             Self::Problem(problem) => ImportError::Ledger(problem.at(path)),
         }
     }
@@ -95,7 +65,7 @@ where
 {
     let transaction = connection.transaction()?;
     let mut digest = LotDigest::new(&lot.shape);
-    let mut errors = RowErrors::default();
+    let mut errors = LotErrors::default();
     let mut devices = 0;
     let mut table = DeviceTable::new(&transaction, key_column_name(&lot.shape)?)?;
     for row in lot.rows {
@@ -104,6 +74,7 @@ where
                 devices += 1;
                 digest.row(&identity);
                 errors.add(check(&identity).err().into_iter().flatten());
+                errors.add(new_key_fault(&identity, table.key_column));
                 errors.add(table.insert(devices, &identity)?);
             }
             Err(found) => errors.add(found),
@@ -112,7 +83,9 @@ where
     if devices == 0 && errors.is_empty() {
         errors.add([no_rows()]);
     }
-    errors.into_result()?;
+    if !errors.is_empty() {
+        return Err(Refusal::Rows(errors));
+    }
     drop(table);
     insert_lot(&transaction, binding, lot.source, &lot.shape, &digest.finish(), devices, now)?;
     Ok(transaction.commit()?)
@@ -148,9 +121,10 @@ impl<'a> DeviceTable<'a> {
         Ok(Some(RowError {
             line: identity.line,
             column: Some(self.key_column.to_owned()),
+            fault: LotFault::Duplicate,
             found: format!(
-                "{}, which is the key of line {} too",
-                Shown(&identity.key),
+                "\"{}\", which is the key of line {} too",
+                Excerpt(&identity.key),
                 first.unwrap_or_default()
             ),
             wanted: String::from("a key that no other row has"),
@@ -200,6 +174,7 @@ fn no_rows() -> RowError {
     RowError {
         line: 1,
         column: None,
+        fault: LotFault::Rows,
         found: String::from("a lot without rows"),
         wanted: String::from("at least one device"),
     }

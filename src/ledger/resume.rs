@@ -8,10 +8,9 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::Binding;
 use super::error::{LotMismatch, Problem, Shown};
-use super::import::{LotRows, Refusal, RowErrors, key_column_name, values_to_text};
+use super::import::{LotRows, Refusal, key_column_name, values_to_text};
 use super::view::LotInfo;
-use crate::identity::LotDigest;
-use crate::identity::{Identity, RowError};
+use crate::identity::{Identity, LotDigest, LotErrors, RowError};
 
 /// How a lot differs from the one that the ledger was made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,7 +140,7 @@ where
     if let Some(difference) = compare_shapes(recorded, &lot)? {
         return Err(refuse(difference).into());
     }
-    let mut errors = RowErrors::default();
+    let mut errors = LotErrors::default();
     let mut digest = LotDigest::new(&lot.shape);
     let mut comparison = Comparison::new(connection, &recorded.shape.columns);
     for row in lot.rows {
@@ -154,7 +153,9 @@ where
             Err(found) => errors.add(found),
         }
     }
-    errors.into_result()?;
+    if !errors.is_empty() {
+        return Err(Refusal::Rows(errors));
+    }
     match comparison.finish(recorded.devices)? {
         Some(difference) => Err(refuse(difference).into()),
         None if digest.finish() != recorded.digest => {

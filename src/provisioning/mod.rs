@@ -10,7 +10,7 @@ use self::object::{Field, Fields};
 use crate::call::Call;
 use crate::certificate::{CertificateId, IssuedCertificate, RegisteredThing, Secret, SigningRequest};
 use crate::failure::Cause;
-use crate::wording::clean;
+use crate::wording::{Excerpt, clean};
 
 /// The largest payload that the service takes or sends: 128 KB.
 pub const MAX_PAYLOAD: usize = 128 * 1024;
@@ -123,7 +123,7 @@ pub fn check_template_name(name: &str) -> Result<(), NotATemplateName> {
     if (1..=MAX_TEMPLATE_NAME).contains(&name.len()) && name.bytes().all(is_allowed) {
         return Ok(());
     }
-    Err(NotATemplateName { found: clean(name).chars().take(2 * MAX_TEMPLATE_NAME).collect() })
+    Err(NotATemplateName { found: Excerpt(name).to_string() })
 }
 
 /// A request that is ready to be sent, and how its answer is read. Not to be printed: its payload may hold a token.

@@ -8,6 +8,7 @@
 //! are errors.
 
 mod expression;
+mod fit;
 mod reader;
 
 use std::borrow::Cow;
@@ -16,6 +17,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use expression::{Document, List, Scope, Text};
+
+pub use fit::{Declared, Fit, Missing, declared_parameters, fit};
 
 /// The largest template body, in characters (CreateProvisioningTemplate: 10240).
 pub const MAX_BODY: usize = 10_240;

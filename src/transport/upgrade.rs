@@ -79,13 +79,16 @@ fn request(host_header: &str, target: &Secret<String>, key: &str) -> Zeroizing<V
 
 /// The head of an answer, as far as it matters.
 #[derive(Debug)]
-struct Head {
-    status: u16,
+pub(super) struct Head {
+    pub(super) status: u16,
     fields: Vec<(String, String)>,
 }
 
 /// Reads up to the end of the head and takes it off `bytes`.
-async fn read_head<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut Vec<u8>) -> Result<Head, Cause> {
+pub(super) async fn read_head<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    bytes: &mut Vec<u8>,
+) -> Result<Head, Cause> {
     loop {
         if let Some((head, length)) = parse_head(bytes)? {
             bytes.drain(..length);

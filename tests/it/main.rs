@@ -9,6 +9,7 @@ mod credentials;
 mod durable;
 mod emulator;
 mod factory;
+mod field;
 mod find;
 mod harness;
 mod keys;

@@ -14,6 +14,7 @@ use aws_config::meta::ProviderChainError;
 use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
 use aws_config::provider_config::ProviderConfig;
 use aws_config::{Region, meta::region::ProvideRegion};
+use aws_credential_types::Credentials as ProvidedCredentials;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_iot::config::SharedHttpClient;
@@ -21,14 +22,15 @@ use aws_sdk_iot::config::SharedHttpClient;
 use super::{Loaded, RefreshedCredentials};
 use crate::certificate::Secret;
 use crate::control_plane::client::http_client;
+use crate::proxy::Proxies;
 use crate::sigv4::Credentials;
-use crate::wording::{causes, clean};
+use crate::wording::{causes, clean, is_invisible};
 
 /// How often instance metadata is asked before there is taken to be none; each attempt takes a second at most.
 const METADATA_ATTEMPTS: u32 = 2;
 
 /// The credentials of AWS's chain, or with `profile` of this profile alone, kept fresh. `region` is where STS and SSO are asked
-/// if a profile does not say; `extra_roots` are trusted beside the system's authorities.
+/// if a profile does not say; `extra_roots` are trusted beside the system's authorities, and `proxies` are used for HTTPS.
 ///
 /// # Errors
 /// If there can be no HTTP client.
@@ -36,8 +38,9 @@ pub fn aws_chain(
     profile: Option<String>,
     region: String,
     extra_roots: &[u8],
+    proxies: &Proxies,
 ) -> Result<RefreshedCredentials, String> {
-    let chain = Arc::new(Chain { profile, region, http: http_client(extra_roots)? });
+    let chain = Arc::new(Chain { profile, region, http: http_client(extra_roots, proxies)? });
     let load = move || {
         let chain = Arc::clone(&chain);
         let loading: futures::future::BoxFuture<'static, _> = Box::pin(async move { chain.load().await });
@@ -82,14 +85,7 @@ impl Chain {
             }
         };
         let provided = provided.map_err(|error| self.explain(&error))?;
-        Ok(Loaded {
-            credentials: Credentials {
-                access_key_id: provided.access_key_id().to_owned(),
-                secret_access_key: Secret::new(provided.secret_access_key().to_owned()),
-                session_token: provided.session_token().map(|token| Secret::new(token.to_owned())),
-            },
-            expires: provided.expiry(),
-        })
+        Ok(Loaded { credentials: tidy(&provided)?, expires: provided.expiry() })
     }
 
     /// Why there are none, in one line.
@@ -107,6 +103,26 @@ impl Chain {
     }
 }
 
+/// Credentials as they were meant: copying leaves white space at their ends, a file from Windows a carriage return, and
+/// an empty session token is not one.
+fn tidy(provided: &ProvidedCredentials) -> Result<Credentials, String> {
+    let part = |name: &str, text: &str| {
+        let text = text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
+        match text.chars().find(|c| c.is_whitespace() || is_invisible(*c)) {
+            None => Ok(text.to_owned()),
+            Some(c) => Err(format!("the {name} has the character {} in it: it was not copied as it is", c.escape_unicode())),
+        }
+    };
+    let access_key_id = part("access key ID", provided.access_key_id())?;
+    let secret_access_key = Secret::new(part("secret access key", provided.secret_access_key())?);
+    let session_token = part("session token", provided.session_token().unwrap_or_default())?;
+    if access_key_id.is_empty() || secret_access_key.expose().is_empty() {
+        return Err(String::from("the access key ID or the secret access key is empty"));
+    }
+    let session_token = (!session_token.is_empty()).then(|| Secret::new(session_token));
+    Ok(Credentials { access_key_id, secret_access_key, session_token })
+}
+
 const ABSENT: &str =
     "none in the environment, the profile files, a web identity, a container or instance metadata";
 
@@ -119,4 +135,36 @@ fn exceptions(error: &CredentialsError) -> String {
     let said = said.filter_map(|attempt| attempt.error().source()).map(causes);
     let said = clean(&said.collect::<Vec<_>>().join("; "));
     if said.is_empty() { said } else { format!(" ({said})") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn provided(id: &str, secret: &str, token: Option<&str>) -> Result<Credentials, String> {
+        tidy(&ProvidedCredentials::new(id, secret, token.map(str::to_owned), None, "test"))
+    }
+
+    #[test]
+    fn white_space_around_credentials_and_an_empty_token_are_nothing() {
+        let wanted = Credentials {
+            access_key_id: String::from("AKIA"),
+            secret_access_key: Secret::new(String::from("secret/+=")),
+            session_token: None,
+        };
+        for token in [None, Some(""), Some(" \r\n")] {
+            assert_eq!(provided("AKIA\r", "\u{feff}secret/+=\u{a0}\n", token), Ok(wanted.clone()), "{token:?}");
+        }
+        let token = provided("AKIA", "s", Some("\ttoken\r")).unwrap().session_token.unwrap();
+        assert_eq!(token.expose(), "token");
+    }
+
+    #[test]
+    fn white_space_inside_is_named_and_what_is_around_it_is_not_shown() {
+        let error = provided("AKIA", "hunt\u{200b}er2", None).unwrap_err();
+        assert_eq!(error, "the secret access key has the character \\u{200b} in it: it was not copied as it is");
+        assert!(provided("AK IA", "s", None).unwrap_err().starts_with("the access key ID has the character \\u{20}"));
+        assert!(provided("AKIA", "s", Some("to\nken")).unwrap_err().contains("session token"));
+        assert!(provided(" ", "s", None).unwrap_err().contains("is empty"));
+    }
 }

@@ -1,22 +1,45 @@
 //! What a row becomes: the template parameters of one device.
 //!
-//! Owns the constants of the command line, their expansion, and the check that what comes of them can be sent. Knows
-//! nothing of the template that takes the parameters.
+//! Which columns are sent, the constants beside them and their expansion, and the check that what comes of them can be sent.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use super::{Excerpt, Identity, LotShape, NAME_LIMIT, RowError, VALUE_LIMIT, is_longer_than, payload_fault};
+use super::{Identity, LotFault, LotShape, NAME_LIMIT, RowError, VALUE_LIMIT, is_longer_than, payload_fault};
+use crate::wording::Excerpt;
 
-/// How rows of a lot become parameters: every column is one, and every constant is one.
+/// How rows of a lot become parameters: every column that is sent is one, and every constant is one.
 ///
 /// A constant's value is a text in which `{certificate_id}` stands for the id of the device's certificate, `{Column}` for
 /// the row's value in that column, and `{{` and `}}` for a brace. `{certificate_id}` is the certificate's id even if a
 /// column has that name.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ParameterPlan {
-    columns: Vec<String>,
+    /// Names of parameters, and their places in the row.
+    columns: Vec<(String, usize)>,
     constants: Vec<(String, Text)>,
+    empty_cells: EmptyCells,
+}
+
+/// Which columns of a lot are sent, and what becomes of their empty cells.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SentColumns {
+    /// Names of columns, in the order in which they are sent; `None` sends all of them.
+    pub only: Option<Vec<String>>,
+    /// The column of the devices' certification requests, which is never sent.
+    pub requests: Option<String>,
+    /// What becomes of empty cells.
+    pub empty_cells: EmptyCells,
+}
+
+/// What becomes of a parameter whose cell is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EmptyCells {
+    /// It is sent, empty.
+    #[default]
+    Sent,
+    /// It is left out, so that the template's default is taken. So is a constant that is made of nothing but empty cells.
+    LeftOut,
 }
 
 /// What is wrong with a constant. Never shows its value, which may be a secret.
@@ -39,7 +62,15 @@ pub enum ParameterError {
         /// How long it is.
         characters: usize,
     },
-    /// The lot has a column of that name.
+    /// A column to send that the lot does not have.
+    #[error("found the column {}, which the lot does not have; wanted some of {}", Excerpt(.name), .known.iter().map(|name| Excerpt(name).to_string()).collect::<Vec<_>>().join(", "))]
+    NotAColumn {
+        /// The name.
+        name: String,
+        /// Those that it has.
+        known: Vec<String>,
+    },
+    /// A column of that name is sent.
     #[error("found the parameter {}, which is also a column of the lot; give it another name or leave it out", Excerpt(.name))]
     IsAColumn {
         /// The name.
@@ -97,18 +128,35 @@ pub fn parse_constant(text: &str) -> Result<(String, String), ParameterError> {
 }
 
 impl ParameterPlan {
-    /// The plan for a lot of this shape with these constants, each a name and a text to expand.
+    /// The plan that sends every column of a lot of this shape with these constants, each a name and a text to expand.
     ///
     /// # Errors
     ///
-    /// The first constant's whose name is empty, too long, a column's or another constant's, or whose text has a brace
-    /// without its other one, a name that stands for nothing, or is too long for any row.
+    /// As [`sending`](Self::sending).
     pub fn new(shape: &LotShape, constants: &[(String, String)]) -> Result<Self, ParameterError> {
-        let mut plan =
-            Self { columns: shape.columns.clone(), constants: Vec::with_capacity(constants.len()) };
+        Self::sending(shape, &SentColumns::default(), constants)
+    }
+
+    /// The plan that sends some columns of a lot of this shape with these constants, each a name and a text to expand.
+    ///
+    /// # Errors
+    ///
+    /// The first column that is not in the lot or is named twice. The first constant's whose name is empty, too long, another
+    /// constant's or that of a column that is sent, or whose text has a brace without its other one, a name that stands for
+    /// nothing, or is too long for any row.
+    pub fn sending(
+        shape: &LotShape,
+        sent: &SentColumns,
+        constants: &[(String, String)],
+    ) -> Result<Self, ParameterError> {
+        let mut plan = Self {
+            columns: sent_columns(shape, sent)?,
+            constants: Vec::with_capacity(constants.len()),
+            empty_cells: sent.empty_cells,
+        };
         for (name, value) in constants {
             plan.check_name(name)?;
-            let text = Text::parse(value, &plan.columns).map_err(|fault| fault.of(name, &plan.columns))?;
+            let text = Text::parse(value, &shape.columns).map_err(|fault| fault.of(name, &shape.columns))?;
             let characters = text.least_characters();
             if characters > VALUE_LIMIT {
                 return Err(ParameterError::ValueTooLong { name: name.clone(), characters });
@@ -120,7 +168,8 @@ impl ParameterPlan {
 
     /// The parameters' names: the columns in their order, then the constants in theirs. All different.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.columns.iter().chain(self.constants.iter().map(|(name, _)| name)).map(String::as_str)
+        let columns = self.columns.iter().map(|(name, _)| name);
+        columns.chain(self.constants.iter().map(|(name, _)| name)).map(String::as_str)
     }
 
     /// The parameters of the device `identity` with the certificate `certificate_id`, in the order of [`Self::names`].
@@ -131,11 +180,16 @@ impl ParameterPlan {
         identity: &'a Identity,
         certificate_id: &'a str,
     ) -> impl Iterator<Item = (&'a str, Cow<'a, str>)> {
-        let columns = self.columns.iter().zip(&identity.values);
-        let columns = columns.map(|(name, value)| (name.as_str(), Cow::Borrowed(value.as_str())));
-        let constants = self.constants.iter();
-        columns
-            .chain(constants.map(move |(name, text)| (name.as_str(), text.expand(identity, certificate_id))))
+        let is_sent = |value: &str| self.empty_cells == EmptyCells::Sent || !value.is_empty();
+        let columns = self.columns.iter().filter_map(move |(name, place)| {
+            let value = identity.values.get(*place).filter(|value| is_sent(value))?;
+            Some((name.as_str(), Cow::Borrowed(value.as_str())))
+        });
+        let constants = self.constants.iter().filter_map(move |(name, text)| {
+            let value = text.expand(identity, certificate_id);
+            (is_sent(&value) || !text.has_cells()).then_some((name.as_str(), value))
+        });
+        columns.chain(constants)
     }
 
     /// Whether what `identity` becomes can be sent, whatever its certificate's id: to be asked before anything is.
@@ -150,8 +204,9 @@ impl ParameterPlan {
         }
         let any_id = "0".repeat(CERTIFICATE_ID_CHARACTERS);
         let parameters: Vec<_> = self.expand(identity, &any_id).collect();
-        let constants = parameters.iter().skip(self.columns.len());
-        let mut errors: Vec<RowError> = constants
+        // Values that are as the row has them were checked with it.
+        let mut errors: Vec<RowError> = parameters
+            .iter()
             .filter(|(_, value)| is_longer_than(value, VALUE_LIMIT))
             .map(|(name, value)| expanded_too_far(identity.line, name, value))
             .collect();
@@ -167,7 +222,7 @@ impl ParameterPlan {
             Err(ParameterError::EmptyName)
         } else if is_longer_than(&name, NAME_LIMIT) {
             Err(ParameterError::NameTooLong { characters: name.chars().count(), name })
-        } else if self.columns.contains(&name) {
+        } else if self.columns.iter().any(|(column, _)| *column == name) {
             Err(ParameterError::IsAColumn { name })
         } else if self.constants.iter().any(|(other, _)| *other == name) {
             Err(ParameterError::Repeated { name })
@@ -175,6 +230,25 @@ impl ParameterPlan {
             Ok(())
         }
     }
+}
+
+/// The columns that are sent, with their places in the row.
+fn sent_columns(shape: &LotShape, sent: &SentColumns) -> Result<Vec<(String, usize)>, ParameterError> {
+    let is_request = |name: &str| sent.requests.as_deref() == Some(name);
+    let all = || shape.columns.iter().cloned().zip(0..).filter(|(name, _)| !is_request(name));
+    let Some(names) = &sent.only else { return Ok(all().collect()) };
+    let mut columns: Vec<(String, usize)> = Vec::with_capacity(names.len());
+    for name in names {
+        let found = all().find(|(column, _)| column == name).ok_or_else(|| {
+            let known = all().map(|(column, _)| column).collect();
+            ParameterError::NotAColumn { name: name.clone(), known }
+        })?;
+        if columns.contains(&found) {
+            return Err(ParameterError::Repeated { name: name.clone() });
+        }
+        columns.push(found);
+    }
+    Ok(columns)
 }
 
 /// The placeholder for the certificate's id.
@@ -259,6 +333,11 @@ impl Text {
         }
     }
 
+    /// Whether something in it stands for a row's value.
+    fn has_cells(&self) -> bool {
+        self.0.iter().any(|piece| matches!(piece, Piece::Column(_)))
+    }
+
     /// How many characters it has for a row of empty values.
     fn least_characters(&self) -> usize {
         let characters = |piece: &Piece| match piece {
@@ -307,6 +386,7 @@ fn expanded_too_far(line: u64, name: &str, value: &str) -> RowError {
     RowError {
         line,
         column: None,
+        fault: LotFault::Parameters,
         found: format!(
             "{} characters in the parameter {} after expansion",
             value.chars().count(),

@@ -74,7 +74,7 @@ fn bad_constants_say_what_to_do() {
         (&[(" ", "x")], "found a parameter without a name; wanted NAME=VALUE"),
         (
             &[(&long, "x")],
-            "found a name of 2049 characters in the parameter nnnnnnnnnnnnnnnnnnnnnnnn… (2049 characters); wanted at \
+            "found a name of 2049 characters in the parameter nnnnnnnnnnnnnnnnnnnnnnnn…nnnnnnnnnnnn (2049 characters); wanted at \
              most 2048, the service's limit",
         ),
         (
@@ -119,7 +119,7 @@ fn bad_constants_say_what_to_do() {
         ),
         (
             &[("P", "{ DeviceId }")],
-            "found { DeviceId } in the value of the parameter P; wanted one of {certificate_id}, {DeviceId}, {Site é}, \
+            "found {\\u{20}DeviceId\\u{20}} in the value of the parameter P; wanted one of {certificate_id}, {DeviceId}, {Site é}, \
              {a{b}, or {{ and }} for the braces themselves",
         ),
         (
@@ -158,7 +158,7 @@ fn constants_are_taken_apart_at_the_first_equals_sign() {
     let error = parse_constant(&"A".repeat(1000)).unwrap_err().to_string();
     assert_eq!(
         error,
-        "found no = in the parameter AAAAAAAAAAAAAAAAAAAAAAAA… (1000 characters); wanted NAME=VALUE"
+        "found no = in the parameter AAAAAAAAAAAAAAAAAAAAAAAA…AAAAAAAAAAAA (1000 characters); wanted NAME=VALUE"
     );
 }
 
@@ -206,4 +206,51 @@ fn an_identity_of_another_shape_is_no_panic() {
     let device = Identity { values: vec![String::from("D1")], ..device() };
     let parameters: Vec<_> = plan.expand(&device, "c0ffee").collect();
     assert_eq!(parameters, [("DeviceId", Cow::Borrowed("D1")), ("P", Cow::Borrowed("<>"))]);
+}
+
+fn sending(sent: &SentColumns, constants: &[(&str, &str)]) -> Result<Vec<(String, String)>, ParameterError> {
+    let constants: Vec<_> =
+        constants.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    let plan = ParameterPlan::sending(&shape(), sent, &constants)?;
+    let device = device();
+    let parameters = plan.expand(&device, "c0ffee");
+    Ok(parameters.map(|(name, value)| (name.to_owned(), value.into_owned())).collect())
+}
+
+#[test]
+fn only_the_columns_that_are_named_are_sent_in_their_order() {
+    let only = |names: &[&str]| SentColumns {
+        only: Some(names.iter().map(ToString::to_string).collect()),
+        ..SentColumns::default()
+    };
+    let sent = |names: &[&str], constants: &[(&str, &str)]| -> Vec<String> {
+        sending(&only(names), constants).unwrap().into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+    };
+    assert_eq!(sent(&["a{b", "DeviceId"], &[]), ["a{b=", "DeviceId=D1"]);
+    // A column that is not sent may lend a constant its name and its value.
+    assert_eq!(sent(&["a{b"], &[("DeviceId", "{DeviceId}-x")]), ["a{b=", "DeviceId=D1-x"]);
+    assert_eq!(sent(&[], &[]), Vec::<String>::new());
+    let said = sending(&only(&["deviceid"]), &[]).unwrap_err().to_string();
+    assert_eq!(said, "found the column deviceid, which the lot does not have; wanted some of DeviceId, Site é, a{b");
+    assert!(sending(&only(&["a{b", "a{b"]), &[]).unwrap_err().to_string().contains("twice"));
+}
+
+#[test]
+fn the_column_of_requests_is_never_sent() {
+    let requests = SentColumns { requests: Some("Site é".into()), ..SentColumns::default() };
+    let names: Vec<_> = sending(&requests, &[]).unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["DeviceId", "a{b"]);
+    let named = SentColumns { only: Some(vec!["Site é".into()]), ..requests };
+    assert!(sending(&named, &[]).unwrap_err().to_string().contains("does not have"));
+}
+
+#[test]
+fn empty_cells_are_sent_or_left_out() {
+    let constants = [("Empty", ""), ("Copy", "{a{b}"), ("Both", "{a{b}{DeviceId}")];
+    let names = |empty_cells| -> Vec<String> {
+        let sent = SentColumns { empty_cells, ..SentColumns::default() };
+        sending(&sent, &constants).unwrap().into_iter().map(|(name, _)| name).collect()
+    };
+    assert_eq!(names(EmptyCells::Sent), ["DeviceId", "Site é", "a{b", "Empty", "Copy", "Both"]);
+    assert_eq!(names(EmptyCells::LeftOut), ["DeviceId", "Site é", "Empty", "Both"]);
 }

@@ -5,6 +5,7 @@ use std::io;
 use proptest::prelude::*;
 
 use super::super::LotDigest;
+use super::super::header::HEADER_ERRORS;
 use super::*;
 
 const SEED_FLOW: &[u8] = include_bytes!("../../../fixtures/lots/seed-flow.csv");
@@ -106,7 +107,7 @@ fn all_errors_are_found_at_once() {
         "line 3: found 8 fields; wanted 7, as in the header".to_owned(),
         "line 4: found 5 fields; wanted 7, as in the header".to_owned(),
         "line 5, column SerialNumber: found an empty key; wanted a value that identifies the device".to_owned(),
-        "line 6, column SerialNumber: found a key of nothing but white space, \"   \"; wanted a value that identifies \
+        "line 6, column SerialNumber: found a key of nothing but white space, \"\\u{20}\\u{20}\\u{20}\"; wanted a value that identifies \
          the device"
             .to_owned(),
         "line 7, column SerialNumber: found a control character in the key \"12\\u{0}3\"; wanted a key without line \
@@ -135,18 +136,13 @@ fn what_is_no_lot_is_told_so() {
     for nothing in ["", "\n", "\r\n\r\n\n", "\u{feff}", "\u{feff}\r\n"] {
         assert_eq!(header_errors(nothing.as_bytes(), None), [empty], "{nothing:?}");
     }
-    for (mark, shown) in [([0xff, 0xfe], "FF FE"), ([0xfe, 0xff], "FE FF")] {
-        let text = [&mark[..], b"S\0e\0"].concat();
-        for length in [2, 3, text.len()] {
-            assert_eq!(
-                header_errors(&text[..length], None),
-                [format!(
-                    "line 1: found UTF-16 text (the file begins with the byte order mark {shown}); wanted text in UTF-8 (in \
-                     a spreadsheet, save as \"CSV UTF-8\")"
-                )]
-            );
-        }
-    }
+    assert_eq!(
+        header_errors(b"PK\x03\x04", None),
+        [
+            "line 1: found a zip archive, such as an .xlsx or .ods workbook; wanted CSV: save the sheet as \"CSV UTF-8\"; \
+             commas, semicolons and tabs are all read"
+        ]
+    );
 }
 
 #[test]
@@ -162,7 +158,7 @@ fn a_lot_without_rows_is_an_error_at_its_end() {
         assert!(reader.next().is_none() && reader.next().is_none());
     }
     // A lot of bad rows is not an empty one.
-    assert_eq!(open(b"DeviceId\n,\n").count(), 1);
+    assert_eq!(open(b"DeviceId\na,\n").count(), 1);
 }
 
 #[test]
@@ -182,43 +178,26 @@ fn the_key_column_is_the_one_named_or_the_first_default() {
 
 #[test]
 fn a_missing_key_column_is_told_with_the_columns_there_are() {
-    let default = "wanted one of SerialNumber, DeviceId, ThingName, or --key-column NAME to say which of the lot's columns \
-                   identifies a device";
+    let default = "wanted a column that identifies a device: one of SerialNumber, DeviceId, ThingName, or another that is named";
     let many = (0..30).map(|n| format!("C{n}")).collect::<Vec<_>>();
     let listed = many[..20].join(", ");
     let many = many.join(",");
     for (header, key_column, wanted) in [
         ("a,b", None, format!("line 1: found the columns a, b in the header; {default}")),
         (
-            "\na,\"DeviceId\n\"\n",
-            Some("c"),
-            "line 2: found the columns a, DeviceId\\n in the header; wanted the column c, which --key-column names"
+            "\na,\"Device;Id\"\n",
+            Some("c "),
+            "line 2: found the columns a, Device;Id in the header; wanted the column \"c\\u{20}\", which is to identify devices"
                 .to_owned(),
         ),
         ("a,serialnumber", None, format!("line 1: found the columns a, serialnumber in the header; {default}")),
         (
             "a,SerialNumber",
             Some("b"),
-            "line 1: found the columns a, SerialNumber in the header; wanted the column b, which --key-column names"
+            "line 1: found the columns a, SerialNumber in the header; wanted the column \"b\", which is to identify devices"
                 .to_owned(),
         ),
-        (
-            "SerialNumber;b",
-            None,
-            format!(
-                "line 1: found the one column SerialNumber;b in the header; is it separated by semicolons, not commas?; \
-                 {default}"
-            ),
-        ),
-        (
-            "SerialNumber\tb",
-            None,
-            format!(
-                "line 1: found the one column SerialNumber\\tb in the header; is it separated by tabs, not commas?; \
-                 {default}"
-            ),
-        ),
-        ("123456789012", None, format!("line 1: found the one column 123456789012 in the header; {default}")),
+        ("Serial", None, format!("line 1: found the one column Serial in the header; {default}")),
         (&many, None, format!("line 1: found the columns {listed} and 10 more in the header; {default}")),
     ] {
         assert_eq!(header_errors(header.as_bytes(), key_column).last(), Some(&wanted));
@@ -236,7 +215,7 @@ fn bad_names_in_the_header_are_all_told() {
         b",",
     ]
     .concat();
-    let empty = "wanted the name of a template parameter (a comma at the end of the header makes one column too many)";
+    let empty = "wanted the name of a template parameter (a delimiter at the end of the header makes one column too many)";
     let differ = "wanted names that differ: each is a template parameter";
     let control = "wanted the name of a template parameter, in plain text";
     let wanted = [
@@ -246,8 +225,8 @@ fn bad_names_in_the_header_are_all_told() {
         "line 1: found in the name of column 5 byte 0xFF at position 1, where it is not UTF-8; wanted text in UTF-8 (in a \
          spreadsheet, save as \"CSV UTF-8\")"
             .to_owned(),
-        format!("line 1: found a control character in the name of column 6, a\\nb; {control}"),
-        format!("line 1: found a control character in the name of column 7, N\\u{{0}}; {control}"),
+        format!("line 1: found a character that cannot be seen, number 2 of the name \"a\\nb\" of column 6; {control}"),
+        format!("line 1: found a character that cannot be seen, number 2 of the name \"N\\u{{0}}\" of column 7; {control}"),
         format!("line 1: found the name a in column 8 and in column 9; {differ}"),
         "line 1: found 2049 characters in the name of column 10; wanted at most 2048 characters, the service's limit for \
          a parameter's name"
@@ -260,7 +239,102 @@ fn bad_names_in_the_header_are_all_told() {
 
 #[test]
 fn a_header_of_nothing_but_commas_has_an_end_of_errors() {
-    assert_eq!(header_errors(&vec![b','; 100_000], None).len(), HEADER_ERRORS);
+    let header = [&b"x"[..], &[b','; 100_000]].concat();
+    assert_eq!(header_errors(&header, None).len(), HEADER_ERRORS);
+}
+
+#[test]
+fn a_row_in_the_headers_place_is_told() {
+    for row in ["0420001,KTL_0001", "KTL_0001;AA:BB:CC:00:00:01", "a\t12-34-56-78-9A-BC"] {
+        let errors = header_errors(row.as_bytes(), None);
+        assert!(errors[0].starts_with("line 1: found no header: the first row has the columns "), "{errors:?}");
+        assert!(errors[0].ends_with("wanted a line above it that names the columns, such as SerialNumber,DeviceId"));
+    }
+}
+
+#[test]
+fn two_delimiters_in_the_header_are_not_guessed_at() {
+    assert_eq!(
+        header_errors(b"SerialNumber;Site,Line\n", None),
+        [
+            "line 1: found commas and semicolons in the header, each of which may separate the columns; wanted one delimiter, \
+             or to be told which it is"
+        ]
+    );
+    assert_eq!(
+        header_errors(b"sep=:\nSerialNumber:Site\n", None),
+        ["line 1: found a sep= line that names \":\"; wanted a comma, a semicolon, a tab or a vertical bar"]
+    );
+}
+
+#[test]
+fn invisible_characters_are_named_in_headers_and_in_keys_of_new_devices() {
+    let plain = "wanted the name of a template parameter, in plain text";
+    assert_eq!(
+        header_errors("Serial\u{200b}Number,Site\u{a0}, Line".as_bytes(), None),
+        [
+            format!("line 1: found a character that cannot be seen, number 7 of the name \"Serial\\u{{200b}}Number\" of column 1; {plain}"),
+            format!("line 1: found a character that cannot be seen, number 5 of the name \"Site\\u{{a0}}\" of column 2; {plain}"),
+            "line 1: found a space at an end of the name \"\\u{20}Line\" of column 3; wanted the name of a template parameter, with \
+             nothing between it and the delimiters"
+                .to_owned(),
+        ]
+    );
+    let mut reader = open("SerialNumber\n1\u{a0}\n 2\n\u{202e}3\n#N/A\n4 5\n".as_bytes());
+    let faults: Vec<_> = reader.by_ref().map(|row| new_key_fault(&row.unwrap(), "SerialNumber")).collect();
+    let said: Vec<_> = faults.iter().map(|fault| fault.as_ref().map(ToString::to_string)).collect();
+    assert_eq!(
+        said,
+        [
+            Some("line 2, column SerialNumber: found a character that cannot be seen, number 2 of the key \"1\\u{a0}\"; wanted a key in plain text".to_owned()),
+            Some("line 3, column SerialNumber: found a space at an end of the key \"\\u{20}2\"; wanted a key without white space around it".to_owned()),
+            Some("line 4, column SerialNumber: found a character that cannot be seen, number 1 of the key \"\\u{202e}3\"; wanted a key in plain text".to_owned()),
+            Some("line 5, column SerialNumber: found the key \"#N/A\", which is a spreadsheet's error; wanted a value that identifies the device".to_owned()),
+            None,
+        ]
+    );
+    // For devices that a ledger has already.
+    assert_eq!(reader.doubts().count(), 4);
+}
+
+#[test]
+fn a_spreadsheets_damage_is_counted_or_refused() {
+    let lot = b"SerialNumber,Mac,Note\n1-Mar,1.2E+12,=\"hunter2\"\n=\"0420005\",#REF!,'x\n0420006,3/1/2024,5.0\n";
+    let mut reader = open(lot);
+    assert_eq!(reader.by_ref().filter(Result::is_ok).count(), 3);
+    let doubts: Vec<_> = reader.doubts().iter().map(ToString::to_string).collect();
+    assert_eq!(doubts.len(), 5);
+    assert_eq!(
+        doubts[0],
+        "line 2, column SerialNumber: found \"1-Mar\", which looks like a date that a spreadsheet has made of it; wanted the value \
+         as it was (in a spreadsheet, import the column as text)"
+    );
+    assert!(!doubts.concat().contains("hunter2"));
+    let format = LotFormat { doubtful: Doubtful::Refused, ..LotFormat::default() };
+    let rows: Vec<_> = LotReader::with_format(&lot[..], &format).unwrap().map(|row| row.is_ok()).collect();
+    assert_eq!(rows, [false, false, true]);
+}
+
+#[test]
+fn blank_rows_are_not_devices() {
+    let (good, bad) = sort_out(b"DeviceId,Note,x\n,,\n1,a,b\n   \n , ,\t\n\"\",,\n,,,,,,\n2,c,d\n,,");
+    assert_eq!((good, bad), (vec![3, 8], vec![]));
+    assert_eq!(sort_out(b"DeviceId\n,\n").1, ["line 1: found a header and no rows; wanted a row for each device below the header"]);
+}
+
+#[test]
+fn the_delimiter_binds_nothing() {
+    let digest = |lot: &[u8]| {
+        let reader = open(lot);
+        let mut digest = LotDigest::new(reader.shape());
+        reader.for_each(|row| digest.row(&row.unwrap()));
+        digest.finish()
+    };
+    let wanted = digest(b"DeviceId,Note\n1,a\n");
+    let utf16: Vec<u8> = "\u{feff}DeviceId\tNote\r\n1\ta\r\n".encode_utf16().flat_map(u16::to_be_bytes).collect();
+    for lot in [&b"sep=;\nDeviceId;Note\n1;a\n"[..], b"DeviceId|Note\n1|a\n", &utf16] {
+        assert_eq!(digest(lot), wanted);
+    }
 }
 
 #[test]
@@ -276,7 +350,7 @@ fn an_open_quote_in_the_header_is_told() {
 
 #[test]
 fn a_quote_left_open_does_not_swallow_rows_in_silence() {
-    let stray = "wanted a comma or the end of the line there; a quote inside a quoted value is written twice";
+    let stray = "wanted a delimiter or the end of the line there; a quote inside a quoted value is written twice";
     // The second quote is taken for the end of the first: as many fields as there should be.
     let (good, bad) = sort_out(b"DeviceId,Note\n1,\"a\n2,b\n3,\"c\"\n4,d\n");
     assert_eq!(good, [5]);
@@ -303,7 +377,7 @@ fn a_quote_left_open_does_not_swallow_rows_in_silence() {
             "line 2: found 3 fields in a row that goes on to line 3 (is a quote left open?); wanted 2, as in the header"
         ]
     );
-    let (_, bad) = sort_out(b"DeviceId,Note\n   \n");
+    let (_, bad) = sort_out(b"DeviceId,Note\n  x\n");
     assert_eq!(bad, ["line 2: found 1 field; wanted 2, as in the header"]);
 }
 
@@ -323,7 +397,7 @@ fn a_secret_that_is_too_long_is_not_shown() {
     assert_eq!(bad.len(), 2);
     assert!(bad.iter().all(|error| !error.contains("hunter2") && error.len() < 200), "{bad:?}");
     let (_, bad) = sort_out(format!("DeviceId\n{}\0\n", "k".repeat(1000)).as_bytes());
-    assert!(bad[0].contains("\"kkkkkkkkkkkkkkkkkkkkkkkk… (1001 characters)\""), "{bad:?}");
+    assert!(bad[0].contains("\"kkkkkkkkkkkkkkkkkkkkkkkk…kkkkkkkkkkk\\u{0} (1001 characters)\""), "{bad:?}");
 }
 
 #[test]

@@ -1,21 +1,61 @@
-//! CSV records out of bytes: where each starts, and when to stop reading one.
+//! CSV records out of bytes: what separates fields, where each record starts, and when to stop reading one.
 //!
-//! Owns lines, quotes, and the bound on a record's size, around csv-core's parser. Knows nothing of columns or keys.
-//!
-//! The parser makes something of any bytes. So what it takes is also watched from beside, byte by byte, for the two
-//! mistakes that would swallow rows in silence: a quote that stays open, and one that a later row's quote closes.
+//! The rules are those of RFC 4180 section 2, and those of the csv crate where that says nothing. A parser of our own, since the
+//! libraries make something of any bytes: the two mistakes that swallow rows in silence, a quote that stays open and one that
+//! a later row's quote closes, are found here.
 
-use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
-use csv_core::ReadRecordResult;
+use super::encoding::{Encoding, Foreign, Utf8Source};
 
-/// The largest record, in bytes of the file: eight times what the service could ever be sent.
+/// The largest record, in bytes of UTF-8: eight times what the service could ever be sent.
 pub const RECORD_LIMIT: usize = 1024 * 1024;
+
+/// What separates the columns of a lot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delimiter {
+    /// `,`
+    Comma,
+    /// `;`
+    Semicolon,
+    /// The tab character.
+    Tab,
+    /// `|`
+    Pipe,
+}
+
+impl Delimiter {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Comma, Self::Semicolon, Self::Tab, Self::Pipe];
+
+    fn byte(self) -> u8 {
+        match self {
+            Self::Comma => b',',
+            Self::Semicolon => b';',
+            Self::Tab => b'\t',
+            Self::Pipe => b'|',
+        }
+    }
+
+    fn of_byte(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|delimiter| delimiter.byte() == byte)
+    }
+
+    /// In words, for more than one of them.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Comma => "commas",
+            Self::Semicolon => "semicolons",
+            Self::Tab => "tabs",
+            Self::Pipe => "vertical bars",
+        }
+    }
+}
 
 /// Reads records one after another into the same memory.
 pub(super) struct RecordReader<R> {
-    source: BufReader<Chain<Cursor<Vec<u8>>, Uninterrupted<R>>>,
-    parser: csv_core::Reader,
+    source: BufReader<Utf8Source<R>>,
+    delimiters: Delimiters,
     place: Place,
     /// The record's fields, unquoted, back to back.
     text: Vec<u8>,
@@ -23,8 +63,24 @@ pub(super) struct RecordReader<R> {
     ends: Vec<usize>,
 }
 
+/// What separates fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delimiters {
+    One(Delimiter),
+    /// Whichever the header has; which of [`Delimiter::ALL`] were seen in it.
+    Sought([bool; 4]),
+}
+
 /// One record, as long as the next is not read.
 pub(super) struct Record<'a> {
+    pub(super) extent: Extent,
+    text: &'a [u8],
+    ends: &'a [usize],
+}
+
+/// Where a record stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Extent {
     /// The line on which it starts, from 1.
     pub(super) line: u64,
     /// The line on which it ends: another only if a quoted field has line ends in it.
@@ -32,8 +88,6 @@ pub(super) struct Record<'a> {
     /// The first quoted field with text after its closing quote: most likely one quote was left open and a later row's
     /// taken for its end.
     pub(super) stray_text: Option<Quote>,
-    text: &'a [u8],
-    ends: &'a [usize],
 }
 
 /// A quote that opens a field.
@@ -55,10 +109,23 @@ pub(super) enum Broken {
         /// In this way.
         error: io::Error,
     },
-    /// The source begins with the byte order mark of UTF-16.
-    Utf16 {
-        /// The mark's two bytes.
-        mark: [u8; 2],
+    /// The source is not CSV.
+    Foreign(Foreign),
+    /// The header has more than one of the delimiters unquoted.
+    Ambiguous {
+        /// The header's line.
+        line: u64,
+        /// Those that it has.
+        found: Vec<Delimiter>,
+    },
+    /// A `sep=` line that names none of the delimiters, or another than was asked for.
+    Separator {
+        /// Its line.
+        line: u64,
+        /// What it names.
+        found: String,
+        /// What was asked for.
+        wanted: Option<Delimiter>,
     },
     /// A quote was opened and never closed, in the rest of the file or in [`RECORD_LIMIT`] bytes.
     OpenQuote(Quote),
@@ -83,169 +150,270 @@ impl Record<'_> {
 }
 
 impl<R: Read> RecordReader<R> {
-    /// Starts reading `source`: looks at its first bytes, and skips the byte order mark of UTF-8.
-    pub(super) fn new(mut source: R) -> Result<Self, Broken> {
-        let mut beginning = Vec::with_capacity(UTF8_MARK.len());
-        (&mut source)
-            .take(UTF8_MARK.len() as u64)
-            .read_to_end(&mut beginning)
-            .map_err(|error| Broken::Source { line: 1, error })?;
-        match beginning.as_slice() {
-            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
-                return Err(Broken::Utf16 { mark: [beginning[0], beginning[1]] });
-            }
-            UTF8_MARK => beginning.clear(),
-            _ => {}
-        }
+    /// Starts reading `source`: looks at its first bytes. Without a `delimiter`, the header says which it is.
+    pub(super) fn new(source: R, delimiter: Option<Delimiter>) -> Result<Self, Broken> {
+        let source = Utf8Source::new(source).map_err(Broken::Foreign)?;
         Ok(Self {
-            source: BufReader::with_capacity(READ_SIZE, Cursor::new(beginning).chain(Uninterrupted(source))),
-            parser: csv_core::Reader::new(),
+            source: BufReader::with_capacity(READ_SIZE, source),
+            delimiters: delimiter.map_or(Delimiters::Sought([false; 4]), Delimiters::One),
             place: Place { line: 1, after_cr: false },
-            text: vec![0; FIRST_TEXT],
-            ends: vec![0; FIRST_ENDS],
+            text: Vec::new(),
+            ends: Vec::new(),
         })
     }
 
-    /// The next record; none after the last. Lines with nothing on them are skipped.
+    /// The first record, which settles what separates fields; `None` if there is not one. Blank records before it are skipped,
+    /// and so is the `sep=` line of a spreadsheet, which names the delimiter.
+    pub(super) fn read_header(&mut self) -> Result<Option<Record<'_>>, Broken> {
+        let Some(mut extent) = self.advance()? else { return Ok(None) };
+        if let Some(named) = self.named_separator() {
+            self.delimiters = Delimiters::One(self.check_separator(extent.line, named)?);
+            match self.advance()? {
+                Some(next) => extent = next,
+                None => return Ok(None),
+            }
+        }
+        self.settle_delimiter(extent.line)?;
+        Ok(Some(self.record(extent)))
+    }
+
+    /// The next record; `None` after the last. Blank ones are skipped: those of nothing but delimiters, spaces and tabs.
     pub(super) fn read(&mut self) -> Result<Option<Record<'_>>, Broken> {
+        let extent = self.advance()?;
+        Ok(extent.map(|extent| self.record(extent)))
+    }
+
+    /// What separates fields; a comma until the header has said so.
+    pub(super) fn delimiter(&self) -> Delimiter {
+        match self.delimiters {
+            Delimiters::One(delimiter) => delimiter,
+            Delimiters::Sought(_) => Delimiter::Comma,
+        }
+    }
+
+    /// What the source is written in.
+    pub(super) fn encoding(&self) -> Encoding {
+        self.source.get_ref().encoding()
+    }
+
+    fn record(&self, extent: Extent) -> Record<'_> {
+        Record { extent, text: &self.text, ends: &self.ends }
+    }
+
+    /// What the record names if it is a `sep=` line: the text after that.
+    fn named_separator(&self) -> Option<Vec<u8>> {
+        let name = self.text.get(..SEPARATOR.len())?;
+        let rest = &self.text[SEPARATOR.len()..];
+        if !name.eq_ignore_ascii_case(SEPARATOR) {
+            return None;
+        }
+        match (rest, self.delimiters, self.ends.len()) {
+            // The delimiter itself has been taken for one.
+            ([], Delimiters::One(delimiter), 2) => Some(vec![delimiter.byte()]),
+            ([], Delimiters::Sought(seen), 2) => seen_in(seen).next().map(|delimiter| vec![delimiter.byte()]),
+            (rest, _, 1) if (1..=4).contains(&rest.len()) && std::str::from_utf8(rest).is_ok_and(is_one) => {
+                Some(rest.to_vec())
+            }
+            _ => None,
+        }
+    }
+
+    fn check_separator(&self, line: u64, named: Vec<u8>) -> Result<Delimiter, Broken> {
+        let wanted = match self.delimiters {
+            Delimiters::One(delimiter) => Some(delimiter),
+            Delimiters::Sought(_) => None,
+        };
+        let found = if let [byte] = named[..] { Delimiter::of_byte(byte) } else { None };
+        match found {
+            Some(found) if wanted.is_none_or(|wanted| wanted == found) => Ok(found),
+            _ => {
+                Err(Broken::Separator { line, found: String::from_utf8_lossy(&named).into_owned(), wanted })
+            }
+        }
+    }
+
+    fn settle_delimiter(&mut self, line: u64) -> Result<(), Broken> {
+        if let Delimiters::Sought(seen) = self.delimiters {
+            let found: Vec<Delimiter> = seen_in(seen).collect();
+            self.delimiters = Delimiters::One(match found[..] {
+                [] => Delimiter::Comma,
+                [only] => only,
+                _ => return Err(Broken::Ambiguous { line, found }),
+            });
+        }
+        Ok(())
+    }
+
+    /// Parses the next record that is not blank into `text` and `ends`.
+    fn advance(&mut self) -> Result<Option<Extent>, Broken> {
+        loop {
+            let extent = self.parse()?;
+            let is_blank = self.text.iter().all(|byte| matches!(byte, b' ' | b'\t'));
+            match extent {
+                Some(_) if is_blank => {}
+                extent => return Ok(extent),
+            }
+        }
+    }
+
+    fn parse(&mut self) -> Result<Option<Extent>, Broken> {
+        self.text.clear();
+        self.ends.clear();
         if !self.skip_line_ends()? {
             return Ok(None);
         }
-        let mut part = Part { line: self.place.line, ..Part::default() };
-        while !self.read_part(&mut part)? {}
-        Ok(Some(Record {
-            line: part.line,
-            last_line: part.last_line,
-            stray_text: part.quotes.stray_text,
-            text: &self.text[..part.written],
-            ends: &self.ends[..part.fields],
-        }))
+        let mut part = Part::at(self.place.line);
+        loop {
+            let line = self.place.line;
+            let buffer = self.source.fill_buf().map_err(|error| Broken::Source { line, error })?;
+            if buffer.is_empty() {
+                part.check_closed()?;
+                self.ends.push(self.text.len());
+                return Ok(Some(part.extent));
+            }
+            let mut taken = 0;
+            let mut is_complete = false;
+            for byte in buffer {
+                if part.taken == RECORD_LIMIT {
+                    part.check_closed()?;
+                    return Err(Broken::TooLong { line: part.extent.line });
+                }
+                part.taken += 1;
+                taken += 1;
+                part.extent.last_line = self.place.line;
+                let step = part.step(*byte, &mut self.delimiters, self.place.line);
+                self.place.pass(*byte);
+                match step {
+                    Step::Text => self.text.push(*byte),
+                    Step::Nothing => {}
+                    Step::EndOfField => self.ends.push(self.text.len()),
+                    Step::EndOfRecord => {
+                        self.ends.push(self.text.len());
+                        is_complete = true;
+                        break;
+                    }
+                }
+            }
+            self.source.consume(taken);
+            if is_complete {
+                return Ok(Some(part.extent));
+            }
+        }
     }
 
     /// Passes over line ends; whether anything comes after them.
     fn skip_line_ends(&mut self) -> Result<bool, Broken> {
         loop {
-            let buffer = fill(&mut self.source, self.place)?;
+            let line = self.place.line;
+            let buffer = self.source.fill_buf().map_err(|error| Broken::Source { line, error })?;
             if buffer.is_empty() {
                 return Ok(false);
             }
             let blank = buffer.iter().take_while(|byte| is_line_end(**byte)).count();
             let ends_here = blank < buffer.len();
-            self.place.pass(&buffer[..blank]);
+            buffer[..blank].iter().for_each(|byte| self.place.pass(*byte));
             self.source.consume(blank);
             if ends_here {
                 return Ok(true);
             }
         }
     }
+}
 
-    /// Parses on, to the end of the line at most; whether the record is complete.
-    fn read_part(&mut self, part: &mut Part) -> Result<bool, Broken> {
-        let buffer = fill(&mut self.source, self.place)?;
-        let allowance = buffer.len().min(RECORD_LIMIT - part.taken);
-        if allowance == 0 {
-            part.quotes.check_closed()?;
+const SEPARATOR: &[u8] = b"sep=";
+const READ_SIZE: usize = 64 * 1024;
+
+fn is_one(text: &str) -> bool {
+    text.chars().count() == 1
+}
+
+fn seen_in(seen: [bool; 4]) -> impl Iterator<Item = Delimiter> {
+    Delimiter::ALL.into_iter().zip(seen).filter(|(_, seen)| *seen).map(|(delimiter, _)| delimiter)
+}
+
+impl Delimiters {
+    /// Whether `byte` separates fields; takes note of it.
+    fn meet(&mut self, byte: u8) -> bool {
+        match self {
+            Self::One(delimiter) => byte == delimiter.byte(),
+            Self::Sought(seen) => {
+                let place = Delimiter::ALL.iter().position(|delimiter| delimiter.byte() == byte);
+                place.map(|place| seen[place] = true).is_some()
+            }
         }
-        if allowance == 0 && !buffer.is_empty() {
-            return Err(Broken::TooLong { line: part.line });
-        }
-        // At the end of the source this is empty, which tells the parser so.
-        let line = first_line(&buffer[..allowance]);
-        let (result, taken, written, fields) =
-            self.parser.read_record(line, &mut self.text[part.written..], &mut self.ends[part.fields..]);
-        part.last_line = self.place.line;
-        part.quotes.pass(&line[..taken], self.place.line);
-        self.place.pass(&line[..taken]);
-        self.source.consume(taken);
-        part.taken += taken;
-        part.written += written;
-        part.fields += fields;
-        match result {
-            ReadRecordResult::InputEmpty => {}
-            // Text and fields are no more than what was taken from the source, so its bound bounds them too.
-            ReadRecordResult::OutputFull => self.text.resize(self.text.len() * 2, 0),
-            ReadRecordResult::OutputEndsFull => self.ends.resize(self.ends.len() * 2, 0),
-            ReadRecordResult::Record | ReadRecordResult::End => return Ok(true),
-        }
-        Ok(false)
     }
 }
 
-const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
-const READ_SIZE: usize = 64 * 1024;
-const FIRST_TEXT: usize = 4 * 1024;
-const FIRST_ENDS: usize = 32;
-
-/// A record that is being read.
-#[derive(Default)]
+/// A record that is being read. A quote opens only at a field's start, two inside stand for one, and elsewhere it is a character
+/// like any other.
 struct Part {
-    line: u64,
-    last_line: u64,
+    extent: Extent,
     /// Bytes of the source.
     taken: usize,
-    /// Bytes of text.
-    written: usize,
-    /// Complete fields.
-    fields: usize,
-    quotes: Quotes,
-}
-
-/// The quotes of a record, by the rules of RFC 4180 section 2 and the parser's: a quote opens only at a field's start, two
-/// inside stand for one, and elsewhere it is a character like any other.
-#[derive(Default)]
-struct Quotes {
-    state: QuoteState,
     field: usize,
+    state: State,
     /// The line of the last quote that opened.
-    line: u64,
-    stray_text: Option<Quote>,
+    quote_line: u64,
 }
 
-#[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum QuoteState {
-    #[default]
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
     FieldStart,
     Plain,
     Inside,
     Closed,
 }
 
-impl Quotes {
-    /// Moves on over `bytes`, all of this line.
-    fn pass(&mut self, bytes: &[u8], line: u64) {
-        use QuoteState::{Closed, FieldStart, Inside, Plain};
-        for byte in bytes {
-            self.state = match (self.state, byte) {
-                (Inside, b'"') => Closed,
-                (Inside, _) | (Closed, b'"') => Inside,
-                (_, b'\n' | b'\r') => FieldStart,
-                (_, b',') => {
-                    self.field += 1;
-                    FieldStart
-                }
-                (FieldStart, b'"') => {
-                    self.line = line;
-                    Inside
-                }
-                (Closed, _) => {
-                    self.stray_text.get_or_insert(Quote { line: self.line, field: self.field });
-                    Plain
-                }
-                (FieldStart | Plain, _) => Plain,
-            };
-        }
+/// What a byte is to a record.
+enum Step {
+    Text,
+    Nothing,
+    EndOfField,
+    EndOfRecord,
+}
+
+impl Part {
+    fn at(line: u64) -> Self {
+        let extent = Extent { line, last_line: line, stray_text: None };
+        Self { extent, taken: 0, field: 0, state: State::FieldStart, quote_line: line }
+    }
+
+    /// Moves on over one byte of `line`.
+    fn step(&mut self, byte: u8, delimiters: &mut Delimiters, line: u64) -> Step {
+        use State::{Closed, FieldStart, Inside, Plain};
+        let (state, step) = match (self.state, byte) {
+            (Inside, b'"') => (Closed, Step::Nothing),
+            (Inside, _) | (Closed, b'"') => (Inside, Step::Text),
+            (_, b'\n' | b'\r') => (FieldStart, Step::EndOfRecord),
+            (FieldStart, b'"') => {
+                self.quote_line = line;
+                (Inside, Step::Nothing)
+            }
+            (_, byte) if delimiters.meet(byte) => {
+                self.field += 1;
+                (FieldStart, Step::EndOfField)
+            }
+            (Closed, _) => {
+                let quote = Quote { line: self.quote_line, field: self.field };
+                self.extent.stray_text.get_or_insert(quote);
+                (Plain, Step::Text)
+            }
+            (FieldStart | Plain, _) => (Plain, Step::Text),
+        };
+        self.state = state;
+        step
     }
 
     /// An error if the record cannot end here.
     fn check_closed(&self) -> Result<(), Broken> {
-        match self.state {
-            QuoteState::Inside => Err(Broken::OpenQuote(Quote { line: self.line, field: self.field })),
-            _ => Ok(()),
+        if self.state == State::Inside {
+            return Err(Broken::OpenQuote(Quote { line: self.quote_line, field: self.field }));
         }
+        Ok(())
     }
 }
 
-/// Where in the file we are. A line ends with LF, CR LF or CR.
+/// A place in the file. A line ends with LF, CR LF or CR.
 #[derive(Clone, Copy)]
 struct Place {
     line: u64,
@@ -253,38 +421,10 @@ struct Place {
 }
 
 impl Place {
-    /// Moves on over `bytes`.
-    fn pass(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.line += u64::from(*byte == b'\r' || (*byte == b'\n' && !self.after_cr));
-            self.after_cr = *byte == b'\r';
-        }
+    fn pass(&mut self, byte: u8) {
+        self.line += u64::from(byte == b'\r' || (byte == b'\n' && !self.after_cr));
+        self.after_cr = byte == b'\r';
     }
-}
-
-/// What the source has ready; empty only at its end.
-fn fill<R: BufRead>(source: &mut R, place: Place) -> Result<&[u8], Broken> {
-    source.fill_buf().map_err(|error| Broken::Source { line: place.line, error })
-}
-
-/// A source that an interrupted system call does not end.
-struct Uninterrupted<R>(R);
-
-impl<R: Read> Read for Uninterrupted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.0.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
-            }
-        }
-    }
-}
-
-/// The bytes up to the first line end, and that.
-fn first_line(bytes: &[u8]) -> &[u8] {
-    let length = bytes.iter().position(|byte| is_line_end(*byte)).map_or(bytes.len(), |end| end + 1);
-    &bytes[..length]
 }
 
 fn is_line_end(byte: u8) -> bool {

@@ -10,14 +10,15 @@ type Row = (u64, u64, Vec<Vec<u8>>);
 
 fn read_all<R: Read>(source: R) -> (Vec<Row>, Option<Broken>) {
     let mut rows = Vec::new();
-    let mut reader = match RecordReader::new(source) {
+    let mut reader = match RecordReader::new(source, Some(Delimiter::Comma)) {
         Ok(reader) => reader,
         Err(broken) => return (rows, Some(broken)),
     };
     loop {
         match reader.read() {
             Ok(Some(record)) => {
-                rows.push((record.line, record.last_line, record.fields().map(<[u8]>::to_vec).collect()));
+                let Extent { line, last_line, .. } = record.extent;
+                rows.push((line, last_line, record.fields().map(<[u8]>::to_vec).collect()));
             }
             Ok(None) => return (rows, None),
             Err(broken) => return (rows, Some(broken)),
@@ -55,7 +56,7 @@ fn lines_are_those_of_the_file() {
         ("\"a\nb\"\n\"c\r\nd\r\n\"\r\ne", &[(1, 2), (3, 5), (6, 6)]),
         ("\"a\rb\"\nc", &[(1, 2), (3, 3)]),
         ("a,\"x\n\",\"\ny\"\nb,,", &[(1, 3), (4, 4)]),
-        ("\u{feff}\n \n\"\"\n", &[(2, 2), (3, 3)]),
+        ("\u{feff}\n \n\"\"\nx\n , \t,\"\"\r\n,,\ny", &[(4, 4), (7, 7)]),
     ];
     for (text, lines) in cases {
         for size in [1, 2, 3, 7, 1000] {
@@ -103,10 +104,10 @@ fn text_after_a_closing_quote_is_found() {
         ("\"a\"\r\n\"b\"\r\"c\"", &[None, None, None]),
     ];
     for (text, wanted) in cases {
-        let mut reader = RecordReader::new(text.as_bytes()).unwrap();
+        let mut reader = RecordReader::new(text.as_bytes(), Some(Delimiter::Comma)).unwrap();
         let mut found = Vec::new();
         while let Some(record) = reader.read().unwrap() {
-            found.push(record.stray_text.map(|quote| (quote.line, quote.field)));
+            found.push(record.extent.stray_text.map(|quote| (quote.line, quote.field)));
         }
         assert_eq!(found, wanted, "{text:?}");
     }
@@ -146,15 +147,70 @@ fn the_limit_is_the_limit() {
     assert_eq!(rows[0].2, std::slice::from_ref(&longest));
     let (rows, broken) = read_all((&longest[..]).chain(&b"x\na"[..]));
     assert!(rows.is_empty() && matches!(broken, Some(Broken::TooLong { line: 1 })));
-    let (rows, broken) = read_all(&vec![b','; RECORD_LIMIT][..]);
+    let (rows, broken) = read_all((&b"x"[..]).chain(&vec![b','; RECORD_LIMIT - 1][..]));
     assert!(broken.is_none());
-    assert_eq!(rows[0].2.len(), RECORD_LIMIT + 1);
+    assert_eq!(rows[0].2.len(), RECORD_LIMIT);
+}
+
+/// The header's fields and the delimiter, or how reading it failed.
+fn header(text: &str, delimiter: Option<Delimiter>) -> Result<(Vec<String>, Delimiter), Broken> {
+    let mut reader = RecordReader::new(text.as_bytes(), delimiter).unwrap();
+    let fields = reader.read_header()?.map_or_else(Vec::new, |record| {
+        record.fields().map(|field| String::from_utf8_lossy(field).into_owned()).collect()
+    });
+    Ok((fields, reader.delimiter()))
+}
+
+#[test]
+fn the_delimiter_is_the_only_one_in_the_header() {
+    for (text, fields, delimiter) in [
+        ("a,b\n1;2,3", &["a", "b"][..], Delimiter::Comma),
+        ("a;b\n1,2;3", &["a", "b"], Delimiter::Semicolon),
+        ("a\tb", &["a", "b"], Delimiter::Tab),
+        ("a|b|c", &["a", "b", "c"], Delimiter::Pipe),
+        ("a\n1;2", &["a"], Delimiter::Comma),
+        ("\"a,b\";\"c|d\"\n", &["a,b", "c|d"], Delimiter::Semicolon),
+        ("sep=;\r\na;b\r\n", &["a", "b"], Delimiter::Semicolon),
+        ("sep=,\na,b;c\n", &["a", "b;c"], Delimiter::Comma),
+        ("SEP=\t\na\tb\n", &["a", "b"], Delimiter::Tab),
+        ("\"sep=|\"\na|b\n", &["a", "b"], Delimiter::Pipe),
+        (";;\n\na;b", &["a", "b"], Delimiter::Semicolon),
+        ("sep=;", &[], Delimiter::Semicolon),
+        ("sep=abcdef,x", &["sep=abcdef", "x"], Delimiter::Comma),
+    ] {
+        let found = header(text, None).unwrap();
+        assert_eq!((found.0.as_slice(), found.1), (&fields.iter().map(ToString::to_string).collect::<Vec<_>>()[..], delimiter), "{text:?}");
+    }
+    let (fields, _) = header("a,b;c", Some(Delimiter::Semicolon)).unwrap();
+    assert_eq!(fields, ["a,b", "c"]);
+    let (fields, _) = header("sep=;\na;b", Some(Delimiter::Semicolon)).unwrap();
+    assert_eq!(fields, ["a", "b"]);
+}
+
+#[test]
+fn a_delimiter_that_is_not_clear_is_not_guessed() {
+    match header("a,b;c\td", None) {
+        Err(Broken::Ambiguous { line: 1, found }) => {
+            assert_eq!(found, [Delimiter::Comma, Delimiter::Semicolon, Delimiter::Tab]);
+        }
+        other => panic!("{other:?}"),
+    }
+    for (text, delimiter, named) in
+        [("sep=;\na;b", Some(Delimiter::Comma), ";"), ("sep=:\na:b", None, ":"), ("sep=,\na,b", Some(Delimiter::Tab), ",")]
+    {
+        match header(text, delimiter) {
+            Err(Broken::Separator { line: 1, found, wanted }) => {
+                assert_eq!((found.as_str(), wanted), (named, delimiter), "{text:?}");
+            }
+            other => panic!("{text:?}: {other:?}"),
+        }
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// The csv crate reads the same records out of any bytes, up to an open quote, of which it knows nothing.
+    /// The csv crate reads the same records out of any bytes, blank ones aside, up to an open quote, of which it knows nothing.
     #[test]
     fn the_csv_crate_agrees(
         bytes in proptest::collection::vec(prop::sample::select(&b"\"\"\",,\r\n\na b\0\xff\xc3"[..]), 0..60),
@@ -172,6 +228,7 @@ proptest! {
             prop_assert!(matches!(broken, Broken::OpenQuote(_)), "{:?}", broken);
             theirs.pop();
         }
+        theirs.retain(|fields| fields.iter().flatten().any(|byte| !matches!(byte, b' ' | b'\t')));
         let ours: Vec<_> = ours.into_iter().map(|(_, _, fields)| fields).collect();
         prop_assert_eq!(ours, theirs);
     }

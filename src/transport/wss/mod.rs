@@ -1,10 +1,12 @@
 //! MQTT 3.1.1 over a WebSocket over TLS: the real thing.
 //!
-//! Owns dialling: sign, resolve, TCP, TLS, upgrade, CONNECT, SUBSCRIBE, each timed and all under one deadline. What happens
+//! Owns dialling: sign, resolve, TCP (through a proxy where there is one), TLS, upgrade, CONNECT, SUBSCRIBE, each timed and all
+//! under one deadline. What happens
 //! on the open connection is [`WssConnection`]'s. Never retries.
 
 mod dial;
 mod tls;
+mod tunnel;
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use crate::endpoint::Endpoint;
 use crate::event::DialPhases;
 use crate::failure::{Cause, Failure, Stage};
 use crate::provisioning::Topics;
+use crate::proxy::{Proxies, Proxy};
 use crate::sigv4::{CredentialSource, Credentials, Signer};
 
 /// How long a dial may take, from signing to SUBACK, unless told otherwise.
@@ -57,6 +60,8 @@ pub struct WssSettings {
     /// Certificate authorities to trust beside the public ones: PEM, any number of certificates, or one certificate in DER.
     /// Empty for none.
     pub extra_roots: Vec<u8>,
+    /// The network's proxy, if it has one.
+    pub proxies: Proxies,
     /// How long a dial may take: [`CONNECT_TIMEOUT`].
     pub connect_timeout: Duration,
     /// After how much silence to say that we are there: [`KEEP_ALIVE`].
@@ -105,6 +110,8 @@ pub struct WssConnector {
     signer: Signer,
     /// One for all connections: they share its TLS sessions, so that all but the first can resume.
     tls: Arc<ClientConfig>,
+    /// On the way to the endpoint, if there is one.
+    proxy: Option<Proxy>,
     client_id_stem: String,
     dials: AtomicU64,
     connect_timeout: Duration,
@@ -134,6 +141,7 @@ impl WssConnector {
         Ok(Self {
             host_header: settings.endpoint.host_header(),
             server_name: ServerName::try_from(host).map_err(|_| TrustError::Unnameable)?,
+            proxy: settings.proxies.on_the_way_to(settings.endpoint.host(), settings.endpoint.port()),
             endpoint: settings.endpoint,
             topics: Arc::new(settings.topics),
             credentials: settings.credentials,
@@ -161,10 +169,7 @@ impl WssConnector {
         let credentials = self.credentials.credentials().await.map_err(unusable)?;
         let target = self.sign(&credentials)?;
 
-        progress.enter(Stage::Resolve);
-        let addresses = dial::resolve(self.endpoint.host(), self.endpoint.port()).await?;
-        progress.enter(Stage::Tcp);
-        let tcp = dial::connect(addresses).await?;
+        let tcp = self.reach(progress).await?;
         progress.phases.tcp = Some(progress.finish());
 
         progress.enter(Stage::Tls);
@@ -194,6 +199,22 @@ impl WssConnector {
             progress.phases.suback = Some(progress.finish());
         }
         Ok(connection)
+    }
+
+    /// A TCP connection to the endpoint, through the proxy if there is one.
+    async fn reach(&self, progress: &mut Progress) -> Result<TcpStream, Cause> {
+        let (host, port) = (self.endpoint.host(), self.endpoint.port());
+        let (first_host, first_port) =
+            self.proxy.as_ref().map_or((host, port), |proxy| (proxy.host.as_str(), proxy.port));
+        progress.enter(Stage::Resolve);
+        let addresses = dial::resolve(first_host, first_port).await?;
+        progress.enter(Stage::Tcp);
+        let mut tcp = dial::connect(addresses).await?;
+        if let Some(proxy) = &self.proxy {
+            let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+            tunnel::open(&mut tcp, proxy, &authority).await?;
+        }
+        Ok(tcp)
     }
 
     /// The upgrade's path and query, signed now.
@@ -258,6 +279,7 @@ mod tests {
                 session_token: None,
             }),
             extra_roots: Vec::new(),
+            proxies: Proxies::default(),
             connect_timeout: CONNECT_TIMEOUT,
             keep_alive: KEEP_ALIVE,
             tls_resumption: TlsResumption::Shared,

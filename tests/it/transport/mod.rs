@@ -42,6 +42,7 @@ fn settings<T>(server: &Rogue<T>) -> WssSettings {
             session_token: Some(Secret::new(String::from("to/ken"))),
         }),
         extra_roots: server.ca_pem.clone().into_bytes(),
+        proxies: Default::default(),
         connect_timeout: PATIENCE,
         keep_alive: KEEP_ALIVE,
         tls_resumption: TlsResumption::Shared,

@@ -1,0 +1,193 @@
+//! What can be wrong with a lot, in words, and how much of it is worth telling.
+
+use std::fmt;
+
+use crate::wording::Excerpt;
+
+/// One thing wrong with a lot.
+///
+/// Reads `line 7, column SerialNumber: found …; wanted …`; the caller, which opened the file, puts its name before that. Shows
+/// no value of any column but the key, unless a spreadsheet damaged it, and every invisible character escaped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowError {
+    /// The line on which the row starts, or the open quote stands, from 1.
+    pub line: u64,
+    /// Column name as the header has it, where one column is to blame.
+    pub column: Option<String>,
+    /// What kind of fault it is.
+    pub fault: LotFault,
+    /// What was found.
+    pub found: String,
+    /// What was wanted, and where it is not plain, what to do.
+    pub wanted: String,
+}
+
+/// The kinds of faults. Errors of one kind are counted together and share their advice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LotFault {
+    /// The file is not CSV but something else that is recognised.
+    Format,
+    /// The source cannot be read to its end.
+    Source,
+    /// Bytes that are not text.
+    Encoding,
+    /// The header, or its `sep=` line, leaves open what separates the columns.
+    Delimiter,
+    /// There is no header, or its place is taken by a row.
+    Header,
+    /// There is no row.
+    Rows,
+    /// No column identifies devices.
+    KeyColumn,
+    /// The name of a column.
+    ColumnName,
+    /// A quote that stays open, or is followed by text.
+    Quote,
+    /// Too many or too few fields, or too long a row.
+    Fields,
+    /// A value is too long.
+    Value,
+    /// A key is empty.
+    NoKey,
+    /// A key has characters that nobody can see.
+    Invisible,
+    /// A spreadsheet wrote an error in place of a key.
+    SpreadsheetError,
+    /// A spreadsheet seems to have changed a value; an error only where such values are refused.
+    SpreadsheetDamage,
+    /// A key that another row has too.
+    Duplicate,
+    /// Parameters that the service cannot take.
+    Parameters,
+    /// A certification request.
+    Request,
+}
+
+impl fmt::Display for RowError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}", self.line)?;
+        if let Some(column) = &self.column {
+            write!(f, ", column {}", Excerpt(column))?;
+        }
+        write!(f, ": found {}; wanted {}", self.found, self.wanted)
+    }
+}
+
+impl std::error::Error for RowError {}
+
+/// Everything that is wrong with a lot: the first errors of each kind, and how many there are.
+///
+/// Its memory does not grow with the lot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LotErrors {
+    /// In the order of their first errors.
+    kinds: Vec<FaultErrors>,
+}
+
+/// The errors of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FaultErrors {
+    /// The kind.
+    pub fault: LotFault,
+    /// The first of them, at most [`ERRORS_OF_A_KIND`].
+    pub first: Vec<RowError>,
+    /// How many more there are.
+    pub more: u64,
+}
+
+/// How many errors of a kind are kept: enough to see what is wrong.
+pub const ERRORS_OF_A_KIND: usize = 20;
+
+impl LotErrors {
+    /// Takes note of errors.
+    pub fn add(&mut self, errors: impl IntoIterator<Item = RowError>) {
+        for error in errors {
+            let place = self.kinds.iter().position(|kind| kind.fault == error.fault).unwrap_or_else(|| {
+                self.kinds.push(FaultErrors { fault: error.fault, first: Vec::new(), more: 0 });
+                self.kinds.len() - 1
+            });
+            let kind = &mut self.kinds[place];
+            if kind.first.len() < ERRORS_OF_A_KIND {
+                kind.first.push(error);
+            } else {
+                kind.more += 1;
+            }
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.kinds.is_empty()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.kinds.iter().map(|kind| kind.first.len() as u64 + kind.more).sum()
+    }
+
+    /// By kind, in the order of the first error of each.
+    pub fn kinds(&self) -> &[FaultErrors] {
+        &self.kinds
+    }
+
+    /// Those that are kept, kind by kind.
+    pub fn iter(&self) -> impl Iterator<Item = &RowError> {
+        self.kinds.iter().flat_map(|kind| &kind.first)
+    }
+}
+
+impl From<Vec<RowError>> for LotErrors {
+    fn from(errors: Vec<RowError>) -> Self {
+        let mut all = Self::default();
+        all.add(errors);
+        all
+    }
+}
+
+impl fmt::Display for LotErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.count();
+        write!(f, "{count} {} in the lot", if count == 1 { "error" } else { "errors" })?;
+        self.iter().min_by_key(|error| error.line).map_or(Ok(()), |first| write!(f, "; the first is at {first}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(line: u64, fault: LotFault) -> RowError {
+        let column = Some(String::from("SerialNumber"));
+        RowError { line, column, fault, found: String::from("an empty key"), wanted: String::from("a key") }
+    }
+
+    #[test]
+    fn a_row_error_reads_well() {
+        let error = error(7, LotFault::NoKey);
+        assert_eq!(error.to_string(), "line 7, column SerialNumber: found an empty key; wanted a key");
+        let error = RowError { column: None, ..error };
+        assert_eq!(error.to_string(), "line 7: found an empty key; wanted a key");
+        let error = RowError { column: Some("é\n".repeat(100)), ..error };
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "line 7, column {}…{} (200 characters): found an empty key; wanted a key",
+                "é\\n".repeat(12),
+                "é\\n".repeat(6)
+            )
+        );
+    }
+
+    #[test]
+    fn the_first_errors_of_each_kind_are_kept_and_the_others_counted() {
+        let mut errors = LotErrors::default();
+        assert!(errors.is_empty());
+        errors.add((0..1_500).map(|line| error(line + 2, LotFault::Fields)));
+        errors.add([error(1_600, LotFault::NoKey)]);
+        errors.add([error(1_601, LotFault::Fields)]);
+        let kinds: Vec<_> =
+            errors.kinds().iter().map(|kind| (kind.fault, kind.first.len(), kind.more)).collect();
+        assert_eq!(kinds, [(LotFault::Fields, 20, 1_481), (LotFault::NoKey, 1, 0)]);
+        assert_eq!((errors.count(), errors.iter().count()), (1_502, 21));
+    }
+}

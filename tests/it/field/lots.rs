@@ -1,0 +1,239 @@
+//! Lots as people have them: out of spreadsheets, copied together, in other alphabets' encodings.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use crate::harness::{Said, Scratch, column, fleetmint, run};
+
+/// A file of `fixtures/field/lots`, in a directory of its own.
+fn field(name: &str) -> (Scratch, PathBuf) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/field/lots").join(name);
+    let scratch = Scratch::new();
+    let lot = scratch.write(name, std::fs::read(&file).unwrap());
+    (scratch, lot)
+}
+
+fn provision(lot: &Path, args: &[&str]) -> Said {
+    run(fleetmint().arg("provision").arg(lot).arg("--emulator").args(args))
+}
+
+/// That a lot is refused with these words, and that nothing stands beside it.
+#[track_caller]
+fn refused(name: &str, words: &[&str]) {
+    let (scratch, lot) = field(name);
+    provision(&lot, &[]).expect_code(65).expect_err(words).expect_err(&["nothing was sent"]);
+    assert_eq!(scratch.files(), [name]);
+}
+
+#[track_caller]
+fn taken(name: &str, args: &[&str], devices: usize) -> Said {
+    let (scratch, lot) = field(name);
+    let said = provision(&lot, args).expect_code(0);
+    let ledger = scratch.path(name).with_extension("ledger");
+    let registered = column(&ledger, "SELECT key FROM device WHERE state = 'registered'");
+    assert_eq!(registered.len(), devices, "{}", said.err);
+    said
+}
+
+/// Whoever copies a header out of a web page: the column had a name that nobody could type.
+#[test]
+fn a_no_break_space_in_the_header_is_named() {
+    refused("nbsp_header.csv", &["line 1", "column 1", r#""SerialNumber\u{a0}""#]);
+}
+
+/// Whoever writes a blank after the comma: the column was dropped in silence.
+#[test]
+fn a_blank_after_the_comma_in_the_header_is_named() {
+    refused("space_header.csv", &["line 1", "column 2", r#""\u{20}DeviceId""#, r#""\u{20}MacAddress\u{20}""#]);
+}
+
+/// The same with what a text editor shows as nothing at all.
+#[test]
+fn a_zero_width_space_and_a_byte_order_mark_inside_a_header_are_named() {
+    let scratch = Scratch::new();
+    let lot = scratch.write("lot.csv", "Serial\u{200b}Number,\u{feff}DeviceId\n1,2\n");
+    provision(&lot, &["--key-column", "SerialNumber"])
+        .expect_code(65)
+        .expect_err(&[r#""Serial\u{200b}Number" of column 1"#, r#""\u{feff}DeviceId" of column 2"#]);
+}
+
+/// Whoever scans or copies keys: a certificate was spent on a thing that nobody finds again.
+#[test]
+fn white_space_and_invisible_characters_in_keys_are_named() {
+    refused("nbsp_key.csv", &["line 3, column SerialNumber", r#""0420002\u{a0}""#]);
+    refused("zwsp_key.csv", &["line 2, column SerialNumber", r#""\u{200b}0420001""#]);
+    refused("space_key.csv", &["line 2, column SerialNumber", r#""0420001\u{20}""#, r#""\u{20}0420002""#]);
+    refused("twins.csv", &["line 3, column SerialNumber", "line 5, column SerialNumber"]);
+}
+
+/// The same with marks that turn the direction of writing, and with a soft hyphen.
+#[test]
+fn bidirectional_marks_and_soft_hyphens_in_keys_are_named() {
+    let scratch = Scratch::new();
+    let lot = scratch.write("lot.csv", "DeviceId,SerialNumber,MacAddress\nA,\u{202e}1,m\nB,2\u{ad}3,m\n");
+    provision(&lot, &[]).expect_code(65).expect_err(&[r#""\u{202e}1""#, r#""2\u{ad}3""#]);
+}
+
+/// The operator who mistypes a template's name: the answer was that it is what it should be.
+#[test]
+fn a_message_shows_the_blank_that_is_the_fault() {
+    let (_scratch, lot) = field("good.csv");
+    provision(&lot, &["--template", "KETTLE "]).expect_code(64).expect_err(&[r"KETTLE\u{20}"]);
+    provision(&lot, &["--key-column", "SerialNumber\u{a0}"])
+        .expect_code(65)
+        .expect_err(&[r#""SerialNumber\u{a0}""#]);
+}
+
+/// Whoever exports from a spreadsheet in Europe, or from a database: there was no option to read it.
+#[test]
+fn semicolons_tabs_bars_and_sep_lines_are_read() {
+    taken("semi.csv", &[], 1).expect_err(&["columns separated by semicolons"]);
+    taken("tab.csv", &[], 1).expect_err(&["columns separated by tabs"]);
+    taken("sep.csv", &[], 1);
+    taken("sepcomma.csv", &["--delimiter", ","], 1);
+    let scratch = Scratch::new();
+    let lot = scratch.write("lot.csv", "DeviceId|SerialNumber|MacAddress\nA|1|m\n");
+    provision(&lot, &["--delimiter", "|"]).expect_code(0);
+    provision(&lot, &[]).expect_code(0).expect_err(&["vertical bars"]);
+}
+
+/// The same, where a comma is a part of a name: nothing is guessed.
+#[test]
+fn two_delimiters_in_a_header_lead_to_the_option() {
+    let scratch = Scratch::new();
+    let lot = scratch.write("lot.csv", "DeviceId;SerialNumber;MacAddress;Site, floor\nA;1;m;x\n");
+    provision(&lot, &[]).expect_code(65).expect_err(&["commas and semicolons", "--delimiter"]);
+    provision(&lot, &["--delimiter", ";"]).expect_code(0);
+}
+
+/// Whoever saves as "Unicode text": the advice led to a file that was refused again.
+#[test]
+fn utf16_with_a_byte_order_mark_is_read() {
+    taken("utf16le.csv", &[], 1).expect_err(&["UTF-16"]);
+    taken("utf16be.csv", &[], 1);
+    taken("utf16tab.txt", &[], 1).expect_err(&["columns separated by tabs"]);
+}
+
+/// A lot that is saved again in another form is the same lot.
+#[test]
+fn the_delimiter_and_the_encoding_bind_nothing() {
+    let (scratch, lot) = field("good.csv");
+    provision(&lot, &[]).expect_code(0);
+    let text = std::fs::read_to_string(&lot).unwrap().replace(',', ";");
+    let utf16: Vec<u8> = format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for content in [text.into_bytes(), utf16] {
+        let again = scratch.write("again.csv", content);
+        let ledger = scratch.path("good.ledger").display().to_string();
+        provision(&again, &["--ledger", &ledger]).expect_code(0).expect_out(&["nothing to do"]);
+    }
+}
+
+/// Whoever hands over the wrong file: each is named, with what makes of it a file that is read.
+#[test]
+fn files_that_are_not_csv_are_named() {
+    let scratch = Scratch::new();
+    for (name, content, words) in [
+        ("lot.xlsx", &b"PK\x03\x04\x14\0\x06\0"[..], &[".xlsx", "CSV UTF-8"][..]),
+        ("lot.csv.gz", b"\x1f\x8b\x08\0\0\0\0\0", &["gzip", "unpack"]),
+        ("lot.jsonl", b"{\"SerialNumber\":\"1\"}\n{\"SerialNumber\":\"2\"}\n", &["JSON", "jq"]),
+        ("lot.csv.zst", b"\x28\xb5\x2f\xfd\0\0", &["Zstandard"]),
+        ("lot.csv", b"<!DOCTYPE html><html>", &["HTML", "login page"]),
+        ("rows.csv", b"0420001,KTL_0001\n0420002,KTL_0002\n", &["no header", "SerialNumber,DeviceId"]),
+    ] {
+        let lot = scratch.write(name, content);
+        provision(&lot, &[]).expect_code(65).expect_err(words);
+    }
+}
+
+/// Whoever deletes rows in a spreadsheet: an error for each of 1,500 rows that are not there.
+#[test]
+fn rows_of_nothing_but_delimiters_are_blank() {
+    taken("trail_rows.csv", &[], 2);
+    taken("trail_blank.csv", &[], 2);
+    let scratch = Scratch::new();
+    let rows = ",,,\r\n".repeat(1_500) + " , ,\t,\r\n\"\",\"\",,\r\n";
+    let lot = scratch.write("lot.csv", format!("SerialNumber,DeviceId,MacAddress,x\r\n1,A,m,\r\n{rows}"));
+    provision(&lot, &[]).expect_code(0).expect_out(&["1 of 1"]);
+}
+
+/// The operator who has one fault 1,500 times: the others drowned in it.
+#[test]
+fn twenty_errors_of_a_kind_are_shown_and_the_others_counted() {
+    let scratch = Scratch::new();
+    let mut lot = String::from("SerialNumber,DeviceId\n");
+    lot += &"1,A,surplus\n".repeat(1_500);
+    lot += ",B\n";
+    let lot = scratch.write("lot.csv", lot);
+    let said = provision(&lot, &[]).expect_code(65);
+    assert_eq!(said.err.matches("found 3 fields").count(), 20, "{}", said.err);
+    said.expect_err(&["… and 1480 more of this kind", "line 1502, column SerialNumber: found an empty key", "1501 errors"]);
+}
+
+/// Whoever opens a lot in a spreadsheet: its errors became things.
+#[test]
+fn a_spreadsheets_errors_are_not_keys() {
+    refused("err.csv", &[r##"line 2, column SerialNumber: found the key "#N/A""##, r##""#REF!""##]);
+    let scratch = Scratch::new();
+    let lot = scratch.write("lot.csv", "SerialNumber,DeviceId,MacAddress\n#NV,A,m\n########,B,m\nErr:502,C,m\n");
+    provision(&lot, &[]).expect_code(65).expect_err(&[r##""#NV""##, "\"########\"", r#""Err:502""#, "3 errors"]);
+}
+
+/// The same for what a spreadsheet makes of numbers, dates and leading zeros: it may be meant, so it is said once.
+#[test]
+fn a_spreadsheets_damage_is_said_once_or_refused() {
+    let said = taken("sci_two.csv", &[], 2);
+    assert_eq!(said.err.matches("warning").count(), 1, "{}", said.err);
+    said.expect_err(&["2 values", r#"line 2, column SerialNumber: found "4.2E+14""#, "--strict"]);
+    let (scratch, lot) = field("sci_two.csv");
+    provision(&lot, &["--strict"]).expect_code(65).expect_err(&[r#""4.2E+14""#, r#""4.3E+14""#, "2 errors"]);
+    assert_eq!(scratch.files(), ["sci_two.csv"]);
+    // Of these five one is an error, and one is damaged in another column.
+    let (_scratch, lot) = field("xl.csv");
+    provision(&lot, &["--strict"]).expect_code(65).expect_err(&[
+        r#""1-Mar""#,
+        r##""#N/A""##,
+        r#""4.2E+14""#,
+        r#"column MacAddress: found "1.2E+12""#,
+        r#""="0420005"""#,
+        r#""'0420006""#,
+    ]);
+}
+
+/// The same for a key that a statistics tool wrote as a number, and a date with slashes.
+#[test]
+fn fractions_and_dates_with_slashes_are_said_too() {
+    let scratch = Scratch::new();
+    let lot = scratch.write("lot.csv", "SerialNumber,DeviceId,MacAddress\n420005.0,A,m\n3/1/2024,B,m\n");
+    provision(&lot, &["--strict"]).expect_code(65).expect_err(&[r#""420005.0""#, r#""3/1/2024""#]);
+    provision(&lot, &[]).expect_code(0).expect_err(&["warning", "2 values"]);
+}
+
+/// Whoever pipes a lot in: it has no place to put a ledger beside.
+#[test]
+fn standard_input_is_a_lot_and_needs_a_ledger() {
+    let (scratch, lot) = field("good.csv");
+    let piped = |args: &[&str]| {
+        let file = std::fs::File::open(&lot).unwrap();
+        run(fleetmint().args(["provision", "-", "--emulator"]).args(args).stdin(Stdio::from(file)))
+    };
+    piped(&[]).expect_code(64).expect_err(&["--ledger"]);
+    let ledger = scratch.path("piped.ledger").display().to_string();
+    piped(&["--ledger", &ledger]).expect_code(0);
+    piped(&["--ledger", &ledger]).expect_code(0).expect_out(&["nothing to do"]);
+}
+
+/// The operator whose ledger was made by an older version, with keys that would be refused today: the devices are there.
+#[test]
+fn keys_that_a_ledger_has_already_stay_valid_with_a_warning() {
+    let scratch = Scratch::new();
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/field/ledgers");
+    scratch.write("lot.ledger", std::fs::read(old.join("odd-keys.ledger")).unwrap());
+    let lot = scratch.write("lot.csv", std::fs::read(old.join("odd-keys.csv")).unwrap());
+    provision(&lot, &["--key-column", "Label", "--keys", "local"])
+        .expect_code(0)
+        .expect_out(&["nothing to do"])
+        .expect_err(&["warning", "2 values", r#""0420002\u{a0}""#, r##""#N/A""##]);
+    // Without its ledger the same lot has keys of new devices.
+    std::fs::remove_file(scratch.path("lot.ledger")).unwrap();
+    provision(&lot, &["--key-column", "Label"]).expect_code(65).expect_err(&["3 errors"]);
+}

@@ -1,0 +1,5 @@
+//! Cases from the field: what people's files, accounts and networks are like. Each test says whose problem it is.
+
+mod lots;
+mod proxy;
+mod template_fit;

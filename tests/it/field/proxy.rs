@@ -1,0 +1,141 @@
+//! Networks that let nothing out but through a proxy.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use crate::harness::{Emulate, Scratch, run};
+
+/// An address that is this machine's and that no rule takes for it, so that it is reached through a proxy.
+const ELSEWHERE: &str = "[::ffff:127.0.0.1]:0";
+
+/// What was asked of a proxy: target and `Proxy-Authorization`.
+type Asked = Arc<Mutex<Vec<(String, String)>>>;
+
+/// A proxy that takes one user, in this process; it ends with it.
+fn proxy(authorization: &'static str) -> (u16, Asked) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asked = Asked::default();
+    let seen = Arc::clone(&asked);
+    thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let seen = Arc::clone(&seen);
+            thread::spawn(move || tunnel(client, authorization, &seen));
+        }
+    });
+    (port, asked)
+}
+
+fn tunnel(mut client: TcpStream, authorization: &str, asked: &Asked) -> Option<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let target = head.strip_prefix("CONNECT ").unwrap().split(' ').next().unwrap().to_owned();
+    let field = |line: &str| line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("proxy-authorization")).map(|(_, value)| value.to_owned());
+    let given = head.lines().find_map(field).unwrap_or_default();
+    asked.lock().unwrap().push((target.clone(), given.clone()));
+    if given != authorization {
+        client.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n").ok()?;
+        return None;
+    }
+    let mut server = TcpStream::connect(target).ok()?;
+    client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").ok()?;
+    let (mut from, mut to) = (server.try_clone().ok()?, client.try_clone().ok()?);
+    let back = thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Write);
+    });
+    let _ = std::io::copy(&mut client, &mut server);
+    let _ = server.shutdown(Shutdown::Write);
+    back.join().ok()
+}
+
+/// A run whose two doors are the emulator's, without anything of the machine's network in its environment.
+fn provision(emulator: &Emulate, lot: &std::path::Path) -> Command {
+    let mut command = emulator.provision(lot);
+    let control = emulator.text("endpoint").replace("wss://", "https://").replace("/mqtt", "");
+    command.args(["--control-endpoint", &control]);
+    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+        command.env_remove(name).env_remove(name.to_uppercase());
+    }
+    command
+}
+
+/// The operator behind a proxy with a password: neither door was ever reached.
+#[test]
+fn both_doors_go_through_the_proxy() {
+    let (port, asked) = proxy("Basic b3BlcmF0b3I6cEBzcw==");
+    let emulator = Emulate::start_on(ELSEWHERE, &[]);
+    let scratch = Scratch::new();
+    let lot = scratch.lot("lot.csv", 3);
+    let url = format!("http://operator:p%40ss@127.0.0.1:{port}");
+    run(provision(&emulator, &lot).args(["--connections", "1"]).env("HTTPS_PROXY", &url))
+        .expect_code(0)
+        .expect_err(&[&format!("through the proxy http://127.0.0.1:{port}")]);
+    let asked = asked.lock().unwrap().clone();
+    // One of the control plane's, and one of the only connection's.
+    assert!(asked.len() >= 2, "{asked:?}");
+    let endpoint = emulator.text("endpoint").replace("wss://", "").replace("/mqtt", "");
+    assert!(asked.iter().all(|(target, given)| *target == endpoint && given.starts_with("Basic ")), "{asked:?}");
+}
+
+/// The same with a password that is wrong: it is named, and not shown.
+#[test]
+fn a_proxy_that_refuses_is_named_without_the_password() {
+    let (port, _) = proxy("Basic b3BlcmF0b3I6cEBzcw==");
+    let emulator = Emulate::start_on(ELSEWHERE, &[]);
+    let scratch = Scratch::new();
+    let lot = scratch.lot("lot.csv", 1);
+    let url = format!("http://operator:hunter2@127.0.0.1:{port}");
+    let said = run(provision(&emulator, &lot).env("ALL_PROXY", &url))
+        .expect_err(&["refuses its user and password", &format!("http://127.0.0.1:{port}")]);
+    assert_ne!(said.code, Some(0));
+    assert!(!said.err.contains("hunter2") && !said.err.contains("aHVudGVy"), "{}", said.err);
+}
+
+/// Names in NO_PROXY, and this machine, are reached without it.
+#[test]
+fn exceptions_and_loopback_never_go_through_it() {
+    let (port, asked) = proxy("");
+    let scratch = Scratch::new();
+    let url = format!("http://127.0.0.1:{port}");
+    let lot = scratch.lot("a.csv", 1);
+    let emulator = Emulate::start(&[]);
+    run(provision(&emulator, &lot).env("HTTPS_PROXY", &url)).expect_code(0);
+    let elsewhere = Emulate::start_on(ELSEWHERE, &[]);
+    let lot = scratch.lot("b.csv", 1);
+    let no_proxy = "example.com, ::ffff:127.0.0.1";
+    run(provision(&elsewhere, &lot).env("https_proxy", &url).env("no_proxy", no_proxy)).expect_code(0);
+    assert_eq!(asked.lock().unwrap().len(), 0);
+}
+
+/// Whoever has a SOCKS proxy in the environment: it is named and refused, unless it is not needed.
+#[test]
+fn socks_is_named_and_refused() {
+    let emulator = Emulate::start_on(ELSEWHERE, &[]);
+    let scratch = Scratch::new();
+    let lot = scratch.lot("lot.csv", 1);
+    run(provision(&emulator, &lot).env("ALL_PROXY", "socks5h://u:hunter2@127.0.0.1:1080"))
+        .expect_code(64)
+        .expect_err(&["ALL_PROXY: found a socks5h proxy", "http://"]);
+    run(provision(&emulator, &lot).env("ALL_PROXY", "socks5h://127.0.0.1:1080").env("NO_PROXY", "*")).expect_code(0);
+}
+
+/// The region that a name gives and the one that was typed: a signature for another is never right.
+#[test]
+fn a_region_that_contradicts_the_endpoint_is_refused() {
+    let scratch = Scratch::new();
+    let lot = scratch.lot("lot.csv", 1);
+    for endpoint in ["a1b2c3-ats.iot.eu-west-1.amazonaws.com", "a1b2c3.iot.cn-north-1.amazonaws.com.cn"] {
+        let mut command = crate::harness::fleetmint();
+        command.arg("provision").arg(&lot).args(["--template", "T", "--endpoint", endpoint, "--region", "us-east-1"]);
+        run(&mut command).expect_code(64).expect_err(&["--region", "us-east-1"]);
+    }
+}

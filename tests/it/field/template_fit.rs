@@ -1,0 +1,101 @@
+//! Columns against the template that takes them.
+
+use std::path::{Path, PathBuf};
+
+use crate::harness::{Said, Scratch, column, fleetmint, run};
+
+/// A scenario whose one template takes SerialNumber, and Site with the default WA.
+fn scenario(scratch: &Scratch, more: &str) -> PathBuf {
+    let body = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/field/templates/defaults-hide-a-column.json");
+    scratch.write("template.json", std::fs::read(body).unwrap());
+    scratch.write(
+        "scenario.toml",
+        format!("{more}\n[[templates]]\nname = \"KETTLE\"\nfile = \"template.json\"\n"),
+    )
+}
+
+fn provision(scratch: &Scratch, lot: &str, args: &[&str]) -> Said {
+    let lot = scratch.write("lot.csv", lot);
+    let scenario = scratch.path("scenario.toml");
+    run(fleetmint()
+        .arg("provision")
+        .arg(lot)
+        .arg(format!("--emulator={}", scenario.display()))
+        .args(args))
+}
+
+/// Whoever writes `site` for `Site`: every thing carried the template's default.
+#[test]
+fn a_column_that_is_nearly_a_parameter_is_refused_with_what_to_type() {
+    let scratch = Scratch::new();
+    scenario(&scratch, "");
+    for near in ["site", "SITE", "si_te"] {
+        provision(&scratch, &format!("SerialNumber,{near}\n1,Berlin\n"), &[])
+            .expect_code(65)
+            .expect_err(&["the parameter Site", &format!("--param 'Site={{{near}}}'"), "Nothing was sent"]);
+    }
+    assert_eq!(scratch.files(), ["lot.csv", "scenario.toml", "template.json"]);
+    provision(&scratch, "SerialNumber,site\n1,Berlin\n", &["--param", "Site={site}"])
+        .expect_code(0)
+        .expect_err(&["no parameter site"]);
+}
+
+/// Whoever lacks a parameter altogether: every device was rejected, and a certificate spent on each.
+#[test]
+fn a_missing_parameter_is_refused_with_the_option_that_renames_a_column() {
+    let scratch = Scratch::new();
+    scenario(&scratch, "");
+    provision(&scratch, "DeviceId,Site\n1,Berlin\n", &[])
+        .expect_code(65)
+        .expect_err(&["needs the parameter SerialNumber", "--param 'SerialNumber={COLUMN}'"]);
+    provision(&scratch, "DeviceId,Site\n1,Berlin\n", &["--param", "SerialNumber={DeviceId}"]).expect_code(0);
+}
+
+/// Whoever has more columns than the template takes.
+#[test]
+fn columns_that_no_template_takes_are_named_and_can_be_left_out() {
+    let scratch = Scratch::new();
+    scenario(&scratch, "");
+    let lot = "SerialNumber,Site,Batch,Colour\n1,Berlin,7,red\n";
+    provision(&scratch, lot, &["--ledger", &scratch.path("a.ledger").display().to_string()])
+        .expect_code(0)
+        .expect_err(&["no parameter Batch, Colour", "--columns"]);
+    let said = provision(&scratch, lot, &["--columns", "SerialNumber,Site"]).expect_code(0);
+    assert!(!said.err.contains("no parameter"), "{}", said.err);
+    provision(&scratch, lot, &["--columns", "serialnumber"]).expect_code(64).expect_err(&["--columns", "serialnumber"]);
+}
+
+/// Whoever may not read the template: it is said that nothing was compared.
+#[test]
+fn a_template_that_may_not_be_read_is_said() {
+    let scratch = Scratch::new();
+    scenario(&scratch, "deny = [\"iot:DescribeProvisioningTemplate\"]");
+    provision(&scratch, "SerialNumber,Site\n1,Berlin\n", &[])
+        .expect_code(0)
+        .expect_err(&["could not be compared with template KETTLE", "DescribeProvisioningTemplate"]);
+}
+
+/// Whoever leaves a cell empty for the template's default to be taken.
+#[test]
+fn empty_cells_are_sent_or_left_out() {
+    let scratch = Scratch::new();
+    scratch.write(
+        "template.json",
+        r#"{"Parameters": {"SerialNumber": {"Type": "String"}, "Site": {"Type": "String", "Default": "WA"}},
+            "Resources": {
+                "thing": {"Type": "AWS::IoT::Thing", "Properties": {
+                    "ThingName": {"Fn::Join": ["-", [{"Ref": "SerialNumber"}, {"Ref": "Site"}]]}}},
+                "certificate": {"Type": "AWS::IoT::Certificate", "Properties": {
+                    "CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}, "Status": "ACTIVE"}}}}"#,
+    );
+    scratch.write("scenario.toml", "[[templates]]\nname = \"KETTLE\"\nfile = \"template.json\"\n");
+    for (ledger, args, thing) in
+        [("a", &["--empty", "omit"][..], "S1-WA"), ("b", &["--empty", "send"], "S1-"), ("c", &[], "S1-")]
+    {
+        let ledger = scratch.path(ledger);
+        let place = ledger.display().to_string();
+        let args = [args, &["--ledger", &place]].concat();
+        provision(&scratch, "SerialNumber,Site\nS1,\n", &args).expect_code(0);
+        assert_eq!(column(&ledger, "SELECT thing_name FROM device"), [thing]);
+    }
+}
