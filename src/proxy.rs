@@ -55,7 +55,9 @@ pub enum NotAProxy {
         scheme: String,
     },
     /// Not a URL with a host, or with more than that.
-    #[error("found no proxy's URL; wanted http://[USER:PASSWORD@]HOST:PORT, with %40 for an @ in user or password")]
+    #[error(
+        "found no proxy's URL; wanted http://[USER:PASSWORD@]HOST:PORT, with %40 for an @ in user or password"
+    )]
     Url,
 }
 
@@ -75,7 +77,10 @@ impl Proxies {
             Some((scheme, _)) => return Err(NotAProxy::Scheme { scheme: crate::wording::clean(scheme) }),
         });
         let parsed: Uri = url.expose().parse().map_err(|_| NotAProxy::Url)?;
-        if parsed.host().is_none_or(str::is_empty) || !matches!(parsed.path(), "" | "/") || parsed.query().is_some() {
+        if parsed.host().is_none_or(str::is_empty)
+            || !matches!(parsed.path(), "" | "/")
+            || parsed.query().is_some()
+        {
             return Err(NotAProxy::Url);
         }
         // Lists are written with commas or blanks between their entries, and with a star before names.
@@ -143,11 +148,19 @@ mod tests {
             ("HTTP://proxy", "http://proxy:80", None),
             ("http://[fd00::1]:3128", "http://[fd00::1]:3128", None),
             // RFC 7617 section 2; the password is written p%40ss in a URL.
-            ("http://Aladdin:open%20sesame@proxy:1", "http://proxy:1", Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")),
+            (
+                "http://Aladdin:open%20sesame@proxy:1",
+                "http://proxy:1",
+                Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="),
+            ),
         ] {
             let proxy = Proxies::new(url, "").unwrap().on_the_way_to("iot.example", 443).unwrap();
             assert_eq!(proxy.to_string(), shown);
-            assert_eq!(proxy.authorization.as_ref().map(|value| value.expose().as_str()), authorization, "{url}");
+            assert_eq!(
+                proxy.authorization.as_ref().map(|value| value.expose().as_str()),
+                authorization,
+                "{url}"
+            );
             assert!(!format!("{proxy:?}").contains("QWxh"));
         }
     }
@@ -163,7 +176,10 @@ mod tests {
             ("http://u:hunter2@@ proxy", "found no proxy's URL"),
         ] {
             let error = Proxies::new(url, "").unwrap_err().to_string();
-            assert!(error.contains(said) && error.contains("http://[USER:PASSWORD@]HOST:PORT"), "{url}: {error}");
+            assert!(
+                error.contains(said) && error.contains("http://[USER:PASSWORD@]HOST:PORT"),
+                "{url}: {error}"
+            );
             assert!(!error.contains("hunter2"));
         }
     }
@@ -171,7 +187,18 @@ mod tests {
     #[test]
     fn exceptions_this_machine_and_metadata_are_reached_without_it() {
         let proxies = Proxies::new("proxy:1", ".corp, 10.0.0.0/8 *.internal").unwrap();
-        for host in ["a.corp", "corp", "10.1.2.3", "x.internal", "localhost", "a.localhost", "127.0.0.9", "::1", "169.254.169.254", "fd00:ec2::254"] {
+        for host in [
+            "a.corp",
+            "corp",
+            "10.1.2.3",
+            "x.internal",
+            "localhost",
+            "a.localhost",
+            "127.0.0.9",
+            "::1",
+            "169.254.169.254",
+            "fd00:ec2::254",
+        ] {
             assert_eq!(way(&proxies, host), None, "{host}");
         }
         for host in ["iot.eu-west-1.amazonaws.com", "notcorp", "11.0.0.1", "2001:db8::1"] {

@@ -19,12 +19,16 @@ pub(super) async fn check(site: &Site, template: &str, parameters: &ParameterPla
         // The emulator's own template has no body that could be asked for.
         Err(AskError::NotFound { .. }) if site.is_emulated() => return Ok(()),
         Err(error) => {
-            say(format_args!("note: the lot's columns could not be compared with template {template}: {error}"));
+            say(format_args!(
+                "note: the lot's columns could not be compared with template {template}: {error}"
+            ));
             return Ok(());
         }
     };
     let Some(declared) = declared_parameters(&described.body) else {
-        say(format_args!("note: the lot's columns could not be compared with template {template}: its body is not JSON"));
+        say(format_args!(
+            "note: the lot's columns could not be compared with template {template}: its body is not JSON"
+        ));
         return Ok(());
     };
     let found = fit(&declared, parameters.names());
@@ -51,7 +55,11 @@ pub(super) async fn check(site: &Site, template: &str, parameters: &ParameterPla
 /// What is not sent and should be, each with what to type.
 fn wrong(found: &Fit, template: &str) -> Vec<String> {
     let missing = found.missing.iter().map(|missing| {
-        format!("template {template} needs the parameter {}, and {}", Excerpt(&missing.parameter), remedy(missing))
+        format!(
+            "template {template} needs the parameter {}, and {}",
+            Excerpt(&missing.parameter),
+            remedy(missing)
+        )
     });
     let overlooked = found.overlooked.iter().map(|missing| {
         format!(
@@ -68,7 +76,9 @@ fn remedy(missing: &Missing) -> String {
     match &missing.nearly {
         Some(nearly) => {
             let nearly = Excerpt(nearly);
-            format!("the lot has {nearly}. --param '{name}={{{nearly}}}' sends that column under the parameter's name")
+            format!(
+                "the lot has {nearly}. --param '{name}={{{nearly}}}' sends that column under the parameter's name"
+            )
         }
         None => format!(
             "nothing is sent for it. --param '{name}={{COLUMN}}' sends a column of the lot under that name, and \

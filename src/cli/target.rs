@@ -13,7 +13,8 @@ use super::exit::{Exit, Fatal};
 use super::settings::{scenario, scenario_credentials, usage};
 use super::speech::say;
 use crate::control_plane::{
-    AskError, AwsSettings, ControlPlane, DescribedTemplate, aws_chain, data_endpoint, describe_template, profile_region,
+    AskError, AwsSettings, ControlPlane, DescribedTemplate, aws_chain, data_endpoint, describe_template,
+    profile_region,
 };
 use crate::emulator::Emulator;
 use crate::emulator::scenario::Scenario;
@@ -129,7 +130,10 @@ impl TargetArgs {
             && given != named
         {
             let found = format!("found {given:?}, and the endpoint is named after {named}");
-            return Err(usage("--region", format!("{found}; leave it out, or give the endpoint of {given:?}")));
+            return Err(usage(
+                "--region",
+                format!("{found}; leave it out, or give the endpoint of {given:?}"),
+            ));
         }
         let said = self.region.clone().or(named);
         let said = said.or_else(|| variable("AWS_REGION")).or_else(|| variable("AWS_DEFAULT_REGION"));

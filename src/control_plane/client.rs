@@ -11,12 +11,14 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
 use aws_sdk_iot::config::retry::RetryConfig;
 use aws_sdk_iot::config::timeout::TimeoutConfig;
-use aws_sdk_iot::config::{Credentials as SdkCredentials, IdentityCache, RuntimeComponents, SharedHttpClient};
+use aws_sdk_iot::config::{
+    Credentials as SdkCredentials, IdentityCache, RuntimeComponents, SharedHttpClient,
+};
 use aws_sdk_iot::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_http_client::{Builder, Connector};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 

@@ -74,7 +74,8 @@ fn is_error(text: &str) -> bool {
     };
     let is_not_available = |word: &str| {
         let mut parts = word.split('/');
-        let is_letter = |part: Option<&str>| part.is_some_and(|part| part.chars().count() == 1 && is_word(part));
+        let is_letter =
+            |part: Option<&str>| part.is_some_and(|part| part.chars().count() == 1 && is_word(part));
         is_letter(parts.next()) && is_letter(parts.next()) && parts.next().is_none()
     };
     let is_narrow = text.len() >= 3 && text.bytes().all(|byte| byte == b'#');
@@ -167,9 +168,34 @@ mod tests {
     #[test]
     fn ordinary_keys_are_left_alone() {
         for text in [
-            "", "0420001", "KTL_0001", "AA:BB:CC:00:00:01", "12E4", "1E10", "E+1", "12E+5x", "#1", "#A", "##", "1.0",
-            "1.0.1", "1-Marx", "2024-03-01", "12-34", "1/2", "192.168.0.1", "10.0.0.2024", "a'b", "=x", "Err:5", "MAR1",
-            "550e8400-e29b-41d4-a716-446655440000", "unit-7-A", "1-2-3", "sn 1", "00:00",
+            "",
+            "0420001",
+            "KTL_0001",
+            "AA:BB:CC:00:00:01",
+            "12E4",
+            "1E10",
+            "E+1",
+            "12E+5x",
+            "#1",
+            "#A",
+            "##",
+            "1.0",
+            "1.0.1",
+            "1-Marx",
+            "2024-03-01",
+            "12-34",
+            "1/2",
+            "192.168.0.1",
+            "10.0.0.2024",
+            "a'b",
+            "=x",
+            "Err:5",
+            "MAR1",
+            "550e8400-e29b-41d4-a716-446655440000",
+            "unit-7-A",
+            "1-2-3",
+            "sn 1",
+            "00:00",
         ] {
             assert_eq!(Damage::of_key(text), None, "{text}");
         }

@@ -121,7 +121,9 @@ impl Transcoder {
             let pair = self.surrogate.take();
             match char::decode_utf16(pair.into_iter().chain([unit])).next() {
                 Some(Ok(character)) => text.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
-                Some(Err(_)) if pair.is_none() && (0xd800..0xdc00).contains(&unit) => self.surrogate = Some(unit),
+                Some(Err(_)) if pair.is_none() && (0xd800..0xdc00).contains(&unit) => {
+                    self.surrogate = Some(unit)
+                }
                 _ => {
                     self.fault = Some(broken_utf16());
                     break;
@@ -157,9 +159,11 @@ impl<R: Read> Read for Uninterrupted<R> {
     }
 }
 
-const UTF_32: Foreign = Foreign { found: "UTF-32 text", wanted: "text in UTF-8, or in UTF-16 with a byte order mark" };
+const UTF_32: Foreign =
+    Foreign { found: "UTF-32 text", wanted: "text in UTF-8, or in UTF-16 with a byte order mark" };
 const SHEET: &str = "CSV: save the sheet as \"CSV UTF-8\"; commas, semicolons and tabs are all read";
-const UNPACKED: &str = "the CSV in it: unpack the file first, or pipe what is unpacked into - (standard input)";
+const UNPACKED: &str =
+    "the CSV in it: unpack the file first, or pipe what is unpacked into - (standard input)";
 
 /// The first bytes of other kinds of files. Sources: the formats' specifications, as collected for file(1).
 const SIGNATURES: &[(&[u8], &str, &str)] = &[
@@ -179,8 +183,10 @@ const JSON: Foreign = Foreign {
     wanted: "CSV; jq makes it of flat objects: jq -rs '(flatten | .[0] | keys_unsorted) as $k | $k, (flatten | .[] | [.[$k[]]]) \
              | @csv' LOT.jsonl > LOT.csv",
 };
-const PAGE: Foreign =
-    Foreign { found: "an HTML or XML document", wanted: "CSV (was a login page saved in place of the download?)" };
+const PAGE: Foreign = Foreign {
+    found: "an HTML or XML document",
+    wanted: "CSV (was a login page saved in place of the download?)",
+};
 const BARE_UTF_16: Foreign = Foreign {
     found: "UTF-16 text without a byte order mark",
     wanted: "text in UTF-8, or in UTF-16 with a byte order mark (in a spreadsheet, save as \"CSV UTF-8\")",
@@ -207,7 +213,8 @@ fn recognise(first: &[u8]) -> Option<Foreign> {
 /// Whether every second byte is NUL, as it is in UTF-16 of ASCII.
 fn is_bare_utf16(first: &[u8]) -> bool {
     let first = &first[..first.len().min(16) & !1];
-    let all = |half: usize, is_nul: bool| first.iter().skip(half).step_by(2).all(|byte| (*byte == 0) == is_nul);
+    let all =
+        |half: usize, is_nul: bool| first.iter().skip(half).step_by(2).all(|byte| (*byte == 0) == is_nul);
     first.len() >= 4 && ((all(0, true) && all(1, false)) || (all(0, false) && all(1, true)))
 }
 

@@ -148,7 +148,9 @@ impl fmt::Display for LotErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.count();
         write!(f, "{count} {} in the lot", if count == 1 { "error" } else { "errors" })?;
-        self.iter().min_by_key(|error| error.line).map_or(Ok(()), |first| write!(f, "; the first is at {first}"))
+        self.iter()
+            .min_by_key(|error| error.line)
+            .map_or(Ok(()), |first| write!(f, "; the first is at {first}"))
     }
 }
 

@@ -52,8 +52,7 @@ pub(super) fn parse_header(header: &Record<'_>, key_column: Option<&str>) -> Res
 /// What is wrong with a column's name by itself: what was found, what was wanted.
 fn name_fault(name: &str, number: usize) -> Option<(String, &'static str)> {
     if name.trim().is_empty() {
-        let wanted =
-            "the name of a template parameter (a delimiter at the end of the header makes one column too many)";
+        let wanted = "the name of a template parameter (a delimiter at the end of the header makes one column too many)";
         Some((format!("no name for column {number}"), wanted))
     } else if let Some(place) = name.chars().position(is_invisible) {
         let found = format!(
@@ -87,7 +86,10 @@ fn find_key_column(columns: &[String], wanted: Option<&str>, line: u64) -> Resul
         let wanted = match wanted {
             Some(name) => format!("the column \"{}\", which is to identify devices", Excerpt(name)),
             None => {
-                format!("a column that identifies a device: one of {}, or another that is named", KEY_COLUMNS.join(", "))
+                format!(
+                    "a column that identifies a device: one of {}, or another that is named",
+                    KEY_COLUMNS.join(", ")
+                )
             }
         };
         error(line, LotFault::KeyColumn, format!("{listed} in the header"), wanted)

@@ -110,7 +110,10 @@ fn tidy(provided: &ProvidedCredentials) -> Result<Credentials, String> {
         let text = text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
         match text.chars().find(|c| c.is_whitespace() || is_invisible(*c)) {
             None => Ok(text.to_owned()),
-            Some(c) => Err(format!("the {name} has the character {} in it: it was not copied as it is", c.escape_unicode())),
+            Some(c) => Err(format!(
+                "the {name} has the character {} in it: it was not copied as it is",
+                c.escape_unicode()
+            )),
         }
     };
     let access_key_id = part("access key ID", provided.access_key_id())?;
@@ -153,7 +156,11 @@ mod tests {
             session_token: None,
         };
         for token in [None, Some(""), Some(" \r\n")] {
-            assert_eq!(provided("AKIA\r", "\u{feff}secret/+=\u{a0}\n", token), Ok(wanted.clone()), "{token:?}");
+            assert_eq!(
+                provided("AKIA\r", "\u{feff}secret/+=\u{a0}\n", token),
+                Ok(wanted.clone()),
+                "{token:?}"
+            );
         }
         let token = provided("AKIA", "s", Some("\ttoken\r")).unwrap().session_token.unwrap();
         assert_eq!(token.expose(), "token");
@@ -162,8 +169,15 @@ mod tests {
     #[test]
     fn white_space_inside_is_named_and_what_is_around_it_is_not_shown() {
         let error = provided("AKIA", "hunt\u{200b}er2", None).unwrap_err();
-        assert_eq!(error, "the secret access key has the character \\u{200b} in it: it was not copied as it is");
-        assert!(provided("AK IA", "s", None).unwrap_err().starts_with("the access key ID has the character \\u{20}"));
+        assert_eq!(
+            error,
+            "the secret access key has the character \\u{200b} in it: it was not copied as it is"
+        );
+        assert!(
+            provided("AK IA", "s", None)
+                .unwrap_err()
+                .starts_with("the access key ID has the character \\u{20}")
+        );
         assert!(provided("AKIA", "s", Some("to\nken")).unwrap_err().contains("session token"));
         assert!(provided(" ", "s", None).unwrap_err().contains("is empty"));
     }

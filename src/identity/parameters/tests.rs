@@ -224,14 +224,21 @@ fn only_the_columns_that_are_named_are_sent_in_their_order() {
         ..SentColumns::default()
     };
     let sent = |names: &[&str], constants: &[(&str, &str)]| -> Vec<String> {
-        sending(&only(names), constants).unwrap().into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+        sending(&only(names), constants)
+            .unwrap()
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect()
     };
     assert_eq!(sent(&["a{b", "DeviceId"], &[]), ["a{b=", "DeviceId=D1"]);
     // A column that is not sent may lend a constant its name and its value.
     assert_eq!(sent(&["a{b"], &[("DeviceId", "{DeviceId}-x")]), ["a{b=", "DeviceId=D1-x"]);
     assert_eq!(sent(&[], &[]), Vec::<String>::new());
     let said = sending(&only(&["deviceid"]), &[]).unwrap_err().to_string();
-    assert_eq!(said, "found the column deviceid, which the lot does not have; wanted some of DeviceId, Site é, a{b");
+    assert_eq!(
+        said,
+        "found the column deviceid, which the lot does not have; wanted some of DeviceId, Site é, a{b"
+    );
     assert!(sending(&only(&["a{b", "a{b"]), &[]).unwrap_err().to_string().contains("twice"));
 }
 

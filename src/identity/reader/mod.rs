@@ -298,15 +298,20 @@ fn ragged(record: &Record<'_>, wanted: usize) -> RowError {
     if last_line != line {
         found += &format!(" in a row that goes on to line {last_line} (is a quote left open?)");
     }
-    RowError { line, column: None, fault: LotFault::Fields, found, wanted: format!("{wanted}, as in the header") }
+    RowError {
+        line,
+        column: None,
+        fault: LotFault::Fields,
+        found,
+        wanted: format!("{wanted}, as in the header"),
+    }
 }
 
 fn stray_text(quote: Quote, last_line: u64, columns: &[String]) -> RowError {
     let mut found = String::from("text after a closing quote");
     if last_line != quote.line {
-        found += &format!(
-            ", in a row that goes on to line {last_line} (is the quote left open that opens here?)"
-        );
+        found +=
+            &format!(", in a row that goes on to line {last_line} (is the quote left open that opens here?)");
     }
     RowError {
         line: quote.line,
@@ -340,8 +345,7 @@ fn no_rows(line: u64) -> RowError {
 }
 
 fn broken_record(broken: Broken, columns: &[String]) -> RowError {
-    let error =
-        |line, fault, found, wanted| RowError { line, column: None, fault, found, wanted };
+    let error = |line, fault, found, wanted| RowError { line, column: None, fault, found, wanted };
     match broken {
         Broken::Source { line, error: why } => {
             let wanted = String::from("a file that can be read to its end");
@@ -352,7 +356,8 @@ fn broken_record(broken: Broken, columns: &[String]) -> RowError {
         }
         Broken::Ambiguous { line, found } => {
             let names: Vec<_> = found.into_iter().map(Delimiter::plural).collect();
-            let found = format!("{} in the header, each of which may separate the columns", names.join(" and "));
+            let found =
+                format!("{} in the header, each of which may separate the columns", names.join(" and "));
             error(line, LotFault::Delimiter, found, String::from("one delimiter, or to be told which it is"))
         }
         Broken::Separator { line, found, wanted } => {

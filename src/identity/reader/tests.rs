@@ -247,8 +247,14 @@ fn a_header_of_nothing_but_commas_has_an_end_of_errors() {
 fn a_row_in_the_headers_place_is_told() {
     for row in ["0420001,KTL_0001", "KTL_0001;AA:BB:CC:00:00:01", "a\t12-34-56-78-9A-BC"] {
         let errors = header_errors(row.as_bytes(), None);
-        assert!(errors[0].starts_with("line 1: found no header: the first row has the columns "), "{errors:?}");
-        assert!(errors[0].ends_with("wanted a line above it that names the columns, such as SerialNumber,DeviceId"));
+        assert!(
+            errors[0].starts_with("line 1: found no header: the first row has the columns "),
+            "{errors:?}"
+        );
+        assert!(
+            errors[0]
+                .ends_with("wanted a line above it that names the columns, such as SerialNumber,DeviceId")
+        );
     }
 }
 
@@ -299,7 +305,8 @@ fn invisible_characters_are_named_in_headers_and_in_keys_of_new_devices() {
 
 #[test]
 fn a_spreadsheets_damage_is_counted_or_refused() {
-    let lot = b"SerialNumber,Mac,Note\n1-Mar,1.2E+12,=\"hunter2\"\n=\"0420005\",#REF!,'x\n0420006,3/1/2024,5.0\n";
+    let lot =
+        b"SerialNumber,Mac,Note\n1-Mar,1.2E+12,=\"hunter2\"\n=\"0420005\",#REF!,'x\n0420006,3/1/2024,5.0\n";
     let mut reader = open(lot);
     assert_eq!(reader.by_ref().filter(Result::is_ok).count(), 3);
     let doubts: Vec<_> = reader.doubts().iter().map(ToString::to_string).collect();
@@ -319,7 +326,10 @@ fn a_spreadsheets_damage_is_counted_or_refused() {
 fn blank_rows_are_not_devices() {
     let (good, bad) = sort_out(b"DeviceId,Note,x\n,,\n1,a,b\n   \n , ,\t\n\"\",,\n,,,,,,\n2,c,d\n,,");
     assert_eq!((good, bad), (vec![3, 8], vec![]));
-    assert_eq!(sort_out(b"DeviceId\n,\n").1, ["line 1: found a header and no rows; wanted a row for each device below the header"]);
+    assert_eq!(
+        sort_out(b"DeviceId\n,\n").1,
+        ["line 1: found a header and no rows; wanted a row for each device below the header"]
+    );
 }
 
 #[test]
@@ -331,7 +341,8 @@ fn the_delimiter_binds_nothing() {
         digest.finish()
     };
     let wanted = digest(b"DeviceId,Note\n1,a\n");
-    let utf16: Vec<u8> = "\u{feff}DeviceId\tNote\r\n1\ta\r\n".encode_utf16().flat_map(u16::to_be_bytes).collect();
+    let utf16: Vec<u8> =
+        "\u{feff}DeviceId\tNote\r\n1\ta\r\n".encode_utf16().flat_map(u16::to_be_bytes).collect();
     for lot in [&b"sep=;\nDeviceId;Note\n1;a\n"[..], b"DeviceId|Note\n1|a\n", &utf16] {
         assert_eq!(digest(lot), wanted);
     }
@@ -350,7 +361,8 @@ fn an_open_quote_in_the_header_is_told() {
 
 #[test]
 fn a_quote_left_open_does_not_swallow_rows_in_silence() {
-    let stray = "wanted a delimiter or the end of the line there; a quote inside a quoted value is written twice";
+    let stray =
+        "wanted a delimiter or the end of the line there; a quote inside a quoted value is written twice";
     // The second quote is taken for the end of the first: as many fields as there should be.
     let (good, bad) = sort_out(b"DeviceId,Note\n1,\"a\n2,b\n3,\"c\"\n4,d\n");
     assert_eq!(good, [5]);

@@ -226,9 +226,7 @@ impl<R: Read> RecordReader<R> {
         let found = if let [byte] = named[..] { Delimiter::of_byte(byte) } else { None };
         match found {
             Some(found) if wanted.is_none_or(|wanted| wanted == found) => Ok(found),
-            _ => {
-                Err(Broken::Separator { line, found: String::from_utf8_lossy(&named).into_owned(), wanted })
-            }
+            _ => Err(Broken::Separator { line, found: String::from_utf8_lossy(&named).into_owned(), wanted }),
         }
     }
 

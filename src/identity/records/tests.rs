@@ -179,7 +179,11 @@ fn the_delimiter_is_the_only_one_in_the_header() {
         ("sep=abcdef,x", &["sep=abcdef", "x"], Delimiter::Comma),
     ] {
         let found = header(text, None).unwrap();
-        assert_eq!((found.0.as_slice(), found.1), (&fields.iter().map(ToString::to_string).collect::<Vec<_>>()[..], delimiter), "{text:?}");
+        assert_eq!(
+            (found.0.as_slice(), found.1),
+            (&fields.iter().map(ToString::to_string).collect::<Vec<_>>()[..], delimiter),
+            "{text:?}"
+        );
     }
     let (fields, _) = header("a,b;c", Some(Delimiter::Semicolon)).unwrap();
     assert_eq!(fields, ["a,b", "c"]);
@@ -195,9 +199,11 @@ fn a_delimiter_that_is_not_clear_is_not_guessed() {
         }
         other => panic!("{other:?}"),
     }
-    for (text, delimiter, named) in
-        [("sep=;\na;b", Some(Delimiter::Comma), ";"), ("sep=:\na:b", None, ":"), ("sep=,\na,b", Some(Delimiter::Tab), ",")]
-    {
+    for (text, delimiter, named) in [
+        ("sep=;\na;b", Some(Delimiter::Comma), ";"),
+        ("sep=:\na:b", None, ":"),
+        ("sep=,\na,b", Some(Delimiter::Tab), ","),
+    ] {
         match header(text, delimiter) {
             Err(Broken::Separator { line: 1, found, wanted }) => {
                 assert_eq!((found.as_str(), wanted), (named, delimiter), "{text:?}");

@@ -211,7 +211,8 @@ impl WssConnector {
         progress.enter(Stage::Tcp);
         let mut tcp = dial::connect(addresses).await?;
         if let Some(proxy) = &self.proxy {
-            let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+            let authority =
+                if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
             tunnel::open(&mut tcp, proxy, &authority).await?;
         }
         Ok(tcp)

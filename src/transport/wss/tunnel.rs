@@ -97,7 +97,10 @@ mod tests {
         ] {
             let (_, outcome) = ask(&proxy(authorization), answer).await;
             let Err(Cause::Unreachable { detail }) = outcome else { panic!("{answer:?}: {outcome:?}") };
-            assert!(detail.starts_with("the proxy http://proxy.corp:3128 ") && detail.contains(said), "{detail}");
+            assert!(
+                detail.starts_with("the proxy http://proxy.corp:3128 ") && detail.contains(said),
+                "{detail}"
+            );
             assert!(!detail.contains("eDp5"));
         }
     }

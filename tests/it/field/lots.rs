@@ -44,7 +44,10 @@ fn a_no_break_space_in_the_header_is_named() {
 /// Whoever writes a blank after the comma: the column was dropped in silence.
 #[test]
 fn a_blank_after_the_comma_in_the_header_is_named() {
-    refused("space_header.csv", &["line 1", "column 2", r#""\u{20}DeviceId""#, r#""\u{20}MacAddress\u{20}""#]);
+    refused(
+        "space_header.csv",
+        &["line 1", "column 2", r#""\u{20}DeviceId""#, r#""\u{20}MacAddress\u{20}""#],
+    );
 }
 
 /// The same with what a text editor shows as nothing at all.
@@ -166,7 +169,11 @@ fn twenty_errors_of_a_kind_are_shown_and_the_others_counted() {
     let lot = scratch.write("lot.csv", lot);
     let said = provision(&lot, &[]).expect_code(65);
     assert_eq!(said.err.matches("found 3 fields").count(), 20, "{}", said.err);
-    said.expect_err(&["… and 1480 more of this kind", "line 1502, column SerialNumber: found an empty key", "1501 errors"]);
+    said.expect_err(&[
+        "… and 1480 more of this kind",
+        "line 1502, column SerialNumber: found an empty key",
+        "1501 errors",
+    ]);
 }
 
 /// Whoever opens a lot in a spreadsheet: its errors became things.
@@ -174,8 +181,14 @@ fn twenty_errors_of_a_kind_are_shown_and_the_others_counted() {
 fn a_spreadsheets_errors_are_not_keys() {
     refused("err.csv", &[r##"line 2, column SerialNumber: found the key "#N/A""##, r##""#REF!""##]);
     let scratch = Scratch::new();
-    let lot = scratch.write("lot.csv", "SerialNumber,DeviceId,MacAddress\n#NV,A,m\n########,B,m\nErr:502,C,m\n");
-    provision(&lot, &[]).expect_code(65).expect_err(&[r##""#NV""##, "\"########\"", r#""Err:502""#, "3 errors"]);
+    let lot =
+        scratch.write("lot.csv", "SerialNumber,DeviceId,MacAddress\n#NV,A,m\n########,B,m\nErr:502,C,m\n");
+    provision(&lot, &[]).expect_code(65).expect_err(&[
+        r##""#NV""##,
+        "\"########\"",
+        r#""Err:502""#,
+        "3 errors",
+    ]);
 }
 
 /// The same for what a spreadsheet makes of numbers, dates and leading zeros: it may be meant, so it is said once.

@@ -38,7 +38,11 @@ fn tunnel(mut client: TcpStream, authorization: &str, asked: &Asked) -> Option<(
     }
     let head = String::from_utf8(head).unwrap();
     let target = head.strip_prefix("CONNECT ").unwrap().split(' ').next().unwrap().to_owned();
-    let field = |line: &str| line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("proxy-authorization")).map(|(_, value)| value.to_owned());
+    let field = |line: &str| {
+        line.split_once(": ")
+            .filter(|(name, _)| name.eq_ignore_ascii_case("proxy-authorization"))
+            .map(|(_, value)| value.to_owned())
+    };
     let given = head.lines().find_map(field).unwrap_or_default();
     asked.lock().unwrap().push((target.clone(), given.clone()));
     if given != authorization {
@@ -83,7 +87,10 @@ fn both_doors_go_through_the_proxy() {
     // One of the control plane's, and one of the only connection's.
     assert!(asked.len() >= 2, "{asked:?}");
     let endpoint = emulator.text("endpoint").replace("wss://", "").replace("/mqtt", "");
-    assert!(asked.iter().all(|(target, given)| *target == endpoint && given.starts_with("Basic ")), "{asked:?}");
+    assert!(
+        asked.iter().all(|(target, given)| *target == endpoint && given.starts_with("Basic ")),
+        "{asked:?}"
+    );
 }
 
 /// The same with a password that is wrong: it is named, and not shown.
@@ -125,7 +132,8 @@ fn socks_is_named_and_refused() {
     run(provision(&emulator, &lot).env("ALL_PROXY", "socks5h://u:hunter2@127.0.0.1:1080"))
         .expect_code(64)
         .expect_err(&["ALL_PROXY: found a socks5h proxy", "http://"]);
-    run(provision(&emulator, &lot).env("ALL_PROXY", "socks5h://127.0.0.1:1080").env("NO_PROXY", "*")).expect_code(0);
+    run(provision(&emulator, &lot).env("ALL_PROXY", "socks5h://127.0.0.1:1080").env("NO_PROXY", "*"))
+        .expect_code(0);
 }
 
 /// The region that a name gives and the one that was typed: a signature for another is never right.
@@ -135,7 +143,14 @@ fn a_region_that_contradicts_the_endpoint_is_refused() {
     let lot = scratch.lot("lot.csv", 1);
     for endpoint in ["a1b2c3-ats.iot.eu-west-1.amazonaws.com", "a1b2c3.iot.cn-north-1.amazonaws.com.cn"] {
         let mut command = crate::harness::fleetmint();
-        command.arg("provision").arg(&lot).args(["--template", "T", "--endpoint", endpoint, "--region", "us-east-1"]);
+        command.arg("provision").arg(&lot).args([
+            "--template",
+            "T",
+            "--endpoint",
+            endpoint,
+            "--region",
+            "us-east-1",
+        ]);
         run(&mut command).expect_code(64).expect_err(&["--region", "us-east-1"]);
     }
 }

@@ -6,7 +6,8 @@ use crate::harness::{Said, Scratch, column, fleetmint, run};
 
 /// A scenario whose one template takes SerialNumber, and Site with the default WA.
 fn scenario(scratch: &Scratch, more: &str) -> PathBuf {
-    let body = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/field/templates/defaults-hide-a-column.json");
+    let body =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/field/templates/defaults-hide-a-column.json");
     scratch.write("template.json", std::fs::read(body).unwrap());
     scratch.write(
         "scenario.toml",
@@ -17,11 +18,7 @@ fn scenario(scratch: &Scratch, more: &str) -> PathBuf {
 fn provision(scratch: &Scratch, lot: &str, args: &[&str]) -> Said {
     let lot = scratch.write("lot.csv", lot);
     let scenario = scratch.path("scenario.toml");
-    run(fleetmint()
-        .arg("provision")
-        .arg(lot)
-        .arg(format!("--emulator={}", scenario.display()))
-        .args(args))
+    run(fleetmint().arg("provision").arg(lot).arg(format!("--emulator={}", scenario.display())).args(args))
 }
 
 /// Whoever writes `site` for `Site`: every thing carried the template's default.
@@ -30,9 +27,11 @@ fn a_column_that_is_nearly_a_parameter_is_refused_with_what_to_type() {
     let scratch = Scratch::new();
     scenario(&scratch, "");
     for near in ["site", "SITE", "si_te"] {
-        provision(&scratch, &format!("SerialNumber,{near}\n1,Berlin\n"), &[])
-            .expect_code(65)
-            .expect_err(&["the parameter Site", &format!("--param 'Site={{{near}}}'"), "Nothing was sent"]);
+        provision(&scratch, &format!("SerialNumber,{near}\n1,Berlin\n"), &[]).expect_code(65).expect_err(&[
+            "the parameter Site",
+            &format!("--param 'Site={{{near}}}'"),
+            "Nothing was sent",
+        ]);
     }
     assert_eq!(scratch.files(), ["lot.csv", "scenario.toml", "template.json"]);
     provision(&scratch, "SerialNumber,site\n1,Berlin\n", &["--param", "Site={site}"])
@@ -62,7 +61,9 @@ fn columns_that_no_template_takes_are_named_and_can_be_left_out() {
         .expect_err(&["no parameter Batch, Colour", "--columns"]);
     let said = provision(&scratch, lot, &["--columns", "SerialNumber,Site"]).expect_code(0);
     assert!(!said.err.contains("no parameter"), "{}", said.err);
-    provision(&scratch, lot, &["--columns", "serialnumber"]).expect_code(64).expect_err(&["--columns", "serialnumber"]);
+    provision(&scratch, lot, &["--columns", "serialnumber"])
+        .expect_code(64)
+        .expect_err(&["--columns", "serialnumber"]);
 }
 
 /// Whoever may not read the template: it is said that nothing was compared.
