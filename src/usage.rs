@@ -41,10 +41,30 @@ pub struct LimitUsage {
     pub operation: Operation,
     /// As it was asked for.
     pub asked: RateLimit,
-    /// The rate that the service was found to bear, per second, if it has thwarted any.
-    pub found: Option<f64>,
+    /// The service's own limit, once it was established that there is one below `asked`.
+    pub found: Option<Found>,
+    /// The share of requests that is never answered, at any rate, from 0 to 1; `None` unless a test has shown that.
+    pub unanswered: Option<f64>,
     /// For how long it held requests back.
     pub held: Duration,
+}
+
+/// A limit of the service, established.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Found {
+    /// Requests per second.
+    pub rate: f64,
+    /// How it is known.
+    pub by: Evidence,
+}
+
+/// How it is known that a rate is too high.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// The service says so: it throttles.
+    Throttles,
+    /// Requests were lost in silence, fewer at a lower rate, and more again at a higher one.
+    Silence,
 }
 
 /// How the number of connections came about.
@@ -71,12 +91,12 @@ pub enum Bound {
         /// The part of the time at which it held requests back.
         share: f64,
     },
-    /// The rate that the service was found to bear: it throttles more.
+    /// The service's own limit, established.
     Throttle {
         /// Of which requests.
         operation: Operation,
-        /// Requests per second.
-        rate: f64,
+        /// What the service lets pass, and how that is known.
+        found: Found,
         /// The part of the time at which it held requests back.
         share: f64,
     },
@@ -109,7 +129,7 @@ impl Usage {
         if let Some(limit) = most.filter(|limit| held(limit) >= BINDING) {
             let (operation, share) = (limit.operation, held(limit).min(1.0));
             return match (limit.found, limit.asked.fixed()) {
-                (Some(rate), _) => Bound::Throttle { operation, rate, share },
+                (Some(found), _) => Bound::Throttle { operation, found, share },
                 (None, Some(rate)) => Bound::Limit { operation, rate: rate.as_per_second(), share },
                 (None, None) => Bound::Unclear,
             };
@@ -172,7 +192,7 @@ impl Bound {
             }
             Bound::Throttle { operation, .. } => {
                 let (_, quota) = option_and_quota(*operation);
-                format!("the service throttles above that: ask AWS for a higher quota, {quota}")
+                format!("that is the service's limit: ask AWS for a higher quota, {quota}")
             }
             Bound::Connections { .. } => {
                 String::from("raise --connections, or leave it out: then the run finds how many it needs")
@@ -200,6 +220,15 @@ fn option_and_quota(operation: Operation) -> (&'static str, &'static str) {
     }
 }
 
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Evidence::Throttles => "the service throttles more",
+            Evidence::Silence => "at more than that the service stops answering (tried lower and higher)",
+        })
+    }
+}
+
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let percent = |share: f64| (share * 100.0).round();
@@ -213,9 +242,9 @@ impl fmt::Display for Bound {
             Bound::Limit { operation, rate, share } => {
                 write!(f, "{} at its limit of {rate}/s {} % of the time", doing(operation), percent(share))
             }
-            Bound::Throttle { operation, rate, share } => {
+            Bound::Throttle { operation, found: Found { rate, by }, share } => {
                 let (doing, percent) = (doing(operation), percent(share));
-                write!(f, "{doing} at {rate:.1}/s, which the service bears, {percent} % of the time")
+                write!(f, "{doing} at {rate:.1}/s {percent} % of the time: {by}")
             }
             Bound::Connections { count, share } => {
                 write!(f, "all {count} connections busy {} % of the time", percent(share))
@@ -240,6 +269,7 @@ mod tests {
             operation,
             asked: RateLimit::per_second(10.0),
             found: None,
+            unanswered: None,
             held: Duration::from_secs(held),
         };
         Usage {
@@ -264,10 +294,10 @@ mod tests {
         assert!(bound.hint().contains("L-B2BBBD8C"), "{}", bound.hint());
 
         let mut throttled = usage([0, 98], 900, 0);
-        throttled.limits[1].found = Some(7.25);
+        throttled.limits[1].found = Some(Found { rate: 7.25, by: Evidence::Throttles });
         assert_eq!(
             throttled.bound().to_string(),
-            "register at 7.2/s, which the service bears, 98 % of the time"
+            "register at 7.2/s 98 % of the time: the service throttles more"
         );
     }
 

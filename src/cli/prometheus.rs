@@ -83,7 +83,7 @@ pub(super) fn reading(snapshot: &Snapshot, rates: &Rates) -> Reading {
             .usage
             .limits
             .iter()
-            .filter_map(|limit| Some((limit.operation, limit.found?)))
+            .filter_map(|limit| Some((limit.operation, limit.found?.rate)))
             .collect(),
     }
 }

@@ -63,8 +63,12 @@ pub struct LimitSummary {
     pub operation: String,
     /// As it was asked for: a rate, `auto` or `unlimited`.
     pub asked: String,
-    /// The rate that the service was found to bear, per second; none while it throttled nothing, or only now and then.
+    /// The service's own limit, per second, once it was established that there is one.
     pub found_per_s: Option<f64>,
+    /// How that is known, in words.
+    pub found_by: Option<String>,
+    /// The share of requests that is never answered, at any rate, from 0 to 1, where a test has shown that.
+    pub unanswered: Option<f64>,
     /// For how long it held requests back, in seconds.
     pub held_s: f64,
 }
@@ -201,7 +205,9 @@ impl Summary {
         let limits = usage.limits.iter().map(|limit| LimitSummary {
             operation: limit.operation.name().to_owned(),
             asked: limit.asked.to_string(),
-            found_per_s: limit.found,
+            found_per_s: limit.found.map(|found| found.rate),
+            found_by: limit.found.map(|found| found.by.to_string()),
+            unanswered: limit.unanswered,
             held_s: limit.held.as_secs_f64(),
         });
         Self {

@@ -45,6 +45,22 @@ fn headline(text: &mut String, summary: &Summary) {
             line!(text, "  -> {}", bound.hint);
         }
     }
+    silence(text, summary);
+}
+
+/// How many requests got no answer, if that is worth a word, and whether that is known to have nothing to do with the rate.
+fn silence(text: &mut String, summary: &Summary) {
+    let operations = [&summary.operations.create_certificate, &summary.operations.register_thing];
+    let sum =
+        |of: fn(&OperationSummary) -> u64| operations.iter().map(|operation| of(operation)).sum::<u64>();
+    let share = sum(|it| it.counts.timed_out) as f64 / sum(|it| it.counts.attempts).max(1) as f64;
+    if share < 0.0005 {
+        return;
+    }
+    let is_tested = summary.limits.iter().any(|limit| limit.unanswered.is_some());
+    let is_limited = summary.limits.iter().any(|limit| limit.found_per_s.is_some());
+    let at = if is_tested && !is_limited { ", at any rate" } else { "" };
+    line!(text, "{:.1} % of requests were never answered{at}", share * 100.0);
 }
 
 fn operations(text: &mut String, summary: &Summary) {

@@ -6,11 +6,13 @@
 mod inbox;
 mod link;
 mod packet;
+mod patience;
 mod session;
 mod upgrade;
 pub mod wss;
 
 pub use self::inbox::{Arrival, Delivery, GRACE, Inbox};
+pub use self::patience::{Heard, Patience, Ping, Wait};
 
 use std::fmt;
 use std::future::Future;
@@ -55,13 +57,13 @@ pub trait Connection: Send + Sized + 'static {
     /// Publishes `payload` on the request topic of `call` at QoS 1 and waits for the reply.
     ///
     /// By value: a connection that lost a reply no longer exists, so a late reply cannot be credited to another
-    /// device. The exchange ends with its reply, whether its PUBACK came before, after or never. Dropping the future
-    /// drops the connection.
+    /// device. The exchange ends with its reply, whether its PUBACK came before, after or never, or when `patience` is over.
+    /// Dropping the future drops the connection.
     fn exchange(
         self,
         call: Call,
         payload: Bytes,
-        within: Duration,
+        patience: impl Patience,
     ) -> impl Future<Output = Result<(Reply, Self), Lost>> + Send;
 
     /// Keeps the connection alive while there is nothing to send: answers pings, acknowledges and ignores redelivered

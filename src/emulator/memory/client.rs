@@ -16,7 +16,9 @@ use crate::call::Call;
 use crate::event::DialPhases;
 use crate::failure::{Cause, Failure, Stage};
 use crate::provisioning::Topics;
-use crate::transport::{Arrival, Connection, Connector, Delivery, Dial, Inbox, Lost, Reply, Verdict};
+use crate::transport::{
+    Arrival, Connection, Connector, Delivery, Dial, Heard, Inbox, Lost, Patience, Ping, Reply, Verdict, Wait,
+};
 
 /// How long a dial waits for a service that does not answer.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -154,7 +156,12 @@ impl Drop for MemoryConnection {
 }
 
 impl Connection for MemoryConnection {
-    async fn exchange(mut self, call: Call, payload: Bytes, within: Duration) -> Result<(Reply, Self), Lost> {
+    async fn exchange(
+        mut self,
+        call: Call,
+        payload: Bytes,
+        patience: impl Patience,
+    ) -> Result<(Reply, Self), Lost> {
         self.power.go_on().await;
         if let Err(cause) = self.settle() {
             return Err(self.lost(Stage::Idle, cause, Duration::ZERO));
@@ -167,7 +174,7 @@ impl Connection for MemoryConnection {
         self.network.observe(&Sighting::Published(&request));
         self.power.go_on().await;
         let sent = Instant::now();
-        let answered = self.answer(sent, within).await;
+        let answered = self.answer(sent, &patience).await;
         let service = sent.elapsed();
         match answered {
             Ok((verdict, payload)) => {
@@ -208,7 +215,7 @@ impl MemoryConnection {
     fn ignore(&mut self, received: Option<Packet>) -> Result<(), Cause> {
         match received {
             None => Err(closed()),
-            Some(Packet::PubAck) => Ok(()),
+            Some(Packet::PubAck | Packet::PingResp) => Ok(()),
             Some(Packet::Publish { topic, payload, is_duplicate }) => {
                 match self.receive(&topic, &payload, is_duplicate)? {
                     Arrival::Redelivery => Ok(()),
@@ -221,27 +228,40 @@ impl MemoryConnection {
     }
 
     /// Waits for the reply of the request that has just been published.
-    async fn answer(&mut self, sent: Instant, within: Duration) -> Result<(Verdict, Bytes), Cause> {
-        let mut is_acknowledged = false;
-        let limit = sent + within;
+    async fn answer(&mut self, sent: Instant, patience: &impl Patience) -> Result<(Verdict, Bytes), Cause> {
+        let mut heard = Heard::default();
+        let mut limit = sent;
         loop {
+            heard.age = sent.elapsed();
+            if Instant::now() >= limit {
+                let until = match patience.next(heard) {
+                    Wait::Until(age) => age,
+                    Wait::PingUntil(age) => {
+                        heard.ping = Ping::Sent;
+                        self.network.ping(self.number);
+                        age
+                    }
+                    Wait::GiveUp => return Err(self.silence(heard)),
+                };
+                limit = sent + until;
+            }
             let grace = self.inbox.grace_ends();
             let received = tokio::select! {
                 biased;
                 received = self.mailbox.recv() => received,
                 () = sleep_until(grace.map_or(limit, |grace| grace.min(limit))) => {
                     self.power.go_on().await;
-                    return Err(match (grace, is_acknowledged) {
-                        (Some(_), _) => Inbox::same_reply(),
-                        (None, true) => Cause::NoReply { after: within },
-                        (None, false) => Cause::NoPuback { after: within },
-                    });
+                    if grace.is_some_and(|grace| Instant::now() >= grace) {
+                        return Err(Inbox::same_reply());
+                    }
+                    continue;
                 }
             };
             self.power.go_on().await;
             match received {
                 None => return Err(closed()),
-                Some(Packet::PubAck) => is_acknowledged = true,
+                Some(Packet::PubAck) => heard.is_acknowledged = true,
+                Some(Packet::PingResp) => heard.ping = Ping::Answered,
                 Some(Packet::Publish { topic, payload, is_duplicate }) => {
                     let arrival = self.receive(&topic, &payload, is_duplicate);
                     self.power.go_on().await;
@@ -250,6 +270,14 @@ impl MemoryConnection {
                     }
                 }
             }
+        }
+    }
+
+    fn silence(&self, heard: Heard) -> Cause {
+        match heard {
+            _ if self.inbox.grace_ends().is_some() => Inbox::same_reply(),
+            Heard { is_acknowledged: true, age, .. } => Cause::NoReply { after: age },
+            Heard { age, .. } => Cause::NoPuback { after: age },
         }
     }
 

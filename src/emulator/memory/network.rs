@@ -50,6 +50,7 @@ impl fmt::Debug for Network {
 #[derive(Debug, Clone)]
 pub(super) enum Packet {
     PubAck,
+    PingResp,
     Publish { topic: String, payload: Bytes, is_duplicate: bool },
 }
 
@@ -261,6 +262,14 @@ impl Network {
         self.wake.notify_one();
     }
 
+    /// A PINGREQ: its PINGRESP comes, unless nothing does.
+    pub(super) fn ping(&self, connection: u64) {
+        let mut state = self.lock();
+        let delay = state.latency() + state.latency();
+        state.schedule(delay, Event::Deliver { connection, packet: Packet::PingResp });
+        self.wake.notify_one();
+    }
+
     /// Lets the next event happen.
     fn happen(&self) {
         let mut state = self.lock();
@@ -280,7 +289,7 @@ impl Network {
                 self.observe(&Sighting::Answered { request: &request, mishap, account: answer.as_ref() });
             }
             Event::Deliver { connection, packet } => {
-                if matches!(packet, Packet::PubAck) || state.admits_delivery(connection) {
+                if !matches!(packet, Packet::Publish { .. }) || state.admits_delivery(connection) {
                     state.deliver(connection, packet);
                 }
             }

@@ -170,8 +170,8 @@ impl Crew {
     pub(super) fn usage(&self, limits: &Limits) -> Usage {
         let elapsed = self.began.elapsed();
         let limit = |operation, used: Use| {
-            let Use { asked, found, held, .. } = used;
-            LimitUsage { operation, asked, found, held }
+            let Use { asked, found, unanswered, held, .. } = used;
+            LimitUsage { operation, asked, found, unanswered, held }
         };
         let roster = self.roster();
         let at_work = elapsed.saturating_mul(u32::try_from(roster.workers).unwrap_or(u32::MAX));
@@ -212,18 +212,20 @@ impl Drop for Shift {
 }
 
 impl Roster {
-    /// What nine in ten of the latest devices took at most.
+    /// What nine in ten of the latest devices took at most; or the mean, where few that lost an answer took far longer.
     fn busy(&self) -> Option<Duration> {
         let mut took: Vec<_> = self.took.iter().copied().collect();
         took.sort_unstable();
-        took.get(took.len().saturating_sub(1) * 9 / 10).copied()
+        let most = *took.get(took.len().saturating_sub(1) * 9 / 10)?;
+        let mean = took.iter().sum::<Duration>() / u32::try_from(took.len()).unwrap_or(u32::MAX);
+        Some(most.max(mean))
     }
 }
 
 /// Requests a second that a limit lets pass, or soon will.
 fn per_second(used: &Use) -> Option<f64> {
-    let found = used.found.map(|rate| if used.is_growing { 2.0 * rate } else { rate });
-    found.or_else(|| used.asked.fixed().map(|rate| rate.as_per_second()))
+    let paced = used.pace.map(|rate| if used.is_growing { 2.0 * rate } else { rate });
+    paced.or_else(|| used.asked.fixed().map(|rate| rate.as_per_second()))
 }
 
 fn us(time: Duration) -> u64 {

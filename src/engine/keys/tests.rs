@@ -24,7 +24,7 @@ use crate::failure::{Cause, Failure, RetryPolicy, Stage};
 use crate::identity::{Identity, LotShape, ParameterPlan, RowError};
 use crate::ledger::{Binding, Ledger, LedgerError, LotRows, Work};
 use crate::sealing::KeyOpener;
-use crate::transport::{Connection, Connector, Dial, Lost, Reply, Verdict};
+use crate::transport::{Connection, Connector, Dial, Lost, Patience, Reply, Verdict};
 
 /// What the service does with a request for a certificate instead of answering it.
 #[derive(Debug, Clone, Copy)]
@@ -132,7 +132,7 @@ impl Connector for Service {
 }
 
 impl Connection for ServiceConnection {
-    async fn exchange(self, call: Call, payload: Bytes, _: Duration) -> Result<(Reply, Self), Lost> {
+    async fn exchange(self, call: Call, payload: Bytes, _: impl Patience) -> Result<(Reply, Self), Lost> {
         let request = serde_json::from_slice(&payload).unwrap();
         let service = Duration::from_millis(1);
         match self.0.answer(call, &request) {

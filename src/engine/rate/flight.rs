@@ -1,48 +1,57 @@
-//! Requests under way: when each was sent, and which are overdue.
+//! Requests under way: when each was sent, what became of it, and which of them should have been answered by now.
 //!
 //! Owns what is known of the service's latency. Decides nothing about rates.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// An answer is overdue after this many times the longest latency of late.
+/// A request is judged after this many times the longest latency of the last answers,
 const PATIENCE: u32 = 3;
-/// And never before this.
+/// and never before this.
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 /// One answer in this many is forgotten of the longest latency.
 const MEMORY: u32 = 64;
 
-/// All requests that have not ended, in the order they were sent. As many as there are workers at most, and those that
-/// ended after an older one that has not.
+/// All requests that have not ended or are not judged, in the order they were sent: as many as there are workers, those
+/// of the last second or so, and those that ended after an older one that has not.
 #[derive(Default)]
 pub(super) struct Flight {
     requests: VecDeque<Request>,
     /// The number of the oldest.
     oldest: u64,
-    /// The longest latency of late; none before the first answer.
+    /// The number of the first that is not judged.
+    unjudged: u64,
+    /// The longest latency of the last answers; `None` before the first.
     latency: Option<Duration>,
 }
 
 #[derive(Clone, Copy)]
 struct Request {
     sent: Duration,
-    state: State,
+    fate: Option<Fate>,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum State {
-    Open,
-    Overdue,
-    Ended,
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Answered,
+    Lost,
+    /// It says nothing.
+    Unclear,
 }
 
-/// A request that ended, or that should have.
-#[derive(Clone, Copy)]
+/// A request that ended.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Sent {
     pub(super) number: u64,
     pub(super) at: Duration,
-    /// Whether it has been called overdue before.
-    pub(super) was_overdue: bool,
+}
+
+/// A request as it stands at the age at which all of them are judged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Judged {
+    pub(super) sent: Sent,
+    pub(super) is_lost: bool,
 }
 
 impl Flight {
@@ -53,45 +62,74 @@ impl Flight {
 
     pub(super) fn send(&mut self, now: Duration) -> u64 {
         let number = self.next();
-        self.requests.push_back(Request { sent: now, state: State::Open });
+        self.requests.push_back(Request { sent: now, fate: None });
         number
     }
 
-    /// Takes a request out; none if it has ended before.
-    pub(super) fn end(&mut self, number: u64) -> Option<Sent> {
+    /// A request ends; `None` if it has ended before.
+    pub(super) fn end(&mut self, number: u64, fate: Fate, now: Duration) -> Option<Sent> {
         let index = usize::try_from(number.checked_sub(self.oldest)?).ok()?;
-        let request = self.requests.get_mut(index).filter(|request| request.state != State::Ended)?;
-        let sent = Sent { number, at: request.sent, was_overdue: request.state == State::Overdue };
-        request.state = State::Ended;
-        while self.requests.front().is_some_and(|request| request.state == State::Ended) {
-            self.requests.pop_front();
-            self.oldest += 1;
+        let request = self.requests.get_mut(index).filter(|request| request.fate.is_none())?;
+        request.fate = Some(fate);
+        let sent = Sent { number, at: request.sent };
+        if fate == Fate::Answered {
+            self.measure(now.saturating_sub(sent.at));
         }
+        self.forget();
         Some(sent)
     }
 
-    /// An answer took this long.
-    pub(super) fn measure(&mut self, took: Duration) {
+    /// The next request that has come of age, if there is one. Answered or not, all are judged at the same age: answers
+    /// come sooner than losses show, and would outvote them.
+    ///
+    /// `None` before the first answer: until then nobody knows how long one takes.
+    pub(super) fn judge(&mut self, now: Duration) -> Option<Judged> {
+        let patience = self.patience()?;
+        loop {
+            let index = usize::try_from(self.unjudged - self.oldest).ok()?;
+            let request = *self.requests.get(index)?;
+            if now.saturating_sub(request.sent) < patience {
+                return None;
+            }
+            let sent = Sent { number: self.unjudged, at: request.sent };
+            self.unjudged += 1;
+            self.forget();
+            if request.fate != Some(Fate::Unclear) {
+                return Some(Judged { sent, is_lost: request.fate != Some(Fate::Answered) });
+            }
+        }
+    }
+
+    /// How many of the requests that were sent after this one are answered: at most `most`, which is all that is looked for.
+    pub(super) fn answered_after(&self, number: u64, most: usize) -> usize {
+        let after = usize::try_from((number + 1).saturating_sub(self.oldest)).unwrap_or(usize::MAX);
+        let fates = self.requests.iter().skip(after).map(|request| request.fate);
+        fates.filter(|fate| *fate == Some(Fate::Answered)).take(most).count()
+    }
+
+    /// The longest latency of the last answers.
+    pub(super) fn latency(&self) -> Option<Duration> {
+        self.latency
+    }
+
+    /// The age at which requests are judged.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.latency.map(|latency| (latency * PATIENCE).max(LEAST_PATIENCE))
+    }
+
+    fn measure(&mut self, took: Duration) {
         self.latency = Some(match self.latency {
             Some(longest) if longest > took => longest - (longest - took) / MEMORY,
             _ => took,
         });
     }
 
-    /// The latest request that has become overdue since the last call. None before the first answer: until then nobody
-    /// knows how long one takes.
-    pub(super) fn overdue(&mut self, now: Duration) -> Option<Sent> {
-        let patience = (self.latency? * PATIENCE).max(LEAST_PATIENCE);
-        let mut found = None;
-        for (number, request) in (self.oldest..).zip(&mut self.requests) {
-            if now.saturating_sub(request.sent) < patience {
-                break;
-            }
-            if request.state == State::Open {
-                request.state = State::Overdue;
-                found = Some(Sent { number, at: request.sent, was_overdue: false });
-            }
+    fn forget(&mut self) {
+        while self.oldest < self.unjudged
+            && self.requests.front().is_some_and(|request| request.fate.is_some())
+        {
+            self.requests.pop_front();
+            self.oldest += 1;
         }
-        found
     }
 }

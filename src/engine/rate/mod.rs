@@ -5,7 +5,11 @@
 //! sleeps. Which rate the service bears is [`pace`]'s to find.
 
 mod flight;
+mod inquiry;
+mod outage;
 mod pace;
+mod patience;
+mod round;
 mod sign;
 #[cfg(test)]
 mod tests;
@@ -22,10 +26,12 @@ use governor::{Quota, RateLimiter, nanos::Nanos};
 use tokio::time::Instant;
 
 use crate::rate::{Rate, RateLimit};
+use crate::usage::Found;
 
 pub(super) use sign::Sign;
 
 use pace::Pace;
+use patience::Waiting;
 
 /// A limit that many tasks wait at, in the order they came. Time that nobody used is not made up for later, beyond a
 /// burst of 2 or 1 % of a second's worth: a burst of 1 would lose every tick that the timer is late.
@@ -56,7 +62,7 @@ struct Paced {
 #[must_use]
 pub(super) struct Permit {
     clock: Arc<Paced>,
-    /// The request's; none once it was heard.
+    /// The request's; `None` once it was heard.
     number: Option<u64>,
 }
 
@@ -65,10 +71,14 @@ pub(super) struct Permit {
 pub(super) struct Use {
     /// As it was asked for.
     pub(super) asked: RateLimit,
-    /// Requests per second that the service was found to bear; none while it has thwarted nothing.
-    pub(super) found: Option<f64>,
+    /// Requests per second that pass now; `None` while nothing but `asked` limits them.
+    pub(super) pace: Option<f64>,
     /// Whether that is about to grow by much.
     pub(super) is_growing: bool,
+    /// The service's own limit, once it was established.
+    pub(super) found: Option<Found>,
+    /// The share of requests that is never answered, at any rate; `None` unless a test has shown that.
+    pub(super) unanswered: Option<f64>,
     /// For how long it has held someone back.
     pub(super) held: Duration,
 }
@@ -86,7 +96,7 @@ impl Limit {
         }
     }
 
-    /// None, even where the service throttles: for requests whose rate is somebody else's affair, as a load test's is.
+    /// No limit, even where the service throttles: for requests whose rate is somebody else's affair, as a load test's is.
     pub(super) fn none() -> Self {
         Self { is_open: true, ..Self::new(RateLimit::Unlimited) }
     }
@@ -96,7 +106,7 @@ impl Limit {
         if self.is_open {
             return Permit { clock: self.clock.clone(), number: None };
         }
-        if self.limiter.is_none() && self.clock.pace().rate().is_none() {
+        if self.limiter.is_none() && !self.clock.pace().is_limiting(self.clock.now()) {
             return self.take();
         }
         let _turn = self.turn.lock().await;
@@ -112,8 +122,10 @@ impl Limit {
         let pace = self.clock.pace();
         Use {
             asked: self.asked,
-            found: pace.rate(),
+            pace: pace.rate(),
             is_growing: pace.is_doubling(),
+            found: pace.found(),
+            unanswered: pace.unanswered(),
             held: Duration::from_micros(self.held.load(Ordering::Relaxed)),
         }
     }
@@ -136,6 +148,11 @@ impl Limit {
 }
 
 impl Permit {
+    /// How long to wait for the answer: `within` at most, and less where others are answered that were sent later.
+    pub(super) fn patience(&self, within: Duration) -> Waiting<'_> {
+        Waiting { permit: self, within }
+    }
+
     /// What became of the request.
     pub(super) fn heard(mut self, sign: Sign) {
         self.end(sign);

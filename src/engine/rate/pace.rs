@@ -1,6 +1,10 @@
 //! The rate that the service bears, found from what it answers: values and `now` in, a pace out.
 //!
-//! Owns the search, and nothing that waits. Four ideas:
+//! Owns the search, and nothing that waits. Signs are ranked. A throttle says that the rate is too high, and cuts it. Silence
+//! and hang-ups say so only where a test has shown it ([`super::inquiry`]). Where nobody is answered there is no rate to be
+//! found ([`super::outage`]).
+//!
+//! Four ideas:
 //!
 //! - **Doubling.** From a low rate, twice as much after each second's worth of accepted requests, until the first sign of a
 //!   throttle; then back to the rate before.
@@ -11,14 +15,18 @@
 //!   steps: the limit has risen.
 //! - **Rounds.** A cut is judged by requests that were sent after it, however late answers are. A round that is throttled
 //!   early was not cut enough; one that is throttled late was, and has merely grown again.
-//!
-//! Silence counts as a throttle, because the broker's own is silent: a request whose answer is long overdue.
 
 use std::time::Duration;
 
-use super::flight::{Flight, Sent};
+use super::flight::{Fate, Flight, Sent};
+use super::inquiry::{Finding, Inquiry};
+use super::outage::Outage;
+use super::patience;
+use super::round::Round;
 use super::sign::Sign;
 use crate::rate::RateLimit;
+use crate::transport::{Heard, Wait};
+use crate::usage::{Evidence, Found};
 
 /// Where the search begins, per second: below every default quota that matters here.
 const START: f64 = 2.0;
@@ -42,7 +50,7 @@ const DEEPEST: f64 = 0.5;
 const UNDER: f64 = 0.99;
 /// From a cut to the middle of the plateau, in seconds; longer where requests are few, so that what a probe costs stays
 /// small against them.
-const PLATEAU: f64 = 20.0;
+const PLATEAU: f64 = 12.0;
 const PLATEAU_REQUESTS: f64 = 50.0;
 const LONGEST_PLATEAU: f64 = 100.0;
 /// Cuts are this far apart, unless the overload is beyond doubt: services count in seconds, and the rest of a second that
@@ -52,6 +60,8 @@ const SETTLING: Duration = Duration::from_secs(1);
 const BORNE: u64 = 5;
 /// So many accepted requests are enough to tell a limit from.
 const ENOUGH: f64 = 10.0;
+/// And this part of what was accepted in each of the last two seconds.
+const LATELY: f64 = 0.8;
 /// What is throttled without being answered by a cut, as a share: services that count strictly throttle now and then.
 const TOLERATED: f64 = 0.01;
 /// How much of that can be saved up, and how much owed, in requests.
@@ -67,12 +77,12 @@ const LONGEST_GAP: f64 = 10.0;
 /// How fast to send. Time is counted from anywhere, and never goes back.
 pub(super) struct Pace {
     ceiling: f64,
-    /// Nobody has set a rate: it is to be found.
-    is_unknown: bool,
     /// Requests per second; none while nothing but the ceiling limits them.
     rate: Option<f64>,
     search: Search,
     flight: Flight,
+    inquiry: Inquiry,
+    outage: Outage,
     round: Round,
     due: Duration,
     last_sent: Duration,
@@ -86,6 +96,11 @@ pub(super) struct Pace {
     /// Cuts in a row that were not enough.
     in_a_row: i32,
     credit: f64,
+    /// Accepted in the last two whole seconds, and in the present one, with its number.
+    lately: [f64; 2],
+    accepting: (u64, u32),
+    /// What the last cut was for.
+    evidence: Option<Evidence>,
     /// The second that is being counted, and its requests so far: what the rate is while nothing limits it.
     counted: (Duration, u32),
 }
@@ -96,22 +111,6 @@ enum Search {
     Doubling { factor: f64, first: u64 },
     /// On a cubic around `plateau`, at `clock` seconds of it; its middle is at `middle`.
     Tracking { plateau: f64, clock: f64, middle: f64 },
-}
-
-/// Requests sent at one rate, or at one that grew slowly.
-#[derive(Clone, Copy, Default)]
-struct Round {
-    /// The number of the first one.
-    first: u64,
-    began: Duration,
-    sent: u64,
-    accepted: u64,
-    throttled: u64,
-    /// How often a throttle followed an acceptance.
-    turns: u32,
-    is_last_accepted: bool,
-    /// When the first and the last of those throttled were sent.
-    span: Option<(Duration, Duration)>,
 }
 
 /// Time under load and requests accepted, at an instant.
@@ -125,10 +124,11 @@ impl Pace {
     pub(super) fn new(limit: RateLimit) -> Self {
         Self {
             ceiling: limit.fixed().map_or(MOST, |rate| rate.as_per_second()),
-            is_unknown: limit == RateLimit::Auto,
             rate: (limit == RateLimit::Auto).then_some(START),
             search: Search::Doubling { factor: DOUBLE, first: 0 },
             flight: Flight::default(),
+            inquiry: Inquiry::new(),
+            outage: Outage::default(),
             round: Round::default(),
             due: Duration::ZERO,
             last_sent: Duration::ZERO,
@@ -139,13 +139,29 @@ impl Pace {
             throttled: 0,
             in_a_row: 0,
             credit: MOST_CREDIT,
+            lately: [0.0; 2],
+            accepting: (0, 0),
+            evidence: None,
             counted: (Duration::ZERO, 0),
         }
     }
 
-    /// Requests per second; none while nothing but a fixed limit, if any, holds them back.
+    /// Requests per second; `None` while nothing but a fixed limit, if any, holds them back.
     pub(super) fn rate(&self) -> Option<f64> {
-        self.rate
+        match self.inquiry.trial() {
+            Some(trial) => Some(self.rate.map_or(trial, |rate| rate.min(trial))),
+            None => self.rate,
+        }
+    }
+
+    /// The service's limit, while it is known that there is one.
+    pub(super) fn found(&self) -> Option<Found> {
+        Some(Found { rate: self.rate?, by: self.evidence? })
+    }
+
+    /// The share of requests that is never answered at any rate, where a test has shown that.
+    pub(super) fn unanswered(&self) -> Option<f64> {
+        self.inquiry.unrelated()
     }
 
     /// Whether the rate is about to grow by much.
@@ -153,78 +169,136 @@ impl Pace {
         self.rate.is_some() && matches!(self.search, Search::Doubling { .. })
     }
 
+    /// Whether requests need to ask how long to wait.
+    pub(super) fn is_limiting(&mut self, now: Duration) -> bool {
+        self.look(now);
+        self.rate().is_some() || self.outage.is_on()
+    }
+
     /// How long until the next request may be sent; `None` is at once.
-    pub(super) fn wait(&self, now: Duration) -> Option<Duration> {
-        self.rate?;
-        Some(self.due.saturating_sub(now)).filter(|wait| !wait.is_zero())
+    pub(super) fn wait(&mut self, now: Duration) -> Option<Duration> {
+        self.look(now);
+        let by_rate = self.rate().map(|_| self.due);
+        let due = by_rate.max(self.outage.probe_due())?;
+        Some(due.saturating_sub(now)).filter(|wait| !wait.is_zero())
     }
 
     /// A request is sent now. Its number is for [`Pace::heard`], which every request must come to.
     pub(super) fn sent(&mut self, now: Duration) -> u64 {
         let number = self.flight.send(now);
+        self.outage.sent(now);
+        self.inquiry.sent(number, now);
         self.round.sent += 1;
-        match now.saturating_sub(self.counted.0) < SETTLING {
-            true => self.counted.1 += 1,
-            false => self.counted = (now, 1),
+        if now.saturating_sub(self.counted.0) < SETTLING {
+            self.counted.1 += 1;
+        } else {
+            self.counted = (now, 1);
         }
-        if let Some(rate) = self.rate {
-            self.advance(now, 1.0 / rate);
-        }
+        self.advance(now);
         self.last_sent = now;
         number
     }
 
     /// What became of a request.
     pub(super) fn heard(&mut self, number: u64, sign: Sign, now: Duration) {
-        let Some(sent) = self.flight.end(number) else { return };
+        let fate = match sign {
+            Sign::Accepted | Sign::Throttled => Fate::Answered,
+            Sign::Lost => Fate::Lost,
+            Sign::Unclear => Fate::Unclear,
+        };
+        let Some(sent) = self.flight.end(number, fate, now) else { return };
+        if fate == Fate::Answered && self.outage.answered() {
+            self.resume(now);
+        }
         match sign {
             Sign::Accepted => {
-                self.flight.measure(now.saturating_sub(sent.at));
                 self.accepted += 1;
+                self.count_lately(now);
                 self.credit = (self.credit + TOLERATED).min(MOST_CREDIT);
                 self.round.accept(number);
                 self.double(now);
             }
-            Sign::Throttled if !sent.was_overdue => self.throttle(sent, now),
-            // A rate that was set is one that the service is known to bear: a restart must not slow the run.
-            Sign::HungUp if self.is_unknown && !sent.was_overdue => self.throttle(sent, now),
-            Sign::Throttled | Sign::HungUp | Sign::Unclear => {}
+            Sign::Throttled => self.throttle(sent, now),
+            Sign::Lost | Sign::Unclear => {}
         }
-        self.look_for_overdue(now);
+        self.look(now);
+    }
+
+    /// What to do about a request that has no answer and is given `within` at most.
+    pub(super) fn wait_for(&self, number: u64, heard: Heard, within: Duration) -> Wait {
+        patience::wait(&self.flight, number, heard, within)
+    }
+
+    /// Judges what has come of age, and sees whether anybody is answered at all.
+    fn look(&mut self, now: Duration) {
+        if self.outage.begins(self.flight.latency(), now) {
+            self.inquiry.forget(now);
+        }
+        while let Some(judged) = self.flight.judge(now) {
+            if self.outage.is_on() {
+                continue;
+            }
+            let rate = self.rate.unwrap_or_else(|| self.measured(now));
+            if let Some(Finding::Rate { limit }) = self.inquiry.judge(judged, rate, now) {
+                self.evidence = Some(Evidence::Silence);
+                self.begin_overload();
+                self.cut(limit, limit * (1.0 - CUT), now);
+            }
+        }
+    }
+
+    /// The service answers again: the rate is what it was.
+    fn resume(&mut self, now: Duration) {
+        self.inquiry.forget(now);
+        self.due = now;
+        self.begin_round(now);
+        // Much may have changed meanwhile: it is time to probe.
+        if let Search::Tracking { clock, middle, .. } = &mut self.search {
+            *clock = clock.max(*middle);
+        }
     }
 
     /// Time under load has passed, and the next request is due a period later.
-    fn advance(&mut self, now: Duration, period: f64) {
+    fn advance(&mut self, now: Duration) {
+        self.look(now);
+        let Some(rate) = self.rate() else { return };
+        let period = 1.0 / rate;
         let was_awaited = now <= self.due + Duration::from_secs_f64(period / 2.0) + SLACK * 2;
         let gap = now.saturating_sub(self.last_sent).as_secs_f64().min(LONGEST_GAP);
         self.active += if was_awaited { gap } else { period };
-        let is_overdue = self.look_for_overdue(now);
-        if was_awaited && !is_overdue {
+        if was_awaited && self.inquiry.trial().is_none() && !self.outage.is_on() {
             self.grow(now, gap);
         }
-        // By the rate of now: it may just have been cut.
-        let period = self.rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(1.0 / rate));
+        // By the rate of now: it may just have changed.
+        let period = self.rate().map_or(Duration::ZERO, |rate| Duration::from_secs_f64(1.0 / rate));
         self.due = self.due.max(now.saturating_sub(SLACK)) + period;
     }
 
-    fn look_for_overdue(&mut self, now: Duration) -> bool {
-        let Some(sent) = self.flight.overdue(now) else { return false };
-        self.throttle(sent, now);
-        true
+    fn count_lately(&mut self, now: Duration) {
+        let (second, accepted) = &mut self.accepting;
+        if *second != now.as_secs() {
+            let is_next = *second + 1 == now.as_secs();
+            self.lately = [self.lately[1], if is_next { f64::from(*accepted) } else { 0.0 }];
+            (*second, *accepted) = (now.as_secs(), 0);
+        }
+        *accepted += 1;
     }
 
     /// Raises the rate once a second's worth of a round was accepted.
     fn double(&mut self, now: Duration) {
         let (Search::Doubling { factor, .. }, Some(rate)) = (self.search, self.rate) else { return };
         let elapsed = now.saturating_sub(self.round.began).as_secs_f64();
-        if elapsed < 1.0 || (self.round.accepted as f64) < rate.floor().max(1.0) {
+        if self.inquiry.is_suspicious()
+            || elapsed < 1.0
+            || (self.round.accepted as f64) < rate.floor().max(1.0)
+        {
             return;
         }
         if self.round.sent as f64 >= USED * rate * elapsed {
             return self.set(rate * factor, now);
         }
         // As before, but what was sent may still be throttled.
-        self.round = Round { first: self.round.first, began: now, ..Round::default() };
+        self.round = Round::new(self.round.first, now);
     }
 
     /// Moves along the cubic.
@@ -251,7 +325,7 @@ impl Pace {
                 // A request of the round before says that already its rate was too high.
                 let steps = if sent.number >= self.round.first { 1 } else { 2 };
                 self.begin_overload();
-                self.cut(rate * UNDER, rate / factor.powi(steps), now);
+                self.cut_for_throttle(rate * UNDER, rate / factor.powi(steps), now);
             }
             (Search::Doubling { .. }, Some(_)) => {}
             // It was sent before the last cut.
@@ -288,7 +362,7 @@ impl Pace {
         } else {
             self.not_cut_enough(rate, began, throttled)
         };
-        self.cut(plateau, rate, now);
+        self.cut_for_throttle(plateau, rate, now);
     }
 
     /// A rate below `rate`, which is already a cut one, and the plateau above it: from what was accepted since the overload
@@ -301,13 +375,24 @@ impl Pace {
         // By time, or where requests were held up by something else, by share.
         let share = accepted / (accepted + throttled as f64);
         let limit = (accepted / span.max(0.5)).max(rate * share);
+        // What was accepted until just now, less a little for a burst, can hardly be too much.
+        let most = most.max(LATELY * self.lately.iter().copied().fold(f64::MAX, f64::min).min(rate));
         if span >= 1.0 && most < 0.95 * rate {
-            let limit = if accepted >= ENOUGH { limit.min(most) } else { most };
+            let limit = if accepted >= ENOUGH { limit.min(most).max(most * LATELY) } else { most };
             return (limit, limit * (1.0 - CUT));
         }
         let cut = (CUT * 2_f64.powi(self.in_a_row)).min(DEEPEST);
         self.in_a_row += 1;
         (rate * UNDER, rate * (1.0 - cut))
+    }
+
+    /// What the service says itself needs no test, and ends one.
+    fn cut_for_throttle(&mut self, above: f64, rate: f64, now: Duration) {
+        self.evidence = Some(Evidence::Throttles);
+        if self.inquiry.trial().is_some() {
+            self.inquiry.forget(now);
+        }
+        self.cut(above, rate, now);
     }
 
     fn cut(&mut self, above: f64, rate: f64, now: Duration) {
@@ -326,7 +411,7 @@ impl Pace {
     }
 
     fn begin_round(&mut self, now: Duration) {
-        self.round = Round { first: self.flight.next(), began: now, ..Round::default() };
+        self.round = Round::new(self.flight.next(), now);
     }
 
     fn begin_overload(&mut self) {
@@ -336,40 +421,12 @@ impl Pace {
 
     /// What is sent while nothing limits it.
     fn measured(&self, now: Duration) -> f64 {
+        if self.ceiling < MOST {
+            return self.ceiling;
+        }
         let (since, requests) = self.counted;
         let elapsed = now.saturating_sub(since).as_secs_f64().max(0.5);
-        (f64::from(requests) / elapsed).max(LEAST).min(self.ceiling)
-    }
-}
-
-impl Round {
-    fn accept(&mut self, number: u64) {
-        if number >= self.first {
-            self.accepted += 1;
-            self.is_last_accepted = true;
-        }
-    }
-
-    fn throttle(&mut self, sent: &Sent) {
-        if sent.number >= self.first {
-            self.throttled += 1;
-            self.turns += u32::from(self.is_last_accepted);
-            self.is_last_accepted = false;
-            self.span = Some((self.span.map_or(sent.at, |(first, _)| first), sent.at));
-        }
-    }
-
-    /// Whether throttles and acceptances alternate, over longer than the end of a second that was used up.
-    fn is_plainly_overloaded(&self) -> bool {
-        let spread = self.span.map_or(Duration::ZERO, |(first, last)| last.saturating_sub(first));
-        spread >= Duration::from_millis(250)
-            && self.turns >= 3
-            && self.accepted + self.throttled >= 8
-            && self.throttled * 8 >= self.accepted
-    }
-
-    fn share_accepted(&self) -> f64 {
-        self.accepted as f64 / (self.accepted + self.throttled).max(1) as f64
+        (f64::from(requests) / elapsed).max(self.lately[1]).max(LEAST)
     }
 }
 

@@ -9,11 +9,11 @@ use crate::failure::{Cause, Failure, Stage};
 pub(in crate::engine) enum Sign {
     /// The service took it, whatever it thought of it.
     Accepted,
-    /// Refused for the rate, or dropped in silence, as the broker does.
+    /// Refused for the rate, in so many words.
     Throttled,
-    /// Ended with the connection. The broker throttles like that too, but most hang-ups have another cause: only who looks
-    /// for an unknown rate takes it for a throttle.
-    HungUp,
+    /// Not answered: silence, with or without a PUBACK, or the end of the connection. The broker throttles like that too, but
+    /// most losses have another cause. A test tells ([`super::inquiry`]).
+    Lost,
     /// It says nothing about rates.
     Unclear,
 }
@@ -25,16 +25,12 @@ impl Sign {
             return Sign::Throttled;
         }
         match &failure.cause {
-            // The broker's own throttle: it drops the publish, or the connection, without a word.
-            Cause::NoPuback { .. } => Sign::Throttled,
-            Cause::Closed { .. } if !failure.stage.is_dialling() && failure.stage != Stage::Idle => {
-                Sign::HungUp
-            }
             // What answers a throttled CONNECT is not documented: any of these could.
             Cause::ConnectRefused { code: SERVER_UNAVAILABLE } => Sign::Throttled,
             Cause::UpgradeRefused { status: 503, .. } => Sign::Throttled,
-            Cause::Closed { .. } | Cause::TimedOut { .. } if failure.stage == Stage::Connack => {
-                Sign::Throttled
+            Cause::NoPuback { .. } | Cause::NoReply { .. } | Cause::TimedOut { .. } => Sign::Lost,
+            Cause::Closed { .. } if failure.stage >= Stage::Connack && failure.stage != Stage::Idle => {
+                Sign::Lost
             }
             Cause::Rejected { status_code: ..500, .. } => Sign::Accepted,
             _ => Sign::Unclear,
@@ -53,7 +49,7 @@ mod tests {
     use crate::call::Call;
 
     #[test]
-    fn a_throttle_is_a_429_or_silence_and_a_puback_without_a_reply_is_neither() {
+    fn a_throttle_says_so_and_whatever_is_not_answered_is_lost() {
         let after = Duration::from_secs(20);
         let closed = || Cause::Closed { detail: String::new() };
         let rejected = |status_code| Cause::Rejected {
@@ -63,14 +59,15 @@ mod tests {
         };
         for (stage, cause, sign) in [
             (Stage::Call(Call::CreateKeysAndCertificate), rejected(429), Sign::Throttled),
-            (Stage::Call(Call::RegisterThing), Cause::NoPuback { after }, Sign::Throttled),
-            (Stage::Call(Call::RegisterThing), closed(), Sign::HungUp),
-            (Stage::Call(Call::RegisterThing), Cause::NoReply { after }, Sign::Unclear),
+            (Stage::Call(Call::RegisterThing), Cause::NoPuback { after }, Sign::Lost),
+            (Stage::Call(Call::RegisterThing), closed(), Sign::Lost),
+            (Stage::Call(Call::RegisterThing), Cause::NoReply { after }, Sign::Lost),
             (Stage::Call(Call::RegisterThing), rejected(400), Sign::Accepted),
             (Stage::Call(Call::RegisterThing), rejected(500), Sign::Unclear),
             (Stage::Idle, closed(), Sign::Unclear),
             (Stage::Tls, closed(), Sign::Unclear),
-            (Stage::Connack, closed(), Sign::Throttled),
+            (Stage::Connack, closed(), Sign::Lost),
+            (Stage::Tcp, Cause::TimedOut { after }, Sign::Lost),
             (Stage::Connack, Cause::ConnectRefused { code: 3 }, Sign::Throttled),
             (Stage::Connack, Cause::ConnectRefused { code: 5 }, Sign::Unclear),
         ] {

@@ -145,9 +145,10 @@ impl<C: Connector> Worker<C> {
         let rest = self.shared.plan.publishes_per_connection.map(|rate| 2 * rate.period());
         self.rested_at = rest.map(|rest| Instant::now() + rest);
         let in_flight = gauges.exchange();
-        let within = self.shared.plan.exchange_timeout;
-        let exchange = connection.exchange(request.call, request.payload.clone(), within);
-        let (service, redelivered, answer) = match exchange.await {
+        let patience = permit.patience(self.shared.plan.exchange_timeout);
+        let exchange = connection.exchange(request.call, request.payload.clone(), patience);
+        let exchanged = exchange.await;
+        let (service, redelivered, answer) = match exchanged {
             Ok((reply, connection)) => {
                 let (service, redelivered) = (reply.service, reply.redelivered);
                 self.shared.health.served();

@@ -19,7 +19,7 @@ use crate::identity::{Identity, LotShape, ParameterPlan, RowError};
 use crate::ledger::{Binding, Ledger, LotRows};
 use crate::metrics::OperationCounts;
 use crate::rate::Rate;
-use crate::transport::{Connection, Connector, Dial, Lost, Reply, Verdict};
+use crate::transport::{Connection, Connector, Dial, Lost, Patience, Reply, Verdict};
 
 /// What the service does to connections.
 #[derive(Debug, Clone, Copy, Default)]
@@ -95,7 +95,7 @@ impl ServiceConnection {
 }
 
 impl Connection for ServiceConnection {
-    async fn exchange(mut self, call: Call, payload: Bytes, _: Duration) -> Result<(Reply, Self), Lost> {
+    async fn exchange(mut self, call: Call, payload: Bytes, _: impl Patience) -> Result<(Reply, Self), Lost> {
         if let Some(failure) = self.end() {
             return Err(Lost { failure, service: Duration::ZERO, redelivered: 0 });
         }

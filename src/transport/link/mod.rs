@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSoc
 
 use super::packet::{MAX_REMAINING, garbled};
 use super::session::{Event, Session};
-use super::{Connection, Lost, Reply};
+use super::{Connection, Lost, Patience, Reply, Wait};
 use crate::call::Call;
 use crate::failure::{Cause, Failure, Stage};
 use crate::wording::clean;
@@ -104,7 +104,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> WsConnection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for WsConnection<S> {
-    async fn exchange(mut self, call: Call, payload: Bytes, within: Duration) -> Result<(Reply, Self), Lost> {
+    async fn exchange(
+        mut self,
+        call: Call,
+        payload: Bytes,
+        patience: impl Patience,
+    ) -> Result<(Reply, Self), Lost> {
         let link = &mut *self.0;
         // What came before the request was published cannot answer it, and what ended the connection before was not its doing.
         if let Err(cause) = link.settle().await {
@@ -113,7 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for WsConnec
         let stage = Stage::Call(call);
         let sent = Instant::now();
         link.session.publish(call, payload);
-        let outcome = poll_fn(|cx| link.poll_event(cx, Some(sent + within))).await;
+        let outcome = link.answer(sent, &patience).await;
         let service = sent.elapsed();
         match outcome {
             Ok(Event::Replied { verdict, payload }) => {
@@ -121,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for WsConnec
                 Ok((Reply { verdict, payload, service, redelivered }, self))
             }
             Ok(Event::Connected | Event::Subscribed) => Err(link.lost(stage, out_of_turn(), service)),
-            Err(Ended::TimeUp) => Err(link.lost(stage, link.session.silence(within), service)),
+            Err(Ended::TimeUp) => Err(link.lost(stage, link.session.silence(service), service)),
             Err(Ended::Because(cause)) => Err(link.lost(stage, cause, service)),
         }
     }
@@ -160,6 +165,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             Poll::Pending => Poll::Ready(Ok(())),
         })
         .await
+    }
+
+    /// Waits for what comes of the request that was published at `sent`, as long as `patience` says.
+    async fn answer(&mut self, sent: Instant, patience: &impl Patience) -> Result<Event, Ended> {
+        loop {
+            let until = match patience.next(self.session.heard(sent.elapsed())) {
+                Wait::Until(age) => age,
+                Wait::PingUntil(age) => {
+                    self.session.ping(Instant::now());
+                    age
+                }
+                Wait::GiveUp => return Err(Ended::TimeUp),
+            };
+            match poll_fn(|cx| self.poll_event(cx, Some(sent + until))).await {
+                Err(Ended::TimeUp) => {}
+                ended => return ended,
+            }
+        }
     }
 
     fn lost(&mut self, stage: Stage, cause: Cause, service: Duration) -> Lost {

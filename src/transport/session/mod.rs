@@ -13,9 +13,9 @@ use rumqttc::mqttbytes::v4::{
 use rumqttc::mqttbytes::{Protocol, QoS};
 use tokio::time::Instant;
 
-use super::Verdict;
 use super::inbox::{self, Arrival, Inbox};
 use super::packet::{self, Incoming, garbled};
+use super::{Heard, Ping, Verdict};
 use crate::call::Call;
 use crate::failure::Cause;
 use crate::provisioning::{Delivery, Topics};
@@ -75,6 +75,8 @@ pub(super) struct Session {
     request: Option<Request>,
     sent_at: Instant,
     ping_sent_at: Option<Instant>,
+    /// Of the request in flight.
+    ping: Ping,
     /// Packets and frames that nothing asked for, since the last packet that was no acknowledgement.
     unasked: u32,
 }
@@ -107,6 +109,7 @@ impl Session {
             request: None,
             sent_at: now,
             ping_sent_at: None,
+            ping: Ping::NotSent,
             unasked: 0,
         }
     }
@@ -140,8 +143,21 @@ impl Session {
         publish.write(&mut self.out).expect(FITS);
         // What is not acknowledged at all has no PUBACK to miss.
         self.request = Some(Request { id, is_acknowledged: qos == QoS::AtMostOnce });
+        self.ping = Ping::NotSent;
         self.unasked = 0;
         self.acks_due = None;
+    }
+
+    /// Wants to know whether the other side is there, because the request in flight has no reply.
+    pub(super) fn ping(&mut self, now: Instant) {
+        self.ask_for_life(now);
+        self.ping = Ping::Sent;
+    }
+
+    /// What has been heard of the request in flight, which is this old.
+    pub(super) fn heard(&self, age: Duration) -> Heard {
+        let is_acknowledged = self.request.is_some_and(|request| request.is_acknowledged);
+        Heard { age, is_acknowledged, ping: self.ping }
     }
 
     /// Wants to say DISCONNECT (section 3.14).
@@ -231,10 +247,7 @@ impl Session {
                 detail: format!("no PINGRESP within {:?}: the server is gone", self.keep_alive),
             }),
             None if now >= self.sent_at + self.quiet_limit() => {
-                PingReq.write(&mut self.out).expect(FITS);
-                self.acks_due = None;
-                self.ping_sent_at = Some(now);
-                self.unasked = 0;
+                self.ask_for_life(now);
                 Ok(())
             }
             _ => Ok(()),
@@ -253,6 +266,13 @@ impl Session {
     /// Replies that were delivered again since the last time this was asked.
     pub(super) fn take_redelivered(&mut self) -> u32 {
         self.inbox.take_redelivered()
+    }
+
+    fn ask_for_life(&mut self, now: Instant) {
+        PingReq.write(&mut self.out).expect(FITS);
+        self.acks_due = None;
+        self.ping_sent_at = Some(now);
+        self.unasked = 0;
     }
 
     /// Nothing sent for this long makes a PINGREQ due. A tenth early, because the keep-alive is an upper limit and neither
@@ -315,6 +335,8 @@ impl Session {
             (_, Incoming::PingResp) => {
                 if self.ping_sent_at.take().is_none() {
                     self.came_unasked()?;
+                } else if self.ping == Ping::Sent {
+                    self.ping = Ping::Answered;
                 }
                 Ok(None)
             }

@@ -13,7 +13,7 @@ use crate::event::Operation;
 use crate::metrics::{LatencyFigures, Metrics};
 use crate::rate::RateLimit;
 use crate::report::{human_latency, per_second};
-use crate::usage::{Bound, Usage};
+use crate::usage::{Bound, Found, Usage};
 
 /// Whether lines may have colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -272,9 +272,9 @@ fn pace(recent: &Recent, rates: &Rates, usage: &Usage) -> Vec<Phrase> {
     operations.map(rate).into()
 }
 
-fn rate(name: &str, rate: f64, limit: RateLimit, found: Option<f64>) -> Phrase {
+fn rate(name: &str, rate: f64, limit: RateLimit, found: Option<Found>) -> Phrase {
     Phrase::plain(match (found, limit.fixed()) {
-        (Some(found), _) => format!("{name} {rate:.1}/s of {found:.1}/s that the service bears"),
+        (Some(Found { rate: limit, by }), _) => format!("{name} {rate:.1}/s of {limit:.1}/s: {by}"),
         (None, Some(limit)) => format!("{name} {rate:.1}/s of {limit}"),
         (None, None) => format!("{name} {rate:.1}/s"),
     })

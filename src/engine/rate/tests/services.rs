@@ -10,6 +10,9 @@ use crate::engine::rate::pace::Pace;
 use crate::engine::rate::sign::Sign;
 use crate::rate::RateLimit;
 
+/// How long after a change of the quota nothing is counted as settled, in seconds.
+const SETTLING: f64 = 60.0;
+
 /// How a service counts.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Shape {
@@ -34,6 +37,18 @@ pub(super) enum Throttle {
     Silent(f64),
 }
 
+/// What else is lost, whatever the rate: half of it on the way there, half on the way back.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Loss {
+    None,
+    /// Each request with these odds.
+    Random(f64),
+    /// Half of all requests for a second, twice a minute on the average.
+    Bursts,
+    /// Every request from one second to another.
+    Outage(f64, f64),
+}
+
 /// A service, and how it is used.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Trial {
@@ -42,6 +57,9 @@ pub(super) struct Trial {
     /// Requests per second; and from some second on, others.
     pub(super) quota: f64,
     pub(super) change: Option<(f64, f64)>,
+    pub(super) loss: Loss,
+    /// Requests per second of somebody else, under the same quota.
+    pub(super) others: f64,
     /// From sending a request to its answer, at least and at most, in seconds.
     pub(super) latency: (f64, f64),
     pub(super) limit: RateLimit,
@@ -58,14 +76,32 @@ pub(super) struct Result {
     pub(super) throttled: f64,
     /// The same, of the whole trial.
     pub(super) throttled_in_all: f64,
+    /// Of what could have been used of the quota, or of the rate that is set, in the whole trial.
+    pub(super) used_in_all: f64,
+    /// The same from half a minute after an outage to a minute.
+    pub(super) used_after: f64,
+    /// What was said to be lost at any rate, and whether a limit was named, in the end.
+    pub(super) unanswered: Option<f64>,
+    pub(super) names_limit: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Event {
-    Ask { worker: usize },
+    Ask {
+        worker: usize,
+    },
     Grant,
-    Arrive { worker: usize, number: u64 },
-    Answer { worker: usize, number: u64, is_accepted: bool },
+    Arrive {
+        worker: usize,
+        number: u64,
+    },
+    Answer {
+        worker: usize,
+        number: u64,
+        sign: Sign,
+    },
+    /// Somebody else's request arrives.
+    Other,
 }
 
 struct Service {
@@ -81,7 +117,7 @@ struct Service {
 impl Trial {
     pub(super) fn run(&self) -> Result {
         let mut world = World::new(self);
-        let settled_at = self.seconds / 3.0;
+        let settled_at = SETTLING.min(self.seconds / 3.0);
         while let Some(((us, _), event)) = world.events.pop_first() {
             let now = us as f64 / 1e6;
             if now > self.seconds {
@@ -90,26 +126,59 @@ impl Trial {
             if let Some((_, quota)) = self.change.filter(|(at, _)| now >= *at) {
                 world.service.quota = quota;
             }
-            world.is_settled = now > settled_at;
+            world.is_settled =
+                now > settled_at && self.change.is_none_or(|(at, _)| !(at..at + SETTLING).contains(&now));
             world.handle(now, event);
         }
+        let (unanswered, names_limit) = (world.pace.unanswered(), world.pace.found().is_some());
         let [early, late] = world.ends;
         let quota = self.change.map_or(self.quota, |(_, quota)| quota);
         let share = |[accepted, throttled]: [f64; 2]| throttled / (accepted + throttled).max(1.0);
         Result {
-            used: late[0] / (self.seconds - settled_at) / quota,
+            used: late[0] / (self.seconds - settled_at - self.change.map_or(0.0, |_| SETTLING)) / quota,
             throttled: share(late),
             throttled_in_all: share([early[0] + late[0], early[1] + late[1]]),
+            used_in_all: (early[0] + late[0]) / self.most(0.0, self.seconds),
+            used_after: match self.loss {
+                Loss::Outage(_, end) => world.after_outage / self.most(end + 30.0, end + 60.0),
+                _ => 1.0,
+            },
+            unanswered,
+            names_limit,
         }
+    }
+
+    /// What could be accepted in this time, by the measure.
+    fn most(&self, from: f64, to: f64) -> f64 {
+        let (change, after) = self.change.unwrap_or((f64::MAX, self.quota));
+        let fixed = self.limit.fixed().map_or(f64::MAX, |rate| rate.as_per_second());
+        let rate = |quota: f64| (quota - self.others).min(fixed);
+        let before = (change.min(to) - from).max(0.0);
+        let lost = match self.loss {
+            Loss::None | Loss::Outage(..) => 0.0,
+            Loss::Random(share) => share,
+            Loss::Bursts => BURSTS_SHARE,
+        };
+        let outage = match self.loss {
+            Loss::Outage(began, ended) if from < ended => rate(self.quota) * (ended - began),
+            _ => 0.0,
+        };
+        (1.0 - lost) * (rate(self.quota) * before + rate(after) * (to - from - before) - outage)
     }
 
     /// Enough that they are not what limits.
     fn workers(&self) -> usize {
         let quota = self.change.map_or(self.quota, |(_, quota)| self.quota.max(quota));
-        let stuck = if matches!(self.throttle, Throttle::Silent(_)) { 10.0 } else { 0.0 };
+        let quota = quota.min(self.limit.fixed().map_or(f64::MAX, |rate| rate.as_per_second()));
+        let stuck = if let Throttle::Silent(timeout) = self.throttle { timeout / 2.0 } else { 1.0 };
         (quota * ((self.latency.1 + 0.1) * 4.0 + stuck)) as usize + 10
     }
 }
+
+/// What bursts lose of all requests: half of one second in thirty-one.
+const BURSTS_SHARE: f64 = 0.5 / 31.0;
+/// How long a client waits that sees others answered.
+const GIVES_UP: f64 = 1.2;
 
 struct World<'a> {
     trial: &'a Trial,
@@ -126,6 +195,11 @@ struct World<'a> {
     is_settled: bool,
     /// Accepted and throttled, before and after it had settled.
     ends: [[f64; 2]; 2],
+    after_outage: f64,
+    /// When the rate that is set lets the next request pass.
+    fixed_due: f64,
+    /// Whether a burst is on, and when that changes.
+    burst: (bool, f64),
 }
 
 impl<'a> World<'a> {
@@ -151,7 +225,13 @@ impl<'a> World<'a> {
             failed: vec![0; trial.workers()],
             is_settled: false,
             ends: [[0.0; 2]; 2],
+            after_outage: 0.0,
+            fixed_due: 0.0,
+            burst: (false, 0.0),
         };
+        if trial.others > 0.0 {
+            world.schedule(0.0, Event::Other);
+        }
         for worker in 0..world.failed.len() {
             world.schedule(0.0, Event::Ask { worker });
         }
@@ -172,26 +252,60 @@ impl<'a> World<'a> {
                 }
             }
             Event::Grant => self.grant(now),
-            Event::Arrive { worker, number } => {
-                let is_accepted = self.service.take(now, self.random.random());
-                self.ends[usize::from(self.is_settled)][usize::from(!is_accepted)] += 1.0;
-                let back = self.half_way();
-                let after = match (is_accepted, self.trial.throttle) {
-                    (true, _) | (false, Throttle::Prompt) => back,
-                    (false, Throttle::Late(late)) => back + late,
-                    (false, Throttle::Silent(timeout)) => timeout,
-                };
-                self.schedule(now + after, Event::Answer { worker, number, is_accepted });
+            Event::Other => {
+                self.service.take(now, 1.0);
+                self.schedule(now + 1.0 / self.trial.others, Event::Other);
             }
-            Event::Answer { worker, number, is_accepted } => {
-                let sign = if is_accepted { Sign::Accepted } else { Sign::Throttled };
+            Event::Arrive { worker, number } => self.arrive(now, worker, number),
+            Event::Answer { worker, number, sign } => {
                 self.pace.heard(number, sign, Duration::from_secs_f64(now));
                 let failed = &mut self.failed[worker];
-                *failed = if is_accepted { 0 } else { *failed + 1 };
+                *failed = if sign == Sign::Accepted { 0 } else { *failed + 1 };
                 // As the retry policy has it.
-                let most = if is_accepted { 0.0 } else { (0.1 * 2_f64.powi(*failed)).min(20.0) };
+                let most = if *failed == 0 { 0.0 } else { (0.1 * 2_f64.powi(*failed)).min(20.0) };
                 let pause = most * self.random.random::<f64>();
                 self.schedule(now + pause, Event::Ask { worker });
+            }
+        }
+    }
+
+    fn arrive(&mut self, now: f64, worker: usize, number: u64) {
+        let is_lost = self.loses(now);
+        let back = self.half_way();
+        if is_lost && self.random.random() {
+            return self.schedule(now + GIVES_UP, Event::Answer { worker, number, sign: Sign::Lost });
+        }
+        let is_taken = self.service.take(now, self.random.random());
+        let is_answered = is_taken && !is_lost;
+        if is_answered {
+            self.ends[usize::from(self.is_settled)][0] += 1.0;
+            if matches!(self.trial.loss, Loss::Outage(_, end) if (end + 30.0..end + 60.0).contains(&now)) {
+                self.after_outage += 1.0;
+            }
+        }
+        self.ends[usize::from(self.is_settled)][1] += f64::from(u8::from(!is_taken));
+        let (after, sign) = match self.trial.throttle {
+            _ if is_answered => (back, Sign::Accepted),
+            _ if is_lost => (GIVES_UP, Sign::Lost),
+            Throttle::Prompt => (back, Sign::Throttled),
+            Throttle::Late(late) => (back + late, Sign::Throttled),
+            Throttle::Silent(timeout) => (timeout, Sign::Lost),
+        };
+        self.schedule(now + after, Event::Answer { worker, number, sign });
+    }
+
+    fn loses(&mut self, now: f64) -> bool {
+        match self.trial.loss {
+            Loss::None => false,
+            Loss::Random(share) => self.random.random::<f64>() < share,
+            Loss::Outage(began, ended) => (began..ended).contains(&now),
+            Loss::Bursts => {
+                if now >= self.burst.1 {
+                    let is_on = !self.burst.0;
+                    let mean = if is_on { 1.0 } else { 30.0 };
+                    self.burst = (is_on, now - mean * self.random.random::<f64>().max(1e-9).ln());
+                }
+                self.burst.0 && self.random.random()
             }
         }
     }
@@ -199,13 +313,19 @@ impl<'a> World<'a> {
     fn grant(&mut self, now: f64) {
         while let Some(worker) = self.queue.pop_front() {
             let instant = Duration::from_secs_f64(now);
-            if let Some(wait) = self.pace.wait(instant) {
+            let paced = self.pace.wait(instant).map(|wait| now + wait.as_secs_f64());
+            if let Some(due) = paced.or((self.fixed_due > now).then_some(self.fixed_due)) {
                 self.queue.push_front(worker);
                 // Timers have whole milliseconds, and are late rather than early.
-                let due = ((now + wait.as_secs_f64()) * 1e3).ceil() / 1e3;
+                let due = (due * 1e3).ceil() / 1e3;
                 return self.schedule(due.max(now + 0.001), Event::Grant);
             }
             let number = self.pace.sent(instant);
+            if let Some(rate) = self.trial.limit.fixed() {
+                // A burst of two, as the limiter has it.
+                let period = rate.period().as_secs_f64();
+                self.fixed_due = self.fixed_due.max(now - period) + period;
+            }
             let there = self.half_way();
             self.schedule(now + there, Event::Arrive { worker, number });
         }
