@@ -153,7 +153,7 @@ pub enum KeyForm {
 pub enum OpenError {
     /// It is sealed, and no identity was given.
     #[error(
-        "its private key is sealed to {}; pass --identity FILE with the age identity of one of them, or --sealed to get the .age files as they are",
+        "its private key is sealed to {}, and no age identity was given to open it",
         .recipients.join(", ")
     )]
     NoIdentity {
@@ -161,7 +161,7 @@ pub enum OpenError {
         recipients: Arc<[String]>,
     },
     /// It is sealed to others.
-    #[error("its private key is sealed to {}, and --identity has the identity of none of them", .recipients.join(", "))]
+    #[error("its private key is sealed to {}, and the identities that were given are of none of them", .recipients.join(", "))]
     OtherIdentity {
         /// Whom it is sealed to.
         recipients: Arc<[String]>,
@@ -257,7 +257,7 @@ const LARGEST_KEY: usize = 160 * 1024;
 pub enum IdentityError {
     /// It is encrypted itself.
     #[error(
-        "the identity file is protected with a passphrase, which is not asked for here; decrypt it first (`age -d -o FILE …`), or export with --sealed and use age"
+        "the identity file is protected with a passphrase, which is not asked for here; decrypt it first (`age -d -o FILE …`)"
     )]
     Protected,
     /// It is an SSH key.
@@ -344,7 +344,7 @@ mod tests {
         }
         assert!(matches!(open(&key, &[&three]), Err(OpenError::OtherIdentity { .. })));
         let error = KeyOpener::plain_only().open(&key).unwrap_err().to_string();
-        assert!(error.contains("--identity") && error.contains(&sealed.recipients[1]), "{error}");
+        assert!(error.contains("no age identity") && error.contains(&sealed.recipients[1]), "{error}");
         let passed = KeyOpener::pass_sealed_on().open(&key).unwrap();
         assert_eq!((passed.text.expose(), passed.form), (&sealed.age, KeyForm::Age));
     }

@@ -185,17 +185,16 @@ impl Bound {
     pub fn hint(&self) -> String {
         match self {
             Bound::Limit { operation, .. } => {
-                let (option, quota) = option_and_quota(*operation);
+                let quota = quota(*operation);
                 format!(
-                    "if the account's quota is higher, raise {option}; otherwise ask AWS for more: {quota}"
+                    "if the account's quota is higher, raise the limit; otherwise ask AWS for more: {quota}"
                 )
             }
             Bound::Throttle { operation, .. } => {
-                let (_, quota) = option_and_quota(*operation);
-                format!("that is the service's limit: ask AWS for a higher quota, {quota}")
+                format!("that is the service's limit: ask AWS for a higher quota, {}", quota(*operation))
             }
             Bound::Connections { .. } => {
-                String::from("raise --connections, or leave it out: then the run finds how many it needs")
+                String::from("allow more connections, or let the run find how many it needs")
             }
             Bound::Service { is_failing: true, .. } => {
                 String::from("look at what went wrong on the way: retries wait longer each time")
@@ -209,14 +208,14 @@ impl Bound {
 }
 
 /// AWS's names for the quotas (Service Quotas, AWS IoT Core).
-fn option_and_quota(operation: Operation) -> (&'static str, &'static str) {
+fn quota(operation: Operation) -> &'static str {
     match operation {
-        Operation::Connect => ("--connect-rate", "L-AEA1E176 (connect requests per second per account)"),
+        Operation::Connect => "L-AEA1E176 (connect requests per second per account)",
         Operation::CreateCertificate => {
-            ("--create-rate", "L-CAFFCA46 (CreateKeysAndCertificate), or with --keys local L-83161BB8")
+            "L-CAFFCA46 (CreateKeysAndCertificate), or for keys made here L-83161BB8 (CreateCertificateFromCsr)"
         }
-        Operation::RegisterThing => ("--register-rate", "L-B2BBBD8C (RegisterThing)"),
-        _ => ("the rate", "see Service Quotas"),
+        Operation::RegisterThing => "L-B2BBBD8C (RegisterThing)",
+        _ => "see Service Quotas",
     }
 }
 

@@ -1,17 +1,90 @@
-//! What to do about it: what errors say in the library's words, with what to type.
+//! What to type about it. Errors say what is wrong in the library's words; here stands which option of which verb mends it.
 
 use std::path::Path;
 
-use crate::failure::Failure;
+use crate::call::Call;
+use crate::failure::{Cause, Failure, Stage};
 use crate::ledger::Counts;
+use crate::usage::{Bound, Usage};
 
-/// Says why a run stopped, and what to do.
-pub(super) fn stopped(failure: &Failure) -> Vec<String> {
+/// Says why a run of `verb` stopped, and what to do.
+pub(super) fn stopped(verb: &str, failure: &Failure) -> Vec<String> {
     let mut words = vec![format!("error: stopped: {failure}")];
-    if !failure.hint().is_empty() {
-        words.push(format!("  -> {}", failure.hint()));
+    match (failure.hint(), options(verb, failure)) {
+        ("", None) => {}
+        (hint, None) => words.push(format!("  -> {hint}")),
+        ("", Some(options)) => words.push(format!("  -> {options}")),
+        (hint, Some(options)) => words.push(format!("  -> {hint}: {options}")),
     }
     words
+}
+
+/// Which options a failure has to do with.
+fn options(verb: &str, failure: &Failure) -> Option<&'static str> {
+    let speed = Speed::of(verb);
+    match &failure.cause {
+        Cause::Credentials { .. } => Some(
+            "`aws sso login`, say; AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN for temporary ones); \
+             or --profile",
+        ),
+        Cause::Unresolvable { .. } => {
+            Some("--endpoint; `aws iot describe-endpoint --endpoint-type iot:Data-ATS` prints it")
+        }
+        Cause::Tls { detail } if detail.contains("trusted authority") => Some("--ca-file"),
+        Cause::Unreachable { .. } | Cause::Tls { .. } | Cause::UpgradeRefused { status: 404, .. } => {
+            Some("--endpoint")
+        }
+        Cause::UpgradeRefused { status: 429, .. } => Some(speed.connects),
+        Cause::UpgradeRefused { status: 401 | 403, .. } => Some(speed.identity),
+        Cause::ConnectRefused { code: 2 | 4 | 5 | 7 } => Some("--client-id-prefix"),
+        Cause::Closed { .. } if failure.stage == Stage::Suback => Some("--template"),
+        Cause::NoPuback { .. } | Cause::Rejected { status_code: 429, .. } => Some(speed.requests),
+        Cause::Rejected { status_code: 404, .. } => Some("--template, --region"),
+        Cause::Rejected { status_code: 400..=499, .. }
+            if failure.stage == Stage::Call(Call::CreateCertificateFromCsr) =>
+        {
+            Some("--key-type, --keys")
+        }
+        _ => None,
+    }
+}
+
+/// What a verb's speed is set with, and whose credentials it uses.
+struct Speed {
+    connects: &'static str,
+    requests: &'static str,
+    identity: &'static str,
+}
+
+impl Speed {
+    fn of(verb: &str) -> Self {
+        match verb.split(' ').next() {
+            Some("provision") => Self {
+                connects: "--connect-rate",
+                requests: "--create-rate, --register-rate",
+                identity: "--profile, --region",
+            },
+            Some("load") => Self {
+                connects: "--connect-rate, --rate or --profile",
+                requests: "--rate or --profile",
+                identity: "--aws-profile, --region",
+            },
+            _ => Self { connects: "--max-rate", requests: "--max-rate", identity: "--profile, --region" },
+        }
+    }
+}
+
+/// What to type to go faster, where that may help.
+pub(super) fn faster(usage: &Usage) -> Option<String> {
+    use crate::event::Operation;
+    let option = match usage.bound() {
+        Bound::Limit { operation: Operation::Connect, .. } => "--connect-rate",
+        Bound::Limit { operation: Operation::CreateCertificate, .. } => "--create-rate",
+        Bound::Limit { operation: Operation::RegisterThing, .. } => "--register-rate",
+        Bound::Connections { .. } => "--connections",
+        _ => return None,
+    };
+    Some(format!("what bound the run is set with {option}"))
 }
 
 /// Says that something happened that cannot.
@@ -26,19 +99,60 @@ pub(super) fn left_behind(counts: &Counts, ledger: &Path) -> Vec<String> {
     let unregistered = counts.issued_not_sent + counts.issued_may_sent;
     if unregistered > 0 {
         words.push(format!(
-            "{unregistered} certificates were issued and not registered: the service deletes those by itself when their \
-             tokens lapse, after an hour"
+            "{} issued and not registered: the service deletes those by itself when their tokens lapse, after an hour",
+            number(unregistered, "certificate was", "certificates were")
         ));
     }
     if counts.registered > 0 {
         words.push(format!(
-            "{} things were registered, and stay: `fleetmint export {ledger} --format csv --out FILE` lists them and their \
-             certificates for deletion",
-            counts.registered
+            "{}: `fleetmint export {ledger} --format csv --out FILE` lists them and their certificates for deletion",
+            number(counts.registered, "thing was registered, and stays", "things were registered, and stay")
         ));
     }
     if counts.issued_may_sent + counts.unknown > 0 {
         words.push(format!("what is uncertain: fleetmint status {ledger}"));
     }
     words
+}
+
+/// `1 device`, `2 devices`.
+pub(super) fn number(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_verb_is_told_of_its_own_options() {
+        let throttled = Failure::new(
+            Stage::Call(Call::CreateKeysAndCertificate),
+            Cause::Rejected { status_code: 429, error_code: String::new(), error_message: String::new() },
+        );
+        let told = |verb, failure: &Failure| stopped(verb, failure).join("\n");
+        assert!(told("provision", &throttled).contains("--create-rate"));
+        let load = told("load create", &throttled);
+        assert!(load.contains("--rate or --profile") && !load.contains("--create-rate"), "{load}");
+        assert!(told("find-limit create", &throttled).contains("--max-rate"));
+        let forbidden = Failure::new(
+            Stage::Upgrade,
+            Cause::UpgradeRefused { status: 403, message: String::new(), skew_s: None },
+        );
+        assert!(told("load connect", &forbidden).contains("--aws-profile"));
+    }
+
+    #[test]
+    fn advice_is_about_what_is_wrong() {
+        let told = |stage, cause| stopped("provision", &Failure::new(stage, cause)).join("\n");
+        let refused = |status| Cause::UpgradeRefused { status, message: String::new(), skew_s: None };
+        let absent = told(Stage::Upgrade, refused(404));
+        assert!(absent.contains("--endpoint") && !absent.contains("secret key"), "{absent}");
+        let tls = |detail: &str| told(Stage::Tls, Cause::Tls { detail: detail.to_owned() });
+        let name = tls("the server's certificate is for another name (x)");
+        assert!(name.contains("--endpoint") && !name.contains("clock"), "{name}");
+        let issuer = tls("the server's certificate is not signed by a trusted authority (UnknownIssuer)");
+        assert!(issuer.contains("--ca-file") && !issuer.contains("clock"), "{issuer}");
+        assert!(tls("the server's certificate has expired (x)").contains("clock"));
+    }
 }

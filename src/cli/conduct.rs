@@ -16,7 +16,7 @@ use super::outputs::{Outputs, Place};
 use super::progress::{Progress, View};
 use super::recording::{self, Recording};
 use super::signals;
-use super::speech::{print, say};
+use super::speech::{print, say, warn};
 use super::target::Site;
 use crate::engine::Stop;
 use crate::exposition::Reading;
@@ -114,7 +114,7 @@ pub(super) async fn conduct<J: Job>(
 }
 
 async fn run<J: Job>(job: J, mut ledger: Option<Ledger>, outputs: Outputs) -> Result<Exit, Fatal> {
-    let Outputs { scrapes, summary, results, junit } = outputs;
+    let Outputs { scrapes, summary, results, junit, drain_timeout } = outputs;
     let (verb, settings) = (job.verb(), job.settings());
     let kept = Value::Object(settings.clone());
     let run = ledger.as_mut().map(|ledger| ledger.begin_run(&kept, SystemTime::now()));
@@ -129,7 +129,7 @@ async fn run<J: Job>(job: J, mut ledger: Option<Ledger>, outputs: Outputs) -> Re
     let stop = Stop::default();
     let live = Progress::start();
     let mut beside = JoinSet::new();
-    beside.spawn(signals::steer(stop.clone()));
+    beside.spawn(signals::steer(stop.clone(), drain_timeout));
     beside.spawn(live.clone().follow(snapshots.clone(), job.view()));
     beside.spawn(scrapes.serve(snapshots, job.reading()));
     let done = job.run(ledger, Reins { stop, progress, intervals }).await;
@@ -142,7 +142,9 @@ async fn run<J: Job>(job: J, mut ledger: Option<Ledger>, outputs: Outputs) -> Re
         ended.and_then(|()| ledger.close()).map_err(ledger_error)?;
     }
     let printed = print_summary(summary.as_ref(), &shown);
-    words.iter().for_each(say);
+    for line in &words {
+        if exit == Exit::Complete { say(line) } else { warn(line) }
+    }
     let recorded = match recording {
         Some(recording) => recording.finish(&footer).await,
         None => Ok(()),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::args::DeviceArgs;
 use super::exit::{Fatal, ledger as ledger_error};
 use super::lot::{LotReading, Rows};
-use super::settings::{template, usage};
+use super::settings::usage;
 use super::target::Target;
 use crate::emulator::scenario::BUILT_IN_TEMPLATE;
 use crate::identity::{GeneratedLot, KEY_COLUMNS, MADE_UP, ParameterPlan, Pattern, parse_constant};
@@ -75,7 +75,7 @@ impl DeviceSettings {
     pub(super) fn open(self, target: &Target, is_template_needed: bool) -> Result<Devices, Fatal> {
         let template = match &self.template {
             None if !is_template_needed && target.is_aws() => String::from(NO_TEMPLATE),
-            typed => template(typed.as_deref(), target)?,
+            typed => target.template(typed.as_deref())?,
         };
         let binding =
             Binding { template: template.clone(), region: target.region.clone(), account: target.account() };

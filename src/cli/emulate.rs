@@ -13,6 +13,9 @@ use crate::emulator::scenario::Scenario;
 
 /// Serve an emulator of the AWS IoT endpoint, for trials and tests.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  fleetmint emulate\n  fleetmint emulate --scenario aws-defaults --state-dir account"
+)]
 pub(super) struct EmulateArgs {
     /// The address to listen on; port 0 picks a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443")]

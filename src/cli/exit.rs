@@ -5,17 +5,11 @@ use std::process::ExitCode;
 use crate::engine::find::{FindEnd, FindOutcome};
 use crate::engine::load::{LoadEnd, LoadOutcome};
 use crate::engine::{End, Outcome};
-use crate::failure::{Cause, Failure};
+use crate::failure::{Cause, Failure, Stage};
 use crate::ledger::{Counts, LedgerError, Problem};
 use crate::limit_search::{Finding, Stopped};
 
-use super::speech::say;
-
-/// The codes, for the help.
-pub(super) const CODES: &str = "\
-Exit codes: 0 complete, 2 a threshold was missed, 3 some devices rejected or unknown, 4 stopped by a refusal or the failure budget,
-5 interrupted (run it again to resume), 64 usage, 65 bad identities, 69 endpoint unreachable or not ready,
-70 defect, 74 ledger unusable, 77 not permitted.";
+use super::speech::warn;
 
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +20,7 @@ pub enum Exit {
     ThresholdMissed,
     /// Some devices were rejected, or their outcome is unknown.
     NotAllRegistered,
-    /// Stopped by a fatal refusal or the failure budget.
+    /// The service refused for good, or a test or search ended before it had what it was to find.
     Stopped,
     /// Interrupted; the same command goes on where it stopped.
     Interrupted,
@@ -34,32 +28,79 @@ pub enum Exit {
     Usage,
     /// The lot is wrong.
     BadIdentities,
-    /// The endpoint is unreachable, or a check before the run failed.
+    /// Credentials are missing, or a check before the run failed.
     Unavailable,
     /// A defect of fleetmint.
     Bug,
-    /// The ledger cannot be used.
+    /// Another process has the ledger.
+    LedgerLocked,
+    /// The ledger, or a file to be written, cannot be used.
     LedgerUnusable,
+    /// The service is away, or throttles too much: nothing is wrong that time does not mend.
+    Later,
     /// The service does not permit it.
     NotPermitted,
 }
 
 impl Exit {
+    /// All, in the order of their codes.
+    const ALL: [Exit; 13] = [
+        Exit::Complete,
+        Exit::ThresholdMissed,
+        Exit::NotAllRegistered,
+        Exit::Stopped,
+        Exit::Interrupted,
+        Exit::Usage,
+        Exit::BadIdentities,
+        Exit::Unavailable,
+        Exit::Bug,
+        Exit::LedgerLocked,
+        Exit::LedgerUnusable,
+        Exit::Later,
+        Exit::NotPermitted,
+    ];
+
+    /// The exit code, what it means, and whether the same command may be run again. The codes are stable; the README has the
+    /// same table.
+    fn row(self) -> (u8, &'static str, &'static str) {
+        match self {
+            Exit::Complete => (0, "complete", "no need"),
+            Exit::ThresholdMissed => (2, "a threshold of a load test was missed", "to measure again"),
+            Exit::NotAllRegistered => (3, "some devices are rejected or unknown", "no: see `status`"),
+            Exit::Stopped => (
+                4,
+                "a final refusal, or too many failures of one kind; a load test without a device left; \
+                 `find-limit` that ended before it knew",
+                "no: mend first",
+            ),
+            Exit::Interrupted => (5, "interrupted", "yes: it resumes"),
+            Exit::Usage => (64, "wrong usage", "no: mend first"),
+            Exit::BadIdentities => (65, "the lot is wrong, and nothing was sent", "no: mend first"),
+            Exit::Unavailable => (69, "a check failed, or credentials are missing", "no: mend first"),
+            Exit::Bug => (70, "a defect of fleetmint", "no: report it"),
+            Exit::LedgerLocked => (73, "the ledger is in use by another process", "once that has ended"),
+            Exit::LedgerUnusable => {
+                (74, "the ledger, or a file to be written, is unusable", "no: mend first")
+            }
+            Exit::Later => (75, "unreachable, an outage, or throttled out", "yes, later: it resumes"),
+            Exit::NotPermitted => {
+                (77, "the service refused the credentials, or what they asked for", "no: mend first")
+            }
+        }
+    }
+
     /// The exit code: stable.
     pub fn code(self) -> u8 {
-        match self {
-            Exit::Complete => 0,
-            Exit::ThresholdMissed => 2,
-            Exit::NotAllRegistered => 3,
-            Exit::Stopped => 4,
-            Exit::Interrupted => 5,
-            Exit::Usage => 64,
-            Exit::BadIdentities => 65,
-            Exit::Unavailable => 69,
-            Exit::Bug => 70,
-            Exit::LedgerUnusable => 74,
-            Exit::NotPermitted => 77,
-        }
+        self.row().0
+    }
+
+    /// All codes, for the help.
+    pub(super) fn table() -> String {
+        let row = |exit: Exit| {
+            let (code, meaning, _) = exit.row();
+            format!("  {code:>2}  {meaning}\n")
+        };
+        format!("Exit codes:\n{}", Exit::ALL.map(row).concat())
     }
 
     /// How a run that ended so leaves the process.
@@ -68,7 +109,7 @@ impl Exit {
             End::Complete => Exit::of_devices(devices),
             End::Drained | End::Aborted => Exit::Interrupted,
             End::Stopped(failure) => Exit::of_failure(failure),
-            End::Ledger(_) => Exit::LedgerUnusable,
+            End::Ledger(error) => Exit::of_ledger(error),
             End::Bug(_) => Exit::Bug,
         }
     }
@@ -79,7 +120,7 @@ impl Exit {
         match &outcome.end {
             LoadEnd::Drained | LoadEnd::Aborted => Exit::Interrupted,
             LoadEnd::Stopped(failure) => Exit::of_failure(failure),
-            LoadEnd::Ledger(_) => Exit::LedgerUnusable,
+            LoadEnd::Ledger(error) => Exit::of_ledger(error),
             LoadEnd::Bug(_) => Exit::Bug,
             LoadEnd::Complete | LoadEnd::OutOfDevices | LoadEnd::ThresholdLost if has_missed => {
                 Exit::ThresholdMissed
@@ -95,7 +136,7 @@ impl Exit {
         match (&outcome.end, outcome.finding) {
             (FindEnd::Drained | FindEnd::Aborted, _) => Exit::Interrupted,
             (FindEnd::Stopped(failure), _) => Exit::of_failure(failure),
-            (FindEnd::Ledger(_), _) => Exit::LedgerUnusable,
+            (FindEnd::Ledger(error), _) => Exit::of_ledger(error),
             (FindEnd::Bug(_), _) => Exit::Bug,
             (
                 FindEnd::Complete,
@@ -116,15 +157,41 @@ impl Exit {
         }
     }
 
-    /// What a failure that ended a run means.
+    /// What a failure that ended a run means: whether the same command can fare better later.
     pub(super) fn of_failure(failure: &Failure) -> Self {
         match &failure.cause {
             Cause::UpgradeRefused { status: 401 | 403, .. }
             | Cause::ConnectRefused { code: 4 | 5 | 7 }
             | Cause::SubscriptionRefused { .. } => Exit::NotPermitted,
-            _ if failure.stage.is_dialling() && !failure.is_refusal() => Exit::Unavailable,
-            Cause::Credentials { .. } => Exit::Unavailable,
-            _ => Exit::Stopped,
+            // A certificate that is not trusted stays so.
+            Cause::Credentials { .. } | Cause::Tls { .. } => Exit::Unavailable,
+            Cause::UpgradeRefused { .. } | Cause::ConnectRefused { .. } if failure.is_refusal() => {
+                Exit::Stopped
+            }
+            Cause::UpgradeRefused { .. }
+            | Cause::ConnectRefused { .. }
+            | Cause::Unresolvable { .. }
+            | Cause::Unreachable { .. }
+            | Cause::TimedOut { .. }
+            | Cause::NoPuback { .. }
+            | Cause::NoReply { .. }
+            | Cause::Rejected { status_code: 429 | 500.., .. }
+            | Cause::TokenExpired => Exit::Later,
+            // Before MQTT is spoken, nothing was asked for that could be forbidden.
+            Cause::Closed { .. } if matches!(failure.stage, Stage::Tcp | Stage::Tls | Stage::Upgrade) => {
+                Exit::Later
+            }
+            Cause::Closed { .. } | Cause::Garbled { .. } | Cause::Rejected { .. } | Cause::Anomaly { .. } => {
+                Exit::Stopped
+            }
+        }
+    }
+
+    fn of_ledger(error: &LedgerError) -> Self {
+        match error.problem {
+            Problem::InUse { .. } | Problem::Busy => Exit::LedgerLocked,
+            Problem::NotThere(_) => Exit::Usage,
+            _ => Exit::LedgerUnusable,
         }
     }
 }
@@ -149,17 +216,14 @@ impl Fatal {
 
     /// Says it on stderr.
     pub(super) fn report(self) -> Exit {
-        say(format_args!("error: {}", self.message));
+        warn(format_args!("error: {}", self.message));
         self.exit
     }
 }
 
 /// The end of a command that its ledger refused, or that asked for what is not in it.
 pub(super) fn ledger(error: LedgerError) -> Fatal {
-    match error.problem {
-        Problem::NotThere(_) => Fatal::new(Exit::Usage, error),
-        _ => Fatal::new(Exit::LedgerUnusable, error),
-    }
+    Fatal::new(Exit::of_ledger(&error), error)
 }
 
 /// Prints what clap has to say: help and version to stdout and success, anything else to stderr.
@@ -173,23 +237,50 @@ pub(super) fn usage(error: &clap::Error) -> Exit {
 mod tests {
     use super::*;
     use crate::call::Call;
-    use crate::failure::Stage;
+    use std::time::Duration;
 
     #[test]
-    fn refusals_for_want_of_permission_differ_from_an_endpoint_that_cannot_be_reached() {
+    fn a_failure_that_time_can_mend_is_told_from_one_that_stays() {
         let refused = |status| Cause::UpgradeRefused { status, message: String::new(), skew_s: None };
+        let closed = || Cause::Closed { detail: String::new() };
+        let rejected = |status_code| Cause::Rejected {
+            status_code,
+            error_code: String::new(),
+            error_message: String::new(),
+        };
         let cases = [
             (Stage::Upgrade, refused(403), Exit::NotPermitted),
             (Stage::Upgrade, refused(404), Exit::Stopped),
-            (Stage::Upgrade, refused(503), Exit::Unavailable),
+            (Stage::Upgrade, refused(429), Exit::Later),
+            (Stage::Upgrade, refused(503), Exit::Later),
+            (Stage::Upgrade, closed(), Exit::Later),
             (Stage::Connack, Cause::ConnectRefused { code: 5 }, Exit::NotPermitted),
+            (Stage::Connack, Cause::ConnectRefused { code: 3 }, Exit::Later),
             (Stage::Connack, Cause::ConnectRefused { code: 2 }, Exit::Stopped),
             (Stage::Suback, Cause::SubscriptionRefused { filter: String::new() }, Exit::NotPermitted),
-            (Stage::Tcp, Cause::Unreachable { detail: String::new() }, Exit::Unavailable),
-            (Stage::Call(Call::RegisterThing), Cause::Closed { detail: String::new() }, Exit::Stopped),
+            (Stage::Suback, closed(), Exit::Stopped),
+            (Stage::Tcp, Cause::Unreachable { detail: String::new() }, Exit::Later),
+            (Stage::Tcp, Cause::Unresolvable { detail: String::new() }, Exit::Later),
+            (Stage::Tls, Cause::Tls { detail: String::new() }, Exit::Unavailable),
+            (Stage::Connack, Cause::TimedOut { after: Duration::ZERO }, Exit::Later),
+            (Stage::Call(Call::RegisterThing), Cause::NoReply { after: Duration::ZERO }, Exit::Later),
+            (Stage::Call(Call::RegisterThing), rejected(429), Exit::Later),
+            (Stage::Call(Call::RegisterThing), rejected(500), Exit::Later),
+            (Stage::Call(Call::RegisterThing), rejected(400), Exit::Stopped),
+            (Stage::Call(Call::RegisterThing), closed(), Exit::Stopped),
         ];
         for (stage, cause, exit) in cases {
             assert_eq!(Exit::of_failure(&Failure::new(stage, cause.clone())), exit, "{stage} {cause:?}");
+        }
+    }
+
+    #[test]
+    fn the_readme_has_the_table_of_exit_codes() {
+        let readme = include_str!("../../README.md");
+        for exit in Exit::ALL {
+            let (code, meaning, again) = exit.row();
+            let row = format!("| {code} | {meaning} | {again} |");
+            assert!(readme.contains(&row), "wanted in the README: {row}");
         }
     }
 }

@@ -14,6 +14,10 @@ use crate::ledger::{Ledger, RunId, Selection};
 use crate::sealing::{IdentityError, KeyOpener, OpenError};
 
 const FORMATS: &str = "\
+Examples:
+  fleetmint export lot.ledger --out identities
+  fleetmint export lot.ledger --format csv --out identities.csv --since-run 2
+
 Formats: pem is a folder a device with certificate.pem and private.key, and manifest.csv. jsonl and csv are one file
 with a device a line, and FILE.manifest.csv. nvs is as pem, with an nvs.csv in each folder for Espressif's
 nvs_partition_gen. mass-mfg is as pem, with config.csv and values.csv for ESP-IDF's mfg_gen.py (--fileid file_id).
@@ -171,15 +175,15 @@ fn format(args: &ExportArgs) -> Format {
 }
 
 fn refused(error: ExportError) -> Fatal {
-    let usage = |error: &ExportError| {
-        matches!(
-            error,
-            ExportError::Key { error: OpenError::NoIdentity { .. } | OpenError::OtherIdentity { .. }, .. }
-                | ExportError::Sealed
-        )
-    };
+    let usage = |error: &ExportError| matches!(error, ExportError::Sealed);
     match error {
         ExportError::Ledger(error) => super::exit::ledger(error),
+        ExportError::Key {
+            error: OpenError::NoIdentity { .. } | OpenError::OtherIdentity { .. }, ..
+        } => {
+            let advice = "--identity FILE opens them; --sealed writes the .age files as they are";
+            Fatal::new(Exit::Usage, format!("{error}; {advice}"))
+        }
         ExportError::Namespace { .. } => Fatal::new(Exit::Usage, format!("--nvs-namespace: {error}")),
         error if usage(&error) => Fatal::new(Exit::Usage, error),
         error => Fatal::new(Exit::LedgerUnusable, error),

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use super::exit::{Exit, Fatal, ledger as ledger_error};
 use super::lot_args::{Empty, LotArgs};
 use super::settings::usage;
-use super::speech::say;
+use super::speech::{say, warn};
 use crate::identity::{
     Delimiter, Doubtful, EmptyCells, Encoding, Identity, LotErrors, LotFault, LotFormat, LotReader, LotShape,
     ParameterPlan, RowError, SentColumns, parse_constant,
@@ -177,7 +177,7 @@ fn say_doubts(lot: &str, doubts: &LotErrors) {
             }
             _ => ("that no new device could have as its key, and that the ledger has already", ""),
         };
-        say(format_args!("warning: {lot}: {count} {values} {what}; the first: {first}{advice}"));
+        warn(format_args!("warning: {lot}: {count} {values} {what}; the first: {first}{advice}"));
     }
 }
 

@@ -7,9 +7,11 @@
 mod advice;
 mod args;
 mod ca_file;
+mod completions;
 mod conduct;
 mod devices;
 mod emulate;
+mod environment;
 mod exit;
 mod export;
 mod find_limit;
@@ -18,6 +20,9 @@ mod junit;
 mod load;
 mod lot;
 mod lot_args;
+mod man;
+mod manner;
+mod near_miss;
 mod open_files;
 mod outputs;
 mod progress;
@@ -36,16 +41,29 @@ mod target;
 
 pub use exit::Exit;
 
-use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 
+use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use args::MannerArgs;
 use exit::Fatal;
 
 /// Mints device identities in AWS IoT Core.
 #[derive(Debug, Parser)]
-#[command(name = "fleetmint", version, about, propagate_version = true, after_help = exit::CODES)]
+#[command(
+    name = "fleetmint",
+    version,
+    about,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = Exit::table()
+)]
 struct Args {
     #[command(subcommand)]
     verb: Verb,
+
+    #[command(flatten)]
+    manner: MannerArgs,
 }
 
 /// The table of verbs; what is said of each is said of its arguments.
@@ -60,6 +78,8 @@ enum Verb {
     Retry(retry::RetryArgs),
     Report(report::ReportArgs),
     Emulate(emulate::EmulateArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 impl Verb {
@@ -74,17 +94,20 @@ impl Verb {
             Verb::Retry(args) => retry::run(&args),
             Verb::Report(args) => report::run(&args),
             Verb::Emulate(args) => emulate::run(&args).await,
+            Verb::Completions(args) => completions::run(&args, command()),
+            Verb::Man(args) => man::run(&args, command()),
         }
     }
 }
 
 /// Runs the command that was typed, to its exit code.
 pub fn main() -> Exit {
-    let args = match Args::try_parse() {
+    let typed: Vec<OsString> = std::env::args_os().collect();
+    let args = match parse(&typed) {
         Ok(args) => args,
-        Err(error) => return exit::usage(&error),
+        Err(error) => return exit::usage(&near_miss::explained(error, &typed)),
     };
-    start_log();
+    manner::settle(&args.manner);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -94,20 +117,20 @@ pub fn main() -> Exit {
     runtime.block_on(args.verb.run()).unwrap_or_else(Fatal::report)
 }
 
-/// Logs go to stderr, and only where FLEETMINT_LOG asks for them: the progress and the summary say what matters.
-fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("FLEETMINT_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("off"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| speech::Log);
-    // A log that cannot be written would otherwise panic while saying so.
-    log.log_internal_errors(false).init();
+fn parse(typed: &[OsString]) -> Result<Args, clap::Error> {
+    let command = environment::read(Args::command(), typed).color(manner::color_of_help(typed));
+    let matches = command.clone().try_get_matches_from(typed)?;
+    Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command.clone()))
+}
+
+/// The whole command line, as help, completions and manual pages show it, whatever is set and typed.
+fn command() -> Command {
+    environment::read(Args::command(), &[])
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
-
-    use clap::CommandFactory;
 
     use super::*;
 

@@ -4,12 +4,14 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::args::OutputArgs;
 use super::exit::{Exit, Fatal};
 use super::prometheus::Scrapes;
-use super::recording;
+use super::recording::unwritable;
 use super::speech::print;
+use crate::results::{Problem, ResultsError};
 
 /// What a run writes besides its ledger, and who may watch it.
 pub(super) struct Outputs {
@@ -17,6 +19,8 @@ pub(super) struct Outputs {
     pub(super) summary: Option<Place>,
     pub(super) results: Option<PathBuf>,
     pub(super) junit: Option<Place>,
+    /// How long the run may take to end when it is asked to.
+    pub(super) drain_timeout: Duration,
 }
 
 impl Outputs {
@@ -24,15 +28,25 @@ impl Outputs {
     pub(super) async fn open(args: OutputArgs) -> Result<Self, Fatal> {
         let summary = args.summary_json.map(|file| Place::check("--summary-json", file)).transpose()?;
         if let Some(file) = &args.results {
-            recording::check(file)?;
+            check_results(file)?;
         }
         Ok(Self {
             scrapes: Scrapes::listen(args.prometheus).await?,
             summary,
             results: args.results,
             junit: None,
+            drain_timeout: args.drain_timeout,
         })
     }
+}
+
+/// Refuses a place where no new results file can be.
+fn check_results(file: &Path) -> Result<(), Fatal> {
+    let wrong = |problem| unwritable(ResultsError { file: file.to_owned(), problem });
+    if file.exists() {
+        return Err(wrong(Problem::Exists));
+    }
+    probe_new(file).map_err(|error| wrong(Problem::Io(error)))
 }
 
 /// Where a text goes that an option asks for.
@@ -88,7 +102,7 @@ fn probe(file: &Path) -> io::Result<()> {
 }
 
 /// Whether a file that is not there can be made, and has room for a page.
-pub(super) fn probe_new(file: &Path) -> io::Result<()> {
+fn probe_new(file: &Path) -> io::Result<()> {
     let mut made = OpenOptions::new().write(true).create_new(true).open(file)?;
     let written = made.write_all(&[b'\n'; 4096]).and_then(|()| made.sync_data());
     drop(made);

@@ -14,12 +14,13 @@ use super::exit::{Exit, Fatal, ledger as ledger_error};
 use super::fit;
 use super::lot::{LotReading, ledger_of};
 use super::lot_args::LotArgs;
+use super::manner;
 use super::open_files;
 use super::outputs::Outputs;
 use super::progress::{Recent, View};
 use super::prometheus;
 use super::rates::{ChosenRates, RateSettings, publishes_per_connection};
-use super::settings::{check_template, creating, key_policy, template};
+use super::settings::{check_template, creating, key_policy};
 use super::speech::say;
 use super::target::{Site, Target};
 use crate::call::Call;
@@ -48,14 +49,19 @@ const FAILURE_BUDGET: u32 = 100;
 /// As many connections are opened at most where their number is not set.
 const MOST_CONNECTIONS: usize = 1_000;
 
-const CREDENTIALS: &str = "\
+const AFTER: &str = "\
+Examples:
+  fleetmint provision lot.csv --emulator
+  fleetmint provision lot.csv --profile factory --template TEMP_DEVICE
+  fleetmint provision lot.csv --template TEMP_DEVICE --keys local --rates quotas --results run.jsonl
+
 Credentials come from where AWS's own tools find them: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary
 ones, AWS_SESSION_TOKEN; the profile that --profile or AWS_PROFILE names; web identity, container, instance metadata.
 The first Ctrl-C or SIGTERM finishes what is in flight, a second one stops at once; the same command resumes.";
 
 /// Provision every device of a lot: a certificate and a thing for each row of a CSV.
 #[derive(Debug, clap::Args)]
-#[command(after_help = CREDENTIALS)]
+#[command(after_help = AFTER)]
 pub(super) struct ProvisionArgs {
     /// The lot: a CSV with a header; each column is a template parameter, each row a device. `-` is standard input, and needs
     /// --ledger.
@@ -160,7 +166,7 @@ impl Settings {
         }
         let outputs = Outputs::open(args.outputs).await?;
         let target = args.target.resolve().await?;
-        let template = template(args.template.as_deref(), &target)?;
+        let template = target.template(args.template.as_deref())?;
         let settings = Self {
             ledger: ledger_of(&args.lot, args.ledger)?,
             lot: args.lot,
@@ -377,10 +383,13 @@ impl Job for Provision {
         Ok(Done {
             exit,
             kept: serde_json::to_value(&summary).expect("a summary is plain data"),
-            summary: Shown::new(report::render(&summary), &summary),
+            summary: Shown::new(report::render(&summary, manner::detail()), &summary),
             footer,
             elapsed,
-            words: words(&end, exit, &counts, &settings.ledger),
+            words: words(&end, exit, &counts, &settings.ledger)
+                .into_iter()
+                .chain(advice::faster(&usage))
+                .collect(),
             ledger: (!matches!(end, End::Ledger(_))).then_some(ledger),
         })
     }
@@ -402,7 +411,7 @@ fn told(end: &End) -> (&'static str, String) {
 fn words(end: &End, exit: Exit, counts: &Counts, ledger: &Path) -> Vec<String> {
     let mut words = match end {
         End::Complete | End::Drained | End::Aborted => Vec::new(),
-        End::Stopped(failure) => advice::stopped(failure),
+        End::Stopped(failure) => advice::stopped("provision", failure),
         End::Ledger(error) => vec![format!("error: {error}")],
         End::Bug(detail) => vec![advice::bug(detail)],
     };
@@ -410,8 +419,8 @@ fn words(end: &End, exit: Exit, counts: &Counts, ledger: &Path) -> Vec<String> {
     match exit {
         Exit::Complete => words.push(format!("keys and certificates: fleetmint export {ledger} --out DIR")),
         _ if counts.open() > 0 => words.push(format!(
-            "{} devices are still open; run the same command again to resume (ledger {ledger})",
-            counts.open()
+            "{} still open; run the same command again to resume (ledger {ledger})",
+            advice::number(counts.open(), "device is", "devices are")
         )),
         Exit::NotAllRegistered => {
             words.push(format!("what to do about the others: fleetmint status {ledger}"));

@@ -4,12 +4,13 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::exit::{Exit, Fatal};
+use super::exit::{Exit, Fatal, ledger as ledger_error};
 use super::speech::{print, say};
-use crate::ledger::{KeyCounts, Ledger, LedgerError};
+use crate::ledger::{KeyCounts, Ledger};
 
 /// Blank the private keys that were exported, so that the ledger can be kept.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  fleetmint purge-keys lot.ledger")]
 pub(super) struct PurgeKeysArgs {
     /// The ledger of a provisioning run.
     pub(super) ledger: PathBuf,
@@ -26,14 +27,14 @@ pub(super) fn run(args: &PurgeKeysArgs) -> Result<Exit, Fatal> {
             "purge-keys cannot be undone and there is no terminal to ask on; pass --yes if you mean it";
         return Err(Fatal::new(Exit::Usage, message));
     }
-    let mut ledger = Ledger::reopen(&args.ledger).map_err(unusable)?;
-    let before = ledger.view().key_counts().map_err(unusable)?;
+    let mut ledger = Ledger::reopen(&args.ledger).map_err(ledger_error)?;
+    let before = ledger.view().key_counts().map_err(ledger_error)?;
     if before.exported > 0 && !args.yes && !is_confirmed(args, &before) {
         say("nothing was purged");
         return Ok(Exit::Complete);
     }
-    let after = ledger.purge_exported_keys(SystemTime::now()).map_err(unusable)?;
-    ledger.close().map_err(unusable)?;
+    let after = ledger.purge_exported_keys(SystemTime::now()).map_err(ledger_error)?;
+    ledger.close().map_err(ledger_error)?;
     print(&format!("{}\n", outcome(&before, &after)));
     Ok(Exit::Complete)
 }
@@ -61,8 +62,4 @@ fn outcome(before: &KeyCounts, after: &KeyCounts) -> String {
         outcome += &format!(" ({} had been purged before)", before.purged);
     }
     outcome
-}
-
-fn unusable(error: LedgerError) -> Fatal {
-    Fatal::new(Exit::LedgerUnusable, error)
 }

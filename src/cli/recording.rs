@@ -1,15 +1,14 @@
 //! `--results`: a results file that grows with the run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::exit::{Exit, Fatal};
-use super::outputs::probe_new;
 use crate::metrics::Interval;
-use crate::results::{Footer, Header, Problem, ResultsError, ResultsWriter};
+use crate::results::{Footer, Header, ResultsError, ResultsWriter};
 use crate::wording;
 
 /// How many seconds may wait for the disk; the run then waits with them.
@@ -18,15 +17,6 @@ const BACKLOG: usize = 64;
 /// A results file that is being written.
 pub(super) struct Recording {
     writing: JoinHandle<Result<ResultsWriter, ResultsError>>,
-}
-
-/// Refuses a place where no new results file can be, before anything is sent.
-pub(super) fn check(file: &Path) -> Result<(), Fatal> {
-    if file.exists() {
-        return Err(unwritable(ResultsError { file: file.to_owned(), problem: Problem::Exists }));
-    }
-    probe_new(file)
-        .map_err(|error| unwritable(ResultsError { file: file.to_owned(), problem: Problem::Io(error) }))
 }
 
 impl Recording {
@@ -64,7 +54,8 @@ impl Recording {
     }
 }
 
-fn unwritable(error: ResultsError) -> Fatal {
+/// The end of a command whose results cannot be written.
+pub(super) fn unwritable(error: ResultsError) -> Fatal {
     Fatal::new(Exit::LedgerUnusable, format!("--results: {error}"))
 }
 

@@ -8,6 +8,10 @@ use crate::report::{self, CompileError, Report};
 use crate::results::Problem;
 
 const MERGING: &str = "\
+Examples:
+  fleetmint report run.jsonl
+  fleetmint report one.jsonl two.jsonl --html report.html --json report.json
+
 Several files are merged: histograms and counters are added, so that percentiles are those of one run with all samples.
 They are laid beside each other by the clocks of their machines, to the second; pauses in which no run was under way are
 cut out. Thresholds are judged of all of them together.";
@@ -36,8 +40,8 @@ pub(super) struct ReportArgs {
 pub(super) fn run(args: &ReportArgs) -> Result<Exit, Fatal> {
     let report = report::compile(&args.results).map_err(unreadable)?;
     if let Some(folder) = &args.hlog {
-        let logs =
-            report::write_hlogs(&args.results, folder).map_err(|error| Fatal::new(Exit::Usage, error))?;
+        let logs = report::write_hlogs(&args.results, folder)
+            .map_err(|error| Fatal::new(Exit::LedgerUnusable, error))?;
         say(format_args!("{logs} HdrHistogram logs in {}", folder.display()));
     }
     if let Some(file) = &args.html {
@@ -63,7 +67,10 @@ fn write(option: &str, file: &Path, text: &str) -> Result<(), Fatal> {
         return Ok(());
     }
     std::fs::write(file, text).map_err(|error| {
-        Fatal::new(Exit::Usage, format!("{option}: {} could not be written: {error}", file.display()))
+        Fatal::new(
+            Exit::LedgerUnusable,
+            format!("{option}: {} could not be written: {error}", file.display()),
+        )
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use clap::ValueEnum;
 
 use super::exit::{self, Exit, Fatal};
-use super::speech::{print, say};
+use super::speech::{print, say, warn};
 use crate::ledger::{GivenUp, Ledger, Retry};
 
 /// What it means to reissue unknown devices, in full.
@@ -17,6 +17,9 @@ then own two: the first stays active in the account until it is found and delete
 
 /// Return rejected or unknown devices to pending, so that the next provision takes them up again.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  fleetmint retry lot.ledger --state rejected\n  fleetmint retry lot.ledger --state rejected --key SN000009"
+)]
 pub(super) struct RetryArgs {
     /// The ledger of a provisioning run.
     pub(super) ledger: PathBuf,
@@ -54,7 +57,7 @@ pub(super) fn reissue_unknown(ledger: &mut Ledger) -> Result<(), Fatal> {
     let all = Retry { from: GivenUp::Unknown, keys: Vec::new(), cause: None };
     let returned = ledger.retry(&all, SystemTime::now()).map_err(exit::ledger)?;
     if returned.devices > 0 {
-        say(format_args!("warning: {WARNING}"));
+        warn(format_args!("warning: {WARNING}"));
         say(format_args!("{} unknown devices are pending again", returned.devices));
     }
     Ok(())
@@ -104,7 +107,7 @@ fn meaning(args: &RetryArgs) -> Result<Retry, Fatal> {
 
 /// Asks on the terminal.
 fn is_agreed(devices: u64) -> bool {
-    say(format_args!("warning: {WARNING}"));
+    warn(format_args!("warning: {WARNING}"));
     eprint!("return {devices} unknown devices to pending? Type yes to go on: ");
     let _ = io::stderr().flush();
     let mut answer = String::new();

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use super::args::{KeyArgs, Keys, LocalKeyType};
 use super::exit::{Exit, Fatal};
-use super::target::{Service, Target};
 use crate::call::Call;
 use crate::certificate::Secret;
 use crate::emulator::scenario::{BUILT_IN_TEMPLATE, Scenario};
@@ -20,17 +19,6 @@ pub(super) fn scenario(file: Option<&Path>) -> Result<Scenario, Fatal> {
     let named =
         |error: &dyn std::fmt::Display| Fatal::new(Exit::Usage, format!("{}: {error}", file.display()));
     Scenario::find(file).map_err(|error| named(&error))
-}
-
-/// The provisioning template: as typed, or the emulator's first.
-pub(super) fn template(typed: Option<&str>, target: &Target) -> Result<String, Fatal> {
-    let template = match (typed, &target.service) {
-        (Some(template), _) => template.to_owned(),
-        (None, Service::Emulator(scenario)) => first_template(scenario).to_owned(),
-        (None, Service::Endpoint(_)) => return Err(usage("--template", "is missing")),
-    };
-    check_template(&template)?;
-    Ok(template)
 }
 
 /// Whether AWS allows such a template name.

@@ -3,6 +3,8 @@
 //! A terminal that goes away sends SIGHUP more than once, and systemd may send it right after SIGTERM: it never aborts. A
 //! process that was started to ignore it, as `nohup` does, goes on ignoring it.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::speech::say;
@@ -61,15 +63,21 @@ pub(super) fn interrupted() -> impl Future<Output = ()> {
     }
 }
 
-/// Turns signals into `stop`, and says what each does. Never ends by itself.
-pub(super) async fn steer(stop: Stop) {
+/// Turns signals into `stop`, and says what each does. What is not finished within `drain_timeout` of the first is cut off,
+/// too. Never ends by itself.
+pub(super) async fn steer(stop: Stop, drain_timeout: Duration) {
     if let Some(mut asked) = Asked::listen() {
         asked.drain_asked().await;
         stop.drain.cancel();
-        say("stopping: finishing the devices in flight; once more to stop at once");
-        asked.stop_asked().await;
+        say(format_args!(
+            "stopping: finishing the devices in flight, for {} at most; once more to stop at once",
+            humantime::format_duration(drain_timeout)
+        ));
+        tokio::select! {
+            () = asked.stop_asked() => say("stopping at once"),
+            () = tokio::time::sleep(drain_timeout) => say("stopping at once: --drain-timeout has passed"),
+        }
         stop.abort.cancel();
-        say("stopping at once");
     }
     std::future::pending().await
 }

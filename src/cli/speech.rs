@@ -6,14 +6,25 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::ProgressBar;
+
+/// Whether only what went wrong is said.
+static IS_QUIET: AtomicBool = AtomicBool::new(false);
 
 /// The lines that stay in place, while there are any. There is one terminal, so there is one of these.
 static IN_PLACE: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Says a line on stderr.
+/// Says a line on stderr, unless only what went wrong is wanted.
 pub(super) fn say(words: impl Display) {
+    if !is_quiet() {
+        warn(words);
+    }
+}
+
+/// Says a line on stderr that must not be missed.
+pub(super) fn warn(words: impl Display) {
     // In one write, so that lines of several threads do not mix.
     let line = format!("{words}\n");
     let _ = above(|| io::stderr().write_all(line.as_bytes()));
@@ -25,6 +36,16 @@ pub(super) fn print(text: &str) {
         let mut stdout = io::stdout().lock();
         stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
     });
+}
+
+/// From now on, only what must not be missed is said.
+pub(super) fn be_quiet() {
+    IS_QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Whether only what must not be missed is said.
+pub(super) fn is_quiet() -> bool {
+    IS_QUIET.load(Ordering::Relaxed)
 }
 
 /// From now on, everything that is said appears above these lines.

@@ -9,6 +9,7 @@ use crate::report::{StatusReport, render_status};
 
 /// Say where a ledger's devices stand, what went wrong, and what to do next.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  fleetmint status lot.ledger\n  fleetmint status lot.ledger --json")]
 pub(super) struct StatusArgs {
     /// The ledger of a provisioning run; a run may be writing it.
     pub(super) ledger: PathBuf,

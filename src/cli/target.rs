@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::args::TargetArgs;
 use super::exit::{Exit, Fatal};
-use super::settings::{scenario, scenario_credentials, usage};
+use super::settings::{check_template, first_template, scenario, scenario_credentials, usage};
 use super::speech::say;
 use crate::control_plane::{
     AskError, AwsSettings, ControlPlane, DescribedTemplate, aws_chain, data_endpoint, describe_template,
@@ -192,6 +192,17 @@ impl Target {
         }
     }
 
+    /// The provisioning template: as typed, or the emulator's first.
+    pub(super) fn template(&self, typed: Option<&str>) -> Result<String, Fatal> {
+        let template = match (typed, &self.service) {
+            (Some(template), _) => template,
+            (None, Service::Emulator(scenario)) => first_template(scenario),
+            (None, Service::Endpoint(_)) => return Err(usage("--template", "is missing")),
+        };
+        check_template(template)?;
+        Ok(template.to_owned())
+    }
+
     /// Starts the emulator if it is to be in this process, and sees that there are credentials.
     pub(super) async fn open(&self) -> Result<Site, Fatal> {
         let (emulator, endpoint, extra_roots) = match &self.service {
@@ -339,7 +350,8 @@ pub(super) fn asked(error: &AskError, if_not_permitted: &str, otherwise: &str) -
         AskError::Refused { .. } => {
             (Exit::NotPermitted, "get new credentials (temporary ones expire), and check --region")
         }
-        AskError::NotFound { .. } | AskError::Failed { .. } => (Exit::Unavailable, otherwise),
+        AskError::NotFound { .. } => (Exit::Unavailable, otherwise),
+        AskError::Failed { .. } => (Exit::Later, otherwise),
     };
     Fatal::new(exit, format!("{error}; {hint}"))
 }

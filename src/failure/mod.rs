@@ -244,42 +244,48 @@ impl Failure {
     /// What to do about it, for a person; empty where there is nothing to do but wait for the retry.
     pub fn hint(&self) -> &'static str {
         match &self.cause {
-            Cause::Credentials { .. } => {
-                "renew the credentials where they come from (`aws sso login`, say), set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN for temporary ones), or choose a --profile"
-            }
-            Cause::Unresolvable { .. } => {
-                "check --endpoint: `aws iot describe-endpoint --endpoint-type iot:Data-ATS` prints it"
-            }
+            Cause::Credentials { .. } => "renew the credentials where they come from, or use others",
+            Cause::Unresolvable { .. } => "check the endpoint's name",
             Cause::Unreachable { .. } => {
-                "check --endpoint, its port, and that a firewall lets this machine reach it"
+                "check the endpoint, its port, and that a firewall lets this machine reach it"
             }
-            Cause::Tls { .. } => {
-                "check --endpoint (use the -ats endpoint), the clock, and pass --ca-file if the endpoint has its own CA"
+            // The words choose words only.
+            Cause::Tls { detail } if detail.contains("trusted authority") => {
+                "AWS's -ats endpoints need no CA file; an endpoint with a CA of its own does"
             }
+            Cause::Tls { detail } if detail.contains("another name") => {
+                "check the endpoint's name (use the -ats endpoint)"
+            }
+            Cause::Tls { detail } if detail.contains("expired") || detail.contains("not valid yet") => {
+                "check this machine's clock; if it is right, it is the server's certificate that is out of date"
+            }
+            Cause::Tls { .. } => "check the endpoint and its port",
             Cause::UpgradeRefused { skew_s: Some(skew), .. } if skew.abs() >= SKEW_LIMIT_S => {
                 "set this machine's clock: signatures are valid for 5 minutes around the service's time"
             }
-            Cause::UpgradeRefused { status: 429, .. } => "lower --connect-rate",
-            // The words choose words only.
-            Cause::UpgradeRefused { status: 400..=499, message, .. }
+            Cause::UpgradeRefused { status: 429, .. } => "lower the rate of connects",
+            Cause::UpgradeRefused { status: 401 | 403, message, .. }
                 if message.contains("token") && message.contains("expired") =>
             {
                 "the session token has expired: get new credentials, then run the same command again"
             }
+            Cause::UpgradeRefused { status: 401 | 403, .. } => {
+                "check the access key, the secret key, the session token (temporary credentials expire) and the region"
+            }
             Cause::UpgradeRefused { status: 400..=499, .. } => {
-                "check the access key, the secret key, the session token (temporary credentials expire) and --region"
+                "check the endpoint: what answers there does not take MQTT over WebSocket at this path"
             }
             Cause::ConnectRefused { code: 2 } => {
-                "choose another --client-id-prefix: at most 128 bytes, not starting with $"
+                "choose another prefix of client ids: at most 128 bytes, not starting with $"
             }
             Cause::ConnectRefused { code: 4 | 5 | 7 } => {
-                "allow iot:Connect on client/<client id prefix>* to these credentials, or set --client-id-prefix to one that is allowed"
+                "allow iot:Connect on client/<client id prefix>* to these credentials, or choose a prefix that is allowed"
             }
             Cause::SubscriptionRefused { .. } => {
                 "allow iot:Subscribe on topicfilter/<filter> (topicfilter, not topic) and iot:Receive on topic/<filter>"
             }
             Cause::Closed { .. } if matches!(self.stage, Stage::Suback) => {
-                "the service closes the connection where iot:Subscribe is not allowed: check the policy's topicfilter/ resources and --template"
+                "the service closes the connection where iot:Subscribe is not allowed: check the policy's topicfilter/ resources and the template's name"
             }
             Cause::Closed { .. } if matches!(self.stage, Stage::Call(_)) => {
                 "the service closes the connection where iot:Publish or iot:Receive is not allowed: check the policy's topic/ resources"
@@ -288,17 +294,15 @@ impl Failure {
                 "if it goes on: check the policy's iot:Receive on topic/ resources, and that nothing else connects with the same client ids"
             }
             Cause::NoPuback { .. } => "the broker drops publishes over its quota in silence: lower the rates",
-            Cause::Rejected { status_code: 429, .. } => {
-                "lower --create-rate or --register-rate to the account's quota"
-            }
+            Cause::Rejected { status_code: 429, .. } => "lower the rate to the account's quota",
             Cause::Rejected { status_code: 403, .. } => {
                 "check the template's provisioning role and pre-provisioning hook"
             }
-            Cause::Rejected { status_code: 404, .. } => "check --template and --region",
+            Cause::Rejected { status_code: 404, .. } => "check the template's name and the region",
             Cause::Rejected { status_code: 400..=499, .. }
                 if self.stage == Stage::Call(Call::CreateCertificateFromCsr) =>
             {
-                "the service takes no such CSR: try the other --key-type, or --keys aws"
+                "the service takes no such CSR: try another type of key, or have the service make the keys"
             }
             Cause::Rejected { status_code: 400..=499, .. } => {
                 "check this row's values against the template's parameters"

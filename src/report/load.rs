@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Detail;
 use super::summary::failures;
 use super::{DeviceSummary, FailureSummary, OperationSummary, human_latency, terminal};
 use crate::event::Operation;
@@ -120,11 +121,11 @@ impl LoadSummary {
 }
 
 /// The summary as people read it, for a terminal of 80 columns; ends with a line end.
-pub fn render_load(summary: &LoadSummary) -> String {
+pub fn render_load(summary: &LoadSummary, detail: Detail) -> String {
     let mut text = String::new();
     headline(&mut text, summary);
     operations(&mut text, summary);
-    latencies(&mut text, summary);
+    latencies(&mut text, summary, detail);
     terminal::failures(&mut text, &summary.failures);
     thresholds(&mut text, summary);
     text
@@ -185,13 +186,15 @@ fn operations(text: &mut String, summary: &LoadSummary) {
     }
 }
 
-fn latencies(text: &mut String, summary: &LoadSummary) {
+fn latencies(text: &mut String, summary: &LoadSummary, detail: Detail) {
     let names: Vec<String> = summary.operations.iter().map(|named| named.name.replace('_', " ")).collect();
     let named = names.iter().zip(&summary.operations).map(|(name, named)| (name.as_str(), &named.summary));
     terminal::latency_table(text, &named.collect::<Vec<_>>());
     let phases: Vec<_> =
         summary.dial_phases_us.iter().map(|(name, latency)| (name.as_str(), latency)).collect();
-    terminal::phase_table(text, &phases);
+    if detail == Detail::Full {
+        terminal::phase_table(text, &phases);
+    }
 }
 
 fn thresholds(text: &mut String, summary: &LoadSummary) {

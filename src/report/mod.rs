@@ -36,5 +36,5 @@ pub use status::{NextStep, STATUS_SCHEMA, StatusReport, render_status};
 pub use summary::{
     DeviceSummary, FailureSummary, OperationSummaries, OperationSummary, PhaseSummaries, SCHEMA, Summary,
 };
-pub use terminal::{human_latency, render};
+pub use terminal::{Detail, human_latency, render};
 pub use text::render_report;

@@ -6,36 +6,29 @@ use std::time::Duration;
 use super::{FailureSummary, OperationSummary, Summary};
 use crate::metrics::LatencyFigures;
 
-/// The summary as people read it; ends with a line end.
-pub fn render(summary: &Summary) -> String {
+/// How much a text says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// What most people want to know.
+    Brief,
+    /// The steps of connecting, too.
+    Full,
+}
+
+/// The summary as people read it; ends with a line end. What matters most comes last, where a terminal stops.
+pub fn render(summary: &Summary, detail: Detail) -> String {
     let mut text = String::new();
-    headline(&mut text, summary);
     operations(&mut text, summary);
-    phases(&mut text, summary);
+    if detail == Detail::Full {
+        phases(&mut text, summary);
+    }
     failures(&mut text, &summary.failures);
+    line!(text, "");
+    headline(&mut text, summary);
     text
 }
 
 fn headline(text: &mut String, summary: &Summary) {
-    let devices = &summary.devices;
-    let rate = devices.registered as f64 / summary.elapsed_s.max(1e-6);
-    line!(
-        text,
-        "{} of {} devices registered, {} rejected, {} unknown, {} pending; {:.1} s",
-        devices.registered,
-        devices.total,
-        devices.rejected,
-        devices.unknown,
-        devices.pending,
-        summary.elapsed_s
-    );
-    if summary.operations.register_thing.counts.accepted == devices.registered && devices.registered > 0 {
-        line!(text, "{rate:.1} devices/s");
-    }
-    if let Some(eta_s) = summary.eta_s {
-        let left = humantime::format_duration(Duration::from_secs(eta_s.ceil() as u64));
-        line!(text, "the devices that are open: about {left} more at this run's speed");
-    }
     if let Some(bound) = &summary.bound {
         match bound.by.as_str() {
             "nothing" => line!(text, "bound by {}", bound.detail),
@@ -46,6 +39,24 @@ fn headline(text: &mut String, summary: &Summary) {
         }
     }
     silence(text, summary);
+    let devices = &summary.devices;
+    if summary.operations.register_thing.counts.accepted == devices.registered && devices.registered > 0 {
+        line!(text, "{:.1} devices/s", devices.registered as f64 / summary.elapsed_s.max(1e-6));
+    }
+    if let Some(eta_s) = summary.eta_s {
+        let left = humantime::format_duration(Duration::from_secs(eta_s.ceil() as u64));
+        line!(text, "the devices that are open: about {left} more at this run's speed");
+    }
+    line!(
+        text,
+        "{} of {} devices registered, {} rejected, {} unknown, {} pending; {:.1} s",
+        devices.registered,
+        devices.total,
+        devices.rejected,
+        devices.unknown,
+        devices.pending,
+        summary.elapsed_s
+    );
 }
 
 /// How many requests got no answer, if that is worth a word, and whether that is known to have nothing to do with the rate.

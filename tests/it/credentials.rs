@@ -372,7 +372,7 @@ fn quotas_become_rates_and_what_was_typed_stays() {
     let nowhere = ["--service-quotas-endpoint", "http://127.0.0.1:1"];
     provision("c.csv", &[typed.as_slice(), &nowhere].concat()).expect_code(0);
     provision("d.csv", &nowhere)
-        .expect_code(69)
+        .expect_code(75)
         .expect_err(&["GetServiceQuota", "--service-quotas-endpoint"]);
 }
 

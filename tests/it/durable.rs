@@ -116,7 +116,7 @@ fn what_was_answered_survives_kills_of_the_emulator() {
         emulate = emulate_on(&address, &directory, &scenario);
         let output = client.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.code().is_some_and(|code| [0, 3, 4, 69].contains(&code)), "{said}");
+        assert!(output.status.code().is_some_and(|code| [0, 3, 4, 75].contains(&code)), "{said}");
     }
     let last = run(emulate.provision(&lot).args(["--connections", "8"]));
     assert!(matches!(last.code, Some(0 | 3)), "{}", last.err);

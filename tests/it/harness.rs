@@ -12,7 +12,7 @@ use serde_json::Value;
 pub fn fleetmint() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fleetmint"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("AWS_") {
+        if ["AWS_", "FLEETMINT_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
         }
     }

@@ -269,8 +269,8 @@ fn a_run_keeps_export_and_purge_away() {
     let mut child = child(Stdio::null());
     wait_for(|| registered(&ledger) >= 1);
     let pid = format!("pid {}", child.id());
-    export(&ledger, &scratch.path("out"), &[]).expect_code(74).expect_err(&["in use", &pid]);
-    run(purge(&ledger).arg("--yes")).expect_code(74).expect_err(&["in use", &pid]);
+    export(&ledger, &scratch.path("out"), &[]).expect_code(73).expect_err(&["in use", &pid]);
+    run(purge(&ledger).arg("--yes")).expect_code(73).expect_err(&["in use", &pid]);
     assert!(!scratch.path("out").exists());
     child.kill().unwrap();
     child.wait().unwrap();

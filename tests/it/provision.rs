@@ -172,14 +172,14 @@ fn a_wrong_secret_is_not_permitted_and_a_missing_one_not_ready() {
 }
 
 #[test]
-fn nobody_there_is_unavailable_and_resumable() {
+fn nobody_there_is_for_later_and_resumable() {
     let scratch = Scratch::new();
     let lot = scratch.seed_flow();
     let emulate = Emulate::start(&[]);
     let mut command = emulate.provision(&lot);
     drop(emulate);
     let json = scratch.path("s.json");
-    run(command.arg("--summary-json").arg(&json)).expect_code(69).expect_err(&[
+    run(command.arg("--summary-json").arg(&json)).expect_code(75).expect_err(&[
         "TCP",
         "--endpoint",
         "resume",

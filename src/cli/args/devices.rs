@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::KeyArgs;
 use crate::cli::lot_args::LotArgs;
@@ -11,16 +11,18 @@ use crate::identity::Pattern;
 /// Whose certificates are asked for.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Devices")]
+#[group(skip)]
+#[command(group = ArgGroup::new("taken").args(["lot", "devices"]).required(true))]
 pub(in crate::cli) struct DeviceArgs {
     /// Take the devices of this CSV; or else make some up, with --devices.
-    #[arg(long, value_name = "LOT.csv", required_unless_present = "devices", conflicts_with_all = ["devices", "key_pattern", "columns"])]
+    #[arg(long, value_name = "LOT.csv", conflicts_with_all = ["key_pattern", "columns"])]
     pub(in crate::cli) lot: Option<PathBuf>,
 
     /// Make up this many devices; each arrival takes one. Or else --lot.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub(in crate::cli) devices: Option<u64>,
 
-    /// What keys of made-up devices look like; {n} or {n:06} is the device's number.
+    /// What keys of made-up devices look like; {n:06} is the device's number, in six digits.
     #[arg(long, value_name = "PATTERN", default_value = "LOAD-{n:06}")]
     pub(in crate::cli) key_pattern: Pattern,
 

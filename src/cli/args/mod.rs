@@ -3,6 +3,7 @@
 
 mod devices;
 mod keys;
+mod manner;
 mod outputs;
 mod rates;
 mod target;
@@ -10,6 +11,7 @@ mod values;
 
 pub(super) use devices::DeviceArgs;
 pub(super) use keys::{KeyArgs, Keys, LocalKeyType};
+pub(super) use manner::MannerArgs;
 pub(super) use outputs::OutputArgs;
 pub(super) use rates::{RateArgs, RateSource};
 pub(super) use target::TargetArgs;

@@ -27,6 +27,10 @@ pub(super) enum FindCommand {
 }
 
 const AFTER: &str = "\
+Examples:
+  fleetmint find-limit connect --emulator=throttled
+  fleetmint find-limit create --emulator=throttled --devices 4000 --json finding.json
+
 The rate is doubled until the service throttles, refuses, goes silent, hangs up or slows down. What it still does under too
 much load tells where the limit is; the search comes back below it, spends what a burst allows before each look, and holds
 the rate that it reports once more, for longer. A rate is within 5 % of one that breaks.
@@ -67,6 +71,10 @@ pub(super) struct SearchArgs {
     /// Serve live metrics for Prometheus at http://ADDR/metrics during the search; a port alone is this machine's.
     #[arg(long, value_name = "ADDR", help_heading = "Results")]
     pub(super) prometheus: Option<ScrapeAddress>,
+
+    /// How long what is in flight may take after the first Ctrl-C or SIGTERM; then the search stops at once.
+    #[arg(long, value_name = "TIME", default_value = "25s", value_parser = timeout, help_heading = "Results")]
+    pub(super) drain_timeout: Duration,
 
     /// Write the finding and its evidence as JSON to this file, `-` for stdout.
     #[arg(long, value_name = "FILE", help_heading = "Results")]

@@ -80,7 +80,8 @@ impl Settings {
         let devices = devices.map(|args| DeviceSettings::new(args, search.seed)).transpose()?;
         let summary = search.json.map(|file| Place::check("--json", file)).transpose()?;
         let scrapes = Scrapes::listen(search.prometheus).await?;
-        let outputs = Outputs { scrapes, summary, results: None, junit: None };
+        let drain_timeout = search.drain_timeout;
+        let outputs = Outputs { scrapes, summary, results: None, junit: None, drain_timeout };
         let target = search.target.resolve().await?;
         let per_second = |n: f64| Rate::per_second(n).expect("a constant that is a rate");
         let plan = FindPlan {
@@ -268,7 +269,7 @@ impl Job for Search {
     }
 
     async fn run(self, ledger: Option<Ledger>, reins: Reins<FindSnapshot>) -> Result<Done, Fatal> {
-        let Self { plan, connector, quota, path, .. } = self;
+        let Self { verb, plan, connector, quota, path } = self;
         let operation = plan.load.scenario.operation();
         let clock = Arc::new(SystemTime::now);
         let outcome = find::run(plan, connector, ledger, clock, reins.stop, reins.progress).await;
@@ -288,7 +289,7 @@ impl Job for Search {
                 slowest: Slowest::default(),
             },
             elapsed: outcome.elapsed,
-            words: words(&outcome, counts, path.as_deref()),
+            words: words(verb, &outcome, counts, path.as_deref()),
             ledger: outcome.ledger.filter(|_| !matches!(outcome.end, FindEnd::Ledger(_))),
         })
     }
@@ -314,10 +315,10 @@ fn told(end: &FindEnd) -> (&'static str, String) {
 }
 
 /// Why it ended and what it leaves.
-fn words(outcome: &FindOutcome, counts: Option<Counts>, ledger: Option<&Path>) -> Vec<String> {
+fn words(verb: &str, outcome: &FindOutcome, counts: Option<Counts>, ledger: Option<&Path>) -> Vec<String> {
     let mut words = match &outcome.end {
         FindEnd::Complete | FindEnd::Drained | FindEnd::Aborted => Vec::new(),
-        FindEnd::Stopped(failure) => advice::stopped(failure),
+        FindEnd::Stopped(failure) => advice::stopped(verb, failure),
         FindEnd::Ledger(error) => vec![format!("error: {error}")],
         FindEnd::Bug(detail) => vec![advice::bug(detail)],
     };

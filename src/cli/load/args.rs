@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use crate::cli::args::{DeviceArgs, OutputArgs, TargetArgs, connections, time, timeout};
 use crate::engine::load::LEAST_MESSAGE;
@@ -32,6 +32,11 @@ pub(super) enum LoadCommand {
 }
 
 const AFTER: &str = "\
+Examples:
+  fleetmint load connect --emulator=load --rate 20/s --for 30s --hold 5s
+  fleetmint load create --emulator=load --devices 6000 --rate 50/s --for 2m --threshold 'rejected<0.1%'
+  fleetmint load publish --emulator=load --profile \"ramp 1..200/s 60s; hold 200/s 5m\" --warmup 60s
+
 Arrivals are due at instants computed in advance; one that finds no free connection waits, and after --max-wait is
 missed. Service time is from the send to the reply; response time is from the due instant to the reply, so that waiting
 is in it. Nothing is tried again: a refusal is a result.
@@ -84,18 +89,14 @@ pub(super) struct CreateArgs {
 /// has another name.
 #[derive(Debug, Args)]
 #[command(mut_arg("profile", |profile| profile.long("aws-profile")))]
+#[group(skip)]
+#[command(group = ArgGroup::new("offered").args(["rate", "profile_text"]).required(true))]
 pub(super) struct OfferArgs {
     #[command(flatten)]
     pub(super) target: TargetArgs,
 
     /// Offer this many arrivals a second, such as 50/s. With --for.
-    #[arg(
-        long,
-        value_name = "RATE",
-        requires = "time",
-        required_unless_present = "profile_text",
-        help_heading = "Load"
-    )]
+    #[arg(long, value_name = "RATE", requires = "time", help_heading = "Load")]
     pub(super) rate: Option<Rate>,
 
     /// Offer them for this long, such as 2m.
@@ -103,13 +104,7 @@ pub(super) struct OfferArgs {
     pub(super) time: Option<Duration>,
 
     /// Offer a rate that changes, such as "ramp 1..200/s 60s; hold 200/s 5m".
-    #[arg(
-        long = "profile",
-        id = "profile_text",
-        value_name = "PROFILE",
-        conflicts_with = "rate",
-        help_heading = "Load"
-    )]
+    #[arg(long = "profile", id = "profile_text", value_name = "PROFILE", help_heading = "Load")]
     pub(super) profile: Option<Profile>,
 
     /// How arrivals are spaced: evenly, or at random (a Poisson process).

@@ -13,12 +13,13 @@ use super::args::DeviceArgs;
 use super::conduct::{self, Done, Job, Offer, Reins, Shown, conduct};
 use super::devices::{DeviceSettings, Devices};
 use super::exit::{Exit, Fatal};
+use super::manner;
 use super::open_files;
 use super::outputs::{Outputs, Place};
 use super::progress::View;
 use super::prometheus;
 use super::settings::{creating, key_policy, usage};
-use super::speech::say;
+use super::speech::{say, warn};
 use super::target::{Site, Target};
 use crate::call::Call;
 use crate::engine::load::{
@@ -214,7 +215,7 @@ fn say_start(verb: &str, plan: &LoadPlan, site: &Site, devices: Option<&Devices>
     let pending = devices.counts.pending;
     say(format_args!("what the test creates is kept in the ledger {}", devices.path.display()));
     if (pending as f64) < plan.profile.arrivals() {
-        say(format_args!(
+        warn(format_args!(
             "warning: {pending} devices for {:.0} arrivals: the test will end when they are used up",
             plan.profile.arrivals()
         ));
@@ -297,10 +298,10 @@ impl Job for Load {
         Ok(Done {
             exit: Exit::of_load(&outcome),
             kept: json!({ "arrivals": outcome.metrics.arrivals }),
-            summary: Shown::new(report::render_load(&summary), &summary),
+            summary: Shown::new(report::render_load(&summary, manner::detail()), &summary),
             footer: footer(&outcome, counts),
             elapsed: outcome.elapsed,
-            words: words(&outcome, &plan, counts, path.as_deref()),
+            words: words(verb, &outcome, &plan, counts, path.as_deref()),
             ledger: outcome.ledger.filter(|_| !matches!(outcome.end, LoadEnd::Ledger(_))),
         })
     }
@@ -328,6 +329,7 @@ fn footer(outcome: &LoadOutcome, counts: Option<Counts>) -> Footer {
 
 /// Why it ended and what to do next.
 fn words(
+    verb: &str,
     outcome: &LoadOutcome,
     plan: &LoadPlan,
     counts: Option<Counts>,
@@ -342,7 +344,7 @@ fn words(
             plan.profile.arrivals()
         )],
         LoadEnd::ThresholdLost => vec![String::from("stopped: a threshold is surely missed")],
-        LoadEnd::Stopped(failure) => advice::stopped(failure),
+        LoadEnd::Stopped(failure) => advice::stopped(verb, failure),
         LoadEnd::Ledger(error) => vec![format!("error: {error}")],
         LoadEnd::Bug(detail) => vec![advice::bug(detail)],
     };

@@ -7,7 +7,6 @@ mod canvas;
 mod recent;
 mod view;
 
-use std::ffi::OsStr;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use super::manner;
 use super::speech::{self, say};
 use canvas::{Canvas, Terminal};
 use view::{Colours, Rows};
@@ -39,12 +39,12 @@ struct Screen {
 }
 
 impl Progress {
-    /// Ready to follow a run. Reads the environment: TERM, NO_COLOR.
+    /// Ready to follow a run. Reads the environment: TERM.
     pub(super) fn start() -> Self {
         let moves_cursor = std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
-        let has_screen = std::io::stderr().is_terminal() && moves_cursor;
-        let colours = || Colours::wanted(std::env::var_os("NO_COLOR").as_deref());
-        Self { screen: has_screen.then(|| Screen::start(colours())) }
+        let has_screen = std::io::stderr().is_terminal() && moves_cursor && !speech::is_quiet();
+        let colours = if manner::has_colours() { Colours::Ansi } else { Colours::None };
+        Self { screen: has_screen.then(|| Screen::start(colours)) }
     }
 
     /// Shows where a run stands. Never ends.
@@ -132,16 +132,6 @@ fn style(Rows { bar_width, text }: Rows, colours: Colours) -> ProgressStyle {
     style.with_key("rows", rows).progress_chars("=> ")
 }
 
-impl Colours {
-    /// As <https://no-color.org> has it: any text but the empty one means none.
-    fn wanted(no_color: Option<&OsStr>) -> Self {
-        match no_color {
-            Some(value) if !value.is_empty() => Colours::None,
-            _ => Colours::Ansi,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,14 +143,5 @@ mod tests {
                 style(Rows { bar_width: width, text: String::new() }, colours);
             }
         }
-    }
-
-    #[test]
-    fn no_color_takes_any_text() {
-        let wanted = |value: Option<&str>| Colours::wanted(value.map(OsStr::new));
-        assert_eq!(
-            [wanted(None), wanted(Some("")), wanted(Some("1"))],
-            [Colours::Ansi, Colours::Ansi, Colours::None]
-        );
     }
 }

@@ -366,7 +366,7 @@ async fn a_refused_request_rejects_the_device() {
     assert_eq!(outcome.ledger.view().counts().unwrap().rejected, 1);
     let refused = &outcome.metrics.failures[&("create_certificate_from_csr", "rejected")].example;
     assert!(refused.to_string().starts_with("CreateCertificateFromCsr: rejected with 400"), "{refused}");
-    assert!(refused.hint().contains("--key-type"), "{}", refused.hint());
+    assert!(refused.hint().contains("another type of key"), "{}", refused.hint());
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ fn a_second_run_is_refused_at_once_and_names_the_first() {
     wait_for(|| devices(&ledger, "registered") > 0);
     let before = service.connections();
     let refused_at = Instant::now();
-    run(&mut service.provision(&lot)).expect_code(74).expect_err(&[
+    run(&mut service.provision(&lot)).expect_code(73).expect_err(&[
         "in use",
         &format!("pid {}", first.id()),
         "lot.ledger",
@@ -50,7 +50,7 @@ fn a_foreign_writer_is_met_before_anything_is_sent() {
         let shell = Connection::open(&ledger).unwrap();
         shell.execute_batch(begin).unwrap();
         run(&mut service.provision(&lot))
-            .expect_code(74)
+            .expect_code(73)
             .expect_err(&["another program is writing it", "lot.ledger"]);
         assert_eq!(service.connections(), before, "nothing was sent under {begin}");
         shell.execute_batch("ROLLBACK").unwrap();
@@ -73,7 +73,7 @@ fn a_foreign_writer_in_the_middle_stops_the_run_and_its_sending() {
     let shell = Connection::open(&ledger).unwrap();
     shell.busy_timeout(Duration::from_secs(5)).unwrap();
     shell.execute_batch("BEGIN IMMEDIATE").unwrap();
-    said(child).expect_code(74).expect_err(&["another program is writing it", "lot.ledger", "resume"]);
+    said(child).expect_code(73).expect_err(&["another program is writing it", "lot.ledger", "resume"]);
     shell.execute_batch("ROLLBACK").unwrap();
     // The commit that failed waited five seconds, in which ten registrations were allowed. None comes after it.
     let account = service.account();

@@ -61,7 +61,7 @@ fn client_and_service_may_both_be_killed_at_any_moment() {
         }
         if let Some(ended) = run.try_wait().unwrap().or_else(|| client.then(|| run.wait().unwrap())) {
             // Killed, or nobody was there to be dialled.
-            assert!(matches!(ended.code(), None | Some(69)), "kill {kill}: {ended} {}", said(run).err);
+            assert!(matches!(ended.code(), None | Some(75)), "kill {kill}: {ended} {}", said(run).err);
             if server {
                 service.restart();
             }

@@ -1,5 +1,7 @@
 //! Cases from the field: what people's files, accounts and networks are like. Each test says whose problem it is.
 
 mod lots;
+mod operator;
+mod places;
 mod proxy;
 mod template_fit;

@@ -1,0 +1,75 @@
+//! How much is said and in which colours. Settled once, before anything is said.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::sync::OnceLock;
+
+use clap::{ColorChoice, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use super::args::MannerArgs;
+use super::speech;
+use crate::report::Detail;
+
+#[derive(Debug, Clone, Copy)]
+struct Manner {
+    verbose: u8,
+    color: ColorChoice,
+}
+
+/// There is one stderr, so there is one of these.
+static MANNER: OnceLock<Manner> = OnceLock::new();
+
+/// From now on, things are said as was typed. Logs go to stderr, and only where FLEETMINT_LOG or `-v` asks for them: the
+/// progress and the summary say what matters.
+pub(super) fn settle(args: &MannerArgs) {
+    let MannerArgs { quiet, verbose, color } = *args;
+    MANNER.get_or_init(|| Manner { verbose, color });
+    if quiet {
+        speech::be_quiet();
+    }
+    let filter = EnvFilter::try_from_env("FLEETMINT_LOG").unwrap_or_else(|_| {
+        EnvFilter::new(match verbose {
+            0 => "off",
+            1 => "fleetmint=info",
+            _ => "fleetmint=debug",
+        })
+    });
+    // A log that cannot be written would otherwise panic while saying so.
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| speech::Log)
+        .with_ansi(has_colours())
+        .log_internal_errors(false);
+    log.init();
+}
+
+/// The colours of help and usage errors, which are said before the command line is understood.
+pub(super) fn color_of_help(typed: &[OsString]) -> ColorChoice {
+    let mut words = typed.iter().filter_map(|word| word.to_str());
+    let after = |word: &str| word.strip_prefix("--color=").map(str::to_owned);
+    let value = match words.find(|word| *word == "--color" || word.starts_with("--color=")) {
+        Some("--color") => words.next().map(str::to_owned),
+        Some(word) => after(word),
+        None => std::env::var("FLEETMINT_COLOR").ok(),
+    };
+    value.and_then(|value| ColorChoice::from_str(&value, true).ok()).unwrap_or(ColorChoice::Auto)
+}
+
+/// How much summaries say.
+pub(super) fn detail() -> Detail {
+    if MANNER.get().is_some_and(|manner| manner.verbose > 0) { Detail::Full } else { Detail::Brief }
+}
+
+/// Whether stderr gets colours. As <https://no-color.org> has it, any text but the empty one in NO_COLOR means none, unless
+/// the command line says otherwise.
+pub(super) fn has_colours() -> bool {
+    match MANNER.get().map_or(ColorChoice::Auto, |manner| manner.color) {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => {
+            std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+                && std::io::stderr().is_terminal()
+        }
+    }
+}
