@@ -7,8 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use fleetmint::certificate::Secret;
 use fleetmint::engine::{
-    self, CONNECTION_LIFETIME, CommitMode, Connections, Disk, End, KeyPolicy, KeySource, Plan, Rates,
-    Snapshot, Stop,
+    self, CONNECTION_LIFETIME, CommitMode, Connections, Disk, End, KeyPolicy, Plan, Rates, Snapshot, Stop,
 };
 use fleetmint::failure::RetryPolicy;
 use fleetmint::identity::{Identity, LotShape, ParameterPlan, RowError};
@@ -112,7 +111,7 @@ fn plan(load: Load, commit_mode: CommitMode) -> Plan {
         rates: Rates::default(),
         publishes_per_connection: None,
         parameters: ParameterPlan::new(&shape(), &[]).expect("the columns have names"),
-        keys: KeyPolicy { source: KeySource::Service, seal_to: None },
+        keys: KeyPolicy::default(),
         exchange_timeout: Duration::from_secs(20),
         retry: RetryPolicy::default(),
         connection_lifetime: CONNECTION_LIFETIME,

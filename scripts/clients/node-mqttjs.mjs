@@ -1,6 +1,6 @@
 // Provisions one device with MQTT.js over a WebSocket signed by aws4fetch: what a browser would do.
 //
-// Usage: node node-mqttjs.mjs EMULATOR_JSON, a file with the line that `fleetmint emulate` prints.
+// Usage: node node-mqttjs.mjs EMULATOR_JSON [VERSION]: a file with the line that `fleetmint emulate` prints, and 5 for MQTT 5.
 
 import { randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -9,6 +9,7 @@ import { AwsClient } from "aws4fetch";
 import mqtt from "mqtt";
 
 const TIMEOUT_MS = 20_000;
+const protocolVersion = Number(process.argv[3] ?? 4);
 const emulator = JSON.parse(readFileSync(process.argv[2], "utf8").split("\n")[0]);
 
 const aws = new AwsClient({
@@ -25,7 +26,7 @@ const started = performance.now();
 const client = mqtt.connect(signed.url, {
   ca: readFileSync(emulator.ca_file),
   clientId: `mqttjs-${randomUUID()}`,
-  protocolVersion: 4,
+  protocolVersion,
   keepalive: 30,
   connectTimeout: TIMEOUT_MS,
   clean: true,
@@ -43,7 +44,8 @@ const create = "$aws/certificates/create/json";
 const register = `$aws/provisioning-templates/${emulator.template}/provision/json`;
 const thing = `mqttjs-${randomUUID().slice(0, 12)}`;
 
-client.on("connect", async () => {
+client.on("connect", async ({ properties }) => {
+  if (protocolVersion === 5 && properties?.receiveMaximum !== 100) fail(`CONNACK: ${JSON.stringify(properties)}`);
   const topics = [create, register].flatMap((topic) => [`${topic}/rejected`, `${topic}/accepted`]);
   const granted = await client.subscribeAsync(topics, { qos: 1 });
   if (granted.some(({ qos }) => qos > 1)) fail(`not granted: ${JSON.stringify(granted)}`);
@@ -69,7 +71,8 @@ client.on("message", async (topic, payload) => {
     clearTimeout(watchdog);
     const elapsed_ms = Math.round(performance.now() - started);
     await client.endAsync();
-    console.log(JSON.stringify({ client: "MQTT.js, aws4fetch", thingName: answer.thingName, elapsed_ms }));
+    const name = `MQTT.js ${protocolVersion}, aws4fetch`;
+    console.log(JSON.stringify({ client: name, thingName: answer.thingName, elapsed_ms }));
   } else {
     fail(`${topic}: ${payload}`);
   }

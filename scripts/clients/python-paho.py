@@ -8,28 +8,13 @@ import queue
 import sys
 import time
 import uuid
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import botocore
 import paho.mqtt
 import paho.mqtt.client as mqtt
-from botocore.auth import SigV4QueryAuth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
 
-TIMEOUT_S = 20
-
-
-def presign(emulator):
-    """The path and query to connect to. The token goes behind the signature, as this service wants it."""
-    credentials = Credentials(emulator["access_key_id"], emulator["secret_access_key"])
-    request = AWSRequest("GET", emulator["endpoint"])
-    SigV4QueryAuth(credentials, "iotdevicegateway", emulator["region"], expires=3600).add_auth(request)
-    url = urlsplit(request.url)
-    target = f"{url.path}?{url.query}"
-    if emulator.get("session_token"):
-        target += "&X-Amz-Security-Token=" + quote(emulator["session_token"], safe="")
-    return target
+from fleet import TIMEOUT_S, presign
 
 
 def main():

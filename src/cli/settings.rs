@@ -54,7 +54,7 @@ pub(super) fn key_policy(args: &KeyArgs) -> Result<KeyPolicy, Fatal> {
         [] => None,
         recipients => Some(Sealer::new(recipients).map_err(|error| usage("--seal-to", error))?),
     };
-    Ok(KeyPolicy { source, seal_to })
+    Ok(KeyPolicy { source, seal_to, ..KeyPolicy::default() })
 }
 
 /// How certificates are asked for: devices that have keys of their own keep them. What is not used is not subscribed to,

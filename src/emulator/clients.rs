@@ -7,11 +7,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rumqttc::mqttbytes::QoS;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::mqtt;
+use super::mqtt::{self, Filter, QoS};
 use super::session::{Ending, Message};
 
 /// Messages that wait for a connection to take them; one more ends the connection.
@@ -52,6 +51,8 @@ pub(super) struct Client {
     pub(super) hangup: std::sync::Arc<Hangup>,
     /// Takes messages for it.
     pub(super) mailbox: mpsc::Sender<Message>,
+    /// The id of its certificate, on mutual TLS.
+    pub(super) certificate: Option<String>,
 }
 
 /// All connections.
@@ -64,6 +65,8 @@ pub(super) struct Clients {
 #[derive(Debug, Default)]
 struct State {
     by_client_id: HashMap<String, Client>,
+    /// The connections of each certificate, on mutual TLS.
+    by_certificate: HashMap<String, HashMap<u64, Client>>,
     watchers: HashMap<u64, Watcher>,
     /// Who watches a topic by its very name: with thousands of connections that have a topic each, a message must not be
     /// held against every filter.
@@ -75,7 +78,16 @@ struct State {
 #[derive(Debug)]
 struct Watcher {
     client: Client,
-    filters: HashMap<String, QoS>,
+    filters: HashMap<String, Watch>,
+}
+
+/// How a client wants what a filter selects.
+#[derive(Debug, Clone, Copy)]
+struct Watch {
+    /// At most at this QoS.
+    qos: QoS,
+    /// Whether its own messages are left out.
+    is_no_local: bool,
 }
 
 /// Whether a client id was free.
@@ -95,7 +107,12 @@ impl Clients {
 
     /// Gives `client_id` to `client`.
     pub(super) fn enter(&self, client_id: &str, client: Client) -> Entrance {
-        match self.state().by_client_id.insert(client_id.to_owned(), client) {
+        let mut state = self.state();
+        if let Some(certificate) = &client.certificate {
+            let clients = state.by_certificate.entry(certificate.clone()).or_default();
+            clients.insert(client.number, client.clone());
+        }
+        match state.by_client_id.insert(client_id.to_owned(), client) {
             Some(previous) => {
                 previous.hangup.trigger(Ending::TakenOver);
                 Entrance::TookOver
@@ -105,11 +122,26 @@ impl Clients {
     }
 
     /// Forgets a connection; its client id too, unless another took it.
-    pub(super) fn leave(&self, client_id: &str, number: u64) {
+    pub(super) fn leave(&self, client_id: &str, client: &Client) {
         let mut state = self.state();
-        state.forget(number);
-        if state.by_client_id.get(client_id).is_some_and(|holder| holder.number == number) {
+        state.forget(client);
+        if state.by_client_id.get(client_id).is_some_and(|holder| holder.number == client.number) {
             state.by_client_id.remove(client_id);
+        }
+        state.give_back();
+    }
+
+    /// Ends the connections of a certificate.
+    pub(super) fn hang_up_certificate(&self, certificate: &str, ending: &Ending) {
+        for client in self.state().by_certificate.get(certificate).into_iter().flat_map(HashMap::values) {
+            client.hangup.trigger(ending.clone());
+        }
+    }
+
+    /// Ends all connections.
+    pub(super) fn hang_up_all(&self, ending: &Ending) {
+        for client in self.state().by_client_id.values() {
+            client.hangup.trigger(ending.clone());
         }
     }
 
@@ -118,8 +150,9 @@ impl Clients {
         self.state().by_client_id.len()
     }
 
-    /// `client` wants what `filter` selects, at most at `qos`.
-    pub(super) fn watch(&self, client: &Client, filter: String, qos: QoS) {
+    /// `client` wants what `filter` selects.
+    pub(super) fn watch(&self, client: &Client, filter: Filter) {
+        let Filter { path: filter, qos, is_no_local } = filter;
         let mut state = self.state();
         if is_wild(&filter) {
             state.wild.insert(client.number)
@@ -128,7 +161,7 @@ impl Clients {
         };
         let watcher = state.watchers.entry(client.number);
         let watcher = watcher.or_insert_with(|| Watcher { client: client.clone(), filters: HashMap::new() });
-        watcher.filters.insert(filter, qos);
+        watcher.filters.insert(filter, Watch { qos, is_no_local });
     }
 
     /// It no longer does.
@@ -147,19 +180,22 @@ impl Clients {
         }
     }
 
-    /// Hands `message` once to each connection that wants it, the publisher included. One that has too many waiting loses
-    /// its connection.
-    pub(super) fn relay(&self, message: &Message) {
+    /// Hands the `message` of the connection with the number `from` once to each connection that wants it, the publisher
+    /// included. One that has too many waiting loses its connection.
+    pub(super) fn relay(&self, from: u64, message: &Message) {
         let state = self.state();
         let exact = state.exact.get(&message.topic);
         let wild = state.wild.iter().filter(|number| !exact.is_some_and(|exact| exact.contains(number)));
         for number in exact.into_iter().flatten().chain(wild) {
             let Some(watcher) = state.watchers.get(number) else { continue };
-            let granted = watcher.filters.iter().filter(|(filter, _)| mqtt::matches(filter, &message.topic));
-            let granted =
-                granted.map(|(_, qos)| *qos).reduce(|one, other| if one > other { one } else { other });
+            let selects = |filter: &str| mqtt::matches(filter, &message.topic);
+            let wanted = watcher
+                .filters
+                .iter()
+                .filter(|(filter, watch)| selects(filter) && !(watch.is_no_local && *number == from));
+            let granted = wanted.map(|(_, watch)| watch.qos).max();
             let Some(granted) = granted else { continue };
-            let qos = if granted < message.qos { granted } else { message.qos };
+            let qos = granted.min(message.qos);
             if watcher.client.mailbox.try_send(Message { qos, ..message.clone() }).is_err() {
                 watcher.client.hangup.trigger(Ending::SlowConsumer);
             }
@@ -173,12 +209,33 @@ impl Clients {
 }
 
 impl State {
-    /// Forgets what a connection watches.
-    fn forget(&mut self, number: u64) {
+    /// Forgets what a connection watches, and that it is its certificate's.
+    fn forget(&mut self, client: &Client) {
+        let number = client.number;
+        if let Some(certificate) = &client.certificate
+            && let Some(clients) = self.by_certificate.get_mut(certificate)
+        {
+            clients.remove(&number);
+            if clients.is_empty() {
+                self.by_certificate.remove(certificate);
+            }
+        }
         self.wild.remove(&number);
         let Some(watcher) = self.watchers.remove(&number) else { return };
         for filter in watcher.filters.keys() {
             self.forget_exact(number, filter);
+        }
+    }
+
+    /// Gives memory back once most connections that it was for have gone.
+    fn give_back(&mut self) {
+        const KEPT: usize = 1_024;
+        if self.by_client_id.capacity() > KEPT.max(8 * self.by_client_id.len()) {
+            self.by_client_id.shrink_to_fit();
+            self.by_certificate.shrink_to_fit();
+            self.watchers.shrink_to_fit();
+            self.exact.shrink_to_fit();
+            self.wild.shrink_to_fit();
         }
     }
 
@@ -207,11 +264,41 @@ mod tests {
     fn connect(clients: &Clients) -> (Client, mpsc::Receiver<Message>) {
         let (mailbox, messages) = mpsc::channel(2);
         let hangup = Arc::new(Hangup::new(&CancellationToken::new()));
-        (Client { number: clients.number(), hangup, mailbox }, messages)
+        (Client { number: clients.number(), hangup, mailbox, certificate: None }, messages)
     }
 
     fn message(topic: &str, qos: QoS) -> Message {
-        Message { topic: topic.to_owned(), payload: Bytes::from_static(b"x"), qos }
+        Message { topic: topic.to_owned(), payload: Bytes::from_static(b"x"), qos, properties: Bytes::new() }
+    }
+
+    fn filter(path: &str, qos: QoS) -> Filter {
+        Filter { path: path.to_owned(), qos, is_no_local: false }
+    }
+
+    #[test]
+    fn a_client_can_leave_its_own_messages_out() {
+        let clients = Clients::default();
+        let (client, mut messages) = connect(&clients);
+        clients.watch(&client, Filter { is_no_local: true, ..filter("a", QoS::AtMostOnce) });
+        clients.relay(client.number, &message("a", QoS::AtMostOnce));
+        assert!(messages.try_recv().is_err());
+        clients.relay(client.number + 1, &message("a", QoS::AtMostOnce));
+        assert!(messages.try_recv().is_ok());
+    }
+
+    #[test]
+    fn a_certificates_connections_end_together_and_no_others() {
+        let clients = Clients::default();
+        let (one, _keep_one) = connect(&clients);
+        let (other, _keep_other) = connect(&clients);
+        let one = Client { certificate: Some(String::from("c")), ..one };
+        clients.enter("one", one.clone());
+        clients.enter("other", other.clone());
+        clients.hang_up_certificate("c", &Ending::Deactivated);
+        assert_eq!(one.hangup.ending.get(), Some(&Ending::Deactivated));
+        assert!(!other.hangup.token.is_cancelled());
+        clients.leave("one", &one);
+        assert!(clients.state().by_certificate.is_empty());
     }
 
     #[test]
@@ -224,9 +311,9 @@ mod tests {
         assert_eq!(first.hangup.ending.get(), Some(&Ending::TakenOver));
 
         // The first leaves late and must not take the second's place with it.
-        clients.leave("id", first.number);
+        clients.leave("id", &first);
         assert_eq!(clients.connected(), 1);
-        clients.leave("id", second.number);
+        clients.leave("id", &second);
         assert_eq!(clients.connected(), 0);
         assert!(!second.hangup.token.is_cancelled());
     }
@@ -235,16 +322,16 @@ mod tests {
     fn a_message_comes_once_at_the_better_of_the_granted_qos() {
         let clients = Clients::default();
         let (client, mut messages) = connect(&clients);
-        clients.watch(&client, String::from("a/+"), QoS::AtMostOnce);
-        clients.watch(&client, String::from("#"), QoS::AtLeastOnce);
-        clients.relay(&message("a/b", QoS::AtLeastOnce));
+        clients.watch(&client, filter("a/+", QoS::AtMostOnce));
+        clients.watch(&client, filter("#", QoS::AtLeastOnce));
+        clients.relay(0, &message("a/b", QoS::AtLeastOnce));
         assert_eq!(messages.try_recv().unwrap().qos, QoS::AtLeastOnce);
         assert!(messages.try_recv().is_err());
 
         clients.unwatch(client.number, "#");
-        clients.relay(&message("a/b", QoS::AtLeastOnce));
+        clients.relay(0, &message("a/b", QoS::AtLeastOnce));
         assert_eq!(messages.try_recv().unwrap().qos, QoS::AtMostOnce);
-        clients.relay(&message("b", QoS::AtLeastOnce));
+        clients.relay(0, &message("b", QoS::AtLeastOnce));
         assert!(messages.try_recv().is_err());
     }
 
@@ -254,10 +341,10 @@ mod tests {
         let (slow, _unread) = connect(&clients);
         let (quick, mut messages) = connect(&clients);
         for client in [&slow, &quick] {
-            clients.watch(client, String::from("a"), QoS::AtMostOnce);
+            clients.watch(client, filter("a", QoS::AtMostOnce));
         }
         for _ in 0..3 {
-            clients.relay(&message("a", QoS::AtMostOnce));
+            clients.relay(0, &message("a", QoS::AtMostOnce));
             messages.try_recv().unwrap();
         }
         assert_eq!(slow.hangup.ending.get(), Some(&Ending::SlowConsumer));
@@ -269,19 +356,19 @@ mod tests {
         let clients = Clients::default();
         let (one, mut messages) = connect(&clients);
         let (other, mut others) = connect(&clients);
-        for filter in ["a", "b/+", "c/#"] {
-            clients.watch(&one, String::from(filter), QoS::AtMostOnce);
-            clients.watch(&other, String::from(filter), QoS::AtMostOnce);
+        for path in ["a", "b/+", "c/#"] {
+            clients.watch(&one, filter(path, QoS::AtMostOnce));
+            clients.watch(&other, filter(path, QoS::AtMostOnce));
         }
         clients.unwatch(one.number, "b/+");
-        clients.relay(&message("b/1", QoS::AtMostOnce));
+        clients.relay(0, &message("b/1", QoS::AtMostOnce));
         assert!(messages.try_recv().is_err() && others.try_recv().is_ok());
-        clients.relay(&message("c/1", QoS::AtMostOnce));
+        clients.relay(0, &message("c/1", QoS::AtMostOnce));
         assert!(messages.try_recv().is_ok() && others.try_recv().is_ok(), "the other wildcard still counts");
         clients.unwatch(one.number, "c/#");
         clients.unwatch(one.number, "never watched");
         clients.unwatch(one.number, "a");
-        clients.leave("unknown", other.number);
+        clients.leave("unknown", &other);
         let state = clients.state();
         assert!(state.watchers.is_empty() && state.exact.is_empty() && state.wild.is_empty(), "{state:?}");
     }

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// What happened at the emulator's server since it started.
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+        #[serde(rename_all = "camelCase")]
         pub struct ServerCounters {
             $($(#[$doc])* pub $name: u64,)*
         }
@@ -19,6 +20,12 @@ macro_rules! counts {
         }
 
         impl Counts {
+            /// Everything at zero.
+            pub(super) fn reset(&self) {
+                $(self.$name.0.store(0, Ordering::Relaxed);)*
+            }
+
+
             /// As of now; counts taken while others rise need not be of one instant.
             pub(super) fn counters(&self) -> ServerCounters {
                 ServerCounters { $($name: self.$name.0.load(Ordering::Relaxed),)* }

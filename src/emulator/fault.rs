@@ -1,106 +1,198 @@
-//! The dice of a scenario's faults.
+//! The dice of a scenario's faults, and what a fault does to a reply: the same for the server and the simulated network.
 //!
-//! Owns the draw. What a fault does to a request is the connection's matter.
+//! Owns the counting and the draws. What a fault does to a connection is the connection's matter.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+use serde_json::{Value, json};
+
 use super::account::{Random, Route};
-use super::scenario::{Faults, Odds};
+use super::scenario::{Fault, FaultRule, FaultTarget, Faults};
 
 /// What becomes of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Fate {
     pub(super) fault: Option<Fault>,
-    /// How late the reply is.
+    /// How late what comes is.
     pub(super) delay: Duration,
 }
 
-/// What goes wrong with a request; see [`Odds`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
-    DropBefore,
-    DropAfter,
-    Silent,
-    NoReply,
-    Duplicate,
-    Reject,
+impl FaultTarget {
+    /// The target of a publish on this route.
+    pub(super) fn of(route: &Route<'_>) -> Self {
+        match route {
+            Route::CreateKeys => FaultTarget::CreateKeysAndCertificate,
+            Route::CreateFromCsr => FaultTarget::CreateCertificateFromCsr,
+            Route::Register { .. } => FaultTarget::RegisterThing,
+            _ => FaultTarget::Publish,
+        }
+    }
 }
 
-/// The dice: a stream of numbers for each operation, so that one operation's requests do not change another's fates.
+/// The faults and where each stands. They can be changed while it is used.
 #[derive(Debug)]
 pub(super) struct Dice {
-    create_keys: Mutex<Random>,
-    create_from_csr: Mutex<Random>,
-    register: Mutex<Random>,
+    /// Whether there are rules: most emulators have none, and need no lock to know it.
+    is_loaded: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    faults: Faults,
+    standings: Vec<[Standing; FaultTarget::COUNT]>,
+    /// How often each rule has struck, over all its targets.
+    struck: Vec<u64>,
+}
+
+/// Where a rule stands at one target, with a stream of numbers of its own, so that one target's requests do not change what
+/// another's meet.
+#[derive(Debug)]
+struct Standing {
+    seen: u64,
+    random: Random,
 }
 
 impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
-        let mut seeds = Random::new(seed);
-        let mut stream = || Mutex::new(Random::new(seeds.next()));
-        Self { create_keys: stream(), create_from_csr: stream(), register: stream() }
+    pub(super) fn new(faults: Faults) -> Self {
+        let dice = Self { is_loaded: AtomicBool::new(false), state: Mutex::default() };
+        dice.load(faults);
+        dice
     }
 
-    /// The fate of the next request on this route.
-    pub(super) fn throw(&self, faults: &Faults, route: &Route<'_>) -> Fate {
-        let (stream, odds) = match route {
-            Route::CreateKeys => (&self.create_keys, &faults.create_keys_and_certificate),
-            Route::CreateFromCsr => (&self.create_from_csr, &faults.create_certificate_from_csr),
-            Route::Register { .. } => (&self.register, &faults.register_thing),
-            _ => return Fate::default(),
-        };
-        if *odds == Odds::default() {
+    /// Takes these faults in place of those before; everything is counted anew.
+    pub(super) fn load(&self, faults: Faults) {
+        let mut seeds = Random::new(faults.seed);
+        let mut standing = || Standing { seen: 0, random: Random::new(seeds.next()) };
+        let mut state = self.state();
+        state.standings = faults.rules.iter().map(|_| std::array::from_fn(|_| standing())).collect();
+        state.struck = vec![0; faults.rules.len()];
+        self.is_loaded.store(!faults.rules.is_empty(), Ordering::Release);
+        state.faults = faults;
+    }
+
+    /// The rules as they would be written in JSON.
+    pub(super) fn describe(&self) -> Vec<Value> {
+        self.state().faults.rules.iter().map(FaultRule::to_json).collect()
+    }
+
+    /// How often each rule has struck, in their order.
+    pub(super) fn struck(&self) -> Vec<u64> {
+        self.state().struck.clone()
+    }
+
+    /// The fate of the next request at `target`.
+    pub(super) fn throw(&self, target: FaultTarget) -> Fate {
+        if !self.is_loaded.load(Ordering::Acquire) {
             return Fate::default();
         }
-        let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
-        let (first, second) = (stream.unit(), stream.unit());
-        Fate {
-            fault: pick(odds, first),
-            delay: if second < odds.delay.p { odds.delay.time } else { Duration::ZERO },
+        let mut state = self.state();
+        let State { faults, standings, struck } = &mut *state;
+        let mut fate = Fate::default();
+        for ((rule, standings), struck) in faults.rules.iter().zip(standings).zip(struck) {
+            if !rule.on.contains(&target) {
+                continue;
+            }
+            let strikes = standings[target as usize].strikes(rule, *struck);
+            match rule.fault {
+                _ if !strikes => {}
+                Fault::Delay(time) => {
+                    *struck += 1;
+                    fate.delay += time;
+                }
+                _ if fate.fault.is_some() => {}
+                ref fault => {
+                    *struck += 1;
+                    fate.fault = Some(fault.clone());
+                }
+            }
         }
+        fate
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn pick(odds: &Odds, mut at: f64) -> Option<Fault> {
-    let faults = [
-        (odds.drop_before, Fault::DropBefore),
-        (odds.drop_after, Fault::DropAfter),
-        (odds.silent, Fault::Silent),
-        (odds.no_reply, Fault::NoReply),
-        (odds.duplicate, Fault::Duplicate),
-        (odds.reject_5xx, Fault::Reject),
-    ];
-    faults.into_iter().find_map(|(p, fault)| {
-        at -= p;
-        (at < 0.0).then_some(fault)
-    })
+impl Standing {
+    /// Whether the rule strikes the next one, which counts in any case.
+    fn strikes(&mut self, rule: &FaultRule, struck: u64) -> bool {
+        let (seen, draw) = (self.seen, self.random.unit());
+        self.seen += 1;
+        let Some(number) = seen.checked_sub(rule.after) else { return false };
+        rule.first.is_none_or(|first| number < first)
+            && (number + 1).is_multiple_of(rule.every)
+            && rule.max.is_none_or(|max| struck < max)
+            && draw < rule.probability
+    }
+}
+
+/// The payload of a reply as a fault leaves it.
+pub(super) fn spoil(fault: &Fault, payload: &Bytes) -> Bytes {
+    match fault {
+        Fault::Garble => garble(payload),
+        Fault::MissingField => change(payload, |reply| {
+            let last = reply.keys().next_back().cloned();
+            last.map(|last| reply.remove(&last));
+        }),
+        Fault::ExtraField => change(payload, |reply| {
+            reply.insert(String::from("extra"), json!({"nested": [1, null, "x"]}));
+        }),
+        Fault::WrongThing => change(payload, |reply| {
+            for key in ["thingName", "certificateId"] {
+                if let Some(Value::String(name)) = reply.get_mut(key) {
+                    // Another name, or another id, of the same form.
+                    *name = name.chars().rev().collect::<String>() + "0";
+                }
+            }
+        }),
+        _ => payload.clone(),
+    }
+}
+
+/// Something that is not what the API describes; what, depends on the payload alone.
+fn garble(payload: &Bytes) -> Bytes {
+    let sum = payload.iter().fold(0_usize, |sum, byte| sum.wrapping_add(usize::from(*byte)));
+    match sum % 4 {
+        0 => payload.slice(..payload.len() / 2),
+        1 => Bytes::from_static(b"{}"),
+        2 => Bytes::new(),
+        _ => String::from_utf8_lossy(payload).replace("certificateId", "x").replace("thingName", "x").into(),
+    }
+}
+
+fn change(payload: &Bytes, change: impl FnOnce(&mut serde_json::Map<String, Value>)) -> Bytes {
+    match serde_json::from_slice(payload) {
+        Ok(Value::Object(mut reply)) => {
+            change(&mut reply);
+            Value::Object(reply).to_string().into()
+        }
+        _ => payload.clone(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::scenario::Scenario;
     use super::*;
-    use crate::emulator::scenario::Delay;
+    use crate::emulator::scenario::Acts;
 
-    fn faults() -> Faults {
-        let delay = Delay { p: 0.3, time: Duration::from_secs(1) };
-        let register_thing = Odds {
-            drop_before: 0.05,
-            drop_after: 0.1,
-            silent: 0.15,
-            no_reply: 0.05,
-            duplicate: 0.1,
-            reject_5xx: 0.2,
-            delay,
-        };
-        Faults { register_thing, ..Faults::default() }
+    const REGISTER: FaultTarget = FaultTarget::RegisterThing;
+
+    fn dice(text: &str) -> Dice {
+        Dice::new(Scenario::from_toml(text).unwrap().faults)
     }
 
-    const REGISTER: Route<'_> = Route::Register { template: "T" };
-
     fn fates(seed: u64, count: usize) -> Vec<Fate> {
-        let (dice, faults) = (Dice::new(seed), faults());
-        (0..count).map(|_| dice.throw(&faults, &REGISTER)).collect()
+        let dice = dice(&format!(
+            "[faults]\nseed = {seed}\n[faults.register_thing]\ndrop_before = 0.05\ndrop_after = 0.1\nsilent = 0.15\n\
+             no_reply = 0.05\nduplicate = 0.1\nreject_5xx = 0.2\ndelay = {{ p = 0.3, time = \"1s\" }}"
+        ));
+        (0..count).map(|_| dice.throw(REGISTER)).collect()
     }
 
     #[test]
@@ -109,16 +201,18 @@ mod tests {
         let share = |wanted: Option<Fault>| {
             fates.iter().filter(|fate| fate.fault == wanted).count() as f64 / fates.len() as f64
         };
+        let reject = Fault::Reject { status: 503, code: None, acts: Acts::Undone };
         for (fault, p) in [
-            (Some(Fault::DropBefore), 0.05),
-            (Some(Fault::DropAfter), 0.1),
-            (Some(Fault::Silent), 0.15),
-            (Some(Fault::NoReply), 0.05),
+            (Some(Fault::HangUp(Acts::Undone)), 0.05),
+            (Some(Fault::HangUp(Acts::Done)), 0.1),
+            (Some(Fault::Silence), 0.15),
+            (Some(Fault::NoReply(Acts::Done)), 0.05),
             (Some(Fault::Duplicate), 0.1),
-            (Some(Fault::Reject), 0.2),
+            (Some(reject), 0.2),
             (None, 0.35),
         ] {
-            assert!((share(fault) - p).abs() < 0.01, "{fault:?}: {}", share(fault));
+            let share = share(fault.clone());
+            assert!((share - p).abs() < 0.01, "{fault:?}: {share}");
         }
         let late = fates.iter().filter(|fate| !fate.delay.is_zero()).count() as f64 / fates.len() as f64;
         assert!((late - 0.3).abs() < 0.01, "{late}");
@@ -128,23 +222,53 @@ mod tests {
     fn the_same_seed_gives_the_same_fates_whatever_else_is_asked() {
         assert_eq!(fates(7, 100), fates(7, 100));
         assert_ne!(fates(7, 100), fates(8, 100));
-        let (dice, mut faults) = (Dice::new(7), faults());
-        faults.create_keys_and_certificate = faults.register_thing;
+        let rule = "[[faults.rules]]\non = [\"register_thing\", \"connect\"]\nfault = \"silence\"\nprobability = 0.5";
+        let (alone, mixed) = (dice(rule), dice(rule));
+        let alone: Vec<_> = (0..100).map(|_| alone.throw(REGISTER)).collect();
         let mixed: Vec<_> = (0..100)
             .map(|_| {
-                dice.throw(&faults, &Route::CreateKeys);
-                dice.throw(&faults, &REGISTER)
+                mixed.throw(FaultTarget::Connect);
+                mixed.throw(REGISTER)
             })
             .collect();
-        assert_eq!(mixed, fates(7, 100));
+        assert_eq!(alone, mixed);
     }
 
     #[test]
-    fn without_odds_nothing_happens_and_certainty_is_certain() {
-        let dice = Dice::new(0);
-        assert_eq!(dice.throw(&Faults::default(), &REGISTER), Fate::default());
-        let sure = Odds { silent: 1.0, ..Odds::default() };
-        let faults = Faults { register_thing: sure, ..Faults::default() };
-        assert!((0..1000).all(|_| dice.throw(&faults, &REGISTER).fault == Some(Fault::Silent)));
+    fn a_schedule_is_kept() {
+        let struck = |schedule: &str| -> Vec<usize> {
+            let dice =
+                dice(&format!("[[faults.rules]]\non = \"register_thing\"\nfault = \"silence\"\n{schedule}"));
+            (1..=12).filter(|_| dice.throw(REGISTER).fault.is_some()).collect()
+        };
+        assert_eq!(struck("first = 3"), [1, 2, 3]);
+        assert_eq!(struck("after = 2\nfirst = 3"), [3, 4, 5]);
+        assert_eq!(struck("every = 4"), [4, 8, 12]);
+        assert_eq!(struck("after = 1\nevery = 4\nmax = 2"), [5, 9]);
+        assert_eq!(struck("probability = 0"), [0_usize; 0]);
+    }
+
+    #[test]
+    fn faults_change_while_they_are_used() {
+        let dice = dice("");
+        assert_eq!(dice.throw(REGISTER), Fate::default());
+        dice.load(Faults::of_requests([(Fault::Silence, 1.0)]));
+        assert_eq!(dice.throw(REGISTER).fault, Some(Fault::Silence));
+        assert_eq!(dice.throw(FaultTarget::Connect), Fate::default(), "no request");
+        assert_eq!(dice.struck(), [1]);
+        dice.load(Faults::default());
+        assert_eq!(dice.throw(REGISTER), Fate::default());
+    }
+
+    #[test]
+    fn a_spoilt_reply_is_spoilt_as_it_says() {
+        let reply = Bytes::from_static(br#"{"deviceConfiguration":{},"thingName":"ab"}"#);
+        let spoilt = |fault| -> Value { serde_json::from_slice(&spoil(&fault, &reply)).unwrap_or_default() };
+        assert_ne!(spoil(&Fault::Garble, &reply), reply);
+        assert_eq!(spoilt(Fault::MissingField), json!({"deviceConfiguration": {}}));
+        assert_eq!(spoilt(Fault::ExtraField)["thingName"], "ab");
+        assert_eq!(spoilt(Fault::ExtraField)["extra"]["nested"][0], 1);
+        assert_eq!(spoilt(Fault::WrongThing)["thingName"], "ba0");
+        assert_eq!(spoilt(Fault::Duplicate)["thingName"], "ab");
     }
 }

@@ -20,8 +20,6 @@ pub(super) const IDLE_WITHIN: Duration = Duration::from_secs(60);
 /// How long a head, and a body, may take to arrive.
 pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(10);
 const MAX_HEADERS: usize = 64;
-/// How a head ends.
-const BLANK_LINE: &[u8] = b"\r\n\r\n";
 /// RFC 9110 section 5.6.7.
 const HTTP_DATE: &[BorrowedFormatItem<'_>] =
     format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
@@ -122,15 +120,14 @@ async fn read_until_blank_line(
 ) -> Result<BytesMut, NoHead> {
     let mut searched = 0_usize;
     loop {
-        if let Some(at) = buffer[searched..].windows(BLANK_LINE.len()).position(|window| window == BLANK_LINE)
-        {
-            return Ok(buffer.split_to(searched + at + BLANK_LINE.len()));
+        if let Some(end) = head_end(&buffer[searched..]) {
+            return Ok(buffer.split_to(searched + end));
         }
         // Garbage is told at its first byte, not after the time for a head.
         if buffer.first().is_some_and(|first| !first.is_ascii_uppercase()) {
             return Err(NoHead::Malformed);
         }
-        searched = buffer.len().saturating_sub(BLANK_LINE.len() - 1);
+        searched = buffer.len().saturating_sub(2);
         let room = MAX_HEAD.saturating_sub(buffer.len());
         if room == 0 {
             return Err(NoHead::TooLarge);
@@ -141,6 +138,17 @@ async fn read_until_blank_line(
             Ok(_) => {}
         }
     }
+}
+
+/// Where the head ends: behind the first empty line, whose lines may end in LF alone (RFC 9112 section 2.2). What ends it here
+/// must be what ends it for the parser, or what follows would be read as part of it.
+fn head_end(bytes: &[u8]) -> Option<usize> {
+    let mut line_feeds = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
+    line_feeds.find_map(|at| match &bytes[at + 1..] {
+        [b'\n', ..] => Some(at + 2),
+        [b'\r', b'\n', ..] => Some(at + 3),
+        _ => None,
+    })
 }
 
 fn parse(bytes: &[u8]) -> Result<Head, NoHead> {
@@ -319,6 +327,16 @@ mod tests {
         assert_eq!(read_body(&mut &b"ab"[..], &mut BytesMut::new(), 3).await, Err(NoBody::Ended));
         let (_client, mut server) = tokio::io::duplex(64);
         assert_eq!(read_body(&mut server, &mut BytesMut::new(), 1).await, Err(NoBody::TooSlow));
+    }
+
+    #[test]
+    fn a_head_of_lines_that_end_in_lf_alone_swallows_nothing() {
+        for ends in ["\n\n", "\r\n\n", "\n\r\n"] {
+            let (head, rest) =
+                read(format!("GET / HTTP/1.1\r\nHost: x{ends}GET /next HTTP/1.1\r\n\r\n").as_bytes());
+            assert_eq!(head.unwrap().headers.len(), 1, "{ends:?}");
+            assert!(rest.starts_with(b"GET /next"), "{ends:?}: {rest:?}");
+        }
     }
 
     #[test]

@@ -4,20 +4,26 @@
 //! plane. Knows nothing of MQTT.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
+use tokio::time::sleep;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
+use super::account::Principal;
 use super::control::{self, Asked, NoOperation, Operation, Owner, Query, QuotaOperation};
+use super::fault::Fate;
 use super::http::{Head, NoBody, NoHead, Response, http_date, read_body, read_head, wait_for_request};
 use super::mqtt_connection::{self, CLOSE_WITHIN, WRITE_WITHIN};
+use super::mqtt_stream::MqttStream;
+use super::scenario::{Fault, FaultTarget, reason};
 use super::service::Service;
+use super::socket::Socket;
 use super::uuid::random_uuid;
 use super::verify::{Refusal, SignedRequest, verify, verify_header};
 
@@ -25,6 +31,8 @@ use super::verify::{Refusal, SignedRequest, verify, verify_header};
 const MQTT_PATH: &str = "/mqtt";
 /// Subprotocols that the service answers with; clients of MQTT 3.1.1 offer either.
 const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+/// RFC 6455 wants 16 bytes in the handshake's key; AWS's SDK for Python, version 1, sends 128, and the service takes it.
+const MAX_NONCE: usize = 128;
 /// A WebSocket message may hold several packets, the largest of which is a little over 128 KiB.
 const MAX_MESSAGE: usize = 512 * 1024;
 /// Both buffers of a WebSocket; the library's own 128 KiB each would be most of a connection's memory.
@@ -45,7 +53,7 @@ enum Answered {
 /// Serves one TLS connection from its first byte to its end.
 pub(super) async fn serve<S>(service: Arc<Service>, mut stream: S)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Socket,
 {
     let mut buffer = BytesMut::new();
     // Every way out of `converse` but an upgrade ends the connection, and the emulator's stop does too.
@@ -63,15 +71,11 @@ where
     let early = buffer.to_vec();
     drop(buffer);
     let socket = WebSocketStream::from_partially_read(stream, early, Role::Server, Some(config)).await;
-    mqtt_connection::serve(service, socket).await;
+    mqtt_connection::serve(service, MqttStream::WebSocket(socket), Principal::Signer).await;
 }
 
 /// Answers requests until one is an upgrade; whether one was.
-async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
-    service: &Service,
-    stream: &mut S,
-    buffer: &mut BytesMut,
-) -> bool {
+async fn converse<S: Socket>(service: &Service, stream: &mut S, buffer: &mut BytesMut) -> bool {
     loop {
         let answered = match read_head(stream, buffer).await {
             Ok(head) => answer(service, &head, stream, buffer).await,
@@ -110,14 +114,20 @@ fn explain(wrong: NoHead) -> Response {
 }
 
 /// The answer to a request, by its path.
-async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+async fn answer<S: Socket>(
     service: &Service,
     head: &Head,
     stream: &mut S,
     buffer: &mut BytesMut,
 ) -> Answered {
-    if head.path() == MQTT_PATH {
-        return upgrade(service, head, SystemTime::now());
+    let is_upgrade = head.path() == MQTT_PATH;
+    let fate = service.fate(if is_upgrade { FaultTarget::Upgrade } else { FaultTarget::ControlPlane });
+    let now = match befall(&fate).await {
+        Ok(now) => now,
+        Err(answered) => return answered,
+    };
+    if is_upgrade {
+        return upgrade(service, head, now);
     }
     let call = match Call::of(head) {
         Ok(call) => call,
@@ -131,7 +141,7 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
         Err(NoBody::Ended) => return Answered::Hang,
         Err(wrong) => return Answered::Close(explain_no_body(wrong)),
     };
-    let Some(mut response) = perform(service, head, &call, &body, SystemTime::now()).await else {
+    let Some(mut response) = perform(service, head, &call, &body, now).await else {
         return Answered::Hang;
     };
     if head.lists("connection", "close") {
@@ -139,6 +149,25 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
         return Answered::Close(response);
     }
     Answered::KeepOpen(response)
+}
+
+/// What a fault of the scenario does to a request, or else what time it is for the service.
+async fn befall(fate: &Fate) -> Result<SystemTime, Answered> {
+    if !fate.delay.is_zero() {
+        sleep(fate.delay).await;
+    }
+    match fate.fault {
+        Some(Fault::HangUp(_)) => Err(Answered::Hang),
+        Some(Fault::HttpStatus(status)) => {
+            Err(Answered::Close(Response::closing(reason(status), "A fault of the scenario.")))
+        }
+        Some(Fault::ClockSkew(seconds)) => {
+            let skew = Duration::from_secs(seconds.unsigned_abs());
+            let now = SystemTime::now();
+            Ok(if seconds < 0 { now.checked_sub(skew) } else { now.checked_add(skew) }.unwrap_or(now))
+        }
+        _ => Ok(SystemTime::now()),
+    }
 }
 
 fn explain_no_operation(none: NoOperation) -> Response {
@@ -162,7 +191,7 @@ fn without_body(head: &Head, mut response: Response) -> Response {
     response
 }
 
-async fn receive_body<S: AsyncRead + AsyncWrite + Unpin>(
+async fn receive_body<S: Socket>(
     head: &Head,
     stream: &mut S,
     buffer: &mut BytesMut,
@@ -228,7 +257,7 @@ async fn perform(
     }
     service.counts.control_requests.add();
     let asked = Asked { query: Query::of(&head.target), principal: head.header("x-amzn-principal"), body };
-    let owner = Owner { scenario: &service.scenario, port: service.port };
+    let owner = Owner { scenario: &service.scenario, port: service.port, host: &service.host };
     let performed = match call {
         Call::ControlPlane(operation) => {
             service.account(|account| operation.perform(&owner, account, &asked))
@@ -281,7 +310,7 @@ fn check_upgrade(head: &Head) -> Result<&str, Response> {
     }
     let key = head.header("sec-websocket-key").unwrap_or_default();
     match BASE64_STANDARD.decode(key) {
-        Ok(nonce) if nonce.len() == 16 => Ok(key),
+        Ok(nonce) if (16..=MAX_NONCE).contains(&nonce.len()) => Ok(key),
         _ => Err(Response::closing("400 Bad Request", "Sec-WebSocket-Key is not 16 bytes in base64.")),
     }
 }

@@ -15,25 +15,30 @@ pub mod policy;
 pub mod scenario;
 pub mod verify;
 
+mod admin;
 mod clients;
 mod control;
 mod counts;
 mod fault;
+mod format;
 mod hex;
 mod http;
 mod http_connection;
 mod mqtt;
 mod mqtt_connection;
+mod mqtt_stream;
 mod server;
 mod service;
 mod session;
+mod socket;
 mod store;
 mod timer;
+mod tls;
 mod uuid;
 
 #[cfg(test)]
 mod numbers;
 
 pub use counts::ServerCounters;
-pub use server::{Emulator, EmulatorError};
+pub use server::{CannotReset, Emulator, EmulatorError, EmulatorPlan};
 pub use store::{NotKept, StoreError};

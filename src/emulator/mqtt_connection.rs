@@ -1,4 +1,4 @@
-//! One MQTT connection: moves packets between a WebSocket, its session, the other clients and the account.
+//! One MQTT connection: moves packets between a stream, its session, the other clients and the account.
 //!
 //! Owns the loop, its waits and their bounds. What is allowed is the session's matter, what is answered the account's.
 
@@ -8,22 +8,19 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, SinkExt, StreamExt};
-use rumqttc::mqttbytes::v4::{ConnAck, ConnectReturnCode, Packet, PubAck};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until, timeout};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message as Frame;
 
-use super::account::{Operation, Route, route};
+use super::account::{Action, Operation, Principal, Route, route};
 use super::clients::{Client, Entrance, Hangup, MAILBOX};
-use super::fault::{Fate, Fault};
-use super::mqtt::{Decoder, Incoming, encode};
-use super::scenario::ConnectExcess;
+use super::fault::Fate;
+use super::mqtt::{ConnAck, Decoder, Incoming, Packet, Reason, encode};
+use super::mqtt_stream::{MqttStream, Received};
+use super::scenario::{Acts, ConnectExcess, Fault, FaultTarget, Framing};
 use super::service::{Reply, Service};
 use super::session::{Delivery, Effect, Ending, Message, Session};
-use super::uuid::random_uuid;
+use super::socket::Socket;
 
 /// How long a client may leave what it is sent unread.
 pub(super) const WRITE_WITHIN: Duration = Duration::from_secs(10);
@@ -31,25 +28,34 @@ pub(super) const WRITE_WITHIN: Duration = Duration::from_secs(10);
 pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// How long a CONNECT above its quota waits at most, where the scenario has it wait.
 const CONNECT_DELAY: Duration = Duration::from_secs(60);
+/// How long the requests of a client that has left may still take. What is not done by then is not done: whoever floods the
+/// emulator and leaves keeps nobody waiting.
+const FINISH_WITHIN: Duration = Duration::from_secs(1);
+/// How long a reply that is to come behind the next one waits for one.
+const REORDERED_WITHIN: Duration = Duration::from_secs(2);
 /// Packets that are written at once, at most.
 const MAX_OUTBOX: usize = 64;
 
-/// Serves MQTT on `socket` until either side ends it.
-pub(super) async fn serve<S>(service: Arc<Service>, socket: WebSocketStream<S>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
+/// Serves MQTT on `stream` for `principal` until either side ends it.
+pub(super) async fn serve<S: Socket>(service: Arc<Service>, stream: MqttStream<S>, principal: Principal) {
     let hangup = Arc::new(Hangup::new(&service.stop));
     let (mailbox, messages) = mpsc::channel(MAILBOX);
-    let client = Client { number: service.clients.number(), hangup, mailbox };
+    let certificate = match &principal {
+        Principal::Signer => None,
+        Principal::Certificate(id) => Some(id.clone()),
+    };
+    let client = Client { number: service.clients.number(), hangup, mailbox, certificate };
     let session = Session::new(Arc::clone(&service.rules), service.started.into(), Instant::now());
     let mut connection = Connection {
-        socket,
+        stream,
         session,
+        principal,
         decoder: Decoder::default(),
+        framing: Framing::Whole,
         held: None,
         outbox: Vec::new(),
         in_flight: FuturesUnordered::new(),
+        reordered: None,
         client_id: None,
         client,
         messages,
@@ -61,15 +67,19 @@ where
 
 struct Connection<S> {
     service: Arc<Service>,
-    socket: WebSocketStream<S>,
+    stream: MqttStream<S>,
     session: Session,
+    principal: Principal,
     decoder: Decoder,
+    framing: Framing,
     /// Nothing is read before this instant.
     held: Option<Instant>,
     /// Packets to write before the next wait.
     outbox: Vec<Packet>,
     in_flight: FuturesUnordered<BoxFuture<'static, Done>>,
-    /// Once connected.
+    /// A reply that is to come behind the next one.
+    reordered: Option<Reply>,
+    /// `None` until it is connected.
     client_id: Option<String>,
     client: Client,
     messages: mpsc::Receiver<Message>,
@@ -80,18 +90,21 @@ enum Done {
     Answered(Reply),
     /// The answer comes twice.
     AnsweredTwice(Reply),
+    /// The answer comes behind the next one.
+    Reordered(Reply),
+    /// No reply came behind which the reordered one could come.
+    ReorderedLongEnough,
     /// There will be no answer to this one.
     Unanswered,
-    /// There will be no answer, and no further one.
-    Lost,
-    Granted(Packet),
-    /// A plain message, which may want a PUBACK.
-    Relayed(Option<u16>),
+    /// There will be no answer, and the connection ends.
+    Ended(Ending),
+    /// Packets that were delayed.
+    Due(Vec<Packet>),
 }
 
 /// What ends a wait.
 enum Wake {
-    Frame(Option<Frame>),
+    Received(Received),
     Done(Done),
     Message(Message),
     Deadline,
@@ -99,12 +112,15 @@ enum Wake {
     HungUp(Ending),
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
+impl<S: Socket> Connection<S> {
     async fn run(&mut self) -> Ending {
         loop {
             if let Err(ending) = self.step().await {
+                self.outbox.extend(self.session.farewell(&ending));
                 // What was decided before the end still goes out, a refusing CONNACK above all.
-                let _ = self.write().await;
+                if ending != Ending::Reset {
+                    let _ = self.write().await;
+                }
                 return ending;
             }
         }
@@ -115,12 +131,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         self.take_ready()?;
         self.write().await?;
         match self.wait().await {
-            Wake::Frame(frame) => self.take_frame(frame),
+            Wake::Received(received) => self.take_received(received),
             Wake::Done(done) => self.take_done(done),
             Wake::Message(message) => {
-                let admitted = self.service.admit_delivery();
-                let delivery =
-                    if admitted { self.session.deliver(Instant::now(), message)? } else { Delivery::Dropped };
+                self.check_receive(&message.topic)?;
+                let delivery = if self.service.admit_delivery() {
+                    self.session.deliver(Instant::now(), message)?
+                } else {
+                    Delivery::Dropped
+                };
                 self.send(delivery);
                 Ok(())
             }
@@ -130,7 +149,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 self.session.excuse(Instant::now());
                 Ok(())
             }
-            Wake::Deadline => self.session.overdue(Instant::now()).map_or(Ok(()), Err),
+            Wake::Deadline => {
+                let now = Instant::now();
+                self.outbox.extend(self.session.redeliver(now));
+                self.session.overdue(now).map_or(Ok(()), Err)
+            }
             Wake::HungUp(ending) => Err(ending),
         }
     }
@@ -142,13 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         while self.listens() {
             let taken = match self.decoder.next() {
                 Ok(None) => return Ok(()),
-                Ok(Some(packet)) => {
-                    self.hesitate(&packet).await?;
-                    if self.ignores(&packet) {
-                        continue;
-                    }
-                    self.session.receive(Instant::now(), packet, &mut effects)
-                }
+                Ok(Some(packet)) => self.take_packet(packet, &mut effects).await,
                 Err(malformed) => Err(self.session.reject(malformed, &mut effects)),
             };
             for effect in effects.drain(..) {
@@ -162,13 +179,48 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         Ok(())
     }
 
-    /// A CONNECT takes as long as the scenario says, and nothing may overtake its CONNACK.
-    async fn hesitate(&mut self, packet: &Incoming) -> Result<(), Ending> {
-        let Incoming::Connect(connect) = packet else { return Ok(()) };
-        if self.client_id.is_none() {
-            self.admit_connect(&connect.client_id).await?;
+    async fn take_packet(&mut self, packet: Incoming, effects: &mut Vec<Effect>) -> Result<(), Ending> {
+        match &packet {
+            Incoming::Connect(connect) if self.client_id.is_none() => {
+                self.hesitate(&connect.client_id).await?;
+            }
+            Incoming::Subscribe(subscribe) if self.client_id.is_some() => {
+                if !self.service.admit_subscribe(subscribe.filters.len()) {
+                    // Above the account's quota of subscriptions: it was heard, and that is all.
+                    self.service.counts.subscribes_dropped.add();
+                    self.session.excuse(Instant::now());
+                    return Ok(());
+                }
+                if self.loses_subscribe(subscribe.id, subscribe.filters.len())? {
+                    return Ok(());
+                }
+            }
+            _ => {}
         }
-        let latency = self.service.draw_latency(Operation::Connect);
+        let (service, principal, known) = (&self.service, &self.principal, self.client_id.as_deref());
+        let permits = |action, name: &str| service.permits(principal, known.unwrap_or(name), action, name);
+        self.session.receive(Instant::now(), packet, &permits, effects)
+    }
+
+    /// A CONNECT takes as long as the scenario says, and nothing may overtake its CONNACK.
+    async fn hesitate(&mut self, client_id: &str) -> Result<(), Ending> {
+        let fate = self.service.fate(FaultTarget::Connect);
+        match fate.fault {
+            Some(Fault::HangUp(_)) => return Err(Ending::Lost),
+            Some(Fault::Reset) => return Err(Ending::Reset),
+            Some(Fault::Silence) => {
+                let ended = timeout(CONNECT_DELAY, self.client.hangup.triggered()).await;
+                return Err(ended.unwrap_or(Ending::Lost));
+            }
+            Some(Fault::Connack(code)) => {
+                self.outbox.push(Packet::ConnAck(ConnAck { reason: Reason(code), terms: None }));
+                return Err(Ending::Lost);
+            }
+            Some(Fault::Framing(framing)) => self.framing = framing,
+            _ => {}
+        }
+        self.admit_connect(client_id).await?;
+        let latency = self.service.draw_latency(Operation::Connect) + fate.delay;
         if latency.is_zero() {
             return Ok(());
         }
@@ -189,7 +241,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             }
             let excess = self.service.scenario.quotas.connect_excess;
             if excess == ConnectExcess::Refuse {
-                let refused = ConnAck::new(ConnectReturnCode::ServiceUnavailable, false);
+                let refused = ConnAck { reason: Reason::SERVER_UNAVAILABLE, terms: None };
                 self.outbox.push(Packet::ConnAck(refused));
             }
             if excess != ConnectExcess::Delay || retry_at > give_up {
@@ -203,15 +255,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         Ok(())
     }
 
-    /// Whether a packet is above the account's quota of subscriptions: it was heard, and that is all.
-    fn ignores(&mut self, packet: &Incoming) -> bool {
-        let Incoming::Subscribe(subscribe) = packet else { return false };
-        if self.client_id.is_none() || self.service.admit_subscribe(subscribe.filters.len()) {
-            return false;
+    /// Whether the scenario has a SUBSCRIBE come to nothing.
+    fn loses_subscribe(&mut self, id: u16, filters: usize) -> Result<bool, Ending> {
+        let fate = self.service.fate(FaultTarget::Subscribe);
+        match fate.fault {
+            Some(Fault::SubackFailure) => {
+                let reasons = vec![Reason::UNSPECIFIED; filters];
+                self.outbox.push(Packet::SubAck { id, reasons });
+                Ok(true)
+            }
+            Some(Fault::Silence) => Ok(true),
+            Some(Fault::HangUp(_)) => Err(Ending::Lost),
+            Some(Fault::Reset) => Err(Ending::Reset),
+            _ => {
+                if !fate.delay.is_zero() {
+                    self.held = Some(Instant::now() + fate.delay);
+                }
+                Ok(false)
+            }
         }
-        self.service.counts.subscribes_dropped.add();
-        self.session.excuse(Instant::now());
-        true
     }
 
     fn listens(&self) -> bool {
@@ -223,7 +285,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         self.service.scenario.limits.unacked_inbound as usize
     }
 
-    /// Stops listening for as long as the scenario stalls, or the connection has used up its throughput.
+    /// Stops listening while the scenario stalls, or the connection has used up its throughput.
     fn stall(&mut self) {
         let now = Instant::now();
         if let Some(until) = self.session.held_until(now) {
@@ -238,7 +300,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     fn apply(&mut self, effect: Effect) {
         match effect {
-            Effect::Send(packet @ Packet::SubAck(_)) => self.grant(packet),
+            Effect::Send(packet @ Packet::SubAck { .. }) => self.grant(packet),
             Effect::Send(packet) => self.outbox.push(packet),
             Effect::Enter(client_id) => self.enter(client_id),
             Effect::Dropped => self.service.counts.publishes_dropped.add(),
@@ -247,14 +309,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             }
             Effect::Request { topic, payload, acknowledge } => self.request(topic, payload, acknowledge),
             Effect::Relay { message, acknowledge } => self.relay(message, acknowledge),
-            Effect::Watch { filter, qos } => self.service.clients.watch(&self.client, filter, qos),
+            Effect::Watch(filter) => self.service.clients.watch(&self.client, filter),
             Effect::Unwatch(filter) => self.service.clients.unwatch(self.client.number, &filter),
         }
     }
 
-    fn enter(&mut self, asked: String) {
-        // The service gives ids of this form to clients that bring none; no client can ask for one.
-        let client_id = if asked.is_empty() { format!("$GEN/{}", random_uuid()) } else { asked };
+    fn enter(&mut self, client_id: String) {
         self.service.counts.connected.add();
         if self.service.clients.enter(&client_id, self.client.clone()) == Entrance::TookOver {
             self.service.counts.takeovers.add();
@@ -264,58 +324,76 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     fn grant(&mut self, packet: Packet) {
         let latency = self.service.draw_latency(Operation::Subscribe);
+        self.send_after(latency, vec![packet]);
+    }
+
+    /// Sends packets, at once or later.
+    fn send_after(&mut self, latency: Duration, packets: Vec<Packet>) {
         if latency.is_zero() {
-            self.outbox.push(packet);
+            self.outbox.extend(packets);
             return;
         }
         let (service, due) = (Arc::clone(&self.service), Instant::now() + latency);
         self.in_flight.push(Box::pin(async move {
             service.timer.wait_until(due).await;
-            Done::Granted(packet)
+            Done::Due(packets)
         }));
     }
 
     fn request(&mut self, topic: String, payload: Bytes, acknowledge: Option<u16>) {
-        match route(&topic) {
+        let route = route(&topic);
+        match route {
             Route::Register { .. } => self.service.counts.register_requests.add(),
             _ => self.service.counts.create_requests.add(),
         }
-        let fate = self.service.fate(&topic);
+        let fate = self.service.fate(FaultTarget::of(&route));
         match fate.fault {
-            Some(Fault::DropBefore) => return self.client.hangup.trigger(Ending::Lost),
-            Some(Fault::Silent) => return,
-            _ => self.outbox.extend(acknowledge.map(|id| Packet::PubAck(PubAck::new(id)))),
+            Some(Fault::HangUp(Acts::Undone)) => return self.client.hangup.trigger(Ending::Lost),
+            Some(Fault::Reset) => return self.client.hangup.trigger(Ending::Reset),
+            Some(Fault::Silence) => return,
+            Some(Fault::Unacknowledged | Fault::NoPuback) => {}
+            _ => self.outbox.extend(puback(acknowledge)),
         }
-        let service = Arc::clone(&self.service);
-        self.in_flight.push(Box::pin(async move { answer(&service, &topic, &payload, fate).await }));
+        let (service, from) = (Arc::clone(&self.service), self.client.number);
+        self.in_flight.push(Box::pin(async move { answer(&service, from, &topic, &payload, fate).await }));
     }
 
     fn relay(&mut self, message: Message, acknowledge: Option<u16>) {
         self.service.counts.messages.add();
-        let latency = self.service.draw_latency(Operation::Publish);
+        let fate = self.service.fate(FaultTarget::Publish);
+        let copies = match fate.fault {
+            Some(Fault::HangUp(_)) => return self.client.hangup.trigger(Ending::Lost),
+            Some(Fault::Reset) => return self.client.hangup.trigger(Ending::Reset),
+            Some(Fault::Silence) => return,
+            Some(Fault::Duplicate) => 2,
+            _ => 1,
+        };
+        let acknowledge = if fate.fault == Some(Fault::NoPuback) { None } else { acknowledge };
+        let latency = self.service.draw_latency(Operation::Publish) + fate.delay;
+        let from = self.client.number;
         if latency.is_zero() {
-            self.outbox.extend(acknowledge.map(|id| Packet::PubAck(PubAck::new(id))));
-            return self.service.clients.relay(&message);
+            self.outbox.extend(puback(acknowledge));
+            (0..copies).for_each(|_| self.service.clients.relay(from, &message));
+            return;
         }
         let (service, due) = (Arc::clone(&self.service), Instant::now() + latency);
         self.in_flight.push(Box::pin(async move {
             service.timer.wait_until(due).await;
-            service.clients.relay(&message);
-            Done::Relayed(acknowledge)
+            (0..copies).for_each(|_| service.clients.relay(from, &message));
+            Done::Due(puback(acknowledge).into_iter().collect())
         }));
     }
 
-    fn take_frame(&mut self, frame: Option<Frame>) -> Result<(), Ending> {
-        match frame {
-            Some(Frame::Binary(bytes)) => {
+    fn take_received(&mut self, received: Received) -> Result<(), Ending> {
+        match received {
+            Received::Bytes(bytes) => {
                 self.session.transferred(Instant::now(), bytes.len());
                 self.decoder.push(&bytes);
                 Ok(())
             }
-            // The WebSocket library answers pings by itself. They are no MQTT packets and keep no session alive.
-            Some(Frame::Ping(_) | Frame::Pong(_)) => Ok(()),
-            Some(Frame::Text(_)) => Err(Ending::NotBinary),
-            Some(Frame::Close(_) | Frame::Frame(_)) | None => Err(Ending::Gone),
+            Received::Nothing => Ok(()),
+            Received::NotBinary => Err(Ending::NotBinary),
+            Received::Gone => Err(Ending::Gone),
         }
     }
 
@@ -332,22 +410,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             self.session.excuse(Instant::now());
         }
         match done {
-            Done::Answered(reply) => self.reply(reply)?,
+            Done::Answered(reply) => {
+                self.reply(reply)?;
+                self.release_reordered()?;
+            }
             Done::AnsweredTwice(reply) => {
                 self.reply(reply.clone())?;
                 self.reply(reply)?;
             }
-            Done::Granted(packet) => self.outbox.push(packet),
-            Done::Relayed(acknowledge) => {
-                self.outbox.extend(acknowledge.map(|id| Packet::PubAck(PubAck::new(id))));
+            Done::Reordered(reply) => {
+                self.release_reordered()?;
+                self.reordered = Some(reply);
+                self.in_flight.push(Box::pin(sleep(REORDERED_WITHIN).map(|()| Done::ReorderedLongEnough)));
             }
+            Done::ReorderedLongEnough => self.release_reordered()?,
+            Done::Due(packets) => self.outbox.extend(packets),
             Done::Unanswered => {}
-            Done::Lost => return Err(Ending::Lost),
+            Done::Ended(ending) => return Err(ending),
         }
         Ok(())
     }
 
+    fn release_reordered(&mut self) -> Result<(), Ending> {
+        self.reordered.take().map_or(Ok(()), |reply| self.reply(reply))
+    }
+
     fn reply(&mut self, reply: Reply) -> Result<(), Ending> {
+        self.check_receive(&reply.topic)?;
         let delivery = if self.service.admit_delivery() {
             self.session.reply(Instant::now(), reply.topic, reply.payload)?
         } else {
@@ -355,6 +444,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         };
         self.send(delivery);
         Ok(())
+    }
+
+    /// A message that its receiver may not have ends the connection.
+    fn check_receive(&self, topic: &str) -> Result<(), Ending> {
+        let client_id = self.client_id.as_deref().unwrap_or_default();
+        if self.service.permits(&self.principal, client_id, Action::Receive, topic) {
+            Ok(())
+        } else {
+            Err(Ending::Denied(Action::Receive, topic.to_owned()))
+        }
     }
 
     fn send(&mut self, delivery: Delivery) {
@@ -373,7 +472,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let deadline = self.session.deadline().into();
         tokio::select! {
             ending = self.client.hangup.triggered() => Wake::HungUp(ending),
-            frame = self.socket.next(), if listens => Wake::Frame(frame.and_then(Result::ok)),
+            received = self.stream.receive(), if listens => Wake::Received(received),
             Some(done) = self.in_flight.next() => Wake::Done(done),
             Some(message) = self.messages.recv(), if flows => Wake::Message(message),
             () = sleep_until(held.unwrap_or_else(Instant::now).into()), if held.is_some() => Wake::Released,
@@ -381,24 +480,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
     }
 
-    /// Writes the outbox, one packet a WebSocket message, flushed once.
+    /// Writes the outbox, flushed once. A packet that is larger than the client takes is left out.
     async fn write(&mut self) -> Result<(), Ending> {
         if self.outbox.is_empty() {
             return Ok(());
         }
-        let socket = &mut self.socket;
-        let outbox = &mut self.outbox;
-        let session = &mut self.session;
-        let written = async {
-            for packet in outbox.drain(..) {
-                let bytes = encode(&packet);
-                session.transferred(Instant::now(), bytes.len());
-                socket.feed(Frame::Binary(bytes)).await?;
-            }
-            socket.flush().await
-        };
+        let (version, largest) = (self.session.version(), self.session.largest_packet());
+        let packets = self.outbox.drain(..).filter_map(|packet| encode(&packet, version));
+        let packets: Vec<Bytes> = packets.filter(|packet| packet.len() <= largest).collect();
+        let now = Instant::now();
+        packets.iter().for_each(|packet| self.session.transferred(now, packet.len()));
         tokio::select! {
-            written = timeout(WRITE_WITHIN, written) => match written {
+            written = timeout(WRITE_WITHIN, self.stream.send(&packets, self.framing)) => match written {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(_)) => Err(Ending::Gone),
                 Err(_) => Err(Ending::SlowConsumer),
@@ -407,33 +500,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
     }
 
-    /// Ends the connection, then lets the account finish what it was asked: the service acts on requests that it
+    /// Ends the connection, then lets the account finish what it was asked, for a moment: the service acts on requests that it
     /// acknowledged, whether or not anyone is there for the reply.
     async fn conclude(mut self, ending: Ending) {
         if let Some(client_id) = &self.client_id {
-            self.service.clients.leave(client_id, self.client.number);
+            self.service.clients.leave(client_id, &self.client);
         }
         self.count(&ending);
         tracing::debug!(client_id = self.client_id.as_deref(), %ending, "connection ended");
-        let socket = &mut self.socket;
         // A connection that is lost just ends, as it does when the other side crashes.
-        let goodbye = async {
-            if ending == Ending::Lost {
-                return;
+        match ending {
+            Ending::Lost => {}
+            Ending::Reset => self.stream.reset(),
+            _ => {
+                let _ = timeout(CLOSE_WITHIN, self.stream.close()).await;
             }
-            let _ = socket.close(None).await;
-            while let Some(Ok(_)) = socket.next().await {}
-            let _ = socket.get_mut().shutdown().await;
-        };
-        let _ = timeout(CLOSE_WITHIN, goodbye).await;
-        drop(self.socket);
+        }
+        drop(self.stream);
         let finish = async { while self.in_flight.next().await.is_some() {} };
-        let _ = self.service.stop.run_until_cancelled(finish).await;
+        let _ = self.service.stop.run_until_cancelled(timeout(FINISH_WITHIN, finish)).await;
     }
 
     fn count(&self, ending: &Ending) {
         match ending {
-            Ending::Lost | Ending::ConnectThrottled => {}
+            Ending::Lost | Ending::Reset | Ending::ConnectThrottled | Ending::Deactivated => {}
             Ending::Disconnected | Ending::Gone | Ending::TakenOver | Ending::Stopped | Ending::Lifetime => {}
             Ending::SlowConsumer => self.service.counts.slow_consumers.add(),
             _ => self.service.counts.violations.add(),
@@ -441,19 +531,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 }
 
+fn puback(acknowledge: Option<u16>) -> Option<Packet> {
+    acknowledge.map(|id| Packet::PubAck { id, reason: Reason::SUCCESS })
+}
+
 /// Answers a request as its fate is.
-async fn answer(service: &Service, topic: &str, payload: &[u8], fate: Fate) -> Done {
-    let answered = match fate.fault {
-        Some(Fault::Reject) => Ok(service.unavailable(topic)),
-        _ => service.answer(topic, payload).await,
-    };
-    if !fate.delay.is_zero() {
-        sleep(fate.delay).await;
+async fn answer(service: &Service, from: u64, topic: &str, payload: &[u8], fate: Fate) -> Done {
+    let Fate { fault, delay } = fate;
+    let acts = fault.as_ref().is_none_or(Fault::acts);
+    let answered = if acts { service.answer(from, topic, payload).await.map(Some) } else { Ok(None) };
+    let Ok(answered) = answered else { return Done::Ended(Ending::Lost) };
+    if !delay.is_zero() {
+        sleep(delay).await;
     }
-    match (answered, fate.fault) {
-        (Err(_), _) | (Ok(_), Some(Fault::DropAfter)) => Done::Lost,
-        (Ok(_), Some(Fault::NoReply)) => Done::Unanswered,
-        (Ok(reply), Some(Fault::Duplicate)) => Done::AnsweredTwice(reply),
-        (Ok(reply), _) => Done::Answered(reply),
+    let answered = match &fault {
+        Some(Fault::Reject { status, code, .. }) => Some(service.reject(*status, code.as_deref())),
+        _ => answered,
+    };
+    let Some(answered) = answered else { return Done::Unanswered };
+    let reply = service.reply(topic, answered, fault.as_ref());
+    match fault {
+        Some(Fault::HangUp(_)) => Done::Ended(Ending::Lost),
+        Some(Fault::NoReply(_) | Fault::Unacknowledged) => Done::Unanswered,
+        Some(Fault::Duplicate) => Done::AnsweredTwice(reply),
+        Some(Fault::Reorder) => Done::Reordered(reply),
+        _ => Done::Answered(reply),
     }
 }

@@ -5,11 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rumqttc::mqttbytes::QoS;
-use rumqttc::mqttbytes::v4::{Packet, Publish, Subscribe, SubscribeFilter};
 
 use super::account::{Account, Route};
-use super::mqtt::{Connect, Incoming};
+use super::mqtt::{Connect, Filter, Incoming, Packet, Publish, QoS, Subscribe};
 use super::scenario::{Scenario, parse_duration};
 use super::session::{Delivery, Effect, Ending, Message, Rules, Session};
 use crate::rate::Rate;
@@ -258,16 +256,25 @@ impl Bench {
 
     fn receive(&mut self, age: Duration, packet: Incoming) -> Result<Vec<Effect>, Ending> {
         let mut effects = Vec::new();
-        self.session.receive(self.start + age, packet, &mut effects).map(|()| effects)
+        self.session.receive(self.start + age, packet, &|_, _| true, &mut effects).map(|()| effects)
     }
 
     fn connect(&mut self, client_id: &str, keep_alive: u16) -> Result<Vec<Effect>, Ending> {
-        let connect = Connect { client_id: client_id.to_owned(), clean_session: true, keep_alive };
+        let connect = Connect { client_id: client_id.to_owned(), keep_alive, ..Connect::default() };
         self.receive(Duration::ZERO, Incoming::Connect(connect))
     }
 
     fn publish(&mut self, age: Duration, topic: &str, payload: Vec<u8>) -> Result<Vec<Effect>, Ending> {
-        self.receive(age, Incoming::Publish(Publish::new(topic, QoS::AtMostOnce, payload)))
+        let publish = Publish {
+            topic: topic.into(),
+            payload: payload.into(),
+            qos: QoS::AtMostOnce,
+            id: 0,
+            is_duplicate: false,
+            alias: None,
+            properties: Bytes::new(),
+        };
+        self.receive(age, Incoming::Publish(publish))
     }
 
     fn publishes(&mut self, age: Duration) -> bool {
@@ -275,18 +282,32 @@ impl Bench {
     }
 
     fn subscribe(&mut self, filters: &[String]) -> Result<Vec<Effect>, Ending> {
-        let filters =
-            filters.iter().map(|path| SubscribeFilter::new(path.clone(), QoS::AtMostOnce)).collect();
-        self.receive(AGE, Incoming::Subscribe(Subscribe { pkid: 1, filters }))
+        let filters = filters.iter().map(|path| Filter {
+            path: path.clone(),
+            qos: QoS::AtMostOnce,
+            is_no_local: false,
+        });
+        let subscribe = Subscribe { id: 1, filters: filters.collect(), has_subscription_id: false };
+        self.receive(AGE, Incoming::Subscribe(subscribe))
     }
 
     fn deliver(&mut self, age: Duration) -> Result<Delivery, Ending> {
-        let message = Message { topic: String::from("a"), payload: Bytes::new(), qos: QoS::AtLeastOnce };
+        let message = Message {
+            topic: String::from("a"),
+            payload: Bytes::new(),
+            qos: QoS::AtLeastOnce,
+            properties: Bytes::new(),
+        };
         self.session.deliver(self.start + age, message)
     }
 
     fn delivers(&mut self, age: Duration) -> bool {
-        let message = Message { topic: String::from("a"), payload: Bytes::new(), qos: QoS::AtMostOnce };
+        let message = Message {
+            topic: String::from("a"),
+            payload: Bytes::new(),
+            qos: QoS::AtMostOnce,
+            properties: Bytes::new(),
+        };
         let delivery = self.session.deliver(self.start + age, message).unwrap();
         matches!(delivery, Delivery::Send(Packet::Publish(_)))
     }

@@ -1,34 +1,42 @@
-//! The emulator's server: TLS on a TCP port, and every connection's life behind it.
+//! The emulator's server: TLS on two TCP ports, and every connection's life behind them.
 //!
-//! Owns the listener and the tasks, all of which end with it. Neither prints nor reads the environment; files are the store's.
+//! Owns the listeners and the tasks, all of which end with it. Neither prints nor reads the environment; files are the store's.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
-use tokio_rustls::rustls::{self, ServerConfig};
+use tokio_rustls::rustls;
 use tokio_util::sync::CancellationToken;
 
-use super::account::{Account, AccountError, State};
+use super::account::{Account, AccountError, Minted, State};
+use super::admin;
 use super::clients::Clients;
 use super::counts::{Counts, ServerCounters};
 use super::fault::Dice;
 use super::http_connection;
 use super::mint::{Mint, MintError, TlsAuthority, TlsIdentity};
-use super::scenario::Scenario;
+use super::mqtt_connection;
+use super::mqtt_stream::MqttStream;
+use super::scenario::{Fault, FaultTarget, Faults, Scenario};
 use super::service::Service;
 use super::session::Rules;
+use super::socket::Tcp;
 use super::store::{Identity, Journal, NotKept, StateDir, StoreError};
 use super::timer::Timer;
+use super::tls::{Port, Tls, Welcome};
 
 const TLS_WITHIN: Duration = Duration::from_secs(10);
+/// How long a handshake is held that a fault of the scenario stalls.
+const STALL: Duration = Duration::from_secs(60);
 /// How many connections may wait to be taken; the system may allow fewer.
 const BACKLOG: u32 = 4_096;
 /// How long the listener rests when it cannot take a connection, above all for want of file descriptors.
@@ -38,10 +46,45 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 /// How long [`Emulator::shutdown`] takes at most; each connection has a second for its goodbye.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(5);
 
+/// What an emulator is started with.
+#[derive(Debug, Clone)]
+pub struct EmulatorPlan {
+    /// How it behaves.
+    pub scenario: Scenario,
+    /// Where HTTPS and WebSockets are, and with ALPN `x-amzn-mqtt-ca` MQTT on mutual TLS: 443 on the service. Port 0 picks a
+    /// free one.
+    pub listen: SocketAddr,
+    /// Where MQTT on mutual TLS is without ALPN: 8883 on the service. `None` is a free port at the address of `listen`.
+    pub mqtt_listen: Option<SocketAddr>,
+    /// Where the admin API is; `None` is nowhere. It is plain HTTP and asks for no signature.
+    pub admin: Option<SocketAddr>,
+    /// Names and addresses, besides the usual ones, that the server's certificate is for.
+    pub names: Vec<String>,
+    /// The host that clients are told to dial; `None` is `localhost`. The certificate is for it too.
+    pub advertise: Option<String>,
+    /// Where the account and the keys are kept; `None` keeps them in memory. A directory that is not there is made.
+    pub state_dir: Option<PathBuf>,
+}
+
+impl Default for EmulatorPlan {
+    /// The documented service on free ports of loopback.
+    fn default() -> Self {
+        Self {
+            scenario: Scenario::default(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            mqtt_listen: None,
+            admin: None,
+            names: Vec::new(),
+            advertise: None,
+            state_dir: None,
+        }
+    }
+}
+
 /// Why an emulator could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum EmulatorError {
-    /// The address cannot be listened on.
+    /// An address cannot be listened on.
     #[error("cannot listen on {address}: {source}; choose another port, or port 0 for any")]
     Bind {
         /// The address asked for.
@@ -70,9 +113,11 @@ pub enum EmulatorError {
 pub struct Emulator {
     service: Arc<Service>,
     local_addr: SocketAddr,
+    mqtt_addr: SocketAddr,
+    admin_addr: Option<SocketAddr>,
     ca_pem: String,
     ca_file: Option<PathBuf>,
-    /// The listener's task, which holds all connections' tasks.
+    /// The listeners' tasks, which hold all connections' tasks.
     tasks: JoinSet<()>,
 }
 
@@ -88,12 +133,9 @@ impl Emulator {
     ///
     /// # Errors
     ///
-    /// [`EmulatorError`] says what could not be had: the address, the account, the keys, or TLS.
+    /// [`EmulatorError`] says what could not be had: an address, the account, the keys, or TLS.
     pub async fn start(scenario: Scenario, listen: SocketAddr) -> Result<Self, EmulatorError> {
-        // A scenario that cannot be emulated is told before a key is made.
-        let account = Account::new(&scenario)?;
-        let identity = Identity::generate()?;
-        Self::launch(scenario, listen, Inside { account, identity, journal: None, state_dir: None }).await
+        Self::launch(EmulatorPlan { scenario, listen, ..EmulatorPlan::default() }).await
     }
 
     /// Starts an emulator whose account and keys are kept in the directory `state_dir`: what was answered is there again after
@@ -107,58 +149,65 @@ impl Emulator {
         scenario: Scenario,
         listen: SocketAddr,
     ) -> Result<Self, EmulatorError> {
-        Account::new(&scenario)?;
-        let state_dir = StateDir::open(state_dir)?;
-        let identity = restore_identity(&state_dir)?;
-        let (state, journal) = state_dir.open_account(State::new(scenario.seed))?;
-        let mut account = Account::resume(&scenario, state)?;
-        account.watch_changes();
-        let inside = Inside { account, identity, journal: Some(journal), state_dir: Some(state_dir) };
-        Self::launch(scenario, listen, inside).await
+        let state_dir = Some(state_dir.to_owned());
+        Self::launch(EmulatorPlan { scenario, listen, state_dir, ..EmulatorPlan::default() }).await
     }
 
-    async fn launch(scenario: Scenario, listen: SocketAddr, inside: Inside) -> Result<Self, EmulatorError> {
-        let Inside { account, identity: Identity { authority, tls: tls_authority }, journal, state_dir } =
-            inside;
-        let authority = Arc::new(authority);
-        let mint = Mint::new(Arc::clone(&authority), scenario.keys).map_err(EmulatorError::Threads)?;
-        let identity = server_identity(&tls_authority, listen)?;
-        let ca_pem = identity.ca_pem.clone();
-        let ca_file = state_dir.as_ref().map(|directory| directory.write_ca(&ca_pem)).transpose()?;
-        let tls = TlsAcceptor::from(Arc::new(tls_config(identity)?));
-        let bind = |source| EmulatorError::Bind { address: listen, source };
-        let listener = self::listen(listen).map_err(bind)?;
-        let local_addr = listener.local_addr().map_err(bind)?;
-
-        let service = Arc::new(Service {
-            timer: Timer::start().map_err(EmulatorError::Threads)?,
-            dice: Dice::new(scenario.faults.seed),
-            rules: Arc::new(Rules::of(&scenario)),
-            scenario,
-            port: local_addr.port(),
-            account: Mutex::new(account),
-            journal,
-            _state_dir: state_dir,
-            authority,
-            mint,
-            clients: Clients::default(),
-            counts: Counts::default(),
-            stop: CancellationToken::new(),
-            started: tokio::time::Instant::now(),
-        });
+    /// Starts an emulator as `plan` says. Must be called inside a tokio runtime with IO and time.
+    ///
+    /// # Errors
+    ///
+    /// [`EmulatorError`] says what could not be had.
+    pub async fn launch(plan: EmulatorPlan) -> Result<Self, EmulatorError> {
+        // A scenario that cannot be emulated is told before a key is made.
+        let account = Account::new(&plan.scenario)?;
+        let inside = match &plan.state_dir {
+            Some(directory) => Inside::restore(directory, &plan.scenario)?,
+            None => Inside { account, identity: Identity::generate()?, journal: None, state_dir: None },
+        };
+        let web = bind(plan.listen)?;
+        let mqtt = bind(plan.mqtt_listen.unwrap_or(SocketAddr::new(plan.listen.ip(), 0)))?;
+        let admin = plan.admin.map(bind).transpose()?;
+        let ca_pem = inside.identity.tls.certificate_pem().to_owned();
+        let tls_identity = server_identity(&inside.identity.tls, &plan)?;
+        let ca_file = inside.state_dir.as_ref().map(|directory| directory.write_ca(&ca_pem)).transpose()?;
+        let service = service(plan, inside, web.address.port())?;
+        let tls = Arc::new(Tls::new(&tls_identity, &service)?);
+        let (local_addr, mqtt_addr) = (web.address, mqtt.address);
+        let admin_addr = admin.as_ref().map(|admin| admin.address);
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(Arc::clone(&service), listener, tls));
-        Ok(Self { service, local_addr, ca_pem, ca_file, tasks })
+        tasks.spawn(accept(Arc::clone(&service), web.listener, Arc::clone(&tls), Port::Web));
+        tasks.spawn(accept(Arc::clone(&service), mqtt.listener, tls, Port::Mqtt));
+        tasks.spawn(expire(Arc::clone(&service)));
+        if let Some(admin) = admin {
+            tasks.spawn(admin::serve(Arc::clone(&service), admin.listener));
+        }
+        Ok(Self { service, local_addr, mqtt_addr, admin_addr, ca_pem, ca_file, tasks })
     }
 
-    /// Where it listens.
+    /// Where HTTPS and WebSockets are.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
+    /// Where MQTT on mutual TLS is without ALPN.
+    pub fn mqtt_addr(&self) -> SocketAddr {
+        self.mqtt_addr
+    }
+
+    /// Where the admin API is, if it is anywhere.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin_addr
+    }
+
     /// What clients connect to: `wss://localhost:<port>/mqtt`.
     pub fn endpoint(&self) -> String {
-        format!("wss://localhost:{}/mqtt", self.local_addr.port())
+        format!("wss://{}:{}/mqtt", self.service.host, self.local_addr.port())
+    }
+
+    /// What devices with a certificate connect to: `mqtts://localhost:<port>`.
+    pub fn mqtt_endpoint(&self) -> String {
+        format!("mqtts://{}:{}", self.service.host, self.mqtt_addr.port())
     }
 
     /// The certificate of the emulator's CA, PEM: clients must trust it.
@@ -200,16 +249,36 @@ impl Emulator {
         self.service.account(|account| look(account))
     }
 
+    /// A new claim certificate: active, with a policy that allows fleet provisioning and no more.
+    pub async fn issue_claim(&self) -> Minted {
+        self.service.issue_claim().await
+    }
+
+    /// What goes wrong from now on, in place of what went wrong before.
+    pub fn set_faults(&self, faults: Faults) {
+        self.service.dice.load(faults);
+    }
+
+    /// Puts everything back to where it started: an empty account, the scenario's faults, counters at zero, nobody connected.
+    ///
+    /// # Errors
+    /// [`CannotReset`] if the account is kept in a directory.
+    pub fn reset(&self) -> Result<(), CannotReset> {
+        self.service.reset()
+    }
+
     /// Stops listening, closes all connections and waits for their tasks, five seconds at most; what is left then is
     /// aborted.
     pub async fn shutdown(mut self) {
         self.service.stop.cancel();
-        let _ = timeout(SHUTDOWN_WITHIN, self.tasks.join_next()).await;
+        let _ = timeout(SHUTDOWN_WITHIN, async { while self.tasks.join_next().await.is_some() {} }).await;
         self.tasks.shutdown().await;
         // The mint joins its threads when it goes, each of which may be in the middle of a key: not on a runtime's thread.
         let _ = tokio::task::spawn_blocking(move || drop(self.service)).await;
     }
 }
+
+pub use super::service::CannotReset;
 
 /// What an emulator starts from.
 struct Inside {
@@ -217,6 +286,17 @@ struct Inside {
     identity: Identity,
     journal: Option<Journal>,
     state_dir: Option<StateDir>,
+}
+
+impl Inside {
+    fn restore(directory: &Path, scenario: &Scenario) -> Result<Self, EmulatorError> {
+        let state_dir = StateDir::open(directory)?;
+        let identity = restore_identity(&state_dir)?;
+        let (state, journal) = state_dir.open_account(State::new(scenario.seed))?;
+        let mut account = Account::resume(scenario, state)?;
+        account.watch_changes();
+        Ok(Self { account, identity, journal: Some(journal), state_dir: Some(state_dir) })
+    }
 }
 
 /// The identity comes before the account, so that an account without one has lost it.
@@ -232,20 +312,58 @@ fn restore_identity(state_dir: &StateDir) -> Result<Identity, EmulatorError> {
     }
 }
 
-/// For localhost and loopback anyway, and for the address that clients will dial.
-fn server_identity(authority: &TlsAuthority, listen: SocketAddr) -> Result<TlsIdentity, MintError> {
-    let address = (!listen.ip().is_unspecified()).then(|| listen.ip().to_string());
-    authority.server_identity(address.as_slice())
+fn service(plan: EmulatorPlan, inside: Inside, port: u16) -> Result<Arc<Service>, EmulatorError> {
+    let EmulatorPlan { scenario, advertise, .. } = plan;
+    let Inside { mut account, identity, journal, state_dir } = inside;
+    account.watch_certificates();
+    let authority = Arc::new(identity.authority);
+    let mint = Mint::new(Arc::clone(&authority), scenario.keys).map_err(EmulatorError::Threads)?;
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    Ok(Arc::new(Service {
+        timer: Timer::start().map_err(EmulatorError::Threads)?,
+        dice: Dice::new(scenario.faults.clone()),
+        rules: Arc::new(Rules::of(&scenario)),
+        scenario,
+        port,
+        host: advertise.unwrap_or_else(|| String::from("localhost")),
+        account: Mutex::new(account),
+        journal,
+        _state_dir: state_dir,
+        authority,
+        mint,
+        signers: Semaphore::new(cores),
+        clients: Clients::default(),
+        counts: Counts::default(),
+        stop: CancellationToken::new(),
+        started: tokio::time::Instant::now(),
+    }))
 }
 
-fn tls_config(identity: TlsIdentity) -> Result<ServerConfig, rustls::Error> {
-    // No ALPN: clients that offer http/1.1 and clients that offer nothing both get in.
-    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(identity.cert_chain_der, identity.key_der)?;
-    config.ticketer = Ticketer::new()?;
-    Ok(config)
+/// For localhost and loopback anyway, for the hosts of the service, some clients of which look at the name that they dial, and
+/// for what the plan names.
+fn server_identity(authority: &TlsAuthority, plan: &EmulatorPlan) -> Result<TlsIdentity, MintError> {
+    let region = &plan.scenario.region;
+    let mut names = plan.names.clone();
+    for domain in ["amazonaws.com", "amazonaws.com.cn"] {
+        names.push(format!("*.iot.{region}.{domain}"));
+        names.push(format!("iot.{region}.{domain}"));
+    }
+    names.extend(plan.advertise.clone());
+    let addresses = [Some(plan.listen), plan.mqtt_listen].into_iter().flatten().map(|address| address.ip());
+    names.extend(addresses.filter(|ip| !ip.is_unspecified()).map(|ip: IpAddr| ip.to_string()));
+    authority.server_identity(&names)
+}
+
+struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+fn bind(address: SocketAddr) -> Result<Bound, EmulatorError> {
+    let bind = |source| EmulatorError::Bind { address, source };
+    let listener = listen(address).map_err(bind)?;
+    let address = listener.local_addr().map_err(bind)?;
+    Ok(Bound { listener, address })
 }
 
 /// Many clients may dial at once: a handshake that finds the queue full is tried again only after a second.
@@ -256,17 +374,24 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Takes connections until the stop, then waits for them to end.
-async fn accept(service: Arc<Service>, listener: TcpListener, tls: TlsAcceptor) {
-    let mut connections = JoinSet::new();
+/// Has the account forget what lapses, until the stop.
+async fn expire(service: Arc<Service>) {
     let mut expire = interval(EXPIRE_EVERY);
     expire.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while service.stop.run_until_cancelled(expire.tick()).await.is_some() {
+        service.account(|account| account.expire(SystemTime::now()));
+    }
+}
+
+/// Takes connections until the stop, then waits for them to end.
+async fn accept(service: Arc<Service>, listener: TcpListener, tls: Arc<Tls>, port: Port) {
+    let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = service.stop.cancelled() => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(welcome(Arc::clone(&service), stream, tls.clone()));
+                    connections.spawn(welcome(Arc::clone(&service), stream, Arc::clone(&tls), port));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot take a connection");
@@ -274,21 +399,37 @@ async fn accept(service: Arc<Service>, listener: TcpListener, tls: TlsAcceptor) 
                 }
             },
             Some(_) = connections.join_next() => {}
-            _ = expire.tick() => service.account(|account| account.expire(SystemTime::now())),
         }
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
 }
 
-async fn welcome(service: Arc<Service>, stream: TcpStream, tls: TlsAcceptor) {
+async fn welcome(service: Arc<Service>, stream: TcpStream, tls: Arc<Tls>, port: Port) {
     service.counts.accepted.add();
-    // Without it, Nagle's algorithm and delayed acknowledgements add 40 ms to an exchange.
-    let _ = stream.set_nodelay(true);
-    let handshake = timeout(TLS_WITHIN, tls.accept(stream));
+    if let Some(fault) = service.fate(FaultTarget::Tcp).fault {
+        let _ = service.stop.run_until_cancelled(turn_away(stream, &fault)).await;
+        return;
+    }
+    let handshake = timeout(TLS_WITHIN, tls.accept(port, stream));
     match service.stop.clone().run_until_cancelled(handshake).await {
-        Some(Ok(Ok(stream))) => http_connection::serve(service, stream).await,
+        Some(Ok(Some(Welcome::Web(stream)))) => http_connection::serve(service, stream).await,
+        Some(Ok(Some(Welcome::Device(stream, principal)))) => {
+            mqtt_connection::serve(service, MqttStream::Plain(stream), principal).await;
+        }
         Some(_) => service.counts.tls_failed.add(),
         None => {}
+    }
+}
+
+/// What a connection meets that a fault of the scenario keeps from TLS.
+async fn turn_away(mut stream: TcpStream, fault: &Fault) {
+    match fault {
+        Fault::StalledHandshake => sleep(STALL).await,
+        Fault::CorruptTls => {
+            let _ = stream.write_all(b"\x16\x03\x03\x00\x05corrupt").await;
+            let _ = stream.shutdown().await;
+        }
+        _ => Tcp::new(stream).reset_when_dropped(),
     }
 }

@@ -7,22 +7,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::account::{Account, Answer, Operation, Route, Verdict, route};
+use super::account::{
+    Account, Action, Answer, Certified, Minted, Operation, Principal, Route, Verdict, route,
+};
 use super::clients::Clients;
 use super::counts::Counts;
-use super::fault::{Dice, Fate};
+use super::fault::{Dice, Fate, spoil};
+use super::format::Format;
 use super::mint::{Authority, CertifyError, Mint};
-use super::scenario::{Refusal, Scenario};
+use super::scenario::{Fault, FaultTarget, Refusal, Scenario};
+use super::session::Ending;
 use super::session::Rules;
 use super::store::{Journal, NotKept, StateDir};
 use super::timer::Timer;
 use super::verify::{Realm, SignedRequest, claimed_access_key};
 
-/// The services that a signature of an upgrade may name.
-const SERVICES: &[&str] = &["iotdevicegateway"];
+/// The services that a signature of an upgrade may name: the second is what AWS's SDKs of version 1 for Python and Java sign for.
+const SERVICES: &[&str] = &["iotdevicegateway", "iotdata"];
 /// The services that a signature of a control plane request may name: older SDKs name the second.
 const CONTROL_SERVICES: &[&str] = &["iot", "execute-api"];
 /// The services that a signature of a request to Service Quotas may name.
@@ -33,6 +38,8 @@ pub(super) struct Service {
     pub(super) scenario: Scenario,
     /// The port it listens on.
     pub(super) port: u16,
+    /// What clients are told to dial.
+    pub(super) host: String,
     /// What each connection may do.
     pub(super) rules: Arc<Rules>,
     pub(super) timer: Timer,
@@ -44,6 +51,8 @@ pub(super) struct Service {
     pub(super) _state_dir: Option<StateDir>,
     pub(super) authority: Arc<Authority>,
     pub(super) mint: Mint,
+    /// How many certificates are signed at the same time: more would only wait for a core.
+    pub(super) signers: Semaphore,
     pub(super) clients: Clients,
     pub(super) counts: Counts,
     pub(super) stop: CancellationToken,
@@ -57,6 +66,11 @@ pub(super) struct Reply {
     pub(super) topic: String,
     pub(super) payload: Bytes,
 }
+
+/// The account is kept in a directory, which outlives the emulator: a reset would have to delete what was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an emulator whose state is kept in a directory cannot be reset; stop it and delete the directory")]
+pub struct CannotReset;
 
 impl Service {
     /// Whose signature an upgrade must carry.
@@ -96,6 +110,9 @@ impl Service {
         // The account's calls are pure and total; if one panics after all, its test finds it, and others go on.
         let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = look(&mut account);
+        for certificate in account.take_deactivated() {
+            self.clients.hang_up_certificate(&certificate, &Ending::Deactivated);
+        }
         // Still under the lock, so that the journal has the changes in their order.
         if let (Some(journal), Some(changes)) = (&self.journal, account.take_changes()) {
             journal.append(changes);
@@ -113,6 +130,30 @@ impl Service {
             Some(journal) => journal.settled().await,
             None => Ok(()),
         }
+    }
+
+    /// A new claim certificate: active, with a policy that allows fleet provisioning and no more.
+    pub(super) async fn issue_claim(&self) -> Minted {
+        let minted = self.mint.take(self.clients.number()).await;
+        let Minted { certificate_pem, certificate_id, .. } = minted.clone();
+        let certified = Certified { certificate_pem, certificate_id };
+        self.account(|account| account.register_claim(SystemTime::now(), certified));
+        minted
+    }
+
+    /// Puts everything back to where it started.
+    ///
+    /// # Errors
+    /// [`CannotReset`] if the account is kept in a directory.
+    pub(super) fn reset(&self) -> Result<(), CannotReset> {
+        if self.journal.is_some() {
+            return Err(CannotReset);
+        }
+        self.account(|account| account.reset(&self.scenario));
+        self.clients.hang_up_all(&Ending::Stopped);
+        self.dice.load(self.scenario.faults.clone());
+        self.counts.reset();
+        Ok(())
     }
 
     /// How long it has been running.
@@ -162,27 +203,63 @@ impl Service {
         self.account(|account| account.draw_latency(operation))
     }
 
-    /// What becomes of the next request on this topic.
-    pub(super) fn fate(&self, topic: &str) -> Fate {
-        let fate = self.dice.throw(&self.scenario.faults, &route(topic));
+    /// What becomes of the next request at `target`.
+    pub(super) fn fate(&self, target: FaultTarget) -> Fate {
+        let fate = self.dice.throw(target);
         if fate != Fate::default() {
             self.counts.faults.add();
         }
         fate
     }
 
-    /// The answer to a request on `topic` that the scenario has fail.
-    pub(super) fn unavailable(&self, topic: &str) -> Reply {
-        let answer = self.account(|account| account.refuse(Refusal::Unavailable));
-        self.counts.requests_rejected.add();
-        reply(topic, answer)
+    /// Whether `principal`, connected as `client_id`, may do `action` with `name`.
+    pub(super) fn permits(&self, principal: &Principal, client_id: &str, action: Action, name: &str) -> bool {
+        // Most scenarios deny their signers nothing, and a message need not wait for the account to know it.
+        let is_free = *principal == Principal::Signer && self.scenario.deny.is_empty();
+        is_free || self.account(|account| account.allows(principal, client_id, action, name))
     }
 
-    /// Answers the request `payload` that was published on `topic`.
+    /// A rejection that a fault of the scenario wants.
+    pub(super) fn reject(&self, status: u16, code: Option<&str>) -> Answer {
+        self.counts.requests_rejected.add();
+        match (status, code) {
+            (429, None) => self.account(|account| account.refuse(Refusal::Throttled)),
+            (503, None) => self.account(|account| account.refuse(Refusal::Unavailable)),
+            (status, code) => {
+                let reply = serde_json::json!({
+                    "statusCode": status,
+                    "errorCode": code.unwrap_or("InjectedFault"),
+                    "errorMessage": "A fault of the scenario.",
+                });
+                Answer { verdict: Verdict::Rejected, payload: reply.to_string().into() }
+            }
+        }
+    }
+
+    /// An answer as it goes on the wire: in the format of its topic, never larger than a message may be, and as `fault` leaves
+    /// it.
+    pub(super) fn reply(&self, topic: &str, answer: Answer, fault: Option<&Fault>) -> Reply {
+        let format = Format::of(topic);
+        let most = self.scenario.limits.payload_bytes as usize;
+        let Answer { mut verdict, payload } = answer;
+        let mut payload = fault.map_or(payload.clone(), |fault| spoil(fault, &payload));
+        if *fault.unwrap_or(&Fault::Duplicate) != Fault::Garble {
+            payload = format.encode(payload);
+        }
+        if payload.len() > most {
+            let detail = format!("The answer has {} bytes; a message may have {most}.", payload.len());
+            let refused = self.account(|account| account.refuse_for(Refusal::Internal, &detail));
+            verdict = refused.verdict;
+            payload = format.encode(refused.payload);
+        }
+        Reply { topic: format!("{topic}/{}", verdict.name()), payload }
+    }
+
+    /// Answers the request `payload` that the connection with the number `from` published on `topic`.
     ///
     /// # Errors
     /// [`NotKept`]: the answer must not be given.
-    pub(super) async fn answer(&self, topic: &str, payload: &[u8]) -> Result<Reply, NotKept> {
+    pub(super) async fn answer(&self, from: u64, topic: &str, payload: &[u8]) -> Result<Answer, NotKept> {
         let route = route(topic);
         let taken_up = std::time::Instant::now();
         let answer = match self.account(|account| account.admit(self.age(), &route)) {
@@ -192,7 +269,8 @@ impl Service {
             }
             Ok(()) => {
                 let latency = self.draw_latency(Operation::of(&route));
-                let answer = self.perform(&route, payload).await;
+                let payload = Format::of(topic).decode(payload);
+                let answer = self.perform(from, &route, &payload).await;
                 // What has been done is there for all to see before it is answered, as on any service that works in steps.
                 self.settled().await?;
                 self.timer.wait_until(taken_up + latency).await;
@@ -204,13 +282,13 @@ impl Service {
             Verdict::Accepted => self.counts.requests_accepted.add(),
             Verdict::Rejected => self.counts.requests_rejected.add(),
         }
-        Ok(reply(topic, answer))
+        Ok(answer)
     }
 
-    async fn perform(&self, route: &Route<'_>, payload: &[u8]) -> Answer {
+    async fn perform(&self, from: u64, route: &Route<'_>, payload: &[u8]) -> Answer {
         match route {
             Route::CreateKeys => {
-                let minted = self.mint.take().await;
+                let minted = self.mint.take(from).await;
                 self.account(|account| account.create_keys(SystemTime::now(), payload, minted))
             }
             Route::Register { template } => {
@@ -228,9 +306,11 @@ impl Service {
             Ok(csr) => csr,
             Err(answer) => return answer,
         };
+        let permit = self.signers.acquire().await;
         let authority = Arc::clone(&self.authority);
         let certified =
             tokio::task::spawn_blocking(move || authority.certify_request(&csr, SystemTime::now())).await;
+        drop(permit);
         self.account(|account| match certified {
             Ok(Ok(certified)) => account.create_from_csr(SystemTime::now(), certified),
             Ok(Err(CertifyError::Csr(error))) => account.refuse_for(Refusal::InvalidCsr, &error.to_string()),
@@ -238,10 +318,6 @@ impl Service {
             Err(_) => account.refuse_for(Refusal::Internal, "the signing was interrupted"),
         })
     }
-}
-
-fn reply(topic: &str, answer: Answer) -> Reply {
-    Reply { topic: format!("{topic}/{}", answer.verdict.name()), payload: answer.payload }
 }
 
 #[cfg(test)]
@@ -261,10 +337,12 @@ mod tests {
         Service {
             mint: Mint::new(Arc::clone(&authority), scenario.keys).unwrap(),
             timer: Timer::start().unwrap(),
-            dice: Dice::new(0),
+            dice: Dice::new(scenario.faults.clone()),
             rules: Arc::new(Rules::of(&scenario)),
             scenario,
             port: 0,
+            host: String::from("localhost"),
+            signers: Semaphore::new(1),
             account: Mutex::new(account),
             journal,
             _state_dir: None,
@@ -282,11 +360,11 @@ mod tests {
         let unwritable = tempfile::NamedTempFile::new().unwrap();
         let journal = Journal::start(std::fs::File::open(unwritable.path()).unwrap()).unwrap();
         let service = service(Some(journal));
-        assert!(service.answer(CREATE, b"[]").await.is_ok(), "a rejection needs nothing kept");
-        let failure = service.answer(CREATE, b"{}").await.unwrap_err();
+        assert!(service.answer(0, CREATE, b"[]").await.is_ok(), "a rejection needs nothing kept");
+        let failure = service.answer(0, CREATE, b"{}").await.unwrap_err();
         assert_eq!(service.settled().await, Err(failure));
         assert_eq!(service.account(|account| account.state().certificates.len()), 1, "done, and never told");
-        assert!(service.answer(CREATE, b"[]").await.is_err(), "nothing is told any more");
+        assert!(service.answer(0, CREATE, b"[]").await.is_err(), "nothing is told any more");
     }
 
     #[tokio::test]
@@ -296,7 +374,7 @@ mod tests {
         let file = OpenOptions::new().append(true).create(true).open(&path).unwrap();
         let service = service(Some(Journal::start(file).unwrap()));
         for count in 1..=20 {
-            let reply = service.answer(CREATE, b"{}").await.unwrap();
+            let reply = service.answer(0, CREATE, b"{}").await.unwrap();
             let kept = std::fs::read_to_string(&path).unwrap();
             let reply: serde_json::Value = serde_json::from_slice(&reply.payload).unwrap();
             assert_eq!(kept.lines().count(), count);

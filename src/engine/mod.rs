@@ -36,7 +36,7 @@ use crate::transport::Connector;
 use crate::usage::Usage;
 
 pub use audience::Audience;
-pub use keys::{KeyPolicy, KeySource};
+pub use keys::{KeyMaker, KeyPolicy, KeySource};
 pub use store::{CommitMode, Disk};
 
 use audience::Gauges;

@@ -64,6 +64,13 @@ impl Request<'_> {
     }
 }
 
+/// Performs an operation; its status and body.
+pub async fn perform(emulator: &Emulator, method: &str, target: &str) -> (String, String) {
+    let request = Request { method, ..get(target) }.sign(emulator);
+    let (head, body) = Client::dial(emulator).await.ask(&request).await;
+    (status_of(&head).to_owned(), body)
+}
+
 fn status_of(head: &str) -> &str {
     head.split(' ').nth(1).unwrap()
 }
@@ -201,5 +208,18 @@ async fn a_clients_own_key_is_certified_and_registered() {
     let (reply, error) = client.request(topic, &broken).await;
     assert_eq!((reply, &error["statusCode"]), (format!("{topic}/rejected"), &json!(400)));
     assert!(error["errorMessage"].as_str().unwrap().contains("not a PKCS#10"), "{error}");
+    emulator.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_principal_that_is_not_signed_is_not_acted_on() {
+    let emulator = start(scenario()).await;
+    let (issued, _) = Client::connected(&emulator, "device").await.provision("a").await;
+    let id = issued["certificateId"].as_str().unwrap();
+    let more = format!("x-amzn-principal: arn:aws:iot:us-east-1:123456789012:cert/{id}\r\n");
+    let request = Request { method: "DELETE", more: &more, ..get("/things/a/principals") };
+    let (head, body) = Client::dial(&emulator).await.ask(&request.sign(&emulator)).await;
+    assert_eq!(status_of(&head), "403", "{body}");
+    emulator.inspect(|account| assert_eq!(account.state().things["a"].principals.len(), 1));
     emulator.shutdown().await;
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use fleetmint::emulator::account::Account;
-use fleetmint::emulator::memory::{Network, NetworkSettings, Observer, PaperMint, Power, Sighting};
+use fleetmint::emulator::memory::{Network, NetworkSettings, Observer, Power, Sighting};
 use fleetmint::emulator::scenario::{BUILT_IN_TEMPLATE, Scenario as Emulated};
 use fleetmint::engine::find::{FindEnd, FindOutcome, FindPlan, run};
 use fleetmint::engine::load::{LoadPlan, OnLoss, Scenario};
@@ -63,10 +63,8 @@ fn find(plan: FindPlan, emulated: &str, devices: usize) -> FindOutcome {
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let base = UNIX_EPOCH + Duration::from_secs(1_766_000_000);
-        let mut paper = PaperMint::new(1);
         let network = Network::new(NetworkSettings {
             account: Account::new(&emulated).unwrap(),
-            minter: Box::new(move || paper.mint()),
             faults: prompt(),
             seed: 1,
             base,

@@ -37,24 +37,46 @@ pub(super) enum Key {
 
 /// The records that were touched since somebody last asked; nothing is noted until somebody wants to know.
 #[derive(Debug, Default)]
-pub(super) struct Touched(Option<Vec<Key>>);
+pub(super) struct Touched {
+    /// For a journal, if there is one.
+    keys: Option<Vec<Key>>,
+    /// Ids of certificates, if somebody wants to know of them.
+    certificates: Option<Vec<String>>,
+}
 
 impl Touched {
     /// From now on, touched records are noted.
     pub(super) fn watch(&mut self) {
-        self.0.get_or_insert_default();
+        self.keys.get_or_insert_default();
+    }
+
+    /// From now on, touched certificates are noted by themselves too.
+    pub(super) fn watch_certificates(&mut self) {
+        self.certificates.get_or_insert_default();
+    }
+
+    /// The certificates that were touched since the last call.
+    pub(super) fn take_certificates(&mut self) -> Vec<String> {
+        self.certificates.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The record that `kind` makes of this name was touched.
     pub(super) fn add(&mut self, kind: fn(String) -> Key, name: &str) {
-        if let Some(keys) = &mut self.0 {
-            keys.push(kind(name.to_owned()));
+        if self.keys.is_none() && self.certificates.is_none() {
+            return;
+        }
+        let key = kind(name.to_owned());
+        if let (Some(certificates), Key::Certificate(id)) = (&mut self.certificates, &key) {
+            certificates.push(id.clone());
+        }
+        if let Some(keys) = &mut self.keys {
+            keys.push(key);
         }
     }
 
     /// What was touched since the last call, as it is now.
     pub(super) fn take(&mut self, state: &State) -> Option<Changes> {
-        let keys = self.0.as_mut().filter(|keys| !keys.is_empty())?;
+        let keys = self.keys.as_mut().filter(|keys| !keys.is_empty())?;
         let records = keys.drain(..).map(|key| state.record(key)).collect();
         Some(Changes { records, random: state.random.clone(), counters: state.counters.clone() })
     }

@@ -9,8 +9,10 @@
 mod admission;
 mod answer;
 mod change;
+mod claim;
 mod latency;
 mod limits;
+mod permissions;
 pub(in crate::emulator) mod random;
 mod rate_counter;
 mod register;
@@ -34,6 +36,7 @@ use crate::template::{Template, TemplateError};
 pub use answer::{Answer, Verdict};
 pub use change::Changes;
 pub use latency::Operation;
+pub use permissions::{Action, Principal};
 pub use rate_counter::{Counting, RateCounter};
 pub use registry::{Deletion, RegistryError};
 pub use route::{Route, route};
@@ -88,6 +91,10 @@ struct Rules {
     override_default: OverrideDefault,
     errors: ErrorTexts,
     limits: Limits,
+    /// Actions that no signer may do.
+    denied: Vec<String>,
+    region: String,
+    account_id: String,
 }
 
 /// What to do with `Parameters` in capitals.
@@ -146,6 +153,9 @@ impl Account {
             override_default: scenario.override_default,
             errors: scenario.errors.clone(),
             limits: scenario.limits,
+            denied: scenario.deny.clone(),
+            region: scenario.region.clone(),
+            account_id: scenario.account_id.clone(),
         };
         Ok(Self {
             rules,
@@ -155,6 +165,15 @@ impl Account {
             latencies: LatencyDraws::new(scenario),
             admission: Admission::new(&scenario.quotas),
         })
+    }
+
+    /// Empties the account, and counts its quotas anew. `scenario` is the one that it was made of, or one whose templates are
+    /// known to be good; with any other the account stays as it is.
+    pub fn reset(&mut self, scenario: &Scenario) {
+        if let Ok(mut fresh) = Self::new(scenario) {
+            fresh.touched = std::mem::take(&mut self.touched);
+            *self = fresh;
+        }
     }
 
     /// Everything the account knows, to look at or to store.

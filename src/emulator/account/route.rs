@@ -1,24 +1,24 @@
 //! What a topic is for.
 //!
-//! Owns the list of fleet provisioning topics, in JSON. Source: AWS IoT Developer Guide, "Reserved topics".
+//! Owns the list of fleet provisioning topics, in JSON and in CBOR. Source: AWS IoT Developer Guide, "Reserved topics".
 
 use super::super::scenario::is_template_name;
 
 /// What a topic is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route<'a> {
-    /// `$aws/certificates/create/json`: publish only.
+    /// `$aws/certificates/create/json` or `…/cbor`: publish only.
     CreateKeys,
-    /// `$aws/certificates/create-from-csr/json`: publish only.
+    /// `$aws/certificates/create-from-csr/json` or `…/cbor`: publish only.
     CreateFromCsr,
-    /// `$aws/provisioning-templates/<template>/provision/json`: publish only.
+    /// `$aws/provisioning-templates/<template>/provision/json` or `…/cbor`: publish only.
     Register {
         /// The template's name. It need not exist.
         template: &'a str,
     },
     /// `…/accepted` or `…/rejected` of one of them: subscribe only.
     ResponseTopic,
-    /// Anything else under `$`. The `cbor` topics are in here too: the emulator speaks JSON only.
+    /// Anything else under `$`.
     Reserved,
     /// An ordinary topic.
     Other,
@@ -40,12 +40,13 @@ pub fn route(topic: &str) -> Route<'_> {
 }
 
 fn request(topic: &str) -> Option<Route<'_>> {
-    match topic {
-        "$aws/certificates/create/json" => Some(Route::CreateKeys),
-        "$aws/certificates/create-from-csr/json" => Some(Route::CreateFromCsr),
+    let operation = topic.strip_suffix("/json").or_else(|| topic.strip_suffix("/cbor"))?;
+    match operation {
+        "$aws/certificates/create" => Some(Route::CreateKeys),
+        "$aws/certificates/create-from-csr" => Some(Route::CreateFromCsr),
         _ => {
             let template =
-                topic.strip_prefix("$aws/provisioning-templates/")?.strip_suffix("/provision/json")?;
+                operation.strip_prefix("$aws/provisioning-templates/")?.strip_suffix("/provision")?;
             is_template_name(template).then_some(Route::Register { template })
         }
     }
@@ -71,7 +72,10 @@ mod tests {
             ("$aws/certificates/create", Route::Reserved),
             ("$aws/certificates/create/json/other", Route::Reserved),
             ("$aws/certificates/create/json/accepted/rejected", Route::Reserved),
-            ("$aws/certificates/create/cbor", Route::Reserved),
+            ("$aws/certificates/create/cbor", Route::CreateKeys),
+            ("$aws/certificates/create-from-csr/cbor/rejected", Route::ResponseTopic),
+            ("$aws/provisioning-templates/T/provision/cbor", Route::Register { template: "T" }),
+            ("$aws/certificates/create/json/cbor", Route::Reserved),
             ("$aws/certificates/create/JSON", Route::Reserved),
             ("$aws/provisioning-templates//provision/json", Route::Reserved),
             ("$aws/provisioning-templates/a/b/provision/json", Route::Reserved),

@@ -41,6 +41,8 @@ pub(super) struct Owner<'a> {
     pub(super) scenario: &'a Scenario,
     /// Where the emulator listens.
     pub(super) port: u16,
+    /// What clients are told to dial.
+    pub(super) host: &'a str,
 }
 
 type Answer = Result<Value, ApiError>;
@@ -166,7 +168,7 @@ impl Owner<'_> {
     fn describe_endpoint(&self, asked: &Asked<'_>) -> Answer {
         match asked.query.text("endpointType") {
             None | Some("iot:Data-ATS" | "iot:Data") => {
-                Ok(json!({ "endpointAddress": format!("localhost:{}", self.port) }))
+                Ok(json!({ "endpointAddress": format!("{}:{}", self.host, self.port) }))
             }
             Some(_) => {
                 Err(ApiError::invalid("Of endpoints the emulator has iot:Data-ATS and iot:Data only."))

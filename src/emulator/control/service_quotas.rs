@@ -129,7 +129,7 @@ mod tests {
     use crate::emulator::scenario::Scenario;
 
     fn ask(operation: QuotaOperation, scenario: &Scenario, age_s: u64, code: &str) -> Result<f64, String> {
-        let owner = Owner { scenario, port: 0 };
+        let owner = Owner { scenario, port: 0, host: "localhost" };
         let body = json!({"ServiceCode": "iotcore", "QuotaCode": code}).to_string();
         let reply = operation.perform(&owner, Duration::from_secs(age_s), body.as_bytes());
         reply.map(|reply| reply["Quota"]["Value"].as_f64().unwrap()).map_err(|error| format!("{error:?}"))
@@ -152,7 +152,8 @@ mod tests {
             let error = ask(operation, &scenario, 0, code).unwrap_err();
             assert!(error.contains("NoSuchResourceException"), "{error}");
         }
-        let garbage = Applied.perform(&Owner { scenario: &scenario, port: 0 }, Duration::ZERO, b"{");
+        let garbage =
+            Applied.perform(&Owner { scenario: &scenario, port: 0, host: "localhost" }, Duration::ZERO, b"{");
         assert!(format!("{garbage:?}").contains("IllegalArgumentException"));
     }
 

@@ -38,7 +38,7 @@ fn ask(
     let path = target.split('?').next().unwrap();
     let operation = Operation::of(method, path).unwrap();
     let asked = Asked { query: Query::of(target), principal, body: body.as_bytes() };
-    let owner = Owner { scenario: &scenario, port: 8443 };
+    let owner = Owner { scenario: &scenario, port: 8443, host: "localhost" };
     let response = match operation.perform(&owner, account, &asked) {
         Ok(reply) => success(&reply, UNIX_EPOCH),
         Err(error) => refused(&error, UNIX_EPOCH),

@@ -10,7 +10,6 @@
 mod client;
 mod faults;
 mod network;
-mod paper;
 mod settler;
 
 use std::fmt;
@@ -20,28 +19,23 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use super::account::{Account, Answer, Minted};
+use super::account::{Account, Answer};
+use super::scenario::Fault;
 use crate::call::Call;
 use crate::provisioning::Topics;
 
 pub use client::{MemoryConnection, MemoryConnector};
-pub use faults::{Faults, Mishap};
+pub use faults::Faults;
 pub use network::Network;
-pub use paper::{CERTIFICATE_MARK, KEY_MARK, PaperMint};
 pub use settler::MemorySettler;
-
-/// Makes the certificates that the account hands out.
-pub type Minter = Box<dyn FnMut() -> Minted + Send>;
 
 /// What a network is made of.
 pub struct NetworkSettings {
     /// The account on the other side.
     pub account: Account,
-    /// Where its certificates come from.
-    pub minter: Minter,
     /// What goes wrong.
     pub faults: Faults,
-    /// What is drawn.
+    /// Where everything that is drawn starts, certificates included.
     pub seed: u64,
     /// The service's wall clock at this instant.
     pub base: SystemTime,
@@ -79,7 +73,7 @@ pub enum Sighting<'a> {
         /// The request.
         request: &'a Request,
         /// What befell it.
-        mishap: Option<Mishap>,
+        fault: Option<&'a Fault>,
         /// What the account said, if it got to see the request.
         account: Option<&'a Answer>,
     },

@@ -1,6 +1,6 @@
 //! Packets under way, and the service at their end.
 //!
-//! Owns the queue of what is still to happen, the dice, and what a mishap does to a request. One task, [`Network::serve`],
+//! Owns the queue of what is still to happen, the dice, and what a fault does to packets. One task, [`Network::serve`],
 //! lets time pass for it.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,9 +14,11 @@ use tokio::time::Instant;
 
 use super::super::account::random::Random;
 use super::super::account::{Account, Answer, Operation, Route, Verdict, route};
-use super::super::scenario::{ConnectExcess, Refusal};
+use super::super::fault::{self, Fate, spoil};
+use super::super::mint::{CertifyError, SeededMint};
+use super::super::scenario::{ConnectExcess, Fault, FaultTarget, Refusal};
 use super::super::session::{ReplyPolicy, Rules, Usage};
-use super::{Faults, Minter, Mishap, NetworkSettings, Observer, Request, Sighting};
+use super::{Faults, NetworkSettings, Observer, Request, Sighting};
 use crate::call::Call;
 use crate::failure::Cause;
 use crate::provisioning::Topics;
@@ -76,8 +78,10 @@ pub(super) enum Welcome {
 
 struct State {
     account: Account,
-    minter: Minter,
+    mint: SeededMint,
     faults: Faults,
+    /// What befalls requests.
+    requests: fault::Dice,
     dice: Dice,
     /// What is still to happen, by instant and by the order in which it was decided.
     events: BTreeMap<(Instant, u64), Event>,
@@ -100,7 +104,7 @@ struct Line {
 }
 
 enum Event {
-    Arrive { request: Request, topics: Arc<Topics>, mishap: Option<Mishap> },
+    Arrive { request: Request, topics: Arc<Topics>, fate: Fate },
     Deliver { connection: u64, packet: Packet },
     Close { connection: u64 },
 }
@@ -108,12 +112,14 @@ enum Event {
 impl Network {
     /// A network as `settings` say.
     pub fn new(settings: NetworkSettings) -> Self {
-        let NetworkSettings { account, minter, faults, seed, base, observer } = settings;
+        let NetworkSettings { account, faults, seed, base, observer } = settings;
         let epoch = Instant::now();
         let rules = Rules::new(ReplyPolicy::ToRequester, account.quotas(), *account.limits());
         let state = State {
             account,
-            minter,
+            // Not the network's own dice, so that what is minted does not change what befalls packets.
+            mint: SeededMint::new(!seed),
+            requests: fault::Dice::new(seeded(&faults, seed)),
             faults,
             dice: Dice(Random::new(seed)),
             events: BTreeMap::new(),
@@ -157,7 +163,9 @@ impl Network {
 
     /// Changes what goes wrong with requests from here on.
     pub fn set_faults(&self, faults: Faults) {
-        self.lock().faults = faults;
+        let mut state = self.lock();
+        state.requests.load(faults.requests.clone());
+        state.faults = faults;
     }
 
     /// Looks at the account.
@@ -255,9 +263,9 @@ impl Network {
 
     pub(super) fn publish(&self, request: &Request, topics: &Arc<Topics>) {
         let mut state = self.lock();
-        let mishap = state.draw_mishap();
+        let fate = state.requests.throw(FaultTarget::of(&route(&topics.call(request.call).request)));
         let delay = state.latency();
-        let event = Event::Arrive { request: request.clone(), topics: topics.clone(), mishap };
+        let event = Event::Arrive { request: request.clone(), topics: topics.clone(), fate };
         state.schedule(delay, event);
         self.wake.notify_one();
     }
@@ -280,13 +288,15 @@ impl Network {
                 let resumes = self.epoch + state.account.taken_up(age);
                 state.events.insert((resumes, order), event);
             }
-            Event::Arrive { request, topics, mishap } => {
+            Event::Arrive { request, topics, mut fate } => {
                 // What is above a quota is dropped, and nobody is told.
-                let is_lost = mishap == Some(Mishap::Lost) || !state.admits_publish(request.connection);
-                let mishap = if is_lost { Some(Mishap::Lost) } else { mishap };
-                let answer = state.arrive(self.now(), &request, &topics, mishap);
+                if fate.fault != Some(Fault::Silence) && !state.admits_publish(request.connection) {
+                    fate.fault = Some(Fault::Silence);
+                }
+                let answer = state.arrive(self.now(), &request, &topics, &fate);
                 drop(state);
-                self.observe(&Sighting::Answered { request: &request, mishap, account: answer.as_ref() });
+                let fault = fate.fault.as_ref();
+                self.observe(&Sighting::Answered { request: &request, fault, account: answer.as_ref() });
             }
             Event::Deliver { connection, packet } => {
                 if !matches!(packet, Packet::Publish { .. }) || state.admits_delivery(connection) {
@@ -353,40 +363,25 @@ impl State {
         self.dice.duration(least, most)
     }
 
-    fn draw_mishap(&mut self) -> Option<Mishap> {
-        let mut roll = self.dice.unit();
-        for (mishap, odds) in &self.faults.mishaps {
-            roll -= odds;
-            if roll < 0.0 {
-                return Some(*mishap);
-            }
-        }
-        None
-    }
-
-    /// A request is there: acts on it, unless its mishap says otherwise, and sends back what comes of it.
+    /// A request is there: acts on it, unless its fate says otherwise, and sends back what comes of it.
     fn arrive(
         &mut self,
         now: SystemTime,
         request: &Request,
         topics: &Arc<Topics>,
-        mishap: Option<Mishap>,
+        fate: &Fate,
     ) -> Option<Answer> {
-        let acts = mishap.is_none_or(Mishap::reaches_account);
+        let acts = fate.fault.as_ref().is_none_or(Fault::acts);
         let (answer, took) = match acts.then(|| self.act(now, request, topics)) {
             Some((answer, took)) => (Some(answer), took),
             None => (None, Duration::ZERO),
         };
-        let answered = match (mishap, &answer) {
-            (Some(Mishap::Throttled), _) => Some(self.account.refuse(Refusal::Throttled)),
-            (Some(Mishap::Refused), _) => Some(self.rejection(&[400, 401, 403, 404, 409, 422], request)),
-            (Some(Mishap::BrokenUndone | Mishap::BrokenDone), _) => {
-                Some(self.rejection(&[500, 502, 503], request))
-            }
-            (_, Some(answer)) => Some(answer.clone()),
-            (_, None) => None,
+        let answered = match &fate.fault {
+            Some(Fault::Reject { status: 429, .. }) => Some(self.account.refuse(Refusal::Throttled)),
+            Some(Fault::Reject { status, .. }) => Some(rejection(*status, request)),
+            _ => answer.clone(),
         };
-        self.send_back(request, topics, mishap, answered, took);
+        self.send_back(request, topics, fate, answered, took);
         answer
     }
 
@@ -400,9 +395,10 @@ impl State {
         let took = self.account.draw_latency(Operation::of(&asked));
         let answer = match asked {
             Route::CreateKeys => {
-                let minted = (self.minter)();
+                let minted = self.mint.mint(now);
                 self.account.create_keys(now, &request.payload, minted)
             }
+            Route::CreateFromCsr => self.create_from_csr(now, &request.payload),
             Route::Register { template } => self.account.register(now, template, &request.payload),
             // Its sender is the only one who subscribes to it.
             Route::Other => Answer { verdict: Verdict::Accepted, payload: request.payload.clone() },
@@ -411,37 +407,45 @@ impl State {
         (answer, took)
     }
 
-    /// A rejection that is nobody's fault, in words that repeat the request, secrets and all.
-    fn rejection(&mut self, statuses: &[u16], request: &Request) -> Answer {
-        let status = statuses[self.dice.below(statuses.len() as u64) as usize];
-        let words = format!("cannot process {}", String::from_utf8_lossy(&request.payload));
-        let reply = serde_json::json!({"statusCode": status, "errorCode": "Mishap", "errorMessage": words});
-        Answer { verdict: Verdict::Rejected, payload: Bytes::from(reply.to_string()) }
+    fn create_from_csr(&mut self, now: SystemTime, payload: &[u8]) -> Answer {
+        let csr = match self.account.signing_request(payload) {
+            Ok(csr) => csr,
+            Err(answer) => return answer,
+        };
+        match self.mint.certify_request(&csr, now) {
+            Ok(certified) => self.account.create_from_csr(now, certified),
+            Err(CertifyError::Csr(error)) => self.account.refuse_for(Refusal::InvalidCsr, &error.to_string()),
+            Err(CertifyError::Mint(error)) => self.account.refuse_for(Refusal::Internal, &error.to_string()),
+        }
     }
 
     fn send_back(
         &mut self,
         request: &Request,
         topics: &Topics,
-        mishap: Option<Mishap>,
+        fate: &Fate,
         answer: Option<Answer>,
         took: Duration,
     ) {
         let Request { connection, call, .. } = *request;
+        let fault = fate.fault.as_ref();
         let mut delay = self.latency();
-        if matches!(mishap, Some(Mishap::ClosedUndone | Mishap::ClosedDone)) {
-            self.schedule(delay, Event::Close { connection });
-            return;
-        }
-        if matches!(mishap, Some(Mishap::Lost | Mishap::Unacknowledged)) {
-            return;
+        match fault {
+            Some(Fault::HangUp(_) | Fault::Reset) => {
+                self.schedule(delay, Event::Close { connection });
+                return;
+            }
+            Some(Fault::Silence | Fault::Unacknowledged) => return,
+            _ => {}
         }
         let is_overtaken = self.dice.chance(self.faults.overtakings);
         let puback = if is_overtaken { delay + self.latency() } else { delay };
-        self.schedule(puback, Event::Deliver { connection, packet: Packet::PubAck });
-        delay += took;
+        if fault != Some(&Fault::NoPuback) {
+            self.schedule(puback, Event::Deliver { connection, packet: Packet::PubAck });
+        }
+        delay += took + fate.delay;
         let Some(answer) = answer else { return };
-        if matches!(mishap, Some(Mishap::UnansweredDone)) {
+        if matches!(fault, Some(Fault::NoReply(_))) {
             return;
         }
         let topics = topics.call(call);
@@ -450,24 +454,23 @@ impl State {
             Verdict::Rejected => &topics.rejected,
         };
         // Short-circuited, so that what is drawn without delays is drawn alike with none.
-        let is_delayed = self.faults.delays > 0.0 && self.dice.chance(self.faults.delays);
-        if is_delayed || mishap == Some(Mishap::Late) {
-            delay = self.dice.duration(delay, self.faults.latest);
+        if self.faults.delays > 0.0 && self.dice.chance(self.faults.delays) {
+            delay = self.dice.duration(delay, self.faults.latest.max(delay));
         }
-        if mishap == Some(Mishap::Foreign) {
+        if fault == Some(&Fault::Foreign) {
             if let Some(payload) = self.foreign(connection, call) {
                 self.reply(connection, delay, &topics.accepted, payload, false);
             }
             delay += self.latency();
         }
-        let payload = match mishap {
-            Some(Mishap::Garbled) => self.garble(&answer.payload),
-            _ => answer.payload,
-        };
-        if answer.verdict == Verdict::Accepted && mishap.is_none() {
+        let payload = fault.map_or(answer.payload.clone(), |fault| spoil(fault, &answer.payload));
+        if answer.verdict == Verdict::Accepted && fault.is_none() {
             self.remember(connection, call, payload.clone());
         }
         self.reply(connection, delay, topic, payload.clone(), false);
+        if fault == Some(&Fault::Duplicate) {
+            self.reply(connection, delay, topic, payload.clone(), false);
+        }
         self.redeliver(connection, delay, topic, &payload);
     }
 
@@ -502,26 +505,24 @@ impl State {
         of_others.get(chosen).map(|(_, payload)| payload.clone())
     }
 
-    /// What is left of a reply after something has been at it.
-    fn garble(&mut self, payload: &Bytes) -> Bytes {
-        match self.dice.below(4) {
-            0 => payload.slice(..payload.len() / 2),
-            1 => Bytes::from_static(b"{}"),
-            2 => Bytes::new(),
-            _ => Bytes::from(
-                String::from_utf8_lossy(payload)
-                    .replace("\"certificateId\"", "\"x\"")
-                    .replace("thingName", "x"),
-            ),
-        }
-    }
-
     fn deliver(&mut self, connection: u64, packet: Packet) {
         let is_taken = self.lines.get(&connection).is_some_and(|line| line.mailbox.try_send(packet).is_ok());
         if !is_taken {
             self.hang_up(connection);
         }
     }
+}
+
+/// The faults of requests, with dice that start where the network's do.
+fn seeded(faults: &Faults, seed: u64) -> super::super::scenario::Faults {
+    super::super::scenario::Faults { seed, ..faults.requests.clone() }
+}
+
+/// A rejection that is nobody's fault, in words that repeat the request, secrets and all.
+fn rejection(status: u16, request: &Request) -> Answer {
+    let words = format!("cannot process {}", String::from_utf8_lossy(&request.payload));
+    let reply = serde_json::json!({"statusCode": status, "errorCode": "Mishap", "errorMessage": words});
+    Answer { verdict: Verdict::Rejected, payload: Bytes::from(reply.to_string()) }
 }
 
 /// The network's randomness.

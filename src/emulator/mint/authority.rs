@@ -35,7 +35,7 @@ const NOT_AFTER: OffsetDateTime = datetime!(2049-12-31 23:59:59 UTC);
 const BACKDATED: Duration = Duration::from_secs(120);
 /// The authority's own certificate is valid on any machine whose clock makes any sense.
 const AUTHORITY_NOT_BEFORE: OffsetDateTime = datetime!(2020-01-01 0:00 UTC);
-const SERIAL_BYTES: usize = 20;
+pub(super) const SERIAL_BYTES: usize = 20;
 
 /// Signs device certificates.
 pub struct Authority {
@@ -77,7 +77,7 @@ impl Authority {
     pub fn generate() -> Result<Self, MintError> {
         let key = KeyPair::generate_for(&PKCS_RSA_SHA256)
             .map_err(MintError::in_step("making the authority's key"))?;
-        let params = authority_params()?;
+        let params = authority_params(serial()?);
         let certificate =
             params.self_signed(&key).map_err(MintError::in_step("signing the authority's certificate"))?;
         let certificate_pem = pem::encode("CERTIFICATE", certificate.der());
@@ -91,7 +91,11 @@ impl Authority {
     pub fn restore(key: &[u8], certificate_pem: String) -> Result<Self, MintError> {
         let key = KeyPair::from_pkcs8_der_and_sign_algo(&key.into(), &PKCS_RSA_SHA256)
             .map_err(MintError::in_step("reading the authority's key"))?;
-        Ok(Self { issuer: Issuer::new(authority_params()?, key), certificate_pem, recycled: OnceLock::new() })
+        Ok(Self {
+            issuer: Issuer::new(authority_params(serial()?), key),
+            certificate_pem,
+            recycled: OnceLock::new(),
+        })
     }
 
     /// Its key, PKCS#8.
@@ -125,7 +129,8 @@ impl Authority {
         }
         let signer = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
             .map_err(MintError::in_step("making the key that signs for load"))?;
-        let recycled = Recycled { key: DeviceKey::rsa()?, issuer: Issuer::new(authority_params()?, signer) };
+        let recycled =
+            Recycled { key: DeviceKey::rsa()?, issuer: Issuer::new(authority_params(serial()?), signer) };
         // Two threads may come here at once; the first key stays, and the other is dropped.
         Ok(self.recycled.get_or_init(|| recycled))
     }
@@ -137,21 +142,23 @@ impl Authority {
     /// [`CertifyError::Csr`] if the request is not good, [`CertifyError::Mint`] as [`Authority::mint`] has them.
     pub fn certify_request(&self, csr_pem: &str, now: SystemTime) -> Result<Certified, CertifyError> {
         let key = csr::key_of(csr_pem)?;
-        Ok(sign(&key, &self.issuer, now)?)
+        Ok(sign(&key, &self.issuer, now, serial()?)?)
     }
 }
 
 fn certify(key: &DeviceKey, issuer: &Issuer<'static, KeyPair>, now: SystemTime) -> Result<Minted, MintError> {
-    let Certified { certificate_pem, certificate_id } = sign(&key.pair, issuer, now)?;
+    let Certified { certificate_pem, certificate_id } = sign(&key.pair, issuer, now, serial()?)?;
     Ok(Minted { certificate_pem, certificate_id, private_key_pem: key.private_key_pem.clone() })
 }
 
-fn sign(
+/// A device certificate for `key`, valid from two minutes before `now`.
+pub(super) fn sign(
     key: &impl PublicKeyData,
     issuer: &Issuer<'static, KeyPair>,
     now: SystemTime,
+    serial: SerialNumber,
 ) -> Result<Certified, MintError> {
-    let certificate = device_params(now)?
+    let certificate = device_params(now, serial)?
         .signed_by(key, issuer)
         .map_err(MintError::in_step("signing a device certificate"))?;
     Ok(Certified {
@@ -195,21 +202,22 @@ fn pkcs1_of_pkcs8(pkcs8: &[u8]) -> Result<Vec<u8>, MintError> {
     Ok(key.as_ref().to_vec())
 }
 
-fn authority_params() -> Result<CertificateParams, MintError> {
+/// What the authority's own certificate says.
+pub(super) fn authority_params(serial: SerialNumber) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = name(DnType::OrganizationalUnitName, ISSUER);
-    params.serial_number = Some(serial()?);
+    params.serial_number = Some(serial);
     params.not_before = AUTHORITY_NOT_BEFORE;
     params.not_after = NOT_AFTER;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    Ok(params)
+    params
 }
 
-fn device_params(now: SystemTime) -> Result<CertificateParams, MintError> {
+fn device_params(now: SystemTime, serial: SerialNumber) -> Result<CertificateParams, MintError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = name(DnType::CommonName, SUBJECT);
-    params.serial_number = Some(serial()?);
+    params.serial_number = Some(serial);
     params.not_before = not_before(now)?;
     params.not_after = NOT_AFTER;
     params.is_ca = IsCa::ExplicitNoCa;
@@ -234,13 +242,18 @@ fn name(kind: DnType, text: &str) -> DistinguishedName {
     name
 }
 
-/// 20 random bytes, positive and without a leading zero byte, so that 20 bytes is what DER makes of them.
+/// A random serial number.
 fn serial() -> Result<SerialNumber, MintError> {
     let mut bytes = [0; SERIAL_BYTES];
     aws_lc_rs::rand::fill(&mut bytes)
         .map_err(|error| MintError { step: "drawing a serial number", detail: error.to_string() })?;
+    Ok(serial_of(bytes))
+}
+
+/// `bytes` as a serial number: positive and without a leading zero byte, so that DER makes as many bytes of it.
+pub(super) fn serial_of(mut bytes: [u8; SERIAL_BYTES]) -> SerialNumber {
     bytes[0] = bytes[0] & 0x7f | 0x40;
-    Ok(SerialNumber::from_slice(&bytes))
+    SerialNumber::from_slice(&bytes)
 }
 
 #[cfg(test)]

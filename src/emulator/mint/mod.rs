@@ -1,17 +1,19 @@
 //! Keys and certificates, real ones: what the emulated account hands out, and what its server shows.
 //!
-//! Owns the device authority ([`Authority`]), the pool that makes certificates ahead ([`Mint`]) and the server's TLS
+//! Owns the device authority ([`Authority`]), the pool that makes certificates ahead ([`Mint`]), the mint of a simulation ([`SeededMint`]) and the server's TLS
 //! identity ([`TlsIdentity`]). Decides nothing about who gets one: that is [`super::account`].
 
 mod authority;
 mod csr;
 mod pem;
 mod pool;
+mod seeded;
 mod tls;
 
 pub use authority::{Authority, CertifyError};
 pub use csr::CsrError;
 pub use pool::{MAX_STOCK, Mint};
+pub use seeded::{READY_KEYS, SeededMint, ready_key};
 pub use tls::{TlsAuthority, TlsIdentity};
 
 /// Why a key or a certificate could not be made. It never holds a key.

@@ -4,7 +4,7 @@
 //! core: no place for that on the runtime's threads. A stock that nobody has asked for is not made: it grows by one
 //! each time somebody had to wait, to at most [`MAX_STOCK`].
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::num::NonZero;
@@ -43,7 +43,10 @@ struct Shared {
 #[derive(Default)]
 struct Stock {
     ready: VecDeque<Minted>,
-    waiting: VecDeque<oneshot::Sender<Minted>>,
+    /// By taker. Each that is in here has one turn.
+    waiting: HashMap<u64, VecDeque<oneshot::Sender<Minted>>>,
+    /// The takers, in the order of their turns.
+    turns: VecDeque<u64>,
     under_way: usize,
     /// How many to keep ready.
     target: usize,
@@ -80,13 +83,13 @@ impl Mint {
         Ok(mint)
     }
 
-    /// A certificate: at once if one is ready, else the next that is made, first come first served. Dropping the future
-    /// loses nothing.
+    /// A certificate for `taker`: at once if one is ready, else when its turn comes. Takers get theirs in turn, whatever the
+    /// number that each waits for. Dropping the future loses nothing, and gives its place up.
     ///
     /// # Panics
-    /// Never: who waits is answered while the pool is there, and the future borrows it.
-    pub async fn take(&self) -> Minted {
-        let taken = self.shared.stock().take();
+    /// Never: whoever waits is answered while the pool is there, and the future borrows it.
+    pub async fn take(&self, taker: u64) -> Minted {
+        let taken = self.shared.stock().take(taker);
         self.shared.changed.notify_one();
         match taken {
             Taken::Ready(minted) => minted,
@@ -152,26 +155,46 @@ impl Shared {
 }
 
 impl Stock {
-    fn take(&mut self) -> Taken {
+    fn take(&mut self, taker: u64) -> Taken {
         if let Some(minted) = self.ready.pop_front() {
             return Taken::Ready(minted);
         }
         self.target = MAX_STOCK.min(self.target + 1);
-        // Whoever gave up waiting needs no place: so there are never more places than takers.
-        self.waiting.retain(|sender| !sender.is_closed());
         let (sender, receiver) = oneshot::channel();
-        self.waiting.push_back(sender);
+        let turns = &mut self.turns;
+        let places = self.waiting.entry(taker).or_insert_with(|| {
+            turns.push_back(taker);
+            VecDeque::new()
+        });
+        // Whoever gave up waiting needs no place: so a taker never has more places than it waits for.
+        places.retain(|sender| !sender.is_closed());
+        places.push_back(sender);
         Taken::Later(receiver)
     }
 
-    /// Whether another should be made, on top of those under way.
-    fn is_short(&self) -> bool {
-        self.waiting.len() + self.target > self.ready.len() + self.under_way
+    /// Whether another should be made, on top of those under way. Nothing is made for takers that have gone.
+    fn is_short(&mut self) -> bool {
+        if self.ready.len() + self.under_way < self.target {
+            return true;
+        }
+        for places in self.waiting.values_mut() {
+            places.retain(|sender| !sender.is_closed());
+        }
+        let waiting: usize = self.waiting.values().map(VecDeque::len).sum();
+        waiting + self.target > self.ready.len() + self.under_way
     }
 
-    /// Gives a new one to whoever has waited longest, or else keeps it.
+    /// Gives a new one to the taker whose turn it is, or else keeps it.
     fn put(&mut self, mut minted: Minted) {
-        while let Some(sender) = self.waiting.pop_front() {
+        while let Some(taker) = self.turns.pop_front() {
+            let Some(places) = self.waiting.get_mut(&taker) else { continue };
+            let next = places.pop_front();
+            if places.is_empty() {
+                self.waiting.remove(&taker);
+            } else {
+                self.turns.push_back(taker);
+            }
+            let Some(sender) = next else { continue };
             match sender.send(minted) {
                 Ok(()) => return,
                 Err(unwanted) => minted = unwanted,
@@ -211,7 +234,7 @@ mod tests {
     #[test]
     fn the_stock_grows_by_one_for_each_wait_to_its_limit() {
         let mut stock = Stock::default();
-        let receivers: Vec<_> = (0..3).map(|_| stock.take()).collect();
+        let receivers: Vec<_> = (0..3).map(|_| stock.take(1)).collect();
         let mut made = 0;
         while stock.is_short() {
             stock.put(minted(made));
@@ -222,18 +245,32 @@ mod tests {
             let Taken::Later(mut receiver) = taken else { panic!("there was nothing ready") };
             assert_eq!(receiver.try_recv().unwrap(), minted(n), "first come, first served");
         }
-        assert!(matches!(stock.take(), Taken::Ready(_)));
+        assert!(matches!(stock.take(1), Taken::Ready(_)));
         assert_eq!(stock.target, 3, "who did not wait raises nothing");
         assert!(stock.is_short());
 
-        let _waiting: Vec<_> = (0..1000).map(|_| stock.take()).collect();
+        let _waiting: Vec<_> = (0..1000).map(|_| stock.take(1)).collect();
         assert_eq!(stock.target, MAX_STOCK);
+    }
+
+    #[test]
+    fn a_taker_of_many_keeps_a_taker_of_one_waiting_for_one_turn() {
+        let mut stock = Stock::default();
+        let greedy: Vec<_> = (0..100).map(|_| stock.take(1)).collect();
+        let Taken::Later(mut modest) = stock.take(2) else { panic!("there was nothing ready") };
+        stock.put(minted(0));
+        stock.put(minted(1));
+        assert_eq!(modest.try_recv().unwrap(), minted(1));
+        drop(greedy);
+        stock.put(minted(2));
+        assert_eq!(stock.ready, [minted(2)], "nobody waits any more");
+        assert!(stock.waiting.is_empty() && stock.turns.is_empty());
     }
 
     #[test]
     fn what_is_under_way_counts() {
         let mut stock = Stock::default();
-        let _waiting = stock.take();
+        let _waiting = stock.take(1);
         stock.under_way = 1;
         assert!(stock.is_short());
         stock.under_way = 2;
@@ -243,10 +280,10 @@ mod tests {
     #[test]
     fn who_gave_up_gets_nothing_and_nothing_is_lost() {
         let mut stock = Stock::default();
-        drop(stock.take());
-        let Taken::Later(mut patient) = stock.take() else { panic!("there was nothing ready") };
-        assert_eq!(stock.waiting.len(), 1, "the place of the first was cleared");
-        drop(stock.take());
+        drop(stock.take(1));
+        let Taken::Later(mut patient) = stock.take(1) else { panic!("there was nothing ready") };
+        assert_eq!(stock.waiting[&1].len(), 1, "the place of the first was cleared");
+        drop(stock.take(1));
         stock.put(minted(0));
         assert_eq!(patient.try_recv().unwrap(), minted(0));
         stock.put(minted(1));
@@ -259,7 +296,7 @@ mod tests {
         let mut takers = tokio::task::JoinSet::new();
         for _ in 0..200 {
             let mint = Arc::clone(&mint);
-            takers.spawn(async move { mint.take().await.certificate_id });
+            takers.spawn(async move { mint.take(1).await.certificate_id });
         }
         let ids: BTreeSet<_> = takers.join_all().await.into_iter().collect();
         assert_eq!(ids.len(), 200);
@@ -273,7 +310,7 @@ mod tests {
             n => Ok(minted(n)),
         };
         let mint = Mint::with_press(Box::new(press), 1).unwrap();
-        assert_eq!(mint.take().await, minted(1));
+        assert_eq!(mint.take(1).await, minted(1));
     }
 
     #[tokio::test]
@@ -285,7 +322,7 @@ mod tests {
             Ok(minted(0))
         };
         let mint = Mint::with_press(Box::new(press), 2).unwrap();
-        mint.take().await;
+        mint.take(1).await;
         drop(mint);
         // The threads held the press, and the press its end of the channel.
         assert_eq!(ended.try_recv(), Err(mpsc::TryRecvError::Disconnected));
@@ -295,7 +332,7 @@ mod tests {
     async fn the_real_mint_makes_real_certificates() {
         let authority = Arc::new(Authority::generate().unwrap());
         let mint = Mint::new(authority, Keys::P256).unwrap();
-        let (first, second) = (mint.take().await, mint.take().await);
+        let (first, second) = (mint.take(1).await, mint.take(1).await);
         assert_ne!(first.certificate_id, second.certificate_id);
         assert!(first.private_key_pem.expose().starts_with("-----BEGIN EC PRIVATE KEY-----\n"));
     }

@@ -1,6 +1,6 @@
 //! Who may ask the emulator, and for what.
 //!
-//! Owns further access keys and what is denied to all of them. Checks no signature.
+//! Owns further access keys, and how a client learns that it may not do something. Checks no signature.
 
 use std::time::Duration;
 
@@ -21,4 +21,28 @@ pub struct AccessKey {
     /// How long after its start the emulator takes it; without, for ever.
     #[serde(default, deserialize_with = "units::some_duration")]
     pub valid_for: Option<Duration>,
+}
+
+/// How a client learns that it may not do something over MQTT. Which of them AWS does depends on the action and the protocol
+/// version, and has changed over the years.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Denials {
+    /// Of a CONNECT: a CONNACK that refuses (the default), or the end of the connection alone.
+    pub connect: Option<DenialAnswer>,
+    /// Of a SUBSCRIBE: a SUBACK with a failure (the default for MQTT 5), or the end of the connection (for 3.1.1).
+    pub subscribe: Option<DenialAnswer>,
+    /// Of a PUBLISH: a PUBACK with the reason (the default for QoS 1 of MQTT 5), or the end of the connection, which is all
+    /// that there is for any other.
+    pub publish: Option<DenialAnswer>,
+}
+
+/// What a denied action meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DenialAnswer {
+    /// An answer that says so; the connection goes on where the protocol lets it.
+    Answer,
+    /// The end of the connection.
+    Close,
 }

@@ -7,11 +7,15 @@ use std::path::Path;
 use super::{Scenario, ScenarioError};
 
 /// Each name with its text; the default needs none.
-const BUILT_IN: [(&str, &str); 6] = [
+const BUILT_IN: [(&str, &str); 10] = [
     ("default", ""),
     ("aws-defaults", include_str!("../../../fixtures/scenarios/aws-defaults.toml")),
+    ("calm", include_str!("../../../fixtures/scenarios/calm.toml")),
     ("faults", include_str!("../../../fixtures/scenarios/faults.toml")),
+    ("flaky", include_str!("../../../fixtures/scenarios/flaky.toml")),
+    ("hostile", include_str!("../../../fixtures/scenarios/hostile.toml")),
     ("load", include_str!("../../../fixtures/scenarios/load.toml")),
+    ("slow", include_str!("../../../fixtures/scenarios/slow.toml")),
     ("strict", include_str!("../../../fixtures/scenarios/strict.toml")),
     ("throttled", include_str!("../../../fixtures/scenarios/throttled.toml")),
 ];
@@ -70,7 +74,7 @@ mod tests {
     #[test]
     fn a_name_that_is_none_is_told_the_names() {
         let error = Scenario::find(Path::new("aws-default")).unwrap_err().to_string();
-        assert!(error.contains("`aws-default`") && error.contains("aws-defaults, faults, load"), "{error}");
+        assert!(error.contains("`aws-default`") && error.contains("aws-defaults, calm, faults"), "{error}");
         let error = Scenario::find(Path::new("nothing.toml")).unwrap_err().to_string();
         assert!(error.contains("nothing.toml cannot be read"), "{error}");
     }

@@ -58,6 +58,10 @@ pub struct Limits {
     /// QoS 1 messages to a client that it has not acknowledged. No more are sent until it acknowledges one.
     #[serde(deserialize_with = "count::<10_000, _>")]
     pub unacked_outbound: u32,
+    /// How long the service waits for the acknowledgement of a QoS 1 message before it sends the message again. AWS does not
+    /// publish it.
+    #[serde(deserialize_with = "units::duration")]
+    pub redeliver_after: Duration,
 }
 
 impl Default for Limits {
@@ -75,6 +79,7 @@ impl Default for Limits {
             subscriptions_per_connection: 50,
             unacked_inbound: 100,
             unacked_outbound: 100,
+            redeliver_after: Duration::from_secs(10),
         }
     }
 }

@@ -20,9 +20,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-pub use access::AccessKey;
+pub use access::{AccessKey, DenialAnswer, Denials};
 pub use error::ScenarioError;
-pub use faults::{Delay, Faults, Odds};
+pub(in crate::emulator) use faults::reason;
+pub use faults::{Acts, Fault, FaultRule, FaultTarget, Faults, Framing};
 pub use latency::{Latency, Stall};
 pub use law::{LONGEST_LATENCY, LatencyLaw, NotALaw};
 pub use limits::{Limits, MAX_LEVELS, MAX_PAYLOAD, MAX_TOPIC};
@@ -56,6 +57,8 @@ pub struct Scenario {
     pub credentials: Vec<AccessKey>,
     /// What no access key may do of the control plane and Service Quotas: IAM actions such as `iot:DescribeEndpoint`.
     pub deny: Vec<String>,
+    /// How a client learns that it may not do something over MQTT.
+    pub permissions: Denials,
     /// Which keys certificates get.
     pub keys: Keys,
     /// Whether a capitalised `Parameters` is ignored as any unknown field, rather than taken with a counted warning.
@@ -189,6 +192,7 @@ impl Default for Scenario {
             session_token: None,
             credentials: Vec::new(),
             deny: Vec::new(),
+            permissions: Denials::default(),
             keys: Keys::Rsa2048,
             strict: false,
             require_subscription: false,
@@ -251,6 +255,8 @@ impl TryFrom<TemplateEntry> for NamedTemplate {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn fixture(name: &str) -> PathBuf {
@@ -291,13 +297,15 @@ mod tests {
         assert_eq!(throttled.quotas.register_thing, Some("10/s".parse().unwrap()));
         assert_eq!(Scenario::read(&fixture("load.toml")).unwrap().keys, Keys::Recycled);
         assert!(Scenario::read(&fixture("strict.toml")).unwrap().strict);
-        let faults = Scenario::read(&fixture("faults.toml")).unwrap().faults;
-        for odds in
-            [faults.create_keys_and_certificate, faults.create_certificate_from_csr, faults.register_thing]
-        {
-            assert!(odds.drop_before * odds.drop_after * odds.silent * odds.no_reply > 0.0);
-            assert!(odds.duplicate * odds.reject_5xx * odds.delay.p > 0.0);
+        let rules = |name: &str| Scenario::read(&fixture(name)).unwrap().faults.rules;
+        for target in FaultTarget::REQUESTS {
+            // Six that exclude each other, and a delay.
+            assert_eq!(rules("faults.toml").iter().filter(|rule| rule.on == [target]).count(), 7);
         }
+        let kinds: BTreeSet<&str> = rules("hostile.toml").iter().map(|rule| rule.fault.kind()).collect();
+        assert!(kinds.len() > 10, "{kinds:?}");
+        assert!(rules("calm.toml").is_empty());
+        assert!(!rules("flaky.toml").is_empty());
     }
 
     #[test]

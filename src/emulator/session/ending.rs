@@ -2,7 +2,8 @@
 //!
 //! Owns the reasons and how they read in a log. Decides nothing.
 
-use super::Malformed;
+use super::super::account::Action;
+use super::super::mqtt::{Malformed, Reason};
 
 /// Why the server ends a connection. The client sees only the end, as on the service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,8 +46,16 @@ pub(in super::super) enum Ending {
     Filter(String),
     #[error("not a topic that the service takes: {0:?}")]
     Topic(String),
-    #[error("a PUBLISH at QoS 2")]
-    QoS2,
+    #[error("a subscription identifier, which the service does not have")]
+    SubscriptionId,
+    #[error("topic alias {0}, which is out of range or stands for nothing")]
+    Alias(u16),
+    #[error("not permitted: {0:?} {1:?}")]
+    Denied(Action, String),
+    #[error("its certificate is not active any more")]
+    Deactivated,
+    #[error("a fault of the scenario: a reset")]
+    Reset,
     #[error("a payload of {0} bytes, which is too large")]
     Payload(usize),
     #[error("a PUBLISH to {0}, which only the service publishes to")]
@@ -55,4 +64,33 @@ pub(in super::super) enum Ending {
     SubscribeToRequest(String),
     #[error("a PUBLISH to the reserved topic {0}, which the emulator does not have")]
     ReservedTopic(String),
+}
+
+impl Ending {
+    /// The reason that a client of MQTT 5 is told in a DISCONNECT; `None` where the client ended it, or it just ends.
+    pub(in super::super) fn reason(&self) -> Option<Reason> {
+        Some(match self {
+            Ending::Disconnected | Ending::Gone | Ending::Lost | Ending::Reset => return None,
+            Ending::ConnectTimeout | Ending::ConnectThrottled => return None,
+            Ending::TakenOver => Reason::SESSION_TAKEN_OVER,
+            Ending::Stopped => Reason::SERVER_SHUTTING_DOWN,
+            Ending::KeepAlive => Reason::KEEP_ALIVE_TIMEOUT,
+            Ending::Lifetime => Reason::MAXIMUM_CONNECT_TIME,
+            Ending::SlowConsumer | Ending::TooManySubscriptions | Ending::TooManyFilters(_) => {
+                Reason::QUOTA_EXCEEDED
+            }
+            Ending::Malformed(Malformed::TooLarge(_)) | Ending::Payload(_) => Reason::PACKET_TOO_LARGE,
+            Ending::Malformed(_) | Ending::NotBinary => Reason::MALFORMED_PACKET,
+            Ending::NotConnected | Ending::ConnectedTwice => Reason::PROTOCOL_ERROR,
+            Ending::ClientId => Reason::CLIENT_ID_NOT_VALID,
+            Ending::Filter(_) | Ending::SubscribeToRequest(_) => Reason::TOPIC_FILTER_INVALID,
+            Ending::Topic(_) | Ending::PublishToResponse(_) | Ending::ReservedTopic(_) => {
+                Reason::TOPIC_NAME_INVALID
+            }
+            Ending::SubscriptionId => Reason::SUBSCRIPTION_IDS_NOT_SUPPORTED,
+            Ending::Alias(_) => Reason::TOPIC_ALIAS_INVALID,
+            Ending::Denied(..) => Reason::NOT_AUTHORIZED,
+            Ending::Deactivated => Reason::ADMINISTRATIVE_ACTION,
+        })
+    }
 }

@@ -1,19 +1,14 @@
 //! One client's MQTT session as the service keeps it, without any IO: packets and `now` in, effects out.
 //!
 //! Owns what the service allows on a connection, packet ids, the keep-alive and the window of unacknowledged messages. Knows
-//! neither sockets nor the account. Sources: MQTT 3.1.1; AWS IoT Developer Guide, "MQTT" (where the service differs) and
-//! "Reserved topics"; AWS IoT Core quotas.
+//! neither sockets nor the account; what a principal may do is asked of the caller. Sources: MQTT 3.1.1 and 5; AWS IoT
+//! Developer Guide, "MQTT" (where the service differs) and "Reserved topics"; AWS IoT Core quotas.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rumqttc::mqttbytes::QoS;
-use rumqttc::mqttbytes::v4::{
-    ConnAck, ConnectReturnCode, Packet, Publish, SubAck, Subscribe, SubscribeReasonCode, UnsubAck,
-    Unsubscribe,
-};
 
 mod ending;
 mod rules;
@@ -21,13 +16,17 @@ mod rules;
 pub(super) use ending::Ending;
 pub(super) use rules::{ReplyPolicy, Rules, Usage};
 
-use super::account::{Route, route};
-use super::mqtt::{self, Connect, Incoming, Malformed};
-use super::scenario::Limits;
+use super::account::{Action, Route, route};
+use super::mqtt::{
+    self, ConnAck, Connect, Filter, Incoming, MAX_REMAINING, Malformed, Packet, Publish, QoS, Reason,
+    Subscribe, TOPIC_ALIASES, Terms, Unsubscribe, Version,
+};
+use super::scenario::{DenialAnswer, Limits};
+use super::uuid::random_uuid;
 
-/// How long a client may take from the upgrade to its CONNECT.
+/// How long a client may take from the start of the connection to its CONNECT.
 pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// QoS 1 messages that wait for a place among those; the next one ends the connection.
+/// QoS 1 messages that wait for a place in the window; the next one ends the connection.
 const MAX_BACKLOG: usize = 128;
 
 /// What a packet leads to, in this order.
@@ -35,7 +34,7 @@ const MAX_BACKLOG: usize = 128;
 pub(super) enum Effect {
     /// Send this.
     Send(Packet),
-    /// The client has this id from now on; whoever had it loses its connection.
+    /// The client has this id from now on; another connection that had it ends.
     Enter(String),
     /// Ask the account.
     Request {
@@ -53,13 +52,8 @@ pub(super) enum Effect {
         /// The packet id to acknowledge, if it was published at QoS 1.
         acknowledge: Option<u16>,
     },
-    /// Plain messages that `filter` selects are wanted.
-    Watch {
-        /// The filter.
-        filter: String,
-        /// At most at this QoS.
-        qos: QoS,
-    },
+    /// Plain messages that this filter selects are wanted.
+    Watch(Filter),
     /// They no longer are.
     Unwatch(String),
     /// Nothing: a message was above the connection's quota. The service says nothing either.
@@ -75,6 +69,8 @@ pub(super) struct Message {
     pub(super) payload: Bytes,
     /// Its QoS, 0 or 1.
     pub(super) qos: QoS,
+    /// Its properties, for clients of MQTT 5.
+    pub(super) properties: Bytes,
 }
 
 /// What becomes of a message to a client.
@@ -88,6 +84,9 @@ pub(super) enum Delivery {
     Dropped,
 }
 
+/// Whether the client's principal may do something: connect with a client id, publish to a topic, subscribe to a filter.
+pub(super) type Permits<'a> = &'a dyn Fn(Action, &str) -> bool;
+
 /// One client's session.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -95,28 +94,57 @@ pub(super) struct Session {
     usage: Usage,
     opened: Instant,
     heard: Instant,
-    /// Once connected.
+    /// `None` until the client has connected.
     keep_alive: Option<Duration>,
+    version: Version,
+    /// How many QoS 1 messages may be unacknowledged.
+    window: usize,
+    /// The largest packet that the client takes, bytes.
+    largest_packet: usize,
     subscriptions: Vec<(String, QoS)>,
+    /// Topics by the numbers that the client gave them (MQTT 5).
+    aliases: HashMap<u16, String>,
     last_id: u16,
-    unacked: BTreeSet<u16>,
+    unacked: BTreeMap<u16, Unacked>,
     backlog: VecDeque<Message>,
+}
+
+/// A QoS 1 message that the client has not acknowledged.
+#[derive(Debug)]
+struct Unacked {
+    message: Message,
+    /// When it is sent again.
+    due: Instant,
 }
 
 impl Session {
     /// A session that waits for CONNECT from `now` on, of an emulator that started at `epoch`.
     pub(super) fn new(rules: Arc<Rules>, epoch: Instant, now: Instant) -> Self {
         Self {
+            window: rules.limits.unacked_outbound as usize,
             rules,
             usage: Usage::new(epoch, now),
             opened: now,
             heard: now,
             keep_alive: None,
+            version: Version::default(),
+            largest_packet: usize::MAX,
             subscriptions: Vec::new(),
+            aliases: HashMap::new(),
             last_id: 0,
-            unacked: BTreeSet::new(),
+            unacked: BTreeMap::new(),
             backlog: VecDeque::new(),
         }
+    }
+
+    /// In which version the client speaks; 3.1.1 until it has connected.
+    pub(super) fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The largest packet that the client takes, bytes. A larger one is not sent (MQTT 5 section 3.1.2.11.4).
+    pub(super) fn largest_packet(&self) -> usize {
+        self.largest_packet
     }
 
     /// Takes a packet. Effects that are already in `effects` when an [`Ending`] is returned count.
@@ -124,6 +152,7 @@ impl Session {
         &mut self,
         now: Instant,
         packet: Incoming,
+        permits: Permits<'_>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Ending> {
         self.heard = now;
@@ -131,13 +160,13 @@ impl Session {
             return Err(Ending::NotConnected);
         }
         match packet {
-            Incoming::Connect(connect) => self.connect(connect, effects),
-            Incoming::Publish(publish) => self.publish(now, publish, effects),
-            Incoming::PubAck(ack) => {
-                self.acknowledge(ack.pkid, effects);
+            Incoming::Connect(connect) => self.connect(connect, permits, effects),
+            Incoming::Publish(publish) => self.publish(now, publish, permits, effects),
+            Incoming::PubAck(id) => {
+                self.acknowledge(now, id, effects);
                 Ok(())
             }
-            Incoming::Subscribe(subscribe) => self.subscribe(subscribe, effects),
+            Incoming::Subscribe(subscribe) => self.subscribe(subscribe, permits, effects),
             Incoming::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe, effects),
             Incoming::PingReq => {
                 effects.push(Effect::Send(Packet::PingResp));
@@ -147,22 +176,29 @@ impl Session {
         }
     }
 
-    /// Bytes came that are no packet. A CONNECT for another protocol level is told so (MQTT 3.1.1 section 3.1.2.2).
+    /// Bytes came that are not a packet. A CONNECT for another protocol level is told so (MQTT 3.1.1 section 3.1.2.2).
     pub(super) fn reject(&self, malformed: Malformed, effects: &mut Vec<Effect>) -> Ending {
         if malformed == Malformed::ProtocolLevel && self.keep_alive.is_none() {
-            refuse(ConnectReturnCode::RefusedProtocolVersion, effects);
+            refuse(Reason::UNSUPPORTED_VERSION, effects);
         }
         malformed.into()
+    }
+
+    /// What the client is told of the end, which MQTT 5 alone can say.
+    pub(super) fn farewell(&self, ending: &Ending) -> Option<Packet> {
+        let is_told = self.version == Version::V5 && self.keep_alive.is_some();
+        ending.reason().filter(|_| is_told).map(Packet::Disconnect)
     }
 
     /// The answer to a request of this client, if it is to have it. Never more than QoS 1, never more than it subscribed to.
     pub(super) fn reply(&mut self, now: Instant, topic: String, payload: Bytes) -> Result<Delivery, Ending> {
         let granted = self.subscriptions.iter().filter(|(filter, _)| mqtt::matches(filter, &topic));
-        let granted = granted.map(|(_, qos)| *qos).reduce(|one, other| if one > other { one } else { other });
+        let granted = granted.map(|(_, qos)| *qos).max();
         match (granted, self.rules.replies) {
             (None, ReplyPolicy::ToSubscriber) => Ok(Delivery::Nothing),
             (granted, _) => {
-                self.deliver(now, Message { topic, payload, qos: granted.unwrap_or(QoS::AtLeastOnce) })
+                let qos = granted.unwrap_or(QoS::AtLeastOnce);
+                self.deliver(now, Message { topic, payload, qos, properties: Bytes::new() })
             }
         }
     }
@@ -173,16 +209,28 @@ impl Session {
             return Ok(Delivery::Dropped);
         }
         if message.qos == QoS::AtMostOnce {
-            return Ok(Delivery::Send(packet(message, 0)));
+            return Ok(Delivery::Send(publish_packet(&message, 0, false)));
         }
-        if self.unacked.len() < self.rules.limits.unacked_outbound as usize {
-            return Ok(Delivery::Send(self.number(message)));
+        if self.unacked.len() < self.window {
+            return Ok(Delivery::Send(self.number(now, message)));
         }
         if self.backlog.len() == MAX_BACKLOG {
             return Err(Ending::SlowConsumer);
         }
         self.backlog.push_back(message);
         Ok(Delivery::Nothing)
+    }
+
+    /// The messages whose acknowledgement is overdue at `now`, once more.
+    pub(super) fn redeliver(&mut self, now: Instant) -> Vec<Packet> {
+        let again = now + self.rules.limits.redeliver_after;
+        let overdue = self.unacked.iter_mut().filter(|(_, unacked)| unacked.due <= now);
+        overdue
+            .map(|(id, unacked)| {
+                unacked.due = again;
+                publish_packet(&unacked.message, *id, true)
+            })
+            .collect()
     }
 
     /// So many bytes came or went.
@@ -195,9 +243,11 @@ impl Session {
         self.usage.held_until(&self.rules, now)
     }
 
-    /// When to look at [`Session::overdue`] next, if nothing is heard before.
+    /// When to look at [`Session::overdue`] and [`Session::redeliver`] next, if nothing is heard before.
     pub(super) fn deadline(&self) -> Instant {
-        self.limits().into_iter().map(|(instant, _)| instant).min().unwrap_or(self.opened)
+        let ends = self.limits().map(|(instant, _)| instant);
+        let redelivery = self.unacked.values().map(|unacked| unacked.due);
+        ends.into_iter().chain(redelivery).min().unwrap_or(self.opened)
     }
 
     /// Why the session is over at `now`, if it is.
@@ -218,53 +268,130 @@ impl Session {
         [silence, (self.opened + self.rules.limits.connection_lifetime, Ending::Lifetime)]
     }
 
-    fn connect(&mut self, connect: Connect, effects: &mut Vec<Effect>) -> Result<(), Ending> {
+    fn connect(
+        &mut self,
+        connect: Connect,
+        permits: Permits<'_>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Ending> {
         if self.keep_alive.is_some() {
             return Err(Ending::ConnectedTwice);
         }
-        let id = connect.client_id;
+        self.version = connect.version;
         let limits = &self.rules.limits;
-        if id.len() > limits.client_id_bytes as usize
-            || id.starts_with('$')
-            || (id.is_empty() && !connect.clean_session)
+        let asked = connect.client_id;
+        if asked.len() > limits.client_id_bytes as usize
+            || asked.starts_with('$')
+            || (asked.is_empty() && !connect.clean_session && connect.version == Version::V311)
         {
-            refuse(ConnectReturnCode::BadClientId, effects);
+            refuse(Reason::CLIENT_ID_NOT_VALID, effects);
             return Err(Ending::ClientId);
         }
-        self.keep_alive = Some(clamp_keep_alive(connect.keep_alive, limits));
+        // The service gives ids of this form to clients that bring none; no client can ask for one.
+        let assigned = asked.is_empty().then(|| format!("$GEN/{}", random_uuid()));
+        let id = assigned.clone().unwrap_or(asked);
+        if !permits(Action::Connect, &id) {
+            if self.rules.denials.connect != Some(DenialAnswer::Close) {
+                refuse(Reason::NOT_AUTHORIZED, effects);
+            }
+            return Err(Ending::Denied(Action::Connect, id));
+        }
+        let keep_alive = clamp_keep_alive(connect.keep_alive, limits);
+        self.keep_alive = Some(keep_alive);
+        self.window = self.window.min(connect.receive_maximum.into());
+        self.largest_packet = connect.maximum_packet_size as usize;
+        let held = u16::try_from(keep_alive.as_secs()).unwrap_or(u16::MAX);
+        let terms = Terms {
+            receive_maximum: u16::try_from(limits.unacked_inbound).unwrap_or(u16::MAX),
+            maximum_packet_size: MAX_REMAINING as u32,
+            assigned_client_id: assigned,
+            server_keep_alive: (held != connect.keep_alive).then_some(held),
+        };
         effects.push(Effect::Enter(id));
-        // Sessions do not outlive their connections here, so there never is one to resume.
-        effects.push(Effect::Send(Packet::ConnAck(ConnAck::new(ConnectReturnCode::Success, false))));
+        effects.push(Effect::Send(Packet::ConnAck(ConnAck { reason: Reason::SUCCESS, terms: Some(terms) })));
         Ok(())
     }
 
-    fn publish(&mut self, now: Instant, publish: Publish, effects: &mut Vec<Effect>) -> Result<(), Ending> {
-        let limits = &self.rules.limits;
+    fn publish(
+        &mut self,
+        now: Instant,
+        mut publish: Publish,
+        permits: Permits<'_>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Ending> {
+        // The service does not have QoS 2, and does not answer it (AWS IoT Developer Guide, "MQTT").
         if publish.qos == QoS::ExactlyOnce {
-            return Err(Ending::QoS2);
+            return Ok(());
         }
+        self.resolve_alias(&mut publish)?;
+        let limits = &self.rules.limits;
         if publish.payload.len() > limits.payload_bytes as usize {
             return Err(Ending::Payload(publish.payload.len()));
         }
         if !mqtt::valid_topic(&publish.topic, limits) {
             return Err(Ending::Topic(publish.topic));
         }
-        let Publish { topic, payload, qos, pkid, .. } = publish;
-        let acknowledge = (qos == QoS::AtLeastOnce).then_some(pkid);
-        let effect = match route(&topic) {
-            Route::CreateKeys | Route::CreateFromCsr | Route::Register { .. } => {
-                Effect::Request { topic, payload, acknowledge }
-            }
+        let Publish { topic, payload, qos, id, properties, .. } = publish;
+        let acknowledge = (qos == QoS::AtLeastOnce).then_some(id);
+        let route = route(&topic);
+        match route {
             Route::ResponseTopic => return Err(Ending::PublishToResponse(topic)),
             Route::Reserved => return Err(Ending::ReservedTopic(topic)),
-            Route::Other if topic.starts_with('$') => return Err(Ending::ReservedTopic(topic)),
-            Route::Other => Effect::Relay { message: Message { topic, payload, qos }, acknowledge },
+            _ => {}
+        }
+        if !permits(Action::Publish, &topic) {
+            return self.deny_publish(topic, acknowledge, effects);
+        }
+        let effect = match route {
+            Route::Other => {
+                let message = Message { topic, payload, qos, properties };
+                Effect::Relay { message, acknowledge }
+            }
+            _ => Effect::Request { topic, payload, acknowledge },
         };
         effects.push(if self.usage.message(&self.rules, now) { effect } else { Effect::Dropped });
         Ok(())
     }
 
-    fn subscribe(&mut self, subscribe: Subscribe, effects: &mut Vec<Effect>) -> Result<(), Ending> {
+    /// Puts the topic in where a number stands for it (MQTT 5 section 3.3.2.3.4).
+    fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), Ending> {
+        let Some(alias) = publish.alias else { return Ok(()) };
+        if !(1..=TOPIC_ALIASES).contains(&alias) {
+            return Err(Ending::Alias(alias));
+        }
+        if publish.topic.is_empty() {
+            publish.topic = self.aliases.get(&alias).ok_or(Ending::Alias(alias))?.clone();
+        } else {
+            self.aliases.insert(alias, publish.topic.clone());
+        }
+        Ok(())
+    }
+
+    /// A denied PUBLISH ends the connection, or is acknowledged with the reason, which MQTT 5 alone can say.
+    fn deny_publish(
+        &self,
+        topic: String,
+        acknowledge: Option<u16>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Ending> {
+        match (self.version, acknowledge) {
+            (Version::V5, Some(id)) if self.rules.denials.publish != Some(DenialAnswer::Close) => {
+                effects.push(Effect::Send(Packet::PubAck { id, reason: Reason::NOT_AUTHORIZED }));
+                Ok(())
+            }
+            _ => Err(Ending::Denied(Action::Publish, topic)),
+        }
+    }
+
+    fn subscribe(
+        &mut self,
+        subscribe: Subscribe,
+        permits: Permits<'_>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Ending> {
+        if subscribe.has_subscription_id {
+            return Err(Ending::SubscriptionId);
+        }
         let limits = &self.rules.limits;
         check_count(subscribe.filters.len(), limits)?;
         for filter in &subscribe.filters {
@@ -274,60 +401,79 @@ impl Session {
         if subscribe.filters.iter().any(|filter| filter.qos == QoS::ExactlyOnce) {
             return Ok(());
         }
-        let mut codes = Vec::with_capacity(subscribe.filters.len());
+        let mut reasons = Vec::with_capacity(subscribe.filters.len());
         for filter in subscribe.filters {
-            codes.push(self.grant(filter.path, filter.qos, effects)?);
+            reasons.push(self.grant(filter, permits, effects)?);
         }
-        effects.push(Effect::Send(Packet::SubAck(SubAck::new(subscribe.pkid, codes))));
+        effects.push(Effect::Send(Packet::SubAck { id: subscribe.id, reasons }));
         Ok(())
     }
 
     fn grant(
         &mut self,
-        filter: String,
-        qos: QoS,
+        filter: Filter,
+        permits: Permits<'_>,
         effects: &mut Vec<Effect>,
-    ) -> Result<SubscribeReasonCode, Ending> {
-        if filter.starts_with("$share/") {
-            return Ok(SubscribeReasonCode::Failure);
+    ) -> Result<Reason, Ending> {
+        if filter.path.starts_with("$share/") {
+            return Ok(Reason::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
+        }
+        if !permits(Action::Subscribe, &filter.path) {
+            // What 3.1.1 clients were seen to meet is the end of the connection; MQTT 5 has a word for it.
+            let answer = self.rules.denials.subscribe.unwrap_or(match self.version {
+                Version::V311 => DenialAnswer::Close,
+                Version::V5 => DenialAnswer::Answer,
+            });
+            return match answer {
+                DenialAnswer::Close => Err(Ending::Denied(Action::Subscribe, filter.path)),
+                DenialAnswer::Answer => Ok(Reason::NOT_AUTHORIZED),
+            };
         }
         let full = self.subscriptions.len() >= self.rules.limits.subscriptions_per_connection as usize;
-        match self.subscriptions.iter_mut().find(|(known, _)| *known == filter) {
-            Some((_, granted)) => *granted = qos,
+        match self.subscriptions.iter_mut().find(|(known, _)| *known == filter.path) {
+            Some((_, granted)) => *granted = filter.qos,
             None if full => return Err(Ending::TooManySubscriptions),
-            None => self.subscriptions.push((filter.clone(), qos)),
+            None => self.subscriptions.push((filter.path.clone(), filter.qos)),
         }
-        if !filter.starts_with('$') {
-            effects.push(Effect::Watch { filter, qos });
+        let granted = Reason::granted(filter.qos);
+        if !filter.path.starts_with('$') {
+            effects.push(Effect::Watch(filter));
         }
-        Ok(SubscribeReasonCode::Success(qos))
+        Ok(granted)
     }
 
     fn unsubscribe(&mut self, unsubscribe: Unsubscribe, effects: &mut Vec<Effect>) -> Result<(), Ending> {
-        check_count(unsubscribe.topics.len(), &self.rules.limits)?;
-        for filter in unsubscribe.topics {
+        check_count(unsubscribe.filters.len(), &self.rules.limits)?;
+        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
+        for filter in unsubscribe.filters {
+            let before = self.subscriptions.len();
             self.subscriptions.retain(|(known, _)| *known != filter);
+            let was_there = self.subscriptions.len() < before;
+            reasons.push(if was_there { Reason::SUCCESS } else { Reason::NO_SUBSCRIPTION_EXISTED });
             effects.push(Effect::Unwatch(filter));
         }
-        effects.push(Effect::Send(Packet::UnsubAck(UnsubAck::new(unsubscribe.pkid))));
+        effects.push(Effect::Send(Packet::UnsubAck { id: unsubscribe.id, reasons }));
         Ok(())
     }
 
-    fn acknowledge(&mut self, id: u16, effects: &mut Vec<Effect>) {
-        if !self.unacked.remove(&id) {
+    fn acknowledge(&mut self, now: Instant, id: u16, effects: &mut Vec<Effect>) {
+        if self.unacked.remove(&id).is_none() {
             return;
         }
         if let Some(message) = self.backlog.pop_front() {
-            effects.push(Effect::Send(self.number(message)));
+            effects.push(Effect::Send(self.number(now, message)));
         }
     }
 
     /// Gives the message the next packet id that is free; there always is one, as far fewer than 65,535 are in use.
-    fn number(&mut self, message: Message) -> Packet {
+    fn number(&mut self, now: Instant, message: Message) -> Packet {
         loop {
             self.last_id = self.last_id.checked_add(1).unwrap_or(1);
-            if self.unacked.insert(self.last_id) {
-                return packet(message, self.last_id);
+            if !self.unacked.contains_key(&self.last_id) {
+                let packet = publish_packet(&message, self.last_id, false);
+                let due = now + self.rules.limits.redeliver_after;
+                self.unacked.insert(self.last_id, Unacked { message, due });
+                return packet;
             }
         }
     }
@@ -365,14 +511,20 @@ fn clamp_keep_alive(asked: u16, limits: &Limits) -> Duration {
     }
 }
 
-fn refuse(code: ConnectReturnCode, effects: &mut Vec<Effect>) {
-    effects.push(Effect::Send(Packet::ConnAck(ConnAck::new(code, false))));
+fn refuse(reason: Reason, effects: &mut Vec<Effect>) {
+    effects.push(Effect::Send(Packet::ConnAck(ConnAck { reason, terms: None })));
 }
 
-fn packet(message: Message, id: u16) -> Packet {
-    let mut publish = Publish::from_bytes(message.topic, message.qos, message.payload);
-    publish.pkid = id;
-    Packet::Publish(publish)
+fn publish_packet(message: &Message, id: u16, is_duplicate: bool) -> Packet {
+    Packet::Publish(Publish {
+        topic: message.topic.clone(),
+        payload: message.payload.clone(),
+        qos: message.qos,
+        id,
+        is_duplicate,
+        alias: None,
+        properties: message.properties.clone(),
+    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::account::{Counting, RateCounter};
-use super::super::scenario::{Limits, Quota, Quotas, Scenario};
+use super::super::scenario::{Denials, Limits, Quota, Quotas, Scenario};
 
 /// When replies go to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(in super::super) enum ReplyPolicy {
 pub(in super::super) struct Rules {
     pub(in super::super) replies: ReplyPolicy,
     pub(in super::super) limits: Limits,
+    /// How a client learns that it may not do something.
+    pub(super) denials: Denials,
     /// Messages in both directions.
     pub(super) publish: Option<Quota>,
     pub(super) counting: Counting,
@@ -32,13 +34,14 @@ impl Rules {
     pub(in super::super) fn of(scenario: &Scenario) -> Self {
         let replies =
             if scenario.require_subscription { ReplyPolicy::ToSubscriber } else { ReplyPolicy::ToRequester };
-        Self::new(replies, &scenario.quotas, scenario.limits)
+        Self { denials: scenario.permissions, ..Self::new(replies, &scenario.quotas, scenario.limits) }
     }
 
     pub(in super::super) fn new(replies: ReplyPolicy, quotas: &Quotas, limits: Limits) -> Self {
         Self {
             replies,
             limits,
+            denials: Denials::default(),
             publish: quotas.publish_per_connection.clone(),
             counting: Counting::of(quotas),
             throughput: quotas.bytes_per_connection.map(|bytes| (bytes, quotas.burst)),

@@ -31,6 +31,7 @@ pub fn verify_header(
     claim.check_scope(realm)?;
     claim.check_clock(now.into())?;
     let signed_headers = claim.signed_headers(request)?;
+    check_all_signed(request, parts.signed_headers)?;
     check_session_token(request, realm)?;
     let canonical = Canonical { request, path, query: &query, signed_headers: &signed_headers, body };
     if claim.matches(&canonical, Variant::AsReceived, realm) {
@@ -68,6 +69,20 @@ impl<'a> Parts<'a> {
             signed_headers: part("SignedHeaders")?,
             signature: part("Signature")?,
         })
+    }
+}
+
+/// What AWS's own headers say is acted on, and so must be signed: otherwise whoever is between could say whose policy is
+/// detached.
+fn check_all_signed(request: &SignedRequest<'_>, signed: &str) -> Result<(), Refusal> {
+    let acted_on = |name: &str| {
+        name.starts_with("x-amz-")
+            || matches!(name, "x-amzn-principal" | "x-amzn-iot-principal" | "x-amzn-iot-policy")
+    };
+    let mut names = request.headers.iter().map(|(name, _)| name.to_ascii_lowercase());
+    match names.find(|name| acted_on(name) && !signed.split(';').any(|other| other == name)) {
+        Some(name) => Err(Refusal::UnsignedHeader(name)),
+        None => Ok(()),
     }
 }
 

@@ -17,6 +17,9 @@ pub enum Refusal {
     /// A header that a signature needs is not there.
     #[error("the header {0} is missing")]
     MissingHeader(&'static str),
+    /// A header that is acted on is not among the signed ones.
+    #[error("the header {0} is not signed")]
+    UnsignedHeader(String),
     /// A `%` in the query that no two hexadecimal digits follow.
     #[error("the query holds a % without two hexadecimal digits behind it")]
     MalformedQuery,

@@ -2,6 +2,9 @@
 //!
 //! Owns the one way of a key in plain text into the ledger: through [`KeyPolicy::keep`], which seals it if it is to be sealed.
 
+use std::fmt;
+use std::sync::Arc;
+
 use crate::certificate::{PreparedKey, Secret, StoredKey};
 use crate::keys::{self, KeyType};
 use crate::sealing::Sealer;
@@ -11,6 +14,8 @@ use crate::sealing::Sealer;
 pub struct KeyPolicy {
     /// Who makes them.
     pub source: KeySource,
+    /// How keys are made that the service does not make.
+    pub maker: KeyMaker,
     /// Whom they are sealed to before the ledger gets them; `None` keeps them in plain text.
     pub seal_to: Option<Sealer>,
 }
@@ -25,6 +30,25 @@ pub enum KeySource {
     Local(KeyType),
 }
 
+/// How keys are made that the service does not make.
+#[derive(Clone, Default)]
+pub enum KeyMaker {
+    /// From the machine's randomness, of the kind that [`KeySource::Local`] names.
+    #[default]
+    Random,
+    /// Taken from a stock of ready-made ones: for simulations, whose keys must depend on a seed.
+    Stock(Arc<dyn Fn() -> PreparedKey<Secret<String>> + Send + Sync>),
+}
+
+impl fmt::Debug for KeyMaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KeyMaker::Random => "Random",
+            KeyMaker::Stock(_) => "Stock",
+        })
+    }
+}
+
 impl KeyPolicy {
     /// A key as the ledger is to get it.
     pub(super) fn keep(&self, key: Secret<String>) -> StoredKey {
@@ -36,8 +60,11 @@ impl KeyPolicy {
 
     /// A new key pair, as the ledger is to get it. Takes a core up to seconds.
     pub(super) fn prepare(&self, key_type: KeyType) -> PreparedKey {
-        let PreparedKey { private_key, request } = keys::prepare(key_type)
-            .expect("the library makes keys as long as there are randomness and memory");
+        let PreparedKey { private_key, request } = match &self.maker {
+            KeyMaker::Random => keys::prepare(key_type)
+                .expect("the library makes keys as long as there are randomness and memory"),
+            KeyMaker::Stock(take) => take(),
+        };
         PreparedKey { private_key: self.keep(private_key), request }
     }
 }

@@ -200,7 +200,7 @@ fn now() -> SystemTime {
 }
 
 fn local(key_type: KeyType) -> KeyPolicy {
-    KeyPolicy { source: KeySource::Local(key_type), seal_to: None }
+    KeyPolicy { source: KeySource::Local(key_type), ..KeyPolicy::default() }
 }
 
 async fn provision(service: &Service, ledger: Ledger, keys: KeyPolicy) -> Outcome {
@@ -375,7 +375,8 @@ async fn keys_are_sealed_before_the_ledger_gets_them() {
     for source in [KeySource::Service, KeySource::Local(KeyType::P256)] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lot.ledger");
-        let policy = KeyPolicy { source, seal_to: Some(Sealer::new(&[&identity.1]).unwrap()) };
+        let policy =
+            KeyPolicy { source, seal_to: Some(Sealer::new(&[&identity.1]).unwrap()), ..KeyPolicy::default() };
         let service = Service::default();
         let outcome = provision(&service, import(&path, 5), policy).await;
         assert!(matches!(outcome.end, End::Complete), "{:?}", outcome.end);

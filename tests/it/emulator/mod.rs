@@ -2,6 +2,8 @@
 //! MQTT packets from rumqttc; signatures computed here, with neither the crate's signer nor its verifier.
 
 mod client;
+mod devices;
+mod faults;
 mod limits;
 
 use std::sync::Arc;

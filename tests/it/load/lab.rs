@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fleetmint::emulator::account::Account;
-use fleetmint::emulator::memory::{Faults, Network, NetworkSettings, Observer, PaperMint, Power, Sighting};
+use fleetmint::emulator::memory::{Faults, Network, NetworkSettings, Observer, Power, Sighting};
 use fleetmint::emulator::scenario::{BUILT_IN_TEMPLATE, Scenario as Emulated};
 use fleetmint::engine::load::{LoadAudience, LoadOutcome, LoadPlan, OnLoss, Scenario, run};
 use fleetmint::engine::{CommitMode, KeyPolicy, Stop};
@@ -100,10 +100,8 @@ impl Lab {
     async fn play(self) -> Results {
         let base = UNIX_EPOCH + Duration::from_secs(1_766_000_000);
         let observer = Arc::new(Watcher::default());
-        let mut paper = PaperMint::new(1);
         let network = Network::new(NetworkSettings {
             account: Account::new(&self.emulated).unwrap(),
-            minter: Box::new(move || paper.mint()),
             faults: self.faults,
             seed: 1,
             base,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fleetmint::emulator::memory::Mishap;
+use fleetmint::emulator::scenario::{Acts, Fault, Faults};
 use fleetmint::engine::load::{LoadEnd, OnLoss, Scenario};
 use fleetmint::event::Operation;
 use fleetmint::metrics::Arrivals;
@@ -147,7 +147,7 @@ fn the_seconds_add_up_to_the_figures() {
     let mut lab = Lab::new(Scenario::Provision, "ramp 0..200/s 5s; hold 50/s 2s");
     lab.plan.spacing = Spacing::Poisson;
     lab.faults.latency = (ms(1), ms(300));
-    lab.faults.mishaps = vec![(Mishap::Throttled, 0.05), (Mishap::Refused, 0.05)];
+    lab.faults.requests = Faults::of_requests([(reject(429), 0.05), (reject(403), 0.05)]);
     let results = lab.run();
     let mut sum = fleetmint::metrics::Metrics::default();
     results.intervals.iter().for_each(|interval| sum.merge(&interval.metrics));
@@ -183,7 +183,7 @@ fn a_run_ends_when_the_devices_do() {
 fn a_lost_threshold_ends_the_run_if_it_is_to() {
     for (on_loss, attempts) in [(OnLoss::GoOn, 500), (OnLoss::Stop, 60)] {
         let mut lab = Lab::new(Scenario::Create, "hold 50/s 10s");
-        lab.faults.mishaps = vec![(Mishap::Refused, 0.5)];
+        lab.faults.requests = Faults::of_requests([(reject(403), 0.5)]);
         lab.plan.thresholds = vec!["rejected<1%".parse().unwrap(), "missed=0".parse().unwrap()];
         lab.plan.on_loss = on_loss;
         let results = lab.run();
@@ -227,4 +227,8 @@ fn a_drained_run_finishes_what_is_under_way() {
     assert!((105..=112).contains(&create.attempts), "{create:?}");
     let counts = results.outcome.ledger.as_ref().unwrap().view().counts().unwrap();
     assert_eq!(counts.issued_not_sent, create.accepted);
+}
+
+fn reject(status: u16) -> Fault {
+    Fault::Reject { status, code: None, acts: Acts::Undone }
 }

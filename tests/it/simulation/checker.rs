@@ -9,7 +9,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fleetmint::emulator::account::{Certificate, CertificateStatus, State};
-use fleetmint::emulator::memory::{CERTIFICATE_MARK, KEY_MARK};
+use fleetmint::emulator::mint::READY_KEYS;
 use rcgen::PublicKeyData;
 use rusqlite::{Connection, Row};
 
@@ -44,6 +44,8 @@ pub struct Check<'a> {
     /// Runs that were cut off, or stopped by their disk, so far.
     pub cut_off: u64,
     pub devices: u64,
+    /// How many keys were made so far, by whom it may be.
+    pub keys_made: u64,
 }
 
 type Wrong = Vec<String>;
@@ -141,14 +143,22 @@ impl Check<'_> {
     /// No two devices have anything that belongs to one.
     fn check_twins(&self, devices: &BTreeMap<i64, Device>, wrong: &mut Wrong) {
         let mut seen = BTreeSet::new();
+        let mut owners: BTreeMap<&str, u64> = BTreeMap::new();
         for device in devices.values() {
-            let certificates =
-                device.certificates.iter().flat_map(|owned| [&owned.id, &owned.pem, &owned.private_key]);
+            let certificates = device.certificates.iter().flat_map(|owned| [&owned.id, &owned.pem]);
             for text in certificates.chain(&device.thing) {
                 if !seen.insert(text.clone()) {
-                    wrong.push(format!("{}: shares a thing, certificate or key with another", device.key));
+                    wrong.push(format!("{}: shares a thing or certificate with another", device.key));
                 }
             }
+            let keys: BTreeSet<&str> =
+                device.certificates.iter().map(|owned| owned.private_key.as_str()).collect();
+            keys.into_iter().for_each(|key| *owners.entry(key).or_default() += 1);
+        }
+        // The ready-made keys go round: one comes again only after all others.
+        let most = self.keys_made.div_ceil(READY_KEYS as u64);
+        if owners.values().any(|owners| *owners > most) {
+            wrong.push(format!("a key belongs to more than {most} devices, of {} keys made", self.keys_made));
         }
     }
 
@@ -255,17 +265,14 @@ fn each(ledger: &Connection, sql: &str, mut read: impl FnMut(&Row<'_>) -> rusqli
 
 /// Whether this is the key of this certificate, and this its id.
 pub fn check_pair(id: &str, certificate_pem: &str, private_key_pem: &str) -> Result<(), String> {
-    let (Some(certificate), Some(key)) = (der(certificate_pem), der(private_key_pem)) else {
+    let (Some(certificate), Some(_)) = (der(certificate_pem), der(private_key_pem)) else {
         return Err(format!("the certificate {id} or its private key is lost"));
     };
     if hex(digest(&SHA256, &certificate).as_ref()) != id {
         return Err(format!("{id} is not the id of its certificate"));
     }
-    let of_paper = |der: &[u8], mark: &str| {
-        String::from_utf8(der.to_vec()).ok()?.strip_prefix(mark).map(|pair| pair.as_bytes().to_vec())
-    };
-    let certified = of_paper(&certificate, CERTIFICATE_MARK).or_else(|| certified_key(&certificate));
-    match of_paper(&key, KEY_MARK).or_else(|| public_half(private_key_pem)) {
+    let certified = certified_key(&certificate);
+    match public_half(private_key_pem) {
         None => Err(format!("the private key of {id} is none")),
         key if key != certified => Err(format!("the private key of {id} belongs to another certificate")),
         _ => Ok(()),
@@ -294,10 +301,9 @@ fn hex(bytes: &[u8]) -> String {
 
 /// What secret a text shows, if any.
 pub fn find_secret(text: &str) -> Option<&'static str> {
-    let key = STANDARD.encode(KEY_MARK);
     // The beginning of every token: {"version":"20191023" in base64.
     let token = "eyJ2ZXJzaW9uIjoiMjAxOTEwMjMi";
-    if text.contains(&key) || text.contains("PRIVATE KEY-----") {
+    if text.contains("PRIVATE KEY-----") {
         Some("a private key")
     } else if text.contains(token) {
         Some("an ownership token")

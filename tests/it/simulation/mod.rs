@@ -63,11 +63,14 @@ fn replay() {
 fn the_same_seed_gives_the_same_trace() {
     let mut traces = std::collections::BTreeSet::new();
     for seed in 0..20 {
-        let first = simulate(seed, Setup::draw(seed), false);
-        assert_eq!(first, simulate(seed, Setup::draw(seed), false), "seed {seed}");
-        traces.insert(first.trace);
+        for keys in [Keys::Service, Keys::Local] {
+            let draw = || Setup { keys, ..Setup::draw(seed) };
+            let first = simulate(seed, draw(), false);
+            assert_eq!(first, simulate(seed, draw(), false), "seed {seed}, {keys:?}");
+            traces.insert(first.trace);
+        }
     }
-    assert_eq!(traces.len(), 20, "different seeds, different traces");
+    assert_eq!(traces.len(), 40, "different seeds, different traces");
 }
 
 /// `FLEETMINT_SIM_DEVICES` makes it larger, and prints how long it took.
@@ -86,13 +89,23 @@ fn a_large_lot() {
     assert_eq!(verdict.cut_off, 2);
 }
 
-/// What paper certificates stand for holds of real ones.
+/// The same seeds, with keys made by the client.
 #[test]
-fn real_keys() {
-    for seed in 0..3 {
-        let setup = Setup { keys: Keys::P256, ..Setup::draw(seed) };
-        let verdict = simulate(seed, setup, false);
-        assert!(verdict.violations.is_empty(), "{:#?}", verdict.violations);
+fn keys_made_by_the_client() {
+    for seed in 0..60 {
+        let verdict = simulate(seed, Setup { keys: Keys::Local, ..Setup::draw(seed) }, false);
+        assert!(verdict.violations.is_empty(), "seed {seed}: {:#?}", verdict.violations);
+    }
+}
+
+/// Where nothing goes wrong, every device is registered with the key that was made for it.
+#[test]
+fn calm_seeds_with_keys_made_by_the_client() {
+    for seed in 0..10 {
+        let setup = Setup { keys: Keys::Local, ..Setup::draw_calm(seed) };
+        let (devices, verdict) = (setup.devices, simulate(seed, setup, false));
+        assert!(verdict.violations.is_empty(), "seed {seed}: {:#?}", verdict.violations);
+        assert_eq!(verdict.ends, [devices, 0, 0], "seed {seed}");
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use fleetmint::emulator::memory::{Faults, Mishap};
-use fleetmint::emulator::scenario::{self, CertificateIdMismatch, Scenario, TokenReuse};
+use fleetmint::emulator::memory::Faults;
+use fleetmint::emulator::scenario::{self, Acts, CertificateIdMismatch, Fault, Scenario, TokenReuse};
 use fleetmint::engine::{CONNECTION_LIFETIME, Connections, Rates};
 use fleetmint::failure::RetryPolicy;
 use fleetmint::rate::{Rate, RateLimit};
@@ -30,13 +30,13 @@ pub struct Setup {
     pub rounds: Vec<Round>,
 }
 
-/// What certificates are made of.
+/// Who makes the devices' keys.
 #[derive(Debug, Clone, Copy)]
 pub enum Keys {
-    /// Paper: fast, and the same for the same seed.
-    Paper,
-    /// Real ones, P-256: neither.
-    P256,
+    /// With CreateKeysAndCertificate.
+    Service,
+    /// By the client; the service certifies them, with CreateCertificateFromCsr.
+    Local,
 }
 
 /// What a disk does, in odds per commit.
@@ -77,6 +77,9 @@ pub enum Ending {
     },
 }
 
+/// Rejected with 429, whatever the quotas say.
+const THROTTLE: Fault = Fault::Reject { status: 429, code: None, acts: Acts::Undone };
+
 impl Setup {
     pub fn draw(seed: u64) -> Self {
         let dice = &mut Dice::new(seed);
@@ -99,7 +102,7 @@ impl Setup {
         let lifetime_s = Dice::new(seed ^ 5).pick(&[82_800, 82_800, 600, 60, 2]);
         Self {
             connection_lifetime: Duration::from_secs(lifetime_s),
-            keys: Keys::Paper,
+            keys: if Dice::new(seed ^ 7).chance(0.3) { Keys::Local } else { Keys::Service },
             devices,
             connections,
             scenario: draw_scenario(dice),
@@ -120,11 +123,11 @@ impl Setup {
         let setup = Self::draw(seed);
         let calm =
             |round: &Round| Round { ending: Ending::Natural, downtime: round.downtime, clock_jump: None };
-        let harmless = (Mishap::Throttled, Dice::new(seed).pick(&[0.0, 0.02]));
+        let throttles = [(THROTTLE, Dice::new(seed).pick(&[0.0, 0.02]))];
         Self {
             rounds: setup.rounds.iter().map(calm).collect(),
             faults: Faults {
-                mishaps: vec![harmless],
+                requests: scenario::Faults::of_requests(throttles),
                 closings: 0.0,
                 stillbirths: 0.0,
                 delays: 0.0,
@@ -143,9 +146,9 @@ impl Setup {
         setup.devices = devices;
         setup.connections = Connections::Fixed(200);
         setup.scenario = Scenario { token_reuse: TokenReuse::Accept, ..Scenario::default() };
-        let mishaps = Mishap::ALL.map(|mishap| (mishap, 0.002)).into_iter().collect();
+        let requests = scenario::Faults::of_requests(Fault::OF_REQUESTS.map(|fault| (fault, 0.002)));
         let redeliveries = 0.01;
-        setup.faults = Faults { mishaps, redeliveries, overtakings: 0.1, ..Faults::default() };
+        setup.faults = Faults { requests, redeliveries, overtakings: 0.1, ..Faults::default() };
         setup.disk = DiskFaults::default();
         setup.rates = Rates::default();
         setup.publishes_per_connection = None;
@@ -165,9 +168,8 @@ impl Setup {
     /// Whether nothing goes wrong that could keep a device from being registered.
     pub fn is_calm(&self) -> bool {
         let natural = self.rounds.iter().all(|round| matches!(round.ending, Ending::Natural));
-        let harmless = |(mishap, odds): &(Mishap, f64)| *mishap == Mishap::Throttled || *odds == 0.0;
         natural
-            && self.faults.mishaps.iter().all(harmless)
+            && self.faults.requests.rules.iter().all(|rule| rule.fault == THROTTLE)
             && self.faults.closings == 0.0
             && self.faults.stillbirths == 0.0
             && self.faults.delays == 0.0
@@ -196,13 +198,13 @@ fn draw_scenario(dice: &mut Dice) -> Scenario {
     }
 }
 
-/// A swarm: each seed has some of the mishaps, so that they meet in all combinations and none drowns the others.
+/// A swarm: each seed has some of the faults of requests, so that they meet in all combinations and none drowns the others.
 fn draw_faults(dice: &mut Dice) -> Faults {
     let storm = dice.pick(&[0.0, 0.05, 0.2, 0.5]);
-    let present: Vec<Mishap> = Mishap::ALL.into_iter().filter(|_| dice.chance(0.4)).collect();
+    let present: Vec<Fault> = Fault::OF_REQUESTS.into_iter().filter(|_| dice.chance(0.4)).collect();
     let weights: Vec<f64> = present.iter().map(|_| dice.unit() + 0.1).collect();
     let sum: f64 = weights.iter().sum();
-    let mishaps = present.into_iter().zip(&weights).map(|(mishap, weight)| (mishap, storm * weight / sum));
+    let requests = present.into_iter().zip(&weights).map(|(fault, weight)| (fault, storm * weight / sum));
     let slowest = Duration::from_millis(dice.pick(&[0, 20, 300, 3_000]));
     Faults {
         latency: (Duration::from_millis(1), slowest),
@@ -210,7 +212,7 @@ fn draw_faults(dice: &mut Dice) -> Faults {
         dials: dice.pick(&[0.0, 0.0, 0.1, 0.5]),
         closings: dice.pick(&[0.0, 0.0, 0.3]),
         stillbirths: 0.0,
-        mishaps: mishaps.collect(),
+        requests: scenario::Faults::of_requests(requests),
         delays: 0.0,
         redeliveries: dice.pick(&[0.0, 0.1, 0.4]),
         overtakings: dice.pick(&[0.0, 0.2]),

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use fleetmint::call::Call;
 use fleetmint::emulator::account::{Answer, Verdict};
-use fleetmint::emulator::memory::{Mishap, Observer, Power, Request, Sighting};
+use fleetmint::emulator::memory::{Observer, Power, Request, Sighting};
+use fleetmint::emulator::scenario::Fault;
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -122,8 +123,8 @@ impl Observer for Witness {
         match sighting {
             Sighting::Dialling => self.notes().instants[CONNECT].push(at),
             Sighting::Publishing(request) => self.notes().publishing(at, request),
-            Sighting::Answered { request, mishap, account } => {
-                self.notes().answered(request, *mishap, *account);
+            Sighting::Answered { request, fault, account } => {
+                self.notes().answered(request, *fault, *account);
             }
             Sighting::Delivered { connection, topic, .. } => self.notes().delivered(*connection, topic),
             Sighting::Dialled { .. } | Sighting::Published(_) | Sighting::Closed { .. } => {}
@@ -172,10 +173,10 @@ impl Notes {
     }
 
     fn delivered(&mut self, connection: u64, topic: &str) {
-        let call = if topic.starts_with("$aws/certificates/") {
-            Call::CreateKeysAndCertificate
-        } else {
-            Call::RegisterThing
+        let call = match topic {
+            _ if topic.starts_with("$aws/certificates/create/") => Call::CreateKeysAndCertificate,
+            _ if topic.starts_with("$aws/certificates/create-from-csr/") => Call::CreateCertificateFromCsr,
+            _ => Call::RegisterThing,
         };
         if self.awaited.get(&connection) == Some(&call) {
             self.awaited.remove(&connection);
@@ -219,10 +220,10 @@ impl Notes {
         Ok(())
     }
 
-    fn answered(&mut self, request: &Request, mishap: Option<Mishap>, account: Option<&Answer>) {
+    fn answered(&mut self, request: &Request, fault: Option<&Fault>, account: Option<&Answer>) {
         let reply: Value =
             account.map_or(Value::Null, |answer| serde_json::from_slice(&answer.payload).unwrap());
-        let refused = mishap == Some(Mishap::Refused)
+        let refused = matches!(fault, Some(Fault::Reject { status: 403, .. }))
             || reply["statusCode"].as_u64().is_some_and(|status| status < 500 && status != 429);
         let accepted = account.is_some_and(|answer| answer.verdict == Verdict::Accepted);
         match request.call {
@@ -264,9 +265,9 @@ fn describe(sighting: &Sighting<'_>) -> String {
         Sighting::Dialled { connection, is_open } => format!("dialled {connection}: {is_open}"),
         Sighting::Publishing(asked) => format!("publishing {}", request(asked)),
         Sighting::Published(asked) => format!("published {}", request(asked)),
-        Sighting::Answered { request: asked, mishap, account } => {
+        Sighting::Answered { request: asked, fault, account } => {
             let said = account.map(|answer| (answer.verdict.name(), print(&answer.payload)));
-            format!("answered {}: {mishap:?}, {said:?}", request(asked))
+            format!("answered {}: {fault:?}, {said:?}", request(asked))
         }
         Sighting::Delivered { connection, topic, payload } => {
             format!("delivered {topic} on {connection} ({:016x})", print(payload))

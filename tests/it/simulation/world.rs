@@ -4,15 +4,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use fleetmint::call::Call;
 use fleetmint::control_plane::Settler;
 use fleetmint::emulator::account::Account;
-use fleetmint::emulator::memory::{Faults, Minter, Network, NetworkSettings, PaperMint, Power};
-use fleetmint::emulator::mint::Authority;
-use fleetmint::emulator::scenario::{self, BUILT_IN_TEMPLATE, Quota};
-use fleetmint::engine::{self, CommitMode, End, KeyPolicy, Outcome, Plan, Snapshot, Stop};
+use fleetmint::emulator::memory::{Faults, Network, NetworkSettings, Power};
+use fleetmint::emulator::mint::ready_key;
+use fleetmint::emulator::scenario::{BUILT_IN_TEMPLATE, Quota};
+use fleetmint::engine::{
+    self, CommitMode, End, KeyMaker, KeyPolicy, KeySource, Outcome, Plan, Snapshot, Stop,
+};
 use fleetmint::event::{Counter, Operation};
 use fleetmint::failure::{Cause, RetryPolicy};
 use fleetmint::identity::{Identity, LotReader, ParameterPlan};
+use fleetmint::keys::KeyType;
 use fleetmint::ledger::{Binding, Ledger, LotRows};
 use fleetmint::metrics::Metrics;
 use fleetmint::provisioning::Topics;
@@ -73,6 +77,8 @@ struct World {
     tables: Connection,
     ledger: Option<Ledger>,
     dice: Dice,
+    /// How many keys the client has made.
+    keys_taken: Arc<AtomicU64>,
     cut_off: u64,
     clock: Arc<Mutex<ClientClock>>,
     serving: JoinSet<()>,
@@ -103,7 +109,6 @@ impl World {
         let witness = Arc::new(Witness::new(open(), tells));
         let network = Network::new(NetworkSettings {
             account: Account::new(&setup.scenario).unwrap(),
-            minter: minter(setup.keys, seed ^ 1, base),
             faults: setup.faults.clone(),
             seed: seed ^ 2,
             base,
@@ -122,6 +127,7 @@ impl World {
             tables,
             ledger: Some(ledger),
             dice: Dice::new(seed ^ 3),
+            keys_taken: Arc::default(),
             cut_off: 0,
             clock: Arc::default(),
             serving,
@@ -207,7 +213,7 @@ impl World {
             connection_lifetime: self.setup.connection_lifetime,
             token_lifetime: Duration::from_secs(57 * 60),
             certificate_lifetime: Duration::from_secs(66 * 60),
-            keys: KeyPolicy::default(),
+            keys: self.keys(),
             failure_budget: self.setup.failure_budget,
             commit_mode: CommitMode::Simulated(Arc::new(disk)),
             seed: self.dice.next(),
@@ -220,7 +226,12 @@ impl World {
             true => Some(Arc::new(self.network.settler(power.clone()))),
             false => None,
         };
-        let connector = self.network.connector(Topics::new(BUILT_IN_TEMPLATE), power);
+        let creation = match self.setup.keys {
+            Keys::Service => Call::CreateKeysAndCertificate,
+            Keys::Local => Call::CreateCertificateFromCsr,
+        };
+        let topics = Topics::of(BUILT_IN_TEMPLATE, &[creation, Call::RegisterThing]);
+        let connector = self.network.connector(topics, power);
         let clock = self.client_clock();
         // Nobody watches: a snapshot every 200 ms of virtual time would be most of the work.
         let (progress, _) = watch::channel(Snapshot::default());
@@ -255,6 +266,17 @@ impl World {
             tokio::task::yield_now().await;
         }
         ended
+    }
+
+    /// Where this run's keys come from. Keys made here are ready-made ones in turn, as a key cannot be made from a seed.
+    fn keys(&self) -> KeyPolicy {
+        let source = match self.setup.keys {
+            Keys::Service => KeySource::Service,
+            Keys::Local => KeySource::Local(KeyType::P256),
+        };
+        let taken = self.keys_taken.clone();
+        let maker = KeyMaker::Stock(Arc::new(move || ready_key(taken.fetch_add(1, Ordering::Relaxed))));
+        KeyPolicy { source, maker, ..KeyPolicy::default() }
     }
 
     /// Whether a run may end like this.
@@ -336,6 +358,10 @@ impl World {
                 notes: &notes,
                 cut_off: self.cut_off,
                 devices: self.setup.devices,
+                keys_made: match self.setup.keys {
+                    Keys::Service => account.state().counters.certificates_created,
+                    Keys::Local => self.keys_taken.load(Ordering::Relaxed),
+                },
             };
             check.run()
         });
@@ -466,19 +492,6 @@ impl ClientClock {
     /// The machine's clock is right again.
     fn settle(&mut self) {
         *self = Self::default();
-    }
-}
-
-fn minter(keys: Keys, seed: u64, now: SystemTime) -> Minter {
-    match keys {
-        Keys::Paper => {
-            let mut paper = PaperMint::new(seed);
-            Box::new(move || paper.mint())
-        }
-        Keys::P256 => {
-            let authority = Authority::generate().unwrap();
-            Box::new(move || authority.mint(scenario::Keys::P256, now).unwrap())
-        }
     }
 }
 

@@ -5,12 +5,11 @@ mod quotas;
 use std::sync::Mutex;
 
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use super::*;
 use crate::call::Call;
 use crate::emulator::account::Account;
-use crate::emulator::scenario::{BUILT_IN_TEMPLATE, Scenario};
+use crate::emulator::scenario::{self, BUILT_IN_TEMPLATE, Scenario};
 use crate::failure::{Cause, Stage};
 use crate::provisioning;
 use crate::transport::{Connection, Connector, Verdict};
@@ -30,10 +29,8 @@ fn network(faults: Faults, serving: &mut JoinSet<()>) -> (Network, Arc<Diary>) {
 
 fn network_of(scenario: &Scenario, faults: Faults, serving: &mut JoinSet<()>) -> (Network, Arc<Diary>) {
     let diary = Arc::new(Diary::default());
-    let mut paper = PaperMint::new(1);
     let network = Network::new(NetworkSettings {
         account: Account::new(scenario).unwrap(),
-        minter: Box::new(move || paper.mint()),
         faults,
         seed: 1,
         base: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
@@ -43,8 +40,8 @@ fn network_of(scenario: &Scenario, faults: Faults, serving: &mut JoinSet<()>) ->
     (network, diary)
 }
 
-fn always(mishap: Mishap) -> Faults {
-    Faults { mishaps: vec![(mishap, 1.0)], ..Faults::default() }
+fn always(fault: &Fault) -> Faults {
+    Faults { requests: scenario::Faults::of_requests([(fault.clone(), 1.0)]), ..Faults::default() }
 }
 
 const WITHIN: Duration = Duration::from_secs(10);
@@ -72,42 +69,37 @@ async fn a_device_is_provisioned() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_mishap_is_what_it_says() {
-    for mishap in Mishap::ALL {
+async fn each_fault_is_what_it_says() {
+    for fault in Fault::OF_REQUESTS {
         let mut serving = JoinSet::new();
-        let (network, _) = network(always(mishap), &mut serving);
-        let started = Instant::now();
+        let (network, _) = network(always(&fault), &mut serving);
         let outcome = create(&network).await;
         let created = network.with_account(|account| account.state().certificates.len());
-        assert_eq!(created == 1, mishap.reaches_account(), "{mishap:?}");
+        assert_eq!(created == 1, fault.acts(), "{fault:?}");
         let status = |payload: &Bytes| match provisioning::parse_rejected(payload) {
             Cause::Rejected { status_code, .. } => status_code,
-            other => panic!("{mishap:?}: {other:?}"),
+            other => panic!("{fault:?}: {other:?}"),
         };
-        match (mishap, outcome) {
-            (Mishap::Lost | Mishap::Unacknowledged, Err(lost)) => {
-                assert!(matches!(lost.failure.cause, Cause::NoPuback { .. }), "{mishap:?}: {lost:?}");
+        match (&fault, outcome) {
+            (Fault::Silence | Fault::Unacknowledged, Err(lost)) => {
+                assert!(matches!(lost.failure.cause, Cause::NoPuback { .. }), "{fault:?}: {lost:?}");
             }
-            (Mishap::UnansweredDone | Mishap::UnansweredUndone, Err(lost)) => {
-                assert!(matches!(lost.failure.cause, Cause::NoReply { .. }), "{mishap:?}: {lost:?}");
+            (Fault::NoReply(_) | Fault::Delay(_), Err(lost)) => {
+                assert!(matches!(lost.failure.cause, Cause::NoReply { .. }), "{fault:?}: {lost:?}");
             }
-            (Mishap::ClosedUndone | Mishap::ClosedDone, Err(lost)) => {
-                assert!(matches!(lost.failure.cause, Cause::Closed { .. }), "{mishap:?}: {lost:?}");
+            (Fault::HangUp(_), Err(lost)) => {
+                assert!(matches!(lost.failure.cause, Cause::Closed { .. }), "{fault:?}: {lost:?}");
                 assert_eq!(lost.failure.stage, Stage::Call(Call::CreateKeysAndCertificate));
             }
-            (Mishap::Throttled, Ok((reply, _))) => assert_eq!(status(&reply.payload), 429),
-            (Mishap::Refused, Ok((reply, _))) => assert_eq!(status(&reply.payload) / 100, 4),
-            (Mishap::BrokenUndone | Mishap::BrokenDone, Ok((reply, _))) => {
-                assert_eq!(status(&reply.payload) / 100, 5);
+            (Fault::Reject { status: wanted, .. }, Ok((reply, _))) => {
+                assert_eq!(status(&reply.payload), *wanted);
             }
-            (Mishap::Late, Err(_)) => assert!(started.elapsed() >= WITHIN),
-            (Mishap::Late, Ok(_)) => assert!(started.elapsed() <= WITHIN + Duration::from_secs(1)),
-            (Mishap::Garbled, Ok((reply, _))) => {
+            (Fault::Garble, Ok((reply, _))) => {
                 assert!(provisioning::parse_issued(&reply.payload).is_err());
             }
             // Nobody else has been given anything yet.
-            (Mishap::Foreign, Ok((reply, _))) => assert_eq!(reply.verdict, Verdict::Accepted),
-            (mishap, outcome) => panic!("{mishap:?}: {outcome:?}"),
+            (Fault::Foreign, Ok((reply, _))) => assert_eq!(reply.verdict, Verdict::Accepted),
+            (fault, outcome) => panic!("{fault:?}: {outcome:?}"),
         }
     }
 }

@@ -1,0 +1,1 @@
+from fleetmint_emulator import emulator  # noqa: F401

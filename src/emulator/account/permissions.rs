@@ -1,0 +1,182 @@
+//! What a principal may do over MQTT: the policies attached to its certificate, or for a signer all that the scenario does not
+//! deny.
+//!
+//! Owns which documents are asked, and what their variables stand for; the documents are [`super::super::policy`]'s. Source:
+//! AWS IoT Developer Guide, "AWS IoT Core policies", "Basic AWS IoT Core policy variables" and "Thing policy variables".
+
+use super::super::policy::{Attempt, Decision, Document, decide};
+use super::Account;
+use super::state::{Certificate, CertificateStatus};
+
+/// What is done over MQTT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// CONNECT with a client id.
+    Connect,
+    /// PUBLISH to a topic.
+    Publish,
+    /// SUBSCRIBE to a filter.
+    Subscribe,
+    /// A message on a topic is delivered.
+    Receive,
+}
+
+/// Who does it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Principal {
+    /// Whoever signed the upgrade of the connection.
+    Signer,
+    /// The owner of the private key of the certificate with this id.
+    Certificate(String),
+}
+
+impl Action {
+    /// All of them.
+    pub const ALL: [Action; 4] = [Action::Connect, Action::Publish, Action::Subscribe, Action::Receive];
+
+    /// Its name in policies.
+    pub fn name(self) -> &'static str {
+        match self {
+            Action::Connect => "iot:Connect",
+            Action::Publish => "iot:Publish",
+            Action::Subscribe => "iot:Subscribe",
+            Action::Receive => "iot:Receive",
+        }
+    }
+
+    /// What stands before the name in the ARN of its resource.
+    fn resource(self) -> &'static str {
+        match self {
+            Action::Connect => "client",
+            Action::Publish | Action::Receive => "topic",
+            Action::Subscribe => "topicfilter",
+        }
+    }
+}
+
+impl Account {
+    /// Whether `principal`, connected as `client_id`, may do `action` with `name`: a client id, a topic or a filter.
+    pub fn allows(&self, principal: &Principal, client_id: &str, action: Action, name: &str) -> bool {
+        let id = match principal {
+            Principal::Signer => return !self.rules.denied.iter().any(|denied| denied == action.name()),
+            Principal::Certificate(id) => id,
+        };
+        let Some(certificate) = self.state.certificates.get(id) else { return false };
+        if certificate.status != CertificateStatus::Active {
+            return false;
+        }
+        let (region, account) = (&self.rules.region, &self.rules.account_id);
+        let arn = format!("arn:aws:iot:{region}:{account}:{}/{name}", action.resource());
+        let policies = certificate.policies.iter().filter_map(|name| self.state.policies.get(name));
+        let documents: Vec<Option<&str>> = policies.map(|policy| policy.document.as_deref()).collect();
+        let is_assumed = documents.contains(&None);
+        let parsed: Vec<Document> =
+            documents.into_iter().flatten().filter_map(|document| Document::parse(document).ok()).collect();
+        let variable = |name: &str| variable(name, client_id, certificate);
+        let attempt = Attempt { action: action.name(), resource: &arn, variable: &variable };
+        match decide(&parsed, &attempt) {
+            Decision::Allowed => true,
+            Decision::Denied => false,
+            // A policy that was only named is taken to allow everything.
+            Decision::Unmentioned => is_assumed,
+        }
+    }
+
+    /// Whether the certificate with this id may open a connection.
+    pub fn is_active(&self, certificate_id: &str) -> bool {
+        let certificate = self.state.certificates.get(certificate_id);
+        certificate.is_some_and(|certificate| certificate.status == CertificateStatus::Active)
+    }
+
+    /// Notes from now on which certificates are touched, for [`Account::take_deactivated`].
+    pub fn watch_certificates(&mut self) {
+        self.touched.watch_certificates();
+    }
+
+    /// The certificates that were touched since the last call and are not active.
+    pub fn take_deactivated(&mut self) -> Vec<String> {
+        let mut touched = self.touched.take_certificates();
+        touched.retain(|id| !self.is_active(id));
+        touched
+    }
+}
+
+/// What a policy variable stands for on a connection; `None` where it has no value. A thing is known where its name is the
+/// client id and the certificate is attached to it.
+fn variable(name: &str, client_id: &str, certificate: &Certificate) -> Option<String> {
+    let is_attached = certificate.things.contains(client_id);
+    match name {
+        "iot:ClientId" => Some(client_id.to_owned()),
+        "iot:Connection.Thing.ThingName" => is_attached.then(|| client_id.to_owned()),
+        "iot:Connection.Thing.IsAttached" => Some(is_attached.to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::SystemTime;
+
+    use super::super::super::scenario::Scenario;
+    use super::super::state::{Policy, State};
+    use super::*;
+
+    fn account(documents: &[&str], things: &[&str]) -> Account {
+        let mut state = State::new(0);
+        let names: BTreeSet<String> = (0..documents.len()).map(|n| format!("p{n}")).collect();
+        for (name, document) in names.iter().zip(documents) {
+            state.policies.insert(name.clone(), Policy { document: Some((*document).to_owned()) });
+        }
+        let certificate = Certificate {
+            pem: String::new(),
+            status: CertificateStatus::Active,
+            created: SystemTime::UNIX_EPOCH,
+            things: things.iter().map(|name| (*name).to_owned()).collect(),
+            policies: names,
+        };
+        state.certificates.insert(String::from("c"), certificate);
+        Account::resume(&Scenario::default(), state).unwrap()
+    }
+
+    fn allows(account: &Account, client_id: &str, action: Action, name: &str) -> bool {
+        account.allows(&Principal::Certificate(String::from("c")), client_id, action, name)
+    }
+
+    #[test]
+    fn statements_allow_by_action_resource_and_variables() {
+        let account = account(
+            &[r#"{"Version":"2012-10-17","Statement":[
+                {"Effect":"Allow","Action":"iot:Connect","Resource":"arn:aws:iot:us-east-1:123456789012:client/${iot:ClientId}"},
+                {"Effect":"Allow","Action":["iot:Publish","iot:Receive"],"Resource":["arn:aws:iot:us-east-1:123456789012:topic/dt/${iot:Connection.Thing.ThingName}/*"]},
+                {"Effect":"Allow","Action":"iot:subscribe","Resource":"arn:aws:iot:*:*:topicfilter/dt/?/cmd"}]}"#],
+            &["a"],
+        );
+        assert!(allows(&account, "a", Action::Connect, "a"));
+        assert!(allows(&account, "a", Action::Publish, "dt/a/x"));
+        assert!(!allows(&account, "a", Action::Publish, "dt/b/x"));
+        assert!(!allows(&account, "b", Action::Publish, "dt/b/x"), "not attached to b");
+        assert!(allows(&account, "a", Action::Subscribe, "dt/a/cmd"));
+        assert!(!allows(&account, "a", Action::Subscribe, "dt/aa/cmd"));
+        assert!(!allows(&account, "*", Action::Publish, "dt/a/x"), "a client id is no pattern");
+    }
+
+    #[test]
+    fn a_denial_wins_and_silence_is_one() {
+        let all =
+            r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iot:*","Resource":"*"}}"#;
+        let none = r#"{"Statement":[{"Effect":"Deny","Action":"*","Resource":"*/secret"}]}"#;
+        assert!(allows(&account(&[all], &[]), "a", Action::Publish, "secret"));
+        assert!(!allows(&account(&[all, none], &[]), "a", Action::Publish, "secret"));
+        assert!(!allows(&account(&[], &[]), "a", Action::Connect, "a"));
+    }
+
+    #[test]
+    fn a_condition_on_the_thing_is_met_or_not() {
+        let document = r#"{"Statement":[{"Effect":"Allow","Action":"iot:Connect","Resource":"*",
+            "Condition":{"Bool":{"iot:Connection.Thing.IsAttached":["true"]}}}]}"#;
+        let account = account(&[document], &["a"]);
+        assert!(allows(&account, "a", Action::Connect, "a"));
+        assert!(!allows(&account, "b", Action::Connect, "b"));
+    }
+}

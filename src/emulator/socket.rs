@@ -1,0 +1,93 @@
+//! The server's side of a TCP connection, and TLS on it.
+//!
+//! Owns what the emulator does with a socket besides reading and writing: immediate acknowledgements, and resets.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+/// What the emulator serves on.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Has the connection reset, rather than closed, when it is dropped.
+    fn reset_when_dropped(&self);
+}
+
+/// A TCP connection that acknowledges at once what it has read. A client that has not set TCP_NODELAY holds a small packet
+/// back until the one before is acknowledged, which the system would delay by 40 ms.
+#[derive(Debug)]
+pub(super) struct Tcp(TcpStream);
+
+impl Tcp {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        // Without it, Nagle's algorithm would delay answers as well.
+        let _ = stream.set_nodelay(true);
+        Self(stream)
+    }
+
+    /// Not a setting that stays: the system goes back to delays by itself.
+    fn acknowledge_at_once(&self) {
+        #[cfg(target_os = "linux")]
+        let _ = SockRef::from(&self.0).set_tcp_quickack(true);
+    }
+
+    pub(super) fn reset_when_dropped(&self) {
+        let _ = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl AsyncRead for Tcp {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.0).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.acknowledge_at_once();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Tcp {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+impl Socket for TlsStream<Tcp> {
+    fn reset_when_dropped(&self) {
+        self.get_ref().0.reset_when_dropped();
+    }
+}
