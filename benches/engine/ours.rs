@@ -107,6 +107,7 @@ pub(crate) async fn run(address: SocketAddr, ca: &[u8], load: Load, lot: Lot, mo
 
 fn plan(load: Load, commit_mode: CommitMode) -> Plan {
     Plan {
+        scope: Default::default(),
         connections: Connections::Fixed(load.connections),
         rates: Rates::default(),
         publishes_per_connection: None,

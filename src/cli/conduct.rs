@@ -15,6 +15,7 @@ use super::junit;
 use super::outputs::{Outputs, Place};
 use super::progress::{Progress, View};
 use super::recording::{self, Recording};
+use super::retyped;
 use super::signals;
 use super::speech::{print, say, warn};
 use super::target::Site;
@@ -171,16 +172,20 @@ pub(super) fn print_summary(place: Option<&Place>, shown: &Shown) -> Result<(), 
 pub(super) fn settings(sealer: Option<&Sealer>, own: Value) -> Map<String, Value> {
     let Value::Object(mut settings) = own else { unreachable!("settings are an object") };
     settings.insert(String::from("version"), env!("CARGO_PKG_VERSION").into());
+    settings.insert(String::from(COMMAND), retyped::again().into());
     settings.insert(String::from(SEAL_TO), sealer.map_or(&[][..], Sealer::recipients).into());
     settings
 }
+
+/// The setting that has the command to type again, but for its ledger and what was for one run alone.
+const COMMAND: &str = "command";
 
 /// The setting that lists the age recipients of a run's private keys; absent in runs recorded before sealing existed.
 pub(super) const SEAL_TO: &str = "seal_to";
 
 fn header(verb: &str, mut settings: Map<String, Value>, offer: Offer) -> Header {
     // Said elsewhere in the header; parameters are the lot's own affair.
-    settings.retain(|name, _| name != "version" && name != "parameters");
+    settings.retain(|name, _| name != "version" && name != "parameters" && name != COMMAND);
     Header {
         tool: recording::tool(),
         verb: verb.to_owned(),

@@ -104,9 +104,11 @@ impl Exit {
     }
 
     /// How a run that ended so leaves the process.
-    pub(super) fn of_run(outcome: &Outcome, devices: &Counts) -> Self {
+    ///
+    /// `complete` says what it means that nothing was left to try.
+    pub(super) fn of_run(outcome: &Outcome, complete: Exit) -> Self {
         match &outcome.end {
-            End::Complete => Exit::of_devices(devices),
+            End::Complete => complete,
             End::Drained | End::Aborted => Exit::Interrupted,
             End::Stopped(failure) => Exit::of_failure(failure),
             End::Ledger(error) => Exit::of_ledger(error),

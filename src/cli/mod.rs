@@ -33,6 +33,8 @@ mod rates;
 mod recording;
 mod report;
 mod retry;
+mod retyped;
+mod scope;
 mod settings;
 mod signals;
 mod speech;
@@ -120,6 +122,7 @@ pub fn main() -> Exit {
 fn parse(typed: &[OsString]) -> Result<Args, clap::Error> {
     let command = environment::read(Args::command(), typed).color(manner::color_of_help(typed));
     let matches = command.clone().try_get_matches_from(typed)?;
+    retyped::remember(&command, &matches);
     Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command.clone()))
 }
 

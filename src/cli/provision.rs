@@ -20,13 +20,14 @@ use super::outputs::Outputs;
 use super::progress::{Recent, View};
 use super::prometheus;
 use super::rates::{ChosenRates, RateSettings, publishes_per_connection};
+use super::scope::{Chosen, ScopeArgs};
 use super::settings::{check_template, creating, key_policy};
 use super::speech::say;
 use super::target::{Site, Target};
 use crate::call::Call;
 use crate::control_plane::{ControlPlane, Settler};
 use crate::engine::{
-    self, Audience, CommitMode, Connections, End, KeyPolicy, KeySource, Outcome, Plan, Rates, Snapshot,
+    self, Audience, CommitMode, Connections, End, KeyPolicy, KeySource, Outcome, Plan, Rates, Scope, Snapshot,
 };
 use crate::event::Operation;
 use crate::exposition::Reading;
@@ -106,6 +107,9 @@ pub(super) struct ProvisionArgs {
     pub(super) reissue_unknown: bool,
 
     #[command(flatten)]
+    pub(super) scope: ScopeArgs,
+
+    #[command(flatten)]
     pub(super) outputs: OutputArgs,
 }
 
@@ -122,6 +126,7 @@ struct Settings {
     timeout: Duration,
     connection_lifetime: Duration,
     reissue_unknown: bool,
+    scope: Scope,
 }
 
 /// Takes every open device of a lot to a registered thing.
@@ -136,9 +141,13 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
     }
     let counts = ledger.view().counts().map_err(ledger_error)?;
     if counts.open() == 0 {
-        return nothing_to_do(&settings, &outputs, &counts);
+        return nothing_to_do(&settings, &outputs, &counts, Exit::of_devices(&counts));
     }
-    let connections = settings.connections(&counts)?;
+    let chosen = Chosen::of(settings.scope.clone(), ledger.view(), &counts)?;
+    if chosen.devices == 0 {
+        return nothing_to_do(&settings, &outputs, &counts, chosen.exit(&counts, &counts));
+    }
+    let connections = settings.connections(chosen.devices)?;
     let topics = settings.topics(ledger.view())?;
     let holds_new_secrets = settings.is_first_to_hold_plain_keys(ledger.view())?;
     let site = match site {
@@ -147,12 +156,12 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
     };
     let rates = settings.rates.choose(settings.target.is_aws(), &site).await?;
     let connector = site.connector(topics, settings.timeout)?;
-    settings.say_start(&rates, &site, &counts);
+    settings.say_start(&rates, &site, &counts, chosen.devices);
     if holds_new_secrets {
         settings.say_plain_keys();
     }
     let plan = settings.plan(parameters, connections, rates.rates());
-    let job = Provision { plan, connector, control_plane: site.control_plane(), counts, settings };
+    let job = Provision { plan, connector, control_plane: site.control_plane(), counts, chosen, settings };
     conduct(job, Some(ledger), site, outputs).await
 }
 
@@ -161,6 +170,7 @@ impl Settings {
         // What is wrong with the arguments is told before the account is asked anything.
         let keys = key_policy(&args.keys)?;
         let reading = LotReading::new(args.reading)?;
+        let scope = args.scope.scope()?;
         if let Some(template) = &args.template {
             check_template(template)?;
         }
@@ -179,6 +189,7 @@ impl Settings {
             timeout: args.timeout,
             connection_lifetime: args.connection_lifetime,
             reissue_unknown: args.reissue_unknown,
+            scope,
         };
         Ok((settings, outputs))
     }
@@ -192,8 +203,8 @@ impl Settings {
 
     /// How many connections: what was typed, or as many as are needed, and in any case no more than there are devices: the
     /// others would have nothing to do. Sees to it that the process may open them.
-    fn connections(&self, counts: &Counts) -> Result<Connections, Fatal> {
-        let devices = usize::try_from(counts.open()).unwrap_or(usize::MAX);
+    fn connections(&self, devices: u64) -> Result<Connections, Fatal> {
+        let devices = usize::try_from(devices).unwrap_or(usize::MAX);
         let service = &self.target.service;
         if let Some(typed) = self.connections {
             let connections = typed.min(devices);
@@ -216,6 +227,7 @@ impl Settings {
 
     fn plan(&self, parameters: ParameterPlan, connections: Connections, rates: Rates) -> Plan {
         Plan {
+            scope: self.scope.clone(),
             connections,
             rates,
             publishes_per_connection: publishes_per_connection(self.target.is_aws()),
@@ -243,10 +255,9 @@ impl Settings {
     }
 
     /// Says what begins, on stderr.
-    fn say_start(&self, rates: &ChosenRates, site: &Site, counts: &Counts) {
+    fn say_start(&self, rates: &ChosenRates, site: &Site, counts: &Counts, chosen: u64) {
         say(format_args!(
-            "provisioning {} of {} devices of {} with template {} in {} on {site}",
-            counts.open(),
+            "provisioning {chosen} of {} devices of {} with template {} in {} on {site}",
             counts.total(),
             self.lot.display(),
             self.binding.template,
@@ -280,7 +291,7 @@ fn say_keys(keys: &KeyPolicy) -> String {
     }
 }
 
-fn nothing_to_do(settings: &Settings, outputs: &Outputs, counts: &Counts) -> Result<Exit, Fatal> {
+fn nothing_to_do(settings: &Settings, outputs: &Outputs, counts: &Counts, exit: Exit) -> Result<Exit, Fatal> {
     let summary = Summary::new("complete", Duration::ZERO, *counts, &Default::default());
     let text = format!(
         "nothing to do, nothing was sent: of {} devices {} are registered, {} rejected, {} unknown (ledger {})\n",
@@ -291,7 +302,7 @@ fn nothing_to_do(settings: &Settings, outputs: &Outputs, counts: &Counts) -> Res
         settings.ledger.display()
     );
     print_summary(outputs.summary.as_ref(), &Shown::new(text, &summary))?;
-    Ok(Exit::of_devices(counts))
+    Ok(exit)
 }
 
 /// A run over a lot's open devices.
@@ -302,6 +313,8 @@ struct Provision {
     control_plane: ControlPlane,
     /// Where the devices stood before it.
     counts: Counts,
+    /// Those that it takes up.
+    chosen: Chosen,
 }
 
 impl Job for Provision {
@@ -361,14 +374,14 @@ impl Job for Provision {
     }
 
     async fn run(self, ledger: Option<Ledger>, reins: Reins<Snapshot>) -> Result<Done, Fatal> {
-        let Self { settings, plan, connector, control_plane, .. } = self;
+        let Self { settings, plan, connector, control_plane, counts: before, chosen } = self;
         let ledger = ledger.expect("a lot has a ledger");
         let settler: Option<Arc<dyn Settler>> = Some(Arc::new(control_plane));
         let audience = Audience { progress: reins.progress, intervals: reins.intervals };
         let clock = Arc::new(SystemTime::now);
         let outcome = engine::run(plan, connector, settler, ledger, clock, reins.stop, audience).await;
         let counts = outcome.ledger.view().counts().map_err(ledger_error)?;
-        let exit = Exit::of_run(&outcome, &counts);
+        let exit = Exit::of_run(&outcome, chosen.exit(&before, &counts));
         let Outcome { end, metrics, usage, elapsed, ledger } = outcome;
         let (name, detail) = told(&end);
         let summary = Summary::new(name, elapsed, counts, &metrics).with_usage(&usage);
@@ -417,7 +430,15 @@ fn words(end: &End, exit: Exit, counts: &Counts, ledger: &Path) -> Vec<String> {
     };
     let ledger = ledger.display();
     match exit {
-        Exit::Complete => words.push(format!("keys and certificates: fleetmint export {ledger} --out DIR")),
+        Exit::Complete => {
+            words.push(format!("keys and certificates: fleetmint export {ledger} --out DIR"));
+            if counts.open() > 0 {
+                words.push(format!(
+                    "{} still open: the same command without --limit and --only goes on with the rest",
+                    advice::number(counts.open(), "device is", "devices are")
+                ));
+            }
+        }
         _ if counts.open() > 0 => words.push(format!(
             "{} still open; run the same command again to resume (ledger {ledger})",
             advice::number(counts.open(), "device is", "devices are")

@@ -73,7 +73,8 @@ pub(super) fn command_line() -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-fn quoted(word: String) -> String {
+/// A word for a POSIX shell.
+pub(super) fn quoted(word: String) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./:=@%+,-".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {
         word

@@ -15,6 +15,7 @@ pub mod load;
 mod queue;
 mod rate;
 mod recorder;
+mod scope;
 mod store;
 mod worker;
 
@@ -37,6 +38,7 @@ use crate::usage::Usage;
 
 pub use audience::Audience;
 pub use keys::{KeyMaker, KeyPolicy, KeySource};
+pub use scope::Scope;
 pub use store::{CommitMode, Disk};
 
 use audience::Gauges;
@@ -50,6 +52,8 @@ use worker::Worker;
 /// What to do, settled before the run starts.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// Which of the open devices to take up.
+    pub scope: Scope,
     /// How many connections; one worker each.
     pub connections: Connections,
     /// Global limits.
@@ -258,8 +262,8 @@ async fn supervise<C: Connector>(shared: Arc<Shared<C>>, store: Store) -> End {
     let mut hired = shared.crew.first();
     let (feed, queue) = queue::queue(hired);
     let mut tasks = JoinSet::new();
-    let drain = shared.stop.drain.clone();
-    tasks.spawn(async move { queue::feed(store, feed, drain).await.map_err(Halted::Ledger) });
+    let (drain, scope) = (shared.stop.drain.clone(), shared.plan.scope.clone());
+    tasks.spawn(async move { queue::feed(store, feed, drain, scope).await.map_err(Halted::Ledger) });
     let hire = |tasks: &mut JoinSet<_>, number: usize| {
         let worker = Worker::new(shared.clone(), queue.clone(), number as u64);
         let shift = Crew::hire(&shared.crew);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::scope::Scope;
 use super::store::Store;
 use crate::ledger::{LedgerError, OpenDevice};
 
@@ -29,18 +30,23 @@ pub(super) fn queue(workers: usize) -> (mpsc::Sender<OpenDevice>, Queue) {
     (feed, Queue(Arc::new(Mutex::new(receiver))))
 }
 
-/// Feeds every device that is open now into the queue, once; ends early if the run drains or all workers are gone.
+/// Feeds every device in scope that is open now into the queue, once; ends early if the run drains or all workers are gone.
 pub(super) async fn feed(
     store: Store,
     feed: mpsc::Sender<OpenDevice>,
     drain: CancellationToken,
+    scope: Scope,
 ) -> Result<(), LedgerError> {
-    let mut after = None;
-    loop {
+    let (mut after, mut taken) = (None, 0);
+    while !scope.is_full(taken) {
         let page = store.with(move |ledger| ledger.view().open_devices(after, PAGE)).await?;
         let Some(last) = page.last() else { return Ok(()) };
         after = Some(last.id);
         for device in page {
+            if !scope.takes(&device, taken) {
+                continue;
+            }
+            taken += 1;
             tokio::select! {
                 biased;
                 () = drain.cancelled() => return Ok(()),
@@ -48,4 +54,5 @@ pub(super) async fn feed(
             }
         }
     }
+    Ok(())
 }

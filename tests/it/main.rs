@@ -18,6 +18,7 @@ mod load;
 mod open_files;
 mod prometheus;
 mod provision;
+mod readme;
 mod report;
 mod simulation;
 mod transport;

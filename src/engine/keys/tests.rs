@@ -205,6 +205,7 @@ fn local(key_type: KeyType) -> KeyPolicy {
 
 async fn provision(service: &Service, ledger: Ledger, keys: KeyPolicy) -> Outcome {
     let plan = Plan {
+        scope: Default::default(),
         connections: Connections::Fixed(3),
         rates: Rates::default(),
         publishes_per_connection: None,

@@ -293,6 +293,7 @@ struct Asked {
 /// The engine's plan, as far as a load test has one: no limits but on dials, and nothing is counted against a budget.
 fn engine_plan(plan: &LoadPlan) -> Plan {
     Plan {
+        scope: Default::default(),
         connections: Connections::Fixed(plan.max_connections),
         rates: Rates { connect: plan.connect_rate, ..Rates::default() },
         publishes_per_connection: None,

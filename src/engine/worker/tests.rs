@@ -180,6 +180,7 @@ async fn play(setup: Setup) -> Run {
         connection_lifetime: lifetime,
         publishes_per_connection: None,
         token_lifetime: Duration::from_secs(57 * 60),
+        scope: Default::default(),
         certificate_lifetime: Duration::from_secs(66 * 60),
         failure_budget: 100,
         commit_mode: CommitMode::Inline,

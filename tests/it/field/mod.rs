@@ -2,6 +2,7 @@
 
 mod lots;
 mod operator;
+mod pilot;
 mod places;
 mod proxy;
 mod template_fit;

@@ -204,6 +204,7 @@ impl World {
             witness: self.witness.clone(),
         };
         let plan = Plan {
+            scope: Default::default(),
             connections: self.setup.connections,
             rates: self.setup.rates,
             publishes_per_connection: self.setup.publishes_per_connection,

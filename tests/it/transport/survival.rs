@@ -236,6 +236,7 @@ async fn the_engine_survives_whatever_a_connection_does_and_goes_on_with_the_oth
 async fn run(connector: WssConnector) -> Outcome {
     let (ledger, parameters) = lot();
     let plan = Plan {
+        scope: Default::default(),
         connections: Connections::Fixed(4),
         rates: Rates::default(),
         parameters,

@@ -1,0 +1,114 @@
+//! `--limit` and `--only`: which of the open devices a run takes up.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::exit::{Exit, Fatal, ledger as ledger_error};
+use super::settings::usage;
+use crate::engine::Scope;
+use crate::event::DeviceState;
+use crate::ledger::{Counts, Problem, Selection, View};
+
+/// How many open devices are read from the ledger at once.
+const PAGE: usize = 1_000;
+
+/// Which devices to take up.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Lot")]
+pub(super) struct ScopeArgs {
+    /// Take up N devices at most that are not registered yet, in the lot's order. The same command without it goes on with
+    /// the rest.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+
+    /// Take up only the device with this key. Repeatable.
+    #[arg(long, value_name = "KEY")]
+    only: Vec<String>,
+
+    /// Take up only devices whose keys stand in this file, one a line.
+    #[arg(long, value_name = "FILE")]
+    only_file: Option<PathBuf>,
+}
+
+/// What a run takes up of a ledger.
+pub(super) struct Chosen {
+    pub(super) scope: Scope,
+    /// How many open devices that are.
+    pub(super) devices: u64,
+    /// Whether all devices that were asked for are registered already.
+    is_done: bool,
+}
+
+impl ScopeArgs {
+    /// What was typed.
+    pub(super) fn scope(self) -> Result<Scope, Fatal> {
+        let mut keys: HashSet<String> = self.only.into_iter().collect();
+        let has_keys = !keys.is_empty() || self.only_file.is_some();
+        if let Some(file) = self.only_file {
+            let text = std::fs::read_to_string(&file)
+                .map_err(|error| usage("--only-file", format!("{}: {error}", file.display())))?;
+            let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+            keys.extend(text.lines().filter(|line| !line.is_empty()).map(str::to_owned));
+            if keys.is_empty() {
+                return Err(usage("--only-file", format!("{} has no key in it", file.display())));
+            }
+        }
+        Ok(Scope { keys: has_keys.then(|| Arc::new(keys)), most: self.limit })
+    }
+}
+
+impl Chosen {
+    /// What a scope comes to in a ledger.
+    ///
+    /// # Errors
+    /// If a key that was asked for is not in the lot.
+    pub(super) fn of(scope: Scope, view: &View, counts: &Counts) -> Result<Self, Fatal> {
+        let Some(keys) = &scope.keys else {
+            let devices = scope.most.map_or(counts.open(), |most| counts.open().min(most));
+            return Ok(Self { scope, devices, is_done: false });
+        };
+        let named = |states: &[DeviceState]| Selection {
+            states: states.to_vec(),
+            since_run: None,
+            keys: keys.iter().cloned().collect(),
+        };
+        let is_done = match view.count_certified(&named(&[DeviceState::Registered])) {
+            Ok(_) => true,
+            Err(error) => match &error.problem {
+                Problem::NotThere(crate::ledger::NotThere::Keys { keys }) => {
+                    let listed: Vec<_> = keys.iter().take(5).map(|key| format!("{key:?}")).collect();
+                    let more = if keys.len() > listed.len() { ", …" } else { "" };
+                    let message = format!("the lot has no device with key {}{more}", listed.join(", "));
+                    return Err(usage("--only", message));
+                }
+                Problem::NotThere(_) => false,
+                _ => return Err(ledger_error(error)),
+            },
+        };
+        let (mut devices, mut after) = (0, None);
+        loop {
+            let page = view.open_devices(after, PAGE).map_err(ledger_error)?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.id);
+            devices +=
+                page.iter().fold(0, |taken, device| taken + u64::from(scope.takes(device, devices + taken)));
+        }
+        Ok(Self { scope, devices, is_done })
+    }
+
+    /// How a run over these leaves the process that took all of them as far as it goes.
+    pub(super) fn exit(&self, before: &Counts, after: &Counts) -> Exit {
+        if self.scope.is_all() {
+            return Exit::of_devices(after);
+        }
+        let gained = after.registered.saturating_sub(before.registered);
+        if self.is_done || (gained >= self.devices && self.devices > 0) {
+            Exit::Complete
+        } else {
+            Exit::NotAllRegistered
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Which of a ledger's open devices a run takes up.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::ledger::OpenDevice;
+
+/// Which of a ledger's open devices a run takes up: all, unless said otherwise.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// Only those with these keys; `None` is any key.
+    pub keys: Option<Arc<HashSet<String>>>,
+    /// At most this many, in the order of the lot.
+    pub most: Option<u64>,
+}
+
+impl Scope {
+    /// Whether all open devices are taken.
+    pub fn is_all(&self) -> bool {
+        self.keys.is_none() && self.most.is_none()
+    }
+
+    /// Whether this device is taken, where `before` it that many were.
+    pub fn takes(&self, device: &OpenDevice, before: u64) -> bool {
+        !self.is_full(before) && self.keys.as_ref().is_none_or(|keys| keys.contains(&device.identity.key))
+    }
+
+    /// Whether no more than `taken` devices are wanted.
+    pub fn is_full(&self, taken: u64) -> bool {
+        self.most.is_some_and(|most| taken >= most)
+    }
+}
