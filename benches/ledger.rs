@@ -38,7 +38,8 @@ fn new_ledger(path: &std::path::Path, devices: u64) -> Ledger {
     let identity = |n: u64| Identity { line: n + 1, key: format!("SN{n}"), values: vec![format!("SN{n}")] };
     let rows = LotRows { source: "bench.csv", shape, rows: (1..=devices).map(|n| Ok(identity(n))) };
     let text = String::from;
-    let binding = Binding { template: text("T"), region: text("r"), account: text("a") };
+    let binding =
+        Binding { template: text("T"), region: text("r"), account: text("a"), ..Binding::default() };
     Ledger::import(path, &binding, rows, |_| Ok(()), SystemTime::now()).expect("the lot is valid")
 }
 

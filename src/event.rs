@@ -72,6 +72,10 @@ pub enum DeviceState {
     Rejected,
     /// A registration was published, its answer never came, and nothing could settle it.
     Unknown,
+    /// Its row is no longer in the lot; nothing was made for it that counts.
+    Withdrawn,
+    /// What was made for it was taken out of the account again.
+    Removed,
 }
 
 impl DeviceState {
@@ -83,12 +87,15 @@ impl DeviceState {
             DeviceState::Registered => "registered",
             DeviceState::Rejected => "rejected",
             DeviceState::Unknown => "unknown",
+            DeviceState::Withdrawn => "withdrawn",
+            DeviceState::Removed => "removed",
         }
     }
 
     /// The state of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Pending, Self::Issued, Self::Registered, Self::Rejected, Self::Unknown]
+        use DeviceState::{Issued, Pending, Registered, Rejected, Removed, Unknown, Withdrawn};
+        [Pending, Issued, Registered, Rejected, Unknown, Withdrawn, Removed]
             .into_iter()
             .find(|state| state.name() == name)
     }

@@ -125,6 +125,68 @@ pub fn check_certificate(request: &SigningRequest, certificate_pem: &str) -> Res
     if request == certificate { Ok(()) } else { Err(KeyMismatch::OtherKey) }
 }
 
+/// Why a certificate, its id and its private key are not of one making.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PairMismatch {
+    /// The certificate is not one.
+    #[error("the certificate is not an X.509 certificate in PEM")]
+    NoCertificate,
+    /// The id is not the SHA-256 of the certificate's DER.
+    #[error("its id is not the SHA-256 of the certificate")]
+    OtherId,
+    /// The private key is not one.
+    #[error("the private key is not an RSA or EC key in PEM")]
+    NoKey,
+    /// The key is another's.
+    #[error("the private key is not that of the certificate")]
+    OtherKey,
+}
+
+/// Checks that a certificate, its id, and a private key are of one making. An RSA key is validated on the way, which takes a
+/// core a good part of a millisecond.
+///
+/// # Errors
+/// What does not fit, or cannot be read.
+pub fn check_pair(id: &str, certificate_pem: &str, private_key: &Secret<String>) -> Result<(), PairMismatch> {
+    let mut digest = None;
+    let certified = public_key(certificate_pem, "CERTIFICATE", |der| {
+        digest = Some(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der));
+        let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+        Some(certificate.public_key().subject_public_key.data.to_vec())
+    });
+    let (certified, digest) = certified.zip(digest).ok_or(PairMismatch::NoCertificate)?;
+    let hexadecimal: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    if !id.eq_ignore_ascii_case(&hexadecimal) {
+        return Err(PairMismatch::OtherId);
+    }
+    let (_, pem) = parse_x509_pem(private_key.expose().as_bytes()).map_err(|_| PairMismatch::NoKey)?;
+    let der = Zeroizing::new(pem.contents);
+    let own = public_key_of(&pem.label, &der).ok_or(PairMismatch::NoKey)?;
+    if own == certified { Ok(()) } else { Err(PairMismatch::OtherKey) }
+}
+
+/// The public key of a private one, as a certificate holds it: RSAPublicKey of PKCS #1, or a point.
+fn public_key_of(label: &str, der: &[u8]) -> Option<Vec<u8>> {
+    use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING,
+        EcdsaKeyPair, KeyPair as _,
+    };
+    let rsa = match label {
+        "RSA PRIVATE KEY" => RsaKeyPair::from_der(der).ok(),
+        "PRIVATE KEY" => RsaKeyPair::from_pkcs8(der).ok(),
+        "EC PRIVATE KEY" => None,
+        _ => return None,
+    };
+    if let Some(pair) = rsa {
+        return Some(pair.public_key().as_ref().to_vec());
+    }
+    let curves =
+        [&ECDSA_P256_SHA256_ASN1_SIGNING, &ECDSA_P384_SHA384_ASN1_SIGNING, &ECDSA_P521_SHA512_ASN1_SIGNING];
+    let pair = curves.into_iter().find_map(|curve| EcdsaKeyPair::from_private_key_der(curve, der).ok())?;
+    Some(pair.public_key().as_ref().to_vec())
+}
+
 fn public_key(pem: &str, label: &str, read: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
     let (_, pem) = parse_x509_pem(pem.as_bytes()).ok()?;
     if pem.label == label { read(&pem.contents) } else { None }
@@ -186,6 +248,29 @@ mod tests {
         let (_, parsed) = parse_x509_pem(pem.as_bytes()).unwrap();
         assert_eq!(parsed.contents, pair_of(&key).serialize_der());
         assert_eq!(pem.capacity(), pem.len(), "it never moved, so that no copy is left");
+    }
+
+    #[test]
+    fn certificate_id_and_key_are_of_one_making() {
+        for (key_type, other_type) in [(KeyType::P256, KeyType::Rsa2048), (KeyType::Rsa2048, KeyType::P256)] {
+            let (key, other) = (prepare(key_type).unwrap(), prepare(other_type).unwrap());
+            let certificate = certify(&key);
+            let (_, pem) = parse_x509_pem(certificate.as_bytes()).unwrap();
+            let id = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &pem.contents);
+            let id: String = id.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(check_pair(&id, &certificate, &key.private_key), Ok(()));
+            assert_eq!(
+                check_pair(&id, &certificate, &other.private_key),
+                Err(PairMismatch::OtherKey),
+                "{key_type:?}"
+            );
+            assert_eq!(
+                check_pair(&"0".repeat(64), &certificate, &key.private_key),
+                Err(PairMismatch::OtherId)
+            );
+            assert_eq!(check_pair(&id, &certificate, &certificate.clone().into()), Err(PairMismatch::NoKey));
+            assert_eq!(check_pair(&id, "key", &key.private_key), Err(PairMismatch::NoCertificate));
+        }
     }
 
     #[test]

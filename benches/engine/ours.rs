@@ -41,7 +41,7 @@ impl Lot {
 
 fn binding() -> Binding {
     let text = String::from;
-    Binding { template: text(packets::TEMPLATE), region: text("r"), account: text("a") }
+    Binding { template: text(packets::TEMPLATE), region: text("r"), account: text("a"), ..Binding::default() }
 }
 
 fn rows(devices: u64) -> LotRows<'static, impl Iterator<Item = Result<Identity, Vec<RowError>>>> {

@@ -78,7 +78,7 @@ impl DeviceSettings {
             typed => target.template(typed.as_deref())?,
         };
         let binding =
-            Binding { template: template.clone(), region: target.region.clone(), account: target.account() };
+            Binding { template: template.clone(), region: target.region.clone(), account: target.account(), ..Binding::default() };
         let path = self.ledger;
         let (ledger, parameters) = match &self.source {
             Source::Lot(lot) => self.reading.read(lot)?.into_ledger(&path, &binding)?,

@@ -47,7 +47,8 @@ fn ledger(keys: &[&str], registered: usize) -> Ledger {
     };
     let shape = LotShape { columns: vec![String::from("Key")], key_column: 0 };
     let rows: Vec<_> = keys.iter().enumerate().map(identity).map(Ok).collect();
-    let binding = Binding { template: "t".into(), region: "r".into(), account: "a".into() };
+    let binding =
+        Binding { template: "t".into(), region: "r".into(), account: "a".into(), ..Binding::default() };
     let now = UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
     let lot = LotRows { source: "lot.csv", shape, rows: rows.into_iter() };
     let mut ledger = Ledger::in_memory(&binding, lot, |_| Ok(()), now).unwrap();

@@ -1,16 +1,20 @@
 //! Making changes durable.
 //!
-//! Owns the legal transitions, the search for conflicts, and the receipts, which are given out after COMMIT and never before.
+//! The legal transitions, the search for conflicts, and the receipts, which are given out after COMMIT and never before.
 
 use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension, Params, Transaction, TransactionBehavior, params};
 
 use super::error::{LedgerError, Problem, Shown};
+use super::ids::{KeptId, KnownIds};
 use super::keys::{self, KeyColumns};
+use super::pem::{CERTIFICATE, Kept};
 use super::rows::{Found, find_device, find_key, registration_name};
-use super::{Ledger, Recorded, RunId, instant, schema};
-use crate::certificate::{CertificateId, IssuedCertificate, PreparedKey, RegisteredThing, SigningRequest};
+use super::{Ledger, LotInfo, Recorded, RunId, instant, schema};
+use crate::certificate::{
+    CertificateId, IssuedCertificate, PreparedKey, RegisteredThing, SigningRequest, StoredKey,
+};
 use crate::event::{Change, DeviceId, DeviceState, Registration};
 use crate::failure::Failure;
 
@@ -73,18 +77,47 @@ impl Ledger {
     /// better. `now` becomes the time of each change.
     ///
     /// # Errors
-    /// If a device cannot go through its change: then nothing is written, and the ledger goes on. If writing fails: then
-    /// what is durable is not known, and every further write is refused until the ledger is opened again.
+    /// If a device cannot go through its change, or brings a plain key into a ledger whose keys are sealed: then nothing is
+    /// written, and the ledger goes on. If writing fails: then what is durable is not known, and every further write is
+    /// refused until the ledger is opened again.
     pub fn commit(&mut self, changes: Vec<Change>, now: SystemTime) -> Result<Vec<Receipt>, LedgerError> {
         let stamp = Stamp { at: instant::to_text(now), run: self.run.map(|RunId(id)| id) };
+        self.view.named(changes.iter().try_for_each(|change| refuse_plain_key(self.view.lot(), change)))?;
+        if changes.iter().any(|change| matches!(change, Change::Issued { .. } | Change::Certified { .. })) {
+            self.load_known_ids()?;
+        }
+        let mut known = self.known.take();
         let written = self.write(|transaction| {
-            changes
-                .into_iter()
-                .map(|change| apply(transaction, change, &stamp))
-                .collect::<Result<Vec<_>, _>>()
-        })?;
+            let mut batch = Batch { connection: transaction, stamp: &stamp, known: &mut known };
+            changes.into_iter().map(|change| batch.apply(change)).collect::<Result<Vec<_>, _>>()
+        });
+        // After an error they are read again: some of them may be of certificates that were not written.
+        let written = written?;
+        self.known = known;
         Ok(written.into_iter().map(Receipt::from).collect())
     }
+
+    /// Reads the ids of all certificates, once, so that one that is given out twice is noticed.
+    pub(super) fn load_known_ids(&mut self) -> Result<(), LedgerError> {
+        if self.known.is_none() {
+            self.known = Some(self.view.named(KnownIds::load(&self.view.connection))?);
+        }
+        Ok(())
+    }
+}
+
+/// A ledger whose keys are sealed never takes a plain one.
+fn refuse_plain_key(lot: &LotInfo, change: &Change) -> Result<(), Problem> {
+    let key = match change {
+        Change::KeyPrepared { key, .. } => &key.private_key,
+        Change::Issued { certificate, .. } => &certificate.private_key,
+        _ => return Ok(()),
+    };
+    let is_sealed = lot.binding.content.as_ref().is_some_and(|content| !content.recipients.is_empty());
+    if is_sealed && matches!(key, StoredKey::Plain(_)) {
+        return Err(Problem::PlainKey { device: change.device() });
+    }
+    Ok(())
 }
 
 /// Runs `statements` in one transaction, together with the count of commits, which it returns too.
@@ -137,83 +170,93 @@ fn judge(state: DeviceState, prepared: Option<&PreparedKey>, change: &Change) ->
     if is_legal { Ok(()) } else { Err(becomes) }
 }
 
-fn apply(connection: &Connection, change: Change, stamp: &Stamp) -> Result<Written, Problem> {
-    let Found { state, prepared } = find_device(connection, change.device())?;
-    if let Err(becomes) = judge(state, prepared.as_ref(), &change) {
-        let device = find_key(connection, change.device())?;
-        return Err(Problem::IllegalTransition { device, state, change: becomes });
-    }
-    let moved = |device, to| move_device(connection, device, &to, stamp);
-    match change {
-        Change::KeyPrepared { device, key } => {
-            keys::insert_prepared(connection, device, &key, &stamp.at, stamp.run)?;
-            Ok(Written::KeyPrepared(key.request))
+/// Changes that are written together.
+struct Batch<'a> {
+    connection: &'a Connection,
+    stamp: &'a Stamp,
+    /// Read by now, if any change issues a certificate.
+    known: &'a mut Option<KnownIds>,
+}
+
+impl Batch<'_> {
+    fn apply(&mut self, change: Change) -> Result<Written, Problem> {
+        let (connection, stamp) = (self.connection, self.stamp);
+        let Found { state, prepared } = find_device(connection, change.device())?;
+        if let Err(becomes) = judge(state, prepared.as_ref(), &change) {
+            let device = find_key(connection, change.device())?;
+            return Err(Problem::IllegalTransition { device, state, change: becomes });
         }
-        Change::Issued { device, certificate } => issue(connection, device, certificate, stamp),
-        Change::Certified { device, certificate } => {
-            let key = prepared.ok_or_else(|| Problem::damaged("a prepared key went away"))?;
-            issue(connection, device, certificate.map_key(|()| key.private_key), stamp)
-        }
-        Change::Registered { device, thing } => {
-            let written = register(connection, device, thing, stamp)?;
-            if let (Written::Done, Some(_)) = (&written, prepared) {
-                keys::forget_prepared(connection, device)?;
+        let moved = |device, to| move_device(connection, device, &to, stamp);
+        match change {
+            Change::KeyPrepared { device, key } => {
+                keys::insert_prepared(connection, device, &key, &stamp.at, stamp.run)?;
+                Ok(Written::KeyPrepared(key.request))
             }
-            Ok(written)
+            Change::Issued { device, certificate } => self.issue(device, certificate),
+            Change::Certified { device, certificate } => {
+                let key = prepared.ok_or_else(|| Problem::damaged("a prepared key went away"))?;
+                self.issue(device, certificate.map_key(|()| key.private_key))
+            }
+            Change::Registered { device, thing } => {
+                let written = register(connection, device, thing, stamp)?;
+                if let (Written::Done, Some(_)) = (&written, prepared) {
+                    keys::forget_prepared(connection, device)?;
+                }
+                Ok(written)
+            }
+            Change::Rejected { device, failure } => {
+                moved(device, Standing::given_up(DeviceState::Rejected, failure))
+            }
+            Change::Unknown { device, failure } => {
+                moved(device, Standing::given_up(DeviceState::Unknown, failure))
+            }
+            Change::TokenLapsed { device } => {
+                let retired = retire(connection, device, stamp)?;
+                Ok(prepared.map_or(retired, |key| Written::KeyPrepared(key.request)))
+            }
+            Change::Left { device, registration, failure } => {
+                let registration = (state == DeviceState::Issued).then_some(registration);
+                moved(device, Standing { state, registration, failure })
+            }
         }
-        Change::Rejected { device, failure } => moved(
-            device,
-            Standing { state: DeviceState::Rejected, registration: None, failure: Some(failure) },
-        ),
-        Change::Unknown { device, failure } => moved(
-            device,
-            Standing { state: DeviceState::Unknown, registration: None, failure: Some(failure) },
-        ),
-        Change::TokenLapsed { device } => {
-            let retired = retire(connection, device, stamp)?;
-            Ok(prepared.map_or(retired, |key| Written::KeyPrepared(key.request)))
+    }
+
+    fn issue(&mut self, device: DeviceId, certificate: IssuedCertificate) -> Result<Written, Problem> {
+        let (connection, stamp) = (self.connection, self.stamp);
+        let id = KeptId::of(&certificate.certificate_id);
+        let known = self.known.as_mut().expect("ids are read before a certificate is written");
+        if !known.insert(&id)
+            && let Some(holder) = find_holder(connection, &id)?
+        {
+            let contested = Contested::Certificate(certificate.certificate_id);
+            return Ok(Written::Conflict(Conflict { device, contested, holder }));
         }
-        Change::Left { device, registration, failure } => {
-            let registration = (state == DeviceState::Issued).then_some(registration);
-            moved(device, Standing { state, registration, failure })
-        }
+        let key = KeyColumns::of(connection, &certificate.private_key)?;
+        let kept = Kept::labelled(&certificate.certificate_pem, CERTIFICATE);
+        let sql = "INSERT INTO credential
+                   (id, device, certificate_id, certificate, private_key, private_key_label, issued_at, run, sealing,
+                    purged_at, digest)
+                   SELECT id, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9,
+                          row_digest(id, ?1, ?2, ?3, ?4, ?5, ?6, NULL, ?8, ?9, NULL)
+                   FROM (SELECT coalesce(max(id), 0) + 1 AS id FROM credential)";
+        let (text, label) = (&key.text, key.text.as_ref().and_then(Kept::label));
+        let values =
+            params![device.0, id, kept, text, label, stamp.at, stamp.run, key.sealing, key.purged_at];
+        write_one(connection, sql, values)?;
+        let sql = "INSERT INTO token (device, ownership_token, digest) VALUES (?1, ?2, row_digest(?1, ?2))";
+        write_one(connection, sql, params![device.0, certificate.ownership_token.expose()])?;
+        let to =
+            Standing { state: DeviceState::Issued, registration: Some(Registration::MaySent), failure: None };
+        move_device(connection, device, &to, stamp)?;
+        Ok(Written::Issued(certificate))
     }
 }
 
-fn issue(
-    connection: &Connection,
-    device: DeviceId,
-    certificate: IssuedCertificate,
-    stamp: &Stamp,
-) -> Result<Written, Problem> {
-    let key = KeyColumns::of(connection, &certificate.private_key)?;
-    let sql = "INSERT INTO certificate
-               (certificate_id, device, certificate_pem, private_key, ownership_token, issued_at, run, sealing, purged_at, digest)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, row_digest(?1, ?2, ?3, ?4, ?5, ?6, NULL, ?8, ?9))
-               ON CONFLICT (certificate_id) DO NOTHING";
-    let inserted = connection.prepare_cached(sql)?.execute(params![
-        certificate.certificate_id.as_str(),
-        device.0,
-        certificate.certificate_pem,
-        key.text,
-        certificate.ownership_token.expose(),
-        stamp.at,
-        stamp.run,
-        key.sealing,
-        key.purged_at,
-    ])?;
-    if inserted == 0 {
-        let sql = "SELECT device.key FROM certificate JOIN device ON device.id = certificate.device
-                   WHERE certificate.certificate_id = ?1";
-        let holder = find_text(connection, sql, [certificate.certificate_id.as_str()])?;
-        let holder = holder.ok_or_else(|| Problem::damaged("a certificate is there and is nobody's"))?;
-        let contested = Contested::Certificate(certificate.certificate_id);
-        return Ok(Written::Conflict(Conflict { device, contested, holder }));
-    }
-    let to =
-        Standing { state: DeviceState::Issued, registration: Some(Registration::MaySent), failure: None };
-    move_device(connection, device, &to, stamp)?;
-    Ok(Written::Issued(certificate))
+/// The key of the device that has the certificate `id`. Looks at every certificate: for what is nearly always found.
+fn find_holder(connection: &Connection, id: &KeptId<'_>) -> Result<Option<String>, Problem> {
+    let sql = "SELECT device.key FROM credential JOIN device ON device.id = credential.device
+               WHERE credential.certificate_id = ?1";
+    find_text(connection, sql, [id])
 }
 
 fn register(
@@ -222,36 +265,50 @@ fn register(
     thing: RegisteredThing,
     stamp: &Stamp,
 ) -> Result<Written, Problem> {
-    // Another device's, or about to be: a name that is another row's key, and that nothing in this row accounts for.
+    // A template without a thing names none: that is no name, and not one that two devices share.
+    let thing_name = Some(thing.thing_name).filter(|name| !name.is_empty());
+    if let Some(name) = &thing_name
+        && let Some(holder) = find_name_holder(connection, device, name)?
+    {
+        return Ok(Written::Conflict(Conflict { device, contested: Contested::Thing(name.clone()), holder }));
+    }
+    let configuration = serde_json::Value::from_iter(thing.device_configuration).to_string();
+    let sql = "UPDATE device SET state = ?4, registration = NULL, thing_name = ?2, device_configuration = ?3,
+               failure_stage = NULL, failure_cause = NULL, failure = NULL, updated_at = ?5, run = ?6,
+               digest = row_digest(id, key, parameter_values, ?4, NULL, ?2, ?3, NULL, NULL, NULL, ?5, request_digest)
+               WHERE id = ?1";
+    let state = DeviceState::Registered.name();
+    write_one(connection, sql, params![device.0, thing_name, configuration, state, stamp.at, stamp.run])?;
+    // The token is used up: one secret less to keep.
+    drop_token(connection, device)?;
+    Ok(Written::Done)
+}
+
+/// The key of another device that has the thing `name`, or is about to: it is that row's key, and nothing in this device's
+/// own row accounts for it.
+fn find_name_holder(
+    connection: &Connection,
+    device: DeviceId,
+    name: &str,
+) -> Result<Option<String>, Problem> {
     let sql = "SELECT key FROM device WHERE thing_name = ?1 AND id <> ?2
                UNION ALL
                SELECT key FROM device WHERE key = ?1 AND id <> ?2 AND NOT EXISTS (
                    SELECT 1 FROM device AS own, json_each(own.parameter_values) WHERE own.id = ?2 AND value = ?1)
                LIMIT 1";
-    if let Some(holder) = find_text(connection, sql, params![thing.thing_name, device.0])? {
-        let contested = Contested::Thing(thing.thing_name);
-        return Ok(Written::Conflict(Conflict { device, contested, holder }));
-    }
-    let configuration = serde_json::Value::from_iter(thing.device_configuration).to_string();
-    // A template without a thing names none: that is no name, and not one that two devices share.
-    let thing_name = Some(thing.thing_name).filter(|name| !name.is_empty());
-    let sql = "UPDATE device SET state = ?4, registration = NULL, thing_name = ?2, device_configuration = ?3,
-               failure_stage = NULL, failure_cause = NULL, failure = NULL, updated_at = ?5, run = ?6,
-               digest = row_digest(id, key, parameter_values, ?4, NULL, ?2, ?3) WHERE id = ?1";
-    let state = DeviceState::Registered.name();
-    write_one(connection, sql, params![device.0, thing_name, configuration, state, stamp.at, stamp.run])?;
-    // The token is used up: one secret less to keep.
-    let sql = "UPDATE certificate SET ownership_token = NULL, digest = row_digest(
-                   certificate_id, device, certificate_pem, private_key, NULL, issued_at, retired_at, sealing, purged_at)
-               WHERE device = ?1 AND retired_at IS NULL";
-    write_one(connection, sql, params![device.0])?;
-    Ok(Written::Done)
+    find_text(connection, sql, params![name, device.0])
+}
+
+fn drop_token(connection: &Connection, device: DeviceId) -> Result<(), Problem> {
+    connection.prepare_cached("DELETE FROM token WHERE device = ?1")?.execute([device.0])?;
+    Ok(())
 }
 
 /// Gives up a device's certificate, whose token is too old to be used, and starts the device over.
 fn retire(connection: &Connection, device: DeviceId, stamp: &Stamp) -> Result<Written, Problem> {
-    let sql = "UPDATE certificate SET retired_at = ?2, ownership_token = NULL WHERE device = ?1 AND retired_at IS NULL";
+    let sql = "UPDATE credential SET retired_at = ?2 WHERE device = ?1 AND retired_at IS NULL";
     write_one(connection, sql, params![device.0, stamp.at])?;
+    drop_token(connection, device)?;
     let to = Standing { state: DeviceState::Pending, registration: None, failure: None };
     move_device(connection, device, &to, stamp)
 }
@@ -263,6 +320,12 @@ struct Standing {
     failure: Option<Failure>,
 }
 
+impl Standing {
+    fn given_up(state: DeviceState, failure: Failure) -> Self {
+        Self { state, registration: None, failure: Some(failure) }
+    }
+}
+
 fn move_device(
     connection: &Connection,
     device: DeviceId,
@@ -271,7 +334,8 @@ fn move_device(
 ) -> Result<Written, Problem> {
     let sql = "UPDATE device SET state = ?2, registration = ?3, failure_stage = ?4, failure_cause = ?5, failure = ?6,
                updated_at = ?7, run = ?8,
-               digest = row_digest(id, key, parameter_values, ?2, ?3, thing_name, device_configuration)
+               digest = row_digest(id, key, parameter_values, ?2, ?3, thing_name, device_configuration,
+                                   ?4, ?5, ?6, ?7, request_digest)
                WHERE id = ?1";
     let failure = to.failure.as_ref();
     let values = params![

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
-use super::resume::LotDifference;
+use super::resume::LotRefusal;
 use super::select::NotThere;
 use crate::event::{DeviceId, DeviceState};
 use crate::identity::LotErrors;
@@ -31,13 +31,22 @@ pub enum Problem {
     #[error("there is no such file; check the path")]
     Missing,
     /// A new ledger was wanted, and there is a file of that name.
-    #[error("the file is there already, and is left as it is; choose another --ledger")]
+    #[error("the file is there already, and is left as it is")]
     Exists,
     /// Another run has it.
     #[error("in use by another fleetmint process ({}); wait until it has ended, or stop it", Holder(.pid))]
     InUse {
         /// The other process, as it wrote itself down; none if it had no time yet to do so.
         pid: Option<u32>,
+    },
+    /// The lock file beside it is a symbolic link.
+    #[error(
+        "its lock file {} is a symbolic link, which is never written through; find out who made it, and remove it",
+        .lock.display()
+    )]
+    LinkedLock {
+        /// The lock file.
+        lock: PathBuf,
     },
     /// A program other than fleetmint has it open for writing.
     #[error(
@@ -46,7 +55,7 @@ pub enum Problem {
     Busy,
     /// The file is something else.
     #[error(
-        "not a fleetmint ledger: {found}; it is left as it is. Choose another --ledger, or, if it was a ledger once, restore a backup"
+        "not a fleetmint ledger: {found}; it is left as it is. If it was a ledger once, restore a backup"
     )]
     NotALedger {
         /// What it is instead.
@@ -69,16 +78,6 @@ pub enum Problem {
         /// The ledger's schema.
         found: i64,
         /// The newest schema known here.
-        known: i64,
-    },
-    /// The schema is an old one, and the ledger was opened for reading only.
-    #[error(
-        "written by an older fleetmint: schema {found}, wanted {known}; resume it once to bring it up to date"
-    )]
-    Older {
-        /// The ledger's schema.
-        found: i64,
-        /// The schema wanted.
         known: i64,
     },
     /// What is in the file is not what a ledger can hold.
@@ -120,19 +119,65 @@ pub enum Problem {
     },
     /// It was made for another template, region or account.
     #[error(
-        "made for {what} {found}, and this run is for {wanted}; use that {what} again, or another --ledger"
+        "made for {what} {found}, and this run is for {wanted}; certificates or keys of it are there, so use that {what} again"
     )]
     OtherBinding {
-        /// `template`, `region` or `account`.
+        /// `template`, `region`, `account` or `shard`.
         what: &'static str,
         /// What the ledger was made for.
         found: String,
         /// What this run is for.
         wanted: String,
     },
-    /// It was made from another lot.
-    #[error("made from another lot: {0}; use the lot as it was ({source}), or another --ledger", source = .0.lot)]
-    OtherLot(Box<LotMismatch>),
+    /// What decides the content of identities is not what it was when the first of them was made.
+    #[error(
+        "its identities were made with other settings ({}); use those again, or change them for the devices that are still to come",
+        .differences.join(", ")
+    )]
+    OtherContent {
+        /// What differs.
+        differences: Vec<String>,
+    },
+    /// Its keys are sealed, and were to be no longer.
+    #[error("its keys are sealed, and none is ever added in plain text: name the recipients again")]
+    Unsealing,
+    /// A plain key was brought to a ledger whose keys are sealed: a bug in whoever brought it.
+    #[error("a plain key for device number {} in a ledger whose keys are sealed; this is a bug, and nothing was written", .device.0)]
+    PlainKey {
+        /// Whose.
+        device: DeviceId,
+    },
+    /// Parameters were to change while devices may be registered with those that were.
+    #[error(
+        "{devices} of its devices may be registered with the parameters that were; a run with those settles them, and the parameters may change after it"
+    )]
+    Unsettled {
+        /// How many.
+        devices: u64,
+    },
+    /// The lot has changed where what was done forbids it.
+    #[error("{0}")]
+    OtherLot(Box<LotRefusal>),
+    /// Another column is to be the key.
+    #[error(
+        "its key column was {recorded}, and is {found}: devices could not be told apart; use {recorded} again"
+    )]
+    OtherKeyColumn {
+        /// The ledger's.
+        recorded: String,
+        /// The lot's.
+        found: String,
+    },
+    /// The ledger of an older version has to be written anew, and the disk has no room for both.
+    #[error(
+        "written by an older fleetmint, and there is no room to bring it up to date: {needed} bytes are needed beside it, and {free} are free"
+    )]
+    NoRoom {
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
     /// A change that a device in its state cannot go through: a bug in whoever asked for it.
     #[error("device {} is {}, which cannot become {change}; this is a bug, and nothing was written", Shown(.device), .state.name())]
     IllegalTransition {
@@ -186,16 +231,6 @@ pub enum Problem {
     },
 }
 
-/// Which lot a ledger was made from, and how the lot given differs.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{difference}")]
-pub struct LotMismatch {
-    /// The name of the file that the ledger was made from.
-    pub lot: String,
-    /// How the lot given differs.
-    pub difference: LotDifference,
-}
-
 /// Why a lot did not become a ledger, or is not that of the ledger.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
@@ -227,7 +262,13 @@ impl Problem {
 
     /// Whether it is the caller who is wrong, and the ledger is as it was before.
     pub(super) fn is_callers(&self) -> bool {
-        matches!(self, Self::IllegalTransition { .. } | Self::NoSuchDevice { .. } | Self::NotThere(_))
+        matches!(
+            self,
+            Self::IllegalTransition { .. }
+                | Self::NoSuchDevice { .. }
+                | Self::NotThere(_)
+                | Self::PlainKey { .. }
+        )
     }
 
     /// What is in the ledger contradicts itself.

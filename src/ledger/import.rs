@@ -1,13 +1,15 @@
 //! From a lot to a new ledger: whole, or not at all.
 //!
-//! Owns the way of a row into the ledger, and the search for keys that stand in the lot twice. Does not read CSV.
+//! The way of a row into the ledger, and the search for keys that stand in the lot twice. Reading CSV is not done here.
 
 use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::error::{ImportError, Problem};
-use super::{Binding, instant};
+use super::integrity::row_digest;
+use super::{Binding, binding, instant};
+use crate::event::DeviceState;
 use crate::identity::{Identity, LotDigest, LotErrors, LotFault, LotShape, RowError, new_key_fault};
 use crate::wording::Excerpt;
 
@@ -66,21 +68,24 @@ where
     let transaction = connection.transaction()?;
     let mut digest = LotDigest::new(&lot.shape);
     let mut errors = LotErrors::default();
-    let mut devices = 0;
+    let (mut rows, mut devices) = (0_u64, 0);
     let mut table = DeviceTable::new(&transaction, key_column_name(&lot.shape)?)?;
     for row in lot.rows {
         match row {
             Ok(identity) => {
-                devices += 1;
+                rows += 1;
                 digest.row(&identity);
                 errors.add(check(&identity).err().into_iter().flatten());
                 errors.add(new_key_fault(&identity, table.key_column));
-                errors.add(table.insert(devices, &identity)?);
+                if binding.shard.is_none_or(|shard| shard.has(&identity.key)) {
+                    devices += 1;
+                    errors.add(table.insert(devices, &identity)?);
+                }
             }
             Err(found) => errors.add(found),
         }
     }
-    if devices == 0 && errors.is_empty() {
+    if rows == 0 && errors.is_empty() {
         errors.add([no_rows()]);
     }
     if !errors.is_empty() {
@@ -92,17 +97,17 @@ where
 }
 
 /// The device table while it is being filled.
-struct DeviceTable<'a> {
+pub(super) struct DeviceTable<'a> {
     insert: Statement<'a>,
     find_line: Statement<'a>,
-    key_column: &'a str,
+    pub(super) key_column: &'a str,
 }
 
 impl<'a> DeviceTable<'a> {
-    fn new(connection: &'a Connection, key_column: &'a str) -> Result<Self, Problem> {
+    pub(super) fn new(connection: &'a Connection, key_column: &'a str) -> Result<Self, Problem> {
         Ok(Self {
             insert: connection.prepare(
-                "INSERT INTO device (id, key, line, parameter_values) VALUES (?1, ?2, ?3, ?4)
+                "INSERT INTO device (id, key, line, parameter_values, digest) VALUES (?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT (key) DO NOTHING",
             )?,
             find_line: connection.prepare("SELECT line FROM device WHERE key = ?1")?,
@@ -111,25 +116,40 @@ impl<'a> DeviceTable<'a> {
     }
 
     /// Inserts one device, or says which line had its key before.
-    fn insert(&mut self, id: i64, identity: &Identity) -> Result<Option<RowError>, Problem> {
-        let line = i64::try_from(identity.line).unwrap_or(i64::MAX);
+    pub(super) fn insert(&mut self, id: i64, identity: &Identity) -> Result<Option<RowError>, Problem> {
         let values = values_to_text(&identity.values);
-        if self.insert.execute(params![id, identity.key, line, values])? == 1 {
+        let digest = digest_of_new(id, &identity.key, &values);
+        if self.insert.execute(params![id, identity.key, line_number(identity), values, digest])? == 1 {
             return Ok(None);
         }
         let first: Option<i64> = self.find_line.query_row([&identity.key], |row| row.get(0)).optional()?;
-        Ok(Some(RowError {
+        let first = first.and_then(|line| u64::try_from(line).ok()).unwrap_or_default();
+        Ok(Some(self.twice(identity, first)))
+    }
+
+    /// The row's key is that of line `first` too.
+    pub(super) fn twice(&self, identity: &Identity, first: u64) -> RowError {
+        RowError {
             line: identity.line,
             column: Some(self.key_column.to_owned()),
             fault: LotFault::Duplicate,
-            found: format!(
-                "\"{}\", which is the key of line {} too",
-                Excerpt(&identity.key),
-                first.unwrap_or_default()
-            ),
+            found: format!("\"{}\", which is the key of line {first} too", Excerpt(&identity.key)),
             wanted: String::from("a key that no other row has"),
-        }))
+        }
     }
+}
+
+/// The digest of a device as it is imported, worked out here: a call out of SQL for each row of a lot would cost more.
+fn digest_of_new(id: i64, key: &str, values: &str) -> i64 {
+    use rusqlite::types::ValueRef::{Integer, Null, Text};
+    let state = DeviceState::Pending.name();
+    let columns = [Integer(id), Text(key.as_bytes()), Text(values.as_bytes()), Text(state.as_bytes())];
+    row_digest(columns.into_iter().chain([Null; 8]))
+}
+
+/// A row's line as the ledger keeps it.
+pub(super) fn line_number(identity: &Identity) -> i64 {
+    i64::try_from(identity.line).unwrap_or(i64::MAX)
 }
 
 /// A row's values as the ledger keeps them: a JSON array of texts.
@@ -153,8 +173,9 @@ fn insert_lot(
     now: SystemTime,
 ) -> Result<(), Problem> {
     connection.execute(
-        "INSERT INTO lot (id, source, digest, columns, key_column, devices, template, region, account, created_at)
-         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO lot (id, source, digest, columns, key_column, devices, template, region, account, created_at,
+                          content, shard, shards)
+         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         params![
             source,
             digest,
@@ -165,6 +186,9 @@ fn insert_lot(
             binding.region,
             binding.account,
             instant::to_text(now),
+            binding.content.as_ref().map(binding::to_json),
+            binding.shard.map(|shard| shard.index),
+            binding.shard.map(|shard| shard.of),
         ],
     )?;
     Ok(())

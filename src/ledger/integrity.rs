@@ -6,15 +6,41 @@
 
 use aws_lc_rs::digest::{Context, SHA256};
 use rusqlite::Connection;
-use rusqlite::functions::{Context as Arguments, FunctionFlags};
+use rusqlite::functions::FunctionFlags;
 use rusqlite::types::ValueRef;
 
 use super::error::Problem;
 use super::schema;
 
-/// Rows whose digest is not theirs. A device has none until it changes for the first time; what it was imported with is
+/// Rows whose digest is not theirs.
+const ALTERED: [(&str, &str); 5] = [
+    (
+        "lot",
+        "SELECT count(*) FROM lot WHERE row_digest IS NOT row_digest(
+         source, digest, columns, key_column, devices, template, region, account, created_at, content, shard, shards)",
+    ),
+    (
+        "device",
+        "SELECT count(*) FROM device WHERE digest IS NOT row_digest(
+         id, key, parameter_values, state, registration, thing_name, device_configuration,
+         failure_stage, failure_cause, failure, updated_at, request_digest)",
+    ),
+    (
+        "credential",
+        "SELECT count(*) FROM credential WHERE digest IS NOT row_digest(
+         id, device, certificate_id, certificate, private_key, private_key_label, issued_at, retired_at, sealing,
+         purged_at, deleted_at)",
+    ),
+    ("token", "SELECT count(*) FROM token WHERE digest IS NOT row_digest(device, ownership_token)"),
+    (
+        "prepared_key",
+        "SELECT count(*) FROM prepared_key WHERE digest IS NOT row_digest(device, private_key, sealing, signing_request)",
+    ),
+];
+
+/// The same in schemas 3 and 4, where a device had no digest until it changed for the first time: what it was imported with was
 /// compared with the lot.
-const ALTERED: [(&str, &str); 3] = [
+const ALTERED_BEFORE_5: [(&str, &str); 3] = [
     (
         "certificate",
         "SELECT count(*) FROM certificate WHERE digest IS NOT row_digest(
@@ -45,10 +71,12 @@ pub(super) fn check(connection: &Connection) -> Result<(), Problem> {
             return Err(Problem::damaged(found));
         }
     }
-    if schema::version(connection)? < schema::WITH_DIGESTS {
-        return Ok(());
-    }
-    for (table, altered) in ALTERED {
+    let altered: &[_] = match schema::version(connection)? {
+        schema::NEWEST => &ALTERED,
+        schema::WITH_DIGESTS.. => &ALTERED_BEFORE_5,
+        _ => &[],
+    };
+    for (table, altered) in altered {
         let rows: i64 = connection.query_row(altered, [], |row| row.get(0))?;
         if rows > 0 {
             return Err(Problem::damaged(format!(
@@ -63,10 +91,11 @@ pub(super) fn check(connection: &Connection) -> Result<(), Problem> {
 fn check_schema(connection: &Connection) -> Result<(), Problem> {
     let mut model = Connection::open_in_memory()?;
     schema::set_up(&model)?;
-    schema::migrate_to(&mut model, schema::version(connection)?)?;
-    match definitions(connection)? == definitions(&model)? {
-        true => Ok(()),
-        false => Err(Problem::damaged("its tables are not defined as in a ledger of its version")),
+    schema::create_version(&mut model, schema::version(connection)?)?;
+    if definitions(connection)? == definitions(&model)? {
+        Ok(())
+    } else {
+        Err(Problem::damaged("its tables are not defined as in a ledger of its version"))
     }
 }
 
@@ -83,12 +112,14 @@ fn definitions(connection: &Connection) -> Result<Vec<(String, String, Option<St
 pub(super) fn add_row_digest(connection: &Connection) -> Result<(), Problem> {
     let flags =
         FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
-    connection.create_scalar_function("row_digest", -1, flags, |arguments| Ok(row_digest(arguments)))?;
+    connection.create_scalar_function("row_digest", -1, flags, |arguments| {
+        Ok(row_digest((0..arguments.len()).map(|index| arguments.get_raw(index))))
+    })?;
     Ok(())
 }
 
 /// The first 64 bits of SHA-256: against chance, not against somebody who alters a ledger on purpose.
-fn row_digest(arguments: &Arguments<'_>) -> i64 {
+pub(super) fn row_digest<'a>(values: impl Iterator<Item = ValueRef<'a>>) -> i64 {
     let mut context = Context::new(&SHA256);
     let mut absorb = |kind: u8, bytes: &[u8]| {
         let mut head = [kind; 9];
@@ -96,8 +127,8 @@ fn row_digest(arguments: &Arguments<'_>) -> i64 {
         context.update(&head);
         context.update(bytes);
     };
-    for index in 0..arguments.len() {
-        match arguments.get_raw(index) {
+    for value in values {
+        match value {
             ValueRef::Null => absorb(0, &[]),
             ValueRef::Integer(number) => absorb(1, &number.to_be_bytes()),
             ValueRef::Real(number) => absorb(2, &number.to_be_bytes()),
@@ -121,10 +152,11 @@ mod tests {
         connection
             .execute_batch(
                 "INSERT INTO device (id, key, line, parameter_values) VALUES (1, 'a', 2, '[]');
-                 INSERT INTO certificate (certificate_id, device, certificate_pem, private_key, issued_at)
+                 INSERT INTO credential (certificate_id, device, certificate, private_key, issued_at)
                  VALUES ('x', 1, 'pem', 'key', 'then');
+                 INSERT INTO token (device, ownership_token) VALUES (1, 'token');
                  UPDATE device SET state = 'registered', thing_name = 'thing';
-                 UPDATE certificate SET ownership_token = NULL, retired_at = 'now';",
+                 UPDATE credential SET retired_at = 'now';",
             )
             .unwrap();
         connection
@@ -138,10 +170,12 @@ mod tests {
     #[test]
     fn a_value_that_changed_by_itself_is_found() {
         for (table, change) in [
-            ("certificate", "UPDATE certificate SET private_key = 'kex'"),
-            ("certificate", "UPDATE certificate SET device = 1, certificate_pem = NULLIF('pfm', '')"),
+            ("credential", "UPDATE credential SET private_key = 'kex'"),
+            ("credential", "UPDATE credential SET device = 1, certificate = NULLIF('pfm', '')"),
             ("device", "UPDATE device SET thing_name = 'thinh'"),
             ("device", "UPDATE device SET state = 'unknown'"),
+            ("device", "UPDATE device SET updated_at = 'some day'"),
+            ("token", "UPDATE token SET ownership_token = 'tokem'"),
         ] {
             let connection = ledger();
             let digests = format!("CREATE TEMP TABLE was AS SELECT digest FROM {table};");

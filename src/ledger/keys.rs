@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::commit::write_one;
 use super::error::{LedgerError, Problem};
+use super::pem::{self, Kept};
 use super::rows::read_json;
 use super::view::View;
 use super::{Ledger, instant};
@@ -28,7 +29,7 @@ pub struct KeyCounts {
 
 /// A key as the columns hold it.
 pub(super) struct KeyColumns<'a> {
-    pub(super) text: &'a str,
+    pub(super) text: Option<Kept<'a>>,
     pub(super) sealing: Option<i64>,
     pub(super) purged_at: Option<&'a str>,
 }
@@ -36,12 +37,16 @@ pub(super) struct KeyColumns<'a> {
 impl<'a> KeyColumns<'a> {
     pub(super) fn of(connection: &Connection, key: &'a StoredKey) -> Result<Self, Problem> {
         Ok(match key {
-            StoredKey::Plain(pem) => Self { text: pem.expose(), sealing: None, purged_at: None },
+            StoredKey::Plain(pem) => {
+                Self { text: Some(Kept::of(pem.expose())), sealing: None, purged_at: None }
+            }
             StoredKey::Sealed(sealed) => {
                 let sealing = Some(sealing_number(connection, &sealed.recipients)?);
-                Self { text: &sealed.age, sealing, purged_at: None }
+                Self { text: Some(Kept::Text(&sealed.age)), sealing, purged_at: None }
             }
-            StoredKey::Purged { at } => Self { text: "", sealing: None, purged_at: Some(at) },
+            StoredKey::Purged { at } => {
+                Self { text: Some(Kept::Text("")), sealing: None, purged_at: Some(at) }
+            }
         })
     }
 }
@@ -60,13 +65,17 @@ fn sealing_number(connection: &Connection, recipients: &[String]) -> Result<i64,
     Ok(connection.last_insert_rowid())
 }
 
-/// Reads `private_key`, `recipients` and `purged_at`.
+/// Reads `private_key`, `private_key_label`, `recipients` and `purged_at`.
 pub(super) fn read_stored_key(row: &Row<'_>) -> Result<StoredKey, Problem> {
     if let Some(at) = row.get("purged_at")? {
         return Ok(StoredKey::Purged { at });
     }
     match row.get::<_, Option<String>>("recipients")? {
-        None => Ok(StoredKey::Plain(Secret::new(row.get("private_key")?))),
+        None => {
+            let label: Option<String> = row.get("private_key_label")?;
+            let text = pem::restore(row.get_ref("private_key")?, label.as_deref().unwrap_or_default())?;
+            Ok(StoredKey::Plain(Secret::new(text)))
+        }
         Some(_) => {
             let recipients: Arc<[String]> = read_json::<Vec<String>>(row, "recipients")?.into();
             Ok(StoredKey::Sealed(SealedKey { age: row.get("private_key")?, recipients }))
@@ -82,11 +91,15 @@ pub(super) fn insert_prepared(
     at: &str,
     run: Option<i64>,
 ) -> Result<(), Problem> {
-    let columns = KeyColumns::of(connection, &key.private_key)?;
+    let (text, sealing) = match &key.private_key {
+        StoredKey::Plain(pem) => (pem.expose(), None),
+        StoredKey::Sealed(sealed) => (&sealed.age, Some(sealing_number(connection, &sealed.recipients)?)),
+        StoredKey::Purged { .. } => return Err(Problem::damaged("a key that is prepared is there")),
+    };
     let sql =
         "INSERT INTO prepared_key (device, private_key, sealing, signing_request, prepared_at, run, digest)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, row_digest(?1, ?2, ?3, ?4))";
-    write_one(connection, sql, params![device.0, columns.text, columns.sealing, key.request.pem, at, run])
+    write_one(connection, sql, params![device.0, text, sealing, key.request.pem, at, run])
 }
 
 /// Drops the copy of a prepared key whose certificate, with the key itself, is not going to be given up any more.
@@ -125,7 +138,7 @@ impl Ledger {
             let number = i64::try_from(devices.len()).unwrap_or(i64::MAX);
             transaction.execute(sql, params![instant::to_text(now), destination, number])?;
             let export = transaction.last_insert_rowid();
-            let sql = "UPDATE certificate SET export = ?2 WHERE device = ?1 AND retired_at IS NULL";
+            let sql = "UPDATE credential SET export = ?2 WHERE device = ?1 AND retired_at IS NULL";
             devices.iter().try_for_each(|device| write_one(transaction, sql, params![device.0, export]))
         })
     }
@@ -139,10 +152,10 @@ impl Ledger {
     pub fn purge_exported_keys(&mut self, now: SystemTime) -> Result<KeyCounts, LedgerError> {
         self.write(|transaction| {
             // With the keys of certificates that such a device gave up, which may be the same key.
-            let sql = "UPDATE certificate SET private_key = '', sealing = NULL, purged_at = ?1
+            let sql = "UPDATE credential SET private_key = '', private_key_label = NULL, sealing = NULL, purged_at = ?1
                        WHERE purged_at IS NULL AND device IN (
-                           SELECT certificate.device FROM certificate JOIN device ON device.id = certificate.device
-                           WHERE certificate.export IS NOT NULL AND certificate.retired_at IS NULL
+                           SELECT credential.device FROM credential JOIN device ON device.id = credential.device
+                           WHERE credential.export IS NOT NULL AND credential.retired_at IS NULL
                                  AND device.state = 'registered')";
             transaction.execute(sql, [instant::to_text(now)])?;
             Ok(())
@@ -161,21 +174,18 @@ pub(super) fn scrub(connection: &Connection) -> Result<(), Problem> {
 }
 
 fn read_key_counts(connection: &Connection) -> Result<KeyCounts, Problem> {
-    let in_use = "SELECT count(*) FROM certificate JOIN device ON device.id = certificate.device
-                  WHERE certificate.retired_at IS NULL";
-    let is_exported = "certificate.export IS NOT NULL AND device.state = 'registered'";
+    let in_use = "SELECT count(*) FROM credential JOIN device ON device.id = credential.device
+                  WHERE credential.retired_at IS NULL";
+    let is_exported = "credential.export IS NOT NULL AND device.state = 'registered'";
     let waiting = "SELECT count(*) FROM prepared_key WHERE NOT EXISTS (
-                       SELECT 1 FROM certificate
-                       WHERE certificate.device = prepared_key.device AND certificate.retired_at IS NULL)";
+                       SELECT 1 FROM credential
+                       WHERE credential.device = prepared_key.device AND credential.retired_at IS NULL)";
     let not_exported =
-        count(connection, &format!("{in_use} AND certificate.purged_at IS NULL AND NOT ({is_exported})"))?;
+        count(connection, &format!("{in_use} AND credential.purged_at IS NULL AND NOT ({is_exported})"))?;
     Ok(KeyCounts {
-        exported: count(
-            connection,
-            &format!("{in_use} AND certificate.purged_at IS NULL AND {is_exported}"),
-        )?,
+        exported: count(connection, &format!("{in_use} AND credential.purged_at IS NULL AND {is_exported}"))?,
         not_exported: not_exported + count(connection, waiting)?,
-        purged: count(connection, &format!("{in_use} AND certificate.purged_at IS NOT NULL"))?,
+        purged: count(connection, &format!("{in_use} AND credential.purged_at IS NOT NULL"))?,
     })
 }
 

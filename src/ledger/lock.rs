@@ -13,6 +13,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::Problem;
+use super::place;
 use super::status::Writer;
 
 /// The right to write one ledger, until it is dropped.
@@ -49,7 +50,13 @@ impl LedgerLock {
     /// Takes the lock at `path` at once, or says who has it.
     pub(super) fn acquire(path: &Path) -> Result<Self, Problem> {
         for _ in 0..ATTEMPTS {
-            let file = open(path).map_err(|error| Problem::io("opening the lock file beside it", error))?;
+            let file = open(path).map_err(|error| {
+                if place::is_link(&error) {
+                    Problem::LinkedLock { lock: path.to_path_buf() }
+                } else {
+                    Problem::io("opening the lock file beside it", error)
+                }
+            })?;
             match file.try_lock() {
                 Ok(()) => {}
                 // Whoever only looks, as `holder` does, lets others look too, and is gone in a moment.
@@ -112,12 +119,15 @@ pub(super) fn noted_commits(path: &Path) -> u64 {
     File::open(path).map(|file| read_note(&file).commits).unwrap_or_default()
 }
 
+/// Never through a link: somebody else may have put it there, to have another file written.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.custom_flags(place::NO_LINKS).open(path)
 }
 
 fn has_that_name(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::metadata(path)) {
+    match (file.metadata(), fs::symlink_metadata(path)) {
         (Ok(ours), Ok(named)) => ours.dev() == named.dev() && ours.ino() == named.ino(),
         _ => false,
     }

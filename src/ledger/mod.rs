@@ -1,28 +1,36 @@
 //! The ledger: what a run must not forget, in SQLite.
 //!
-//! Owns the file: who may open it, what it is bound to, and when something in it is durable. It holds the lot, its devices,
-//! their certificates with private keys and tokens, and the runs. Decides nothing about retries and reads no clock: every
-//! instant in it was given.
+//! It holds the lot, its devices, their certificates with private keys and tokens, and the runs. It decides nothing about
+//! retries and reads no clock: every instant in it was given.
 //!
-//! - A ledger is made whole from a lot or not at all ([`Ledger::import`]), and taken up again only with the same lot and
-//!   binding ([`Ledger::resume`]).
+//! - A ledger is made whole from a lot or not at all ([`Ledger::import`]), and taken up again with the same binding, and the
+//!   same lot or one that has changed only where that is safe ([`Ledger::resume`]).
 //! - One process writes it at a time; any number may look ([`View`]).
 //! - [`Ledger::commit`] answers after COMMIT has returned, with the write-ahead log flushed to the disk. [`Recorded`] is
 //!   the proof.
 //! - A ledger that is damaged, foreign or newer is refused and left as it is. Nothing is ever repaired by guessing.
 
+mod backup;
+mod binding;
+mod checkpoint;
 mod commit;
 mod error;
+mod findings;
+mod ids;
 mod import;
 mod integrity;
 mod keys;
 mod lock;
+mod opening;
+mod pem;
 mod place;
 mod resume;
 mod retry;
+mod rework;
 mod rows;
 mod schema;
 mod select;
+mod siblings;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -34,31 +42,28 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OpenFlags, Transaction, params};
 
+pub use binding::{Binding, Content, Shard};
 pub use commit::{Conflict, Contested, Receipt};
-pub use error::{ImportError, LedgerError, LotMismatch, Problem};
+pub use error::{ImportError, LedgerError, Problem};
+pub use findings::{Finding, Found};
 pub use import::LotRows;
 pub use keys::KeyCounts;
-pub use resume::{LotDifference, RowDifference};
+pub use resume::{LotChanges, LotRefusal, RefusedRow, Standing};
 pub use retry::{GivenUp, RETRY_OUTCOME, Retry, Returned};
+pub use rework::{REWORK_OUTCOME, Rework};
 pub use select::{CertifiedDevice, NotThere, Selection};
+pub use siblings::Overlap;
 pub use status::{RunStanding, RunStatus, Status, Writer};
 pub use view::{Counts, LotInfo, OpenDevice, RunInfo, Trouble, View, Work};
 
 use crate::identity::{Identity, RowError};
 use crate::instant;
+use binding::Bound;
+use checkpoint::Checkpoints;
+use ids::KnownIds;
 use lock::LedgerLock;
+use opening::Look;
 use place::Place;
-
-/// What a ledger is bound to: a run with anything else is refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Binding {
-    /// The provisioning template's name.
-    pub template: String,
-    /// The AWS region.
-    pub region: String,
-    /// Which account, in whatever words the caller tells accounts apart.
-    pub account: String,
-}
 
 /// A value that the ledger has made durable. Only the ledger makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,11 +96,15 @@ pub struct RunId(pub i64);
 /// A ledger to write: this process has it, and no other, until it is dropped.
 #[derive(Debug)]
 pub struct Ledger {
-    // Before the lock, so that the database is closed before another process is let in.
+    // In this order: first whoever else has the database open lets go of it; then it is closed; then another process is let in.
+    checkpoints: Option<Checkpoints>,
     view: View,
     lock: Option<LedgerLock>,
     run: Option<RunId>,
     health: Health,
+    lot_changes: LotChanges,
+    /// The ids of all certificates, once they are needed.
+    known: Option<KnownIds>,
 }
 
 /// Whether what is durable is known.
@@ -124,32 +133,73 @@ impl Ledger {
     {
         let place = Place::of(path)?;
         let mut lock = LedgerLock::acquire(&place.lock).map_err(|problem| problem.at(path))?;
-        build(&place, &mut lock, |connection| import::fill(connection, binding, lot, check, now))
+        opening::build(&place, &mut lock, |connection| import::fill(connection, binding, lot, check, now))
             .map_err(|refusal| refusal.at(path))?;
-        let view = open_to_write(&place, &mut lock).map_err(|problem| problem.at(path))?;
-        Ok(Self::new(view, Some(lock)))
+        Ok(Self::take_up(&place, lock, Look::Ahead)?)
     }
 
-    /// Takes up the ledger at `path` again, after looking through the whole of it, with the lot it was made from.
-    /// `check` looks at each row as in [`import`](Self::import): what it is checked against may have changed.
+    /// Takes up the ledger at `path` again, after looking through the whole of it, with the lot it was made from: with rows
+    /// added, changed and withdrawn, in any order. [`lot_changes`](Self::lot_changes) says what was taken. `check` looks at
+    /// each row as in [`import`](Self::import): what it is checked against may have changed.
+    ///
+    /// A row may change as long as its device surely is not registered: one that was rejected is Pending then, and one that is
+    /// missing withdrawn. A ledger in which nothing was issued is bound to `binding`, whatever it was bound to before.
     ///
     /// # Errors
     /// [`ImportError::Rows`] if the lot is wrong in itself; or the ledger is in use, damaged, foreign, newer, bound to
-    /// something else ([`Problem::OtherBinding`]) or made from another lot ([`Problem::OtherLot`]).
+    /// something else ([`Problem::OtherBinding`], [`Problem::OtherContent`]) or has devices whose rows may not change so
+    /// ([`Problem::OtherLot`]). Nothing is taken then.
     pub fn resume<I>(
         path: &Path,
         binding: &Binding,
         lot: LotRows<'_, I>,
         check: impl FnMut(&Identity) -> Result<(), Vec<RowError>>,
+        now: SystemTime,
     ) -> Result<Self, ImportError>
     where
         I: Iterator<Item = Result<Identity, Vec<RowError>>>,
     {
-        let ledger = Self::reopen(path)?;
-        let view = &ledger.view;
-        view.named(resume::check_binding(&view.lot().binding, binding))?;
-        resume::compare(&view.connection, view.lot(), lot, check).map_err(|refusal| refusal.at(path))?;
+        let mut ledger = Self::reopen(path)?;
+        ledger.take_lot(binding, lot, check, now).map_err(|refusal| refusal.at(path))?;
         Ok(ledger)
+    }
+
+    /// Takes what is new in a lot, or nothing of it.
+    fn take_lot<I>(
+        &mut self,
+        binding: &Binding,
+        lot: LotRows<'_, I>,
+        check: impl FnMut(&Identity) -> Result<(), Vec<RowError>>,
+        now: SystemTime,
+    ) -> Result<(), import::Refusal>
+    where
+        I: Iterator<Item = Result<Identity, Vec<RowError>>>,
+    {
+        let at = instant::to_text(now);
+        let bound = binding::check(&self.view.connection, &self.view.lot, binding)?;
+        // Deferred: where nothing has changed, nothing is written, and nobody is waited for.
+        let transaction = self.view.connection.transaction()?;
+        let before = transaction.total_changes();
+        let changes = resume::take(&transaction, &self.view.lot, lot, check, &at)?;
+        let changes = LotChanges { bound_anew: bound == Bound::Anew, ..changes };
+        if changes.bound_anew {
+            binding::bind(&transaction, &self.view.lot, binding, &at)?;
+        }
+        if transaction.total_changes() > before {
+            let commits = schema::count_commit(&transaction)?;
+            transaction.commit()?;
+            self.view.lot = rows::read_lot(&self.view.connection)?;
+            if let Some(lock) = &self.lock {
+                lock.note(commits);
+            }
+        }
+        self.lot_changes = changes;
+        Ok(())
+    }
+
+    /// What [`resume`](Self::resume) took of a lot that had changed.
+    pub fn lot_changes(&self) -> &LotChanges {
+        &self.lot_changes
     }
 
     /// [`resume`](Self::resume) if there is a ledger at `path`, else [`import`](Self::import).
@@ -166,9 +216,10 @@ impl Ledger {
     where
         I: Iterator<Item = Result<Identity, Vec<RowError>>>,
     {
-        match Place::of(path)?.is_taken() {
-            true => Self::resume(path, binding, lot, check),
-            false => Self::import(path, binding, lot, check, now),
+        if Place::of(path)?.is_taken() {
+            Self::resume(path, binding, lot, check, now)
+        } else {
+            Self::import(path, binding, lot, check, now)
         }
     }
 
@@ -177,16 +228,35 @@ impl Ledger {
     /// # Errors
     /// If the ledger is missing, in use, damaged, foreign or newer.
     pub fn reopen(path: &Path) -> Result<Self, LedgerError> {
+        Self::reopen_after(path, Look::Through)
+    }
+
+    /// The same without looking through the whole of it, which takes a second for every 100,000 devices: for few devices.
+    /// Every device that [`View::for_each_certified`] reads is held against its digest.
+    ///
+    /// # Errors
+    /// As [`reopen`](Self::reopen).
+    pub fn reopen_unread(path: &Path) -> Result<Self, LedgerError> {
+        Self::reopen_after(path, Look::Ahead)
+    }
+
+    fn reopen_after(path: &Path, look: Look) -> Result<Self, LedgerError> {
         let place = Place::of(path)?;
-        let named = |problem: Problem| problem.at(path);
-        if !place.is_taken() {
-            place.refuse_orphaned_log().map_err(named)?;
-            return Err(named(Problem::Missing));
-        }
-        let mut lock = LedgerLock::acquire(&place.lock).map_err(named)?;
+        place.refuse_absent().map_err(|problem| problem.at(path))?;
+        let lock = LedgerLock::acquire(&place.lock).map_err(|problem| problem.at(path))?;
         place.remove_leftovers();
-        let view = open_to_write(&place, &mut lock).map_err(named)?;
-        Ok(Self::new(view, Some(lock)))
+        Self::take_up(&place, lock, look)
+    }
+
+    fn take_up(place: &Place, mut lock: LedgerLock, look: Look) -> Result<Self, LedgerError> {
+        let open = |lock: &mut LedgerLock| -> Result<Self, Problem> {
+            let mut connection = opening::to_write(place, lock, look)?;
+            let checkpoints = Checkpoints::watch(&mut connection, &place.ledger)?;
+            let view = View::over(connection, &place.ledger)?;
+            Ok(Self { checkpoints: Some(checkpoints), ..Self::new(view) })
+        };
+        let ledger = open(&mut lock).map_err(|problem| problem.at(&place.ledger))?;
+        Ok(Self { lock: Some(lock), ..ledger })
     }
 
     /// Opens the ledger at `path` to look at it, without a lock; a run may be writing it.
@@ -241,7 +311,7 @@ impl Ledger {
         let connection = connect_in_memory(&shared_memory(name)).map_err(named)?;
         schema::identify(&connection).map_err(named)?;
         integrity::check(&connection).map_err(named)?;
-        Ok(Self::new(View::over(connection, path).map_err(named)?, None))
+        Ok(Self::new(View::over(connection, path).map_err(named)?))
     }
 
     fn fill_memory<I>(
@@ -259,11 +329,19 @@ impl Ledger {
         let mut connection = connect_in_memory(uri).map_err(named)?;
         schema::create(&mut connection).map_err(named)?;
         import::fill(&mut connection, binding, lot, check, now).map_err(|refusal| refusal.at(path))?;
-        Ok(Self::new(View::over(connection, path).map_err(named)?, None))
+        Ok(Self::new(View::over(connection, path).map_err(named)?))
     }
 
-    fn new(view: View, lock: Option<LedgerLock>) -> Self {
-        Self { view, lock, run: None, health: Health::Sound }
+    fn new(view: View) -> Self {
+        Self {
+            checkpoints: None,
+            view,
+            lock: None,
+            run: None,
+            health: Health::Sound,
+            lot_changes: LotChanges::default(),
+            known: None,
+        }
     }
 
     /// What there is to read.
@@ -278,6 +356,8 @@ impl Ledger {
     /// # Errors
     /// If writing fails, as in [`commit`](Self::commit).
     pub fn begin_run(&mut self, settings: &serde_json::Value, now: SystemTime) -> Result<RunId, LedgerError> {
+        // Before anybody waits for a commit.
+        self.load_known_ids()?;
         let run = self.write(|transaction| {
             let sql = "INSERT INTO run (started_at, pid, settings) VALUES (?1, ?2, ?3)";
             let values = params![instant::to_text(now), std::process::id(), settings.to_string()];
@@ -314,6 +394,7 @@ impl Ledger {
     /// # Errors
     /// If that fails; the log stays beside the file then, and belongs to it.
     pub fn close(self) -> Result<(), LedgerError> {
+        drop(self.checkpoints);
         let View { connection, path, .. } = self.view;
         connection.close().map_err(|(_, error)| Problem::from(error).at(&path))
     }
@@ -335,7 +416,17 @@ impl Ledger {
         if let Some(lock) = &self.lock {
             lock.note(commits);
         }
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.after_commit(&self.view.connection);
+        }
         Ok(written)
+    }
+
+    /// Moves the log into the file, if there is enough of it: for when there is nothing else to do.
+    pub fn rest(&mut self) {
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.rest(&self.view.connection);
+        }
     }
 }
 
@@ -351,35 +442,4 @@ fn connect_in_memory(uri: &str) -> Result<Connection, Problem> {
     schema::set_up(&connection)?;
     schema::set_up_writing(&connection)?;
     Ok(connection)
-}
-
-fn open_to_write(place: &Place, lock: &mut LedgerLock) -> Result<View, Problem> {
-    let view = View::connect(place, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    // All that was noted is there, or the ledger would not have opened.
-    lock.settle(schema::read_commits(&view.connection)?);
-    Ok(view)
-}
-
-/// Builds a new ledger at `place`: `fill` works on a file that gets the ledger's name only when it is whole and durable.
-fn build(
-    place: &Place,
-    lock: &mut LedgerLock,
-    fill: impl FnOnce(&mut Connection) -> Result<(), import::Refusal>,
-) -> Result<(), import::Refusal> {
-    if place.is_taken() {
-        return Err(Problem::Exists.into());
-    }
-    place.refuse_orphaned_log()?;
-    // What was noted is of a ledger that had this place before.
-    lock.settle(0);
-    let building = place.begin()?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(building.path(), flags)?;
-    schema::set_up(&connection)?;
-    schema::set_up_building(&connection)?;
-    schema::create(&mut connection)?;
-    fill(&mut connection)?;
-    schema::set_up_writing(&connection)?;
-    connection.close().map_err(|(_, error)| error)?;
-    Ok(building.install()?)
 }

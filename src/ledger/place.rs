@@ -13,6 +13,16 @@ const HEADER: usize = 100;
 /// How it begins. The application id stands at byte 68, big-endian.
 const SQLITE_MAGIC: &[u8] = b"SQLite format 3\0";
 
+/// Opens no symbolic link; for files that are written.
+pub(super) const NO_LINKS: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+
+/// Whether an error is that of [`NO_LINKS`]. FreeBSD has a number of its own for it.
+pub(super) fn is_link(error: &io::Error) -> bool {
+    [rustix::io::Errno::LOOP, rustix::io::Errno::MLINK]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// The files of one ledger.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -53,14 +63,27 @@ impl Place {
 
     /// Refuses a place where a ledger was and only its log is left: SQLite would replay that into a new ledger.
     pub(super) fn refuse_orphaned_log(&self) -> Result<(), Problem> {
-        match self.has_log() {
-            true => Err(Problem::OrphanedLog { log: self.log.clone() }),
-            false => Ok(()),
-        }
+        if self.has_log() { Err(Problem::OrphanedLog { log: self.log.clone() }) } else { Ok(()) }
+    }
+
+    /// Refuses a place where there is no ledger.
+    pub(super) fn refuse_absent(&self) -> Result<(), Problem> {
+        if self.is_taken() { Ok(()) } else { self.refuse_orphaned_log().and(Err(Problem::Missing)) }
+    }
+
+    /// Refuses to begin a second file as large as the ledger where the disk has no room for it.
+    pub(super) fn refuse_no_room(&self) -> Result<(), Problem> {
+        /// For what else is written meanwhile, a log among it.
+        const MARGIN: u64 = 16 << 20;
+        let length = fs::metadata(&self.ledger).map_err(|error| Problem::io("looking at it", error))?.len();
+        let disk = rustix::fs::statvfs(&self.directory)
+            .map_err(|error| Problem::io("looking at its file system", error.into()))?;
+        let (needed, free) = (length + MARGIN, disk.f_bavail.saturating_mul(disk.f_frsize));
+        if free < needed { Err(Problem::NoRoom { needed, free }) } else { Ok(()) }
     }
 
     /// Whether there is a write-ahead log with anything in it.
-    fn has_log(&self) -> bool {
+    pub(super) fn has_log(&self) -> bool {
         fs::metadata(&self.log).is_ok_and(|log| log.len() > 0)
     }
 
@@ -143,11 +166,11 @@ impl Place {
         }
     }
 
-    /// Gives the temporary file the ledger's name, unless something has that name; durable when it returns.
-    fn install(&self) -> Result<(), Problem> {
+    /// Gives the temporary file the ledger's name; durable when it returns.
+    fn install(&self, rename: impl FnOnce() -> io::Result<()>) -> Result<(), Problem> {
         let file = File::open(&self.building).map_err(|error| Problem::io("opening it again", error))?;
         file.sync_all().map_err(|error| Problem::io("flushing it to the disk", error))?;
-        self.rename_without_replacing().map_err(|error| match error.kind() {
+        rename().map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Problem::Exists,
             _ => Problem::io("giving it its name", error),
         })?;
@@ -178,9 +201,14 @@ impl Building<'_> {
         &self.0.building
     }
 
-    /// Makes it the ledger. The database must be closed.
+    /// Makes it the ledger, unless there is one. The database must be closed.
     pub(super) fn install(self) -> Result<(), Problem> {
-        self.0.install()
+        self.0.install(|| self.0.rename_without_replacing())
+    }
+
+    /// Makes it the ledger in place of the one that there is, at one stroke. Both databases must be closed.
+    pub(super) fn replace(self) -> Result<(), Problem> {
+        self.0.install(|| fs::rename(&self.0.building, &self.0.ledger))
     }
 }
 

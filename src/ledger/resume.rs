@@ -1,154 +1,154 @@
-//! Whether a lot is the one that a ledger was made from, and if not, how it differs.
+//! A lot on its way past the ledger that was made from it: what is new or changed is taken, or everything is refused.
 //!
-//! Compares row by row as the lot streams by; keeps no row.
+//! Rows are told apart by their keys; their order does not matter. What happened for a device decides whether its row may
+//! change: a registered device keeps it, and so does one that may be registered, until that is settled. Keeps no row.
 
 use std::fmt;
 
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::Binding;
-use super::error::{LotMismatch, Problem, Shown};
-use super::import::{LotRows, Refusal, key_column_name, values_to_text};
+use super::commit::write_one;
+use super::error::{Problem, Shown};
+use super::import::{DeviceTable, LotRows, Refusal, key_column_name, line_number, values_to_text};
+use super::rows::{read_count, read_registration, read_state};
 use super::view::LotInfo;
-use crate::identity::{Identity, LotDigest, LotErrors, RowError};
+use crate::event::{DeviceState, Registration};
+use crate::identity::{Identity, LotDigest, LotErrors, LotShape, RowError, new_key_fault};
 
-/// How a lot differs from the one that the ledger was made from.
+/// What a ledger took of a lot that had changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LotChanges {
+    /// Rows with a key that the ledger did not have.
+    pub added: u64,
+    /// Rows with other values under a key that it had.
+    pub changed: u64,
+    /// Devices whose row is gone, and that are withdrawn now.
+    pub withdrawn: u64,
+    /// Devices that were withdrawn, and whose row is back.
+    pub returned: u64,
+    /// Rows that stand on another line.
+    pub moved: u64,
+    /// Whether the ledger, in which nothing was issued, was bound to something else than before.
+    pub bound_anew: bool,
+}
+
+/// Why a row may not be other than it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Its device is registered.
+    Registered,
+    /// Its device may be registered.
+    Perhaps,
+}
+
+/// A row that may not be other than it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LotDifference {
-    /// Its columns.
-    Columns {
-        /// The ledger's.
-        recorded: Vec<String>,
-        /// The lot's.
-        found: Vec<String>,
-    },
-    /// Which column is the key.
-    KeyColumn {
-        /// The ledger's.
-        recorded: String,
-        /// The lot's.
-        found: String,
-    },
-    /// Its rows.
-    Rows {
-        /// The first difference.
-        first: RowDifference,
-        /// Rows with other values under an old key.
-        changed: u64,
-        /// Rows with a key that the ledger does not have.
-        added: u64,
-        /// Keys of the ledger that no row has.
-        missing: u64,
-    },
+pub struct RefusedRow {
+    /// Why.
+    pub because: Standing,
+    /// Its line; where it is missing, the one that it was on.
+    pub line: u64,
+    /// Its key.
+    pub key: String,
+    /// The columns that differ, without values, for they may be secrets. Empty where the row is missing.
+    pub columns: Vec<String>,
 }
 
-/// How one row differs.
+impl fmt::Display for RefusedRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.columns.is_empty() {
+            return write!(f, "the row of key {}, once on line {}, is missing", Shown(&self.key), self.line);
+        }
+        write!(f, "line {} (key {}) differs in {}", self.line, Shown(&self.key), self.columns.join(", "))
+    }
+}
+
+/// A lot that was refused, for what its ledger has done forbids that its rows change so. Nothing was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RowDifference {
-    /// Other values under an old key.
-    Changed {
-        /// The row's line.
-        line: u64,
-        /// Its key.
-        key: String,
-        /// The columns that differ; their values are not shown, for they may be secrets.
-        columns: Vec<String>,
-    },
-    /// A key that the ledger does not have.
-    Added {
-        /// The row's line.
-        line: u64,
-        /// Its key.
-        key: String,
-    },
-    /// A key of the ledger that no row has.
-    Missing {
-        /// The line on which it was.
-        line: u64,
-        /// The key.
-        key: String,
-    },
-    /// The same row at another rank.
-    Moved {
-        /// The row's line.
-        line: u64,
-        /// Its key.
-        key: String,
-    },
+pub struct LotRefusal {
+    /// The name of the file that the ledger was made from.
+    pub lot: String,
+    /// The first of the rows.
+    pub first: Vec<RefusedRow>,
+    /// How many rows are of registered devices.
+    pub registered: u64,
+    /// How many are of devices that may be registered.
+    pub perhaps: u64,
 }
 
-impl fmt::Display for LotDifference {
+impl LotRefusal {
+    /// How many rows are named; the others are counted.
+    const NAMED: usize = 20;
+
+    fn new(lot: &str) -> Self {
+        Self { lot: lot.to_owned(), first: Vec::new(), registered: 0, perhaps: 0 }
+    }
+
+    fn add(&mut self, row: RefusedRow) {
+        match row.because {
+            Standing::Registered => self.registered += 1,
+            Standing::Perhaps => self.perhaps += 1,
+        }
+        if self.first.len() < Self::NAMED {
+            self.first.push(row);
+        }
+    }
+
+    /// How many rows were refused.
+    pub fn rows(&self) -> u64 {
+        self.registered + self.perhaps
+    }
+}
+
+impl fmt::Display for LotRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Columns { recorded, found } => {
-                write!(f, "its columns were {}, and are {}", recorded.join(", "), found.join(", "))
-            }
-            Self::KeyColumn { recorded, found } => {
-                write!(f, "its key column was {recorded}, and is {found}")
-            }
-            Self::Rows { first, changed, added, missing } => {
-                write!(f, "{first} (in all: {changed} rows changed, {added} added, {missing} missing)")
-            }
+        let of = |devices: u64, what: &str| {
+            let noun = if devices == 1 { "device that is" } else { "devices that are" };
+            (devices > 0).then(|| format!("{devices} {noun} {what}"))
+        };
+        let kinds = [of(self.registered, "registered"), of(self.perhaps, "perhaps registered")];
+        let kinds: Vec<_> = kinds.into_iter().flatten().collect();
+        write!(f, "the lot differs in the rows of {}, and nothing was taken: ", kinds.join(" and "))?;
+        for (at, row) in self.first.iter().enumerate() {
+            write!(f, "{}{row}", if at == 0 { "" } else { "; " })?;
         }
+        match self.rows() - self.first.len() as u64 {
+            0 => {}
+            more => write!(f, "; and {more} more")?,
+        }
+        f.write_str(". Put these rows back as they were")?;
+        if self.perhaps > 0 {
+            f.write_str(
+                "; a run then settles what is perhaps registered, and what is not may change after it",
+            )?;
+        }
+        Ok(())
     }
 }
 
-impl fmt::Display for RowDifference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Changed { line, key, columns } => {
-                write!(f, "line {line} changed under the old key {}, in {}", Shown(key), columns.join(", "))
-            }
-            Self::Added { line, key } => write!(f, "line {line} has the new key {}", Shown(key)),
-            Self::Missing { line, key } => {
-                write!(f, "the row of key {} is missing, once on line {line}", Shown(key))
-            }
-            Self::Moved { line, key } => {
-                write!(f, "line {line} has key {}, once at another place", Shown(key))
-            }
-        }
-    }
-}
-
-/// Refuses a run that is for something else than the ledger was made for.
-pub(super) fn check_binding(recorded: &Binding, wanted: &Binding) -> Result<(), Problem> {
-    let parts = [
-        ("account", &recorded.account, &wanted.account),
-        ("region", &recorded.region, &wanted.region),
-        ("template", &recorded.template, &wanted.template),
-    ];
-    match parts.into_iter().find(|(_, recorded, wanted)| recorded != wanted) {
-        None => Ok(()),
-        Some((what, recorded, wanted)) => {
-            Err(Problem::OtherBinding { what, found: recorded.clone(), wanted: wanted.clone() })
-        }
-    }
-}
-
-/// Refuses a lot that is not the one the ledger was made from. Reads it to its end.
-pub(super) fn compare<I>(
+/// Takes what is new or changed in a lot into its ledger, within the transaction of `connection`. Reads the lot to its end.
+pub(super) fn take<I>(
     connection: &Connection,
     recorded: &LotInfo,
     lot: LotRows<'_, I>,
     mut check: impl FnMut(&Identity) -> Result<(), Vec<RowError>>,
-) -> Result<(), Refusal>
+    at: &str,
+) -> Result<LotChanges, Refusal>
 where
     I: Iterator<Item = Result<Identity, Vec<RowError>>>,
 {
-    let refuse =
-        |difference| Problem::OtherLot(Box::new(LotMismatch { lot: recorded.source.clone(), difference }));
-    if let Some(difference) = compare_shapes(recorded, &lot)? {
-        return Err(refuse(difference).into());
-    }
+    refuse_other_key_column(recorded, &lot.shape)?;
     let mut errors = LotErrors::default();
     let mut digest = LotDigest::new(&lot.shape);
-    let mut comparison = Comparison::new(connection, &recorded.shape.columns);
+    let mut comparison = Comparison::new(connection, recorded, &lot.shape, at)?;
     for row in lot.rows {
         match row {
             Ok(identity) => {
                 errors.add(check(&identity).err().into_iter().flatten());
                 digest.row(&identity);
-                comparison.meet(&identity)?;
+                if recorded.binding.shard.is_none_or(|shard| shard.has(&identity.key)) {
+                    errors.add(comparison.meet(&identity)?);
+                }
             }
             Err(found) => errors.add(found),
         }
@@ -156,126 +156,280 @@ where
     if !errors.is_empty() {
         return Err(Refusal::Rows(errors));
     }
-    match comparison.finish(recorded.devices)? {
-        Some(difference) => Err(refuse(difference).into()),
-        None if digest.finish() != recorded.digest => {
-            Err(Problem::damaged("its devices are those of the lot, and the lot's digest is another").into())
-        }
-        None => Ok(()),
-    }
+    Ok(comparison.finish(lot.source, &digest.finish())?)
 }
 
-fn compare_shapes<I>(recorded: &LotInfo, lot: &LotRows<'_, I>) -> Result<Option<LotDifference>, Problem> {
-    if recorded.shape.columns != lot.shape.columns {
-        let found = lot.shape.columns.clone();
-        return Ok(Some(LotDifference::Columns { recorded: recorded.shape.columns.clone(), found }));
+/// Devices are told apart by the key: with another column for it, no row is what it was.
+fn refuse_other_key_column(recorded: &LotInfo, found: &LotShape) -> Result<(), Problem> {
+    let (recorded, found) = (key_column_name(&recorded.shape)?, key_column_name(found)?);
+    if recorded == found {
+        return Ok(());
     }
-    if recorded.shape.key_column != lot.shape.key_column {
-        let (recorded, found) = (key_column_name(&recorded.shape)?, key_column_name(&lot.shape)?);
-        return Ok(Some(LotDifference::KeyColumn { recorded: recorded.to_owned(), found: found.to_owned() }));
-    }
-    Ok(None)
+    Err(Problem::OtherKeyColumn { recorded: recorded.to_owned(), found: found.to_owned() })
 }
 
 /// A lot passing by its ledger.
 struct Comparison<'a> {
     connection: &'a Connection,
-    columns: &'a [String],
-    rank: i64,
-    /// Rows whose key the ledger has.
+    recorded: &'a LotInfo,
+    columns: Columns<'a>,
+    table: DeviceTable<'a>,
+    at: &'a str,
+    /// The device that comes next if nothing has changed.
+    expected: i64,
+    next_id: i64,
+    met: Met,
+    /// Devices met that were not withdrawn.
     known: u64,
-    changed: u64,
-    added: u64,
-    first: Option<RowDifference>,
-    /// The device in whose place something else was first met: missing, unless it is met later.
-    displaced: Option<Stored>,
+    rows: u64,
+    changes: LotChanges,
+    refused: LotRefusal,
 }
 
 /// A device as the ledger has it.
 struct Stored {
     id: i64,
     key: String,
-    line: i64,
+    line: u64,
     values: String,
+    state: DeviceState,
+    registration: Option<Registration>,
 }
 
 impl<'a> Comparison<'a> {
-    fn new(connection: &'a Connection, columns: &'a [String]) -> Self {
-        Self { connection, columns, rank: 0, known: 0, changed: 0, added: 0, first: None, displaced: None }
+    fn new(
+        connection: &'a Connection,
+        recorded: &'a LotInfo,
+        shape: &'a LotShape,
+        at: &'a str,
+    ) -> Result<Self, Problem> {
+        let sql = "SELECT coalesce(max(id), 0), count(*) FILTER (WHERE state <> 'withdrawn') FROM device";
+        let (last, devices): (i64, i64) =
+            connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        if u64::try_from(devices) != Ok(recorded.devices) {
+            let made = recorded.devices;
+            return Err(Problem::damaged(format!("it was made with {made} devices, and has {devices}")));
+        }
+        Ok(Self {
+            connection,
+            recorded,
+            columns: Columns::new(&recorded.shape.columns, &shape.columns),
+            table: DeviceTable::new(connection, key_column_name(shape)?)?,
+            at,
+            expected: 1,
+            next_id: last + 1,
+            met: Met::default(),
+            known: 0,
+            rows: 0,
+            changes: LotChanges::default(),
+            refused: LotRefusal::new(&recorded.source),
+        })
     }
 
-    /// Compares one row: with the device of its rank, which is next in the file, and only then by key.
-    fn meet(&mut self, identity: &Identity) -> Result<(), Problem> {
-        self.rank += 1;
-        let at_rank = self.find("id = ?1", self.rank)?;
-        let stored = match at_rank {
+    /// Takes one row in, or says what is wrong with its key: which line had it before, or why no new one may be like it.
+    fn meet(&mut self, identity: &Identity) -> Result<Option<RowError>, Problem> {
+        self.rows += 1;
+        let stored = match self.find(BY_ID, self.expected)? {
             Some(stored) if stored.key == identity.key => Some(stored),
-            other => {
-                let by_key = self.find("key = ?1", &identity.key)?;
-                if self.first.is_none() && by_key.is_some() {
-                    self.displaced = other;
-                }
-                by_key
-            }
+            _ => self.find(BY_KEY, &identity.key)?,
         };
-        match stored {
-            Some(stored) => self.meet_known(identity, &stored),
-            None => {
-                self.added += 1;
-                self.note(RowDifference::Added { line: identity.line, key: identity.key.clone() });
+        let Some(stored) = stored else {
+            let id = self.next_id;
+            self.next_id += 1;
+            self.met.add(id);
+            self.changes.added += 1;
+            let inserted = self.table.insert(id, identity)?;
+            return Ok(new_key_fault(identity, self.table.key_column).or(inserted));
+        };
+        self.expected = stored.id + 1;
+        if !self.met.add(stored.id) {
+            return Ok(Some(self.table.twice(identity, stored.line)));
+        }
+        self.meet_known(identity, &stored)?;
+        Ok(None)
+    }
+
+    fn meet_known(&mut self, identity: &Identity, stored: &Stored) -> Result<(), Problem> {
+        let values = values_to_text(&identity.values);
+        let is_same_text = stored.values == values;
+        let differing = match &self.columns.rearranged {
+            None if is_same_text => Vec::new(),
+            _ => self.columns.differing(&stored.values, &identity.values),
+        };
+        let was_withdrawn = stored.state == DeviceState::Withdrawn;
+        self.known += u64::from(!was_withdrawn);
+        if !differing.is_empty() {
+            if let Some(because) = stored.standing() {
+                let key = stored.key.clone();
+                self.refused.add(RefusedRow { because, line: identity.line, key, columns: differing });
+                return Ok(());
             }
+            self.changes.changed += 1;
+        }
+        self.changes.returned += u64::from(was_withdrawn);
+        self.changes.moved += u64::from(stored.line != identity.line);
+        if !is_same_text || stored.line != identity.line {
+            let sql = "UPDATE device SET line = ?2, parameter_values = ?3 WHERE id = ?1";
+            write_one(self.connection, sql, params![stored.id, line_number(identity), values])?;
+        }
+        let is_mended = stored.state == DeviceState::Rejected && !differing.is_empty();
+        if was_withdrawn || is_mended { self.start_over(stored.id, DeviceState::Pending) } else { Ok(()) }
+    }
+
+    /// Gives up what a device has, which surely is not registered, and moves it to `state`.
+    fn start_over(&self, id: i64, state: DeviceState) -> Result<(), Problem> {
+        self.connection.prepare_cached("DELETE FROM token WHERE device = ?1")?.execute([id])?;
+        let sql = "UPDATE credential SET retired_at = ?2 WHERE device = ?1 AND retired_at IS NULL";
+        self.connection.prepare_cached(sql)?.execute(params![id, self.at])?;
+        let sql =
+            "UPDATE device SET state = ?2, registration = NULL, failure_stage = NULL, failure_cause = NULL,
+                   failure = NULL, updated_at = ?3 WHERE id = ?1";
+        write_one(self.connection, sql, params![id, state.name(), self.at])
+    }
+
+    fn find(&self, sql: &str, value: impl rusqlite::ToSql) -> Result<Option<Stored>, Problem> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        statement.query_row([value], |row| Ok(read_stored(row))).optional()?.transpose()
+    }
+
+    /// Withdraws the devices that no row was met of, and writes down which lot this was.
+    fn finish(mut self, source: &str, digest: &str) -> Result<LotChanges, Problem> {
+        if self.known < self.recorded.devices || self.columns.rearranged.is_some() {
+            self.look_at_unmet()?;
+        }
+        if self.refused.rows() > 0 {
+            return Err(Problem::OtherLot(Box::new(self.refused)));
+        }
+        if self.changes == LotChanges::default() && self.columns.rearranged.is_none() {
+            return if digest == self.recorded.digest {
+                Ok(self.changes)
+            } else {
+                Err(Problem::damaged("its devices are those of the lot, and the lot's digest is another"))
+            };
+        }
+        let sql = "UPDATE lot SET source = ?1, digest = ?2, columns = ?3, devices = ?4";
+        let devices = i64::try_from(self.rows).unwrap_or(i64::MAX);
+        self.connection.execute(sql, params![source, digest, values_to_text(self.columns.found), devices])?;
+        Ok(self.changes)
+    }
+
+    fn look_at_unmet(&mut self) -> Result<(), Problem> {
+        let mut after = 0;
+        while let Some(stored) = self.find(NEXT, after)? {
+            after = stored.id;
+            if self.met.has(stored.id) {
+                continue;
+            }
+            if self.columns.rearranged.is_some() {
+                let values = values_to_text(&self.columns.rearrange(&stored.values));
+                let sql = "UPDATE device SET parameter_values = ?2 WHERE id = ?1";
+                write_one(self.connection, sql, params![stored.id, values])?;
+            }
+            if stored.state == DeviceState::Withdrawn {
+                continue;
+            }
+            if let Some(because) = stored.standing() {
+                let (line, key) = (stored.line, stored.key);
+                self.refused.add(RefusedRow { because, line, key, columns: Vec::new() });
+                continue;
+            }
+            self.changes.withdrawn += 1;
+            self.start_over(stored.id, DeviceState::Withdrawn)?;
         }
         Ok(())
     }
+}
 
-    fn meet_known(&mut self, identity: &Identity, stored: &Stored) {
-        self.known += 1;
-        self.displaced.take_if(|displaced| displaced.key == identity.key);
-        let (line, key) = (identity.line, identity.key.clone());
-        if stored.values != values_to_text(&identity.values) {
-            self.changed += 1;
-            let columns = differing_columns(self.columns, &stored.values, &identity.values);
-            self.note(RowDifference::Changed { line, key, columns });
-        } else if stored.id != self.rank {
-            self.note(RowDifference::Moved { line, key });
+const BY_ID: &str = "SELECT id, key, line, parameter_values, state, registration FROM device WHERE id = ?1";
+const BY_KEY: &str = "SELECT id, key, line, parameter_values, state, registration FROM device WHERE key = ?1";
+const NEXT: &str = "SELECT id, key, line, parameter_values, state, registration FROM device WHERE id > ?1
+    ORDER BY id LIMIT 1";
+
+fn read_stored(row: &Row<'_>) -> Result<Stored, Problem> {
+    Ok(Stored {
+        id: row.get("id")?,
+        key: row.get("key")?,
+        line: read_count(row, "line")?,
+        values: row.get("parameter_values")?,
+        state: read_state(row, "state")?,
+        registration: read_registration(row)?,
+    })
+}
+
+impl Stored {
+    /// Why its row has to stay as it is; `None` while surely nothing is registered for it.
+    fn standing(&self) -> Option<Standing> {
+        match (self.state, self.registration) {
+            (DeviceState::Registered, _) => Some(Standing::Registered),
+            (DeviceState::Unknown, _) | (DeviceState::Issued, Some(Registration::MaySent) | None) => {
+                Some(Standing::Perhaps)
+            }
+            (DeviceState::Issued, Some(Registration::NotSent)) => None,
+            (
+                DeviceState::Pending | DeviceState::Rejected | DeviceState::Withdrawn | DeviceState::Removed,
+                _,
+            ) => None,
         }
-    }
-
-    fn note(&mut self, difference: RowDifference) {
-        self.first.get_or_insert(difference);
-    }
-
-    fn find(&self, condition: &str, value: impl rusqlite::ToSql) -> Result<Option<Stored>, Problem> {
-        let sql = format!("SELECT id, key, line, parameter_values FROM device WHERE {condition}");
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        Ok(statement.query_row([value], read_stored).optional()?)
-    }
-
-    /// The verdict, once the lot has passed. `devices` is how many the ledger says that it has.
-    fn finish(mut self, devices: u64) -> Result<Option<LotDifference>, Problem> {
-        let count: i64 = self.connection.query_row("SELECT count(*) FROM device", [], |row| row.get(0))?;
-        if u64::try_from(count) != Ok(devices) {
-            return Err(Problem::damaged(format!("it was made with {devices} devices, and has {count}")));
-        }
-        let missing = devices.saturating_sub(self.known);
-        if self.first.is_none() && missing > 0 {
-            self.displaced = self.find("id = ?1", self.rank + 1)?;
-        }
-        let lost = self.displaced.take().map(|stored| RowDifference::Missing {
-            line: u64::try_from(stored.line).unwrap_or_default(),
-            key: stored.key,
-        });
-        let (changed, added) = (self.changed, self.added);
-        Ok(lost.or(self.first).map(|first| LotDifference::Rows { first, changed, added, missing }))
     }
 }
 
-fn read_stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
-    Ok(Stored { id: row.get(0)?, key: row.get(1)?, line: row.get(2)?, values: row.get(3)? })
+/// The lot's columns beside the ledger's.
+struct Columns<'a> {
+    recorded: &'a [String],
+    found: &'a [String],
+    /// Which of the ledger's columns each of the lot's is; `None` while both have the same in the same order.
+    rearranged: Option<Vec<Option<usize>>>,
 }
 
-fn differing_columns(columns: &[String], stored: &str, found: &[String]) -> Vec<String> {
-    let stored: Vec<String> = serde_json::from_str(stored).unwrap_or_default();
-    let differs = |(at, _): &(usize, &String)| stored.get(*at) != found.get(*at);
-    columns.iter().enumerate().filter(differs).map(|(_, name)| name.clone()).collect()
+impl<'a> Columns<'a> {
+    fn new(recorded: &'a [String], found: &'a [String]) -> Self {
+        let was_at = |name: &String| recorded.iter().position(|column| column == name);
+        let rearranged = (recorded != found).then(|| found.iter().map(was_at).collect());
+        Self { recorded, found, rearranged }
+    }
+
+    /// The values of a row of the ledger, in the order of the lot's columns; nothing in those that are new.
+    fn rearrange(&self, stored: &str) -> Vec<String> {
+        let mut stored: Vec<String> = serde_json::from_str(stored).unwrap_or_default();
+        let Some(rearranged) = &self.rearranged else { return stored };
+        let take = |at: &Option<usize>| at.and_then(|at| stored.get_mut(at)).map(std::mem::take);
+        rearranged.iter().map(take).map(Option::unwrap_or_default).collect()
+    }
+
+    /// The names of the columns in which a row differs: among them those that only one side has.
+    fn differing(&self, stored: &str, found: &[String]) -> Vec<String> {
+        let stored = self.rearrange(stored);
+        let is_new = |at: usize| self.rearranged.as_ref().is_some_and(|was| was[at].is_none());
+        let differs = |at: &usize| is_new(*at) || stored.get(*at) != found.get(*at);
+        let differing = (0..self.found.len()).filter(differs).map(|at| &self.found[at]);
+        let gone = self.recorded.iter().filter(|name| !self.found.contains(name));
+        differing.chain(gone).cloned().collect()
+    }
+}
+
+/// Devices that were met: a bit each.
+#[derive(Default)]
+struct Met(Vec<u64>);
+
+impl Met {
+    /// False if it was met before.
+    fn add(&mut self, id: i64) -> bool {
+        let (at, bit) = Self::place(id);
+        if self.0.len() <= at {
+            self.0.resize(at + 1, 0);
+        }
+        let is_new = self.0[at] & bit == 0;
+        self.0[at] |= bit;
+        is_new
+    }
+
+    fn has(&self, id: i64) -> bool {
+        let (at, bit) = Self::place(id);
+        self.0.get(at).is_some_and(|word| word & bit != 0)
+    }
+
+    fn place(id: i64) -> (usize, u64) {
+        let id = usize::try_from(id).unwrap_or_default();
+        (id / 64, 1 << (id % 64))
+    }
 }

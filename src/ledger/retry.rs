@@ -1,8 +1,7 @@
 //! Returning devices that were given up to Pending, so that the next run takes them up again.
 //!
-//! Owns which devices may be returned and what becomes of their certificates. Rejected devices surely have no
-//! registration. Unknown ones may: whoever returns them accepts that a device may then own two certificates. Registered
-//! devices are never touched.
+//! Rejected devices surely have no registration. Unknown ones may: whoever returns them accepts that a device may then own
+//! two certificates. Registered devices are never touched here; see [`rework`](super::rework).
 
 use std::time::SystemTime;
 
@@ -142,15 +141,32 @@ fn insert_run(transaction: &Transaction<'_>, retry: &Retry, at: &str) -> Result<
         "keys": retry.keys.len(),
     });
     let settings = json!({ "version": env!("CARGO_PKG_VERSION"), "retry": asked });
+    insert_deed(transaction, &settings, RETRY_OUTCOME, at)
+}
+
+/// Writes into the history, as a run of its own, what was done to the ledger outside of a run.
+pub(super) fn insert_deed(
+    connection: &Connection,
+    settings: &serde_json::Value,
+    outcome: &str,
+    at: &str,
+) -> Result<RunId, Problem> {
     let sql = "INSERT INTO run (started_at, ended_at, pid, settings, outcome) VALUES (?1, ?1, ?2, ?3, ?4)";
-    transaction.execute(sql, params![at, std::process::id(), settings.to_string(), RETRY_OUTCOME])?;
-    Ok(RunId(transaction.last_insert_rowid()))
+    connection.execute(sql, params![at, std::process::id(), settings.to_string(), outcome])?;
+    Ok(RunId(connection.last_insert_rowid()))
 }
 
 /// As [`Change::TokenLapsed`](crate::event::Change::TokenLapsed) does: the certificate and its key stay, the token goes.
 fn retire_certificates(transaction: &Transaction<'_>, retry: &Retry, at: &str) -> Result<u64, Problem> {
+    let sql = format!("DELETE FROM token WHERE device IN (SELECT id FROM device WHERE {CHOSEN})");
+    let values = named_params! {
+        ":state": retry.from.state().name(),
+        ":cause": retry.cause,
+        ":keys": keys_to_json(&retry.keys),
+    };
+    transaction.execute(&sql, values)?;
     let sql = format!(
-        "UPDATE certificate SET retired_at = :at, ownership_token = NULL
+        "UPDATE credential SET retired_at = :at
          WHERE retired_at IS NULL AND device IN (SELECT id FROM device WHERE {CHOSEN})"
     );
     let changed = transaction.execute(
@@ -185,9 +201,9 @@ fn make_pending(transaction: &Transaction<'_>, retry: &Retry, at: &str, run: Run
 
 /// A Pending device holds no certificate and is no thing: anything else says that the ledger contradicts itself.
 fn check_none_certified(transaction: &Transaction<'_>, run: RunId) -> Result<(), Problem> {
-    let sql = "SELECT count(*) FROM device LEFT JOIN certificate
-               ON certificate.device = device.id AND certificate.retired_at IS NULL
-               WHERE device.run = ?1 AND (certificate.device IS NOT NULL OR device.thing_name IS NOT NULL)";
+    let sql = "SELECT count(*) FROM device LEFT JOIN credential
+               ON credential.device = device.id AND credential.retired_at IS NULL
+               WHERE device.run = ?1 AND (credential.device IS NOT NULL OR device.thing_name IS NOT NULL)";
     match transaction.query_row(sql, [run.0], |row| row.get::<_, i64>(0))? {
         0 => Ok(()),
         devices => Err(Problem::damaged(format!("{devices} devices that were given up are registered"))),

@@ -1,13 +1,15 @@
-//! From SQLite's rows to values, with the checks that what is read can have come from legal changes.
+//! From SQLite's rows to values, with checks that legal changes can have led to what is read.
 
 use std::time::SystemTime;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Params, Row};
 
 use super::error::Problem;
 use super::keys::read_stored_key;
+use super::pem::{self, CERTIFICATE};
 use super::view::{Counts, LotInfo, OpenDevice, Work};
-use super::{Binding, Recorded, instant};
+use super::{Binding, Content, Recorded, Shard, ids, instant};
 use crate::certificate::{CertificateId, IssuedCertificate, PreparedKey, Secret, SigningRequest};
 use crate::event::{DeviceId, DeviceState, Registration};
 use crate::identity::{Identity, LotShape};
@@ -50,11 +52,26 @@ pub(super) fn read_lot(connection: &Connection) -> Result<LotInfo, Problem> {
                 template: row.get("template")?,
                 region: row.get("region")?,
                 account: row.get("account")?,
+                content: read_content(row)?,
+                shard: read_shard(row)?,
             },
             created_at: row.get("created_at")?,
         })
     })?;
     lots.pop().ok_or_else(|| Problem::damaged("it has no lot"))
+}
+
+fn read_content(row: &Row<'_>) -> Result<Option<Content>, Problem> {
+    match row.get::<_, Option<String>>("content")? {
+        None => Ok(None),
+        Some(_) => read_json(row, "content").map(Some),
+    }
+}
+
+fn read_shard(row: &Row<'_>) -> Result<Option<Shard>, Problem> {
+    let shard = |number: Option<i64>| number.and_then(|number| u32::try_from(number).ok());
+    let (index, of) = (shard(row.get("shard")?), shard(row.get("shards")?));
+    Ok(index.zip(of).map(|(index, of)| Shard { index, of }))
 }
 
 pub(super) fn read_counts(connection: &Connection) -> Result<Counts, Problem> {
@@ -71,6 +88,8 @@ pub(super) fn read_counts(connection: &Connection) -> Result<Counts, Problem> {
             (DeviceState::Registered, _) => &mut counts.registered,
             (DeviceState::Rejected, _) => &mut counts.rejected,
             (DeviceState::Unknown, _) => &mut counts.unknown,
+            (DeviceState::Withdrawn, _) => &mut counts.withdrawn,
+            (DeviceState::Removed, _) => &mut counts.removed,
         };
         *counted += devices;
     }
@@ -84,7 +103,7 @@ pub(super) fn read_open_device(row: &Row<'_>, columns: usize) -> Result<OpenDevi
         return Err(impossible(id, &format!("has {} values for {columns} columns", values.len())));
     }
     let identity = Identity { line: read_count(row, "line")?, key: row.get("key")?, values };
-    let is_certified = row.get::<_, Option<String>>("certificate_id")?.is_some();
+    let is_certified = has_certificate(row)?;
     let work = match (read_state(row, "state")?, read_registration(row)?) {
         (DeviceState::Pending, None) if !is_certified => {
             match row.get::<_, Option<String>>("signing_request")? {
@@ -108,10 +127,20 @@ fn read_certificate(row: &Row<'_>) -> Result<IssuedCertificate, Problem> {
     let token = token.ok_or_else(|| Problem::damaged("an open certificate has no ownership token"))?;
     Ok(IssuedCertificate {
         certificate_id: read_certificate_id(row)?,
-        certificate_pem: row.get("certificate_pem")?,
+        certificate_pem: read_certificate_pem(row)?,
         private_key: read_stored_key(row)?,
         ownership_token: Secret::new(token),
     })
+}
+
+/// Whether the row has a certificate joined to it.
+pub(super) fn has_certificate(row: &Row<'_>) -> Result<bool, Problem> {
+    Ok(!matches!(row.get_ref("certificate_id")?, ValueRef::Null))
+}
+
+/// Reads `certificate`.
+pub(super) fn read_certificate_pem(row: &Row<'_>) -> Result<String, Problem> {
+    pem::restore(row.get_ref("certificate")?, CERTIFICATE)
 }
 
 /// How a device stands before it changes.
@@ -124,7 +153,8 @@ pub(super) struct Found {
 /// How one device stands: one look, for every change of a run begins with it.
 pub(super) fn find_device(connection: &Connection, device: DeviceId) -> Result<Found, Problem> {
     let sql =
-        "SELECT device.state, prepared_key.signing_request, prepared_key.private_key, sealing.recipients, NULL AS purged_at
+        "SELECT device.state, prepared_key.signing_request, prepared_key.private_key, NULL AS private_key_label,
+                      sealing.recipients, NULL AS purged_at
                FROM device
                LEFT JOIN prepared_key ON prepared_key.device = device.id
                LEFT JOIN sealing ON sealing.id = prepared_key.sealing
@@ -160,7 +190,7 @@ pub(super) fn registration_name(registration: Registration) -> &'static str {
     }
 }
 
-fn read_registration(row: &Row<'_>) -> Result<Option<Registration>, Problem> {
+pub(super) fn read_registration(row: &Row<'_>) -> Result<Option<Registration>, Problem> {
     let name: Option<String> = row.get("registration")?;
     match name.as_deref() {
         None => Ok(None),
@@ -171,8 +201,7 @@ fn read_registration(row: &Row<'_>) -> Result<Option<Registration>, Problem> {
 }
 
 pub(super) fn read_certificate_id(row: &Row<'_>) -> Result<CertificateId, Problem> {
-    let text: String = row.get("certificate_id")?;
-    CertificateId::try_from(text).map_err(|error| Problem::damaged(error.to_string()))
+    ids::restore(row.get_ref("certificate_id")?)
 }
 
 pub(super) fn read_count(row: &Row<'_>, column: &str) -> Result<u64, Problem> {

@@ -6,7 +6,9 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
 use super::error::{LedgerError, Problem, Shown};
 use super::keys::read_stored_key;
-use super::rows::{impossible, read_certificate_id, read_count, read_json, read_state};
+use super::rows::{
+    has_certificate, impossible, read_certificate_id, read_certificate_pem, read_count, read_json, read_state,
+};
 use super::{RunId, View};
 use crate::certificate::{CertificateId, RegisteredThing, StoredKey};
 use crate::event::{DeviceId, DeviceState};
@@ -71,6 +73,12 @@ pub enum NotThere {
         /// The states chosen.
         wanted: Vec<DeviceState>,
     },
+    /// A device has another certificate than the one named.
+    #[error("the device with key {} has another certificate by now; look at it again", Shown(.key))]
+    Certificate {
+        /// The device's key.
+        key: String,
+    },
     /// There has been no such run yet.
     #[error("has {last} runs so far, none with number {}; `fleetmint status` lists them", .wanted.0)]
     Run {
@@ -94,18 +102,26 @@ pub enum NotThere {
 /// A registered device always has a certificate; if the ledger has none for it, reading it says so.
 const CHOSEN: &str = "
     FROM device
-    LEFT JOIN certificate ON certificate.device = device.id AND certificate.retired_at IS NULL
-    LEFT JOIN sealing ON sealing.id = certificate.sealing
+    LEFT JOIN credential ON credential.device = device.id AND credential.retired_at IS NULL
+    LEFT JOIN sealing ON sealing.id = credential.sealing
     WHERE device.state IN (SELECT value FROM json_each(:states))
       AND (:since IS NULL OR device.run >= :since)
       AND (:keys IS NULL OR device.key IN (SELECT value FROM json_each(:keys)))
-      AND (device.state = 'registered' OR certificate.certificate_id IS NOT NULL)";
+      AND (device.state = 'registered' OR credential.certificate_id IS NOT NULL)";
 
 const COLUMNS: &str = "
     SELECT device.id, device.key, device.parameter_values AS parameters, device.state, device.thing_name,
            device.device_configuration, device.updated_at,
-           certificate.certificate_id, certificate.certificate_pem, certificate.private_key, certificate.purged_at,
-           sealing.recipients";
+           credential.certificate_id, credential.certificate, credential.private_key, credential.private_key_label,
+           credential.purged_at, sealing.recipients,
+           credential.digest IS row_digest(
+               credential.id, credential.device, credential.certificate_id, credential.certificate,
+               credential.private_key, credential.private_key_label, credential.issued_at, credential.retired_at,
+               credential.sealing, credential.purged_at, credential.deleted_at)
+           AND device.digest IS row_digest(
+               device.id, device.key, device.parameter_values, device.state, device.registration, device.thing_name,
+               device.device_configuration, device.failure_stage, device.failure_cause, device.failure,
+               device.updated_at, device.request_digest) AS is_as_written";
 
 impl View {
     /// How many devices `selection` chooses. Looks at every device.
@@ -201,8 +217,11 @@ pub(super) fn check_keys(
 fn read_certified_device(row: &Row<'_>, columns: usize) -> Result<CertifiedDevice, Problem> {
     let id = DeviceId(row.get("id")?);
     let state = read_state(row, "state")?;
-    if row.get::<_, Option<String>>("certificate_id")?.is_none() {
+    if !has_certificate(row)? {
         return Err(impossible(id, "is registered, and lacks its certificate"));
+    }
+    if !row.get::<_, bool>("is_as_written")? {
+        return Err(impossible(id, "is not as it was written"));
     }
     let values: Vec<String> = read_json(row, "parameters")?;
     if values.len() != columns {
@@ -216,7 +235,7 @@ fn read_certified_device(row: &Row<'_>, columns: usize) -> Result<CertifiedDevic
         state,
         thing: is_registered.then(|| read_thing(row)).transpose()?,
         certificate_id: read_certificate_id(row)?,
-        certificate_pem: row.get("certificate_pem")?,
+        certificate_pem: read_certificate_pem(row)?,
         private_key: read_stored_key(row)?,
         registered_at: is_registered.then(|| row.get("updated_at")).transpose()?,
     })
@@ -270,6 +289,6 @@ mod tests {
         let values = named_params! { ":states": "[]", ":since": 1, ":keys": "[]" };
         let lines = statement.query_map(values, |row| row.get::<_, String>(3)).unwrap();
         let plan = lines.map(Result::unwrap).collect::<Vec<_>>().join("; ");
-        assert!(!plan.contains("TEMP B-TREE") && plan.contains("certificate_in_use (device=?)"), "{plan}");
+        assert!(!plan.contains("TEMP B-TREE") && plan.contains("credential_in_use (device=?)"), "{plan}");
     }
 }

@@ -51,8 +51,8 @@ pub enum RunStanding {
 
 /// Stops at the first one that it finds, which is the first one that there is in most ledgers.
 const HOLDS_PLAIN_KEYS: &str =
-    "SELECT EXISTS (SELECT 1 FROM certificate WHERE sealing IS NULL AND purged_at IS NULL)
-    OR EXISTS (SELECT 1 FROM prepared_key WHERE sealing IS NULL)";
+    "SELECT EXISTS (SELECT 1 FROM credential WHERE private_key IS NOT NULL AND sealing IS NULL AND purged_at IS NULL)
+    OR EXISTS (SELECT 1 FROM prepared_key WHERE private_key IS NOT NULL AND sealing IS NULL)";
 
 impl View {
     /// How the ledger stands; a run may be writing it.

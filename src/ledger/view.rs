@@ -5,12 +5,12 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
 use super::error::{LedgerError, Problem};
 use super::place::Place;
 use super::rows::{read_all, read_count, read_counts, read_lot, read_open_device, read_state};
-use super::{Binding, Recorded, integrity, lock, schema};
+use super::{Binding, Recorded, integrity, opening};
 use crate::certificate::{IssuedCertificate, SigningRequest};
 use crate::event::{DeviceId, DeviceState, Registration};
 use crate::identity::{Identity, LotShape};
@@ -20,7 +20,7 @@ use crate::identity::{Identity, LotShape};
 pub struct View {
     pub(super) connection: Connection,
     pub(super) path: PathBuf,
-    lot: LotInfo,
+    pub(super) lot: LotInfo,
 }
 
 /// The lot that a ledger was made from.
@@ -87,6 +87,10 @@ pub struct Counts {
     pub rejected: u64,
     /// Unknown.
     pub unknown: u64,
+    /// Taken out of the account again.
+    pub removed: u64,
+    /// Withdrawn: their rows are no longer in the lot.
+    pub withdrawn: u64,
 }
 
 impl Counts {
@@ -100,9 +104,9 @@ impl Counts {
         self.pending + self.issued()
     }
 
-    /// All devices.
+    /// All devices of the lot; those that were withdrawn are not in it.
     pub fn total(&self) -> u64 {
-        self.open() + self.registered + self.rejected + self.unknown
+        self.open() + self.registered + self.rejected + self.unknown + self.removed
     }
 }
 
@@ -145,12 +149,13 @@ pub struct RunInfo {
 /// A page of open devices: the partial index `device_open` makes it cost its length, wherever it begins.
 pub(super) const OPEN_DEVICES: &str = "
     SELECT device.id, device.line, device.key, device.parameter_values AS parameters, device.state, device.registration,
-           certificate.certificate_id, certificate.certificate_pem, certificate.private_key,
-           certificate.ownership_token, certificate.issued_at, certificate.purged_at, sealing.recipients,
+           credential.certificate_id, credential.certificate, credential.private_key, credential.private_key_label,
+           token.ownership_token, credential.issued_at, credential.purged_at, sealing.recipients,
            prepared_key.signing_request
     FROM device
-    LEFT JOIN certificate ON certificate.device = device.id AND certificate.retired_at IS NULL
-    LEFT JOIN sealing ON sealing.id = certificate.sealing
+    LEFT JOIN credential ON credential.device = device.id AND credential.retired_at IS NULL
+    LEFT JOIN token ON token.device = device.id
+    LEFT JOIN sealing ON sealing.id = credential.sealing
     LEFT JOIN prepared_key ON prepared_key.device = device.id
     WHERE device.state IN ('pending', 'issued') AND device.id > ?1
     ORDER BY device.id LIMIT ?2";
@@ -163,57 +168,16 @@ const TROUBLES: &str = "
     ORDER BY grouped.devices DESC, device.id";
 
 impl View {
-    /// Opens the ledger at `path` to look at it; a run may be writing it.
+    /// Opens the ledger at `path` to look at it; a run may be writing it. One of an older schema is looked at through a private
+    /// temporary copy, and stays as it is; on a medium that may only be read, nothing is written beside it.
     ///
     /// # Errors
-    /// If there is none, or it is not a ledger, of another schema, or damaged where this looks.
+    /// If there is none, or it is not a ledger, of a newer schema, or damaged where this looks.
     /// [`check_integrity`](Self::check_integrity) looks everywhere.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         let place = Place::of(path)?;
-        let view =
-            Self::connect(&place, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(|problem| problem.at(path))?;
-        Ok(Self { path: path.to_path_buf(), ..view })
-    }
-
-    /// Opens the ledger at `place`, to write it too if `access` says so: then an old schema is brought up to date.
-    pub(super) fn connect(place: &Place, access: OpenFlags) -> Result<Self, Problem> {
-        if !place.is_taken() {
-            place.refuse_orphaned_log()?;
-            return Err(Problem::Missing);
-        }
-        place.refuse_foreign()?;
-        // Before the ledger is read: a run that writes it at this moment notes its commits after making them.
-        let noted = lock::noted_commits(&place.lock);
-        let mut connection =
-            Connection::open_with_flags(&place.ledger, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        let is_writing = access.contains(OpenFlags::SQLITE_OPEN_READ_WRITE);
-        if is_writing {
-            schema::refuse_read_only(&connection)?;
-        }
-        // Until it is known to be sound, nothing is moved from the log into the file, nor the log removed.
-        schema::keep_log(&connection, place.log.exists())?;
-        schema::set_up(&connection)?;
-        let version = schema::identify(&connection)?;
-        place.refuse_cut_page(schema::page_size(&connection)?)?;
-        if is_writing {
-            // Known only now, if it is the file's header that forbids it.
-            schema::refuse_read_only(&connection)?;
-            integrity::check(&connection)?;
-        }
-        place.refuse_lost_commits(schema::read_commits(&connection)?, noted)?;
-        match version {
-            _ if is_writing => {
-                place.keep_private()?;
-                schema::set_up_writing(&connection)?;
-                schema::migrate(&mut connection)?;
-            }
-            found if found < schema::NEWEST => {
-                return Err(Problem::Older { found, known: schema::NEWEST });
-            }
-            _ => {}
-        }
-        schema::keep_log(&connection, false)?;
-        Self::over(connection, &place.ledger)
+        let view = opening::to_read(&place).and_then(|connection| Self::over(connection, path));
+        view.map_err(|problem| problem.at(path))
     }
 
     /// A view over an open ledger.

@@ -80,13 +80,32 @@ pub struct StateReport {
     pub issued_may_sent: u64,
     /// With nothing yet.
     pub pending: u64,
+    /// Taken out of the account again.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub removed: u64,
+    /// Withdrawn from the lot, and not among all.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub withdrawn: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl From<Counts> for StateReport {
     fn from(counts: Counts) -> Self {
-        let Counts { pending, issued_not_sent, issued_may_sent, registered, rejected, unknown } = counts;
-        let total = counts.total();
-        Self { total, registered, rejected, unknown, issued_not_sent, issued_may_sent, pending }
+        Self {
+            total: counts.total(),
+            registered: counts.registered,
+            rejected: counts.rejected,
+            unknown: counts.unknown,
+            issued_not_sent: counts.issued_not_sent,
+            issued_may_sent: counts.issued_may_sent,
+            pending: counts.pending,
+            removed: counts.removed,
+            withdrawn: counts.withdrawn,
+        }
     }
 }
 
@@ -345,6 +364,13 @@ fn render_devices(text: &mut String, devices: &StateReport) {
     for (count, state, remark) in rows {
         line!(text, "{count:>9} {state}{remark}");
     }
+    let rare = [
+        (devices.removed, DeviceState::Removed.name(), ": taken out of the account again"),
+        (devices.withdrawn, DeviceState::Withdrawn.name(), ": their rows are no longer in the lot"),
+    ];
+    for (count, state, remark) in rare.into_iter().filter(|(count, ..)| *count > 0) {
+        line!(text, "{count:>9} {state}{remark}");
+    }
 }
 
 fn render_causes(text: &mut String, causes: &[CauseReport]) {
@@ -409,7 +435,12 @@ mod tests {
             digest: String::new(),
             shape: LotShape { columns: columns.iter().map(ToString::to_string).collect(), key_column },
             devices: 9,
-            binding: Binding { template: "T".into(), region: "eu-west-1".into(), account: account.into() },
+            binding: Binding {
+                template: "T".into(),
+                region: "eu-west-1".into(),
+                account: account.into(),
+                ..Binding::default()
+            },
             created_at: String::new(),
         }
     }

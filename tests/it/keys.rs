@@ -238,7 +238,7 @@ fn only_exported_keys_are_purged_and_the_ledger_stays_usable() {
     export(&ledger, &out, &[]).expect_code(0);
     let keys = exported_keys(&out);
     run(&mut purge(&ledger)).expect_code(64).expect_err(&["--yes"]);
-    assert!(contains(&bytes_of(&ledger), needles(&keys[0])[0].as_slice()));
+    assert!(needles(&keys[0]).iter().any(|needle| contains(&bytes_of(&ledger), needle)));
     run(purge(&ledger).arg("--yes")).expect_code(0).expect_out(&["2 private keys purged", "1 kept"]);
     for file in scratch.files().iter().filter(|name| name.starts_with("lot.ledger")) {
         let bytes = std::fs::read(scratch.path(file)).unwrap();
@@ -426,6 +426,6 @@ fn the_search_for_secrets_finds_them_where_they_are() {
     let bytes = bytes_of(&ledger);
     for key in exported_keys(&scratch.path("out")) {
         let found = needles(&key).iter().filter(|needle| contains(&bytes, needle)).count();
-        assert!(found >= 2, "each line of the PEM");
+        assert!(found >= 1, "the ledger has it as it is");
     }
 }

@@ -188,7 +188,7 @@ fn lot(devices: u64) -> LotRows<'static, Rows> {
 }
 
 fn binding() -> Binding {
-    Binding { template: "t".into(), region: "r".into(), account: "a".into() }
+    Binding { template: "t".into(), region: "r".into(), account: "a".into(), ..Binding::default() }
 }
 
 fn import(path: &Path, devices: u64) -> Ledger {
@@ -308,7 +308,7 @@ async fn a_device_keeps_its_key_through_runs_of_either_kind() {
     ledger.commit(vec![Change::KeyPrepared { device: DeviceId(2), key: prepared }], now()).unwrap();
     drop(ledger);
     let service = Service::default();
-    let ledger = Ledger::resume(&path, &binding(), lot(4), |_| Ok(())).unwrap();
+    let ledger = Ledger::resume(&path, &binding(), lot(4), |_| Ok(()), now()).unwrap();
     let outcome = provision(&service, ledger, KeyPolicy::default()).await;
     assert!(matches!(outcome.end, End::Complete), "{:?}", outcome.end);
     assert_eq!(

@@ -205,7 +205,8 @@ fn ledger(shape: LotShape, devices: u64) -> Ledger {
     };
     let rows: Vec<_> = (1..=devices).map(identity).collect();
     let rows = LotRows { source: "lot.csv", shape, rows: rows.into_iter() };
-    let binding = Binding { template: "t".into(), region: "r".into(), account: "a".into() };
+    let binding =
+        Binding { template: "t".into(), region: "r".into(), account: "a".into(), ..Binding::default() };
     Ledger::in_shared_memory(&name, &binding, rows, |_| Ok(()), UNIX_EPOCH).unwrap()
 }
 

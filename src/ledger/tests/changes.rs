@@ -12,6 +12,7 @@ fn device_in(state: DeviceState) -> Ledger {
         DeviceState::Registered => vec![issued(1), registered(1)],
         DeviceState::Rejected => vec![rejected(1)],
         DeviceState::Unknown => vec![issued(1), unknown(1)],
+        DeviceState::Withdrawn | DeviceState::Removed => unreachable!("no change of a run leads there"),
     };
     ledger.commit(way, now()).unwrap();
     ledger
@@ -292,11 +293,11 @@ fn what_no_legal_change_leads_to_is_not_read() {
         ledger.view().open_devices(None, 9).unwrap_err().problem
     };
     for sql in [
-        "UPDATE certificate SET retired_at = 'x'",
+        "UPDATE credential SET retired_at = 'x'",
         "UPDATE device SET state = 'pending', registration = NULL WHERE id = 1",
-        "UPDATE certificate SET ownership_token = NULL",
-        "UPDATE certificate SET issued_at = 'yesterday'",
-        "UPDATE certificate SET certificate_id = 'abc'",
+        "DELETE FROM token",
+        "UPDATE credential SET issued_at = 'yesterday'",
+        "UPDATE credential SET certificate_id = 'abc'",
         "UPDATE device SET parameter_values = '[\"secret\"]' WHERE id = 2",
         "UPDATE device SET parameter_values = 'secret' WHERE id = 2",
     ] {

@@ -23,7 +23,7 @@ fn whatever_had_a_receipt_survives_a_crash() {
     for device in 1..=40 {
         ledger.commit(vec![issued(device)], now()).unwrap();
         let (_copy, left) = crash(&path);
-        let survivor = Ledger::resume(&left, &binding(), lot(40), accept).unwrap();
+        let survivor = Ledger::resume(&left, &binding(), lot(40), accept, now()).unwrap();
         let open = survivor.view().open_devices(None, 99).unwrap();
         for found in open {
             match found.work {

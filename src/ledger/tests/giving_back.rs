@@ -101,7 +101,7 @@ fn keys_and_causes_choose_and_mistakes_change_nothing() {
 #[test]
 fn a_ledger_that_contradicts_itself_is_not_touched() {
     let mut ledger = given_up(in_memory(6));
-    ledger.view().connection.execute("UPDATE certificate SET retired_at = 'x' WHERE device = 3", []).unwrap();
+    ledger.view().connection.execute("UPDATE credential SET retired_at = 'x' WHERE device = 3", []).unwrap();
     let problem = ledger.retry(&retry(GivenUp::Unknown), now()).unwrap_err().problem;
     assert!(matches!(problem, Problem::Damaged { .. }), "{problem}");
     assert_eq!(states(&ledger)[2], Unknown);

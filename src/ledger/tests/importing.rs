@@ -112,7 +112,7 @@ fn a_large_lot_is_imported_and_resumed() {
     let ledger = Ledger::import(&path, &binding(), rows(), accept, now()).unwrap();
     assert_eq!(ledger.view().counts().unwrap().pending, 100_000);
     drop(ledger);
-    Ledger::resume(&path, &binding(), rows(), accept).unwrap();
+    Ledger::resume(&path, &binding(), rows(), accept, now()).unwrap();
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn the_same_lot_resumes_whatever_its_line_numbers() {
     let (_directory, path) = scratch();
     drop(import(&path, 3));
     let moved = (1..=3).map(|rank| Ok(Identity { line: rank * 10, ..identity(rank) })).collect();
-    let ledger = Ledger::resume(&path, &binding(), lot_of(moved), accept).unwrap();
+    let ledger = Ledger::resume(&path, &binding(), lot_of(moved), accept, now()).unwrap();
     assert_eq!(ledger.view().counts().unwrap().total(), 3);
 }
 
@@ -141,81 +141,35 @@ fn a_resumed_lot_is_checked_like_a_new_one() {
     let (_directory, path) = scratch();
     drop(import(&path, 2));
     let check = |identity: &Identity| Err(vec![row_error(identity.line)]);
-    let errors = rows_of(Ledger::resume(&path, &binding(), lot(2), check));
+    let errors = rows_of(Ledger::resume(&path, &binding(), lot(2), check, now()));
     assert_eq!(errors.count(), 2);
     let rows = vec![Ok(identity(1)), Err(vec![row_error(3)])];
-    let errors = rows_of(Ledger::resume(&path, &binding(), lot_of(rows), accept));
+    let errors = rows_of(Ledger::resume(&path, &binding(), lot_of(rows), accept, now()));
     assert_eq!(errors.iter().next().unwrap().line, 3);
 }
 
-/// What resuming a ledger of three devices with the rows of `ranks` says.
-fn difference(rows: Vec<Identity>) -> String {
-    let (_directory, path) = scratch();
-    drop(import(&path, 3));
-    let outcome = Ledger::resume(&path, &binding(), lot_of(rows.into_iter().map(Ok).collect()), accept);
-    let Problem::OtherLot(mismatch) = problem(outcome) else { panic!("refused for another reason") };
-    mismatch.difference.to_string()
-}
-
 #[test]
-fn another_lot_is_refused_and_the_first_difference_named() {
-    let changed =
-        Identity { values: vec![String::from("SN-0000002"), String::from("hunter2")], ..identity(2) };
-    let message = difference(vec![identity(1), changed, identity(3)]);
-    assert_eq!(
-        message,
-        "line 3 changed under the old key \"SN-0000002\", in Version (in all: 1 rows changed, 0 added, 0 missing)"
-    );
-    let message = difference((1..=5).map(identity).collect());
-    assert_eq!(message, "line 5 has the new key \"SN-0000004\" (in all: 0 rows changed, 2 added, 0 missing)");
-    let message = difference(vec![identity(1)]);
-    assert_eq!(
-        message,
-        "the row of key \"SN-0000002\" is missing, once on line 3 (in all: 0 rows changed, 0 added, 2 missing)"
-    );
-    let message = difference(vec![identity(1), identity(3)]);
-    assert!(message.starts_with("the row of key \"SN-0000002\" is missing"), "{message}");
-    let message = difference(vec![identity(2), identity(1), identity(3)]);
-    assert_eq!(
-        message,
-        "line 3 has key \"SN-0000002\", once at another place (in all: 0 rows changed, 0 added, 0 missing)"
-    );
-    let message = difference(vec![identity(7), identity(1), identity(2), identity(3)]);
-    assert!(message.starts_with("line 8 has the new key \"SN-0000007\""), "{message}");
-    let message = difference(vec![identity(1), identity(1), identity(2), identity(3)]);
-    assert!(message.starts_with("line 2 has key \"SN-0000001\", once at another place"), "{message}");
-}
-
-#[test]
-fn other_columns_are_refused() {
+fn another_key_column_is_refused() {
     let (_directory, path) = scratch();
     drop(import(&path, 1));
     let mut other = lot(1);
     other.shape.key_column = 1;
-    let message = problem(Ledger::resume(&path, &binding(), other, accept)).to_string();
+    let message = problem(Ledger::resume(&path, &binding(), other, accept, now())).to_string();
     assert!(message.contains("its key column was SerialNumber, and is Version"), "{message}");
-    let mut other = lot(1);
-    other.shape.columns[1] = String::from("Colour");
-    let message = problem(Ledger::resume(&path, &binding(), other, accept)).to_string();
-    assert_eq!(
-        message,
-        "made from another lot: its columns were SerialNumber, Version, and are SerialNumber, Colour; \
-         use the lot as it was (lot.csv), or another --ledger"
-    );
 }
 
 #[test]
-fn another_binding_is_refused_part_by_part() {
+fn another_binding_is_refused_part_by_part_once_something_was_issued() {
     let (_directory, path) = scratch();
-    drop(import(&path, 1));
+    import(&path, 1).commit(vec![issued(1)], now()).unwrap();
     let other = || String::from("other");
     for (part, wanted) in [
         ("template", Binding { template: other(), ..binding() }),
         ("region", Binding { region: other(), ..binding() }),
         ("account", Binding { account: other(), ..binding() }),
     ] {
-        let problem = problem(Ledger::resume(&path, &wanted, lot(1), accept));
+        let problem = problem(Ledger::resume(&path, &wanted, lot(1), accept, now()));
         assert!(matches!(&problem, Problem::OtherBinding { what, .. } if *what == part), "{problem}");
-        assert!(problem.to_string().contains("this run is for other; use that"), "{problem}");
+        assert!(problem.to_string().contains("this run is for other; certificates"), "{problem}");
     }
 }

@@ -45,7 +45,7 @@ fn a_prepared_key_is_taken_up_again_after_a_crash() {
     let receipts = ledger.commit(vec![prepared(1)], now()).unwrap();
     assert!(matches!(&receipts[..], [Receipt::KeyPrepared(request)] if request.pem == "request 1"));
     drop(ledger);
-    let mut ledger = Ledger::resume(&path, &binding(), lot(2), accept).unwrap();
+    let mut ledger = Ledger::resume(&path, &binding(), lot(2), accept, now()).unwrap();
     let open = work(&ledger);
     assert_eq!(request_of(&open[0]), "request 1");
     assert!(matches!(open[1], Work::Create));
@@ -147,7 +147,7 @@ fn only_exported_keys_are_purged_and_no_byte_of_them_stays() {
     assert!(stayed.is_empty(), "traces of {stayed:?}");
     assert!((51..=60).all(found), "what was not exported is kept, registered or not");
     drop(ledger);
-    let mut ledger = Ledger::resume(&path, &binding(), lot(80), accept).unwrap();
+    let mut ledger = Ledger::resume(&path, &binding(), lot(80), accept, now()).unwrap();
     ledger.view().check_integrity().unwrap();
     assert_eq!(stored_keys(&ledger)[0], StoredKey::Purged { at: String::from("2023-11-14T22:13:20.123Z") });
     assert_eq!(ledger.purge_exported_keys(now()).unwrap(), after, "again changes nothing");
@@ -206,55 +206,4 @@ fn a_reader_in_the_way_is_named() {
 fn an_export_of_a_device_without_a_certificate_is_a_defect() {
     let mut ledger = in_memory(1);
     assert!(ledger.record_export("/floor", &[DeviceId(1)], now()).is_err());
-}
-
-#[test]
-fn a_ledger_of_schema_1_is_brought_up_to_date() {
-    let (_directory, path) = scratch();
-    let mut old = Connection::open(&path).unwrap();
-    schema::create_old(&mut old, 1).unwrap();
-    let mut digest = crate::identity::LotDigest::new(&lot(3).shape);
-    (1..=3).for_each(|rank| digest.row(&identity(rank)));
-    old.execute(
-        "INSERT INTO lot VALUES (1, 'lot.csv', ?1, '[\"SerialNumber\",\"Version\"]', 'SerialNumber', 3, 'fleet',
-                                 'eu-west-1', '123456789012', '2023-11-14T22:13:20.123Z')",
-        [digest.finish()],
-    )
-    .unwrap();
-    for rank in 1..=3 {
-        let row = identity(rank);
-        old.execute(
-            "INSERT INTO device (id, key, line, parameter_values) VALUES (?1, ?2, ?3, ?4)",
-            params![rank as i64, row.key, row.line as i64, serde_json::to_string(&row.values).unwrap()],
-        )
-        .unwrap();
-    }
-    old.execute_batch(&format!(
-        "INSERT INTO certificate (certificate_id, device, certificate_pem, private_key, ownership_token, issued_at)
-         VALUES ('{:064x}', 1, 'certificate 1', 'key 1', NULL, '2023-11-14T22:13:20.123Z'),
-                ('{:064x}', 2, 'certificate 2', 'key 2', 'token 2', '2023-11-14T22:13:20.123Z');
-         UPDATE device SET state = 'registered', thing_name = 'thing-1', device_configuration = '{{}}',
-                           updated_at = '2023-11-14T22:13:20.123Z' WHERE id = 1;
-         UPDATE device SET state = 'issued', registration = 'not_sent' WHERE id = 2;",
-        1, 2
-    ))
-    .unwrap();
-    drop(old);
-    assert!(matches!(
-        View::open(&path).unwrap_err().problem,
-        Problem::Older { found: 1, known: schema::NEWEST }
-    ));
-    let mut ledger = Ledger::resume(&path, &binding(), lot(3), accept).unwrap();
-    assert_eq!(stored_keys(&ledger), [plain("key 1")]);
-    let open = work(&ledger);
-    let [Work::Register { certificate: held, .. }, Work::Create] = &open[..] else { panic!("{open:?}") };
-    assert_eq!(**held, certificate(2));
-    ledger.commit(vec![registered(2), prepared(3), certified(3, 3), registered(3)], now()).unwrap();
-    ledger.record_export("/floor", &[DeviceId(1), DeviceId(3)], now()).unwrap();
-    assert_eq!(
-        ledger.purge_exported_keys(now()).unwrap(),
-        KeyCounts { exported: 0, not_exported: 1, purged: 2 }
-    );
-    drop(ledger);
-    assert_eq!(View::open(&path).unwrap().counts().unwrap().registered, 3);
 }

@@ -5,6 +5,7 @@ mod crashes;
 mod giving_back;
 mod importing;
 mod keys;
+mod mending;
 mod opening;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub(super) fn binding() -> Binding {
         template: String::from("fleet"),
         region: String::from("eu-west-1"),
         account: String::from("123456789012"),
+        ..Binding::default()
     }
 }
 

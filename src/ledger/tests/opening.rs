@@ -53,7 +53,7 @@ fn a_second_opener_is_refused_until_the_first_is_gone() {
     let ledger = import(&path, 1);
     let detour = directory.path().join("..").join(directory.path().file_name().unwrap()).join("lot.ledger");
     for path in [&path, &detour] {
-        let problem = problem(Ledger::resume(path, &binding(), lot(1), accept));
+        let problem = problem(Ledger::resume(path, &binding(), lot(1), accept, now()));
         assert!(
             matches!(problem, Problem::InUse { pid: Some(pid) } if pid == std::process::id()),
             "{problem}"
@@ -61,7 +61,7 @@ fn a_second_opener_is_refused_until_the_first_is_gone() {
     }
     assert_eq!(Ledger::open_read_only(&path).unwrap().counts().unwrap().pending, 1, "looking is allowed");
     ledger.close().unwrap();
-    Ledger::resume(&path, &binding(), lot(1), accept).unwrap();
+    Ledger::resume(&path, &binding(), lot(1), accept, now()).unwrap();
     assert_eq!(names(directory.path()), ["lot.ledger"]);
 }
 
@@ -130,9 +130,10 @@ fn a_damaged_ledger_is_refused() {
     let (_directory, path) = scratch();
     drop(import(&path, 2_000));
     let whole = std::fs::read(&path).unwrap();
-    for page in 1..whole.len() / 4096 {
+    let page_size = usize::from(u16::from_be_bytes([whole[16], whole[17]]));
+    for page in 1..whole.len() / page_size {
         let mut damaged = whole.clone();
-        damaged[page * 4096..page * 4096 + 64].fill(0xa5);
+        damaged[page * page_size..page * page_size + 64].fill(0xa5);
         std::fs::write(&path, &damaged).unwrap();
         let problem = reopen_problem(&path);
         assert!(matches!(problem, Problem::Damaged { .. }), "page {page}: {problem}");

@@ -181,6 +181,7 @@ pub fn ledger(devices: usize, now: SystemTime) -> Ledger {
         template: BUILT_IN_TEMPLATE.to_owned(),
         region: String::from("us-east-1"),
         account: String::from("load"),
+        ..Binding::default()
     };
     let rows = LotRows { source: "load.csv", shape: reader.shape().clone(), rows: reader };
     let check = |identity: &Identity| parameters.check(identity);

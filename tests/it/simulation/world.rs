@@ -509,6 +509,7 @@ fn import(name: &str, devices: u64, now: SystemTime) -> (Ledger, ParameterPlan) 
         template: BUILT_IN_TEMPLATE.to_owned(),
         region: String::from("us-east-1"),
         account: String::from("simulation"),
+        ..Binding::default()
     };
     let rows = LotRows { source: "simulation.csv", shape, rows: reader };
     let check = |identity: &Identity| parameters.check(identity);

@@ -267,7 +267,12 @@ fn lot() -> (Ledger, ParameterPlan) {
     let reader = LotReader::new(csv.as_bytes(), None).unwrap();
     let shape = reader.shape().clone();
     let parameters = ParameterPlan::new(&shape, &[]).unwrap();
-    let binding = Binding { template: "TEMP_DEVICE".into(), region: "r".into(), account: "a".into() };
+    let binding = Binding {
+        template: "TEMP_DEVICE".into(),
+        region: "r".into(),
+        account: "a".into(),
+        ..Binding::default()
+    };
     let rows = LotRows { source: "lot.csv", shape, rows: reader };
     let check = |_: &Identity| Ok(());
     let ledger = Ledger::in_shared_memory("survival", &binding, rows, check, UNIX_EPOCH).unwrap();

@@ -1,0 +1,105 @@
+//! What verbs that look at the account, or take something out of it, found out about devices.
+
+use std::time::SystemTime;
+
+use rusqlite::params;
+use serde_json::Value;
+
+use super::commit::write_one;
+use super::error::{LedgerError, Problem};
+use super::rows::read_json;
+use super::{Ledger, View, instant};
+use crate::event::{DeviceId, DeviceState};
+
+/// What was last found out about one device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Which.
+    pub device: DeviceId,
+    /// In a word that the verb can count by.
+    pub outcome: String,
+    /// The rest, JSON, without secrets.
+    pub details: Value,
+}
+
+/// A finding with what the ledger knows of its device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The finding.
+    pub finding: Finding,
+    /// The device's key.
+    pub key: String,
+    /// When it was found, RFC 3339.
+    pub found_at: String,
+}
+
+impl Ledger {
+    /// Writes down what `verb` found, in place of what it found before about the same devices.
+    ///
+    /// # Errors
+    /// If writing fails, as in [`commit`](Self::commit).
+    pub fn record_findings(
+        &mut self,
+        verb: &str,
+        findings: &[Finding],
+        now: SystemTime,
+    ) -> Result<(), LedgerError> {
+        let (at, run) = (instant::to_text(now), self.run.map(|run| run.0));
+        self.write(|transaction| {
+            let sql = "INSERT INTO finding (device, verb, found_at, outcome, details, run) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                       ON CONFLICT (device, verb) DO UPDATE SET
+                       found_at = excluded.found_at, outcome = excluded.outcome, details = excluded.details, run = excluded.run";
+            findings.iter().try_for_each(|Finding { device, outcome, details }| {
+                write_one(transaction, sql, params![device.0, verb, at, outcome, details.to_string(), run])
+            })
+        })
+    }
+
+    /// Writes down that the account has nothing of these devices any more: they are Removed, and their certificates deleted.
+    /// The names of their things stay, for people.
+    ///
+    /// # Errors
+    /// If writing fails, as in [`commit`](Self::commit); or there is no such device.
+    pub fn record_removed(&mut self, devices: &[DeviceId], now: SystemTime) -> Result<(), LedgerError> {
+        let (at, run) = (instant::to_text(now), self.run.map(|run| run.0));
+        self.write(|transaction| {
+            for DeviceId(device) in devices {
+                transaction.prepare_cached("DELETE FROM token WHERE device = ?1")?.execute([device])?;
+                let sql = "UPDATE credential SET deleted_at = ?2, retired_at = coalesce(retired_at, ?2) WHERE device = ?1";
+                transaction.prepare_cached(sql)?.execute(params![device, at])?;
+                let sql = "UPDATE device SET state = ?2, registration = NULL, updated_at = ?3, run = ?4
+                           WHERE id = ?1";
+                write_one(transaction, sql, params![device, DeviceState::Removed.name(), at, run])?;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl View {
+    /// Shows each of the last findings of `verb` to `show`, in the order of the devices' numbers.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read; or the first error of `show`.
+    pub fn for_each_finding<E: From<LedgerError>>(
+        &self,
+        verb: &str,
+        mut show: impl FnMut(Found) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let sql = "SELECT finding.device, finding.outcome, finding.details, finding.found_at, device.key
+                   FROM finding JOIN device ON device.id = finding.device
+                   WHERE finding.verb = ?1 ORDER BY finding.device";
+        let mut statement = self.named(self.connection.prepare_cached(sql))?;
+        let mut rows = self.named(statement.query([verb]))?;
+        while let Some(row) = self.named(rows.next())? {
+            let read = || -> Result<Found, Problem> {
+                let device = DeviceId(row.get("device")?);
+                let finding =
+                    Finding { device, outcome: row.get("outcome")?, details: read_json(row, "details")? };
+                Ok(Found { finding, key: row.get("key")?, found_at: row.get("found_at")? })
+            };
+            show(self.named(read())?)?;
+        }
+        Ok(())
+    }
+}
