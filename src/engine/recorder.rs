@@ -1,6 +1,7 @@
 //! The recorder: the only writer of the ledger during a run, and the fold of everything that happens.
 //!
-//! Owns group commit: while one transaction waits for the disk, the next batch gathers.
+//! Group commit: while one transaction waits for the disk, the next batch gathers; and where many exchanges are under way, it
+//! gathers for a little longer.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -90,6 +91,7 @@ pub(super) struct Recorder {
     devices: Counts,
     metrics: Metrics,
     usage: Option<RecentUsage>,
+    patience: Patience,
 }
 
 /// Where the time goes, and went in the last seconds, oldest first.
@@ -124,6 +126,7 @@ impl Recorder {
             devices,
             metrics,
             usage: None,
+            patience: Patience::default(),
         };
         (recorder, RecorderHandle(sender))
     }
@@ -138,6 +141,7 @@ impl Recorder {
         let mut batch = Vec::with_capacity(BATCH);
         let mut published: Option<Instant> = None;
         while self.receive(&mut batch).await > 0 {
+            self.gather(&mut batch).await;
             if let Err(error) = self.record(&mut batch).await {
                 // Nothing more may be published whose answer the ledger could not take. Closed first: whoever is told to
                 // drain would still register what it has in hand.
@@ -173,12 +177,31 @@ impl Recorder {
         }
     }
 
+    /// Waits for changes that are about to come, so that one flush of the disk does for more of them.
+    async fn gather(&mut self, batch: &mut Vec<Message>) {
+        let is_commit = |message: &Message| matches!(message, Message::Commit(..));
+        if !batch.iter().any(is_commit) {
+            return;
+        }
+        let Some(patience) = self.patience.given(self.gauges.in_flight()) else { return };
+        let until = tokio::time::sleep(patience);
+        tokio::pin!(until);
+        while batch.len() < BATCH && self.gauges.in_flight() > 0 {
+            tokio::select! {
+                biased;
+                received = self.messages.recv_many(batch, BATCH) => if received == 0 { return },
+                () = &mut until => return,
+            }
+        }
+    }
+
     async fn record(&mut self, batch: &mut Vec<Message>) -> Result<(), LedgerError> {
         let (mut changes, mut waiting) = (Vec::new(), Vec::new());
         for message in batch.drain(..) {
             match message {
                 Message::Note(at, note) => {
                     self.metrics.record(&note);
+                    self.patience.hear(&note);
                     if let Some(intervals) = &mut self.intervals {
                         intervals.record(at, &note).await;
                     }
@@ -236,6 +259,39 @@ impl RecentUsage {
     }
 }
 
+/// How long a commit may wait for others: as long as that costs nobody much, and somebody is likely to come.
+#[derive(Debug, Default)]
+struct Patience {
+    /// How long the service takes for an exchange, smoothed; zero until one has succeeded.
+    latency: Duration,
+}
+
+impl Patience {
+    /// The most, whatever the latency.
+    const MOST: Duration = Duration::from_millis(3);
+    /// Which part of the latency it may be.
+    const PART: u32 = 10;
+    /// The timer's grain.
+    const GRAIN: Duration = Duration::from_millis(1);
+
+    fn hear(&mut self, note: &Note) {
+        let Note::Exchanged { timing, outcome: Ok(()), .. } = note else { return };
+        self.latency = if self.latency.is_zero() {
+            timing.service
+        } else {
+            (self.latency * 15 + timing.service) / 16
+        };
+    }
+
+    /// `None` where nobody is likely to come in time, of `under_way` exchanges whose reply is awaited.
+    fn given(&self, under_way: u32) -> Option<Duration> {
+        let most = Self::MOST.min(self.latency / Self::PART);
+        // A timer is late by up to its grain.
+        let given = most.checked_sub(Self::GRAIN)?;
+        (most * under_way >= self.latency).then_some(given)
+    }
+}
+
 /// Which counter a change moves a device between, for the progress: asking the ledger would cost more with every
 /// device. What is reported in the end is asked of the ledger.
 enum Move {
@@ -277,5 +333,49 @@ impl Move {
             (true, _) => &mut counts.issued_may_sent,
         };
         *from = from.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Operation, Timing};
+
+    fn patience(latency: Duration) -> Patience {
+        let timing = Timing { wait: Duration::from_secs(9), service: latency };
+        let mut patience = Patience::default();
+        patience.hear(&Note::Exchanged { operation: Operation::RegisterThing, timing, outcome: Ok(()) });
+        patience
+    }
+
+    #[test]
+    fn nobody_is_waited_for_who_is_not_about_to_come() {
+        let ms = Duration::from_millis;
+        assert_eq!(Patience::default().given(1_000), None, "nothing is known yet");
+        assert_eq!(patience(ms(50)).given(0), None);
+        assert_eq!(patience(ms(50)).given(1), None);
+        assert_eq!(patience(ms(50)).given(50), Some(ms(2)));
+        assert_eq!(patience(ms(5)).given(50), None, "the timer is too coarse for half a millisecond");
+        assert_eq!(patience(ms(1_000)).given(100), None);
+    }
+
+    #[test]
+    fn a_commit_waits_for_a_tenth_of_the_latency_at_most() {
+        for latency in (0..500).map(Duration::from_millis) {
+            if let Some(given) = patience(latency).given(1_000) {
+                assert!(given + Patience::GRAIN <= latency / 10, "{given:?} of {latency:?}");
+                assert!(given + Patience::GRAIN <= Patience::MOST, "{given:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_latency_follows_what_is_measured() {
+        let mut patience = patience(Duration::from_millis(100));
+        let timing = Timing { wait: Duration::ZERO, service: Duration::from_millis(20) };
+        for _ in 0..100 {
+            patience.hear(&Note::Exchanged { operation: Operation::Publish, timing, outcome: Ok(()) });
+        }
+        assert!(patience.latency < Duration::from_millis(21), "{:?}", patience.latency);
     }
 }

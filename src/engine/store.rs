@@ -1,12 +1,16 @@
 //! The ledger as tasks of a run reach it: one at a time, off the async threads.
 //!
-//! Owns the lock around the ledger. Decides nothing about what is written.
+//! Decides nothing about what is written.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
+use tokio::sync::oneshot;
 
 use crate::event::Change;
 use crate::ledger::{Ledger, LedgerError, Receipt};
@@ -14,7 +18,7 @@ use crate::ledger::{Ledger, LedgerError, Receipt};
 /// How the ledger is reached from async code.
 #[derive(Debug, Clone)]
 pub enum CommitMode {
-    /// On tokio's blocking threads: a commit waits for the disk.
+    /// On a thread of its own: a commit waits for the disk.
     Blocking,
     /// In place: for a ledger in memory, in a simulation that must not depend on threads.
     Inline,
@@ -34,14 +38,37 @@ pub trait Disk: fmt::Debug + Send + Sync {
 
 /// A shared ledger.
 #[derive(Clone)]
-pub(super) struct Store {
-    ledger: Arc<Mutex<Ledger>>,
-    mode: CommitMode,
+pub(super) struct Store(Reach);
+
+#[derive(Clone)]
+enum Reach {
+    /// On the caller's thread.
+    InPlace { ledger: Arc<Mutex<Ledger>>, disk: Option<Arc<dyn Disk>> },
+    /// On a thread that has nothing else to do. Whoever sends a job waits for its answer, so that there are never more jobs
+    /// than tasks that hold the store.
+    OnThread { jobs: mpsc::Sender<Job>, thread: Arc<Mutex<Option<JoinHandle<Ledger>>>> },
 }
+
+type Job = Box<dyn FnOnce(&mut Ledger) + Send>;
+
+/// How long the thread has nothing to do before it tidies the ledger up.
+const REST_AFTER: Duration = Duration::from_millis(500);
 
 impl Store {
     pub(super) fn new(ledger: Ledger, mode: CommitMode) -> Self {
-        Self { ledger: Arc::new(Mutex::new(ledger)), mode }
+        let disk = match mode {
+            CommitMode::Blocking => return Self::on_thread(ledger),
+            CommitMode::Inline => None,
+            CommitMode::Simulated(disk) => Some(disk),
+        };
+        Self(Reach::InPlace { ledger: Arc::new(Mutex::new(ledger)), disk })
+    }
+
+    fn on_thread(ledger: Ledger) -> Self {
+        let (jobs, queue) = mpsc::channel();
+        let thread = std::thread::Builder::new().name(String::from("ledger"));
+        let thread = thread.spawn(move || work_off(&queue, ledger)).expect("a thread can be started");
+        Self(Reach::OnThread { jobs, thread: Arc::new(Mutex::new(Some(thread))) })
     }
 
     /// Runs `work` on the ledger. A panic in `work` resumes here.
@@ -50,18 +77,19 @@ impl Store {
         F: FnOnce(&mut Ledger) -> T + Send + 'static,
         T: Send + 'static,
     {
-        let ledger = self.ledger.clone();
-        let locked = move || {
+        match &self.0 {
             // A ledger whose writer panicked half-way has rolled back; it is as usable as after a crash.
-            let mut ledger = ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            work(&mut ledger)
-        };
-        match &self.mode {
-            CommitMode::Inline | CommitMode::Simulated(_) => locked(),
-            CommitMode::Blocking => match tokio::task::spawn_blocking(locked).await {
-                Ok(value) => value,
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            },
+            Reach::InPlace { ledger, .. } => work(&mut ledger.lock().unwrap_or_else(PoisonError::into_inner)),
+            Reach::OnThread { jobs, .. } => {
+                let (sender, answer) = oneshot::channel();
+                let job: Job = Box::new(move |ledger| {
+                    // Whoever was aborted meanwhile does not hear of it; it is done all the same.
+                    let _ = sender.send(catch_unwind(AssertUnwindSafe(|| work(ledger))));
+                });
+                jobs.send(job).expect("the thread works for as long as there is a store");
+                let outcome = answer.await.expect("the thread answers every job");
+                outcome.unwrap_or_else(|panic| resume_unwind(panic))
+            }
         }
     }
 
@@ -72,23 +100,101 @@ impl Store {
         now: SystemTime,
     ) -> Result<Vec<Receipt>, LedgerError> {
         let commit = self.with(move |ledger| ledger.commit(changes, now));
-        let CommitMode::Simulated(disk) = &self.mode else { return commit.await };
+        let Reach::InPlace { disk: Some(disk), .. } = &self.0 else { return commit.await };
         disk.before_commit().await?;
         let receipts = commit.await?;
         disk.after_commit().await?;
         Ok(receipts)
     }
 
-    /// Gives the ledger back, once every other holder is done: an aborted task leaves its work on a blocking thread,
-    /// which ends by itself.
+    /// Gives the ledger back, once every other holder is done: what an aborted task has asked for is still done.
     pub(super) async fn into_ledger(self) -> Ledger {
-        let mut shared = self.ledger;
-        loop {
-            match Arc::try_unwrap(shared) {
-                Ok(ledger) => return ledger.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner),
-                Err(held) => shared = held,
+        match self.0 {
+            Reach::InPlace { ledger, .. } => {
+                let ledger = when_alone(ledger).await;
+                ledger.into_inner().unwrap_or_else(PoisonError::into_inner)
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            Reach::OnThread { jobs, thread } => {
+                drop(jobs);
+                let thread = when_alone(thread).await.into_inner().unwrap_or_else(PoisonError::into_inner);
+                let thread = thread.expect("only this takes it");
+                // Without a store there is nothing to come any more.
+                while !thread.is_finished() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+            }
         }
+    }
+}
+
+/// What the thread does until no store is left.
+fn work_off(queue: &mpsc::Receiver<Job>, mut ledger: Ledger) -> Ledger {
+    loop {
+        match queue.recv_timeout(REST_AFTER) {
+            Ok(job) => job(&mut ledger),
+            Err(RecvTimeoutError::Timeout) => {
+                ledger.rest();
+                // Sleeps on, however long that takes.
+                match queue.recv() {
+                    Ok(job) => job(&mut ledger),
+                    Err(mpsc::RecvError) => return ledger,
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return ledger,
+        }
+    }
+}
+
+/// What is in `shared`, once nobody else holds it.
+async fn when_alone<T>(mut shared: Arc<T>) -> T {
+    loop {
+        match Arc::try_unwrap(shared) {
+            Ok(alone) => return alone,
+            Err(held) => shared = held,
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{Identity, LotShape};
+    use crate::ledger::{Binding, LotRows};
+
+    fn store(mode: CommitMode) -> Store {
+        let shape = LotShape { columns: vec![String::from("SerialNumber")], key_column: 0 };
+        let rows = [Ok(Identity { line: 2, key: String::from("a"), values: vec![String::from("a")] })];
+        let rows = LotRows { source: "lot.csv", shape, rows: rows.into_iter() };
+        let now = SystemTime::UNIX_EPOCH;
+        Store::new(Ledger::in_memory(&Binding::default(), rows, |_| Ok(()), now).unwrap(), mode)
+    }
+
+    #[tokio::test]
+    async fn a_panic_resumes_where_it_was_waited_for_and_the_ledger_comes_back() {
+        for mode in [CommitMode::Blocking, CommitMode::Inline] {
+            let store = store(mode);
+            let other = store.clone();
+            let task = tokio::spawn(async move { other.with(|_| panic!("a defect")).await });
+            assert!(task.await.unwrap_err().is_panic());
+            assert_eq!(store.with(|ledger| ledger.view().counts().unwrap().pending).await, 1);
+            assert_eq!(store.into_ledger().await.view().counts().unwrap().pending, 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_thread_ends_with_the_last_store() {
+        let store = store(CommitMode::Blocking);
+        let name = store.with(|_| std::thread::current().name().map(str::to_owned)).await;
+        assert_eq!(name.as_deref(), Some("ledger"));
+        let aborted = tokio::spawn({
+            let store = store.clone();
+            async move { store.with(|_| std::thread::sleep(Duration::from_millis(50))).await }
+        });
+        tokio::task::yield_now().await;
+        aborted.abort();
+        let _ = aborted.await;
+        store.into_ledger().await.close().unwrap();
     }
 }

@@ -224,7 +224,7 @@ fn a_ledger_of_something_else_is_refused() {
         (run(fleetmint().arg("provision").arg(&lot).args(["--emulator", "--region", "eu-west-1"])), "region"),
     ];
     for (said, word) in cases {
-        said.expect_code(74).expect_err(&[word]);
+        let said = said.expect_code(74).expect_err(&[word]);
         assert!(!said.err.contains("another --ledger"), "no advice leads to a second certificate: {}", said.err);
     }
     assert_eq!(std::fs::read(&ledger).unwrap(), before);

@@ -7,6 +7,7 @@ mod importing;
 mod keys;
 mod mending;
 mod opening;
+mod upgrading;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
