@@ -77,8 +77,12 @@ impl DeviceSettings {
             None if !is_template_needed && target.is_aws() => String::from(NO_TEMPLATE),
             typed => target.template(typed.as_deref())?,
         };
-        let binding =
-            Binding { template: template.clone(), region: target.region.clone(), account: target.account(), ..Binding::default() };
+        let binding = Binding {
+            template: template.clone(),
+            region: target.region.clone(),
+            account: target.account(),
+            ..Binding::default()
+        };
         let path = self.ledger;
         let (ledger, parameters) = match &self.source {
             Source::Lot(lot) => self.reading.read(lot)?.into_ledger(&path, &binding)?,

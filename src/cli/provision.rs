@@ -181,7 +181,12 @@ impl Settings {
             ledger: ledger_of(&args.lot, args.ledger)?,
             lot: args.lot,
             reading,
-            binding: Binding { template, region: target.region.clone(), account: target.account(), ..Binding::default() },
+            binding: Binding {
+                template,
+                region: target.region.clone(),
+                account: target.account(),
+                ..Binding::default()
+            },
             rates: RateSettings::new(&args.rates, keys.source),
             target,
             keys,

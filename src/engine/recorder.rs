@@ -276,11 +276,8 @@ impl Patience {
 
     fn hear(&mut self, note: &Note) {
         let Note::Exchanged { timing, outcome: Ok(()), .. } = note else { return };
-        self.latency = if self.latency.is_zero() {
-            timing.service
-        } else {
-            (self.latency * 15 + timing.service) / 16
-        };
+        self.latency =
+            if self.latency.is_zero() { timing.service } else { (self.latency * 15 + timing.service) / 16 };
     }
 
     /// `None` where nobody is likely to come in time, of `under_way` exchanges whose reply is awaited.

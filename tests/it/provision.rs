@@ -225,7 +225,11 @@ fn a_ledger_of_something_else_is_refused() {
     ];
     for (said, word) in cases {
         let said = said.expect_code(74).expect_err(&[word]);
-        assert!(!said.err.contains("another --ledger"), "no advice leads to a second certificate: {}", said.err);
+        assert!(
+            !said.err.contains("another --ledger"),
+            "no advice leads to a second certificate: {}",
+            said.err
+        );
     }
     assert_eq!(std::fs::read(&ledger).unwrap(), before);
 }

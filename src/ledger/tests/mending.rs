@@ -190,7 +190,8 @@ fn columns(names: &[&str], rows: Vec<Vec<&str>>) -> LotRows<'static, Rows> {
 fn a_key_that_is_no_good_is_taken_neither_with_a_new_row_nor_at_first() {
     let (_directory, path) = scratch();
     drop(import(&path, 1));
-    let blank = Identity { line: 3, key: String::from("SN-2 "), values: vec![String::from("SN-2 "), String::new()] };
+    let blank =
+        Identity { line: 3, key: String::from("SN-2 "), values: vec![String::from("SN-2 "), String::new()] };
     assert!(matches!(resume(&path, vec![identity(1), blank]), Err(ImportError::Rows(_))));
 }
 

@@ -63,7 +63,10 @@ fn exports_and_purges_of_older_versions_are_still_known() {
         let before = texts(&Connection::open(&path).unwrap(), shown);
         let mut ledger = Ledger::reopen(&path).unwrap();
         assert_eq!(texts(&ledger.view().connection, shown), before);
-        assert_eq!(ledger.view().key_counts().unwrap(), KeyCounts { exported: 5, not_exported: 1, purged: 0 });
+        assert_eq!(
+            ledger.view().key_counts().unwrap(),
+            KeyCounts { exported: 5, not_exported: 1, purged: 0 }
+        );
         assert_eq!(ledger.purge_exported_keys(now()).unwrap().purged, 5);
     }
 }
@@ -91,8 +94,14 @@ fn looking_at_an_older_ledger_leaves_it_as_it_is() {
 #[test]
 fn a_forged_ledger_without_digests_is_refused() {
     for (version, forgery) in [
-        (1, "UPDATE certificate SET private_key = (SELECT private_key FROM certificate WHERE device = 2) WHERE device = 1"),
-        (2, "UPDATE certificate SET certificate_pem = (SELECT certificate_pem FROM certificate WHERE device = 2) WHERE device = 1"),
+        (
+            1,
+            "UPDATE certificate SET private_key = (SELECT private_key FROM certificate WHERE device = 2) WHERE device = 1",
+        ),
+        (
+            2,
+            "UPDATE certificate SET certificate_pem = (SELECT certificate_pem FROM certificate WHERE device = 2) WHERE device = 1",
+        ),
         (2, "UPDATE certificate SET certificate_id = printf('%064x', 7) WHERE device = 1"),
         (1, "UPDATE certificate SET private_key = 'a key' WHERE device = 6"),
     ] {
@@ -112,7 +121,8 @@ fn a_forged_ledger_without_digests_is_refused() {
 fn an_upgrade_that_was_killed_is_begun_anew() {
     let (directory, path) = old_ledger(4);
     for suffix in ["", "-journal", "-wal"] {
-        std::fs::write(directory.path().join(format!(".lot.ledger.building{suffix}")), "half a ledger").unwrap();
+        std::fs::write(directory.path().join(format!(".lot.ledger.building{suffix}")), "half a ledger")
+            .unwrap();
     }
     drop(Ledger::reopen(&path).unwrap());
     assert_eq!(names(directory.path()), ["lot.ledger"]);
