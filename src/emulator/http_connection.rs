@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::account::Principal;
-use super::control::{self, Asked, NoOperation, Operation, Owner, Query, QuotaOperation};
+use super::control;
 use super::fault::Fate;
 use super::http::{Head, NoBody, NoHead, Response, http_date, read_body, read_head, wait_for_request};
 use super::mqtt_connection::{self, CLOSE_WITHIN, WRITE_WITHIN};
@@ -25,7 +25,7 @@ use super::scenario::{Fault, FaultTarget, reason};
 use super::service::Service;
 use super::socket::Socket;
 use super::uuid::random_uuid;
-use super::verify::{Refusal, SignedRequest, verify, verify_header};
+use super::verify::{Refusal, SignedRequest, verify};
 
 /// Where MQTT over WebSockets lives.
 const MQTT_PATH: &str = "/mqtt";
@@ -129,19 +129,12 @@ async fn answer<S: Socket>(
     if is_upgrade {
         return upgrade(service, head, now);
     }
-    let call = match Call::of(head) {
-        Ok(call) => call,
-        Err(none) => {
-            service.counts.not_upgrades.add();
-            return Answered::Close(without_body(head, explain_no_operation(none)));
-        }
-    };
     let body = match receive_body(head, stream, buffer).await {
         Ok(body) => body,
         Err(NoBody::Ended) => return Answered::Hang,
         Err(wrong) => return Answered::Close(explain_no_body(wrong)),
     };
-    let Some(mut response) = perform(service, head, &call, &body, now).await else {
+    let Some(mut response) = control::respond(service, head, &body, now).await else {
         return Answered::Hang;
     };
     if head.lists("connection", "close") {
@@ -168,27 +161,6 @@ async fn befall(fate: &Fate) -> Result<SystemTime, Answered> {
         }
         _ => Ok(SystemTime::now()),
     }
-}
-
-fn explain_no_operation(none: NoOperation) -> Response {
-    match none {
-        NoOperation::Path => Response::closing(
-            "404 Not Found",
-            "There is nothing at this path; MQTT is at /mqtt, and of the control plane there are a few operations.",
-        ),
-        NoOperation::Method => Response::closing(
-            "405 Method Not Allowed",
-            "The emulator has nothing for this method on this path.",
-        ),
-    }
-}
-
-/// The answer to HEAD has headers only (RFC 9110 section 9.3.2).
-fn without_body(head: &Head, mut response: Response) -> Response {
-    if head.method == "HEAD" {
-        response.body.clear();
-    }
-    response
 }
 
 async fn receive_body<S: Socket>(
@@ -218,57 +190,6 @@ fn explain_no_body(wrong: NoBody) -> Response {
         NoBody::Ended | NoBody::Malformed => "400 Bad Request",
     };
     Response::closing(status, &wrong.to_string())
-}
-
-/// What a request other than an upgrade asks for.
-enum Call {
-    ControlPlane(Operation),
-    ServiceQuotas(QuotaOperation),
-}
-
-impl Call {
-    /// Service Quotas has one path for all, and the operation in a header; the control plane a path for each.
-    fn of(head: &Head) -> Result<Self, NoOperation> {
-        let quotas = head.header("x-amz-target").and_then(QuotaOperation::of);
-        match (head.method.as_str(), head.path(), quotas) {
-            ("POST", "/", Some(operation)) => Ok(Self::ServiceQuotas(operation)),
-            (method, path, _) => Operation::of(method, path).map(Self::ControlPlane),
-        }
-    }
-}
-
-/// Performs what was asked for, if it is signed well. `None` if what was done cannot be kept.
-async fn perform(
-    service: &Service,
-    head: &Head,
-    call: &Call,
-    body: &[u8],
-    now: SystemTime,
-) -> Option<Response> {
-    let request = SignedRequest { method: &head.method, target: &head.target, headers: &head.headers };
-    let realm = match call {
-        Call::ControlPlane(_) => service.control_realm(&request),
-        Call::ServiceQuotas(_) => service.quotas_realm(&request),
-    };
-    if let Err(refusal) = verify_header(&request, body, &realm, now) {
-        tracing::debug!(%refusal, "control plane request refused");
-        service.counts.forbidden.add();
-        return Some(control::forbidden(&refusal, now));
-    }
-    service.counts.control_requests.add();
-    let asked = Asked { query: Query::of(&head.target), principal: head.header("x-amzn-principal"), body };
-    let owner = Owner { scenario: &service.scenario, port: service.port, host: &service.host };
-    let performed = match call {
-        Call::ControlPlane(operation) => {
-            service.account(|account| operation.perform(&owner, account, &asked))
-        }
-        Call::ServiceQuotas(operation) => operation.perform(&owner, service.age(), body),
-    };
-    service.settled().await.ok()?;
-    Some(match performed {
-        Ok(reply) => control::success(&reply, now),
-        Err(error) => control::refused(&error, now),
-    })
 }
 
 fn upgrade(service: &Service, head: &Head, now: SystemTime) -> Answered {

@@ -22,6 +22,7 @@ mod counts;
 mod fault;
 mod format;
 mod hex;
+mod hook;
 mod http;
 mod http_connection;
 mod mqtt;

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::account::{Account, AccountError, Minted, State};
 use super::admin;
 use super::clients::Clients;
+use super::control;
 use super::counts::{Counts, ServerCounters};
 use super::fault::Dice;
 use super::http_connection;
@@ -160,7 +161,7 @@ impl Emulator {
     /// [`EmulatorError`] says what could not be had.
     pub async fn launch(plan: EmulatorPlan) -> Result<Self, EmulatorError> {
         // A scenario that cannot be emulated is told before a key is made.
-        let account = Account::new(&plan.scenario)?;
+        let account = check(&plan.scenario)?;
         let inside = match &plan.state_dir {
             Some(directory) => Inside::restore(directory, &plan.scenario)?,
             None => Inside { account, identity: Identity::generate()?, journal: None, state_dir: None },
@@ -297,6 +298,12 @@ impl Inside {
         account.watch_changes();
         Ok(Self { account, identity, journal: Some(journal), state_dir: Some(state_dir) })
     }
+}
+
+/// The account of a scenario, if all of it can be emulated.
+fn check(scenario: &Scenario) -> Result<Account, AccountError> {
+    control::check_denied(scenario)?;
+    Account::new(scenario)
 }
 
 /// The identity comes before the account, so that an account without one has lost it.

@@ -8,17 +8,20 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::account::{
-    Account, Action, Answer, Certified, Minted, Operation, Principal, Route, Verdict, route,
+    Account, Action, Answer, Certified, Minted, Operation, ParameterOverrides, Principal, Route, Verdict,
+    route,
 };
 use super::clients::Clients;
 use super::counts::Counts;
 use super::fault::{Dice, Fate, spoil};
 use super::format::Format;
-use super::mint::{Authority, CertifyError, Mint};
+use super::hook;
+use super::mint::{Authority, CertifyError, Mint, MintError};
 use super::scenario::{Fault, FaultTarget, Refusal, Scenario};
 use super::session::Ending;
 use super::session::Rules;
@@ -28,10 +31,6 @@ use super::verify::{Realm, SignedRequest, claimed_access_key};
 
 /// The services that a signature of an upgrade may name: the second is what AWS's SDKs of version 1 for Python and Java sign for.
 const SERVICES: &[&str] = &["iotdevicegateway", "iotdata"];
-/// The services that a signature of a control plane request may name: older SDKs name the second.
-const CONTROL_SERVICES: &[&str] = &["iot", "execute-api"];
-/// The services that a signature of a request to Service Quotas may name.
-const QUOTA_SERVICES: &[&str] = &["servicequotas"];
 
 /// What all connections share.
 pub(super) struct Service {
@@ -95,14 +94,13 @@ impl Service {
         })
     }
 
-    /// Whose signature a control plane request must carry.
-    pub(super) fn control_realm(&self, request: &SignedRequest<'_>) -> Realm<'_> {
-        Realm { services: CONTROL_SERVICES, ..self.realm(request) }
-    }
-
-    /// Whose signature a request to Service Quotas must carry.
-    pub(super) fn quotas_realm(&self, request: &SignedRequest<'_>) -> Realm<'_> {
-        Realm { services: QUOTA_SERVICES, ..self.realm(request) }
+    /// Whose signature a request to a service of the control plane must carry, which signatures call by one of these names.
+    pub(super) fn control_realm<'r>(
+        &'r self,
+        request: &SignedRequest<'_>,
+        services: &'r [&'r str],
+    ) -> Realm<'r> {
+        Realm { services, ..self.realm(request) }
     }
 
     /// Looks at the account, or changes it, for as long as `look` takes: nothing that waits belongs there.
@@ -291,13 +289,27 @@ impl Service {
                 let minted = self.mint.take(from).await;
                 self.account(|account| account.create_keys(SystemTime::now(), payload, minted))
             }
-            Route::Register { template } => {
-                self.account(|account| account.register(SystemTime::now(), template, payload))
-            }
+            Route::Register { template } => self.register(template, payload).await,
             Route::CreateFromCsr => self.create_from_csr(payload).await,
             // The session asks for nothing but requests.
             _ => self.account(|account| account.refuse(Refusal::NotEmulated)),
         }
+    }
+
+    /// With a hook it is asked first, while other requests go on.
+    async fn register(&self, template: &str, payload: &[u8]) -> Answer {
+        let call = self.account(|account| account.hook_call(SystemTime::now(), template, payload));
+        let overrides = match call {
+            None => Ok(ParameterOverrides::new()),
+            Some(call) => match self.scenario.hooks.get(&call.target_arn) {
+                Some(command) => hook::ask(command, call.input).await,
+                None => Err("is not one that the scenario has"),
+            },
+        };
+        self.account(|account| match overrides {
+            Ok(overrides) => account.register_with(SystemTime::now(), template, payload, &overrides),
+            Err(denial) => account.refuse_for(Refusal::HookDenied, denial),
+        })
     }
 
     /// Signing takes a millisecond of a core: not on the runtime's threads.
@@ -306,17 +318,21 @@ impl Service {
             Ok(csr) => csr,
             Err(answer) => return answer,
         };
-        let permit = self.signers.acquire().await;
-        let authority = Arc::clone(&self.authority);
-        let certified =
-            tokio::task::spawn_blocking(move || authority.certify_request(&csr, SystemTime::now())).await;
-        drop(permit);
+        let certified = self.certify(csr).await;
         self.account(|account| match certified {
-            Ok(Ok(certified)) => account.create_from_csr(SystemTime::now(), certified),
-            Ok(Err(CertifyError::Csr(error))) => account.refuse_for(Refusal::InvalidCsr, &error.to_string()),
-            Ok(Err(CertifyError::Mint(error))) => account.refuse_for(Refusal::Internal, &error.to_string()),
-            Err(_) => account.refuse_for(Refusal::Internal, "the signing was interrupted"),
+            Ok(certified) => account.create_from_csr(SystemTime::now(), certified),
+            Err(CertifyError::Csr(error)) => account.refuse_for(Refusal::InvalidCsr, &error.to_string()),
+            Err(CertifyError::Mint(error)) => account.refuse_for(Refusal::Internal, &error.to_string()),
         })
+    }
+
+    /// A certificate for a signing request, PEM.
+    pub(super) async fn certify(&self, csr: String) -> Result<Certified, CertifyError> {
+        let _permit = self.signers.acquire().await;
+        let authority = Arc::clone(&self.authority);
+        let certified = spawn_blocking(move || authority.certify_request(&csr, SystemTime::now())).await;
+        let interrupted = |_| MintError { step: "signing", detail: String::from("it was interrupted") };
+        certified.map_err(|error| CertifyError::Mint(interrupted(error)))?
     }
 }
 

@@ -1,23 +1,27 @@
-//! The values of a template: literals, `Ref` and the `Fn::` functions.
-//!
-//! Owns their meaning. How they are written is the reader's.
+//! The values of a template and what they mean: literals, `Ref` and the `Fn::` functions.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{EvaluationError, Mappings, Parameters};
+use super::{CertificateFacts, Evaluated, Mappings, Parameters, Reason};
 
-/// The parameter that the service fills in itself.
-pub(super) const CERTIFICATE_ID: &str = "AWS::IoT::Certificate::Id";
+/// What the names of the parameters begin with that the service fills in itself.
+pub(super) const OF_CERTIFICATE: &str = "AWS::IoT::Certificate::";
+
+/// The most bytes that parameters may come to in one evaluation, each as often as it is referred to: no message is larger.
+const MAX_VALUES: usize = 128 * 1024;
 
 /// What an evaluation can see.
 pub(super) struct Scope<'a> {
-    pub(super) certificate_id: &'a str,
+    pub(super) certificate: CertificateFacts<'a>,
     pub(super) given: &'a Parameters<'a>,
     pub(super) declared: &'a BTreeMap<String, Option<String>>,
     pub(super) mappings: &'a Mappings,
+    /// Bytes of parameters so far.
+    pub(super) used: Cell<usize>,
 }
 
 /// Something that evaluates to a string.
@@ -56,22 +60,57 @@ pub(super) enum Document {
 
 impl<'a> Scope<'a> {
     /// The value of a parameter. The service's own comes first: a caller cannot put another in its place.
-    fn parameter(&self, name: &str) -> Result<Cow<'a, str>, EvaluationError> {
-        if name == CERTIFICATE_ID {
-            return Ok(Cow::Borrowed(self.certificate_id));
-        }
+    fn parameter(&self, name: &str) -> Result<Cow<'a, str>, Reason> {
         let default = || self.declared.get(name).and_then(Option::as_deref);
-        self.given
-            .get(name)
-            .map(|value| &**value)
-            .or_else(default)
-            .map(Cow::Borrowed)
-            .ok_or_else(|| EvaluationError::MissingParameter(name.to_owned()))
+        let value = self.fact(name).or_else(|| self.given.get(name).map(|value| &**value)).or_else(default);
+        let value = value.ok_or_else(|| Reason::MissingParameter(name.to_owned()))?;
+        self.used.set(self.used.get() + value.len());
+        if self.used.get() > MAX_VALUES {
+            return Err(Reason::Failed(format!(
+                "the values of the parameters come to more than {MAX_VALUES} bytes"
+            )));
+        }
+        Ok(Cow::Borrowed(value))
+    }
+
+    fn fact(&self, name: &str) -> Option<&'a str> {
+        match name.strip_prefix(OF_CERTIFICATE)? {
+            "Id" => self.certificate.id,
+            field => self.certificate.subject?.get(field).map(String::as_str),
+        }
+    }
+
+    /// The value of the property `key` at `place`.
+    pub(super) fn text(&self, place: &str, key: &str, text: &'a Text) -> Evaluated<String> {
+        text.evaluate(self).map(Cow::into_owned).map_err(|reason| reason.at(place, key))
+    }
+
+    pub(super) fn optional(
+        &self,
+        place: &str,
+        key: &str,
+        text: Option<&'a Text>,
+    ) -> Evaluated<Option<String>> {
+        text.map(|text| self.text(place, key, text)).transpose()
+    }
+
+    /// The values of the members of the property `key` at `place`.
+    pub(super) fn map(
+        &self,
+        place: &str,
+        key: &str,
+        members: &'a [(String, Text)],
+    ) -> Evaluated<BTreeMap<String, String>> {
+        let value = |(name, text): &'a (String, Text)| {
+            let value = text.evaluate(self).map_err(|reason| reason.at(place, &format!("{key}.{name}")))?;
+            Ok((name.clone(), value.into_owned()))
+        };
+        members.iter().map(value).collect()
     }
 }
 
 impl Text {
-    pub(super) fn evaluate<'a>(&'a self, scope: &Scope<'a>) -> Result<Cow<'a, str>, EvaluationError> {
+    pub(super) fn evaluate<'a>(&'a self, scope: &Scope<'a>) -> Result<Cow<'a, str>, Reason> {
         match self {
             Self::Literal(text) => Ok(Cow::Borrowed(text)),
             Self::Ref(name) => scope.parameter(name),
@@ -83,7 +122,7 @@ impl Text {
 }
 
 impl List {
-    pub(super) fn evaluate<'a>(&'a self, scope: &Scope<'a>) -> Result<Vec<Cow<'a, str>>, EvaluationError> {
+    pub(super) fn evaluate<'a>(&'a self, scope: &Scope<'a>) -> Result<Vec<Cow<'a, str>>, Reason> {
         match self {
             Self::Items(items) => items.iter().map(|item| item.evaluate(scope)).collect(),
             Self::Split { delimiter, source } => Ok(match source.evaluate(scope)? {
@@ -97,7 +136,7 @@ impl List {
 }
 
 impl Document {
-    pub(super) fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, EvaluationError> {
+    pub(super) fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, Reason> {
         Ok(match self {
             Self::Text(text) => Value::String(text.evaluate(scope)?.into_owned()),
             Self::Plain(value) => value.clone(),
@@ -108,24 +147,24 @@ impl Document {
                 members
                     .iter()
                     .map(|(name, member)| Ok((name.clone(), member.evaluate(scope)?)))
-                    .collect::<Result<_, EvaluationError>>()?,
+                    .collect::<Result<_, Reason>>()?,
             ),
         })
     }
 }
 
 /// An element out of range is a provisioning error, as the guide says.
-fn select<'a>(index: &str, mut list: Vec<Cow<'a, str>>) -> Result<Cow<'a, str>, EvaluationError> {
+fn select<'a>(index: &str, mut list: Vec<Cow<'a, str>>) -> Result<Cow<'a, str>, Reason> {
     let Ok(at) = index.parse::<usize>() else {
-        return Err(EvaluationError::Failed(format!("Fn::Select: {index} is not an index")));
+        return Err(Reason::Failed(format!("Fn::Select: {index} is not an index")));
     };
     if at < list.len() {
         return Ok(list.swap_remove(at));
     }
-    Err(EvaluationError::Failed(format!("Fn::Select: there is no element {at} in a list of {}", list.len())))
+    Err(Reason::Failed(format!("Fn::Select: there is no element {at} in a list of {}", list.len())))
 }
 
-fn find<'a>(keys: &'a [Text; 3], scope: &Scope<'a>) -> Result<Cow<'a, str>, EvaluationError> {
+fn find<'a>(keys: &'a [Text; 3], scope: &Scope<'a>) -> Result<Cow<'a, str>, Reason> {
     let [map, top, second] = keys;
     let (map, top, second) = (map.evaluate(scope)?, top.evaluate(scope)?, second.evaluate(scope)?);
     scope
@@ -134,5 +173,5 @@ fn find<'a>(keys: &'a [Text; 3], scope: &Scope<'a>) -> Result<Cow<'a, str>, Eval
         .and_then(|map| map.get(&*top))
         .and_then(|row| row.get(&*second))
         .map(|value| Cow::Borrowed(value.as_str()))
-        .ok_or_else(|| EvaluationError::Failed(format!("Fn::FindInMap: nothing at {map}, {top}, {second}")))
+        .ok_or_else(|| Reason::Failed(format!("Fn::FindInMap: nothing at {map}, {top}, {second}")))
 }

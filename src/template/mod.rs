@@ -1,9 +1,9 @@
 //! Provisioning templates: what RegisterThing makes of a certificate and its parameters.
 //!
-//! Owns the grammar, as far as fleet provisioning uses it, and its evaluation into a [`Plan`]. Does not touch the
-//! registry: [`super::account`] carries the plan out. Source: AWS IoT Developer Guide, "Provisioning templates".
+//! The grammar, and its evaluation into a [`Plan`]. Nothing here touches a registry: the caller carries the plan out.
+//! Source: AWS IoT Developer Guide, "Provisioning templates".
 //!
-//! Where the guide is silent the grammar here is strict, so that a mistake shows when the emulator starts: unknown
+//! Where the guide is silent the grammar here is strict, so that a mistake shows before a device meets it: unknown
 //! resource types and properties, references to parameters that are not declared, and a template without a certificate
 //! are errors.
 
@@ -12,6 +12,7 @@ mod fit;
 mod reader;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
@@ -19,6 +20,7 @@ use serde_json::Value;
 use expression::{Document, List, Scope, Text};
 
 pub use fit::{Declared, Fit, Missing, declared_parameters, fit};
+pub use reader::body_of;
 
 /// The largest template body, in characters (CreateProvisioningTemplate: 10240).
 pub const MAX_BODY: usize = 10_240;
@@ -36,6 +38,7 @@ pub struct Template {
     certificate: CertificateResource,
     policies: Vec<PolicyResource>,
     device_configuration: Vec<(String, Document)>,
+    reads_subject: bool,
 }
 
 /// Two-level lookup tables: map, top-level key, second-level key.
@@ -43,24 +46,65 @@ type Mappings = BTreeMap<String, BTreeMap<String, BTreeMap<String, String>>>;
 
 #[derive(Debug, Clone, PartialEq)]
 struct ThingResource {
+    /// The path of its properties.
+    at: String,
     name: Text,
     type_name: Option<Text>,
-    attributes: Vec<(String, Text)>,
+    attributes: Option<Vec<(String, Text)>>,
     groups: Option<List>,
     billing_group: Option<Text>,
+    package_versions: Vec<(String, Text)>,
     overrides: Overrides,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 struct CertificateResource {
-    id: Option<Text>,
+    at: String,
+    source: Option<CertificateSource<Text>>,
     status: Option<Text>,
+    principal_type: PrincipalType,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum PolicyResource {
+struct PolicyResource {
+    at: String,
+    policy: NamedOrInline,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum NamedOrInline {
     Named(Text),
     Inline(Document),
+}
+
+/// Which certificate a template is about. Only `Id` can be used with a fleet provisioning template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificateSource<T> {
+    /// `CertificateId`: one that the account has.
+    Id(T),
+    /// `CertificateSigningRequest`: one to be made.
+    SigningRequest(T),
+    /// `CertificatePem`: one to be registered.
+    Pem(T),
+}
+
+/// How a certificate is attached to its thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PrincipalType {
+    /// `EXCLUSIVE_THING`: to this thing and no other.
+    Exclusive,
+    /// `NON_EXCLUSIVE_THING`, the default.
+    #[default]
+    NonExclusive,
+}
+
+/// What the service knows of the certificate: the parameters `AWS::IoT::Certificate::…`.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct CertificateFacts<'a> {
+    /// Its id; `None` before there is a certificate.
+    pub id: Option<&'a str>,
+    /// The fields of its subject, such as `CommonName`.
+    pub subject: Option<&'a BTreeMap<&'static str, String>>,
 }
 
 /// What a template says of a thing that exists already; `None` is left to the account's default.
@@ -92,10 +136,12 @@ pub enum Override {
 pub struct Plan {
     /// The thing, if the template has one.
     pub thing: Option<ThingPlan>,
-    /// The `CertificateId` that the template gave; AWS's own is the token's.
-    pub certificate_id: Option<String>,
+    /// The certificate that the template gave; `None` leaves it to the ownership token.
+    pub certificate: Option<CertificateSource<String>>,
     /// What becomes of the certificate.
     pub activation: Activation,
+    /// How it is attached to the thing.
+    pub principal_type: PrincipalType,
     /// The policies to attach to it.
     pub policies: Vec<PolicyPlan>,
     /// What the device is told.
@@ -109,12 +155,14 @@ pub struct ThingPlan {
     pub name: String,
     /// Its type.
     pub type_name: Option<String>,
-    /// Its attributes.
-    pub attributes: BTreeMap<String, String>,
+    /// Its attributes; `None` where the template does not have any payload.
+    pub attributes: Option<BTreeMap<String, String>>,
     /// Its groups; `None` where the template does not name any.
     pub groups: Option<Vec<String>>,
     /// Its billing group.
     pub billing_group: Option<String>,
+    /// Its software packages and their versions.
+    pub package_versions: BTreeMap<String, String>,
     /// What to do if it exists.
     pub overrides: Overrides,
 }
@@ -149,14 +197,34 @@ pub struct TemplateError {
     pub wanted: String,
 }
 
-/// Why a template cannot be evaluated for these parameters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EvaluationError {
+/// Why a template cannot be evaluated for these parameters, and where in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{at}: {reason}")]
+pub struct EvaluationError {
+    /// The path of keys from the top.
+    pub at: String,
+    /// What is wrong.
+    pub reason: Reason,
+}
+
+/// What is wrong with an evaluation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
     /// This parameter has neither value nor default.
+    #[error("parameter {0} has neither a value nor a default")]
     MissingParameter(String),
     /// A function found nothing; says which and why.
+    #[error("{0}")]
     Failed(String),
 }
+
+impl Reason {
+    fn at(self, place: &str, key: &str) -> EvaluationError {
+        EvaluationError { at: format!("{place}.{key}"), reason: self }
+    }
+}
+
+type Evaluated<T> = Result<T, EvaluationError>;
 
 impl Template {
     /// Reads a template body.
@@ -167,83 +235,133 @@ impl Template {
         reader::read(body)
     }
 
-    /// What registering the certificate `certificate_id` with `parameters` makes. Parameters that the template does not
-    /// declare are ignored.
+    /// That a fleet provisioning template may be like this: the certificate is the one of the ownership token.
+    ///
+    /// # Errors
+    /// [`TemplateError`] if it brings a certificate of its own.
+    pub fn check_for_fleets(&self) -> Result<(), TemplateError> {
+        use CertificateSource::{Id, Pem, SigningRequest};
+        let found = match &self.certificate.source {
+            None | Some(Id(_)) => return Ok(()),
+            Some(SigningRequest(_)) => "CertificateSigningRequest",
+            Some(Pem(_)) => "CertificatePem",
+        };
+        Err(TemplateError {
+            at: self.certificate.at.clone(),
+            found: found.to_owned(),
+            wanted: String::from("CertificateId, the only one that a fleet provisioning template can use"),
+        })
+    }
+
+    /// Whether it refers to the certificate's subject.
+    pub fn reads_subject(&self) -> bool {
+        self.reads_subject
+    }
+
+    /// What registering a certificate with `parameters` makes. Parameters that the template does not declare are ignored.
     ///
     /// # Errors
     /// [`EvaluationError`] if a parameter is missing or a function has no result.
     pub fn evaluate(
         &self,
-        certificate_id: &str,
+        certificate: CertificateFacts<'_>,
         parameters: &Parameters<'_>,
-    ) -> Result<Plan, EvaluationError> {
-        let scope =
-            Scope { certificate_id, given: parameters, declared: &self.parameters, mappings: &self.mappings };
+    ) -> Evaluated<Plan> {
+        let scope = Scope {
+            certificate,
+            given: parameters,
+            declared: &self.parameters,
+            mappings: &self.mappings,
+            used: Cell::new(0),
+        };
+        // The thing's name first: if several parameters are missing, its own is the one to hear of.
+        let thing = self.thing.as_ref().map(|thing| thing.plan(&scope)).transpose()?;
+        let configured = |(name, value): &(String, Document)| {
+            let value = value.evaluate(&scope).map_err(|reason| reason.at("DeviceConfiguration", name))?;
+            Ok((name.clone(), value))
+        };
         Ok(Plan {
-            thing: self.thing.as_ref().map(|thing| thing.plan(&scope)).transpose()?,
-            certificate_id: owned(self.certificate.id.as_ref(), &scope)?,
+            thing,
+            certificate: self.certificate.source(&scope)?,
             activation: self.certificate.activation(&scope)?,
-            policies: self.policies.iter().map(|policy| policy.plan(&scope)).collect::<Result<_, _>>()?,
+            principal_type: self.certificate.principal_type,
+            policies: self.policies.iter().map(|policy| policy.plan(&scope)).collect::<Evaluated<_>>()?,
             device_configuration: self
                 .device_configuration
                 .iter()
-                .map(|(name, value)| Ok((name.clone(), value.evaluate(&scope)?)))
-                .collect::<Result<_, EvaluationError>>()?,
+                .map(configured)
+                .collect::<Evaluated<_>>()?,
         })
     }
 }
 
 impl ThingResource {
-    fn plan(&self, scope: &Scope<'_>) -> Result<ThingPlan, EvaluationError> {
-        // The name first: if several parameters are missing, its own is the one to hear of.
-        let name = self.name.evaluate(scope)?.into_owned();
-        let mut attributes = BTreeMap::new();
-        for (name, value) in &self.attributes {
-            attributes.insert(name.clone(), value.evaluate(scope)?.into_owned());
-        }
+    fn plan(&self, scope: &Scope<'_>) -> Evaluated<ThingPlan> {
+        let name = scope.text(&self.at, "ThingName", &self.name)?;
+        let attributes = match &self.attributes {
+            Some(attributes) => Some(scope.map(&self.at, "AttributePayload", attributes)?),
+            None => None,
+        };
         let groups = match &self.groups {
-            Some(groups) => Some(groups.evaluate(scope)?.into_iter().map(Cow::into_owned).collect()),
+            Some(groups) => {
+                let groups = groups.evaluate(scope).map_err(|reason| reason.at(&self.at, "ThingGroups"))?;
+                Some(groups.into_iter().map(Cow::into_owned).collect())
+            }
             None => None,
         };
         Ok(ThingPlan {
             name,
-            type_name: owned(self.type_name.as_ref(), scope)?,
+            type_name: scope.optional(&self.at, "ThingTypeName", self.type_name.as_ref())?,
             attributes,
             groups,
-            billing_group: owned(self.billing_group.as_ref(), scope)?,
+            billing_group: scope.optional(&self.at, "BillingGroup", self.billing_group.as_ref())?,
+            package_versions: scope.map(&self.at, "PackageVersions", &self.package_versions)?,
             overrides: self.overrides,
         })
     }
 }
 
 impl CertificateResource {
-    fn activation(&self, scope: &Scope<'_>) -> Result<Activation, EvaluationError> {
-        let Some(status) = &self.status else { return Ok(Activation::Active) };
-        let status = status.evaluate(scope)?;
+    fn source(&self, scope: &Scope<'_>) -> Evaluated<Option<CertificateSource<String>>> {
+        use CertificateSource::{Id, Pem, SigningRequest};
+        Ok(match &self.source {
+            None => None,
+            Some(Id(text)) => Some(Id(scope.text(&self.at, "CertificateId", text)?)),
+            Some(SigningRequest(text)) => {
+                Some(SigningRequest(scope.text(&self.at, "CertificateSigningRequest", text)?))
+            }
+            Some(Pem(text)) => Some(Pem(scope.text(&self.at, "CertificatePem", text)?)),
+        })
+    }
+
+    fn activation(&self, scope: &Scope<'_>) -> Evaluated<Activation> {
         // Samples write "Active", the API model "ACTIVE".
-        match &*status {
-            text if text.eq_ignore_ascii_case("active") => Ok(Activation::Active),
-            text if text.eq_ignore_ascii_case("inactive") => Ok(Activation::Inactive),
-            text => Err(EvaluationError::Failed(format!("Status is {text}, not ACTIVE or INACTIVE"))),
+        match scope.optional(&self.at, "Status", self.status.as_ref())?.as_deref() {
+            None => Ok(Activation::Active),
+            Some(text) if text.eq_ignore_ascii_case("active") => Ok(Activation::Active),
+            Some(text) if text.eq_ignore_ascii_case("inactive") => Ok(Activation::Inactive),
+            Some(text) => {
+                Err(Reason::Failed(format!("{text} is not ACTIVE or INACTIVE")).at(&self.at, "Status"))
+            }
         }
     }
 }
 
 impl PolicyResource {
-    fn plan(&self, scope: &Scope<'_>) -> Result<PolicyPlan, EvaluationError> {
-        Ok(match self {
-            Self::Named(name) => PolicyPlan::Named(name.evaluate(scope)?.into_owned()),
-            // A document may stand in the template as an object or as a string of JSON.
-            Self::Inline(document) => PolicyPlan::Inline(match document.evaluate(scope)? {
-                Value::String(text) => text,
-                tree => tree.to_string(),
-            }),
+    fn plan(&self, scope: &Scope<'_>) -> Evaluated<PolicyPlan> {
+        Ok(match &self.policy {
+            NamedOrInline::Named(name) => PolicyPlan::Named(scope.text(&self.at, "PolicyName", name)?),
+            NamedOrInline::Inline(document) => {
+                let tree =
+                    document.evaluate(scope).map_err(|reason| reason.at(&self.at, "PolicyDocument"))?;
+                // A document may stand in the template as an object or as a string of JSON.
+                PolicyPlan::Inline(match tree {
+                    Value::String(text) => text,
+                    tree => tree.to_string(),
+                })
+            }
         })
     }
-}
-
-fn owned(text: Option<&Text>, scope: &Scope<'_>) -> Result<Option<String>, EvaluationError> {
-    text.map(|text| text.evaluate(scope).map(Cow::into_owned)).transpose()
 }
 
 #[cfg(test)]
@@ -252,6 +370,10 @@ mod tests {
 
     const CONFIGURED: &str = include_str!("../../fixtures/templates/configured-device.json");
     const ID: &str = "c0ffee";
+
+    fn facts() -> CertificateFacts<'static> {
+        CertificateFacts { id: Some(ID), subject: None }
+    }
 
     fn parameters<'a>(pairs: &[(&'a str, &'a str)]) -> Parameters<'a> {
         pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
@@ -268,27 +390,30 @@ mod tests {
         ))
     }
 
-    fn name_of(name: &str, given: &[(&str, &str)]) -> Result<String, EvaluationError> {
-        let plan = named(name).unwrap().evaluate(ID, &parameters(given))?;
-        Ok(plan.thing.unwrap().name)
+    fn name_of(name: &str, given: &[(&str, &str)]) -> Result<String, Reason> {
+        let plan = named(name).unwrap().evaluate(facts(), &parameters(given));
+        Ok(plan.map_err(|error| error.reason)?.thing.unwrap().name)
     }
 
     #[test]
     fn a_whole_template_becomes_a_plan() {
         let template = Template::parse(CONFIGURED).unwrap();
-        let plan = template.evaluate(ID, &parameters(&[("SerialNumber", "42"), ("Unheard", "of")])).unwrap();
+        let plan =
+            template.evaluate(facts(), &parameters(&[("SerialNumber", "42"), ("Unheard", "of")])).unwrap();
         assert_eq!(
             plan.thing.unwrap(),
             ThingPlan {
                 name: "device-42".into(),
                 type_name: None,
-                attributes: [("label".into(), "DEV:42".into()), ("second".into(), "b".into())].into(),
+                attributes: Some([("label".into(), "DEV:42".into()), ("second".into(), "b".into())].into()),
                 groups: Some(vec!["all".into(), "dev".into()]),
                 billing_group: Some("lot-1".into()),
+                package_versions: BTreeMap::new(),
                 overrides: Overrides::default(),
             }
         );
-        assert_eq!((plan.certificate_id.as_deref(), plan.activation), (Some(ID), Activation::Inactive));
+        assert_eq!(plan.certificate, Some(CertificateSource::Id(ID.into())));
+        assert_eq!(plan.activation, Activation::Inactive);
         assert_eq!(
             serde_json::to_string(&plan.device_configuration).unwrap(),
             r#"{"Endpoint":"https://dev.example.com","Interval":30}"#
@@ -328,16 +453,37 @@ mod tests {
             (r#"{"Fn::Select": ["one", ["a", "b"]]}"#, "Fn::Select: one is not an index"),
             (r#"{"Fn::FindInMap": ["M", "k", {"Ref": "A"}]}"#, "Fn::FindInMap: nothing at M, k, 1"),
         ] {
-            assert_eq!(name_of(expression, &[("A", "1")]), Err(EvaluationError::Failed(expected.into())));
+            assert_eq!(name_of(expression, &[("A", "1")]), Err(Reason::Failed(expected.into())));
         }
         let missing = name_of(r#"{"Fn::Join": ["-", ["a", {"Ref": "A"}]]}"#, &[("B", "1")]);
-        assert_eq!(missing, Err(EvaluationError::MissingParameter("A".into())));
+        assert_eq!(missing, Err(Reason::MissingParameter("A".into())));
     }
 
     #[test]
     fn the_certificates_own_id_cannot_be_overridden() {
         let given = [("AWS::IoT::Certificate::Id", "forged")];
         assert_eq!(name_of(r#"{"Ref": "AWS::IoT::Certificate::Id"}"#, &given), Ok(ID.into()));
+    }
+
+    #[test]
+    fn a_subject_is_the_certificates_and_else_the_default() {
+        let body = r#"{"Parameters": {"AWS::IoT::Certificate::Country": {"Type": "String", "Default": "none"}},
+            "Resources": {
+              "t": {"Type": "AWS::IoT::Thing", "Properties": {
+                "ThingName": {"Ref": "AWS::IoT::Certificate::CommonName"},
+                "AttributePayload": {"country": {"Ref": "AWS::IoT::Certificate::Country"}}}},
+              "c": {"Type": "AWS::IoT::Certificate"}}}"#;
+        let template = Template::parse(body).unwrap();
+        let subject = [("CommonName", String::from("cn-1"))].into();
+        let of = |subject| CertificateFacts { id: Some(ID), subject };
+        let thing = template.evaluate(of(Some(&subject)), &Parameters::new()).unwrap().thing.unwrap();
+        assert_eq!((thing.name.as_str(), &thing.attributes.unwrap()["country"][..]), ("cn-1", "none"));
+        let missing = template.evaluate(of(None), &Parameters::new()).unwrap_err();
+        assert_eq!(
+            missing.to_string(),
+            "Resources.t.Properties.ThingName: parameter AWS::IoT::Certificate::CommonName has neither a value nor a \
+             default"
+        );
     }
 
     #[test]
@@ -349,14 +495,14 @@ mod tests {
             );
             Template::parse(&body)
                 .unwrap()
-                .evaluate(ID, &parameters(&[("S", "odd")]))
+                .evaluate(facts(), &parameters(&[("S", "odd")]))
                 .map(|plan| plan.activation)
         };
         assert_eq!(activation("{}"), Ok(Activation::Active));
         assert_eq!(activation(r#"{"Status": "Active"}"#), Ok(Activation::Active));
         assert_eq!(activation(r#"{"Status": "INACTIVE"}"#), Ok(Activation::Inactive));
-        let failed = EvaluationError::Failed("Status is odd, not ACTIVE or INACTIVE".into());
-        assert_eq!(activation(r#"{"Status": {"Ref": "S"}}"#), Err(failed));
+        let failed = activation(r#"{"Status": {"Ref": "S"}}"#).unwrap_err().to_string();
+        assert_eq!(failed, "Resources.c.Properties.Status: odd is not ACTIVE or INACTIVE");
     }
 
     #[test]
@@ -366,7 +512,7 @@ mod tests {
                 "p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyDocument": "{ \"Version\": \"2012-10-17\" }"}}}}"#,
         )
         .unwrap();
-        let plan = template.evaluate(ID, &Parameters::new()).unwrap();
+        let plan = template.evaluate(facts(), &Parameters::new()).unwrap();
         assert_eq!(plan.policies, [PolicyPlan::Inline(r#"{ "Version": "2012-10-17" }"#.into())]);
         assert_eq!(plan.thing, None);
     }

@@ -48,9 +48,9 @@ impl fmt::Debug for Answer {
 
 /// A refusal and what is to blame.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refused {
-    pub(super) refusal: Refusal,
-    pub(super) detail: String,
+pub(in crate::emulator) struct Refused {
+    pub(in crate::emulator) refusal: Refusal,
+    pub(in crate::emulator) detail: String,
 }
 
 impl Refused {

@@ -1,12 +1,16 @@
-//! What changed in the account, as records that came, changed or went: what a journal needs to keep.
-//!
-//! Owns the form of a change and how a state takes it again. Writes no file. A change holds the whole record, so that taking
-//! one twice is taking it once.
+//! What changed in the account, as records that came, changed or went: what a journal needs to keep. A change holds the
+//! whole record, so that taking one twice is taking it once.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::fingerprint::Fingerprint;
 use super::random::Random;
-use super::state::{Certificate, Counters, Policy, State, Thing, Token};
+use super::state::{
+    BillingGroup, Certificate, Claim, Counters, Detachment, Policy, ProvisioningTemplate, State, Thing,
+    ThingGroup, ThingType, Token,
+};
 
 /// Changes that belong together, and what stands beside the records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,23 +20,85 @@ pub struct Changes {
     counters: Counters,
 }
 
-/// A record by its key; none if it is gone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Record {
-    Certificate(String, Option<Certificate>),
-    Token(String, Option<Token>),
-    Thing(String, Option<Thing>),
-    Policy(String, Option<Policy>),
+/// A kind of record, each of which has a map in the state.
+pub(in crate::emulator) trait Kind: Clone {
+    /// What names one.
+    type Name: Clone + Ord;
+    /// What people call it.
+    const NOUN: &'static str;
+
+    fn map(state: &State) -> &BTreeMap<Self::Name, Self>;
+    fn map_mut(state: &mut State) -> &mut BTreeMap<Self::Name, Self>;
+    fn key(name: Self::Name) -> Key;
 }
 
-/// Which record was touched.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Key {
-    Certificate(String),
-    Token(String),
-    Thing(String),
-    Policy(String),
+macro_rules! kinds {
+    ($($kind:ident: $name:ty => $map:ident, $noun:literal;)*) => {
+        /// A record by its name; `None` once it is gone.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Record {
+            $($kind($name, Option<$kind>),)*
+        }
+
+        /// Which record was touched.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub(in crate::emulator) enum Key {
+            $($kind($name),)*
+        }
+
+        $(impl Kind for $kind {
+            type Name = $name;
+            const NOUN: &'static str = $noun;
+
+            fn map(state: &State) -> &BTreeMap<$name, Self> {
+                &state.$map
+            }
+
+            fn map_mut(state: &mut State) -> &mut BTreeMap<$name, Self> {
+                &mut state.$map
+            }
+
+            fn key(name: $name) -> Key {
+                Key::$kind(name)
+            }
+        })*
+
+        impl State {
+            fn record(&self, key: Key) -> Record {
+                match key {
+                    $(Key::$kind(name) => {
+                        let record = self.$map.get(&name).cloned();
+                        Record::$kind(name, record)
+                    })*
+                }
+            }
+
+            fn take(&mut self, record: Record) {
+                match record {
+                    $(Record::$kind(name, Some(record)) => {
+                        self.$map.insert(name, record);
+                    }
+                    Record::$kind(name, None) => {
+                        self.$map.remove(&name);
+                    })*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    Certificate: Fingerprint => certificates, "Certificate";
+    Token: Fingerprint => tokens, "Token";
+    Thing: String => things, "Thing";
+    Policy: String => policies, "Policy";
+    ThingType: String => thing_types, "Thing type";
+    ThingGroup: String => thing_groups, "Thing group";
+    BillingGroup: String => billing_groups, "Billing group";
+    ProvisioningTemplate: String => templates, "Provisioning template";
+    Claim: Fingerprint => claims, "Claim";
+    Detachment: u64 => detaching, "Detachment";
 }
 
 /// The records that were touched since somebody last asked; nothing is noted until somebody wants to know.
@@ -41,7 +107,7 @@ pub(super) struct Touched {
     /// For a journal, if there is one.
     keys: Option<Vec<Key>>,
     /// Ids of certificates, if somebody wants to know of them.
-    certificates: Option<Vec<String>>,
+    certificates: Option<Vec<Fingerprint>>,
 }
 
 impl Touched {
@@ -56,18 +122,14 @@ impl Touched {
     }
 
     /// The certificates that were touched since the last call.
-    pub(super) fn take_certificates(&mut self) -> Vec<String> {
+    pub(super) fn take_certificates(&mut self) -> Vec<Fingerprint> {
         self.certificates.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// The record that `kind` makes of this name was touched.
-    pub(super) fn add(&mut self, kind: fn(String) -> Key, name: &str) {
-        if self.keys.is_none() && self.certificates.is_none() {
-            return;
-        }
-        let key = kind(name.to_owned());
+    /// This record was touched.
+    pub(super) fn add(&mut self, key: Key) {
         if let (Some(certificates), Key::Certificate(id)) = (&mut self.certificates, &key) {
-            certificates.push(id.clone());
+            certificates.push(*id);
         }
         if let Some(keys) = &mut self.keys {
             keys.push(key);
@@ -92,56 +154,19 @@ impl Changes {
 }
 
 impl State {
-    fn record(&self, key: Key) -> Record {
-        match key {
-            Key::Certificate(id) => {
-                let certificate = self.certificates.get(&id).cloned();
-                Record::Certificate(id, certificate)
-            }
-            Key::Token(digest) => {
-                let token = self.tokens.get(&digest).cloned();
-                Record::Token(digest, token)
-            }
-            Key::Thing(name) => {
-                let thing = self.things.get(&name).cloned();
-                Record::Thing(name, thing)
-            }
-            Key::Policy(name) => {
-                let policy = self.policies.get(&name).cloned();
-                Record::Policy(name, policy)
-            }
-        }
-    }
-
     /// Takes changes that were made to a state like this one.
     pub fn apply(&mut self, changes: Changes) {
         for record in changes.records {
-            match record {
-                Record::Certificate(id, certificate) => put(&mut self.certificates, id, certificate),
-                Record::Token(digest, token) => self.put_token(digest, token),
-                Record::Thing(name, thing) => put(&mut self.things, name, thing),
-                Record::Policy(name, policy) => put(&mut self.policies, name, policy),
+            // When a token lapses belongs to it.
+            if let Record::Token(digest, token) = &record {
+                if let Some(old) = self.tokens.get(digest) {
+                    self.lapses.remove(&(old.expires, *digest));
+                }
+                self.lapses.extend(token.iter().map(|token| (token.expires, *digest)));
             }
+            self.take(record);
         }
         self.random = changes.random;
         self.counters = changes.counters;
     }
-
-    /// A token and the instant at which it lapses belong together.
-    fn put_token(&mut self, digest: String, token: Option<Token>) {
-        if let Some(old) = self.tokens.remove(&digest) {
-            self.lapses.remove(&(old.expires, digest.clone()));
-        }
-        if let Some(token) = token {
-            self.lapses.insert((token.expires, digest.clone()));
-            self.tokens.insert(digest, token);
-        }
-    }
-}
-
-fn put<V>(map: &mut std::collections::BTreeMap<String, V>, key: String, value: Option<V>) {
-    match value {
-        Some(value) => map.insert(key, value),
-        None => map.remove(&key),
-    };
 }

@@ -2,11 +2,9 @@
 //!
 //! Owns what a claim may do: fleet provisioning, and nothing else. Source: AWS IoT Developer Guide, "Provisioning by claim".
 
-use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use super::change::Key;
-use super::{Account, Certificate, CertificateStatus, Certified, Policy};
+use super::{Account, Certificate, CertificateStatus, Certified, Fingerprint, Policy, Versions};
 
 /// The name of the policy of every claim.
 const CLAIM_POLICY: &str = "fleetmint-provisioning-claim";
@@ -21,17 +19,13 @@ const CLAIM_DOCUMENT: &str = r#"{"Version":"2012-10-17","Statement":[
 impl Account {
     /// Registers a claim certificate: active, and allowed fleet provisioning.
     pub fn register_claim(&mut self, now: SystemTime, certified: Certified) {
-        let policy = Policy { document: Some(CLAIM_DOCUMENT.to_owned()) };
-        self.state.policies.entry(CLAIM_POLICY.to_owned()).or_insert(policy);
-        let certificate = Certificate {
-            pem: certified.certificate_pem,
-            status: CertificateStatus::Active,
-            created: now,
-            things: BTreeSet::new(),
-            policies: BTreeSet::from([CLAIM_POLICY.to_owned()]),
-        };
-        self.touched.add(Key::Policy, CLAIM_POLICY);
-        self.touched.add(Key::Certificate, &certified.certificate_id);
-        self.state.certificates.insert(certified.certificate_id, certificate);
+        let Ok(id) = certified.certificate_id.parse::<Fingerprint>() else { return };
+        if !self.state.policies.contains_key(CLAIM_POLICY) {
+            let policy = Policy { documents: Versions::first(CLAIM_DOCUMENT, now) };
+            self.put(CLAIM_POLICY.to_owned(), policy);
+        }
+        let mut certificate = Certificate::new(&certified.certificate_pem, CertificateStatus::Active, now);
+        certificate.policies.insert(CLAIM_POLICY);
+        self.put(id, certificate);
     }
 }

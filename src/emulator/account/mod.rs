@@ -1,25 +1,28 @@
 //! The emulated AWS account: certificates, ownership tokens, things, policies, templates and quotas.
 //!
-//! Owns what CreateKeysAndCertificate, CreateCertificateFromCsr and RegisterThing do and answer. Pure: `now` is an argument, the randomness is its
-//! own and seeded, certificates come ready made. Has no socket, no session and no key: the server and the simulated network call it, and
-//! [`super::mint`] makes what they hand in. Source: AWS IoT Developer Guide, "Device provisioning MQTT API".
-//!
-//! Thing types, groups, billing groups and named policies are taken to exist: they come into being when first named.
+//! What CreateKeysAndCertificate, CreateCertificateFromCsr and RegisterThing do and answer, and the records that the control
+//! plane works on. Pure: `now` is an argument, the randomness is its own and seeded, certificates come ready made. There is no
+//! socket, no session and no key in here: the server and the simulated network call it, and [`super::mint`] makes what they
+//! hand in. Source: AWS IoT Developer Guide, "Device provisioning MQTT API".
 
 mod admission;
 mod answer;
 mod change;
 mod claim;
+mod fingerprint;
 mod latency;
-mod limits;
+pub(in crate::emulator) mod limits;
+mod packed;
 mod permissions;
 pub(in crate::emulator) mod random;
 mod rate_counter;
 mod register;
 mod registry;
 mod request;
+mod resources;
 mod route;
 mod state;
+mod subject;
 mod token;
 
 use std::collections::BTreeMap;
@@ -28,25 +31,33 @@ use std::time::{Duration, SystemTime};
 use crate::certificate::Secret;
 
 use super::scenario::{
-    CertificateIdMismatch, ErrorTexts, Limits, OverrideDefault, Quotas, Refusal, Scenario, TemplateSource,
+    CertificateIdMismatch, ErrorTexts, Limits, OverrideDefault, Quotas, Refusal, Resources, Scenario,
     TokenReuse,
 };
 use crate::template::{Template, TemplateError};
 
 pub use answer::{Answer, Verdict};
 pub use change::Changes;
+pub use fingerprint::{Fingerprint, NotAFingerprint};
 pub use latency::Operation;
+pub use packed::{Attributes, Names};
 pub use permissions::{Action, Principal};
 pub use rate_counter::{Counting, RateCounter};
+pub use register::{HookCall, ParameterOverrides};
 pub use registry::{Deletion, RegistryError};
 pub use route::{Route, route};
-pub use state::{Certificate, CertificateStatus, Counters, Policy, State, Thing, Token};
+pub use state::{
+    Attachment, BillingGroup, Certificate, CertificateStatus, Claim, Counters, Detached, Detachment, Hook,
+    Origin, Policy, ProvisioningTemplate, State, Thing, ThingGroup, ThingType, Token, Version, Versions,
+};
+
+pub(super) use answer::Refused;
 
 pub(super) use random::Random;
-pub(super) use registry::{no_certificate, no_thing};
+pub(super) use register::evaluate;
+pub(super) use registry::check_version;
 
 use admission::Admission;
-use answer::Refused;
 use change::Touched;
 use latency::LatencyDraws;
 
@@ -74,6 +85,7 @@ pub struct Certified {
 #[derive(Debug)]
 pub struct Account {
     rules: Rules,
+    /// The default versions of the templates, read.
     templates: BTreeMap<String, Template>,
     state: State,
     touched: Touched,
@@ -89,6 +101,8 @@ struct Rules {
     token_reuse: TokenReuse,
     certificate_id_mismatch: CertificateIdMismatch,
     override_default: OverrideDefault,
+    resources: Resources,
+    detach_lag: Duration,
     errors: ErrorTexts,
     limits: Limits,
     /// Actions that no signer may do.
@@ -121,6 +135,23 @@ pub enum AccountError {
         /// Which.
         name: String,
     },
+    /// A policy of the scenario is not one.
+    #[error("policy {name}: {detail}")]
+    Policy {
+        /// Which.
+        name: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// An action is denied that nothing asks for.
+    #[error(
+        "deny: found {action}, which the emulator enforces nowhere; wanted an action of an operation that it offers, or \
+         iot:Connect, iot:Publish, iot:Subscribe or iot:Receive"
+    )]
+    NotEnforced {
+        /// Which.
+        action: String,
+    },
     /// A template of the scenario was never read from its file.
     #[error(
         "template {name}: found the name of a file; wanted its text: read the scenario with Scenario::read"
@@ -132,7 +163,7 @@ pub enum AccountError {
 }
 
 impl Account {
-    /// A new account as `scenario` describes it, with nothing in it.
+    /// A new account as `scenario` describes it.
     ///
     /// # Errors
     /// [`AccountError`] if a template of the scenario cannot be used.
@@ -151,20 +182,30 @@ impl Account {
             token_reuse: scenario.token_reuse,
             certificate_id_mismatch: scenario.certificate_id_mismatch,
             override_default: scenario.override_default,
+            resources: scenario.resources,
+            detach_lag: scenario.detach_lag,
             errors: scenario.errors.clone(),
             limits: scenario.limits,
             denied: scenario.deny.clone(),
             region: scenario.region.clone(),
             account_id: scenario.account_id.clone(),
         };
-        Ok(Self {
+        let mut account = Self {
             rules,
-            templates: read_templates(scenario)?,
+            templates: BTreeMap::new(),
             state,
             touched: Touched::default(),
             latencies: LatencyDraws::new(scenario),
             admission: Admission::new(&scenario.quotas),
-        })
+        };
+        account.state.index();
+        account.declare(scenario)?;
+        for (name, record) in &account.state.templates {
+            let template = Template::parse(record.bodies.current())
+                .map_err(|error| AccountError::Template { name: name.clone(), error })?;
+            account.templates.insert(name.clone(), template);
+        }
+        Ok(account)
     }
 
     /// Empties the account, and counts its quotas anew. `scenario` is the one that it was made of, or one whose templates are
@@ -244,20 +285,36 @@ impl Account {
 
     /// A token for the new certificate.
     fn take_in(&mut self, now: SystemTime, certified: Certified) -> Result<String, Refused> {
-        if self.state.certificates.contains_key(&certified.certificate_id) {
+        let id = certified.certificate_id.parse::<Fingerprint>();
+        let id = id.map_err(|wrong| {
+            Refused::new(Refusal::Internal, format!("the new certificate's id is {wrong}"))
+        })?;
+        if self.state.certificates.contains_key(&id) {
             let detail = "the new certificate is one that the account has already";
             return Err(Refused::new(Refusal::Internal, detail));
         }
         let token = token::issue(&mut self.state.random, &certified.certificate_id);
-        let (lifetime, digest) = (self.rules.token_lifetime, token::digest(&token));
-        self.state.admit_certificate(now, lifetime, digest, certified, &mut self.touched);
+        let (lifetime, digest) = (self.rules.token_lifetime, Fingerprint::of(token.as_bytes()));
+        let pem = &certified.certificate_pem;
+        self.state.admit_certificate(now, lifetime, (digest, id), pem, &mut self.touched);
         Ok(token)
     }
 
     /// RegisterThing with the template of that name: thing, certificate status and policies as the template says, all or
     /// nothing. A rejection spends no token.
     pub fn register(&mut self, now: SystemTime, template: &str, payload: &[u8]) -> Answer {
-        match self.try_register(now, template, payload) {
+        self.register_with(now, template, payload, &ParameterOverrides::new())
+    }
+
+    /// RegisterThing with what a pre-provisioning hook added: see [`Account::hook_call`].
+    pub fn register_with(
+        &mut self,
+        now: SystemTime,
+        template: &str,
+        payload: &[u8],
+        overrides: &ParameterOverrides,
+    ) -> Answer {
+        match self.try_register(now, template, payload, overrides) {
             Ok(answer) => {
                 self.state.counters.registered += 1;
                 answer
@@ -276,10 +333,25 @@ impl Account {
         self.answer_refused(&Refused::new(refusal, detail))
     }
 
-    /// Forgets what has lapsed by `now`: ownership tokens past their lifetime, and their certificates where they were not
-    /// activated and are attached to nothing.
+    /// Lets happen what is due by `now`: ownership tokens lapse, and their certificates where they were not activated and are
+    /// attached to nothing; provisioning claims end; detachments take effect.
     pub fn expire(&mut self, now: SystemTime) {
         self.state.expire(now, &mut self.touched);
+    }
+
+    /// Puts a provisioning template into the account, which devices may register with from now on.
+    ///
+    /// # Errors
+    /// [`TemplateError`] if its default version cannot be read.
+    pub(super) fn put_template(
+        &mut self,
+        name: &str,
+        record: ProvisioningTemplate,
+    ) -> Result<(), TemplateError> {
+        let template = Template::parse(record.bodies.current())?;
+        self.templates.insert(name.to_owned(), template);
+        self.put(name.to_owned(), record);
+        Ok(())
     }
 
     fn answer_refused(&mut self, refused: &Refused) -> Answer {
@@ -288,22 +360,10 @@ impl Account {
     }
 }
 
-fn read_templates(scenario: &Scenario) -> Result<BTreeMap<String, Template>, AccountError> {
-    let mut templates = BTreeMap::new();
-    for named in &scenario.templates {
-        let name = named.name.clone();
-        let TemplateSource::Body(body) = &named.source else {
-            return Err(AccountError::TemplateNotRead { name });
-        };
-        let template = match Template::parse(body) {
-            Ok(template) => template,
-            Err(error) => return Err(AccountError::Template { name, error }),
-        };
-        if templates.insert(name.clone(), template).is_some() {
-            return Err(AccountError::TemplateTwice { name });
-        }
+impl Rules {
+    fn arn(&self, resource: &str, name: &str) -> String {
+        format!("arn:aws:iot:{}:{}:{resource}/{name}", self.region, self.account_id)
     }
-    Ok(templates)
 }
 
 #[cfg(test)]

@@ -61,30 +61,22 @@ impl Account {
             Principal::Signer => return !self.rules.denied.iter().any(|denied| denied == action.name()),
             Principal::Certificate(id) => id,
         };
-        let Some(certificate) = self.state.certificates.get(id) else { return false };
+        let Some(certificate) = self.state.certificate(id) else { return false };
         if certificate.status != CertificateStatus::Active {
             return false;
         }
-        let (region, account) = (&self.rules.region, &self.rules.account_id);
-        let arn = format!("arn:aws:iot:{region}:{account}:{}/{name}", action.resource());
+        let arn = self.rules.arn(action.resource(), name);
         let policies = certificate.policies.iter().filter_map(|name| self.state.policies.get(name));
-        let documents: Vec<Option<&str>> = policies.map(|policy| policy.document.as_deref()).collect();
-        let is_assumed = documents.contains(&None);
-        let parsed: Vec<Document> =
-            documents.into_iter().flatten().filter_map(|document| Document::parse(document).ok()).collect();
+        let documents: Vec<Document> =
+            policies.filter_map(|policy| Document::parse(policy.documents.current()).ok()).collect();
         let variable = |name: &str| variable(name, client_id, certificate);
         let attempt = Attempt { action: action.name(), resource: &arn, variable: &variable };
-        match decide(&parsed, &attempt) {
-            Decision::Allowed => true,
-            Decision::Denied => false,
-            // A policy that was only named is taken to allow everything.
-            Decision::Unmentioned => is_assumed,
-        }
+        decide(&documents, &attempt) == Decision::Allowed
     }
 
     /// Whether the certificate with this id may open a connection.
     pub fn is_active(&self, certificate_id: &str) -> bool {
-        let certificate = self.state.certificates.get(certificate_id);
+        let certificate = self.state.certificate(certificate_id);
         certificate.is_some_and(|certificate| certificate.status == CertificateStatus::Active)
     }
 
@@ -95,9 +87,8 @@ impl Account {
 
     /// The certificates that were touched since the last call and are not active.
     pub fn take_deactivated(&mut self) -> Vec<String> {
-        let mut touched = self.touched.take_certificates();
-        touched.retain(|id| !self.is_active(id));
-        touched
+        let touched = self.touched.take_certificates().into_iter().map(|id| id.to_string());
+        touched.filter(|id| !self.is_active(id)).collect()
     }
 }
 
@@ -115,32 +106,27 @@ fn variable(name: &str, client_id: &str, certificate: &Certificate) -> Option<St
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::time::SystemTime;
 
     use super::super::super::scenario::Scenario;
-    use super::super::state::{Policy, State};
+    use super::super::{Fingerprint, Policy, State, Versions};
     use super::*;
 
     fn account(documents: &[&str], things: &[&str]) -> Account {
         let mut state = State::new(0);
-        let names: BTreeSet<String> = (0..documents.len()).map(|n| format!("p{n}")).collect();
-        for (name, document) in names.iter().zip(documents) {
-            state.policies.insert(name.clone(), Policy { document: Some((*document).to_owned()) });
+        let mut certificate = Certificate::new("", CertificateStatus::Active, SystemTime::UNIX_EPOCH);
+        for (number, document) in documents.iter().enumerate() {
+            let documents = Versions::first(document, SystemTime::UNIX_EPOCH);
+            state.policies.insert(format!("p{number}"), Policy { documents });
+            certificate.policies.insert(&format!("p{number}"));
         }
-        let certificate = Certificate {
-            pem: String::new(),
-            status: CertificateStatus::Active,
-            created: SystemTime::UNIX_EPOCH,
-            things: things.iter().map(|name| (*name).to_owned()).collect(),
-            policies: names,
-        };
-        state.certificates.insert(String::from("c"), certificate);
+        things.iter().for_each(|name| drop(certificate.things.insert(name)));
+        state.certificates.insert(Fingerprint::of(b"c"), certificate);
         Account::resume(&Scenario::default(), state).unwrap()
     }
 
     fn allows(account: &Account, client_id: &str, action: Action, name: &str) -> bool {
-        account.allows(&Principal::Certificate(String::from("c")), client_id, action, name)
+        account.allows(&Principal::Certificate(Fingerprint::of(b"c").to_string()), client_id, action, name)
     }
 
     #[test]

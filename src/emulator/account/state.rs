@@ -1,32 +1,47 @@
-//! Everything the account knows, as plain data.
+//! Everything the account knows, as plain data, and the life of certificates and tokens: they come, and lapse.
 //!
-//! Owns the records, and the life of certificates and tokens: they come, and lapse. Maps are ordered, so that the same
-//! history gives the same state, byte for byte. Holds no private key and no token: the service keeps neither in clear.
+//! Maps are ordered, so that the same history gives the same state, byte for byte. No private key and no token is in here:
+//! the service keeps neither in clear. A device takes less than 1 KB beside its certificate, hence the packed types.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::Certified;
 use super::change::{Key, Touched};
+use super::fingerprint::Fingerprint;
+use super::packed::{Attributes, Names};
 use super::random::Random;
+use crate::template::PrincipalType;
 
 /// Everything the account knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// By certificate id.
-    pub certificates: BTreeMap<String, Certificate>,
-    /// By the SHA-256 of the token, lower-case hexadecimal.
-    pub tokens: BTreeMap<String, Token>,
+    pub certificates: BTreeMap<Fingerprint, Certificate>,
+    /// By the fingerprint of the token.
+    pub tokens: BTreeMap<Fingerprint, Token>,
     /// By name.
     pub things: BTreeMap<String, Thing>,
     /// By name.
     pub policies: BTreeMap<String, Policy>,
+    /// By name.
+    pub thing_types: BTreeMap<String, ThingType>,
+    /// By name.
+    pub thing_groups: BTreeMap<String, ThingGroup>,
+    /// By name.
+    pub billing_groups: BTreeMap<String, BillingGroup>,
+    /// By name.
+    pub templates: BTreeMap<String, ProvisioningTemplate>,
+    /// The certificates of CreateProvisioningClaim, by certificate id.
+    pub claims: BTreeMap<Fingerprint, Claim>,
+    /// Detachments that were accepted and have not taken effect, by a number that rises.
+    pub detaching: BTreeMap<u64, Detachment>,
     /// What has happened so far.
     pub counters: Counters,
     /// When tokens lapse, soonest first.
-    pub(super) lapses: BTreeSet<(SystemTime, String)>,
+    #[serde(skip)]
+    pub(super) lapses: BTreeSet<(SystemTime, Fingerprint)>,
     pub(super) random: Random,
 }
 
@@ -34,15 +49,28 @@ pub struct State {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
     /// The certificate, PEM.
-    pub pem: String,
+    pub pem: Box<str>,
     /// Where it stands.
     pub status: CertificateStatus,
     /// When it was made.
     pub created: SystemTime,
+    /// When its status last changed.
+    pub modified: SystemTime,
     /// Names of the things it is attached to.
-    pub things: BTreeSet<String>,
+    pub things: Names,
     /// Names of the policies attached to it.
-    pub policies: BTreeSet<String>,
+    pub policies: Names,
+    /// Whether the service made it, or only registered it.
+    pub origin: Origin,
+}
+
+/// Where a certificate comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// The service made it.
+    Made,
+    /// RegisterCertificateWithoutCA: mode `SNI_ONLY`.
+    Registered,
 }
 
 /// Where a certificate stands; written as the API does.
@@ -63,41 +91,173 @@ pub enum CertificateStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
     /// The certificate it proves ownership of.
-    pub certificate_id: String,
+    pub certificate_id: Fingerprint,
     /// It is valid before this instant.
     pub expires: SystemTime,
     /// How many registrations it has made.
-    pub uses: u64,
+    pub uses: u32,
 }
 
 /// A thing of the registry.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Thing {
     /// Its type.
-    pub type_name: Option<String>,
+    pub type_name: Option<Box<str>>,
     /// Its attributes.
-    pub attributes: BTreeMap<String, String>,
+    pub attributes: Attributes,
     /// The groups it is in.
-    pub groups: BTreeSet<String>,
+    pub groups: Names,
     /// Its billing group.
-    pub billing_group: Option<String>,
-    /// Ids of the certificates attached to it. Registering a name again adds one; the old ones stay.
-    pub principals: BTreeSet<String>,
+    pub billing_group: Option<Box<str>>,
+    /// Its software packages and their versions.
+    pub package_versions: Attributes,
+    /// The certificates attached to it, in the order of their ids. Registering a name again adds one; the old ones stay.
+    pub principals: Box<[Attachment]>,
     /// Counts the changes of type and attributes, from 1.
     pub version: u64,
 }
 
+/// A certificate that is attached to a thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Its id.
+    pub certificate_id: Fingerprint,
+    /// Whether it is for this thing alone.
+    #[serde(with = "principal_type")]
+    pub kind: PrincipalType,
+}
+
 /// A policy.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
-    /// Its document, where a template gave one; a policy that was only named has none here.
-    pub document: Option<String>,
+    /// Its documents.
+    pub documents: Versions,
+}
+
+/// A thing type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThingType {
+    /// What it is for.
+    pub description: Option<String>,
+    /// Attributes that the service indexes.
+    pub searchable: Vec<String>,
+    /// When it was made.
+    pub created: SystemTime,
+    /// Since when no thing may get it.
+    pub deprecated: Option<SystemTime>,
+}
+
+/// A group of things.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThingGroup {
+    /// The group it is in.
+    pub parent: Option<String>,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Its attributes.
+    pub attributes: Attributes,
+    /// Names of the policies attached to it.
+    pub policies: Names,
+    /// When it was made.
+    pub created: SystemTime,
+    /// Counts its changes, from 1.
+    pub version: u64,
+}
+
+/// A billing group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BillingGroup {
+    /// What it is for.
+    pub description: Option<String>,
+    /// When it was made.
+    pub created: SystemTime,
+    /// Counts its changes, from 1.
+    pub version: u64,
+}
+
+/// A provisioning template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvisioningTemplate {
+    /// Its bodies.
+    pub bodies: Versions,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Whether devices may register with it.
+    pub enabled: bool,
+    /// The role that the service would take.
+    pub role_arn: String,
+    /// The function that decides on each registration.
+    pub hook: Option<Hook>,
+    /// `FLEET_PROVISIONING` or `JITP`.
+    pub kind: String,
+}
+
+/// A pre-provisioning hook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hook {
+    /// The function's ARN.
+    pub target_arn: String,
+    /// The form of its input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_version: Option<String>,
+}
+
+/// Texts that follow each other, one of which counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// By number, from 1.
+    pub all: BTreeMap<u32, Version>,
+    /// Which counts.
+    pub default: u32,
+    /// The last number that was given.
+    last: u32,
+    /// When anything about it last changed.
+    pub modified: SystemTime,
+}
+
+/// One of several texts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The text, JSON.
+    pub text: Box<str>,
+    /// When it was made.
+    pub created: SystemTime,
+}
+
+/// What ends the certificate of CreateProvisioningClaim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The template it is for.
+    pub template: String,
+    /// It is valid before this instant.
+    pub expires: SystemTime,
+}
+
+/// A detachment that takes effect later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detachment {
+    /// When.
+    pub due: SystemTime,
+    /// What is detached.
+    pub what: Detached,
+}
+
+/// What is detached from what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Detached {
+    /// A certificate from a thing.
+    Principal(String, Fingerprint),
+    /// A policy from a certificate.
+    Policy(String, Fingerprint),
+    /// A policy from a thing group.
+    GroupPolicy(String, String),
 }
 
 /// What has happened so far.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counters {
-    /// Certificates made.
+    /// Certificates made for ownership tokens.
     pub certificates_created: u64,
     /// Certificates deleted because nobody registered them in time.
     pub certificates_lapsed: u64,
@@ -111,7 +271,7 @@ pub struct Counters {
     pub throttled_create_from_csr: u64,
     /// RegisterThing requests over the quota.
     pub throttled_register: u64,
-    /// RegisterThing requests with `Parameters` in capitals, taken or not: a warning to whoever sends them.
+    /// RegisterThing requests with `Parameters` in capitals, taken or not: their senders should be told.
     pub capitalised_parameters: u64,
 }
 
@@ -123,10 +283,26 @@ impl State {
             tokens: BTreeMap::new(),
             things: BTreeMap::new(),
             policies: BTreeMap::new(),
+            thing_types: BTreeMap::new(),
+            thing_groups: BTreeMap::new(),
+            billing_groups: BTreeMap::new(),
+            templates: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            detaching: BTreeMap::new(),
             counters: Counters::default(),
             lapses: BTreeSet::new(),
             random: Random::new(seed),
         }
+    }
+
+    /// The certificate of that id, as the API writes it.
+    pub fn certificate(&self, id: &str) -> Option<&Certificate> {
+        self.certificates.get(&id.parse().ok()?)
+    }
+
+    /// Builds what is not stored: it follows from the rest.
+    pub(in crate::emulator) fn index(&mut self) {
+        self.lapses = self.tokens.iter().map(|(digest, token)| (token.expires, *digest)).collect();
     }
 
     /// Takes a new certificate in, with the token that was issued for it.
@@ -134,47 +310,195 @@ impl State {
         &mut self,
         now: SystemTime,
         lifetime: Duration,
-        token_digest: String,
-        certified: Certified,
+        (token_digest, id): (Fingerprint, Fingerprint),
+        pem: &str,
         touched: &mut Touched,
     ) {
-        touched.add(Key::Token, &token_digest);
-        touched.add(Key::Certificate, &certified.certificate_id);
+        touched.add(Key::Token(token_digest));
+        touched.add(Key::Certificate(id));
         // Only a clock at the end of its range gets here, and nothing outlives that.
         let expires = now.checked_add(lifetime).unwrap_or(now);
-        self.lapses.insert((expires, token_digest.clone()));
-        let token = Token { certificate_id: certified.certificate_id.clone(), expires, uses: 0 };
-        self.tokens.insert(token_digest, token);
-        let certificate = Certificate {
-            pem: certified.certificate_pem,
-            status: CertificateStatus::PendingActivation,
-            created: now,
-            things: BTreeSet::new(),
-            policies: BTreeSet::new(),
-        };
-        self.certificates.insert(certified.certificate_id, certificate);
+        self.lapses.insert((expires, token_digest));
+        self.tokens.insert(token_digest, Token { certificate_id: id, expires, uses: 0 });
+        self.certificates.insert(id, Certificate::new(pem, CertificateStatus::PendingActivation, now));
         self.counters.certificates_created += 1;
     }
 
-    /// Forgets the tokens that have lapsed by `now`, and their certificates where nobody uses them.
+    /// Lets happen what is due by `now`: tokens lapse, with their certificates where nobody uses them, claims end, and
+    /// detachments take effect.
     pub(super) fn expire(&mut self, now: SystemTime, touched: &mut Touched) {
         while self.lapses.first().is_some_and(|(expires, _)| *expires <= now) {
             let Some((_, digest)) = self.lapses.pop_first() else { continue };
             let Some(token) = self.tokens.remove(&digest) else { continue };
-            touched.add(Key::Token, &digest);
-            let unused = |certificate: &Certificate| certificate.is_unused();
-            if self.certificates.get(&token.certificate_id).is_some_and(unused) {
-                touched.add(Key::Certificate, &token.certificate_id);
-                self.certificates.remove(&token.certificate_id);
+            touched.add(Key::Token(digest));
+            let id = token.certificate_id;
+            if self.certificates.get(&id).is_some_and(Certificate::is_unused) {
+                touched.add(Key::Certificate(id));
+                self.certificates.remove(&id);
                 self.counters.certificates_lapsed += 1;
+            }
+        }
+        for (id, _) in self.claims.extract_if(.., |_, claim| claim.expires <= now) {
+            touched.add(Key::Claim(id));
+            touched.add(Key::Certificate(id));
+            self.certificates.remove(&id);
+        }
+        let due: Vec<_> = self.detaching.extract_if(.., |_, detachment| detachment.due <= now).collect();
+        for (number, detachment) in due {
+            touched.add(Key::Detachment(number));
+            self.detach(&detachment.what, touched);
+        }
+    }
+
+    /// Lets a detachment take effect.
+    pub(super) fn detach(&mut self, what: &Detached, touched: &mut Touched) {
+        match what {
+            Detached::Principal(thing_name, id) => {
+                if let Some(thing) = self.things.get_mut(thing_name) {
+                    thing.principals = thing
+                        .principals
+                        .iter()
+                        .filter(|principal| principal.certificate_id != *id)
+                        .copied()
+                        .collect();
+                    touched.add(Key::Thing(thing_name.clone()));
+                }
+                if let Some(certificate) = self.certificates.get_mut(id) {
+                    certificate.things.remove(thing_name);
+                    touched.add(Key::Certificate(*id));
+                }
+            }
+            Detached::Policy(policy, id) => {
+                if let Some(certificate) = self.certificates.get_mut(id) {
+                    certificate.policies.remove(policy);
+                    touched.add(Key::Certificate(*id));
+                }
+            }
+            Detached::GroupPolicy(policy, group_name) => {
+                if let Some(group) = self.thing_groups.get_mut(group_name) {
+                    group.policies.remove(policy);
+                    touched.add(Key::ThingGroup(group_name.clone()));
+                }
             }
         }
     }
 }
 
 impl Certificate {
+    /// A certificate that the service has just made, attached to nothing.
+    pub fn new(pem: &str, status: CertificateStatus, now: SystemTime) -> Self {
+        Self {
+            pem: pem.into(),
+            status,
+            created: now,
+            modified: now,
+            things: Names::default(),
+            policies: Names::default(),
+            origin: Origin::Made,
+        }
+    }
+
     /// Neither active nor attached to anything: the service deletes such a one when its token lapses.
     fn is_unused(&self) -> bool {
         self.status != CertificateStatus::Active && self.things.is_empty() && self.policies.is_empty()
+    }
+}
+
+impl Thing {
+    /// The ids of the certificates attached to it, in order.
+    pub fn certificate_ids(&self) -> impl Iterator<Item = Fingerprint> {
+        self.principals.iter().map(|principal| principal.certificate_id)
+    }
+
+    /// Attaches a certificate, or changes how it is attached.
+    pub(in crate::emulator) fn attach(&mut self, certificate_id: Fingerprint, kind: PrincipalType) {
+        let others = self.principals.iter().filter(|known| known.certificate_id != certificate_id).copied();
+        let mut principals: Vec<_> = others.chain([Attachment { certificate_id, kind }]).collect();
+        principals.sort_unstable_by_key(|principal| principal.certificate_id);
+        self.principals = principals.into_boxed_slice();
+    }
+}
+
+impl ThingType {
+    /// A thing type that nothing is known of.
+    pub fn new(now: SystemTime) -> Self {
+        Self { description: None, searchable: Vec::new(), created: now, deprecated: None }
+    }
+}
+
+impl ThingGroup {
+    /// A group without a parent, with nothing in it.
+    pub fn new(now: SystemTime) -> Self {
+        Self {
+            parent: None,
+            description: None,
+            attributes: Attributes::default(),
+            policies: Names::default(),
+            created: now,
+            version: 1,
+        }
+    }
+}
+
+impl BillingGroup {
+    /// A billing group with nothing in it.
+    pub fn new(now: SystemTime) -> Self {
+        Self { description: None, created: now, version: 1 }
+    }
+}
+
+impl ProvisioningTemplate {
+    /// A fleet provisioning template of this body, enabled.
+    pub fn new(body: &str, hook: Option<String>, now: SystemTime) -> Self {
+        Self {
+            bodies: Versions::first(body, now),
+            description: None,
+            enabled: true,
+            role_arn: String::new(),
+            hook: hook.map(|target_arn| Hook { target_arn, payload_version: None }),
+            kind: String::from("FLEET_PROVISIONING"),
+        }
+    }
+}
+
+impl Versions {
+    /// The first text.
+    pub fn first(text: &str, now: SystemTime) -> Self {
+        let version = Version { text: text.into(), created: now };
+        Self { all: [(1, version)].into(), default: 1, last: 1, modified: now }
+    }
+
+    /// The text that counts.
+    pub fn current(&self) -> &str {
+        self.all.get(&self.default).map_or("", |version| &version.text)
+    }
+
+    /// Adds a text; its number.
+    pub fn add(&mut self, text: &str, now: SystemTime) -> u32 {
+        self.last += 1;
+        self.all.insert(self.last, Version { text: text.into(), created: now });
+        self.modified = now;
+        self.last
+    }
+
+    /// When the first text was made: what lists call the creation date.
+    pub fn created(&self) -> SystemTime {
+        self.all.values().next().map_or(self.modified, |version| version.created)
+    }
+}
+
+/// As the API writes it.
+mod principal_type {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::template::PrincipalType;
+
+    pub(super) fn serialize<S: Serializer>(kind: &PrincipalType, serializer: S) -> Result<S::Ok, S::Error> {
+        (*kind == PrincipalType::Exclusive).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PrincipalType, D::Error> {
+        let is_exclusive = bool::deserialize(deserializer)?;
+        Ok(if is_exclusive { PrincipalType::Exclusive } else { PrincipalType::NonExclusive })
     }
 }

@@ -1,13 +1,10 @@
-//! Certificate ownership tokens.
-//!
-//! Owns their shape: base64 of `{"version":"20191023","cipher":"<base64>"}`, as decoded from a token that the service
+//! Certificate ownership tokens and their shape: base64 of `{"version":"20191023","cipher":"<base64>"}`, as decoded from a token that the service
 //! once issued; that one was 464 characters, and so are these. Clients must treat them as opaque.
 
-use aws_lc_rs::digest::{Context, SHA256, digest as hash};
+use aws_lc_rs::digest::{Context, SHA256};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::super::hex::hex;
 use super::random::Random;
 
 /// Bytes under the inner base64, which make the whole 464 characters.
@@ -24,11 +21,6 @@ pub(super) fn issue(random: &mut Random, certificate_id: &str) -> String {
     let mut cipher = [0; CIPHER];
     Random::new(u64::from_le_bytes(seed)).fill(&mut cipher);
     STANDARD.encode(format!(r#"{{"version":"20191023","cipher":"{}"}}"#, STANDARD.encode(cipher)))
-}
-
-/// What the account keeps of a token: lower-case hexadecimal SHA-256.
-pub(super) fn digest(token: &str) -> String {
-    hex(hash(&SHA256, token.as_bytes()).as_ref())
 }
 
 #[cfg(test)]
@@ -53,11 +45,5 @@ mod tests {
         assert_ne!(first, issue(&mut Random::new(1), "id"));
         assert_ne!(first, issue(&mut Random::new(0), "other"));
         assert_eq!(first, issue(&mut Random::new(0), "id"));
-    }
-
-    #[test]
-    fn a_digest_is_sha_256() {
-        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(digest("abc"), abc);
     }
 }

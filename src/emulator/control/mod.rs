@@ -1,290 +1,330 @@
-//! The control plane: what the account's owner asks of it over HTTPS, in AWS's rest-json.
+//! The control plane: what the account's owner asks of it over HTTPS.
 //!
-//! Owns the operations, their parameters and the shape of their answers. Knows no socket; what may be done to the account is
-//! the account's matter. Source: AWS IoT API Reference, as of botocore's service model `iot` 2015-05-28.
+//! [`IOT`], [`STS`] and [`SERVICE_QUOTAS`] say for each operation where it is and which function performs it: adding one is a
+//! row and a function. Sources: AWS IoT, STS and Service Quotas API References, as of botocore's service models.
 
-mod path;
+mod catalogue;
+mod certificates;
+mod endpoint;
+mod groups;
+mod page;
+mod policies;
+mod principals;
 mod reply;
+mod request;
 mod service_quotas;
+mod templates;
+mod thing_types;
+mod things;
 
-use std::borrow::Cow;
-use std::collections::BTreeSet;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use super::account::{AccountError, Action};
+use super::http::{Head, Response};
+use super::mint::CertifyError;
+use super::scenario::Scenario;
+use super::service::Service;
+use super::verify::{SignedRequest, verify_header};
+use reply::ApiError;
+use request::{Call, Material, Query};
 
-use super::account::{
-    Account, Certificate, CertificateStatus, Deletion, RegistryError, no_certificate, no_thing,
+pub(super) use request::Owner;
+
+type Answer = Result<serde_json::Value, ApiError>;
+
+/// An operation: where it is, what it needs, and what performs it.
+struct Row {
+    method: &'static str,
+    /// Segments in braces are names, which the function gets in their order. In the services that have one path for all, the
+    /// operation's name.
+    path: &'static str,
+    name: &'static str,
+    /// The IAM action; empty where none is asked for.
+    permission: &'static str,
+    perform: fn(&mut Call<'_>) -> Answer,
+}
+
+macro_rules! operations {
+    ($($method:ident $path:literal $name:ident $permission:literal $perform:path;)*) => {
+        &[$(Row {
+            method: stringify!($method),
+            path: $path,
+            name: stringify!($name),
+            permission: $permission,
+            perform: $perform,
+        },)*]
+    };
+}
+
+/// AWS IoT.
+const IOT: &[Row] = operations! {
+    POST   "/provisioning-templates"               CreateProvisioningTemplate    "iot:CreateProvisioningTemplate"    templates::create;
+    GET    "/provisioning-templates"               ListProvisioningTemplates     "iot:ListProvisioningTemplates"     templates::list;
+    GET    "/provisioning-templates/{}"            DescribeProvisioningTemplate  "iot:DescribeProvisioningTemplate"  templates::describe;
+    PATCH  "/provisioning-templates/{}"            UpdateProvisioningTemplate    "iot:UpdateProvisioningTemplate"    templates::update;
+    DELETE "/provisioning-templates/{}"            DeleteProvisioningTemplate    "iot:DeleteProvisioningTemplate"    templates::delete;
+    POST   "/provisioning-templates/{}/versions"   CreateProvisioningTemplateVersion "iot:CreateProvisioningTemplateVersion" templates::create_version;
+    GET    "/provisioning-templates/{}/versions"   ListProvisioningTemplateVersions "iot:ListProvisioningTemplateVersions" templates::list_versions;
+    GET    "/provisioning-templates/{}/versions/{}" DescribeProvisioningTemplateVersion "iot:DescribeProvisioningTemplateVersion" templates::describe_version;
+    DELETE "/provisioning-templates/{}/versions/{}" DeleteProvisioningTemplateVersion "iot:DeleteProvisioningTemplateVersion" templates::delete_version;
+    POST   "/provisioning-templates/{}/provisioning-claim" CreateProvisioningClaim "iot:CreateProvisioningClaim"     templates::create_claim;
+    POST   "/things"                               RegisterThing                 "iot:RegisterThing"                 templates::register_thing;
+
+    POST   "/things/{}"                            CreateThing                   "iot:CreateThing"                   things::create;
+    GET    "/things"                               ListThings                    "iot:ListThings"                    things::list;
+    GET    "/things/{}"                            DescribeThing                 "iot:DescribeThing"                 things::describe;
+    PATCH  "/things/{}"                            UpdateThing                   "iot:UpdateThing"                   things::update;
+    DELETE "/things/{}"                            DeleteThing                   "iot:DeleteThing"                   things::delete;
+
+    PUT    "/things/{}/principals"                 AttachThingPrincipal          "iot:AttachThingPrincipal"          principals::attach;
+    DELETE "/things/{}/principals"                 DetachThingPrincipal          "iot:DetachThingPrincipal"          principals::detach;
+    GET    "/things/{}/principals"                 ListThingPrincipals           "iot:ListThingPrincipals"           principals::of_thing;
+    GET    "/things/{}/principals-v2"              ListThingPrincipalsV2         "iot:ListThingPrincipalsV2"         principals::of_thing_v2;
+    GET    "/principals/things"                    ListPrincipalThings           "iot:ListPrincipalThings"           principals::things;
+    GET    "/principals/things-v2"                 ListPrincipalThingsV2         "iot:ListPrincipalThingsV2"         principals::things_v2;
+
+    POST   "/keys-and-certificate"                 CreateKeysAndCertificate      "iot:CreateKeysAndCertificate"      certificates::create_keys;
+    POST   "/certificates"                         CreateCertificateFromCsr      "iot:CreateCertificateFromCsr"      certificates::create_from_csr;
+    POST   "/certificate/register-no-ca"           RegisterCertificateWithoutCA  "iot:RegisterCertificateWithoutCA"  certificates::register;
+    GET    "/certificates"                         ListCertificates              "iot:ListCertificates"              certificates::list;
+    GET    "/certificates/{}"                      DescribeCertificate           "iot:DescribeCertificate"           certificates::describe;
+    PUT    "/certificates/{}"                      UpdateCertificate             "iot:UpdateCertificate"             certificates::update;
+    DELETE "/certificates/{}"                      DeleteCertificate             "iot:DeleteCertificate"             certificates::delete;
+
+    POST   "/policies/{}"                          CreatePolicy                  "iot:CreatePolicy"                  policies::create;
+    GET    "/policies"                             ListPolicies                  "iot:ListPolicies"                  policies::list;
+    GET    "/policies/{}"                          GetPolicy                     "iot:GetPolicy"                     policies::describe;
+    DELETE "/policies/{}"                          DeletePolicy                  "iot:DeletePolicy"                  policies::delete;
+    POST   "/policies/{}/version"                  CreatePolicyVersion           "iot:CreatePolicyVersion"           policies::create_version;
+    GET    "/policies/{}/version"                  ListPolicyVersions            "iot:ListPolicyVersions"            policies::list_versions;
+    GET    "/policies/{}/version/{}"               GetPolicyVersion              "iot:GetPolicyVersion"              policies::describe_version;
+    PATCH  "/policies/{}/version/{}"               SetDefaultPolicyVersion       "iot:SetDefaultPolicyVersion"       policies::set_default_version;
+    DELETE "/policies/{}/version/{}"               DeletePolicyVersion           "iot:DeletePolicyVersion"           policies::delete_version;
+    PUT    "/target-policies/{}"                   AttachPolicy                  "iot:AttachPolicy"                  policies::attach;
+    POST   "/target-policies/{}"                   DetachPolicy                  "iot:DetachPolicy"                  policies::detach;
+    POST   "/attached-policies/{}"                 ListAttachedPolicies          "iot:ListAttachedPolicies"          policies::of_target;
+    POST   "/policy-targets/{}"                    ListTargetsForPolicy          "iot:ListTargetsForPolicy"          policies::targets;
+    PUT    "/principal-policies/{}"                AttachPrincipalPolicy         "iot:AttachPrincipalPolicy"         policies::attach_principal;
+    DELETE "/principal-policies/{}"                DetachPrincipalPolicy         "iot:DetachPrincipalPolicy"         policies::detach_principal;
+    GET    "/principal-policies"                   ListPrincipalPolicies         "iot:ListPrincipalPolicies"         policies::of_principal;
+    GET    "/policy-principals"                    ListPolicyPrincipals          "iot:ListPolicyPrincipals"          policies::principals;
+
+    POST   "/thing-types/{}"                       CreateThingType               "iot:CreateThingType"               thing_types::create;
+    GET    "/thing-types"                          ListThingTypes                "iot:ListThingTypes"                thing_types::list;
+    GET    "/thing-types/{}"                       DescribeThingType             "iot:DescribeThingType"             thing_types::describe;
+    POST   "/thing-types/{}/deprecate"             DeprecateThingType            "iot:DeprecateThingType"            thing_types::deprecate;
+    DELETE "/thing-types/{}"                       DeleteThingType               "iot:DeleteThingType"               thing_types::delete;
+
+    POST   "/thing-groups/{}"                      CreateThingGroup              "iot:CreateThingGroup"              groups::create;
+    GET    "/thing-groups"                         ListThingGroups               "iot:ListThingGroups"               groups::list;
+    GET    "/thing-groups/{}"                      DescribeThingGroup            "iot:DescribeThingGroup"            groups::describe;
+    PATCH  "/thing-groups/{}"                      UpdateThingGroup              "iot:UpdateThingGroup"              groups::update;
+    DELETE "/thing-groups/{}"                      DeleteThingGroup              "iot:DeleteThingGroup"              groups::delete;
+    GET    "/thing-groups/{}/things"               ListThingsInThingGroup        "iot:ListThingsInThingGroup"        groups::things;
+    GET    "/things/{}/thing-groups"               ListThingGroupsForThing       "iot:ListThingGroupsForThing"       groups::of_thing;
+    PUT    "/thing-groups/addThingToThingGroup"    AddThingToThingGroup          "iot:AddThingToThingGroup"          groups::add;
+    PUT    "/thing-groups/removeThingFromThingGroup" RemoveThingFromThingGroup   "iot:RemoveThingFromThingGroup"     groups::remove;
+    PUT    "/thing-groups/updateThingGroupsForThing" UpdateThingGroupsForThing   "iot:UpdateThingGroupsForThing"     groups::update_for_thing;
+
+    POST   "/billing-groups/{}"                    CreateBillingGroup            "iot:CreateBillingGroup"            groups::create_billing;
+    GET    "/billing-groups"                       ListBillingGroups             "iot:ListBillingGroups"             groups::list_billing;
+    GET    "/billing-groups/{}"                    DescribeBillingGroup          "iot:DescribeBillingGroup"          groups::describe_billing;
+    PATCH  "/billing-groups/{}"                    UpdateBillingGroup            "iot:UpdateBillingGroup"            groups::update_billing;
+    DELETE "/billing-groups/{}"                    DeleteBillingGroup            "iot:DeleteBillingGroup"            groups::delete_billing;
+    GET    "/billing-groups/{}/things"             ListThingsInBillingGroup      "iot:ListThingsInBillingGroup"      groups::things_billing;
+    PUT    "/billing-groups/addThingToBillingGroup" AddThingToBillingGroup       "iot:AddThingToBillingGroup"        groups::add_billing;
+    PUT    "/billing-groups/removeThingFromBillingGroup" RemoveThingFromBillingGroup "iot:RemoveThingFromBillingGroup" groups::remove_billing;
+
+    GET    "/endpoint"                             DescribeEndpoint              "iot:DescribeEndpoint"              endpoint::describe;
 };
-use super::scenario::{Scenario, TemplateSource};
 
-pub(super) use path::{NoOperation, Operation, Query};
-pub(super) use reply::{ApiError, forbidden, refused, success};
-pub(super) use service_quotas::QuotaOperation;
+/// AWS STS: nobody can be denied to ask who they are.
+const STS: &[Row] = operations! {
+    POST "GetCallerIdentity" GetCallerIdentity "" endpoint::caller_identity;
+};
 
-/// The most that a list operation returns at once, and what it returns if nobody says.
-const MAX_RESULTS: usize = 250;
+/// Service Quotas.
+const SERVICE_QUOTAS: &[Row] = operations! {
+    POST "GetServiceQuota" GetServiceQuota "servicequotas:GetServiceQuota" service_quotas::applied;
+    POST "GetAWSDefaultServiceQuota" GetAWSDefaultServiceQuota "servicequotas:GetAWSDefaultServiceQuota" service_quotas::default;
+    POST "ListServiceQuotas" ListServiceQuotas "servicequotas:ListServiceQuotas" service_quotas::list_applied;
+    POST "ListAWSDefaultServiceQuotas" ListAWSDefaultServiceQuotas "servicequotas:ListAWSDefaultServiceQuotas" service_quotas::list_default;
+    POST "ListServices" ListServices "servicequotas:ListServices" service_quotas::services;
+};
 
-/// What an operation is asked with, besides its path.
-pub(super) struct Asked<'a> {
-    pub(super) query: Query,
-    /// The header `x-amzn-principal`.
-    pub(super) principal: Option<&'a str>,
-    pub(super) body: &'a [u8],
+/// That denying what the scenario denies does something.
+///
+/// # Errors
+/// [`AccountError::NotEnforced`] for an action that nothing asks for.
+pub(super) fn check_denied(scenario: &Scenario) -> Result<(), AccountError> {
+    match scenario.deny.iter().find(|action| !is_permission(action)) {
+        Some(action) => Err(AccountError::NotEnforced { action: action.clone() }),
+        None => Ok(()),
+    }
 }
 
-/// Whose control plane it is.
-pub(super) struct Owner<'a> {
-    pub(super) scenario: &'a Scenario,
-    /// Where the emulator listens.
-    pub(super) port: u16,
-    /// What clients are told to dial.
-    pub(super) host: &'a str,
+fn is_permission(action: &str) -> bool {
+    let mut rows = IOT.iter().chain(SERVICE_QUOTAS);
+    Action::ALL.iter().any(|known| known.name() == action) || rows.any(|row| row.permission == action)
 }
 
-type Answer = Result<Value, ApiError>;
+/// A service of the control plane. All are on one port here, and are told from each other by their protocols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Api {
+    /// rest-json: a path for each operation.
+    Iot,
+    /// The query protocol: the operation in a form.
+    Sts,
+    /// JSON 1.1: the operation in a header.
+    ServiceQuotas,
+}
 
-impl Operation {
-    /// Performs it; JSON to answer with.
-    pub(super) fn perform(&self, owner: &Owner<'_>, account: &mut Account, asked: &Asked<'_>) -> Answer {
-        owner.check_permission(self.action())?;
-        match self {
-            Operation::DescribeThing(name) => owner.describe_thing(account, name),
-            Operation::DeleteThing(name) => {
-                let version = asked.query.number("expectedVersion")?;
-                done(account.delete_thing(name, version))
-            }
-            Operation::ListThingPrincipals(name) => owner.list_thing_principals(account, name, asked),
-            Operation::DetachThingPrincipal(name) => {
-                let principal = owner.certificate_of(asked.principal)?;
-                done(account.detach_thing_principal(name, principal))
-            }
-            Operation::ListPrincipalThings => owner.list_principal_things(account, asked),
-            Operation::DescribeCertificate(id) => owner.describe_certificate(account, id),
-            Operation::UpdateCertificate(id) => {
-                let status = new_status(asked.query.text("newStatus"))?;
-                done(account.update_certificate(id, status))
-            }
-            Operation::DeleteCertificate(id) => {
-                let forced = asked.query.flag("forceDelete")?;
-                let deletion = if forced { Deletion::Forced } else { Deletion::Plain };
-                done(account.delete_certificate(id, deletion))
-            }
-            Operation::ListAttachedPolicies(target) => owner.list_attached_policies(account, target, asked),
-            Operation::DetachPolicy(name) => {
-                let target = target_of(asked.body)?;
-                let certificate = owner.certificate_of(Some(&target))?;
-                done(account.detach_policy(name, certificate))
-            }
-            Operation::DescribeEndpoint => owner.describe_endpoint(asked),
-            Operation::DescribeProvisioningTemplate(name) => owner.describe_template(name),
+/// The operation that a request asks for.
+enum Asked {
+    /// This one, with the names in its path.
+    Known(&'static Row, Vec<String>),
+    /// One that the service has, and the emulator does not: its name.
+    Missing(String),
+    /// None: there is nothing here.
+    Nothing,
+}
+
+impl Api {
+    fn of(head: &Head) -> Self {
+        let is_form = head.header("content-type").is_some_and(|kind| kind.contains("x-www-form-urlencoded"));
+        match (head.method.as_str(), head.path()) {
+            ("POST", "/") if head.header("x-amz-target").is_some() => Self::ServiceQuotas,
+            ("POST", "/") if is_form => Self::Sts,
+            _ => Self::Iot,
         }
     }
+
+    /// The names that a signature may have for it. Older SDKs sign for `execute-api`.
+    fn signing_names(self) -> &'static [&'static str] {
+        match self {
+            Self::Iot => &["iot", "execute-api"],
+            Self::Sts => &["sts"],
+            Self::ServiceQuotas => &["servicequotas"],
+        }
+    }
+
+    fn find(self, head: &Head, body: &[u8]) -> Asked {
+        let by_name = |table: &'static [Row], name: &str| match table.iter().find(|row| row.name == name) {
+            Some(row) => Asked::Known(row, Vec::new()),
+            None => Asked::Missing(name.to_owned()),
+        };
+        match self {
+            Self::Iot => find_path(&head.method, head.path()),
+            Self::Sts => by_name(STS, Query::of_form(body).text("Action").unwrap_or_default()),
+            Self::ServiceQuotas => {
+                let target = head.header("x-amz-target").unwrap_or_default();
+                by_name(SERVICE_QUOTAS, target.rsplit('.').next().unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// What `method` on `path` asks for, the path as it was received.
+fn find_path(method: &str, path: &str) -> Asked {
+    // Split first: an ARN in a path has a slash, which is escaped there.
+    let segments: Option<Vec<String>> = path.split('/').skip(1).map(request::decode).collect();
+    let Some(segments) = segments else { return Asked::Nothing };
+    let matching = |pattern: &str| {
+        let pattern: Vec<&str> = pattern.split('/').skip(1).collect();
+        let is_name = |part: &str| part.starts_with('{');
+        let mut both = pattern.iter().zip(&segments);
+        let fits =
+            pattern.len() == segments.len() && both.all(|(part, found)| is_name(part) || part == found);
+        fits.then(|| {
+            let named = pattern.iter().zip(&segments).filter(|(part, _)| is_name(part));
+            named.map(|(_, name)| name.clone()).collect::<Vec<_>>()
+        })
+    };
+    // A path without a name in it comes before one that would take its last segment for a name.
+    let mut found: Vec<_> = IOT
+        .iter()
+        .filter(|row| row.method == method)
+        .filter_map(|row| Some((row, matching(row.path)?)))
+        .collect();
+    found.sort_by_key(|(_, names)| names.len());
+    match found.into_iter().next() {
+        Some((row, names)) => Asked::Known(row, names),
+        None => match catalogue::name(method, |path| matching(path).is_some()) {
+            Some(name) => Asked::Missing(name.to_owned()),
+            None => Asked::Nothing,
+        },
+    }
+}
+
+/// Answers a request that is not an upgrade, if it is signed well. `None` if what was done cannot be kept.
+pub(super) async fn respond(
+    service: &Service,
+    head: &Head,
+    body: &[u8],
+    now: SystemTime,
+) -> Option<Response> {
+    let api = Api::of(head);
+    let signed = SignedRequest { method: &head.method, target: &head.target, headers: &head.headers };
+    if let Err(refusal) =
+        verify_header(&signed, body, &service.control_realm(&signed, api.signing_names()), now)
+    {
+        tracing::debug!(%refusal, "control plane request refused");
+        service.counts.forbidden.add();
+        return Some(reply::forbidden(&refusal, now));
+    }
+    service.counts.control_requests.add();
+    let answer = match api.find(head, body) {
+        Asked::Known(row, names) => perform(service, &signed, row, names, body, now).await,
+        Asked::Missing(name) => Err(ApiError::missing(&name)),
+        Asked::Nothing => Err(ApiError::unknown_path(&head.method, head.path())),
+    };
+    service.settled().await.ok()?;
+    Some(reply::response(api, answer, now))
+}
+
+async fn perform(
+    service: &Service,
+    signed: &SignedRequest<'_>,
+    row: &Row,
+    names: Vec<String>,
+    body: &[u8],
+    now: SystemTime,
+) -> Answer {
+    let owner =
+        Owner { scenario: &service.scenario, port: service.port, host: &service.host, age: service.age() };
+    owner.check_permission(row.permission)?;
+    let material = match request::needs(row.name, body)? {
+        request::Needs::Nothing => Material::None,
+        request::Needs::Keys => Material::Keys(service.mint.take(service.clients.number()).await),
+        request::Needs::Certificate(csr) => match service.certify(csr).await {
+            Ok(certified) => Material::Certified(certified),
+            Err(CertifyError::Csr(error)) => {
+                return Err(ApiError::invalid(format!(
+                    "The certificate signing request is not valid: {error}."
+                )));
+            }
+            Err(CertifyError::Mint(error)) => return Err(ApiError::internal(error.to_string())),
+        },
+    };
+    service.account(|account| {
+        account.expire(now);
+        let query = Query::of_target(signed.target);
+        (row.perform)(&mut Call { owner: &owner, account, now, names, query, signed, body, material })
+    })
 }
 
 impl Owner<'_> {
     /// That the scenario does not deny an action.
     fn check_permission(&self, action: &str) -> Result<(), ApiError> {
         if self.scenario.deny.iter().any(|denied| denied == action) {
-            Err(ApiError::access_denied(&self.scenario.account_id, action))
-        } else {
-            Ok(())
+            return Err(ApiError::access_denied(&self.scenario.account_id, action));
         }
+        Ok(())
     }
 
-    fn arn(&self, resource: &str, name: &str) -> String {
+    fn arn(&self, resource: &str, name: impl std::fmt::Display) -> String {
         format!("arn:aws:iot:{}:{}:{resource}/{name}", self.scenario.region, self.scenario.account_id)
     }
-
-    /// The id in a certificate's ARN.
-    fn certificate_of<'p>(&self, principal: Option<&'p str>) -> Result<&'p str, ApiError> {
-        let principal = principal.ok_or_else(|| ApiError::invalid("A principal is required."))?;
-        let prefix = self.arn("cert", "");
-        principal.strip_prefix(prefix.as_str()).ok_or_else(|| {
-            ApiError::invalid(format!(
-                "The principal is not the ARN of a certificate of this account: {prefix}…"
-            ))
-        })
-    }
-
-    fn describe_thing(&self, account: &Account, name: &str) -> Answer {
-        let thing = account.state().things.get(name).ok_or_else(|| no_thing(name))?;
-        let mut reply = json!({
-            "defaultClientId": name,
-            "thingName": name,
-            "thingId": thing_id(name),
-            "thingArn": self.arn("thing", name),
-            "attributes": thing.attributes,
-            "version": thing.version,
-        });
-        for (key, value) in [("thingTypeName", &thing.type_name), ("billingGroupName", &thing.billing_group)]
-        {
-            if let Some(value) = value {
-                reply[key] = json!(value);
-            }
-        }
-        Ok(reply)
-    }
-
-    fn list_thing_principals(&self, account: &Account, name: &str, asked: &Asked<'_>) -> Answer {
-        let thing = account.state().things.get(name).ok_or_else(|| no_thing(name))?;
-        let page = Page::of(&thing.principals, &asked.query)?;
-        Ok(page.reply("principals", |id| json!(self.arn("cert", id))))
-    }
-
-    fn list_principal_things(&self, account: &Account, asked: &Asked<'_>) -> Answer {
-        let id = self.certificate_of(asked.principal)?;
-        let certificate = account.state().certificates.get(id).ok_or_else(|| no_certificate(id))?;
-        Ok(Page::of(&certificate.things, &asked.query)?.reply("things", |name| json!(name)))
-    }
-
-    fn list_attached_policies(&self, account: &Account, target: &str, asked: &Asked<'_>) -> Answer {
-        let id = self.certificate_of(Some(target))?;
-        let certificate = account.state().certificates.get(id).ok_or_else(|| no_certificate(id))?;
-        let page = Page::named(&certificate.policies, &asked.query, "marker", "pageSize", "nextMarker")?;
-        Ok(page.reply("policies", |name| json!({"policyName": name, "policyArn": self.arn("policy", name)})))
-    }
-
-    fn describe_certificate(&self, account: &Account, id: &str) -> Answer {
-        let certificate = account.state().certificates.get(id).ok_or_else(|| no_certificate(id))?;
-        let mut description = json!({
-            "certificateArn": self.arn("cert", id),
-            "certificateId": id,
-            "status": certificate.status,
-            "certificatePem": certificate.pem,
-            "ownedBy": self.scenario.account_id,
-            "creationDate": seconds(certificate.created),
-            "certificateMode": "DEFAULT",
-        });
-        if let Some(validity) = validity(certificate) {
-            description["validity"] = validity;
-        }
-        Ok(json!({ "certificateDescription": description }))
-    }
-
-    fn describe_endpoint(&self, asked: &Asked<'_>) -> Answer {
-        match asked.query.text("endpointType") {
-            None | Some("iot:Data-ATS" | "iot:Data") => {
-                Ok(json!({ "endpointAddress": format!("{}:{}", self.host, self.port) }))
-            }
-            Some(_) => {
-                Err(ApiError::invalid("Of endpoints the emulator has iot:Data-ATS and iot:Data only."))
-            }
-        }
-    }
-
-    fn describe_template(&self, name: &str) -> Answer {
-        let not_found = || RegistryError::NotFound("Provisioning template", name.to_owned());
-        let template = self.scenario.templates.iter().find(|template| template.name == name);
-        let template = template.ok_or_else(not_found)?;
-        let TemplateSource::Body(body) = &template.source else { return Err(not_found().into()) };
-        Ok(json!({
-            "templateArn": self.arn("provisioningtemplate", name),
-            "templateName": name,
-            "templateBody": body,
-            "enabled": true,
-            "defaultVersionId": 1,
-            "type": "FLEET_PROVISIONING",
-        }))
-    }
-}
-
-fn done(result: Result<(), RegistryError>) -> Answer {
-    result.map(|()| Value::Object(Map::new())).map_err(ApiError::from)
-}
-
-/// The states that a caller may give; the others are the service's (UpdateCertificate).
-fn new_status(asked: Option<&str>) -> Result<CertificateStatus, ApiError> {
-    match asked {
-        Some("ACTIVE") => Ok(CertificateStatus::Active),
-        Some("INACTIVE") => Ok(CertificateStatus::Inactive),
-        Some("REVOKED") => Ok(CertificateStatus::Revoked),
-        _ => Err(ApiError::invalid("newStatus must be ACTIVE, INACTIVE or REVOKED.")),
-    }
-}
-
-fn target_of(body: &[u8]) -> Result<String, ApiError> {
-    #[derive(Deserialize)]
-    struct Body<'a> {
-        #[serde(borrow)]
-        target: Cow<'a, str>,
-    }
-    let body: Body<'_> = serde_json::from_slice(body)
-        .map_err(|_| ApiError::invalid("The body must be a JSON object with a target."))?;
-    Ok(body.target.into_owned())
-}
-
-/// One page of a list: what comes behind the token, in the order of the names.
-struct Page<'a> {
-    names: Vec<&'a String>,
-    next: Option<(&'static str, String)>,
-}
-
-impl<'a> Page<'a> {
-    fn of(all: &'a BTreeSet<String>, query: &Query) -> Result<Self, ApiError> {
-        Self::named(all, query, "nextToken", "maxResults", "nextToken")
-    }
-
-    /// The parameters for the token and the size, and the field for the next token, have several names.
-    fn named(
-        all: &'a BTreeSet<String>,
-        query: &Query,
-        token: &'static str,
-        size: &'static str,
-        next: &'static str,
-    ) -> Result<Self, ApiError> {
-        let size = match query.number(size)? {
-            None => MAX_RESULTS,
-            Some(asked) => usize::try_from(asked)
-                .ok()
-                .filter(|asked| (1..=MAX_RESULTS).contains(asked))
-                .ok_or_else(|| ApiError::invalid(format!("{size} must be from 1 to {MAX_RESULTS}.")))?,
-        };
-        // A token is the last name of the page before: so nothing that stays is left out, whatever comes and goes meanwhile.
-        let after = query.text(token).map(read_token).transpose()?;
-        let mut rest = all.iter().filter(|name| after.as_ref().is_none_or(|after| *name > after));
-        let names: Vec<_> = rest.by_ref().take(size).collect();
-        let more = rest.next().and(names.last());
-        let next = more.map(|last| (next, URL_SAFE_NO_PAD.encode(last)));
-        Ok(Self { names, next })
-    }
-
-    fn reply(self, field: &str, item: impl Fn(&str) -> Value) -> Value {
-        let items: Vec<Value> = self.names.into_iter().map(|name| item(name)).collect();
-        let mut reply = json!({ field: items });
-        if let Some((field, token)) = self.next {
-            reply[field] = token.into();
-        }
-        reply
-    }
-}
-
-fn read_token(token: &str) -> Result<String, ApiError> {
-    let bytes = URL_SAFE_NO_PAD.decode(token).ok();
-    let name = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-    name.ok_or_else(|| ApiError::invalid("The token is not one that this operation returned."))
-}
-
-/// A UUID by the thing's name. The service's is random; this one needs no memory.
-fn thing_id(name: &str) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, name.as_bytes());
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest.as_ref()[..16]);
-    super::uuid::uuid(u128::from_be_bytes(bytes))
-}
-
-/// Timestamps in rest-json are seconds since 1970, with fractions.
-fn seconds(instant: SystemTime) -> f64 {
-    instant.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as f64 / 1000.0
-}
-
-fn validity(certificate: &Certificate) -> Option<Value> {
-    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.pem.as_bytes()).ok()?;
-    let validity = pem.parse_x509().ok()?.validity().clone();
-    Some(json!({"notBefore": validity.not_before.timestamp(), "notAfter": validity.not_after.timestamp()}))
 }
 
 #[cfg(test)]

@@ -1,176 +1,285 @@
-//! The operations on an account, without a wire.
+//! Which operations there are, and the rules of some. That clients which nobody here has written understand them is shown by
+//! `scripts/control-plane`.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
-use super::super::account::Certified;
+use serde_json::{Value, json};
+
 use super::*;
+use crate::emulator::account::{Account, Certified};
 
-const ID: &str = "0f0f";
-const ARN: &str = "arn:aws:iot:us-east-1:123456789012:cert/0f0f";
+const ID: &str = "0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f";
 
-/// An account with a registered thing `t` on the certificate [`ID`], of the built-in template.
-fn account(scenario: &Scenario) -> Account {
-    let mut account = Account::new(scenario).unwrap();
-    register(&mut account, ID, "t");
-    account
+fn arn() -> String {
+    format!("arn:aws:iot:us-east-1:123456789012:cert/{ID}")
 }
 
-fn register(account: &mut Account, id: &str, thing: &str) {
-    let now = UNIX_EPOCH + Duration::from_millis(1_766_000_000_500);
-    let certified = Certified { certificate_pem: String::from("pem\n"), certificate_id: id.to_owned() };
-    let created: Value = serde_json::from_slice(&account.create_from_csr(now, certified).payload).unwrap();
-    let parameters = json!({"DeviceId": thing, "SerialNumber": "1", "MacAddress": "AA"});
-    let request =
-        json!({"certificateOwnershipToken": created["certificateOwnershipToken"], "parameters": parameters});
-    let answer = account.register(now, "TEMP_DEVICE", request.to_string().as_bytes());
-    assert_eq!(answer.verdict.name(), "accepted");
+struct Bench {
+    scenario: Scenario,
+    account: Account,
+    seconds: u64,
 }
 
-/// Asks with method, target, principal and body; the status and the reply or error.
-fn ask(
-    account: &mut Account,
-    method: &str,
-    target: &str,
-    principal: Option<&str>,
-    body: &str,
-) -> (String, Value) {
-    let scenario = Scenario::default();
-    let path = target.split('?').next().unwrap();
-    let operation = Operation::of(method, path).unwrap();
-    let asked = Asked { query: Query::of(target), principal, body: body.as_bytes() };
-    let owner = Owner { scenario: &scenario, port: 8443, host: "localhost" };
-    let response = match operation.perform(&owner, account, &asked) {
-        Ok(reply) => success(&reply, UNIX_EPOCH),
-        Err(error) => refused(&error, UNIX_EPOCH),
-    };
-    let kind = response.headers.iter().find(|(name, _)| *name == "x-amzn-ErrorType");
-    let outcome = kind.map_or(String::from("ok"), |(_, kind)| format!("{} {kind}", &response.status[..3]));
-    (outcome, serde_json::from_str(&response.body).unwrap())
+impl Bench {
+    /// An account with a registered thing `t` on the certificate [`ID`], of the built-in template.
+    fn new(scenario: Scenario) -> Self {
+        let account = Account::new(&scenario).unwrap();
+        let mut bench = Self { scenario, account, seconds: 1_766_000_000 };
+        bench.register(ID, "t");
+        bench
+    }
+
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(self.seconds)
+    }
+
+    fn register(&mut self, id: &str, thing: &str) {
+        let now = self.now();
+        let certified = Certified { certificate_pem: String::from("pem\n"), certificate_id: id.to_owned() };
+        let created = self.account.create_from_csr(now, certified).payload;
+        let created: Value = serde_json::from_slice(&created).unwrap();
+        let parameters = json!({"DeviceId": thing, "SerialNumber": "1", "MacAddress": "AA"});
+        let request = json!({
+            "certificateOwnershipToken": created["certificateOwnershipToken"],
+            "parameters": parameters,
+        });
+        let answer = self.account.register(now, "TEMP_DEVICE", request.to_string().as_bytes());
+        assert_eq!(answer.verdict.name(), "accepted");
+    }
+
+    /// Asks with method, target, header and body; the status and type of an error, and the reply.
+    fn ask(
+        &mut self,
+        method: &str,
+        target: &str,
+        header: Option<(&str, &str)>,
+        body: &str,
+    ) -> (String, Value) {
+        let path = target.split('?').next().unwrap();
+        let Asked::Known(row, names) = find_path(method, path) else { panic!("{method} {path}") };
+        let mut headers: Vec<_> =
+            header.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
+        let names_signed = header.map_or("host", |(name, _)| name);
+        let authorization =
+            format!("AWS4-HMAC-SHA256 Credential=x, SignedHeaders=host;{names_signed}, Signature=x");
+        headers.push((String::from("authorization"), authorization.into_bytes()));
+        let signed = SignedRequest { method, target, headers: &headers };
+        let owner = Owner { scenario: &self.scenario, port: 8443, host: "localhost", age: Duration::ZERO };
+        let now = UNIX_EPOCH + Duration::from_secs(self.seconds);
+        self.account.expire(now);
+        let mut call = Call {
+            owner: &owner,
+            account: &mut self.account,
+            now,
+            names,
+            query: Query::of_target(target),
+            signed: &signed,
+            body: body.as_bytes(),
+            material: Material::None,
+        };
+        let answer = (row.perform)(&mut call);
+        let response = reply::response(Api::Iot, answer, UNIX_EPOCH);
+        let kind = response.headers.iter().find(|(name, _)| *name == "x-amzn-ErrorType");
+        let outcome =
+            kind.map_or(String::from("ok"), |(_, kind)| format!("{} {kind}", &response.status[..3]));
+        (outcome, serde_json::from_str(&response.body).unwrap())
+    }
+
+    fn outcome(&mut self, method: &str, target: &str, header: Option<(&str, &str)>, body: &str) -> String {
+        self.ask(method, target, header, body).0
+    }
 }
 
 #[test]
-fn what_is_there_is_described() {
-    let account = &mut account(&Scenario::default());
-    let (_, thing) = ask(account, "GET", "/things/t", None, "");
-    assert_eq!(thing["thingArn"], "arn:aws:iot:us-east-1:123456789012:thing/t");
-    assert_eq!((&thing["thingTypeName"], &thing["version"]), (&json!("TwokDevice"), &json!(1)));
-    assert_eq!(thing["attributes"]["macAddress"], "AA");
-    assert_eq!(thing["thingId"].as_str().unwrap().len(), 36);
-    assert!(thing.get("billingGroupName").is_none());
-    let (_, certificate) = ask(account, "GET", "/certificates/0f0f", None, "");
-    let description = &certificate["certificateDescription"];
-    assert_eq!((&description["certificateArn"], &description["status"]), (&json!(ARN), &json!("ACTIVE")));
-    assert_eq!(description["creationDate"], json!(1_766_000_000.5));
-    let (_, principals) = ask(account, "GET", "/things/t/principals", None, "");
-    assert_eq!(principals, json!({"principals": [ARN]}));
-    let (_, things) = ask(account, "GET", "/principals/things", Some(ARN), "");
-    assert_eq!(things, json!({"things": ["t"]}));
-    let target = "/attached-policies/arn%3Aaws%3Aiot%3Aus-east-1%3A123456789012%3Acert%2F0f0f";
-    let (_, policies) = ask(account, "POST", target, None, "");
-    assert_eq!(policies["policies"][0]["policyName"], "TwokDevicePolicy");
-    let (_, endpoint) = ask(account, "GET", "/endpoint?endpointType=iot%3AData-ATS", None, "");
-    assert_eq!(endpoint, json!({"endpointAddress": "localhost:8443"}));
-    let (_, template) = ask(account, "GET", "/provisioning-templates/TEMP_DEVICE", None, "");
-    assert!(template["templateBody"].as_str().unwrap().contains("AWS::IoT::Thing"));
+fn every_row_is_an_operation_of_the_service_at_its_place() {
+    let known: Vec<_> = catalogue::rows().collect();
+    for row in IOT {
+        assert!(
+            known.contains(&(row.method, row.path, row.name)),
+            "{} {} {}",
+            row.method,
+            row.path,
+            row.name
+        );
+        assert_eq!(row.permission, format!("iot:{}", row.name));
+        assert!(is_permission(row.permission));
+    }
+    for action in ["iot:Describe", "iot:ListAuditTasks", "sts:GetCallerIdentity", ""] {
+        assert!(!is_permission(action), "{action}");
+    }
+}
+
+#[test]
+fn a_path_leads_to_its_operation() {
+    let found = |method: &str, path: &str| match find_path(method, path) {
+        Asked::Known(row, names) => format!("{} {}", row.name, names.join("|")),
+        Asked::Missing(name) => format!("lacks {name}"),
+        Asked::Nothing => String::from("nothing"),
+    };
+    for (method, path, expected) in [
+        ("GET", "/things/a%3Ab", "DescribeThing a:b"),
+        ("GET", "/things/a:b", "DescribeThing a:b"),
+        ("GET", "/things/a:b/principals", "ListThingPrincipals a:b"),
+        ("POST", "/attached-policies/a%2Fb", "ListAttachedPolicies a/b"),
+        ("PUT", "/thing-groups/addThingToThingGroup", "AddThingToThingGroup "),
+        ("GET", "/provisioning-templates/T/versions/2", "DescribeProvisioningTemplateVersion T|2"),
+        ("GET", "/audit/tasks", "lacks ListAuditTasks"),
+        ("POST", "/thing-registration-tasks", "lacks StartThingRegistrationTask"),
+        ("HEAD", "/things/t", "nothing"),
+        ("GET", "/", "nothing"),
+        ("GET", "*", "nothing"),
+        ("GET", "/things/", "nothing"),
+        ("GET", "/things/a/principals/b", "nothing"),
+        ("GET", "/things/%GG", "nothing"),
+        ("GET", "/things/%ff", "nothing"),
+        ("GET", "/Things/t", "nothing"),
+    ] {
+        assert_eq!(found(method, path), expected, "{method} {path}");
+    }
 }
 
 #[test]
 fn a_device_is_cleaned_up_in_the_services_order_only() {
-    let account = &mut account(&Scenario::default());
-    let target = json!({"target": ARN}).to_string();
-    let steps: [(&str, &str, Option<&str>, &str, &str); 12] = [
-        ("DELETE", "/certificates/0f0f", None, "", "406 CertificateStateException"),
-        ("DELETE", "/things/t", None, "", "400 InvalidRequestException"),
-        ("PUT", "/certificates/0f0f?newStatus=INACTIVE", None, "", "ok"),
-        ("DELETE", "/certificates/0f0f?forceDelete=true", None, "", "409 DeleteConflictException"),
-        ("DELETE", "/things/t/principals", Some(ARN), "", "ok"),
-        ("DELETE", "/things/t/principals", Some(ARN), "", "ok"),
-        ("DELETE", "/certificates/0f0f", None, "", "409 DeleteConflictException"),
-        ("POST", "/target-policies/TwokDevicePolicy", None, &target, "ok"),
-        ("DELETE", "/certificates/0f0f", None, "", "ok"),
-        ("DELETE", "/things/t?expectedVersion=2", None, "", "409 VersionConflictException"),
-        ("DELETE", "/things/t?expectedVersion=1", None, "", "ok"),
-        ("DELETE", "/things/t", None, "", "ok"),
-    ];
-    for (method, path, principal, body, outcome) in steps {
-        assert_eq!(ask(account, method, path, principal, body).0, outcome, "{method} {path}");
-    }
-    assert!(account.state().things.is_empty() && account.state().certificates.is_empty());
-}
-
-#[test]
-fn a_forced_deletion_takes_policies_along() {
-    let account = &mut account(&Scenario::default());
-    ask(account, "DELETE", "/things/t/principals", Some(ARN), "");
-    ask(account, "PUT", "/certificates/0f0f?newStatus=REVOKED", None, "");
-    assert_eq!(ask(account, "DELETE", "/certificates/0f0f?forceDelete=true", None, "").0, "ok");
-}
-
-#[test]
-fn what_is_not_there_and_what_is_not_right_have_their_errors() {
-    let account = &mut account(&Scenario::default());
-    let unknown = Some("arn:aws:iot:us-east-1:123456789012:cert/00");
-    let (not_found, invalid) = ("404 ResourceNotFoundException", "400 InvalidRequestException");
-    let cases: [(&str, &str, Option<&str>, &str, &str); 19] = [
-        ("GET", "/things/x", None, "", not_found),
-        ("GET", "/things/x/principals", None, "", not_found),
-        ("DELETE", "/things/x/principals", Some(ARN), "", not_found),
-        ("DELETE", "/things/t/principals", unknown, "", not_found),
-        ("GET", "/certificates/00", None, "", not_found),
-        ("PUT", "/certificates/00?newStatus=ACTIVE", None, "", not_found),
-        ("DELETE", "/certificates/00", None, "", not_found),
-        ("GET", "/principals/things", unknown, "", not_found),
-        ("GET", "/provisioning-templates/x", None, "", not_found),
-        ("GET", "/principals/things", None, "", invalid),
-        ("GET", "/principals/things", Some("0f0f"), "", invalid),
-        ("DELETE", "/things/t/principals", Some("arn:aws:iot:eu-west-1:1:cert/0f0f"), "", invalid),
-        ("PUT", "/certificates/0f0f", None, "", invalid),
-        ("PUT", "/certificates/0f0f?newStatus=PENDING_ACTIVATION", None, "", invalid),
-        ("POST", "/target-policies/p", None, "", invalid),
-        ("POST", "/target-policies/p", None, "[]", invalid),
-        ("GET", "/things/t/principals?maxResults=0", None, "", invalid),
-        ("GET", "/things/t/principals?nextToken=%21", None, "", invalid),
-        ("GET", "/endpoint?endpointType=iot:Jobs", None, "", invalid),
-    ];
-    for (method, path, principal, body, outcome) in cases {
-        let (found, error) = ask(account, method, path, principal, body);
-        assert_eq!(found, outcome, "{method} {path}");
-        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{method} {path}");
-    }
-}
-
-#[test]
-fn long_lists_come_in_pages() {
-    let account = &mut account(&Scenario::default());
-    for n in 1..=4 {
-        register(account, &format!("{n:04x}"), "t");
-    }
-    let (mut found, mut token) = (Vec::new(), String::new());
-    for size in [2, 2, 1] {
-        let target = format!("/things/t/principals?maxResults=2{token}");
-        let (_, page) = ask(account, "GET", &target, None, "");
-        assert_eq!(page["principals"].as_array().unwrap().len(), size);
-        found.extend(page["principals"].as_array().unwrap().clone());
-        token = page["nextToken"].as_str().map(|token| format!("&nextToken={token}")).unwrap_or_default();
-    }
-    assert_eq!(token, "");
-    found.dedup();
-    assert_eq!(found.len(), 5);
-}
-
-#[test]
-fn what_the_control_plane_changed_is_a_change() {
-    let account = &mut account(&Scenario::default());
-    account.watch_changes();
-    let mut copy = account.state().clone();
-    for (method, path) in [
-        ("PUT", "/certificates/0f0f?newStatus=INACTIVE"),
-        ("DELETE", "/things/t/principals"),
-        ("DELETE", "/certificates/0f0f?forceDelete=true"),
-        ("DELETE", "/things/t"),
+    let mut bench = Bench::new(Scenario::default());
+    let (arn, certificate) = (arn(), format!("/certificates/{ID}"));
+    let target = json!({ "target": arn }).to_string();
+    let principal = Some(("x-amzn-principal", arn.as_str()));
+    let inactive = format!("{certificate}?newStatus=INACTIVE");
+    for (expected, method, path, header, body) in [
+        ("406 CertificateStateException", "DELETE", certificate.as_str(), None, ""),
+        ("400 InvalidRequestException", "DELETE", "/things/t", None, ""),
+        ("ok", "PUT", &inactive, None, ""),
+        ("409 DeleteConflictException", "DELETE", &certificate, None, ""),
+        ("400 InvalidRequestException", "DELETE", "/things/t/principals", None, ""),
+        ("ok", "DELETE", "/things/t/principals", principal, ""),
+        ("409 DeleteConflictException", "DELETE", &certificate, None, ""),
+        ("409 DeleteConflictException", "DELETE", "/policies/TwokDevicePolicy", None, ""),
+        ("ok", "POST", "/target-policies/TwokDevicePolicy", None, &target),
+        ("ok", "DELETE", "/policies/TwokDevicePolicy", None, ""),
+        ("ok", "DELETE", &certificate, None, ""),
+        ("404 ResourceNotFoundException", "DELETE", &certificate, None, ""),
+        ("409 VersionConflictException", "DELETE", "/things/t?expectedVersion=7", None, ""),
+        ("ok", "DELETE", "/things/t?expectedVersion=1", None, ""),
+        ("ok", "DELETE", "/things/t", None, ""),
     ] {
-        assert_eq!(ask(account, method, path, Some(ARN), "").0, "ok");
-        copy.apply(account.take_changes().unwrap());
-        assert_eq!(copy, *account.state(), "{method} {path}");
+        assert_eq!(bench.outcome(method, path, header, body), expected, "{method} {path}");
+    }
+    assert!(bench.account.state().things.is_empty() && bench.account.state().certificates.is_empty());
+}
+
+#[test]
+fn a_detachment_may_take_a_while() {
+    let mut bench = Bench::new(Scenario { detach_lag: Duration::from_secs(3), ..Scenario::default() });
+    let arn = arn();
+    let principal = Some(("x-amzn-principal", arn.as_str()));
+    let listed =
+        |bench: &mut Bench| bench.ask("GET", "/things/t/principals", None, "").1["principals"].clone();
+    assert_eq!(bench.outcome("DELETE", "/things/t/principals", principal, ""), "ok");
+    assert_eq!(listed(&mut bench), json!([arn]), "not yet");
+    assert_eq!(bench.outcome("DELETE", "/things/t", None, ""), "400 InvalidRequestException");
+    bench.seconds += 3;
+    assert_eq!(listed(&mut bench), json!([]));
+    // What is attached again meanwhile stays.
+    assert_eq!(bench.outcome("PUT", "/things/t/principals", principal, ""), "ok");
+    assert_eq!(bench.outcome("DELETE", "/things/t/principals", principal, ""), "ok");
+    assert_eq!(bench.outcome("PUT", "/things/t/principals", principal, ""), "ok");
+    bench.seconds += 60;
+    assert_eq!(listed(&mut bench), json!([arn]));
+}
+
+#[test]
+fn a_header_that_is_not_signed_is_not_there() {
+    let mut bench = Bench::new(Scenario::default());
+    let arn = arn();
+    let headers = [
+        (String::from("x-amzn-principal"), arn.clone().into_bytes()),
+        (
+            String::from("authorization"),
+            b"AWS4-HMAC-SHA256 Credential=x, SignedHeaders=host, Signature=x".to_vec(),
+        ),
+    ];
+    let signed = SignedRequest { method: "GET", target: "/principals/things", headers: &headers };
+    let owner = Owner { scenario: &bench.scenario, port: 1, host: "localhost", age: Duration::ZERO };
+    let call = Call {
+        owner: &owner,
+        account: &mut bench.account,
+        now: UNIX_EPOCH,
+        names: Vec::new(),
+        query: Query::default(),
+        signed: &signed,
+        body: b"",
+        material: Material::None,
+    };
+    assert_eq!(call.header("x-amzn-principal"), None);
+}
+
+#[test]
+fn a_list_comes_in_pages() {
+    let mut bench = Bench::new(Scenario::default());
+    for number in 0..5 {
+        bench.register(&format!("{number:064x}"), "t");
+        bench.seconds += 1;
+    }
+    for (path, field, key, token, size) in [
+        ("/things/t/principals", "principals", None, "nextToken", "maxResults"),
+        ("/certificates", "certificates", Some("certificateArn"), "marker", "pageSize"),
+    ] {
+        let mut seen = Vec::new();
+        let mut target = format!("{path}?{size}=2");
+        for page in 0..3 {
+            let (_, reply) = bench.ask("GET", &target, None, "");
+            let items = reply[field].as_array().unwrap().clone();
+            assert_eq!(items.len(), 2);
+            seen.extend(items.into_iter().map(|item| key.map_or(item.clone(), |key| item[key].clone())));
+            let next = reply.get(if token == "marker" { "nextMarker" } else { "nextToken" });
+            assert_eq!(next.is_some(), page < 2, "{path}");
+            target = format!("{path}?{size}=2&{token}={}", next.and_then(Value::as_str).unwrap_or_default());
+        }
+        let mut sorted = seen.clone();
+        sorted.sort_by_key(Value::to_string);
+        sorted.dedup();
+        assert_eq!(sorted.len(), 6, "{path}: {seen:?}");
+        if token == "marker" {
+            assert!(seen[0].as_str().unwrap().ends_with('4'), "the latest first");
+        }
+    }
+    for wrong in ["maxResults=0", "maxResults=251", "maxResults=x", "nextToken=%21"] {
+        let outcome = bench.outcome("GET", &format!("/things?{wrong}"), None, "");
+        assert_eq!(outcome, "400 InvalidRequestException", "{wrong}");
+    }
+}
+
+#[test]
+fn a_journal_sees_what_the_control_plane_changes() {
+    let mut bench = Bench::new(Scenario::default());
+    bench.account.watch_changes();
+    let mut copy = bench.account.state().clone();
+    let arn = arn();
+    let (target, principal) =
+        (json!({ "target": arn }).to_string(), Some(("x-amzn-principal", arn.as_str())));
+    let certificate = format!("/certificates/{ID}");
+    let inactive = format!("{certificate}?newStatus=INACTIVE");
+    for (method, path, header, body) in [
+        ("PUT", inactive.as_str(), None, ""),
+        ("POST", "/thing-groups/g", None, "{}"),
+        ("PUT", "/thing-groups/addThingToThingGroup", None, r#"{"thingName": "t", "thingGroupName": "g"}"#),
+        ("POST", "/billing-groups/b", None, "{}"),
+        (
+            "PUT",
+            "/billing-groups/addThingToBillingGroup",
+            None,
+            r#"{"thingName": "t", "billingGroupName": "b"}"#,
+        ),
+        ("DELETE", "/things/t/principals", principal, ""),
+        ("POST", "/target-policies/TwokDevicePolicy", None, &target),
+        ("DELETE", &certificate, None, ""),
+        ("DELETE", "/thing-groups/g", None, ""),
+        ("DELETE", "/things/t", None, ""),
+        ("POST", "/thing-types/TwokDevice/deprecate", None, ""),
+        ("DELETE", "/provisioning-templates/TEMP_DEVICE", None, ""),
+    ] {
+        assert_eq!(bench.outcome(method, path, header, body), "ok", "{method} {path}");
+        copy.apply(bench.account.take_changes().unwrap());
+        assert_eq!(copy, *bench.account.state(), "{method} {path}");
     }
 }

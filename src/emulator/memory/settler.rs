@@ -39,14 +39,14 @@ impl Settler for MemorySettler {
 }
 
 fn look(account: &Account, certificate: &CertificateId) -> Settlement {
-    let Some(found) = account.state().certificates.get(certificate.as_str()) else {
+    let Some(found) = account.state().certificate(certificate.as_str()) else {
         return Settlement::NotRegistered;
     };
-    match (found.status, found.things.first()) {
+    match (found.status, found.things.iter().next()) {
         (CertificateStatus::PendingActivation, _) => Settlement::NotRegistered,
         (CertificateStatus::Active | CertificateStatus::Inactive, Some(thing)) => {
             let device_configuration = Default::default();
-            Settlement::Registered(RegisteredThing { thing_name: thing.clone(), device_configuration })
+            Settlement::Registered(RegisteredThing { thing_name: thing.to_owned(), device_configuration })
         }
         (status, _) => Settlement::Unsettled { detail: format!("the certificate is {status:?}") },
     }

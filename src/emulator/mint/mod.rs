@@ -5,7 +5,7 @@
 
 mod authority;
 mod csr;
-mod pem;
+pub(in crate::emulator) mod pem;
 mod pool;
 mod seeded;
 mod tls;

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 /// `der` as a PEM block with this label.
-pub(super) fn encode(label: &str, der: &[u8]) -> String {
+pub(in crate::emulator) fn encode(label: &str, der: &[u8]) -> String {
     let body = Zeroizing::new(STANDARD.encode(der));
     let mut text = String::with_capacity(body.len() + body.len() / 64 + 2 * label.len() + 34);
     text.push_str("-----BEGIN ");

@@ -13,8 +13,10 @@ mod law;
 mod limits;
 mod quota;
 mod refusal;
+mod resources;
 mod units;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,6 +31,7 @@ pub use law::{LONGEST_LATENCY, LatencyLaw, NotALaw};
 pub use limits::{Limits, MAX_LEVELS, MAX_PAYLOAD, MAX_TOPIC};
 pub use quota::{ConnectExcess, NotAQuota, Quota, Quotas, Window};
 pub use refusal::{ErrorText, ErrorTexts, Refusal};
+pub use resources::{NamedPolicy, Resources};
 pub use units::{NotADuration, parse_duration};
 
 /// The name of the built-in template, the one the seed registers with.
@@ -79,6 +82,29 @@ pub struct Scenario {
     pub override_default: OverrideDefault,
     /// The provisioning templates of the account; naming any replaces the built-in one.
     pub templates: Vec<NamedTemplate>,
+    /// Whether what a template names must exist.
+    pub resources: Resources,
+    /// The policies of the account, besides that of the built-in template.
+    #[serde(deserialize_with = "resources::policies")]
+    pub policies: Vec<NamedPolicy>,
+    /// Its thing types, besides that of the built-in template.
+    #[serde(deserialize_with = "resources::thing_types")]
+    pub thing_types: Vec<String>,
+    /// Its thing groups.
+    pub thing_groups: Vec<String>,
+    /// Its billing groups.
+    pub billing_groups: Vec<String>,
+    /// Pre-provisioning hooks: by the ARN that a template names, the program to run and its arguments. It gets the function's
+    /// input on its standard input, and writes the function's output.
+    pub hooks: BTreeMap<String, Vec<String>>,
+    /// How long a detachment takes to take effect. Documented as several seconds for a certificate on a thing
+    /// (DetachThingPrincipal), up to five minutes for a policy (DeletePolicy); how it is spread is unknown.
+    #[serde(deserialize_with = "units::duration")]
+    pub detach_lag: Duration,
+    /// How long a thing type must have been deprecated before it can be deleted. Documented: five minutes (Developer Guide,
+    /// "Thing types").
+    #[serde(deserialize_with = "units::duration")]
+    pub thing_type_deletion_wait: Duration,
     /// What rejections say.
     pub errors: ErrorTexts,
     /// How long each operation takes.
@@ -144,8 +170,10 @@ pub enum OverrideDefault {
 pub struct NamedTemplate {
     /// 1 to 36 characters of letters, digits, `_` and `-`.
     pub name: String,
-    /// Its text, or where to read it.
+    /// Its text, or where to read it: the template body, or what `aws iot describe-provisioning-template` answers.
     pub source: TemplateSource,
+    /// The ARN of its pre-provisioning hook.
+    pub hook: Option<String>,
 }
 
 /// Where a template's text is.
@@ -178,6 +206,11 @@ impl Scenario {
                 template.source = TemplateSource::Body(read(&folder.join(file))?);
             }
         }
+        for policy in &mut scenario.policies {
+            if let Some(file) = policy.file.take() {
+                policy.document = Some(read(&folder.join(file))?);
+            }
+        }
         Ok(scenario)
     }
 }
@@ -203,7 +236,16 @@ impl Default for Scenario {
             templates: vec![NamedTemplate {
                 name: String::from(BUILT_IN_TEMPLATE),
                 source: TemplateSource::Body(String::from(TEMP_DEVICE)),
+                hook: None,
             }],
+            resources: Resources::Declared,
+            policies: vec![NamedPolicy::built_in()],
+            thing_types: vec![String::from(resources::BUILT_IN_TYPE)],
+            thing_groups: Vec::new(),
+            billing_groups: Vec::new(),
+            hooks: BTreeMap::new(),
+            detach_lag: Duration::ZERO,
+            thing_type_deletion_wait: Duration::from_secs(300),
             errors: ErrorTexts::default(),
             latency: Latency::default(),
             quotas: Quotas::default(),
@@ -233,6 +275,7 @@ struct TemplateEntry {
     name: String,
     file: Option<PathBuf>,
     body: Option<String>,
+    pre_provisioning_hook: Option<String>,
 }
 
 impl TryFrom<TemplateEntry> for NamedTemplate {
@@ -249,7 +292,7 @@ impl TryFrom<TemplateEntry> for NamedTemplate {
             (Some(_), Some(_)) => return Err(String::from("both `file` and `body`, expected one of them")),
             (None, None) => return Err(String::from("neither `file` nor `body`, expected one of them")),
         };
-        Ok(Self { name: entry.name, source })
+        Ok(Self { name: entry.name, source, hook: entry.pre_provisioning_hook })
     }
 }
 
@@ -282,6 +325,14 @@ mod tests {
             "valid_for",
             "deny",
             "keys",
+            "resources",
+            "thing_types",
+            "thing_groups",
+            "billing_groups",
+            "document",
+            "pre_provisioning_hook",
+            "detach_lag",
+            "thing_type_deletion_wait",
         ] {
             assert!(text.contains(&format!("{key} =")), "{key}");
         }

@@ -28,12 +28,20 @@ pub enum Refusal {
     UsedToken,
     /// No provisioning template of that name.
     UnknownTemplate,
+    /// The provisioning template is there, and not enabled.
+    DisabledTemplate,
+    /// The pre-provisioning hook denied it, failed, or took too long.
+    HookDenied,
     /// A parameter that the template refers to has neither value nor default.
     MissingParameter,
     /// The template cannot be evaluated with these parameters.
     TemplateFailed,
     /// A name or value is outside the registry's limits.
     InvalidName,
+    /// Something that the template names does not exist, or cannot be used for this device.
+    RegistrationFailed,
+    /// The policy document is not one.
+    MalformedPolicy,
     /// The thing exists, and an override says `FAIL`.
     ResourceConflict,
     /// The template's `CertificateId` is not the token's certificate.
@@ -63,7 +71,7 @@ pub struct ErrorTexts(BTreeMap<Refusal, ErrorText>);
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Refusal; 16] = [
+    pub const ALL: [Refusal; 20] = [
         Refusal::Throttled,
         Refusal::InvalidPayload,
         Refusal::InvalidCsr,
@@ -72,9 +80,13 @@ impl Refusal {
         Refusal::ExpiredToken,
         Refusal::UsedToken,
         Refusal::UnknownTemplate,
+        Refusal::DisabledTemplate,
+        Refusal::HookDenied,
         Refusal::MissingParameter,
         Refusal::TemplateFailed,
         Refusal::InvalidName,
+        Refusal::RegistrationFailed,
+        Refusal::MalformedPolicy,
         Refusal::ResourceConflict,
         Refusal::CertificateMismatch,
         Refusal::NotEmulated,
@@ -93,9 +105,13 @@ impl Refusal {
             Refusal::ExpiredToken => "expired_token",
             Refusal::UsedToken => "used_token",
             Refusal::UnknownTemplate => "unknown_template",
+            Refusal::DisabledTemplate => "disabled_template",
+            Refusal::HookDenied => "hook_denied",
             Refusal::MissingParameter => "missing_parameter",
             Refusal::TemplateFailed => "template_failed",
             Refusal::InvalidName => "invalid_name",
+            Refusal::RegistrationFailed => "registration_failed",
+            Refusal::MalformedPolicy => "malformed_policy",
             Refusal::ResourceConflict => "resource_conflict",
             Refusal::CertificateMismatch => "certificate_mismatch",
             Refusal::NotEmulated => "not_emulated",
@@ -133,6 +149,11 @@ impl Refusal {
             Refusal::UnknownTemplate => {
                 (404, "ResourceNotFoundException", "Provisioning template {detail} was not found.")
             }
+            Refusal::DisabledTemplate => {
+                (400, "InvalidRequestException", "Provisioning template {detail} is not enabled.")
+            }
+            // The code is documented (Developer Guide, "Pre-provisioning hooks"), and 403 is in AWS's older C library.
+            Refusal::HookDenied => (403, "ACCESS_DENIED", "The pre-provisioning hook {detail}."),
             Refusal::MissingParameter => {
                 (400, "InvalidRequestException", "Parameter {detail} has neither a value nor a default.")
             }
@@ -140,6 +161,9 @@ impl Refusal {
                 (400, "InvalidRequestException", "The provisioning template cannot be evaluated: {detail}")
             }
             Refusal::InvalidName => (400, "InvalidRequestException", "{detail}"),
+            // What the REST operation of the same name documents.
+            Refusal::RegistrationFailed => (400, "ResourceRegistrationFailureException", "{detail}."),
+            Refusal::MalformedPolicy => (400, "MalformedPolicyException", "{detail}."),
             // The name is documented (Developer Guide, "Provisioning templates"), the status is not.
             Refusal::ResourceConflict => {
                 (409, "ResourceConflictsException", "Thing {detail} already exists.")

@@ -17,7 +17,7 @@ use super::super::account::{Changes, State};
 use super::{ACCOUNT, StateDir, StoreError};
 
 /// The form of the journal.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The first line, as it is written.
 #[derive(Serialize)]
@@ -103,6 +103,7 @@ fn read(path: &Path, file: File) -> Result<State, StoreError> {
         return Err(damaged(&lines, &"written by another version of fleetmint"));
     }
     let mut state = started.state;
+    state.index();
     while let Some(whole) = lines.next().map_err(&reading)? {
         match serde_json::from_slice(&lines.line) {
             Ok(changes) if whole == Whole::Yes => state.apply(changes),

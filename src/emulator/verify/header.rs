@@ -97,6 +97,12 @@ fn check_session_token(request: &SignedRequest<'_>, realm: &Realm<'_>) -> Result
     if realm.has_expired { Err(Refusal::ExpiredToken) } else { Ok(()) }
 }
 
+/// Whether the header `name` is one that the signature is about. Anyone on the way could have added another.
+pub fn is_signed(request: &SignedRequest<'_>, name: &str) -> bool {
+    let parts = header(request, "authorization").and_then(|authorization| Parts::of(authorization).ok());
+    parts.is_some_and(|parts| parts.signed_headers.split(';').any(|signed| signed.eq_ignore_ascii_case(name)))
+}
+
 /// The credential in the Authorization header.
 pub(super) fn credential<'a>(request: &SignedRequest<'a>) -> Option<&'a str> {
     Parts::of(header(request, "authorization")?).ok().map(|parts| parts.credential)

@@ -23,7 +23,7 @@ use time::{
 mod header;
 mod refusal;
 
-pub use header::verify_header;
+pub use header::{is_signed, verify_header};
 pub use refusal::{Refusal, Suspicion};
 
 use super::hex::hex;

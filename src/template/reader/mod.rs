@@ -1,7 +1,6 @@
 //! From JSON to a [`Template`]: every shape checked, every error with its path.
-//!
-//! Owns the grammar's spelling. What the pieces mean is the expression module's.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
@@ -10,28 +9,42 @@ mod node;
 
 use node::{Node, wrong};
 
-use super::expression::{CERTIFICATE_ID, Document, List, Text};
+use super::expression::{Document, List, OF_CERTIFICATE, Text};
 use super::{
-    CertificateResource, MAX_BODY, Mappings, Override, Overrides, PolicyResource, Template, TemplateError,
-    ThingResource,
+    CertificateResource, CertificateSource, MAX_BODY, Mappings, NamedOrInline, Override, Overrides,
+    PolicyResource, PrincipalType, Template, TemplateError, ThingResource,
 };
 
 type Read<T> = Result<T, TemplateError>;
 
-/// Built-in parameters may be declared, and need not be.
-const BUILT_IN: [&str; 8] = [
-    CERTIFICATE_ID,
-    "AWS::IoT::Certificate::CommonName",
-    "AWS::IoT::Certificate::SerialNumber",
-    "AWS::IoT::Certificate::Country",
-    "AWS::IoT::Certificate::Organization",
-    "AWS::IoT::Certificate::OrganizationalUnit",
-    "AWS::IoT::Certificate::DistinguishedNameQualifier",
-    "AWS::IoT::Certificate::StateName",
+/// What may follow [`OF_CERTIFICATE`]; such parameters may be declared, and need not be.
+const FACTS: [&str; 8] = [
+    "Id",
+    "CommonName",
+    "SerialNumber",
+    "Country",
+    "Organization",
+    "OrganizationalUnit",
+    "DistinguishedNameQualifier",
+    "StateName",
 ];
 
 const TEXT: &str = "a string, {\"Ref\": …} or a Fn:: function";
 const LIST: &str = "a list, or {\"Fn::Split\": […]}";
+
+/// The template body in what people keep in a file: the body itself, or the whole answer of
+/// `aws iot describe-provisioning-template`, whose `templateBody` is a string. A byte order mark is dropped.
+pub fn body_of(text: &str) -> Cow<'_, str> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    match serde_json::from_str(text) {
+        Ok(Value::Object(mut answer)) => match answer.remove("templateBody") {
+            Some(Value::String(body)) => Cow::Owned(body),
+            Some(tree) => Cow::Owned(tree.to_string()),
+            None => Cow::Borrowed(text),
+        },
+        _ => Cow::Borrowed(text),
+    }
+}
 
 /// Reads a whole template.
 pub(super) fn read(body: &str) -> Read<Template> {
@@ -51,7 +64,8 @@ pub(super) fn read(body: &str) -> Read<Template> {
     let grammar = Grammar { parameters: &parameters };
     let (thing, certificate, policies) = grammar.resources(&top)?;
     let device_configuration = grammar.device_configuration(&top)?;
-    Ok(Template { thing, certificate, policies, device_configuration, parameters, mappings })
+    let reads_subject = FACTS[1..].iter().any(|fact| body.contains(&format!("{OF_CERTIFICATE}{fact}")));
+    Ok(Template { thing, certificate, policies, device_configuration, parameters, mappings, reads_subject })
 }
 
 fn read_parameters(top: &Node<'_>) -> Read<BTreeMap<String, Option<String>>> {
@@ -128,17 +142,19 @@ impl Grammar<'_> {
             "AttributePayload",
             "ThingGroups",
             "BillingGroup",
+            "PackageVersions",
         ])?;
-        let mut attributes = Vec::new();
-        for (name, value) in properties.optional_members("AttributePayload")? {
-            attributes.push((name.to_owned(), self.text(&value)?));
-        }
         Ok(ThingResource {
+            at: properties.at.clone(),
             name: self.text(&properties.required("ThingName")?)?,
             type_name: self.optional_text(&properties, "ThingTypeName")?,
-            attributes,
+            attributes: properties.member("AttributePayload")?.map(|node| self.texts(&node)).transpose()?,
             groups: properties.member("ThingGroups")?.map(|groups| self.list(&groups)).transpose()?,
             billing_group: self.optional_text(&properties, "BillingGroup")?,
+            package_versions: match properties.member("PackageVersions")? {
+                Some(node) => self.texts(&node)?,
+                None => Vec::new(),
+            },
             overrides: read_overrides(node)?,
         })
     }
@@ -150,18 +166,50 @@ impl Grammar<'_> {
             settings.member("Status")?.map(|node| read_override(&node, Merging::No)).transpose()?;
         }
         let Some(properties) = node.member("Properties")? else {
-            return Ok(CertificateResource { id: None, status: None });
+            let at = format!("{}.Properties", node.at);
+            return Ok(CertificateResource {
+                at,
+                source: None,
+                status: None,
+                principal_type: PrincipalType::default(),
+            });
         };
-        properties.only(&["CertificateId", "Status", "ThingPrincipalType"])?;
-        if let Some(kind) = properties.member("ThingPrincipalType")?
-            && !["EXCLUSIVE_THING", "NON_EXCLUSIVE_THING"].contains(&kind.string()?)
-        {
-            return Err(kind.found("\"EXCLUSIVE_THING\" or \"NON_EXCLUSIVE_THING\""));
-        }
+        properties.only(&[
+            "CertificateId",
+            "CertificateSigningRequest",
+            "CertificatePem",
+            "CACertificatePem",
+            "Status",
+            "ThingPrincipalType",
+        ])?;
+        // Which authority signed a certificate is nothing to anyone here: only the shape is checked.
+        self.optional_text(&properties, "CACertificatePem")?;
         Ok(CertificateResource {
-            id: self.optional_text(&properties, "CertificateId")?,
+            at: properties.at.clone(),
+            source: self.certificate_source(&properties)?,
             status: self.optional_text(&properties, "Status")?,
+            principal_type: match properties.member("ThingPrincipalType")? {
+                Some(node) => read_principal_type(&node)?,
+                None => PrincipalType::default(),
+            },
         })
+    }
+
+    fn certificate_source(&self, properties: &Node<'_>) -> Read<Option<CertificateSource<Text>>> {
+        use CertificateSource::{Id, Pem, SigningRequest};
+        let sources = [
+            self.optional_text(properties, "CertificateId")?.map(Id),
+            self.optional_text(properties, "CertificateSigningRequest")?.map(SigningRequest),
+            self.optional_text(properties, "CertificatePem")?.map(Pem),
+        ];
+        let mut sources = sources.into_iter().flatten();
+        match (sources.next(), sources.next()) {
+            (source, None) => Ok(source),
+            _ => {
+                let wanted = "one of CertificateId, CertificateSigningRequest and CertificatePem";
+                Err(wrong(&properties.at, "several", wanted))
+            }
+        }
     }
 
     fn policy(&self, node: &Node<'_>) -> Read<PolicyResource> {
@@ -171,11 +219,14 @@ impl Grammar<'_> {
         let properties = node.required("Properties")?;
         properties.only(&["PolicyName", "PolicyDocument"])?;
         let name = self.optional_text(&properties, "PolicyName")?;
-        match (properties.member("PolicyDocument")?, name) {
-            (None, Some(name)) => Ok(PolicyResource::Named(name)),
-            (Some(document), None) => Ok(PolicyResource::Inline(self.policy_document(&document)?)),
-            _ => Err(wrong(&properties.at, "both or neither", "one of PolicyName and PolicyDocument")),
-        }
+        let policy = match (properties.member("PolicyDocument")?, name) {
+            (None, Some(name)) => NamedOrInline::Named(name),
+            (Some(document), None) => NamedOrInline::Inline(self.policy_document(&document)?),
+            _ => {
+                return Err(wrong(&properties.at, "both or neither", "one of PolicyName and PolicyDocument"));
+            }
+        };
+        Ok(PolicyResource { at: properties.at, policy })
     }
 
     fn policy_document(&self, node: &Node<'_>) -> Read<Document> {
@@ -218,13 +269,22 @@ impl Grammar<'_> {
         node.member(key)?.map(|member| self.text(&member)).transpose()
     }
 
+    fn texts(&self, node: &Node<'_>) -> Read<Vec<(String, Text)>> {
+        let members = node.members()?;
+        members.into_iter().map(|(name, member)| Ok((name.to_owned(), self.text(&member)?))).collect()
+    }
+
     fn text(&self, node: &Node<'_>) -> Read<Text> {
         if let Value::String(text) = node.value {
             return Ok(Text::Literal(text.clone()));
         }
         let (name, argument) = node.function().ok_or_else(|| node.found(TEXT))?;
         match name {
-            "Ref" => self.reference(argument.string()?, &argument),
+            "Ref" => {
+                let name = argument.string()?;
+                self.reference(name)
+                    .ok_or_else(|| argument.found("a parameter that is declared under Parameters"))
+            }
             "Fn::Join" => {
                 let [delimiter, parts] = argument.elements("[delimiter, list]")?;
                 Ok(Text::Join { delimiter: delimiter.string()?.to_owned(), parts: self.list(&parts)? })
@@ -270,11 +330,10 @@ impl Grammar<'_> {
         }
     }
 
-    fn reference(&self, name: &str, node: &Node<'_>) -> Read<Text> {
-        if BUILT_IN.contains(&name) || self.parameters.contains_key(name) {
-            return Ok(Text::Ref(name.to_owned()));
-        }
-        Err(node.found("a parameter that is declared under Parameters"))
+    /// A parameter, if it is declared or the service's own.
+    fn reference(&self, name: &str) -> Option<Text> {
+        let is_fact = name.strip_prefix(OF_CERTIFICATE).is_some_and(|fact| FACTS.contains(&fact));
+        (is_fact || self.parameters.contains_key(name)).then(|| Text::Ref(name.to_owned()))
     }
 
     /// `Fn::Sub`, by CloudFormation's rules: `${Name}`, and `${!Literal}` for a literal `${Literal}`. IoT's own page does
@@ -306,7 +365,12 @@ impl Grammar<'_> {
             pieces.push(match (name.strip_prefix('!'), local.get(name)) {
                 (Some(literal), _) => Text::Literal(format!("${{{literal}}}")),
                 (None, Some(text)) => text.clone(),
-                (None, None) => self.reference(name, node)?,
+                (None, None) => self.reference(name).ok_or_else(|| {
+                    let wanted = format!(
+                        "a parameter that is declared under Parameters, or ${{!{name}}} to keep ${{{name}}} as it is"
+                    );
+                    wrong(&node.at, format!("${{{name}}}"), wanted)
+                })?,
             });
             rest = after;
         }
@@ -325,6 +389,14 @@ fn read_overrides(node: &Node<'_>) -> Read<Overrides> {
         type_name: setting("ThingTypeName", Merging::No)?,
         groups: setting("ThingGroups", Merging::Yes)?,
     })
+}
+
+fn read_principal_type(node: &Node<'_>) -> Read<PrincipalType> {
+    match node.string()? {
+        "EXCLUSIVE_THING" => Ok(PrincipalType::Exclusive),
+        "NON_EXCLUSIVE_THING" => Ok(PrincipalType::NonExclusive),
+        _ => Err(node.found("EXCLUSIVE_THING or NON_EXCLUSIVE_THING")),
+    }
 }
 
 /// Whether a property has parts that can be merged.

@@ -1,6 +1,4 @@
-//! A value of the template with its path: what errors are about.
-//!
-//! Owns the checks of shape. What the shapes mean is the reader's matter.
+//! A value of the template with its path, which errors are about, and the checks of its shape.
 
 use serde_json::{Map, Value};
 
@@ -50,7 +48,7 @@ impl<'a> Node<'a> {
         Ok(self.object()?.iter().map(|(key, value)| (key.as_str(), self.child(key, value))).collect())
     }
 
-    /// The members of the object at `key`; none if there is no such key.
+    /// The members of the object at `key`; empty where there is no such key.
     pub(super) fn optional_members(&self, key: &str) -> Read<Vec<(&'a str, Self)>> {
         self.member(key)?.map_or(Ok(Vec::new()), |node| node.members())
     }

@@ -75,8 +75,8 @@ fn a_thing_is_checked_in_every_part() {
         ),
         (
             r#"{"ThingName": {"Fn::Sub": "${Nobody}"}}"#,
-            "Resources.t.Properties.ThingName.Fn::Sub: found \"${Nobody}\"; \
-             wanted a parameter that is declared under Parameters",
+            "Resources.t.Properties.ThingName.Fn::Sub: found ${Nobody}; wanted a parameter that is declared under \
+             Parameters, or ${!Nobody} to keep ${Nobody} as it is",
         ),
         (
             r#"{"ThingName": {"Fn::Join": ["-"]}}"#,
@@ -99,7 +99,7 @@ fn a_thing_is_checked_in_every_part() {
         (
             r#"{"ThingName": "n", "Colour": "red"}"#,
             "Resources.t.Properties: found unknown key \"Colour\"; \
-             wanted ThingName, ThingTypeName, AttributePayload, ThingGroups, BillingGroup",
+             wanted ThingName, ThingTypeName, AttributePayload, ThingGroups, BillingGroup, PackageVersions",
         ),
     ] {
         assert_eq!(about_thing(properties), expected);
@@ -120,6 +120,35 @@ fn overrides_are_checked() {
         with(r#"{"ThingTypeName": "MERGE"}"#).unwrap_err().to_string(),
         "Resources.t.OverrideSettings.ThingTypeName: found \"MERGE\"; wanted DO_NOTHING, REPLACE or FAIL"
     );
+}
+
+#[test]
+fn a_certificate_comes_from_one_place() {
+    let about = |properties: &str| {
+        complaint(&format!(
+            r#"{{"Resources": {{"c": {{"Type": "AWS::IoT::Certificate", "Properties": {properties}}}}}}}"#
+        ))
+    };
+    assert_eq!(
+        about(r#"{"CertificateId": "a", "CertificatePem": "b"}"#),
+        "Resources.c.Properties: found several; wanted one of CertificateId, CertificateSigningRequest and \
+         CertificatePem"
+    );
+    assert_eq!(
+        about(r#"{"ThingPrincipalType": "ANY"}"#),
+        "Resources.c.Properties.ThingPrincipalType: found \"ANY\"; wanted EXCLUSIVE_THING or NON_EXCLUSIVE_THING"
+    );
+}
+
+#[test]
+fn a_file_holds_the_body_or_what_the_service_answered() {
+    let body = r#"{"Resources": {"c": {"Type": "AWS::IoT::Certificate"}}}"#;
+    let answer = serde_json::json!({"templateName": "T", "templateBody": body}).to_string();
+    let tree = format!(r#"{{"templateBody": {body}, "roleArn": "r"}}"#);
+    for file in [body.to_owned(), format!("\u{feff}{body}"), answer, tree] {
+        assert!(read(&body_of(&file)).is_ok(), "{file}");
+    }
+    assert_eq!(body_of("not JSON"), "not JSON");
 }
 
 #[test]

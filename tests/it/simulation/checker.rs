@@ -79,7 +79,7 @@ impl Check<'_> {
             if let Err(what) = check_pair(&owned.id, &owned.pem, &owned.private_key) {
                 wrong(what);
             }
-            let known = self.account.certificates.get(&owned.id);
+            let known = self.account.certificate(&owned.id);
             if owned.is_retired && known.is_some_and(is_used) {
                 wrong(format!("its certificate {} was retired, and is in use in the account", owned.id));
             }
@@ -88,7 +88,7 @@ impl Check<'_> {
             }
         }
         let in_use: Vec<&Owned> = device.certificates.iter().filter(|owned| !owned.is_retired).collect();
-        let known = |owned: &Owned| self.account.certificates.get(&owned.id);
+        let known = |owned: &Owned| self.account.certificate(&owned.id);
         let is_registered = in_use.iter().any(|owned| known(owned).is_some_and(is_used))
             || self.account.things.contains_key(&device.key);
         let has_cause = device.stage.is_some() && device.cause.is_some() && device.failure.is_some();
@@ -131,10 +131,10 @@ impl Check<'_> {
         let Some(thing) = self.account.things.get(&device.key) else {
             return wrong(String::from("registered, and the account has no such thing"));
         };
-        if thing.principals != BTreeSet::from([owned.id.clone()]) {
+        if !thing.certificate_ids().map(|id| id.to_string()).eq([owned.id.clone()]) {
             wrong(format!("registered with {}, and its thing has {:?}", owned.id, thing.principals));
         }
-        let status = self.account.certificates.get(&owned.id).map(|certificate| certificate.status);
+        let status = self.account.certificate(&owned.id).map(|certificate| certificate.status);
         if status != Some(CertificateStatus::Active) {
             wrong(format!("registered with {}, which is {status:?}", owned.id));
         }
@@ -168,14 +168,14 @@ impl Check<'_> {
         for device in devices.values() {
             owners.extend(device.certificates.iter().map(|owned| (owned.id.as_str(), device)));
         }
-        let with_token: BTreeSet<&String> =
+        let with_token: BTreeSet<_> =
             self.account.tokens.values().map(|token| &token.certificate_id).collect();
         for (id, certificate) in &self.account.certificates {
             // The service deletes an unused certificate together with its token.
             let is_expiring = !is_used(certificate) && with_token.contains(id);
-            match owners.get(id.as_str()) {
+            match owners.get(id.to_string().as_str()) {
                 None if !is_expiring => wrong.push(format!("certificate {id} is nobody's, and stays")),
-                Some(device) if certificate.things.iter().any(|thing| *thing != device.key) => {
+                Some(device) if certificate.things.iter().any(|thing| thing != device.key) => {
                     wrong.push(format!(
                         "{}: its certificate is attached to {:?}",
                         device.key, certificate.things
@@ -186,10 +186,10 @@ impl Check<'_> {
         }
         let keys: BTreeSet<&String> = devices.values().map(|device| &device.key).collect();
         for (name, thing) in &self.account.things {
-            let active = |id: &&String| {
-                self.account.certificates.get(*id).is_some_and(|it| it.status == CertificateStatus::Active)
+            let is_active = |id| {
+                self.account.certificates.get(&id).is_some_and(|it| it.status == CertificateStatus::Active)
             };
-            if thing.principals.iter().filter(active).count() > 1 {
+            if thing.certificate_ids().filter(|id| is_active(*id)).count() > 1 {
                 wrong.push(format!("thing {name} has several active certificates"));
             }
             if !keys.contains(name) {

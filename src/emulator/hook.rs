@@ -1,0 +1,125 @@
+//! Pre-provisioning hooks: a program in the place of the Lambda function that decides on each registration.
+//!
+//! It gets the function's input on its standard input and writes the function's output to its standard output. Source:
+//! Developer Guide, "Pre-provisioning hooks": five seconds, and no registration unless `allowProvisioning` is true.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::account::ParameterOverrides;
+
+/// How long a hook may take.
+const WITHIN: Duration = Duration::from_secs(5);
+/// The most bytes of its output.
+const MAX_OUTPUT: u64 = 256 * 1024;
+/// How many run at the same time; the others wait, and their time is not counted.
+static PLACES: Semaphore = Semaphore::const_new(16);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Output {
+    #[serde(default)]
+    allow_provisioning: bool,
+    #[serde(default)]
+    parameter_overrides: ParameterOverrides,
+}
+
+/// Asks the program `command` with this `input`.
+///
+/// # Errors
+/// Why the registration is denied, as words behind "the hook".
+pub(super) async fn ask(command: &[String], input: String) -> Result<ParameterOverrides, &'static str> {
+    let _place = PLACES.acquire().await.expect("nobody closes the semaphore");
+    let output = match timeout(WITHIN, run(command, input)).await {
+        Ok(Ok(output)) => output,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, command = command.first(), "a pre-provisioning hook failed");
+            return Err("failed");
+        }
+        Err(_) => return Err("took longer than five seconds"),
+    };
+    match serde_json::from_slice::<Output>(&output) {
+        Ok(Output { allow_provisioning: true, parameter_overrides }) => Ok(parameter_overrides),
+        Ok(_) => Err("denied the request"),
+        Err(error) => {
+            tracing::warn!(%error, command = command.first(), "a pre-provisioning hook wrote something else than its answer");
+            Err("failed")
+        }
+    }
+}
+
+/// What the program writes. It ends with this future, if it has not ended before.
+async fn run(command: &[String], input: String) -> std::io::Result<Vec<u8>> {
+    let (program, arguments) = command.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+    let mut output = Vec::new();
+    let write = async {
+        // A hook need not read what it is not interested in.
+        if let Some(mut stdin) = stdin {
+            let _ = stdin.write_all(input.as_bytes()).await;
+        }
+    };
+    let read = async {
+        match stdout {
+            Some(stdout) => stdout.take(MAX_OUTPUT).read_to_end(&mut output).await.map(drop),
+            None => Ok(()),
+        }
+    };
+    tokio::join!(write, read).1?;
+    let status = child.wait().await?;
+    if !status.success() {
+        return Err(std::io::Error::other(status.to_string()));
+    }
+    Ok(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn said(script: &str) -> Result<ParameterOverrides, &'static str> {
+        ask(&["sh", "-c", script].map(str::to_owned), String::from(r#"{"parameters": {}}"#)).await
+    }
+
+    #[tokio::test]
+    async fn a_hook_allows_denies_or_fails() {
+        let allow =
+            r#"cat > /dev/null; echo '{"allowProvisioning": true, "parameterOverrides": {"Site": "B"}}'"#;
+        assert_eq!(said(allow).await.unwrap()["Site"], "B");
+        for (script, expected) in [
+            (r#"echo '{"allowProvisioning": false}'"#, "denied the request"),
+            ("echo '{}'", "denied the request"),
+            ("echo nonsense", "failed"),
+            ("exit 1", "failed"),
+            (r#"echo '{"allowProvisioning": true}'; exit 1"#, "failed"),
+        ] {
+            assert_eq!(said(script).await, Err(expected), "{script}");
+        }
+        let none: [String; 0] = [];
+        assert_eq!(ask(&none, String::new()).await, Err("failed"));
+        assert_eq!(ask(&[String::from("/no/such/program")], String::new()).await, Err("failed"));
+    }
+
+    #[tokio::test]
+    async fn a_hook_that_reads_its_input_gets_it_whole() {
+        let long = format!(r#"{{"allowProvisioning": true, "pad": "{}"}}"#, "x".repeat(200_000));
+        assert!(ask(&[String::from("cat")], long).await.unwrap().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hook_has_five_seconds() {
+        assert_eq!(said("sleep 600").await, Err("took longer than five seconds"));
+    }
+}
