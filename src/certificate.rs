@@ -182,7 +182,7 @@ pub struct PreparedKey<K = StoredKey> {
 /// What RegisterThing answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegisteredThing {
-    /// The thing that the template made or found.
+    /// The thing that the template made or found; empty where the template has no thing.
     pub thing_name: String,
     /// The template's `DeviceConfiguration`, flat; empty if the template has none.
     pub device_configuration: BTreeMap<String, serde_json::Value>,

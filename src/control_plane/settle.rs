@@ -20,8 +20,9 @@ pub trait Settler: Send + Sync + 'static {
 /// What is known of a certificate's registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settlement {
-    /// It is active (or inactive, if the template says so) and attached to this thing. The device configuration was in
-    /// the answer that was lost, and is empty here.
+    /// It is active (or inactive, if the template says so) and attached to this thing, or to none where the template has no
+    /// thing: only a registration ends the wait for activation. The device configuration was in the answer that was lost,
+    /// and is empty here.
     Registered(RegisteredThing),
     /// It still waits for its activation, or was deleted: no registration has happened.
     NotRegistered,
@@ -65,8 +66,8 @@ impl ControlPlane {
         let listed = client.list_principal_things().principal(arn).send().await;
         let listed = listed.map_err(|error| AskError::of("ListPrincipalThings", &error).to_string())?;
         match listed.things() {
-            [thing] => Ok(Settlement::Registered(RegisteredThing {
-                thing_name: thing.clone(),
+            [] | [_] => Ok(Settlement::Registered(RegisteredThing {
+                thing_name: listed.things().first().cloned().unwrap_or_default(),
                 device_configuration: Default::default(),
             })),
             things => {

@@ -212,13 +212,17 @@ pub fn parse_certified(payload: &[u8]) -> Result<IssuedCertificate<()>, Cause> {
 
 /// Parses RegisterThing's accepted reply; [`Cause::Garbled`] if it is not one.
 ///
-/// `deviceConfiguration` may be missing or null: the API's models mark it as optional.
+/// Both fields may be missing or null: the API's models mark them as optional, and a template without a thing names none.
 ///
 /// # Errors
 /// [`Cause::Garbled`], which names the field that is wrong and never its content.
 pub fn parse_registered(payload: &[u8]) -> Result<RegisteredThing, Cause> {
     let mut reply = read(payload, ["thingName", "deviceConfiguration"], "accepted")?;
-    let thing_name = reply.take_text("thingName")?;
+    let thing_name = match reply.take("thingName") {
+        None | Some(Field::Null) => String::new(),
+        Some(Field::Text(mut text)) => std::mem::take(&mut *text),
+        Some(other) => return Err(reply.mistyped("thingName", &other, "a string")),
+    };
     if thing_name.chars().any(char::is_control) {
         return Err(reply.wrong("thingName", "has control characters"));
     }

@@ -42,12 +42,14 @@ fn look(account: &Account, certificate: &CertificateId) -> Settlement {
     let Some(found) = account.state().certificate(certificate.as_str()) else {
         return Settlement::NotRegistered;
     };
-    match (found.status, found.things.iter().next()) {
-        (CertificateStatus::PendingActivation, _) => Settlement::NotRegistered,
-        (CertificateStatus::Active | CertificateStatus::Inactive, Some(thing)) => {
-            let device_configuration = Default::default();
-            Settlement::Registered(RegisteredThing { thing_name: thing.to_owned(), device_configuration })
+    match found.status {
+        CertificateStatus::PendingActivation => Settlement::NotRegistered,
+        CertificateStatus::Active | CertificateStatus::Inactive => {
+            let thing_name = found.things.iter().next().unwrap_or_default().to_owned();
+            Settlement::Registered(RegisteredThing { thing_name, device_configuration: Default::default() })
         }
-        (status, _) => Settlement::Unsettled { detail: format!("the certificate is {status:?}") },
+        status @ CertificateStatus::Revoked => {
+            Settlement::Unsettled { detail: format!("the certificate is {status:?}") }
+        }
     }
 }

@@ -6,3 +6,4 @@ mod pilot;
 mod places;
 mod proxy;
 mod template_fit;
+mod templates;
