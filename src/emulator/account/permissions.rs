@@ -120,7 +120,7 @@ mod tests {
             state.policies.insert(format!("p{number}"), Policy { documents });
             certificate.policies.insert(&format!("p{number}"));
         }
-        things.iter().for_each(|name| drop(certificate.things.insert(name)));
+        certificate.things = things.iter().copied().collect();
         state.certificates.insert(Fingerprint::of(b"c"), certificate);
         Account::resume(&Scenario::default(), state).unwrap()
     }

@@ -271,12 +271,6 @@ impl Client {
         (reply.topic, serde_json::from_slice(&reply.payload).unwrap())
     }
 
-    /// Everything until the server ends the connection.
-    pub async fn rest(&mut self) -> String {
-        while self.fill().await {}
-        String::from_utf8(self.buffer.split().to_vec()).unwrap()
-    }
-
     /// Registers `device` with this token.
     pub async fn register(&mut self, token: &Value, device: &str) -> Value {
         let (topic, registered) = self.request(REGISTER, &registration(token, device)).await;
