@@ -17,7 +17,7 @@ use fleetmint::emulator::scenario::{BUILT_IN_TEMPLATE, Scenario};
 use fleetmint::provisioning::Topics;
 use fleetmint::sigv4::Credentials;
 use fleetmint::transport::wss::{
-    CONNECT_TIMEOUT, KEEP_ALIVE, TlsResumption, WssConnection, WssConnector, WssSettings,
+    Authentication, CONNECT_TIMEOUT, KEEP_ALIVE, TlsResumption, WssConnection, WssConnector, WssSettings,
 };
 use fleetmint::transport::{Connection, Connector};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -203,7 +203,7 @@ impl Server {
             region,
             topics: Topics::new(BUILT_IN_TEMPLATE),
             client_id_prefix: String::from("bench"),
-            credentials: Arc::new(credentials),
+            authentication: Authentication::Signature(Arc::new(credentials)),
             extra_roots: self.ca_pem.clone().into_bytes(),
             proxies: Default::default(),
             connect_timeout: CONNECT_TIMEOUT,

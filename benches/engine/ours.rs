@@ -13,7 +13,7 @@ use fleetmint::failure::RetryPolicy;
 use fleetmint::identity::{Identity, LotShape, ParameterPlan, RowError};
 use fleetmint::ledger::{Binding, Ledger, LedgerError, LotRows};
 use fleetmint::sigv4::Credentials;
-use fleetmint::transport::wss::{CONNECT_TIMEOUT, KEEP_ALIVE, TlsResumption, WssConnector, WssSettings};
+use fleetmint::transport::wss::{Authentication, CONNECT_TIMEOUT, KEEP_ALIVE, TlsResumption, WssConnector, WssSettings};
 use futures::future::{BoxFuture, ready};
 use rustix::time::ClockId;
 
@@ -135,7 +135,7 @@ fn connector(address: SocketAddr, ca: &[u8]) -> WssConnector {
         region: String::from("eu-west-1"),
         topics: packets::topics(),
         client_id_prefix: String::from("bench"),
-        credentials: Arc::new(credentials),
+        authentication: Authentication::Signature(Arc::new(credentials)),
         extra_roots: ca.to_vec(),
         proxies: Default::default(),
         connect_timeout: CONNECT_TIMEOUT,

@@ -25,7 +25,7 @@ const device = awsIot.device({
   region: emulator.region,
   accessKeyId: emulator.access_key_id,
   secretKey: emulator.secret_access_key,
-  sessionToken: emulator.session_token ?? "",
+  sessionToken: emulator.session_token,
   clientId: `node-v1-${randomUUID()}`,
 });
 device.on("error", fail);

@@ -25,7 +25,7 @@ use super::settings::{check_template, creating, key_policy};
 use super::speech::say;
 use super::target::{Site, Target};
 use crate::call::Call;
-use crate::control_plane::{ControlPlane, Settler};
+use crate::control_plane::Settler;
 use crate::engine::{
     self, Audience, CommitMode, Connections, End, KeyPolicy, KeySource, Outcome, Plan, Rates, Scope, Snapshot,
 };
@@ -161,7 +161,7 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
         settings.say_plain_keys();
     }
     let plan = settings.plan(parameters, connections, rates.rates());
-    let job = Provision { plan, connector, control_plane: site.control_plane(), counts, chosen, settings };
+    let job = Provision { plan, connector, settler: site.settler(), counts, chosen, settings };
     conduct(job, Some(ledger), site, outputs).await
 }
 
@@ -315,7 +315,8 @@ struct Provision {
     settings: Settings,
     plan: Plan,
     connector: WssConnector,
-    control_plane: ControlPlane,
+    /// Tells whether a registration happened whose answer was lost; `None` if there is nobody to ask.
+    settler: Option<Arc<dyn Settler>>,
     /// Where the devices stood before it.
     counts: Counts,
     /// Those that it takes up.
@@ -379,9 +380,8 @@ impl Job for Provision {
     }
 
     async fn run(self, ledger: Option<Ledger>, reins: Reins<Snapshot>) -> Result<Done, Fatal> {
-        let Self { settings, plan, connector, control_plane, counts: before, chosen } = self;
+        let Self { settings, plan, connector, settler, counts: before, chosen } = self;
         let ledger = ledger.expect("a lot has a ledger");
-        let settler: Option<Arc<dyn Settler>> = Some(Arc::new(control_plane));
         let audience = Audience { progress: reins.progress, intervals: reins.intervals };
         let clock = Arc::new(SystemTime::now);
         let outcome = engine::run(plan, connector, settler, ledger, clock, reins.stop, audience).await;

@@ -5,15 +5,18 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+use zeroize::Zeroizing;
 
 use super::args::TargetArgs;
 use super::exit::{Exit, Fatal};
 use super::settings::{check_template, first_template, scenario, scenario_credentials, usage};
 use super::speech::say;
 use crate::control_plane::{
-    AskError, AwsSettings, ControlPlane, DescribedTemplate, aws_chain, data_endpoint, describe_template,
+    AskError, AwsSettings, ControlPlane, Settler, DescribedTemplate, aws_chain, data_endpoint, describe_template,
     profile_region,
 };
 use crate::emulator::Emulator;
@@ -23,7 +26,8 @@ use crate::provisioning::Topics;
 use crate::proxy::Proxies;
 use crate::sigv4::{self, CredentialSource};
 use crate::transport::wss::{
-    KEEP_ALIVE, SettingsError, TlsResumption, WssConnector, WssSettings, check_authorities,
+    Authentication, Claim, ClaimError, KEEP_ALIVE, SettingsError, TlsResumption, WssConnector, WssSettings,
+    check_authorities,
 };
 
 /// Where to work and as whom.
@@ -33,6 +37,8 @@ pub(super) struct Target {
     client_id_prefix: String,
     profile: Option<String>,
     credentials: Arc<dyn CredentialSource>,
+    /// In place of credentials, to the endpoint.
+    claim: Option<Claim>,
     extra_roots: Vec<u8>,
     proxies: Proxies,
     control_endpoint: Option<String>,
@@ -54,7 +60,9 @@ pub(super) struct Site {
     /// To be shut down at the end, if it is in this process.
     pub(super) emulator: Option<Emulator>,
     pub(super) endpoint: Endpoint,
-    credentials: Arc<dyn CredentialSource>,
+    authentication: Authentication,
+    /// Whether there is anyone to ask about the account: with a claim there may be no credentials to ask with.
+    can_ask: bool,
     extra_roots: Vec<u8>,
     proxies: Proxies,
     /// Where the control plane is asked.
@@ -78,6 +86,7 @@ impl TargetArgs {
             .map_err(|error| usage("--endpoint", error))?;
         let region = self.region(endpoint.as_ref()).await?;
         let extra_roots = self.extra_roots()?;
+        let claim = self.claim()?;
         let proxies = proxies(endpoint.as_ref())?;
         let chain = aws_chain(self.profile.clone(), region.clone(), &extra_roots, &proxies)
             .map_err(|error| Fatal::new(Exit::Unavailable, error))?;
@@ -101,9 +110,20 @@ impl TargetArgs {
             profile: self.profile,
             region,
             credentials,
+            claim,
             extra_roots,
             proxies,
         })
+    }
+
+    /// The claim certificate and its key.
+    fn claim(&self) -> Result<Option<Claim>, Fatal> {
+        let (Some(certificate), Some(key)) = (&self.claim_cert, &self.claim_key) else { return Ok(None) };
+        let read = |option: &str, file: &Path| {
+            std::fs::read(file).map_err(|error| usage(option, format!("{}: {error}", file.display())))
+        };
+        let key = read("--claim-key", key).map(Zeroizing::new)?;
+        Claim::from_pem(&read("--claim-cert", certificate)?, &key).map(Some).map_err(claim_error)
     }
 
     fn emulated(self, mut scenario: Scenario) -> Result<Target, Fatal> {
@@ -113,6 +133,7 @@ impl TargetArgs {
         Ok(Target {
             region: checked_region(scenario.region.clone())?,
             credentials: Arc::new(scenario_credentials(&scenario)),
+            claim: None,
             service: Service::Emulator(Box::new(scenario)),
             client_id_prefix: self.client_id_prefix,
             profile: None,
@@ -215,7 +236,10 @@ impl Target {
             }
             Service::Endpoint(endpoint) => (None, endpoint.clone(), self.extra_roots.clone()),
         };
-        check_credentials(self.profile.as_deref(), self.credentials.as_ref()).await?;
+        let can_ask = match &self.claim {
+            None => check_credentials(self.profile.as_deref(), self.credentials.as_ref()).await.map(|()| true)?,
+            Some(_) => self.can_ask_despite_a_claim().await,
+        };
         let emulated = emulated_control_plane(&endpoint);
         let control_endpoint = self.control_endpoint.clone().or_else(|| emulated.clone());
         let service_quotas_endpoint = self.service_quotas_endpoint.clone().or(emulated);
@@ -236,10 +260,29 @@ impl Target {
             service_quotas: ask(service_quotas_endpoint),
             emulator,
             endpoint,
-            credentials: Arc::clone(&self.credentials),
+            authentication: match &self.claim {
+                Some(claim) => Authentication::Claim(claim.clone()),
+                None => Authentication::Signature(Arc::clone(&self.credentials)),
+            },
+            can_ask,
             extra_roots,
             proxies: self.proxies.clone(),
         })
+    }
+
+    /// Whether there are credentials all the same; says what it means if there are none.
+    async fn can_ask_despite_a_claim(&self) -> bool {
+        const WITHIN: Duration = Duration::from_secs(5);
+        let found = tokio::time::timeout(WITHIN, self.credentials.credentials()).await;
+        let can_ask = matches!(found, Ok(Ok(_)));
+        if !can_ask {
+            say(format_args!(
+                "note: a claim certificate, and no AWS credentials: nobody can be asked about the account. A registration whose \
+                 answer is lost is tried again with its own token; one that stays open then counts as unknown, and is not \
+                 repeated with another certificate"
+            ));
+        }
+        can_ask
     }
 }
 
@@ -259,13 +302,18 @@ impl Site {
         is_loopback(&self.endpoint)
     }
 
+    /// What tells whether a registration happened whose answer was lost; `None` if there is nobody to ask.
+    pub(super) fn settler(&self) -> Option<Arc<dyn Settler>> {
+        self.can_ask.then(|| Arc::new(self.control_plane()) as Arc<dyn Settler>)
+    }
+
     /// What dials it, for these topics. A dial may take `timeout`.
     pub(super) fn connector(&self, topics: Topics, timeout: Duration) -> Result<WssConnector, Fatal> {
         let settings = WssSettings {
             endpoint: self.endpoint.clone(),
             region: self.region.clone(),
             topics,
-            credentials: Arc::clone(&self.credentials),
+            authentication: self.authentication.clone(),
             client_id_prefix: self.client_id_prefix.clone(),
             connect_timeout: timeout,
             keep_alive: KEEP_ALIVE,
@@ -275,6 +323,7 @@ impl Site {
         };
         WssConnector::new(settings).map_err(|error| match error {
             SettingsError::Trust(error) => usage("--ca-file", error),
+            SettingsError::Claim(error) => claim_error(error),
             SettingsError::ClientIdPrefix { .. } => usage("--client-id-prefix", error),
         })
     }
@@ -324,6 +373,14 @@ async fn start_emulator(scenario: &Scenario) -> Result<Emulator, Fatal> {
     Emulator::start(scenario.clone(), any_port)
         .await
         .map_err(|error| Fatal::new(Exit::Unavailable, format!("the emulator did not start: {error}")))
+}
+
+/// A claim that cannot be used, by the option that it is about.
+fn claim_error(error: ClaimError) -> Fatal {
+    match error {
+        ClaimError::NoKey => usage("--claim-key", error),
+        ClaimError::NoCertificate | ClaimError::Unusable(_) => usage("--claim-cert", error),
+    }
 }
 
 /// That there are credentials, before anything is sent with them.

@@ -38,6 +38,15 @@ pub(in crate::cli) struct TargetArgs {
     #[arg(long, value_name = "URL", value_parser = http_url)]
     pub(in crate::cli) service_quotas_endpoint: Option<String>,
 
+    /// Work as a device that was shipped with this claim certificate, over mutual TLS, in place of credentials; the port of the
+    /// endpoint is 443 or 8883.
+    #[arg(long, value_name = "PEM", requires = "claim_key", conflicts_with = "emulator")]
+    pub(in crate::cli) claim_cert: Option<PathBuf>,
+
+    /// The private key of the claim certificate.
+    #[arg(long, value_name = "PEM", requires = "claim_cert")]
+    pub(in crate::cli) claim_key: Option<PathBuf>,
+
     /// What MQTT client ids begin with; the rest is unique per connection attempt.
     #[arg(long, value_name = "PREFIX", default_value = "fleetmint", value_parser = client_id_prefix)]
     pub(in crate::cli) client_id_prefix: String,

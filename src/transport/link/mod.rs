@@ -3,6 +3,8 @@
 //! Owns the meeting of the pure [`Session`] with a byte stream: binary frames, one write for all that wants to be sent, time
 //! limits, and what every way of ending is called. Works over any stream; [`super::wss`] brings the TLS one.
 
+mod wire;
+
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -13,10 +15,12 @@ use bytes::Bytes;
 use futures::{FutureExt, SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_rustls::rustls;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 
+use self::wire::Wire;
 use super::packet::{MAX_REMAINING, garbled};
 use super::session::{Event, Session};
 use super::{Connection, Lost, Patience, Reply, Wait};
@@ -52,7 +56,7 @@ impl<S> std::fmt::Debug for WsConnection<S> {
 }
 
 struct Link<S> {
-    ws: WebSocketStream<S>,
+    ws: Wire<S>,
     session: Session,
     /// Bytes were given to the WebSocket that it has not yet written.
     is_unflushed: bool,
@@ -85,6 +89,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> WsConnection<S> {
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
         let ws = WebSocketStream::from_partially_read(stream, early, Role::Client, Some(config)).await;
+        Self::on(Wire::WebSocket(ws), session)
+    }
+
+    /// Puts `session` on a stream that carries MQTT by itself.
+    pub(super) fn open_plain(stream: S, session: Session) -> Self {
+        Self::on(Wire::plain(stream), session)
+    }
+
+    fn on(ws: Wire<S>, session: Session) -> Self {
         let alarm = Box::pin(sleep_until(session.deadline()));
         Self(Box::new(Link { ws, session, is_unflushed: false, alarm }))
     }
@@ -277,13 +290,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         self.session.disconnect();
         let bytes = self.session.take_output(Instant::now());
         self.ws.feed(Message::Binary(bytes)).await?;
-        self.ws.close(None).await?;
+        self.ws.close().await?;
         // Dropping a socket that has unread bytes resets it, and a reset may overtake the goodbye.
         while let Some(message) = self.ws.next().await {
             message?;
         }
-        tokio::io::AsyncWriteExt::shutdown(self.ws.get_mut()).await?;
-        Ok(())
+        self.ws.shutdown().await
     }
 }
 
@@ -303,9 +315,18 @@ pub(super) fn broken(error: &io::Error) -> Cause {
         ConnectionReset | ConnectionAborted | BrokenPipe => {
             Cause::Closed { detail: String::from("reset by the server") }
         }
+        InvalidData if alert(error).is_some() => Cause::Closed { detail: alert(error).unwrap_or_default() },
         // What TLS says of bytes that are none of its own.
         InvalidData => garbled(format!("not TLS: {}", clean(&error.to_string()))),
         _ => Cause::Closed { detail: clean(&error.to_string()) },
+    }
+}
+
+/// What the server says of a TLS connection that it ends, such as one with a certificate that it does not take.
+fn alert(error: &io::Error) -> Option<String> {
+    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::AlertReceived(alert) => Some(format!("ended by the server with the TLS alert {alert:?}")),
+        _ => None,
     }
 }
 

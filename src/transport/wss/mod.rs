@@ -4,6 +4,7 @@
 //! under one deadline. What happens
 //! on the open connection is [`WssConnection`]'s. Never retries.
 
+mod claim;
 mod dial;
 mod tls;
 mod tunnel;
@@ -20,6 +21,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ClientConfig;
 
+pub use self::claim::{Claim, ClaimError};
 pub use self::tls::{TrustError, check_authorities};
 use super::link::WsConnection;
 use super::session::Session;
@@ -55,8 +57,8 @@ pub struct WssSettings {
     pub topics: Topics,
     /// What client ids start with; the rest makes them unique.
     pub client_id_prefix: String,
-    /// What to sign with.
-    pub credentials: Arc<dyn CredentialSource>,
+    /// How the service is to know who dials.
+    pub authentication: Authentication,
     /// Certificate authorities to trust beside the public ones: PEM, any number of certificates, or one certificate in DER.
     /// Empty for none.
     pub extra_roots: Vec<u8>,
@@ -68,6 +70,15 @@ pub struct WssSettings {
     pub keep_alive: Duration,
     /// Whether a handshake may build on an earlier one.
     pub tls_resumption: TlsResumption,
+}
+
+/// How the service is to know who dials.
+#[derive(Clone)]
+pub enum Authentication {
+    /// By a signature, on a WebSocket.
+    Signature(Arc<dyn CredentialSource>),
+    /// By a claim certificate, with MQTT on mutual TLS: on port 8883, or with ALPN on any other, as the service has it on 443.
+    Claim(Claim),
 }
 
 /// Whether TLS sessions are resumed (RFC 8446 section 2.2): a dial then needs no signature of the server's.
@@ -92,6 +103,9 @@ pub enum SettingsError {
         /// The prefix.
         found: String,
     },
+    /// The claim cannot be used.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// The extra certificate authorities cannot be read.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -106,7 +120,7 @@ pub struct WssConnector {
     host_header: String,
     server_name: ServerName<'static>,
     topics: Arc<Topics>,
-    credentials: Arc<dyn CredentialSource>,
+    authentication: Authentication,
     signer: Signer,
     /// One for all connections: they share its TLS sessions, so that all but the first can resume.
     tls: Arc<ClientConfig>,
@@ -137,16 +151,23 @@ impl WssConnector {
         if is_wrong {
             return Err(SettingsError::ClientIdPrefix { found: prefix });
         }
-        let host = settings.endpoint.host().to_owned();
+        let (host, port) = (settings.endpoint.host().to_owned(), settings.endpoint.port());
         Ok(Self {
             host_header: settings.endpoint.host_header(),
             server_name: ServerName::try_from(host).map_err(|_| TrustError::Unnameable)?,
             proxy: settings.proxies.on_the_way_to(settings.endpoint.host(), settings.endpoint.port()),
             endpoint: settings.endpoint,
             topics: Arc::new(settings.topics),
-            credentials: settings.credentials,
             signer: Signer::new(&settings.region),
-            tls: tls::client_config(&settings.extra_roots, settings.tls_resumption)?,
+            tls: match &settings.authentication {
+                Authentication::Signature(_) => {
+                    tls::client_config(&settings.extra_roots, settings.tls_resumption)?
+                }
+                Authentication::Claim(claim) => {
+                    tls::claim_config(&settings.extra_roots, settings.tls_resumption, claim, port)?
+                }
+            },
+            authentication: settings.authentication,
             // Random per connector, counted per dial: unique across processes and hosts, and never used twice.
             client_id_stem: format!("{prefix}-{:016x}", rand::random::<u64>()),
             dials: AtomicU64::new(0),
@@ -166,31 +187,14 @@ impl WssConnector {
     }
 
     async fn open(&self, progress: &mut Progress) -> Result<WssConnection, Cause> {
-        let credentials = self.credentials.credentials().await.map_err(unusable)?;
-        let target = self.sign(&credentials)?;
-
-        let tcp = self.reach(progress).await?;
-        progress.phases.tcp = Some(progress.finish());
-
-        progress.enter(Stage::Tls);
-        let connector = TlsConnector::from(Arc::clone(&self.tls));
-        let connected = connector.connect(self.server_name.clone(), tcp).await;
-        let mut stream = connected.map_err(|error| tls::failed(&error))?;
-        progress.phases.tls = Some(progress.finish());
-
-        progress.enter(Stage::Upgrade);
-        let upgraded = upgrade(&mut stream, &self.host_header, &target).await;
-        if let Err(Cause::UpgradeRefused { status: 401 | 403, .. }) = upgraded {
-            self.credentials.refused(&credentials);
-        }
-        let early = upgraded?;
-        drop((target, credentials));
-        progress.phases.upgrade = Some(progress.finish());
-
-        progress.enter(Stage::Connack);
-        let session =
-            Session::new(self.next_client_id(), Arc::clone(&self.topics), self.keep_alive, Instant::now());
-        let mut connection = WsConnection::open(stream, early, session).await;
+        let mut connection = match &self.authentication {
+            Authentication::Signature(credentials) => self.open_signed(credentials.as_ref(), progress).await?,
+            Authentication::Claim(_) => {
+                let stream = self.secure(progress).await?;
+                progress.enter(Stage::Connack);
+                WsConnection::open_plain(stream, self.session())
+            }
+        };
         connection.connect().await?;
         progress.phases.connack = Some(progress.finish());
 
@@ -199,6 +203,43 @@ impl WssConnector {
             progress.phases.suback = Some(progress.finish());
         }
         Ok(connection)
+    }
+
+    /// A WebSocket whose upgrade is signed.
+    async fn open_signed(
+        &self,
+        source: &dyn CredentialSource,
+        progress: &mut Progress,
+    ) -> Result<WssConnection, Cause> {
+        let credentials = source.credentials().await.map_err(unusable)?;
+        let target = self.sign(&credentials)?;
+        let mut stream = self.secure(progress).await?;
+        progress.enter(Stage::Upgrade);
+        let upgraded = upgrade(&mut stream, &self.host_header, &target).await;
+        if let Err(Cause::UpgradeRefused { status: 401 | 403, .. }) = upgraded {
+            source.refused(&credentials);
+        }
+        let early = upgraded?;
+        drop((target, credentials));
+        progress.phases.upgrade = Some(progress.finish());
+        progress.enter(Stage::Connack);
+        Ok(WsConnection::open(stream, early, self.session()).await)
+    }
+
+    fn session(&self) -> Session {
+        Session::new(self.next_client_id(), Arc::clone(&self.topics), self.keep_alive, Instant::now())
+    }
+
+    /// TLS to the endpoint.
+    async fn secure(&self, progress: &mut Progress) -> Result<TlsStream<TcpStream>, Cause> {
+        let tcp = self.reach(progress).await?;
+        progress.phases.tcp = Some(progress.finish());
+        progress.enter(Stage::Tls);
+        let connector = TlsConnector::from(Arc::clone(&self.tls));
+        let connected = connector.connect(self.server_name.clone(), tcp).await;
+        let stream = connected.map_err(|error| tls::failed(&error))?;
+        progress.phases.tls = Some(progress.finish());
+        Ok(stream)
     }
 
     /// A TCP connection to the endpoint, through the proxy if there is one.
@@ -274,11 +315,11 @@ mod tests {
             region: String::from("eu-west-1"),
             topics: Topics::new("T"),
             client_id_prefix: prefix.to_owned(),
-            credentials: Arc::new(Credentials {
+            authentication: Authentication::Signature(Arc::new(Credentials {
                 access_key_id: String::from("a"),
                 secret_access_key: Secret::new(String::from("s")),
                 session_token: None,
-            }),
+            })),
             extra_roots: Vec::new(),
             proxies: Proxies::default(),
             connect_timeout: CONNECT_TIMEOUT,

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use tokio_rustls::rustls::client::Resumption;
+use tokio_rustls::rustls::client::{Resumption, WantsClientCert};
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::{CertificateError, ClientConfig, Error, RootCertStore};
+use tokio_rustls::rustls::{CertificateError, ClientConfig, ConfigBuilder, Error, RootCertStore};
 
 use super::super::link::broken;
-use super::TlsResumption;
+use super::{Claim, ClaimError, SettingsError, TlsResumption};
 use crate::failure::Cause;
 use crate::wording::clean;
 
@@ -52,6 +52,37 @@ pub(super) fn client_config(
     extra_roots: &[u8],
     resumption: TlsResumption,
 ) -> Result<Arc<ClientConfig>, TrustError> {
+    let mut config = trusting(extra_roots)?.with_no_client_auth();
+    if resumption == TlsResumption::Off {
+        config.resumption = Resumption::disabled();
+    }
+    Ok(Arc::new(config))
+}
+
+/// TLS with a claim certificate. With ALPN, but on the port that MQTT has to itself (AWS IoT Developer Guide, "Device
+/// communication protocols").
+pub(super) fn claim_config(
+    extra_roots: &[u8],
+    resumption: TlsResumption,
+    claim: &Claim,
+    port: u16,
+) -> Result<Arc<ClientConfig>, SettingsError> {
+    /// Where the service has MQTT without ALPN.
+    const MQTT_PORT: u16 = 8883;
+    let mut config = trusting(extra_roots)?
+        .with_client_auth_cert(claim.chain.clone(), claim.key.clone_key())
+        .map_err(|error| ClaimError::Unusable(clean(&error.to_string())))?;
+    if port != MQTT_PORT {
+        config.alpn_protocols = vec![b"x-amzn-mqtt-ca".to_vec()];
+    }
+    if resumption == TlsResumption::Off {
+        config.resumption = Resumption::disabled();
+    }
+    Ok(Arc::new(config))
+}
+
+/// TLS 1.2 and 1.3 that trusts the public roots and `extra_roots`.
+fn trusting(extra_roots: &[u8]) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TrustError> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if !extra_roots.is_empty() {
         for (index, certificate) in read_certificates(extra_roots)?.into_iter().enumerate() {
@@ -61,15 +92,10 @@ pub(super) fn client_config(
             })?;
         }
     }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    Ok(ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("the provider supports the default versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    if resumption == TlsResumption::Off {
-        config.resumption = Resumption::disabled();
-    }
-    Ok(Arc::new(config))
+        .with_root_certificates(roots))
 }
 
 /// Whether `extra_roots` could be [`WssSettings::extra_roots`](super::WssSettings), to say so early.

@@ -1,5 +1,6 @@
 //! Cases from the field: what people's files, accounts and networks are like. Each test says whose problem it is.
 
+mod claims;
 mod lots;
 mod operator;
 mod pilot;

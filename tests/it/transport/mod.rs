@@ -17,7 +17,7 @@ use fleetmint::certificate::Secret;
 use fleetmint::failure::{Cause, Failure, Stage};
 use fleetmint::provisioning::Topics;
 use fleetmint::sigv4::{CredentialSource, Credentials};
-use fleetmint::transport::wss::{KEEP_ALIVE, TlsResumption, WssConnection, WssConnector, WssSettings};
+use fleetmint::transport::wss::{Authentication, KEEP_ALIVE, TlsResumption, WssConnection, WssConnector, WssSettings};
 use fleetmint::transport::{Connection, Connector, Dial, Lost, Reply, Verdict};
 use futures::future::BoxFuture;
 use tokio_rustls::TlsAcceptor;
@@ -36,11 +36,11 @@ fn settings<T>(server: &Rogue<T>) -> WssSettings {
         region: String::from("eu-west-1"),
         topics: Topics::new("TEMP_DEVICE"),
         client_id_prefix: String::from("it"),
-        credentials: Arc::new(Credentials {
+        authentication: Authentication::Signature(Arc::new(Credentials {
             access_key_id: String::from("AKIDEXAMPLE"),
             secret_access_key: Secret::new(String::from("hunter2")),
             session_token: Some(Secret::new(String::from("to/ken"))),
-        }),
+        })),
         extra_roots: server.ca_pem.clone().into_bytes(),
         proxies: Default::default(),
         connect_timeout: PATIENCE,
@@ -217,8 +217,8 @@ async fn each_dial_signs_anew_as_a_new_client_and_resumes_tls_unless_told_not_to
             seen
         });
         let server = Rogue { endpoint, ca_pem, script };
-        let credentials = Arc::new(Rotating::default());
-        let settings = WssSettings { tls_resumption: resumption, credentials, ..settings(&server) };
+        let authentication = Authentication::Signature(Arc::new(Rotating::default()));
+        let settings = WssSettings { tls_resumption: resumption, authentication, ..settings(&server) };
         let connector = WssConnector::new(settings).unwrap();
         for _ in 0..3 {
             connector.dial().await.outcome.unwrap().close().await;
