@@ -134,21 +134,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn waits_end_at_their_instants_whatever_their_order() {
+    async fn every_wait_ends_and_none_too_early() {
         let timer = Timer::start().unwrap();
         let start = Instant::now();
         let waits = [30_u64, 10, 0, 20, 10].map(|millis| {
             let (timer, at) = (&timer, start + Duration::from_millis(millis));
             async move {
                 timer.wait_until(at).await;
-                let woken = Instant::now();
-                assert!(woken >= at);
-                (millis, woken)
+                assert!(Instant::now() >= at);
             }
         });
-        let mut ended = join_all(waits).await;
-        ended.sort_by_key(|(_, woken)| *woken);
-        assert_eq!(ended.iter().map(|(millis, _)| *millis).collect::<Vec<_>>(), [0, 10, 10, 20, 30]);
+        join_all(waits).await;
     }
 
     #[tokio::test]

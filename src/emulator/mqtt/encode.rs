@@ -25,7 +25,8 @@ pub(in super::super) fn encode(packet: &Packet, version: Version) -> Option<Byte
         Packet::PubAck { id, reason } => {
             body.put_u16(*id);
             if is_v5 && *reason != Reason::SUCCESS {
-                body.put_u8(reason.0);
+                // The length of no properties could be left out, but not every client reads that.
+                body.put_slice(&[reason.0, 0]);
             }
             0x40
         }
@@ -49,7 +50,7 @@ pub(in super::super) fn encode(packet: &Packet, version: Version) -> Option<Byte
         Packet::PingResp => 0xd0,
         Packet::Disconnect(_) if !is_v5 => return None,
         Packet::Disconnect(reason) => {
-            body.put_u8(reason.0);
+            body.put_slice(&[reason.0, 0]);
             0xe0
         }
     };

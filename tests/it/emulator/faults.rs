@@ -259,6 +259,6 @@ async fn what_a_client_of_mqtt_5_is_told() {
     // A subscription identifier: DISCONNECT with 161, and the end.
     client.bytes(b"\x82\x09\0\x01\x02\x0b\x01\0\x01a\0").await;
     let (_, farewell) = client.read_frame().await.unwrap();
-    assert_eq!(farewell, [0xe0, 1, 0xa1]);
+    assert_eq!(farewell, [0xe0, 2, 0xa1, 0]);
     emulator.shutdown().await;
 }
