@@ -48,3 +48,5 @@ if (registered.thingName !== thing) throw new Error(`registered ${thing}, got ${
 console.log(JSON.stringify({
   client: "aws-iot-device-sdk-v2 (Node), MQTT 5", thingName: thing, receiveMaximum: settings.receiveMaximumFromServer,
 }));
+// The client keeps its threads.
+process.exit(0);

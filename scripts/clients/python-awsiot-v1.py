@@ -23,7 +23,6 @@ client.configureCredentials(emulator["ca_file"])
 client.configureIAMCredentials(emulator["access_key_id"], emulator["secret_access_key"], emulator.get("session_token", ""))
 client.configureConnectDisconnectTimeout(TIMEOUT_S)
 client.configureMQTTOperationTimeout(TIMEOUT_S)
-client.configureAutoReconnectBackoffTime(1, 1, 1)
 if not client.connect(30):
     raise SystemExit("not connected")
 create, _, register, answers = topics(emulator)

@@ -16,7 +16,7 @@ connected, told = threading.Event(), {}
 
 def on_success(data):
     settings = data.negotiated_settings
-    told.update(receive_maximum=settings.receive_maximum_from_server, keep_alive=settings.server_keep_alive)
+    told.update(receive_maximum=settings.receive_maximum_from_server, keep_alive=settings.server_keep_alive_sec)
     connected.set()
 
 

@@ -104,7 +104,7 @@ pub(super) async fn run(args: &EmulateArgs) -> Result<Exit, Fatal> {
 
 /// Says what others can reach, where an address is not of this machine alone.
 fn warn_of_exposure(address: SocketAddr, is_admin: bool) {
-    if address.ip().is_loopback() {
+    if address.ip().to_canonical().is_loopback() {
         return;
     }
     let what = if is_admin {
