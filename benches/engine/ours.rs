@@ -13,7 +13,9 @@ use fleetmint::failure::RetryPolicy;
 use fleetmint::identity::{Identity, LotShape, ParameterPlan, RowError};
 use fleetmint::ledger::{Binding, Ledger, LedgerError, LotRows};
 use fleetmint::sigv4::Credentials;
-use fleetmint::transport::wss::{Authentication, CONNECT_TIMEOUT, KEEP_ALIVE, TlsResumption, WssConnector, WssSettings};
+use fleetmint::transport::wss::{
+    Authentication, CONNECT_TIMEOUT, KEEP_ALIVE, TlsResumption, WssConnector, WssSettings,
+};
 use futures::future::{BoxFuture, ready};
 use rustix::time::ClockId;
 

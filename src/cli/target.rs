@@ -16,8 +16,8 @@ use super::exit::{Exit, Fatal};
 use super::settings::{check_template, first_template, scenario, scenario_credentials, usage};
 use super::speech::say;
 use crate::control_plane::{
-    AskError, AwsSettings, ControlPlane, Settler, DescribedTemplate, aws_chain, data_endpoint, describe_template,
-    profile_region,
+    AskError, AwsSettings, ControlPlane, DescribedTemplate, Settler, aws_chain, data_endpoint,
+    describe_template, profile_region,
 };
 use crate::emulator::Emulator;
 use crate::emulator::scenario::Scenario;
@@ -237,7 +237,9 @@ impl Target {
             Service::Endpoint(endpoint) => (None, endpoint.clone(), self.extra_roots.clone()),
         };
         let can_ask = match &self.claim {
-            None => check_credentials(self.profile.as_deref(), self.credentials.as_ref()).await.map(|()| true)?,
+            None => {
+                check_credentials(self.profile.as_deref(), self.credentials.as_ref()).await.map(|()| true)?
+            }
             Some(_) => self.can_ask_despite_a_claim().await,
         };
         let emulated = emulated_control_plane(&endpoint);

@@ -325,7 +325,9 @@ pub(super) fn broken(error: &io::Error) -> Cause {
 /// What the server says of a TLS connection that it ends, such as one with a certificate that it does not take.
 fn alert(error: &io::Error) -> Option<String> {
     match error.get_ref()?.downcast_ref::<rustls::Error>()? {
-        rustls::Error::AlertReceived(alert) => Some(format!("ended by the server with the TLS alert {alert:?}")),
+        rustls::Error::AlertReceived(alert) => {
+            Some(format!("ended by the server with the TLS alert {alert:?}"))
+        }
         _ => None,
     }
 }

@@ -22,7 +22,9 @@ pub enum ClaimError {
     #[error("no certificate found; wanted PEM with BEGIN CERTIFICATE")]
     NoCertificate,
     /// There is no private key.
-    #[error("no private key found; wanted PEM with BEGIN PRIVATE KEY, BEGIN RSA PRIVATE KEY or BEGIN EC PRIVATE KEY, not encrypted")]
+    #[error(
+        "no private key found; wanted PEM with BEGIN PRIVATE KEY, BEGIN RSA PRIVATE KEY or BEGIN EC PRIVATE KEY, not encrypted"
+    )]
     NoKey,
     /// They do not belong together, or are of a kind that TLS cannot use.
     #[error("certificate and key cannot be used together: {0}")]

@@ -188,7 +188,9 @@ impl WssConnector {
 
     async fn open(&self, progress: &mut Progress) -> Result<WssConnection, Cause> {
         let mut connection = match &self.authentication {
-            Authentication::Signature(credentials) => self.open_signed(credentials.as_ref(), progress).await?,
+            Authentication::Signature(credentials) => {
+                self.open_signed(credentials.as_ref(), progress).await?
+            }
             Authentication::Claim(_) => {
                 let stream = self.secure(progress).await?;
                 progress.enter(Stage::Connack);

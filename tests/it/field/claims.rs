@@ -45,5 +45,6 @@ fn a_claim_that_cannot_work_is_told() {
         run(&mut command)
     };
     attempt(&one.join("claim.pem"), &other.join("claim-key.pem")).expect_err(&["--claim-cert"]);
-    attempt(&one.join("claim-key.pem"), &one.join("claim.pem")).expect_err(&["--claim-cert", "no certificate found"]);
+    attempt(&one.join("claim-key.pem"), &one.join("claim.pem"))
+        .expect_err(&["--claim-cert", "no certificate found"]);
 }

@@ -17,7 +17,9 @@ use fleetmint::certificate::Secret;
 use fleetmint::failure::{Cause, Failure, Stage};
 use fleetmint::provisioning::Topics;
 use fleetmint::sigv4::{CredentialSource, Credentials};
-use fleetmint::transport::wss::{Authentication, KEEP_ALIVE, TlsResumption, WssConnection, WssConnector, WssSettings};
+use fleetmint::transport::wss::{
+    Authentication, KEEP_ALIVE, TlsResumption, WssConnection, WssConnector, WssSettings,
+};
 use fleetmint::transport::{Connection, Connector, Dial, Lost, Reply, Verdict};
 use futures::future::BoxFuture;
 use tokio_rustls::TlsAcceptor;
