@@ -73,7 +73,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sink<Message> for Wire<S> {
     fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
         match self.get_mut() {
             Wire::WebSocket(socket) => socket.start_send_unpin(message),
-            Wire::Plain(framed) => SinkExt::<Bytes>::start_send_unpin(framed, message.into_data()).map_err(Error::Io),
+            Wire::Plain(framed) => {
+                SinkExt::<Bytes>::start_send_unpin(framed, message.into_data()).map_err(Error::Io)
+            }
         }
     }
 
