@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::call::Call;
 use crate::failure::{Cause, Failure, Stage};
-use crate::ledger::Counts;
+use crate::ledger::{Counts, Problem};
 use crate::usage::{Bound, Usage};
 
 /// Says why a run of `verb` stopped, and what to do.
@@ -85,6 +85,20 @@ pub(super) fn faster(usage: &Usage) -> Option<String> {
         _ => return None,
     };
     Some(format!("what bound the run is set with {option}"))
+}
+
+/// What to type about a ledger that is refused.
+pub(super) fn of_ledger(problem: &Problem) -> Option<&'static str> {
+    match problem {
+        Problem::OtherContent { .. } => Some(
+            "--change-settings takes the new ones for the devices that are still to come; registered ones stay as they are",
+        ),
+        Problem::Unsealing => Some("--seal-to names recipients"),
+        Problem::OtherBinding { what: "account", found, .. } if found == "emulator" => Some(
+            "it is of a trial on the emulator: give the real run another ledger (--ledger), or move that one away",
+        ),
+        _ => None,
+    }
 }
 
 /// Says that something happened that cannot.

@@ -108,9 +108,7 @@ pub(super) async fn conduct<J: Job>(
     outputs: Outputs,
 ) -> Result<Exit, Fatal> {
     let exit = run(job, ledger, outputs).await;
-    if let Some(emulator) = site.emulator {
-        emulator.shutdown().await;
-    }
+    site.close().await;
     exit
 }
 

@@ -9,6 +9,7 @@ use crate::failure::{Cause, Failure, Stage};
 use crate::ledger::{Counts, LedgerError, Problem};
 use crate::limit_search::{Finding, Stopped};
 
+use super::advice;
 use super::speech::warn;
 
 /// How the process ends.
@@ -225,7 +226,11 @@ impl Fatal {
 
 /// The end of a command that its ledger refused, or that asked for what is not in it.
 pub(super) fn ledger(error: LedgerError) -> Fatal {
-    Fatal::new(Exit::of_ledger(&error), error)
+    let exit = Exit::of_ledger(&error);
+    match advice::of_ledger(&error.problem) {
+        Some(advice) => Fatal::new(exit, format!("{error}; {advice}")),
+        None => Fatal::new(exit, error),
+    }
 }
 
 /// Prints what clap has to say: help and version to stdout and success, anything else to stderr.

@@ -1,5 +1,6 @@
 //! A lot into its ledger: how it is read, what its rows become, and what is said of rows that are wrong.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -60,6 +61,14 @@ impl LotReading {
             },
         };
         Ok(Self { format, sent, constants: constants.map_err(|error| usage("--param", error))? })
+    }
+
+    /// What decides what is sent for a row, besides parameters.
+    pub(super) fn others(&self) -> BTreeMap<String, String> {
+        let only = self.sent.only.as_ref().map(|names| (String::from("columns"), names.join(",")));
+        let empty = (self.sent.empty_cells == EmptyCells::LeftOut)
+            .then(|| (String::from("empty"), String::from("omit")));
+        only.into_iter().chain(empty).collect()
     }
 
     /// Opens a lot and reads its header.

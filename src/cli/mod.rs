@@ -10,6 +10,7 @@ mod ca_file;
 mod completions;
 mod conduct;
 mod devices;
+mod dry_run;
 mod emulate;
 mod environment;
 mod exit;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::advice;
 use super::args::{KeyArgs, OutputArgs, RateArgs, TargetArgs, connections, lifetime, timeout};
 use super::conduct::{self, Done, Job, Offer, Reins, SEAL_TO, Shown, conduct, print_summary};
+use super::dry_run::{self, Rehearsal};
 use super::exit::{Exit, Fatal, ledger as ledger_error};
 use super::fit;
 use super::lot::{LotReading, ledger_of};
@@ -22,7 +23,7 @@ use super::prometheus;
 use super::rates::{ChosenRates, RateSettings, publishes_per_connection};
 use super::scope::{Chosen, ScopeArgs};
 use super::settings::{check_template, creating, key_policy};
-use super::speech::say;
+use super::speech::{say, warn};
 use super::target::{Site, Target};
 use crate::call::Call;
 use crate::control_plane::Settler;
@@ -33,12 +34,13 @@ use crate::event::Operation;
 use crate::exposition::Reading;
 use crate::failure::RetryPolicy;
 use crate::identity::ParameterPlan;
-use crate::ledger::{Binding, Counts, Ledger, RunInfo, View as LedgerView};
+use crate::ledger::{Binding, Content, Counts, Ledger, LotChanges, RunInfo, View as LedgerView};
 use crate::metrics::Slowest;
 use crate::provisioning::Topics;
 use crate::rate::{Rate, RateLimit};
 use crate::report::{self, Summary};
 use crate::results::Footer;
+use crate::sealing::Sealer;
 use crate::transport::wss::WssConnector;
 
 /// An ownership token lives one hour; what is left at this age may lapse on the way.
@@ -109,6 +111,16 @@ pub(super) struct ProvisionArgs {
     #[command(flatten)]
     pub(super) scope: ScopeArgs,
 
+    /// Do everything but send: say what would be sent, how fast, and how long it would take. Makes and changes no ledger, and
+    /// only reads from the account.
+    #[arg(long, help_heading = "Lot")]
+    pub(super) dry_run: bool,
+
+    /// Take other parameters, keys or recipients than the ledger has, for the devices that are still to come. Registered
+    /// devices stay as they are.
+    #[arg(long, help_heading = "Lot")]
+    pub(super) change_settings: bool,
+
     #[command(flatten)]
     pub(super) outputs: OutputArgs,
 }
@@ -127,6 +139,9 @@ struct Settings {
     connection_lifetime: Duration,
     reissue_unknown: bool,
     scope: Scope,
+    dry_run: bool,
+    /// What decides the content of identities, if the ledger is to take it in place of what it has.
+    changed_content: Option<Content>,
 }
 
 /// Takes every open device of a lot to a registered thing.
@@ -135,7 +150,14 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
     let lot = settings.reading.read(&settings.lot)?;
     // A ledger that is there may have nothing left to do, and nothing needs to be asked then.
     let site = if settings.ledger.exists() { None } else { Some(settings.open(&lot.parameters).await?) };
-    let (mut ledger, parameters) = lot.into_ledger(&settings.ledger, &settings.binding)?;
+    let rehearsal = settings.dry_run.then(|| Rehearsal::of(&settings.ledger)).transpose()?;
+    let path = rehearsal.as_ref().map_or(settings.ledger.as_path(), Rehearsal::ledger);
+    let (mut ledger, parameters) = lot.into_ledger(path, &settings.binding)?;
+    if let Some(content) = &settings.changed_content {
+        ledger.change_content(content).map_err(ledger_error)?;
+    }
+    say_changes(ledger.lot_changes());
+    settings.warn_of_others(ledger.view());
     if settings.reissue_unknown {
         super::retry::reissue_unknown(&mut ledger)?;
     }
@@ -155,6 +177,13 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
         None => settings.open(&parameters).await?,
     };
     let rates = settings.rates.choose(settings.target.is_aws(), &site).await?;
+    if settings.dry_run {
+        let told = settings.rehearsed(&chosen, &counts, &parameters, &rates);
+        site.close().await;
+        let summary = Summary::new("dry_run", Duration::ZERO, counts, &Default::default());
+        print_summary(outputs.summary.as_ref(), &Shown::new(told, &summary))?;
+        return Ok(Exit::Complete);
+    }
     let connector = site.connector(topics, settings.timeout)?;
     settings.say_start(&rates, &site, &counts, chosen.devices);
     if holds_new_secrets {
@@ -177,6 +206,8 @@ impl Settings {
         let outputs = Outputs::open(args.outputs).await?;
         let target = args.target.resolve().await?;
         let template = target.template(args.template.as_deref())?;
+        let content = content(&reading, &keys);
+        let changed_content = args.change_settings.then(|| content.clone());
         let settings = Self {
             ledger: ledger_of(&args.lot, args.ledger)?,
             lot: args.lot,
@@ -185,6 +216,7 @@ impl Settings {
                 template,
                 region: target.region.clone(),
                 account: target.account(),
+                content: (!args.change_settings).then_some(content),
                 ..Binding::default()
             },
             rates: RateSettings::new(&args.rates, keys.source),
@@ -195,6 +227,8 @@ impl Settings {
             connection_lifetime: args.connection_lifetime,
             reissue_unknown: args.reissue_unknown,
             scope,
+            dry_run: args.dry_run,
+            changed_content,
         };
         Ok((settings, outputs))
     }
@@ -276,12 +310,101 @@ impl Settings {
         ));
     }
 
+    /// Warns of other ledgers in the same place that have done something for the same devices: each of them would get a second
+    /// certificate here.
+    fn warn_of_others(&self, view: &LedgerView) {
+        let beside = self.ledger.parent().filter(|folder| !folder.as_os_str().is_empty());
+        // A folder that cannot be listed is not known to hold any.
+        let others = view.overlaps(beside.unwrap_or(Path::new("."))).unwrap_or_default();
+        for other in others.iter().filter(|other| !is_same_file(&other.ledger, &self.ledger)) {
+            warn(format_args!(
+                "warning: the ledger {} has had to do with {} of this lot, {:?} for one: provisioned here, they get a second \
+                 certificate; go on with that ledger (--ledger), or take their rows out",
+                other.ledger.display(),
+                advice::number(other.devices, "device", "devices"),
+                other.example,
+            ));
+        }
+    }
+
+    /// What a run would do.
+    fn rehearsed(
+        &self,
+        chosen: &Chosen,
+        counts: &Counts,
+        parameters: &ParameterPlan,
+        rates: &ChosenRates,
+    ) -> String {
+        let devices = chosen.devices;
+        let names: Vec<_> = parameters.names().map(ToString::to_string).collect();
+        let time = match dry_run::least_time(devices, &rates.rates()) {
+            Some(time) => format!("at least {} at these rates", humantime::format_duration(time)),
+            None => String::from("as long as the service takes: no rate is fixed"),
+        };
+        format!(
+            "dry run: nothing was sent, and no ledger was made or changed (ledger {})\n\
+             {devices} of {} would be provisioned; {} registered, {} rejected, {} unknown\n\
+             {} certificates and {devices} registrations at most, with the parameters {}\n\
+             {rates}; {}\n\
+             {time}\n",
+            self.ledger.display(),
+            advice::number(counts.total(), "device", "devices"),
+            counts.registered,
+            counts.rejected,
+            counts.unknown + counts.issued_may_sent,
+            devices.min(counts.pending),
+            names.join(", "),
+            say_keys(&self.keys),
+        )
+    }
+
     fn say_plain_keys(&self) {
         say(format_args!(
             "note: the ledger {} holds private keys in plain text, readable by its owner alone (mode 0600); \
              --seal-to RECIPIENT would encrypt them",
             self.ledger.display()
         ));
+    }
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+/// What decides the content of an identity beside its row.
+fn content(reading: &LotReading, keys: &KeyPolicy) -> Content {
+    let (key_source, key_type) = match keys.source {
+        KeySource::Service => ("aws", None),
+        KeySource::Local(key_type) => ("local", Some(key_type.name().to_owned())),
+    };
+    Content {
+        parameters: reading.constants.iter().cloned().collect(),
+        key_source: key_source.to_owned(),
+        key_type,
+        recipients: keys.seal_to.iter().flat_map(Sealer::recipients).cloned().collect(),
+        others: reading.others(),
+    }
+}
+
+/// Says what of a lot is other than it was.
+fn say_changes(changes: &LotChanges) {
+    let LotChanges { added, changed, withdrawn, returned, moved, bound_anew } = *changes;
+    let told: Vec<_> = [
+        (added, "added"),
+        (changed, "changed"),
+        (withdrawn, "withdrawn, since their rows are gone"),
+        (returned, "back"),
+        (moved, "on another line"),
+    ]
+    .into_iter()
+    .filter(|(rows, _)| *rows > 0)
+    .map(|(rows, what)| format!("{rows} {what}"))
+    .collect();
+    if !told.is_empty() {
+        say(format_args!("the lot is not what it was, rows: {}", told.join(", ")));
+    }
+    if bound_anew {
+        say("nothing was issued yet, so that the ledger takes the settings of this run");
     }
 }
 

@@ -289,6 +289,13 @@ impl Target {
 }
 
 impl Site {
+    /// Ends the emulator, if it is in this process.
+    pub(super) async fn close(self) {
+        if let Some(emulator) = self.emulator {
+            emulator.shutdown().await;
+        }
+    }
+
     /// What asks the control plane.
     pub(super) fn control_plane(&self) -> ControlPlane {
         ControlPlane::new(self.control_plane.clone())

@@ -273,6 +273,9 @@ fn resume_needs(lot: &LotInfo) -> &'static str {
 
 /// The provision command, as far as the ledger knows it.
 fn resume_command(ledger: &str, lot: &LotInfo, status: &Status) -> String {
+    if let Some(typed) = typed(status) {
+        return format!("{typed} --ledger {ledger}");
+    }
     let binding = &lot.binding;
     let mut command = format!("fleetmint provision {} --ledger {ledger}", quote_path(&lot.source));
     match binding.account.as_str() {
@@ -290,6 +293,16 @@ fn resume_command(ledger: &str, lot: &LotInfo, status: &Status) -> String {
         command += &format!(" --param {}", quote(&format!("{name}={value}")));
     }
     command
+}
+
+/// The command of the last provisioning run, as that run wrote it down: all of it but the ledger.
+fn typed(status: &Status) -> Option<String> {
+    let command = |run: &RunStatus| {
+        let settings: serde_json::Value = serde_json::from_str(&run.run.settings).ok()?;
+        let command = settings["command"].as_str()?;
+        command.starts_with("fleetmint provision ").then(|| command.to_owned())
+    };
+    status.runs.iter().rev().find_map(command)
 }
 
 /// The `--param`s of the last run.

@@ -6,5 +6,6 @@ mod operator;
 mod pilot;
 mod places;
 mod proxy;
+mod settings;
 mod template_fit;
 mod templates;

@@ -43,3 +43,25 @@ fn only_the_named_devices_are_taken() {
     provision(&["--only-file", empty.to_str().unwrap()]).expect_code(64).expect_err(&["no key"]);
     assert_eq!(registered().len(), 3);
 }
+
+/// Whoever wants to know what a night's run would do before the night.
+#[test]
+fn a_dry_run_says_what_would_be_sent_and_leaves_nothing() {
+    let scratch = Scratch::new();
+    let lot = scratch.lot("lot.csv", 8);
+    let provision = |args: &[&str]| run(fleetmint().arg("provision").arg(&lot).arg("--emulator").args(args));
+    let rates = ["--create-rate", "2/s", "--register-rate", "4/s"];
+    let dry = provision(&[&["--dry-run"], &rates[..]].concat()).expect_code(0);
+    dry.expect_out(&["8 of 8 devices would be provisioned", "at least 4s", "SerialNumber", "create 2/s"]);
+    assert_eq!(scratch.files(), ["lot.csv"]);
+    provision(&["--limit", "3"]).expect_code(0);
+    let ledger = scratch.path("lot.ledger");
+    let before = std::fs::read(&ledger).unwrap();
+    let dry = provision(&["--dry-run", "--limit", "4"]).expect_code(0);
+    dry.expect_out(&["4 of 8 devices would be provisioned; 3 registered", "no rate is fixed"]);
+    assert_eq!(std::fs::read(&ledger).unwrap(), before);
+    assert!(scratch.files().iter().all(|file| !file.contains("dry-run")), "{:?}", scratch.files());
+    // A lot that is wrong is found out too.
+    std::fs::write(&lot, "DeviceId,SerialNumber,MacAddress\na,b,c\na,b,c\n").unwrap();
+    provision(&["--dry-run"]).expect_code(65);
+}
