@@ -189,9 +189,10 @@ fn pem(label: &str, lines: usize) -> String {
 /// An accepted reply of CreateKeysAndCertificate, of about the size that the service sends.
 fn issued() -> String {
     serde_json::json!({
-        "certificateId": "0f".repeat(32),
-        "certificatePem": pem("CERTIFICATE", 19),
-        "privateKey": pem("RSA PRIVATE KEY", 25),
+        // `openssl x509 -in rsa.pem -outform der | sha256sum`
+        "certificateId": "310abfb620d4ed5b94410bc3ff786c934abd673aa708fefbcb8fff16deb6a425",
+        "certificatePem": include_str!("../fixtures/issued/rsa.pem"),
+        "privateKey": include_str!("../fixtures/issued/rsa.key"),
         "certificateOwnershipToken": "ey".repeat(232),
     })
     .to_string()

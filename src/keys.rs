@@ -9,10 +9,9 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, RsaKeySize};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::FromDer;
-use x509_parser::x509::SubjectPublicKeyInfo;
 use zeroize::Zeroizing;
 
-use crate::certificate::{PreparedKey, Secret, SigningRequest};
+use crate::certificate::{CertificateId, Evidence, Flaw, PreparedKey, Secret, SigningRequest};
 
 /// The kinds of keys that can be made. The service takes RSA of at least 2048 bits and the NIST curves P-256, P-384 and P-521
 /// (API reference, CreateCertificateFromCsr).
@@ -112,17 +111,9 @@ pub enum KeyMismatch {
 /// # Errors
 /// If it is for another key, or one of the two cannot be read.
 pub fn check_certificate(request: &SigningRequest, certificate_pem: &str) -> Result<(), KeyMismatch> {
-    let request = public_key(&request.pem, "CERTIFICATE REQUEST", |der| {
-        let (_, request) = X509CertificationRequest::from_der(der).ok()?;
-        Some(raw(&request.certification_request_info.subject_pki))
-    });
-    let certificate = public_key(certificate_pem, "CERTIFICATE", |der| {
-        let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-        Some(raw(certificate.public_key()))
-    });
-    let (request, certificate) =
-        (request.ok_or(KeyMismatch::NoRequest)?, certificate.ok_or(KeyMismatch::NoCertificate)?);
-    if request == certificate { Ok(()) } else { Err(KeyMismatch::OtherKey) }
+    let wanted = public_key(request).ok_or(KeyMismatch::NoRequest)?;
+    let certificate = Evidence::of(certificate_pem).map_err(|_| KeyMismatch::NoCertificate)?;
+    if wanted == certificate.public_key() { Ok(()) } else { Err(KeyMismatch::OtherKey) }
 }
 
 /// Why a certificate, its id and its private key are not of one making.
@@ -142,58 +133,26 @@ pub enum PairMismatch {
     OtherKey,
 }
 
-/// Checks that a certificate, its id, and a private key are of one making. An RSA key is validated on the way, which takes a
-/// core a good part of a millisecond.
+/// Checks that a certificate, its id, and a private key are of one making, as [`Evidence`] does.
 ///
 /// # Errors
 /// What does not fit, or cannot be read.
 pub fn check_pair(id: &str, certificate_pem: &str, private_key: &Secret<String>) -> Result<(), PairMismatch> {
-    let mut digest = None;
-    let certified = public_key(certificate_pem, "CERTIFICATE", |der| {
-        digest = Some(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der));
-        let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-        Some(certificate.public_key().subject_public_key.data.to_vec())
-    });
-    let (certified, digest) = certified.zip(digest).ok_or(PairMismatch::NoCertificate)?;
-    let hexadecimal: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    if !id.eq_ignore_ascii_case(&hexadecimal) {
+    let evidence = Evidence::of(certificate_pem).map_err(|_| PairMismatch::NoCertificate)?;
+    if !CertificateId::try_from(id.to_owned()).is_ok_and(|id| evidence.has_id(&id)) {
         return Err(PairMismatch::OtherId);
     }
-    let (_, pem) = parse_x509_pem(private_key.expose().as_bytes()).map_err(|_| PairMismatch::NoKey)?;
-    let der = Zeroizing::new(pem.contents);
-    let own = public_key_of(&pem.label, &der).ok_or(PairMismatch::NoKey)?;
-    if own == certified { Ok(()) } else { Err(PairMismatch::OtherKey) }
+    evidence.check_key(private_key).map_err(|flaw| match flaw {
+        Flaw::OtherKey => PairMismatch::OtherKey,
+        _ => PairMismatch::NoKey,
+    })
 }
 
-/// The public key of a private one, as a certificate holds it: RSAPublicKey of PKCS #1, or a point.
-fn public_key_of(label: &str, der: &[u8]) -> Option<Vec<u8>> {
-    use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
-    use aws_lc_rs::signature::{
-        ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING,
-        EcdsaKeyPair, KeyPair as _,
-    };
-    let rsa = match label {
-        "RSA PRIVATE KEY" => RsaKeyPair::from_der(der).ok(),
-        "PRIVATE KEY" => RsaKeyPair::from_pkcs8(der).ok(),
-        "EC PRIVATE KEY" => None,
-        _ => return None,
-    };
-    if let Some(pair) = rsa {
-        return Some(pair.public_key().as_ref().to_vec());
-    }
-    let curves =
-        [&ECDSA_P256_SHA256_ASN1_SIGNING, &ECDSA_P384_SHA384_ASN1_SIGNING, &ECDSA_P521_SHA512_ASN1_SIGNING];
-    let pair = curves.into_iter().find_map(|curve| EcdsaKeyPair::from_private_key_der(curve, der).ok())?;
-    Some(pair.public_key().as_ref().to_vec())
-}
-
-fn public_key(pem: &str, label: &str, read: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
-    let (_, pem) = parse_x509_pem(pem.as_bytes()).ok()?;
-    if pem.label == label { read(&pem.contents) } else { None }
-}
-
-fn raw(info: &SubjectPublicKeyInfo<'_>) -> Vec<u8> {
-    info.raw.to_vec()
+/// The DER of a request's `SubjectPublicKeyInfo`.
+fn public_key(request: &SigningRequest) -> Option<Vec<u8>> {
+    let (_, pem) = parse_x509_pem(request.pem.as_bytes()).ok()?;
+    let (_, parsed) = X509CertificationRequest::from_der(&pem.contents).ok()?;
+    (pem.label == "CERTIFICATE REQUEST").then(|| parsed.certification_request_info.subject_pki.raw.to_vec())
 }
 
 #[cfg(test)]

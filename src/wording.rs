@@ -17,14 +17,24 @@ const SECRET_RUN: usize = 72;
 /// A run of this many base64 characters is taken for a key or a token, whatever it looks like. The longest topic has 88.
 const LONG_RUN: usize = 100;
 
-/// Query parameters that are secret; error pages like to repeat the URL that they refuse.
-const SECRET_PARAMETERS: [&str; 2] = ["x-amz-security-token=", "x-amz-signature="];
+/// Names of what is secret however long it is: query parameters, which error pages like to repeat with the URL that they refuse,
+/// and fields of JSON.
+const SECRET_NAMES: [&str; 8] = [
+    "x-amz-security-token",
+    "x-amz-signature",
+    "certificateownershiptoken",
+    "privatekey",
+    "secretaccesskey",
+    "secret_access_key",
+    "sessiontoken",
+    "session_token",
+];
 
 /// Shortens `text` to [`MAX_CHARS`], turns invisible characters into spaces, and takes out private keys, signatures, session
 /// tokens and long runs of base64.
 pub fn clean(text: &str) -> String {
     let text = without_private_keys(text);
-    let text = without_query_secrets(&text);
+    let text = without_named_secrets(&text);
     let text = without_long_runs(&text);
     let text: String = text.chars().map(|c| if is_invisible(c) { ' ' } else { c }).collect();
     shortened(text.trim())
@@ -126,27 +136,31 @@ fn without_private_keys(text: &str) -> String {
     format!("{}{REDACTED}{}", &text[..start], without_private_keys(rest))
 }
 
-fn without_query_secrets(text: &str) -> String {
+fn without_named_secrets(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     let mut out = String::with_capacity(text.len());
     let mut at = 0;
     while let Some(value) = next_secret(&lower, at) {
         out.push_str(&text[at..value]);
         out.push_str("[redacted]");
-        let end =
-            text[value..].find(|c: char| c == '&' || c == '"' || c == '\'' || c == '<' || c.is_whitespace());
-        at = end.map_or(text.len(), |end| value + end);
+        let ends = |c: char| matches!(c, '&' | '"' | '\'' | '<' | ',' | '}' | '\\') || c.is_whitespace();
+        at = text[value..].find(ends).map_or(text.len(), |end| value + end);
     }
     out.push_str(&text[at..]);
     out
 }
 
-/// Where the next secret parameter's value starts, from `at` on.
+/// Where the next named secret's value starts, from `at` on: after `=` or `:` and whatever quotes and blanks surround that.
 fn next_secret(lower: &str, at: usize) -> Option<usize> {
-    SECRET_PARAMETERS
-        .iter()
-        .filter_map(|name| lower[at..].find(name).map(|found| at + found + name.len()))
-        .min()
+    let value_of = |name: &&str| {
+        lower[at..].match_indices(*name).find_map(|(found, _)| {
+            let end = at + found + name.len();
+            let is_between = |c: char| matches!(c, '"' | '\'' | '\\') || c.is_whitespace();
+            let rest = lower[end..].trim_start_matches(is_between).strip_prefix(['=', ':'])?;
+            Some(lower.len() - rest.trim_start_matches(is_between).len())
+        })
+    };
+    SECRET_NAMES.iter().filter_map(value_of).min()
 }
 
 fn without_long_runs(text: &str) -> String {
@@ -210,6 +224,24 @@ mod tests {
         let id = "a1".repeat(32);
         let message = format!("token {} of arn:aws:iot:eu-west-1:1:cert/{id}", "eyJ2".repeat(100));
         assert_eq!(clean(&message), format!("token [redacted] of arn:aws:iot:eu-west-1:1:cert/{id}"));
+    }
+
+    #[test]
+    fn topics_stay_whole_and_short_tokens_go() {
+        let topic = format!("$aws/provisioning-templates/{}/provision/json/accepted", "T".repeat(36));
+        let message = format!("not authorized: topicfilter/{topic}");
+        assert_eq!(clean(&message), message);
+        assert_eq!(clean(&"tOk3n+/=".repeat(10)), "[redacted]", "80 characters");
+        assert_eq!(clean(&"ab".repeat(32)), "ab".repeat(32), "a certificate's id");
+        let named =
+            r#"{"certificateOwnershipToken": "short", "SessionToken":"s", "privateKey" : 'k', "x": 1}"#;
+        let shown = r#"{"certificateOwnershipToken": "[redacted]", "SessionToken":"[redacted]", "privateKey" : '[redacted]', "x": 1}"#;
+        assert_eq!(clean(named), shown);
+        assert_eq!(
+            clean("aws_secret_access_key=abc aws_session_token=d"),
+            "aws_secret_access_key=[redacted] aws_session_token=[redacted]"
+        );
+        assert_eq!(clean("accepted reply: privateKey is missing"), "accepted reply: privateKey is missing");
     }
 
     #[test]

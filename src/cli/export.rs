@@ -1,16 +1,24 @@
 //! `fleetmint export`: keys and certificates as files.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
 use zeroize::Zeroizing;
 
-use super::exit::{Exit, Fatal};
-use super::speech::{print, say};
+use super::exit::{self, Exit, Fatal};
+use super::signals;
+use super::speech::{self, print, say};
+use crate::certificate::Secret;
 use crate::event::DeviceState;
-use crate::export::{self, DEFAULT_NAMESPACE, ExportError, ExportPlan, ExportSummary, Format};
-use crate::ledger::{Ledger, RunId, Selection};
+use crate::export::{
+    self, DEFAULT_NAMESPACE, Entry, ExportError, ExportPlan, ExportSummary, Format, Partition, Progress,
+};
+use crate::ledger::{Ledger, LedgerError, Problem, RunId, Selection, View};
 use crate::sealing::{IdentityError, KeyOpener, OpenError};
 
 const FORMATS: &str = "\
@@ -18,12 +26,14 @@ Examples:
   fleetmint export lot.ledger --out identities
   fleetmint export lot.ledger --format csv --out identities.csv --since-run 2
 
-Formats: pem is a folder a device with certificate.pem and private.key, and manifest.csv. jsonl and csv are one file
-with a device a line, and FILE.manifest.csv. nvs is as pem, with an nvs.csv in each folder for Espressif's
-nvs_partition_gen. mass-mfg is as pem, with config.csv and values.csv for ESP-IDF's mfg_gen.py (--fileid file_id).
-Start Espressif's tools in the exported directory: they look for the files from there.";
+Formats: pem is a folder a device with certificate.pem and private.key, and manifest.csv, which says whose folder is whose.
+der is the same in DER. pkcs12 is a folder a device with device.p12, behind the password in --password-file. Each has
+configuration.json too, if the template configures devices. jsonl and csv are one file with a device a line, and
+FILE.manifest.csv. nvs is as pem, with an nvs.csv in each folder for Espressif's nvs_partition_gen. mass-mfg is as pem, with
+config.csv and values.csv for ESP-IDF's mfg_gen.py (--fileid file_id). Start Espressif's tools in the exported directory: they
+look for the files from there.";
 
-/// Write the certificates and keys of a ledger's registered devices to files.
+/// Write the certificates and keys of a ledger's registered devices to files; a run may be writing the ledger.
 #[derive(Debug, clap::Args)]
 #[command(after_help = FORMATS)]
 pub(super) struct ExportArgs {
@@ -58,15 +68,26 @@ pub(super) struct ExportArgs {
     #[arg(long = "key", value_name = "KEY")]
     pub(super) keys: Vec<String>,
 
+    /// The file whose first line is the password of the files of --format pkcs12.
+    #[arg(long, value_name = "FILE", required_if_eq("format", "pkcs12"))]
+    pub(super) password_file: Option<PathBuf>,
+
     /// The NVS namespace of the entries, for nvs and mass-mfg.
     #[arg(long, value_name = "NAME", default_value = DEFAULT_NAMESPACE)]
     pub(super) nvs_namespace: String,
+
+    /// An entry of the image, for nvs and mass-mfg, SOURCE being key, thing_name, certificate_id, device_config, certificate,
+    /// private_key or column:COLUMN. Repeatable; without any, each of the first six is there under a name of its own.
+    #[arg(long = "nvs-entry", value_name = "NAME=SOURCE")]
+    pub(super) nvs_entries: Vec<Entry>,
 }
 
 /// The name of an export's format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum FormatName {
     Pem,
+    Der,
+    Pkcs12,
     Jsonl,
     Csv,
     Nvs,
@@ -82,52 +103,108 @@ pub(super) enum CertifiedState {
     Rejected,
 }
 
-pub(super) fn run(args: &ExportArgs) -> Result<Exit, Fatal> {
+pub(super) async fn run(args: ExportArgs) -> Result<Exit, Fatal> {
+    let stopped = Arc::new(AtomicBool::new(false));
+    let told = stopped.clone();
+    let mut work = tokio::task::spawn_blocking(move || write(&args, &told));
+    let done = tokio::select! {
+        done = &mut work => done,
+        () = signals::interrupted() => {
+            stopped.store(true, Ordering::Relaxed);
+            say("stopping: removing what was written");
+            work.await
+        }
+    };
+    done.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()))
+}
+
+fn write(args: &ExportArgs, stopped: &AtomicBool) -> Result<Exit, Fatal> {
     if args.out == Path::new("-") {
         return Err(Fatal::new(Exit::Usage, "--out: private keys are never written to stdout; name a file"));
     }
-    let opener = opener(args)?;
-    // To write down what was exported; and no run is to register devices behind the export's back.
-    let mut ledger = Ledger::reopen(&args.ledger).map_err(super::exit::ledger)?;
+    let (opener, format) = (opener(args)?, format(args)?);
+    let view = Ledger::open_read_only(&args.ledger).map_err(exit::ledger)?;
+    let bar = progress_bar();
+    let watch = |Progress { done, chosen }| {
+        bar.set_length(chosen);
+        bar.set_position(done);
+        if stopped.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
     let plan =
-        ExportPlan { selection: selection(args), format: format(args), out: &args.out, opener: &opener };
-    let summary = export::export(ledger.view(), &plan).map_err(refused)?;
-    record(&mut ledger, &args.out, &summary)?;
-    print(&format!("{} devices exported to {}\n", summary.exported, args.out.display()));
+        ExportPlan { selection: selection(args), format, out: &args.out, opener: &opener, watch: &watch };
+    let outcome = export::export(&view, &plan);
+    bar.finish_and_clear();
+    speech::speak_plainly();
+    let summary = outcome.map_err(refused)?;
+    record(&view, args, &summary)?;
+    print(&format!("{} exported to {}\n", devices(summary.exported), args.out.display()));
     say_left_out(&plan, &summary);
     Ok(Exit::Complete)
 }
 
+/// A bar on a terminal, and nothing elsewhere.
+fn progress_bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{wide_bar} {pos} of {len} devices, {eta} left");
+    let bar = ProgressBar::new(0).with_style(style.expect("the template is valid"));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    speech::speak_above(&bar);
+    bar
+}
+
+/// A number of devices in words.
+fn devices(number: u64) -> String {
+    if number == 1 { String::from("1 device") } else { format!("{number} devices") }
+}
+
 fn say_left_out(plan: &ExportPlan<'_>, summary: &ExportSummary) {
+    let were = |number: u64| if number == 1 { "was" } else { "were" };
     let others = summary.left_out - summary.purged;
     if others > 0 && plan.selection == Selection::default() {
-        say(format_args!("{others} devices are not registered and were left out"));
+        let left = were(others);
+        say(format_args!("{} not registered, and {left} left out", devices_are(others)));
     } else if others > 0 {
-        say(format_args!("{others} devices were not chosen, or have no certificate, and were left out"));
+        let left = were(others);
+        say(format_args!(
+            "{} not chosen, or without a certificate, and {left} left out",
+            devices_are(others)
+        ));
     }
     if summary.purged > 0 {
-        let purged = summary.purged;
-        say(format_args!(
-            "{purged} devices were left out, for their private keys were purged from the ledger"
-        ));
+        let (left, purged) = (were(summary.purged), devices(summary.purged));
+        say(format_args!("{purged} {left} left out, for the private key was purged from the ledger"));
     }
     if plan.selection.states.iter().any(|state| *state != DeviceState::Registered) {
         say("note: only certificates of registered devices are surely good for anything");
     }
 }
 
-/// Lets the ledger know, so that it can tell which keys it need not keep.
-fn record(ledger: &mut Ledger, out: &Path, summary: &ExportSummary) -> Result<(), Fatal> {
-    let destination = out.canonicalize().unwrap_or_else(|_| out.to_path_buf());
-    let recorded =
-        ledger.record_export(&destination.display().to_string(), &summary.devices, SystemTime::now());
-    recorded.map_err(|error| {
-        let message = format!(
-            "the export {} is whole, but the ledger could not write it down, and will not purge its keys: {error}",
-            out.display()
-        );
-        Fatal::new(Exit::LedgerUnusable, message)
-    })
+fn devices_are(number: u64) -> String {
+    format!("{} {}", devices(number), if number == 1 { "is" } else { "are" })
+}
+
+/// Lets the ledger know, so that it can tell which keys it need not keep. Where it cannot be written, it keeps them.
+fn record(view: &View, args: &ExportArgs, summary: &ExportSummary) -> Result<(), Fatal> {
+    let destination = args.out.canonicalize().unwrap_or_else(|_| args.out.clone());
+    let noted = Ledger::reopen_unread(view.path()).and_then(|mut ledger| {
+        ledger.record_export(&destination.display().to_string(), &summary.devices, SystemTime::now())?;
+        ledger.close()
+    });
+    match noted {
+        Ok(()) => Ok(()),
+        Err(LedgerError { problem: Problem::InUse { .. } | Problem::Denied { .. }, .. }) => {
+            say(
+                "note: the ledger cannot be written now, so it does not know of this export, and purge-keys will keep its keys",
+            );
+            Ok(())
+        }
+        Err(error) => {
+            let message = format!(
+                "the export {} is whole, but the ledger could not write it down, and will not purge its keys: {error}",
+                args.out.display()
+            );
+            Err(Fatal::new(Exit::LedgerUnusable, message))
+        }
+    }
 }
 
 fn opener(args: &ExportArgs) -> Result<KeyOpener, Fatal> {
@@ -136,13 +213,18 @@ fn opener(args: &ExportArgs) -> Result<KeyOpener, Fatal> {
     }
     let mut openers = KeyOpener::plain_only();
     for file in &args.identity {
-        let wrong = |error: &dyn std::fmt::Display| {
+        let content = read_secret("--identity", file)?;
+        openers.add_identities(&content).map_err(|error: IdentityError| {
             Fatal::new(Exit::Usage, format!("--identity: {}: {error}", file.display()))
-        };
-        let content = Zeroizing::new(std::fs::read(file).map_err(|error| wrong(&error))?);
-        openers.add_identities(&content).map_err(|error: IdentityError| wrong(&error))?;
+        })?;
     }
     Ok(openers)
+}
+
+fn read_secret(option: &str, file: &Path) -> Result<Zeroizing<Vec<u8>>, Fatal> {
+    std::fs::read(file).map(Zeroizing::new).map_err(|error| {
+        Fatal::new(Exit::LedgerUnusable, format!("{option}: {} cannot be read: {error}", file.display()))
+    })
 }
 
 fn selection(args: &ExportArgs) -> Selection {
@@ -164,28 +246,69 @@ fn state_of(state: CertifiedState) -> DeviceState {
     }
 }
 
-fn format(args: &ExportArgs) -> Format {
-    match args.format {
-        FormatName::Pem => Format::Pem,
-        FormatName::Jsonl => Format::Jsonl,
-        FormatName::Csv => Format::Csv,
-        FormatName::Nvs => Format::Nvs { namespace: args.nvs_namespace.clone() },
-        FormatName::MassMfg => Format::MassMfg { namespace: args.nvs_namespace.clone() },
+fn format(args: &ExportArgs) -> Result<Format, Fatal> {
+    let is_for_image = matches!(args.format, FormatName::Nvs | FormatName::MassMfg);
+    if !args.nvs_entries.is_empty() && !is_for_image {
+        return Err(Fatal::new(Exit::Usage, "--nvs-entry: is for --format nvs and mass-mfg"));
+    }
+    let partition = || {
+        Partition::new(&args.nvs_namespace, args.nvs_entries.clone()).map_err(|error| {
+            let option = if matches!(error, ExportError::NvsName { what: "namespace", .. }) {
+                "--nvs-namespace"
+            } else {
+                "--nvs-entry"
+            };
+            Fatal::new(Exit::Usage, format!("{option}: {error}"))
+        })
+    };
+    match (args.format, &args.password_file) {
+        (FormatName::Pkcs12, Some(file)) => Ok(Format::Pkcs12 { password: password(file)? }),
+        (FormatName::Pkcs12, None) => Err(Fatal::new(
+            Exit::Usage,
+            "--format pkcs12: name the file of the password with --password-file",
+        )),
+        (_, Some(_)) => Err(Fatal::new(Exit::Usage, "--password-file: is for --format pkcs12")),
+        (FormatName::Pem, None) => Ok(Format::Pem),
+        (FormatName::Der, None) => Ok(Format::Der),
+        (FormatName::Jsonl, None) => Ok(Format::Jsonl),
+        (FormatName::Csv, None) => Ok(Format::Csv),
+        (FormatName::Nvs, None) => partition().map(Format::Nvs),
+        (FormatName::MassMfg, None) => partition().map(Format::MassMfg),
+    }
+}
+
+/// The first line of the file, without its end.
+fn password(file: &Path) -> Result<Secret<String>, Fatal> {
+    let content = read_secret("--password-file", file)?;
+    let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    match std::str::from_utf8(line) {
+        Ok(password) if !password.is_empty() => Ok(Secret::new(password.to_owned())),
+        _ => {
+            let message =
+                format!("--password-file: the first line of {} is empty or not UTF-8", file.display());
+            Err(Fatal::new(Exit::Usage, message))
+        }
     }
 }
 
 fn refused(error: ExportError) -> Fatal {
-    let usage = |error: &ExportError| matches!(error, ExportError::Sealed);
     match error {
-        ExportError::Ledger(error) => super::exit::ledger(error),
+        ExportError::Ledger(error) => exit::ledger(error),
+        ExportError::NoColumn { .. } => Fatal::new(Exit::Usage, format!("--nvs-entry: {error}")),
+        ExportError::Stopped => Fatal::new(Exit::Interrupted, error),
+        ExportError::Occupied { .. } => {
+            Fatal::new(Exit::LedgerUnusable, format!("{error}; choose another --out"))
+        }
         ExportError::Key {
             error: OpenError::NoIdentity { .. } | OpenError::OtherIdentity { .. }, ..
         } => {
             let advice = "--identity FILE opens them; --sealed writes the .age files as they are";
             Fatal::new(Exit::Usage, format!("{error}; {advice}"))
         }
-        ExportError::Namespace { .. } => Fatal::new(Exit::Usage, format!("--nvs-namespace: {error}")),
-        error if usage(&error) => Fatal::new(Exit::Usage, error),
+        ExportError::Sealed => {
+            Fatal::new(Exit::Usage, format!("{error}; open them with --identity, or choose another --format"))
+        }
         error => Fatal::new(Exit::LedgerUnusable, error),
     }
 }

@@ -91,7 +91,7 @@ impl Verb {
             Verb::Provision(args) => provision::run(*args).await,
             Verb::Load(args) => load::run(*args).await,
             Verb::FindLimit(args) => find_limit::run(*args).await,
-            Verb::Export(args) => export::run(&args),
+            Verb::Export(args) => export::run(args).await,
             Verb::PurgeKeys(args) => purge_keys::run(&args),
             Verb::Status(args) => status::run(&args),
             Verb::Retry(args) => retry::run(&args),

@@ -21,13 +21,13 @@ pub enum ExportError {
         selection: Selection,
     },
     /// There is something under that name.
-    #[error("{} is there already, and is left as it is; choose another --out", .out.display())]
+    #[error("{} is there already, and is left as it is", .out.display())]
     Occupied {
         /// The directory or file.
         out: PathBuf,
     },
     /// Another export has begun to write there.
-    #[error("another export to {} is running; wait until it has ended, or choose another --out", .out.display())]
+    #[error("another export to {} is running; wait until it has ended", .out.display())]
     InUse {
         /// The directory or file.
         out: PathBuf,
@@ -38,16 +38,58 @@ pub enum ExportError {
         /// The device's key.
         key: String,
         /// Which value.
-        what: &'static str,
+        what: String,
         /// What about it, without the value.
         why: String,
     },
     /// A name that NVS does not allow.
-    #[error("an NVS namespace has 1 to {longest} bytes, printable ASCII without comma and quotes, unlike {found:?}", longest = super::LONGEST_NVS_NAME)]
-    Namespace {
+    #[error("an NVS {what} has 1 to {longest} bytes, printable ASCII without comma and quotes, unlike {found:?}", longest = super::LONGEST_NVS_NAME)]
+    NvsName {
+        /// What it is to name.
+        what: &'static str,
         /// The name.
         found: String,
     },
+    /// A name of an NVS entry that is used already.
+    #[error("an NVS entry {found:?} is there already; choose another name")]
+    NvsNameTaken {
+        /// The name.
+        found: String,
+    },
+    /// A column that the lot does not have.
+    #[error("the lot has no column {found:?}; it has {}", .columns.join(", "))]
+    NoColumn {
+        /// The column asked for.
+        found: String,
+        /// Those that there are.
+        columns: Vec<String>,
+    },
+    /// A certificate or key that is not what it should be.
+    #[error(
+        "the {what} of the device with key {key:?} {flaw}: the ledger was altered or is damaged, and nothing of it was exported"
+    )]
+    Unsound {
+        /// The device's key.
+        key: String,
+        /// Which of the two.
+        what: &'static str,
+        /// What about it, without its content.
+        flaw: String,
+    },
+    /// A certificate or key that cannot be written in another form.
+    #[error("the {what} of the device with key {key:?} cannot be read, to be written in this format")]
+    NotPem {
+        /// The device's key.
+        key: String,
+        /// Which of the two.
+        what: &'static str,
+    },
+    /// The cryptographic library failed us.
+    #[error("the cryptographic library failed")]
+    Cryptography,
+    /// It was ended before it was whole.
+    #[error("stopped: nothing was exported, and what had been written was removed")]
+    Stopped,
     /// A private key cannot be opened.
     #[error("device {key:?}: {error}")]
     Key {
@@ -57,9 +99,7 @@ pub enum ExportError {
         error: OpenError,
     },
     /// Sealed keys cannot be passed on in a format whose tools read them.
-    #[error(
-        "nvs and mass-mfg are for tools that read the private keys; open them with --identity, or choose another --format"
-    )]
+    #[error("pkcs12, nvs and mass-mfg are made of private keys in the clear, and these are sealed")]
     Sealed,
     /// The keys of all chosen devices were purged.
     #[error(

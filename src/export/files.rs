@@ -1,7 +1,7 @@
-//! Files and folders that only their owner may read, and that are on the disk when their functions return.
+//! Files and folders that only their owner may read, and how they get to the disk.
 
 use std::fmt::Write as _;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
@@ -31,10 +31,9 @@ impl HashedFile {
         Ok(Self { file: create_file(path)?, context: Context::new(&SHA256), length: 0 })
     }
 
-    /// Flushes it to the disk.
-    pub(super) fn finish(self) -> io::Result<Written> {
-        self.file.sync_all()?;
-        Ok(Written { sha256: to_hex(self.context.finish().as_ref()), length: self.length })
+    /// What is in it. It is on the disk only after [`sync_file`] or [`sync_tree`].
+    pub(super) fn finish(self) -> Written {
+        Written { sha256: to_hex(self.context.finish().as_ref()), length: self.length }
     }
 }
 
@@ -70,17 +69,79 @@ pub(super) fn create_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-pub(super) fn write_durably(path: &Path, content: &[u8]) -> Result<Written, ExportError> {
-    let write = || {
-        let mut file = HashedFile::create(path)?;
-        file.write_all(content)?;
-        file.finish()
-    };
-    write().map_err(failed("writing", path))
+/// Writes a new file. It is on the disk only after [`sync_tree`].
+pub(super) fn write_file(path: &Path, content: &[u8]) -> Result<Written, ExportError> {
+    create_file(path).and_then(|mut file| file.write_all(content)).map_err(failed("writing", path))?;
+    Ok(Written { sha256: sha256(content), length: content.len() as u64 })
+}
+
+/// Flushes the file at `path` to the disk.
+pub(super) fn sync_file(path: &Path) -> Result<(), ExportError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(failed("flushing to the disk", path))
 }
 
 pub(super) fn sync_directory(path: &Path) -> Result<(), ExportError> {
     File::open(path)
         .and_then(|directory| directory.sync_all())
         .map_err(failed("flushing to the disk the directory", path))
+}
+
+/// Flushes everything below the directory `root` to the disk; `handle` is of `root`, and was opened before anything was written
+/// there. One flush of the whole file system takes a hundredth of what one for each file does.
+pub(super) fn sync_tree(root: &Path, handle: &File) -> Result<(), ExportError> {
+    let flush = || if sync_file_system(handle)? { Ok(()) } else { sync_each(root) };
+    flush().map_err(failed("flushing to the disk", root))
+}
+
+/// Whether the system can flush a whole file system, and did.
+#[cfg(target_os = "linux")]
+fn sync_file_system(handle: &File) -> io::Result<bool> {
+    use rustix::io::Errno;
+    match rustix::fs::syncfs(handle) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync_file_system(_: &File) -> io::Result<bool> {
+    Ok(false)
+}
+
+fn sync_each(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_each(&entry.path())?;
+        } else {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_is_flushed_file_by_file_where_the_file_system_cannot_be_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        create_directory(&directory.path().join("a")).unwrap();
+        write_file(&directory.path().join("a/b"), b"x").unwrap();
+        sync_each(directory.path()).unwrap();
+        sync_tree(directory.path(), &File::open(directory.path()).unwrap()).unwrap();
+        assert!(sync_each(&directory.path().join("gone")).is_err());
+    }
+
+    #[test]
+    fn no_link_is_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (victim, link) = (directory.path().join("victim"), directory.path().join("link"));
+        fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        assert!(write_file(&link, b"key").is_err() && create_directory(&link).is_err());
+        assert_eq!(fs::read(&victim).unwrap(), b"precious");
+    }
 }

@@ -1,25 +1,29 @@
-//! The formats with a folder a device: PEM, and for Espressif's tools PEM with what points at it.
+//! The formats with a folder a device: PEM, DER, PKCS #12, and for Espressif's tools PEM with what points at it.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::failed;
-use super::files::{Written, create_directory, sync_directory, write_durably};
+use super::files::{Written, create_directory, write_file};
 use super::manifest::Table;
-use super::names::{directory_name, hashed_name};
-use super::{ExportError, Exported, nvs};
+use super::names::{CONFIG_FILE, MANIFEST_FILE, VALUES_FILE, folder_name, full_name};
+use super::nvs::{self, Partition};
+use super::{ExportError, Exported, Format, pkcs12};
+use crate::certificate::PemBlock;
+use crate::ledger::CertifiedDevice;
 use crate::sealing::KeyForm;
 
 const CERTIFICATE_FILE: &str = "certificate.pem";
 const PRIVATE_KEY_FILE: &str = "private.key";
+const CERTIFICATE_DER: &str = "certificate.der";
+const PRIVATE_KEY_DER: &str = "private.der";
 const SEALED_KEY_FILE: &str = "private.key.age";
+const KEYSTORE_FILE: &str = "device.p12";
+const CONFIGURATION_FILE: &str = "configuration.json";
 const NVS_FILE: &str = "nvs.csv";
-const MANIFEST_FILE: &str = "manifest.csv";
-const CONFIG_FILE: &str = "config.csv";
-const VALUES_FILE: &str = "values.csv";
 
-/// The manifest of a PEM export has a row a device.
-const DEVICE_COLUMNS: [&str; 8] = [
+/// The manifest of a PEM or DER export has a row a device.
+const DEVICE_COLUMNS: [&str; 10] = [
     "key",
     "thing_name",
     "certificate_id",
@@ -28,220 +32,272 @@ const DEVICE_COLUMNS: [&str; 8] = [
     "private_key_file",
     "private_key_sha256",
     "registered_at",
+    "configuration_file",
+    "configuration_sha256",
 ];
 
 /// That of any other has a row a file; the device's columns are empty for a file that is of all devices.
 const FILE_COLUMNS: [&str; 7] =
     ["file", "sha256", "bytes", "key", "thing_name", "certificate_id", "registered_at"];
 
-/// What a format has besides the PEM files.
-pub(super) enum Extra {
-    /// Nothing.
-    None,
-    /// The CSV of the NVS partition generator in each folder.
-    Nvs { namespace: String },
-    /// The pair of the manufacturing utility.
-    MassMfg { namespace: String },
-}
-
-impl Extra {
-    pub(super) fn nvs(namespace: &str) -> Result<Self, ExportError> {
-        nvs::check_namespace(namespace)?;
-        Ok(Self::Nvs { namespace: namespace.to_owned() })
-    }
-
-    pub(super) fn mass_mfg(namespace: &str) -> Result<Self, ExportError> {
-        nvs::check_namespace(namespace)?;
-        Ok(Self::MassMfg { namespace: namespace.to_owned() })
-    }
-}
-
 /// An export of folders in the making.
 pub(super) struct Folders {
-    root: PathBuf,
     manifest: Table,
-    extra: Writing,
+    rows: Rows,
+    /// The values of the manufacturing utility, if they are wanted.
+    values: Option<Table>,
 }
 
-enum Writing {
-    None,
-    Nvs { namespace: String },
-    MassMfg { values: Box<Table> },
+/// What a row of the manifest is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    Devices,
+    Files,
 }
 
-/// A device's two PEM files.
-struct PemFiles {
-    directory: String,
-    certificate: Written,
-    private_key: Written,
-    /// The name of the key's file, which says whether it is sealed.
-    key_file: &'static str,
+/// A device's folder, written.
+pub(super) struct Folder {
+    name: String,
+    files: Vec<NamedFile>,
+    key: String,
+    thing_name: String,
+    certificate_id: String,
+    registered_at: String,
+    /// What the manufacturing utility's table has of it.
+    values: Option<Vec<String>>,
 }
 
-impl PemFiles {
-    fn path(&self, file: &str) -> String {
-        format!("{}/{file}", self.directory)
-    }
+struct NamedFile {
+    name: &'static str,
+    role: Role,
+    written: Written,
+}
+
+/// What a file holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Certificate,
+    PrivateKey,
+    Configuration,
+    /// Something for a tool.
+    Other,
 }
 
 impl Folders {
-    /// Begins an export in the empty directory `root`. Its own files come first, so that no device's folder can take
-    /// their names.
-    pub(super) fn begin(root: &Path, extra: Extra) -> Result<Self, ExportError> {
-        let manifest = root.join(MANIFEST_FILE);
-        let columns: &[&str] = if matches!(extra, Extra::None) { &DEVICE_COLUMNS } else { &FILE_COLUMNS };
-        let mut manifest = Table::create(&manifest, columns)?;
-        let extra = match extra {
-            Extra::None => Writing::None,
-            Extra::Nvs { namespace } => Writing::Nvs { namespace },
-            Extra::MassMfg { namespace } => {
-                let config = write_config(&root.join(CONFIG_FILE), &namespace)?;
-                add_file(&mut manifest, CONFIG_FILE, &config, None)?;
-                let columns: Vec<_> =
-                    [nvs::FILE_ID].into_iter().chain(nvs::ENTRIES.map(|(name, _)| name)).collect();
-                let values = Table::create(&root.join(VALUES_FILE), &columns)?;
-                Writing::MassMfg { values: Box::new(values) }
-            }
-        };
-        Ok(Self { root: root.to_path_buf(), manifest, extra })
-    }
-
-    pub(super) fn write(&mut self, exported: &Exported<'_>) -> Result<(), ExportError> {
-        if !matches!(self.extra, Writing::None) {
-            if exported.private_key.form != KeyForm::Pem {
-                return Err(ExportError::Sealed);
-            }
-            nvs::check_file(&exported.device.key, "the certificate", &exported.device.certificate_pem)?;
-            nvs::check_file(&exported.device.key, "the private key", exported.private_key.text.expose())?;
+    /// Begins an export in the empty directory `root`.
+    pub(super) fn begin(root: &Path, format: &Format) -> Result<Self, ExportError> {
+        let rows = if matches!(format, Format::Pem | Format::Der) { Rows::Devices } else { Rows::Files };
+        let columns: &[&str] = if rows == Rows::Devices { &DEVICE_COLUMNS } else { &FILE_COLUMNS };
+        let mut folders =
+            Self { manifest: Table::create(&root.join(MANIFEST_FILE), columns)?, rows, values: None };
+        if let Format::MassMfg(partition) = format {
+            let config = write_config(&root.join(CONFIG_FILE), partition)?;
+            folders.add_file(CONFIG_FILE, &config, None)?;
+            let names = partition.entries.iter().map(|entry| entry.name.as_str());
+            let columns: Vec<_> = [nvs::FILE_ID].into_iter().chain(names).collect();
+            folders.values = Some(Table::create(&root.join(VALUES_FILE), &columns)?);
         }
-        let pem = self.write_pem(exported)?;
-        let values =
-            || nvs::values(exported.device, &pem.path(CERTIFICATE_FILE), &pem.path(PRIVATE_KEY_FILE));
-        let nvs_file = match &mut self.extra {
-            Writing::None => {
-                sync_directory(&self.root.join(&pem.directory))?;
-                return self.add_device(exported, &pem);
-            }
-            Writing::Nvs { namespace } => {
-                let path = self.root.join(pem.path(NVS_FILE));
-                Some(write_nvs(&path, namespace, &values()?)?)
-            }
-            Writing::MassMfg { values: table } => {
-                let values = values()?;
-                let row: Vec<_> = [&pem.directory].into_iter().chain(&values).collect();
-                table.add(&row)?;
-                None
-            }
-        };
-        sync_directory(&self.root.join(&pem.directory))?;
-        self.add_files(exported, &pem, nvs_file)
+        Ok(folders)
     }
 
-    /// Makes everything durable but the name of the root.
+    /// Takes a folder that was written into the manifest.
+    pub(super) fn add(&mut self, folder: &Folder) -> Result<(), ExportError> {
+        if let (Some(table), Some(values)) = (&mut self.values, &folder.values) {
+            table.add(values)?;
+        }
+        match self.rows {
+            Rows::Devices => self.add_device(folder),
+            Rows::Files => folder
+                .files
+                .iter()
+                .try_for_each(|file| self.add_file(&folder.path_of(file.name), &file.written, Some(folder))),
+        }
+    }
+
+    /// Finishes the tables.
     pub(super) fn finish(mut self) -> Result<(), ExportError> {
-        if let Writing::MassMfg { values } = self.extra {
+        if let Some(values) = self.values.take() {
             let written = values.finish()?;
-            add_file(&mut self.manifest, VALUES_FILE, &written, None)?;
+            self.add_file(VALUES_FILE, &written, None)?;
         }
         self.manifest.finish().map(drop)
     }
 
-    fn write_pem(&self, exported: &Exported<'_>) -> Result<PemFiles, ExportError> {
-        let directory = create_device_directory(&self.root, &exported.device.key)?;
-        let path = self.root.join(&directory);
-        let certificate =
-            write_durably(&path.join(CERTIFICATE_FILE), exported.device.certificate_pem.as_bytes())?;
-        let key_file = match exported.private_key.form {
-            KeyForm::Pem => PRIVATE_KEY_FILE,
-            KeyForm::Age => SEALED_KEY_FILE,
-        };
-        let private_key = write_durably(&path.join(key_file), exported.private_key.text.expose().as_bytes())?;
-        Ok(PemFiles { directory, certificate, private_key, key_file })
-    }
-
-    fn add_device(&mut self, exported: &Exported<'_>, pem: &PemFiles) -> Result<(), ExportError> {
+    fn add_device(&mut self, folder: &Folder) -> Result<(), ExportError> {
+        let [certificate, key, configuration] = [Role::Certificate, Role::PrivateKey, Role::Configuration]
+            .map(|role| folder.path_and_digest(role));
         self.manifest.add(&[
-            &exported.device.key,
-            thing_name(exported),
-            exported.device.certificate_id.as_str(),
-            &pem.path(CERTIFICATE_FILE),
-            &pem.certificate.sha256,
-            &pem.path(pem.key_file),
-            &pem.private_key.sha256,
-            registered_at(exported),
+            &folder.key,
+            &folder.thing_name,
+            &folder.certificate_id,
+            &certificate.0,
+            &certificate.1,
+            &key.0,
+            &key.1,
+            &folder.registered_at,
+            &configuration.0,
+            &configuration.1,
         ])
     }
 
-    fn add_files(
+    fn add_file(
         &mut self,
-        exported: &Exported<'_>,
-        pem: &PemFiles,
-        nvs_file: Option<Written>,
+        file: &str,
+        written: &Written,
+        folder: Option<&Folder>,
     ) -> Result<(), ExportError> {
-        let manifest = &mut self.manifest;
-        add_file(manifest, &pem.path(CERTIFICATE_FILE), &pem.certificate, Some(exported))?;
-        add_file(manifest, &pem.path(pem.key_file), &pem.private_key, Some(exported))?;
-        match nvs_file {
-            Some(written) => add_file(manifest, &pem.path(NVS_FILE), &written, Some(exported)),
-            None => Ok(()),
+        let [key, thing, certificate, registered] = folder.map_or([""; 4], |folder| {
+            [&*folder.key, &folder.thing_name, &folder.certificate_id, &folder.registered_at]
+        });
+        let bytes = written.length.to_string();
+        self.manifest.add(&[file, &written.sha256, &bytes, key, thing, certificate, registered])
+    }
+}
+
+impl Folder {
+    /// Writes a device's folder below `root`.
+    pub(super) fn write(
+        root: &Path,
+        format: &Format,
+        columns: &[String],
+        exported: &Exported,
+    ) -> Result<Self, ExportError> {
+        let device = &exported.device;
+        let (name, path) = create_device_directory(root, exported)?;
+        let mut folder = Self {
+            name,
+            files: Vec::with_capacity(3),
+            key: device.key.clone(),
+            thing_name: device.thing.as_ref().map_or_else(String::new, |thing| thing.thing_name.clone()),
+            certificate_id: device.certificate_id.to_string(),
+            registered_at: device.registered_at.clone().unwrap_or_default(),
+            values: None,
+        };
+        match format {
+            Format::Der => folder.put_der(&path, exported)?,
+            Format::Pkcs12 { password } => {
+                let keystore = pkcs12::keystore(exported, password)?;
+                folder.put(&path, KEYSTORE_FILE, Role::Other, &keystore)?;
+            }
+            _ => folder.put_pem(&path, exported)?,
+        }
+        let configuration = nvs::configuration_text(device.thing.as_ref());
+        if !configuration.is_empty() {
+            folder.put(&path, CONFIGURATION_FILE, Role::Configuration, (configuration + "\n").as_bytes())?;
+        }
+        match format {
+            Format::Nvs(partition) => folder.put_nvs(&path, partition, columns, device)?,
+            Format::MassMfg(partition) => {
+                let values = folder.values_of(partition, columns, device)?;
+                folder.values = Some([folder.name.clone()].into_iter().chain(values).collect());
+            }
+            _ => {}
+        }
+        Ok(folder)
+    }
+
+    fn put_pem(&mut self, path: &Path, exported: &Exported) -> Result<(), ExportError> {
+        let certificate = exported.device.certificate_pem.as_bytes();
+        self.put(path, CERTIFICATE_FILE, Role::Certificate, certificate)?;
+        let file = match exported.private_key.form {
+            KeyForm::Pem => PRIVATE_KEY_FILE,
+            KeyForm::Age => SEALED_KEY_FILE,
+        };
+        self.put(path, file, Role::PrivateKey, exported.private_key.text.expose().as_bytes())
+    }
+
+    fn put_der(&mut self, path: &Path, exported: &Exported) -> Result<(), ExportError> {
+        let device = &exported.device;
+        let der = |pem, what| {
+            PemBlock::read(pem)
+                .map(|block| block.der)
+                .map_err(|_| ExportError::NotPem { key: device.key.clone(), what })
+        };
+        self.put(path, CERTIFICATE_DER, Role::Certificate, &der(&device.certificate_pem, "certificate")?)?;
+        let text = exported.private_key.text.expose();
+        match exported.private_key.form {
+            KeyForm::Pem => self.put(path, PRIVATE_KEY_DER, Role::PrivateKey, &der(text, "private key")?),
+            KeyForm::Age => self.put(path, SEALED_KEY_FILE, Role::PrivateKey, text.as_bytes()),
         }
     }
-}
 
-fn add_file(
-    manifest: &mut Table,
-    file: &str,
-    written: &Written,
-    exported: Option<&Exported<'_>>,
-) -> Result<(), ExportError> {
-    let [key, thing, certificate, registered] = exported.map_or([""; 4], |exported| {
-        let device = exported.device;
-        [&*device.key, thing_name(exported), device.certificate_id.as_str(), registered_at(exported)]
-    });
-    let bytes = written.length.to_string();
-    manifest.add(&[file, &written.sha256, &bytes, key, thing, certificate, registered])
-}
-
-fn thing_name<'a>(exported: &Exported<'a>) -> &'a str {
-    exported.device.thing.as_ref().map_or("", |thing| &thing.thing_name)
-}
-
-fn registered_at<'a>(exported: &Exported<'a>) -> &'a str {
-    exported.device.registered_at.as_deref().unwrap_or_default()
-}
-
-/// The generator's CSV: a header, the namespace, and an entry a row.
-fn write_nvs(path: &Path, namespace: &str, values: &[String; 6]) -> Result<Written, ExportError> {
-    let mut table = Table::create(path, &nvs::COLUMNS)?;
-    table.add(&[namespace, "namespace", "", ""])?;
-    for ((name, kind), value) in nvs::ENTRIES.into_iter().zip(values) {
-        table.add(&[name, kind, "string", value])?;
+    /// The generator's CSV: a header, the namespace, and an entry a row.
+    fn put_nvs(
+        &mut self,
+        path: &Path,
+        partition: &Partition,
+        columns: &[String],
+        device: &CertifiedDevice,
+    ) -> Result<(), ExportError> {
+        let values = self.values_of(partition, columns, device)?;
+        let path = path.join(NVS_FILE);
+        let mut table = Table::create(&path, &nvs::COLUMNS)?;
+        table.add(&[&*partition.namespace, "namespace", "", ""])?;
+        for (entry, value) in partition.entries.iter().zip(&values) {
+            table.add(&[&*entry.name, entry.source.kind(), "string", value])?;
+        }
+        let written = table.finish()?;
+        self.files.push(NamedFile { name: NVS_FILE, role: Role::Other, written });
+        Ok(())
     }
-    table.finish()
+
+    fn values_of(
+        &self,
+        partition: &Partition,
+        columns: &[String],
+        device: &CertifiedDevice,
+    ) -> Result<Vec<String>, ExportError> {
+        let files = [CERTIFICATE_FILE, PRIVATE_KEY_FILE].map(|file| self.path_of(file));
+        partition.values(device, columns, &files)
+    }
+
+    fn put(
+        &mut self,
+        path: &Path,
+        name: &'static str,
+        role: Role,
+        content: &[u8],
+    ) -> Result<(), ExportError> {
+        let written = write_file(&path.join(name), content)?;
+        self.files.push(NamedFile { name, role, written });
+        Ok(())
+    }
+
+    fn path_of(&self, file: &str) -> String {
+        format!("{}/{file}", self.name)
+    }
+
+    /// Where the file of `role` is, and its digest; both empty if there is none.
+    fn path_and_digest(&self, role: Role) -> (String, String) {
+        let file = self.files.iter().find(|file| file.role == role);
+        file.map_or_else(Default::default, |file| (self.path_of(file.name), file.written.sha256.clone()))
+    }
 }
 
 /// The manufacturing utility's configuration: the namespace and the entries, without a header.
-fn write_config(path: &Path, namespace: &str) -> Result<Written, ExportError> {
+fn write_config(path: &Path, partition: &Partition) -> Result<Written, ExportError> {
     let mut table = Table::create_bare(path)?;
-    table.add(&[namespace, "namespace", ""])?;
-    for (name, kind) in nvs::ENTRIES {
-        table.add(&[name, kind, "string"])?;
+    table.add(&[&*partition.namespace, "namespace", ""])?;
+    for entry in &partition.entries {
+        table.add(&[&*entry.name, entry.source.kind(), "string"])?;
     }
     table.finish()
 }
 
-/// Makes the device's directory, and returns its name.
-pub(super) fn create_device_directory(folder: &Path, key: &str) -> Result<String, ExportError> {
-    let name = directory_name(key);
-    match create_directory(&folder.join(&name)) {
-        Ok(()) => Ok(name),
-        // Another key has that name where the file system takes upper and lower case for the same, or it is the manifest.
+/// Makes the device's directory; its name and its path.
+fn create_device_directory(root: &Path, exported: &Exported) -> Result<(String, PathBuf), ExportError> {
+    let key = &exported.device.key;
+    let name = folder_name(key, exported.spelling);
+    let path = root.join(&name);
+    match create_directory(&path) {
+        Ok(()) => Ok((name, path)),
+        // Two keys in four thousand million have the same digits of their hashes.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let name = hashed_name(&name, key);
-            let path = folder.join(&name);
+            let name = full_name(&name, key);
+            let path = root.join(&name);
             create_directory(&path).map_err(failed("creating", &path))?;
-            Ok(name)
+            Ok((name, path))
         }
-        Err(error) => Err(failed("creating", &folder.join(name))(error)),
+        Err(error) => Err(failed("creating", &path)(error)),
     }
 }

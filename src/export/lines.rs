@@ -69,12 +69,12 @@ impl<'a> Lines<'a> {
         Ok(lines)
     }
 
-    pub(super) fn write(&mut self, exported: &Exported<'_>) -> Result<(), ExportError> {
+    pub(super) fn write(&mut self, exported: &Exported) -> Result<(), ExportError> {
         self.make_room(exported);
         match self.layout {
             Layout::Json => self.line_of_json(exported),
             Layout::Table => {
-                let device = exported.device;
+                let device = &exported.device;
                 let thing = device.thing.as_ref();
                 let configuration = configuration_text(thing);
                 let fields = [
@@ -93,16 +93,16 @@ impl<'a> Lines<'a> {
         self.put()
     }
 
-    /// Flushes the file to the disk.
-    pub(super) fn finish(self) -> Result<Written, ExportError> {
-        self.file.finish().map_err(failed("writing", &self.path))
+    /// What is in the file.
+    pub(super) fn finish(self) -> Written {
+        self.file.finish()
     }
 
     /// Sees to it that the buffer need not grow while a key is in it: what it leaves behind then is not zeroed.
-    fn make_room(&mut self, exported: &Exported<'_>) {
+    fn make_room(&mut self, exported: &Exported) {
         /// Each byte becomes six in JSON at most.
         const WORST: usize = 6;
-        let device = exported.device;
+        let device = &exported.device;
         let values: usize = device.values.iter().chain(self.columns).map(|text| text.len() + 20).sum();
         let thing = device.thing.as_ref();
         let of_thing = thing.map_or(0, |thing| thing.thing_name.len()) + configuration_text(thing).len();
@@ -115,8 +115,8 @@ impl<'a> Lines<'a> {
         self.line.clear();
     }
 
-    fn line_of_json(&mut self, exported: &Exported<'_>) {
-        let device = exported.device;
+    fn line_of_json(&mut self, exported: &Exported) {
+        let device = &exported.device;
         let columns = self.columns.iter().map(String::as_str);
         let line = Line {
             key: &device.key,

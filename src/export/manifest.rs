@@ -32,12 +32,12 @@ impl Table {
         self.rows.write_record(row).map_err(|error: csv::Error| failed("writing", &self.path)(error.into()))
     }
 
-    /// Flushes it to the disk.
+    /// Writes what is left of it.
     pub(super) fn finish(self) -> Result<Written, ExportError> {
         self.rows
             .into_inner()
             .map_err(|error| io::Error::new(error.error().kind(), error.error().to_string()))
-            .and_then(HashedFile::finish)
+            .map(HashedFile::finish)
             .map_err(failed("writing", &self.path))
     }
 }

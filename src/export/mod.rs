@@ -1,13 +1,16 @@
 //! From a ledger to files for the factory floor: certificates, private keys, and a manifest of them.
 //!
 //! Owns the formats, the names of the folders, and that an export is there whole or not at all. Reads the ledger through
-//! a view and changes nothing in it. Memory does not grow with the lot: one device at a time is in it.
+//! a view and changes nothing in it; a run may be writing it. Memory does not grow with the lot: a batch of devices is in it.
 //!
 //! ```text
-//! pem        <out>/<key>/{certificate.pem,private.key}
-//! nvs        the same, and <out>/<key>/nvs.csv
+//! pem        <out>/<name>/{certificate.pem,private.key}
+//! der        <out>/<name>/{certificate.der,private.der}
+//! pkcs12     <out>/<name>/device.p12
+//! nvs        the same as pem, and <out>/<name>/nvs.csv
 //! mass-mfg   the same as pem, and <out>/{config.csv,values.csv}
-//!            each of these three with <out>/manifest.csv
+//!            each of these with configuration.json where the template configures devices, and <out>/manifest.csv,
+//!            which says whose <name> is whose
 //! jsonl, csv the file <out>, and <out>.manifest.csv
 //! ```
 //!
@@ -20,18 +23,27 @@ mod lines;
 mod manifest;
 mod names;
 mod nvs;
+mod pkcs12;
 mod place;
 
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::Path;
+use std::thread;
 
 pub use error::ExportError;
-pub use nvs::{DEFAULT_NAMESPACE, LONGEST_NAME as LONGEST_NVS_NAME, LONGEST_TEXT as LONGEST_NVS_TEXT};
+pub use nvs::{
+    DEFAULT_NAMESPACE, Entry, LONGEST_NAME as LONGEST_NVS_NAME, LONGEST_TEXT as LONGEST_NVS_TEXT, NotAnEntry,
+    Partition, Source,
+};
 
+use crate::certificate::{Evidence, Flaw, Secret};
 use crate::event::{DeviceId, DeviceState};
 use crate::ledger::{CertifiedDevice, Selection, View};
-use crate::sealing::{KeyOpener, OpenError, OpenedKey};
-use folders::{Extra, Folders};
+use crate::sealing::{KeyForm, KeyOpener, OpenError, OpenedKey};
+use folders::{Folder, Folders};
 use lines::{Layout, Lines};
+use names::Spelling;
 use place::{UnfinishedFile, UnfinishedFolder};
 
 /// What an export looks like.
@@ -39,24 +51,24 @@ use place::{UnfinishedFile, UnfinishedFolder};
 pub enum Format {
     /// A folder a device, with its certificate and private key as PEM.
     Pem,
+    /// The same as DER: the key is PKCS #1, SEC 1 or PKCS #8, as its PEM is.
+    Der,
+    /// A folder a device, with both in one PKCS #12 file.
+    Pkcs12 {
+        /// What opens the files.
+        password: Secret<String>,
+    },
     /// One JSON object a device, a line each.
     Jsonl,
     /// The same as a table.
     Csv,
     /// As [`Format::Pem`], each folder with the CSV that Espressif's NVS partition generator makes an image from.
-    Nvs {
-        /// The NVS namespace of the entries: 1 to [`LONGEST_NVS_NAME`] bytes.
-        namespace: String,
-    },
+    Nvs(Partition),
     /// As [`Format::Pem`], with the two files that ESP-IDF's manufacturing utility makes the images of all devices from.
-    MassMfg {
-        /// The NVS namespace of the entries: 1 to [`LONGEST_NVS_NAME`] bytes.
-        namespace: String,
-    },
+    MassMfg(Partition),
 }
 
 /// What to export, and how.
-#[derive(Debug, Clone)]
 pub struct ExportPlan<'a> {
     /// Which devices.
     pub selection: Selection,
@@ -66,6 +78,17 @@ pub struct ExportPlan<'a> {
     pub out: &'a Path,
     /// What opens its private keys.
     pub opener: &'a KeyOpener,
+    /// Told how far the export is, now and then; ends it with [`ControlFlow::Break`].
+    pub watch: &'a dyn Fn(Progress) -> ControlFlow<()>,
+}
+
+/// How far an export is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// How many devices were seen to.
+    pub done: u64,
+    /// Of how many.
+    pub chosen: u64,
 }
 
 /// What an export did.
@@ -81,90 +104,175 @@ pub struct ExportSummary {
     pub devices: Vec<DeviceId>,
 }
 
-/// What became of the chosen devices.
-#[derive(Default)]
-struct Shown {
-    exported: u64,
-    purged: u64,
-    registered: Vec<DeviceId>,
-}
-
 /// A device as the formats write it.
-struct Exported<'a> {
-    device: &'a CertifiedDevice,
+struct Exported {
+    device: CertifiedDevice,
     /// Its private key in the clear, PEM; or as it is sealed, where it is passed on so.
-    private_key: &'a OpenedKey,
+    private_key: OpenedKey,
+    spelling: Spelling,
 }
 
 /// Writes the certificates and keys that `plan` asks for.
 ///
 /// # Errors
-/// If no device is chosen, or one that was named is not there; if a key cannot be opened, or all were purged; if `out` is taken; if a value does not fit the format; if
-/// the ledger cannot be read or `out` not be written. Then `out` is as it was.
+/// If no device is chosen, or one that was named is not there; if a key cannot be opened, or all were purged; if a certificate,
+/// its id and its key do not belong together; if `out` is taken; if a value does not fit the format; if the ledger cannot be
+/// read or `out` not be written; if `plan.watch` ended it. Then `out` is as it was.
 pub fn export(view: &View, plan: &ExportPlan<'_>) -> Result<ExportSummary, ExportError> {
     let devices = view.lot().devices;
-    if view.count_certified(&plan.selection)? == 0 {
+    let chosen = view.count_certified(&plan.selection)?;
+    if chosen == 0 {
         let ledger = view.path().to_path_buf();
         return Err(ExportError::NothingChosen { ledger, devices, selection: plan.selection.clone() });
     }
-    view.check_integrity()?;
-    let shown = match &plan.format {
-        Format::Pem => export_folders(view, plan, Extra::None),
-        Format::Nvs { namespace } => export_folders(view, plan, Extra::nvs(namespace)?),
-        Format::MassMfg { namespace } => export_folders(view, plan, Extra::mass_mfg(namespace)?),
-        Format::Jsonl => export_file(view, plan, Layout::Json),
-        Format::Csv => export_file(view, plan, Layout::Table),
-    }?;
-    let left_out = devices.saturating_sub(shown.exported);
-    Ok(ExportSummary { exported: shown.exported, left_out, purged: shown.purged, devices: shown.registered })
-}
-
-fn export_folders(view: &View, plan: &ExportPlan<'_>, extra: Extra) -> Result<Shown, ExportError> {
-    let folder = UnfinishedFolder::begin(plan.out)?;
-    let mut folders = Folders::begin(folder.path(), extra)?;
-    let shown = for_each(view, plan, |device| folders.write(device))?;
-    folders.finish()?;
-    folder.install()?;
-    Ok(shown)
-}
-
-fn export_file(view: &View, plan: &ExportPlan<'_>, layout: Layout) -> Result<Shown, ExportError> {
-    let file = UnfinishedFile::begin(plan.out)?;
-    let columns = &view.lot().shape.columns;
-    let mut lines = Lines::begin(file.content(), columns, layout)?;
-    let shown = for_each(view, plan, |device| lines.write(device))?;
-    let written = lines.finish()?;
-    manifest::write_of_file(file.manifest(), file.name(), &written, shown.exported)?;
-    file.install()?;
-    Ok(shown)
-}
-
-/// Shows every chosen device to `write`, with its key as the plan's opener gives it.
-fn for_each(
-    view: &View,
-    plan: &ExportPlan<'_>,
-    mut write: impl FnMut(&Exported<'_>) -> Result<(), ExportError>,
-) -> Result<Shown, ExportError> {
-    let mut shown = Shown::default();
-    view.for_each_certified(&plan.selection, |device| {
-        let private_key = match plan.opener.open(&device.private_key) {
-            Err(OpenError::Purged { .. }) => {
-                shown.purged += 1;
-                return Ok(());
-            }
-            opened => opened.map_err(|error| ExportError::Key { key: device.key.clone(), error })?,
-        };
-        write(&Exported { device: &device, private_key: &private_key })?;
-        shown.exported += 1;
-        if device.state == DeviceState::Registered {
-            shown.registered.push(device.id);
-        }
-        Ok::<(), ExportError>(())
-    })?;
-    match (shown.exported, shown.purged) {
-        (0, devices) => Err(ExportError::AllPurged { ledger: view.path().to_path_buf(), devices }),
-        _ => Ok(shown),
+    // Of few devices in a large ledger, what is read is looked at, and not the whole file.
+    if plan.selection.keys.is_empty() {
+        view.check_integrity()?;
     }
+    let batches = Batches { view, plan, chosen, later: view.later_spellings(&plan.selection.keys)? };
+    let summary = match &plan.format {
+        Format::Jsonl => batches.to_file(Layout::Json),
+        Format::Csv => batches.to_file(Layout::Table),
+        _ => batches.to_folders(),
+    }?;
+    Ok(ExportSummary { left_out: devices.saturating_sub(summary.exported), ..summary })
+}
+
+/// The chosen devices on their way, so many at a time that all processors have something to do.
+struct Batches<'a> {
+    view: &'a View,
+    plan: &'a ExportPlan<'a>,
+    chosen: u64,
+    /// Devices whose key an earlier row has too, but for upper and lower case.
+    later: BTreeSet<DeviceId>,
+}
+
+/// How many devices are worked on at once.
+const BATCH: usize = 512;
+
+impl Batches<'_> {
+    fn to_folders(&self) -> Result<ExportSummary, ExportError> {
+        let (format, columns) = (&self.plan.format, &self.view.lot().shape.columns);
+        if let Format::Nvs(partition) | Format::MassMfg(partition) = format {
+            partition.check_columns(columns)?;
+        }
+        let unfinished = UnfinishedFolder::begin(self.plan.out)?;
+        let root = unfinished.path();
+        let mut folders = Folders::begin(root, format)?;
+        let summary = self.for_each(
+            |exported| Folder::write(root, format, columns, &exported),
+            |folder| folders.add(&folder),
+        )?;
+        folders.finish()?;
+        unfinished.install()?;
+        Ok(summary)
+    }
+
+    fn to_file(&self, layout: Layout) -> Result<ExportSummary, ExportError> {
+        let file = UnfinishedFile::begin(self.plan.out)?;
+        let mut lines = Lines::begin(file.content(), &self.view.lot().shape.columns, layout)?;
+        let summary = self.for_each(Ok, |exported| lines.write(&exported))?;
+        let written = lines.finish();
+        manifest::write_of_file(file.manifest(), file.name(), &written, summary.exported)?;
+        file.install()?;
+        Ok(summary)
+    }
+
+    /// Makes something of every chosen device, on all processors, and takes what was made in the ledger's order.
+    fn for_each<T: Send>(
+        &self,
+        make: impl Fn(Exported) -> Result<T, ExportError> + Sync,
+        mut take: impl FnMut(T) -> Result<(), ExportError>,
+    ) -> Result<ExportSummary, ExportError> {
+        let mut summary = ExportSummary { exported: 0, left_out: 0, purged: 0, devices: Vec::new() };
+        let (opener, later) = (self.plan.opener, &self.later);
+        let mut see_to = |batch: Vec<CertifiedDevice>| {
+            let registered: Vec<_> = batch
+                .iter()
+                .map(|device| (device.state == DeviceState::Registered).then_some(device.id))
+                .collect();
+            let made = on_all_processors(batch, |device| open(device, opener, later)?.map(&make).transpose());
+            for (made, registered) in made.into_iter().zip(registered) {
+                match made? {
+                    None => summary.purged += 1,
+                    Some(made) => {
+                        take(made)?;
+                        summary.exported += 1;
+                        summary.devices.extend(registered);
+                    }
+                }
+            }
+            let progress = Progress { done: summary.exported + summary.purged, chosen: self.chosen };
+            match (self.plan.watch)(progress) {
+                ControlFlow::Continue(()) => Ok(()),
+                ControlFlow::Break(()) => Err(ExportError::Stopped),
+            }
+        };
+        let mut batch = Vec::with_capacity(BATCH);
+        self.view.for_each_certified(&self.plan.selection, |device| {
+            batch.push(device);
+            if batch.len() < BATCH { Ok(()) } else { see_to(std::mem::take(&mut batch)) }
+        })?;
+        see_to(batch)?;
+        if summary.exported == 0 {
+            let ledger = self.view.path().to_path_buf();
+            return Err(ExportError::AllPurged { ledger, devices: summary.purged });
+        }
+        Ok(summary)
+    }
+}
+
+/// A device with its key as `opener` gives it; `None` if its key was purged.
+fn open(
+    device: CertifiedDevice,
+    opener: &KeyOpener,
+    later: &BTreeSet<DeviceId>,
+) -> Result<Option<Exported>, ExportError> {
+    let private_key = match opener.open(&device.private_key) {
+        Err(OpenError::Purged { .. }) => return Ok(None),
+        opened => opened.map_err(|error| ExportError::Key { key: device.key.clone(), error })?,
+    };
+    check(&device, &private_key)?;
+    let spelling = if later.contains(&device.id) { Spelling::Later } else { Spelling::First };
+    Ok(Some(Exported { device, private_key, spelling }))
+}
+
+/// Refuses a device whose certificate, id and key do not belong together: whatever became of the ledger, such a device could
+/// not connect.
+fn check(device: &CertifiedDevice, private_key: &OpenedKey) -> Result<(), ExportError> {
+    let unsound = |what: &'static str| {
+        let key = device.key.clone();
+        move |flaw: Flaw| ExportError::Unsound { key: key.clone(), what, flaw: flaw.to_string() }
+    };
+    let evidence = Evidence::of(&device.certificate_pem).map_err(unsound("certificate"))?;
+    if !evidence.has_id(&device.certificate_id) {
+        let flaw = String::from("has another SHA-256 than its id");
+        return Err(ExportError::Unsound { key: device.key.clone(), what: "certificate", flaw });
+    }
+    match private_key.form {
+        KeyForm::Pem => evidence.check_key(&private_key.text).map_err(unsound("private key")),
+        // Nobody here can look into it.
+        KeyForm::Age => Ok(()),
+    }
+}
+
+/// Does `work` on each of `items`, and returns what came of it in their order.
+fn on_all_processors<I: Send, T: Send>(items: Vec<I>, work: impl Fn(I) -> T + Sync) -> Vec<T> {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let share = items.len().div_ceil(threads).max(1);
+    let mut items = items.into_iter();
+    let shares: Vec<Vec<I>> = (0..threads).map(|_| items.by_ref().take(share).collect()).collect();
+    let work = &work;
+    thread::scope(|scope| {
+        let workers: Vec<_> = shares
+            .into_iter()
+            .map(|share| scope.spawn(move || share.into_iter().map(work).collect::<Vec<_>>()))
+            .collect();
+        let done = workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        done.flatten().collect()
+    })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::ExportError;
 use super::error::failed;
-use super::files::{create_directory, sync_directory};
+use super::files::{create_directory, sync_directory, sync_file, sync_tree};
 
 /// A folder that does not have its name yet; dropped, it is removed.
 pub(super) struct UnfinishedFolder {
@@ -39,7 +39,7 @@ impl UnfinishedFolder {
 
     /// Makes it durable and gives it its name. A rename replaces no directory but an empty one.
     pub(super) fn install(self) -> Result<(), ExportError> {
-        sync_directory(&self.workshop.path)?;
+        sync_tree(&self.workshop.path, &self.workshop.lock)?;
         fs::rename(&self.workshop.path, &self.out)
             .map_err(failed("giving the export its name,", &self.out))?;
         sync_directory(&self.workshop.parent)
@@ -84,8 +84,10 @@ impl UnfinishedFile {
         self.out.file_name().expect("a workshop is only begun for a path with a name")
     }
 
-    /// Gives both their names, the manifest first: whoever sees the file has its manifest. They are durable already.
+    /// Makes both durable and gives them their names, the manifest first: nobody sees the file without its manifest.
     pub(super) fn install(self) -> Result<(), ExportError> {
+        sync_file(&self.manifest)?;
+        sync_file(&self.content)?;
         move_without_replacing(&self.manifest, &self.manifest_out)?;
         if let Err(error) = move_without_replacing(&self.content, &self.out) {
             let _ = fs::remove_file(&self.manifest_out);
@@ -107,7 +109,7 @@ struct Workshop {
     path: PathBuf,
     parent: PathBuf,
     /// Tells other exports that this one is alive: a lock ends with its process.
-    _lock: File,
+    lock: File,
 }
 
 impl Workshop {
@@ -121,13 +123,10 @@ impl Workshop {
         unfinished_name.push(name);
         unfinished_name.push(".exporting");
         let path = parent.join(unfinished_name);
-        if path.exists() {
-            let _abandoned = lock(&path, out)?;
-            fs::remove_dir_all(&path).map_err(failed("removing what an earlier export left in", &path))?;
-        }
+        remove_leftovers(&path, out)?;
         create_directory(&path).map_err(failed("creating", &path))?;
         let lock = lock(&path, out)?;
-        Ok((Self { parent: parent.to_path_buf(), path, _lock: lock }, resolved))
+        Ok((Self { parent: parent.to_path_buf(), path, lock }, resolved))
     }
 }
 
@@ -135,6 +134,19 @@ impl Drop for Workshop {
     fn drop(&mut self) {
         // Gone already if it was installed. Keys must not stay behind in a directory that nobody looks for.
         let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Removes what an export that was killed left at `path`.
+fn remove_leftovers(path: &Path, out: &Path) -> Result<(), ExportError> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // No export makes a link, or a file: whatever it is, it is not followed.
+        Ok(found) if !found.is_dir() => Err(occupied(path)),
+        _ => {
+            let _abandoned = lock(path, out)?;
+            fs::remove_dir_all(path).map_err(failed("removing what an earlier export left in", path))
+        }
     }
 }
 

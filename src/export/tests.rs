@@ -6,14 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::LazyLock;
 use std::time::{Duration, UNIX_EPOCH};
 
-use proptest::prelude::*;
-
 use super::files::sha256;
-use super::folders::create_device_directory;
-use super::names::{LONGEST_NAME, directory_name};
 use super::*;
 use crate::call::Call;
-use crate::certificate::{IssuedCertificate, RegisteredThing, Secret};
+use crate::certificate::{IssuedCertificate, PemBlock, RegisteredThing, Secret, StoredKey, samples};
 use crate::event::{Change, DeviceId, DeviceState};
 use crate::failure::{Cause, Failure, Stage};
 use crate::identity::{Identity, LotShape};
@@ -23,7 +19,8 @@ use crate::ledger::{Binding, Ledger, LotRows, RunId};
 static PLAIN_ONLY: LazyLock<KeyOpener> = LazyLock::new(KeyOpener::plain_only);
 
 fn plan(format: Format, out: &Path) -> ExportPlan<'_> {
-    ExportPlan { selection: Selection::default(), format, out, opener: &PLAIN_ONLY }
+    let watch = &|_| ControlFlow::Continue(());
+    ExportPlan { selection: Selection::default(), format, out, opener: &PLAIN_ONLY, watch }
 }
 
 fn export(view: &View, out: &Path) -> Result<ExportSummary, ExportError> {
@@ -31,11 +28,11 @@ fn export(view: &View, out: &Path) -> Result<ExportSummary, ExportError> {
 }
 
 fn nvs() -> Format {
-    Format::Nvs { namespace: String::from(DEFAULT_NAMESPACE) }
+    Format::Nvs(Partition::new(DEFAULT_NAMESPACE, Vec::new()).unwrap())
 }
 
 fn mass_mfg() -> Format {
-    Format::MassMfg { namespace: String::from(DEFAULT_NAMESPACE) }
+    Format::MassMfg(Partition::new(DEFAULT_NAMESPACE, Vec::new()).unwrap())
 }
 
 /// A ledger with a device for every key, of which the first `registered` are registered.
@@ -59,18 +56,21 @@ fn ledger(keys: &[&str], registered: usize) -> Ledger {
 }
 
 fn provision(device: i64) -> [Change; 2] {
-    let certificate = IssuedCertificate {
-        certificate_id: format!("{device:064x}").try_into().unwrap(),
-        certificate_pem: format!("certificate {device}\n"),
-        private_key: Secret::new(format!("private key {device}\n")).into(),
-        ownership_token: Secret::new(String::from("token")),
-    };
+    let certificate = samples::issued(device as u64).map_key(StoredKey::from);
     let thing = RegisteredThing {
         thing_name: format!("thing-{device}"),
         device_configuration: [(String::from("url"), serde_json::json!("mqtt://x"))].into(),
     };
     let device = DeviceId(device);
     [Change::Issued { device, certificate }, Change::Registered { device, thing }]
+}
+
+fn certificate(device: u64) -> String {
+    samples::issued(device).certificate_pem
+}
+
+fn certificate_id(device: u64) -> String {
+    samples::issued(device).certificate_id.to_string()
 }
 
 fn names(directory: &Path) -> BTreeSet<String> {
@@ -88,10 +88,12 @@ fn registered_devices_are_written_and_the_others_counted() {
     let summary = export(ledger(&["AA:01", "AA:02", "AA:03"], 2).view(), &out).unwrap();
     let devices = vec![DeviceId(1), DeviceId(2)];
     assert_eq!(summary, ExportSummary { exported: 2, left_out: 1, purged: 0, devices });
-    assert_eq!(names(&out), ["AA:01", "AA:02", "manifest.csv"].map(String::from).into());
-    assert_eq!(fs::read_to_string(out.join("AA:02/certificate.pem")).unwrap(), "certificate 2\n");
-    assert_eq!(fs::read_to_string(out.join("AA:02/private.key")).unwrap(), "private key 2\n");
-    assert_eq!(names(&out.join("AA:01")), ["certificate.pem", "private.key"].map(String::from).into());
+    assert_eq!(names(&out), ["AA%3A01", "AA%3A02", "manifest.csv"].map(String::from).into());
+    assert_eq!(fs::read_to_string(out.join("AA%3A02/certificate.pem")).unwrap(), certificate(2));
+    assert_eq!(fs::read_to_string(out.join("AA%3A02/private.key")).unwrap(), samples::PRIVATE_KEY);
+    assert_eq!(fs::read(out.join("AA%3A02/configuration.json")).unwrap(), b"{\"url\":\"mqtt://x\"}\n");
+    let files = ["certificate.pem", "configuration.json", "private.key"];
+    assert_eq!(names(&out.join("AA%3A01")), files.map(String::from).into());
     assert_eq!(names(directory.path()), [String::from("out")].into(), "nothing else is left");
 }
 
@@ -100,13 +102,15 @@ fn the_manifest_says_what_is_there() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");
     export(ledger(&["a,b"], 1).view(), &out).unwrap();
-    // As sha256sum computes them.
-    let certificate = "e79f7e976462238331fd3e33ad0ceb98f690f751372ac721c9af96ae837ce019";
-    let key = "0074be6e3c8ce1be3350fd73721ff247229f40c2f27d8824a21f409c70264aa4";
+    let (id, certificate, key) =
+        (certificate_id(1), sha256(certificate(1).as_bytes()), sha256(samples::PRIVATE_KEY.as_bytes()));
+    // As sha256sum computes it.
+    let configuration = "8f478f77c788241cc4947ca66b5d84975b4643e851dd5a3181ed1e3de1185b5c";
     let expected = format!(
-        "key,thing_name,certificate_id,certificate_file,certificate_sha256,private_key_file,private_key_sha256,registered_at\n\
-         \"a,b\",thing-1,{:064x},a%2Cb/certificate.pem,{certificate},a%2Cb/private.key,{key},2023-11-14T22:13:20.123Z\n",
-        1
+        "key,thing_name,certificate_id,certificate_file,certificate_sha256,private_key_file,private_key_sha256,registered_at,\
+         configuration_file,configuration_sha256\n\
+         \"a,b\",thing-1,{id},a%2Cb/certificate.pem,{certificate},a%2Cb/private.key,{key},2023-11-14T22:13:20.123Z,\
+         a%2Cb/configuration.json,{configuration}\n"
     );
     assert_eq!(fs::read_to_string(out.join("manifest.csv")).unwrap(), expected);
 }
@@ -157,9 +161,7 @@ fn a_failed_export_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");
     let folder = UnfinishedFolder::begin(&out).unwrap();
-    let mut folders = Folders::begin(folder.path(), Extra::None).unwrap();
-    for_each(ledger(&["a"], 1).view(), &plan(Format::Pem, &out), |device| folders.write(device)).unwrap();
-    folders.finish().unwrap();
+    Folders::begin(folder.path(), &Format::Pem).unwrap().finish().unwrap();
     // Something takes the name at the last moment.
     fs::create_dir(&out).unwrap();
     fs::write(out.join("precious"), "").unwrap();
@@ -222,7 +224,8 @@ fn hostile_keys_stay_inside() {
     assert_eq!(summary.exported, keys.len() as u64);
     let found = names(&out);
     assert_eq!(found.len(), keys.len() + 1);
-    for name in ["%2E.%2Fx", "%2E", "%2E.", "a%2Fb", "%252E", "con", "%D0%BA%D0%BB%D1%8E%D1%87", "%2Ehidden"]
+    for name in
+        ["%2E.%2Fx", "%2E", "%2E%2E", "a%2Fb", "%252E", "%63on", "%D0%BA%D0%BB%D1%8E%D1%87", "%2Ehidden"]
     {
         assert!(found.contains(name), "{name} is not in {found:?}");
     }
@@ -238,12 +241,126 @@ fn hostile_keys_stay_inside() {
 }
 
 #[test]
-fn a_name_that_is_taken_is_hashed() {
+fn spellings_that_differ_in_case_alone_are_told_apart_over_the_whole_ledger() {
     let directory = tempfile::tempdir().unwrap();
-    // As on a file system that takes upper and lower case for the same.
-    fs::create_dir(directory.path().join("AB")).unwrap();
-    let name = create_device_directory(directory.path(), "AB").unwrap();
-    assert_eq!(name, "AB~38164fbd17603d73f696b8b4d72664d7");
+    let keys = ["ab:cd", "AB:CD", "Ab:Cd", "x"];
+    let folders = |registered: usize, only: &[&str], out: &str| {
+        let out = directory.path().join(out);
+        let keys_chosen = only.iter().map(|key| key.to_string()).collect();
+        let selection = Selection { keys: keys_chosen, ..Selection::default() };
+        let plan = ExportPlan { selection, ..plan(Format::Pem, &out) };
+        super::export(ledger(&keys, registered).view(), &plan).unwrap();
+        let mut reader = csv::Reader::from_path(out.join("manifest.csv")).unwrap();
+        let folder = |row: csv::StringRecord| row[3].split('/').next().unwrap().to_owned();
+        reader.records().map(|row| folder(row.unwrap())).collect::<Vec<_>>()
+    };
+    let hash = |key: &str| sha256(key.as_bytes())[..8].to_owned();
+    let named = [
+        String::from("ab%3Acd"),
+        format!("AB%3ACD~{}", hash("AB:CD")),
+        format!("Ab%3ACd~{}", hash("Ab:Cd")),
+        String::from("x"),
+    ];
+    assert_eq!(folders(4, &[], "all"), named);
+    assert_eq!(folders(2, &[], "some"), named[..2]);
+    assert_eq!(folders(4, &["Ab:Cd", "x"], "chosen"), named[2..], "whatever else is exported");
+}
+
+#[test]
+fn an_export_that_is_stopped_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    for (format, out) in [(Format::Pem, "out"), (Format::Jsonl, "out.jsonl")] {
+        let out = directory.path().join(out);
+        let plan = ExportPlan { watch: &|_| ControlFlow::Break(()), ..plan(format, &out) };
+        let error = super::export(ledger(&["a", "b"], 2).view(), &plan).unwrap_err();
+        assert!(matches!(error, ExportError::Stopped), "{error}");
+        assert!(names(directory.path()).is_empty());
+    }
+}
+
+#[test]
+fn progress_is_told_of_all_that_was_chosen() {
+    let directory = tempfile::tempdir().unwrap();
+    let (keys, out) = ((0..1_100).map(|n| n.to_string()).collect::<Vec<_>>(), directory.path().join("out"));
+    let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+    let seen = std::cell::RefCell::new(Vec::new());
+    let watch = |progress: Progress| {
+        seen.borrow_mut().push(progress.done);
+        assert_eq!(progress.chosen, 1_050);
+        ControlFlow::Continue(())
+    };
+    let plan = ExportPlan { watch: &watch, ..plan(Format::Csv, &out) };
+    super::export(ledger(&keys, 1_050).view(), &plan).unwrap();
+    assert_eq!(*seen.borrow(), [512, 1_024, 1_050]);
+    let mut reader = csv::Reader::from_path(&out).unwrap();
+    let found: Vec<_> = reader.records().map(|row| row.unwrap()[0].to_owned()).collect();
+    assert_eq!(found, keys[..1_050], "in the order of the lot");
+}
+
+#[test]
+fn der_is_what_the_pem_holds() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("out");
+    super::export(ledger(&["a"], 1).view(), &plan(Format::Der, &out)).unwrap();
+    for (file, pem) in [("certificate.der", &*certificate(1)), ("private.der", samples::PRIVATE_KEY)] {
+        assert_eq!(fs::read(out.join("a").join(file)).unwrap(), **PemBlock::read(pem).unwrap().der);
+        assert_eq!(mode(&out.join("a").join(file)), 0o600);
+    }
+    let manifest = fs::read_to_string(out.join("manifest.csv")).unwrap();
+    assert!(manifest.contains(",a/certificate.der,") && manifest.contains(",a/private.der,"), "{manifest}");
+}
+
+#[test]
+fn entries_of_an_image_are_of_ones_choice() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("out");
+    let entries = ["cert=certificate", "key=private_key", "serial=column:Key"];
+    let entries: Vec<Entry> = entries.iter().map(|entry| entry.parse().unwrap()).collect();
+    let partition = Partition::new("secrets", entries.clone()).unwrap();
+    super::export(ledger(&["a,b"], 1).view(), &plan(Format::Nvs(partition.clone()), &out)).unwrap();
+    let expected = "key,type,encoding,value\nsecrets,namespace,,\ncert,file,string,a%2Cb/certificate.pem\n\
+                    key,file,string,a%2Cb/private.key\nserial,data,string,\"a,b\"\n";
+    assert_eq!(fs::read_to_string(out.join("a%2Cb/nvs.csv")).unwrap(), expected);
+    let out = directory.path().join("mass");
+    super::export(ledger(&["a,b"], 1).view(), &plan(Format::MassMfg(partition), &out)).unwrap();
+    let values = fs::read_to_string(out.join("values.csv")).unwrap();
+    assert_eq!(values, "file_id,cert,key,serial\na%2Cb,a%2Cb/certificate.pem,a%2Cb/private.key,\"a,b\"\n");
+    let unknown = Partition::new("secrets", vec!["x=column:key".parse().unwrap()]).unwrap();
+    let out = directory.path().join("none");
+    let error = super::export(ledger(&["a"], 1).view(), &plan(Format::Nvs(unknown), &out)).unwrap_err();
+    assert!(error.to_string().contains("no column \"key\"; it has Key") && !out.exists(), "{error}");
+}
+
+#[test]
+fn a_certificate_that_is_not_its_keys_is_not_exported() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("out");
+    let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let good = samples::issued(1);
+    let other_key = Secret::new(include_str!("../../fixtures/issued/p256-other.key").to_owned());
+    let cases = [
+        (IssuedCertificate { private_key: other_key, ..good.clone() }, "is not the private key"),
+        (
+            IssuedCertificate { certificate_id: samples::issued(2).certificate_id, ..good.clone() },
+            "has another SHA-256 than its id",
+        ),
+        (
+            IssuedCertificate { certificate_pem: good.certificate_pem.repeat(2), ..good },
+            "has a second PEM block",
+        ),
+    ];
+    for (certificate, said) in cases {
+        let mut ledger = ledger(&["a"], 0);
+        let [_, registered] = provision(1);
+        let issued =
+            Change::Issued { device: DeviceId(1), certificate: certificate.map_key(StoredKey::from) };
+        ledger.commit(vec![issued, registered], now).unwrap();
+        for format in [Format::Pem, Format::Jsonl] {
+            let error = super::export(ledger.view(), &plan(format, &out)).unwrap_err().to_string();
+            assert!(error.contains(said) && error.contains("\"a\""), "{error}");
+            assert!(names(directory.path()).is_empty());
+        }
+    }
 }
 
 #[test]
@@ -260,9 +377,9 @@ fn a_line_of_json_has_everything() {
         "key": "a,\"b",
         "state": "registered",
         "thing_name": "thing-1",
-        "certificate_id": format!("{:064x}", 1),
-        "certificate_pem": "certificate 1\n",
-        "private_key": "private key 1\n",
+        "certificate_id": certificate_id(1),
+        "certificate_pem": certificate(1),
+        "private_key": samples::PRIVATE_KEY,
         "device_configuration": {"url": "mqtt://x"},
         "parameters": {"Key": "a,\"b"},
         "registered_at": "2023-11-14T22:13:20.123Z",
@@ -286,14 +403,14 @@ fn a_table_reads_back_as_it_was() {
     assert_eq!(columns.first().zip(columns.last()), Some((&"key".into(), &"parameters.Key".into())));
     let rows: Vec<_> = reader.records().map(Result::unwrap).collect();
     assert_eq!(rows.len(), 2);
-    let id = format!("{:064x}", 1);
+    let (id, pem) = (certificate_id(1), certificate(1));
     let expected = [
         "a,\"b",
         "registered",
         "thing-1",
         &id,
-        "certificate 1\n",
-        "private key 1\n",
+        &pem,
+        samples::PRIVATE_KEY,
         r#"{"url":"mqtt://x"}"#,
         "2023-11-14T22:13:20.123Z",
         "a,\"b",
@@ -309,13 +426,13 @@ fn an_nvs_table_points_at_its_files() {
     super::export(ledger(&["a,b"], 1).view(), &plan(nvs(), &out)).unwrap();
     let expected = format!(
         "key,type,encoding,value\nfleetmint,namespace,,\ndevice_key,data,string,\"a,b\"\n\
-         thing_name,data,string,thing-1\ncertificate_id,data,string,{:064x}\n\
+         thing_name,data,string,thing-1\ncertificate_id,data,string,{}\n\
          device_config,data,string,\"{{\"\"url\"\":\"\"mqtt://x\"\"}}\"\n\
          certificate,file,string,a%2Cb/certificate.pem\nprivate_key,file,string,a%2Cb/private.key\n",
-        1
+        certificate_id(1)
     );
     assert_eq!(fs::read_to_string(out.join("a%2Cb/nvs.csv")).unwrap(), expected);
-    assert_manifest_is_true(&out, 3);
+    assert_manifest_is_true(&out, 4);
 }
 
 #[test]
@@ -336,7 +453,7 @@ fn mass_manufacturing_gets_its_pair_of_tables() {
     assert!(lines[1].starts_with("values.csv~") && lines[1].contains(",values.csv,thing-1,"), "{}", lines[1]);
     assert!(lines[2].starts_with("b,b,thing-2,") && lines[2].ends_with(",b/certificate.pem,b/private.key"));
     assert_eq!(lines.len(), 3);
-    assert_manifest_is_true(&out, 6);
+    assert_manifest_is_true(&out, 8);
 }
 
 /// The manifest names all `files` of an export but itself, with their digests.
@@ -364,7 +481,7 @@ fn what_an_image_has_no_room_for_is_refused() {
     assert!(refused(&format!("{longest}x"), nvs()).contains("at most 3967 bytes, and it has 3968"));
     assert!(refused("a\nb", mass_mfg()).contains("control characters"));
     for namespace in ["", "sixteen_bytes_ab", "a b", "a,b", "namespace", "ключ"] {
-        let error = refused("a", Format::Nvs { namespace: namespace.into() });
+        let error = Partition::new(namespace, Vec::new()).unwrap_err().to_string();
         assert!(error.contains("1 to 15 bytes"), "{error}");
     }
     super::export(ledger(&[&longest], 1).view(), &plan(nvs(), &out)).unwrap();
@@ -412,12 +529,11 @@ fn states_runs_and_keys_choose() {
     ledger.commit(vec![Change::Rejected { device: DeviceId(4), failure }], now).unwrap();
     let keys = |selection: Selection| -> Vec<String> {
         let mut keys = Vec::new();
-        let plan = ExportPlan { selection: selection.clone(), ..plan(Format::Pem, Path::new("out")) };
-        for_each(ledger.view(), &plan, |exported| {
-            keys.push(exported.device.key.clone());
-            Ok(())
-        })
-        .unwrap();
+        let show = |device: CertifiedDevice| {
+            keys.push(device.key);
+            Ok::<_, ExportError>(())
+        };
+        ledger.view().for_each_certified(&selection, show).unwrap();
         assert_eq!(ledger.view().count_certified(&selection).unwrap(), keys.len() as u64);
         keys
     };
@@ -440,18 +556,4 @@ fn states_runs_and_keys_choose() {
     let plan = ExportPlan { selection: none, ..plan(Format::Pem, directory.path()) };
     let error = super::export(ledger.view(), &plan).unwrap_err().to_string();
     assert!(error.contains("is unknown since run 1"), "{error}");
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
-    #[test]
-    fn names_are_safe_and_never_shared(one in "\\PC{1,80}", other in "[.%~a-bA-B/]{1,4}") {
-        for key in [&one, &other] {
-            let name = directory_name(key);
-            let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-%~".contains(&byte);
-            prop_assert!(name.bytes().all(is_safe) && !name.starts_with('.') && (1..=LONGEST_NAME).contains(&name.len()));
-        }
-        prop_assert_eq!(directory_name(&one) == directory_name(&other), one == other);
-    }
 }

@@ -1,10 +1,12 @@
 //! Live metrics over HTTP, for Prometheus and whatever else reads OpenMetrics.
 //!
 //! Owns a listener, and what is served on it: `/metrics` and nothing else. What a scrape shows is [`Reading`]'s. No
-//! client can hold up a run: there are few connections at a time, each is short, and none sends much.
+//! client can hold up a run, or another client: there are few connections at a time, each is short, none sends much, and the
+//! oldest makes room for a new one.
 
 mod reading;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -19,8 +21,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 pub use reading::{Reading, encode};
 
@@ -28,8 +29,8 @@ pub use reading::{Reading, encode};
 const OPENMETRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-/// Connections at a time; others wait in the operating system's queue.
-const CONNECTIONS: usize = 8;
+/// Connections at a time. A scrape takes milliseconds: what is older than this many others only keeps a place.
+const CONNECTIONS: usize = 16;
 /// How long a connection may last. It carries one request.
 const CONNECTION_TIME: Duration = Duration::from_secs(3);
 /// Bytes of a request at most; hyper takes no less.
@@ -67,18 +68,19 @@ impl Exposition {
 
     /// Serves scrapes until it is dropped.
     pub async fn serve(self, source: Source) -> Infallible {
-        let slots = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
+        let mut oldest_first: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS);
         loop {
-            let slot = slots.clone().acquire_owned().await.expect("nothing closes the semaphore");
-            while connections.try_join_next().is_some() {}
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let source = source.clone();
-                    connections.spawn(async move {
-                        serve_one(stream, source).await;
-                        drop(slot);
-                    });
+                    while connections.try_join_next().is_some() {}
+                    oldest_first.retain(|connection| !connection.is_finished());
+                    if oldest_first.len() == CONNECTIONS
+                        && let Some(oldest) = oldest_first.pop_front()
+                    {
+                        oldest.abort();
+                    }
+                    oldest_first.push_back(connections.spawn(serve_one(stream, source.clone())));
                 }
                 Err(_) => tokio::time::sleep(ACCEPT_AGAIN).await,
             }

@@ -2,6 +2,8 @@
 //!
 //! Owns [`Selection`] and the way of a device with its certificate out of the ledger. Changes nothing.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
 use super::error::{LedgerError, Problem, Shown};
@@ -99,15 +101,19 @@ pub enum NotThere {
     },
 }
 
-/// A registered device always has a certificate; if the ledger has none for it, reading it says so.
+/// Devices with what belongs to them. A registered device always has a certificate; if the ledger has none for it, reading it
+/// says so.
 const CHOSEN: &str = "
     FROM device
     LEFT JOIN credential ON credential.device = device.id AND credential.retired_at IS NULL
     LEFT JOIN sealing ON sealing.id = credential.sealing
     WHERE device.state IN (SELECT value FROM json_each(:states))
       AND (:since IS NULL OR device.run >= :since)
-      AND (:keys IS NULL OR device.key IN (SELECT value FROM json_each(:keys)))
       AND (device.state = 'registered' OR credential.certificate_id IS NOT NULL)";
+
+/// With these, devices are found by the index of their keys; without any, all are looked at in their order.
+const WITH_KEYS: &str = "AND device.key IN (SELECT value FROM json_each(:keys))";
+const WITH_ANY_KEY: &str = "AND :keys IS NULL";
 
 const COLUMNS: &str = "
     SELECT device.id, device.key, device.parameter_values AS parameters, device.state, device.thing_name,
@@ -142,7 +148,7 @@ impl View {
             }
         }
         let (states, since, keys) = selection.as_values();
-        let sql = format!("SELECT count(*) AS devices {CHOSEN}");
+        let sql = format!("SELECT count(*) AS devices {CHOSEN} {}", selection.by_key());
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut rows =
             statement.query(named_params! { ":states": states, ":since": since, ":keys": keys })?;
@@ -161,7 +167,7 @@ impl View {
         mut show: impl FnMut(CertifiedDevice) -> Result<(), E>,
     ) -> Result<(), E> {
         let (states, since, keys) = selection.as_values();
-        let sql = format!("{COLUMNS} {CHOSEN} ORDER BY device.id");
+        let sql = format!("{COLUMNS} {CHOSEN} {} ORDER BY device.id", selection.by_key());
         let mut statement = self.named(self.connection.prepare_cached(&sql))?;
         let values = named_params! { ":states": states, ":since": since, ":keys": keys };
         let mut rows = self.named(statement.query(values))?;
@@ -172,7 +178,38 @@ impl View {
     }
 }
 
+impl View {
+    /// The devices whose key an earlier row has too, but for upper and lower case of ASCII; of those with these keys, or
+    /// without any, of all.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub fn later_spellings(&self, keys: &[String]) -> Result<BTreeSet<DeviceId>, LedgerError> {
+        let read = || -> Result<BTreeSet<DeviceId>, Problem> {
+            let mut statement = self.connection.prepare_cached(LATER_SPELLINGS)?;
+            let mut rows = statement.query([keys_to_json(keys)])?;
+            let mut later = BTreeSet::new();
+            while let Some(row) = rows.next()? {
+                later.insert(DeviceId(row.get("id")?));
+            }
+            Ok(later)
+        };
+        self.named(read())
+    }
+}
+
+/// Sorts all keys, which the index on them has to be read for and nothing else.
+const LATER_SPELLINGS: &str = "
+    SELECT id FROM (SELECT id, key, row_number() OVER (PARTITION BY key COLLATE NOCASE ORDER BY id) AS nth
+                    FROM device
+                    WHERE ?1 IS NULL OR key COLLATE NOCASE IN (SELECT value FROM json_each(?1)))
+    WHERE nth > 1 AND (?1 IS NULL OR key IN (SELECT value FROM json_each(?1)))";
+
 impl Selection {
+    fn by_key(&self) -> &'static str {
+        if self.keys.is_empty() { WITH_ANY_KEY } else { WITH_KEYS }
+    }
+
     fn as_values(&self) -> (String, Option<i64>, Option<String>) {
         let states: Vec<_> = self.states.iter().map(|state| state.name()).collect();
         (to_json(&states), self.since_run.map(|RunId(id)| id), keys_to_json(&self.keys))
@@ -284,11 +321,20 @@ mod tests {
         let mut connection = Connection::open_in_memory().unwrap();
         schema::set_up(&connection).unwrap();
         schema::create(&mut connection).unwrap();
-        let sql = format!("EXPLAIN QUERY PLAN {COLUMNS} {CHOSEN} ORDER BY device.id");
-        let mut statement = connection.prepare(&sql).unwrap();
-        let values = named_params! { ":states": "[]", ":since": 1, ":keys": "[]" };
-        let lines = statement.query_map(values, |row| row.get::<_, String>(3)).unwrap();
-        let plan = lines.map(Result::unwrap).collect::<Vec<_>>().join("; ");
-        assert!(!plan.contains("TEMP B-TREE") && plan.contains("credential_in_use (device=?)"), "{plan}");
+        let plan = |keys: &str| {
+            let sql = format!("EXPLAIN QUERY PLAN {COLUMNS} {CHOSEN} {keys} ORDER BY device.id");
+            let mut statement = connection.prepare(&sql).unwrap();
+            let values = named_params! { ":states": "[]", ":since": 1, ":keys": "[]" };
+            let lines = statement.query_map(values, |row| row.get::<_, String>(3)).unwrap();
+            lines.map(Result::unwrap).collect::<Vec<_>>().join("; ")
+        };
+        let all = plan(WITH_ANY_KEY);
+        assert!(!all.contains("TEMP B-TREE") && all.contains("credential_in_use (device=?)"), "{all}");
+        let some = plan(WITH_KEYS);
+        assert!(some.contains("(key=?)") && !some.contains("SCAN device"), "{some}");
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {LATER_SPELLINGS}")).unwrap();
+        let lines = statement.query_map(["[]"], |row| row.get::<_, String>(3)).unwrap();
+        let later = lines.map(Result::unwrap).collect::<Vec<_>>().join("; ");
+        assert!(later.contains("COVERING INDEX"), "{later}");
     }
 }

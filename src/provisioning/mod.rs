@@ -8,7 +8,9 @@ use bytes::Bytes;
 
 use self::object::{Field, Fields};
 use crate::call::Call;
-use crate::certificate::{CertificateId, IssuedCertificate, RegisteredThing, Secret, SigningRequest};
+use crate::certificate::{
+    CertificateId, Evidence, IssuedCertificate, RegisteredThing, Secret, SigningRequest,
+};
 use crate::failure::Cause;
 use crate::wording::{Excerpt, clean};
 
@@ -177,19 +179,17 @@ pub fn publish_request(message: Bytes) -> Request<Vec<u8>> {
     Request { call: Call::Publish, payload: message, parse: |payload| Ok(payload.to_vec()) }
 }
 
-/// Parses CreateKeysAndCertificate's accepted reply; [`Cause::Garbled`] if it is not one.
+/// Parses CreateKeysAndCertificate's accepted reply, and holds key, certificate and id against each other:
+/// [`Cause::Garbled`] if it is not one, or they do not belong together.
 ///
 /// # Errors
 /// [`Cause::Garbled`], which names the field that is wrong and never its content.
 pub fn parse_issued(payload: &[u8]) -> Result<IssuedCertificate<Secret<String>>, Cause> {
     let names = ["certificateId", "certificatePem", "privateKey", "certificateOwnershipToken"];
     let mut reply = read(payload, names, "accepted")?;
-    let certificate_id = reply.take_certificate_id()?;
-    let certificate_pem = reply.take_certificate_pem()?;
+    let (certificate_id, certificate_pem, evidence) = reply.take_certificate()?;
     let private_key = Secret::new(reply.take_text("privateKey")?);
-    if !is_pem(private_key.expose(), "PRIVATE KEY-----") {
-        return Err(reply.wrong("privateKey", "is not a private key in PEM"));
-    }
+    evidence.check_key(&private_key).map_err(|flaw| reply.wrong("privateKey", &flaw.to_string()))?;
     let ownership_token = Secret::new(reply.take_text("certificateOwnershipToken")?);
     Ok(IssuedCertificate { certificate_id, certificate_pem, private_key, ownership_token })
 }
@@ -204,8 +204,7 @@ pub fn parse_certified(payload: &[u8]) -> Result<IssuedCertificate<()>, Cause> {
     if reply.take("privateKey").is_some() {
         return Err(reply.wrong("privateKey", "is there, and the request was one without"));
     }
-    let certificate_id = reply.take_certificate_id()?;
-    let certificate_pem = reply.take_certificate_pem()?;
+    let (certificate_id, certificate_pem, _) = reply.take_certificate()?;
     let ownership_token = Secret::new(reply.take_text("certificateOwnershipToken")?);
     Ok(IssuedCertificate { certificate_id, certificate_pem, private_key: (), ownership_token })
 }
@@ -288,16 +287,16 @@ impl<const N: usize> Reply<N> {
         self.fields.take(name)
     }
 
-    fn take_certificate_id(&mut self) -> Result<CertificateId, Cause> {
-        CertificateId::try_from(self.take_text("certificateId")?)
-            .map_err(|_| self.wrong("certificateId", "is not 64 hexadecimal digits"))
-    }
-
-    fn take_certificate_pem(&mut self) -> Result<String, Cause> {
+    /// A certificate whose id is its own.
+    fn take_certificate(&mut self) -> Result<(CertificateId, String, Evidence), Cause> {
+        let id = CertificateId::try_from(self.take_text("certificateId")?)
+            .map_err(|_| self.wrong("certificateId", "is not 64 hexadecimal digits"))?;
         let pem = self.take_text("certificatePem")?;
-        match is_pem(&pem, "CERTIFICATE-----") {
-            true => Ok(pem),
-            false => Err(self.wrong("certificatePem", "is not a certificate in PEM")),
+        let evidence = Evidence::of(&pem).map_err(|flaw| self.wrong("certificatePem", &flaw.to_string()))?;
+        if evidence.has_id(&id) {
+            Ok((id, pem, evidence))
+        } else {
+            Err(self.wrong("certificateId", "is not the SHA-256 of the certificate"))
         }
     }
 
@@ -319,16 +318,6 @@ impl<const N: usize> Reply<N> {
             Some(other) => Err(self.mistyped(name, &other, "a string")),
         }
     }
-}
-
-/// Whether `text` has the BEGIN and END lines of a PEM block whose label ends in `label_end` (RFC 7468 section 2).
-fn is_pem(text: &str, label_end: &str) -> bool {
-    let Some(block) = text.trim_start().strip_prefix("-----BEGIN ") else { return false };
-    let Some((label, rest)) = block.split_once("-----") else { return false };
-    // From its end, which is near: a key has 1.7 KB, and every reply passes here.
-    let Some((_, end)) = rest.rsplit_once("-----END ") else { return false };
-    label_end.strip_suffix("-----").is_some_and(|wanted| label.ends_with(wanted))
-        && end.strip_prefix(label).is_some_and(|dashes| dashes.starts_with("-----"))
 }
 
 fn push_json(out: &mut Vec<u8>, text: &str) {

@@ -3,12 +3,15 @@ use serde_json::{Value, json};
 use super::*;
 use crate::call::Call;
 
-const KEY: &str = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpA..zpvlMuQi0g==\n-----END RSA PRIVATE KEY-----\n";
-const PEM: &str = "-----BEGIN CERTIFICATE-----\nMIIDWTCC..Z+yxpf\n-----END CERTIFICATE-----\n";
+/// Made by OpenSSL, as all in fixtures/issued.
+const KEY: &str = include_str!("../../fixtures/issued/rsa.key");
+const PEM: &str = include_str!("../../fixtures/issued/rsa.pem");
+/// `openssl x509 -in rsa.pem -outform der | sha256sum`
+const ID: &str = "310abfb620d4ed5b94410bc3ff786c934abd673aa708fefbcb8fff16deb6a425";
 
 fn issued() -> Value {
     json!({
-        "certificateId": "688e2c".to_owned() + &"0".repeat(58),
+        "certificateId": ID,
         "certificatePem": PEM,
         "privateKey": KEY,
         "certificateOwnershipToken": "ey..pUIn0=",
@@ -35,17 +38,52 @@ fn issued_but(name: &str, value: Option<Value>) -> Vec<u8> {
 /// The reply as the flow that this project grew from shows it: escaped newlines, this order.
 #[test]
 fn the_create_reply_of_the_seed() {
-    let reply = br#"{
-        "certificateId": "688e2c0000000000000000000000000000000000000000000000000000000000",
-        "certificatePem": "-----BEGIN CERTIFICATE-----\nMIIDWTCC..Z+yxpf\n-----END CERTIFICATE-----\n",
-        "privateKey": "-----BEGIN RSA PRIVATE KEY-----\nMIIEpA..zpvlMuQi0g==\n-----END RSA PRIVATE KEY-----\n",
+    let reply = format!(
+        r#"{{
+        "certificateId": "{ID}",
+        "certificatePem": "{}",
+        "privateKey": "{}",
         "certificateOwnershipToken": "ey..pUIn0="
-    }"#;
-    let issued = parse_issued(reply).unwrap();
-    assert!(issued.certificate_id.as_str().starts_with("688e2c"));
+    }}"#,
+        PEM.replace('\n', "\\n"),
+        KEY.replace('\n', "\\n")
+    );
+    let issued = parse_issued(reply.as_bytes()).unwrap();
+    assert_eq!(issued.certificate_id.as_str(), ID);
     assert_eq!(issued.certificate_pem, PEM);
     assert_eq!(issued.private_key.expose(), KEY);
     assert_eq!(issued.ownership_token.expose(), "ey..pUIn0=");
+}
+
+#[test]
+fn key_certificate_and_id_belong_together() {
+    let other_key = include_str!("../../fixtures/issued/rsa-other.key");
+    let other_kind = include_str!("../../fixtures/issued/p256.key");
+    for (name, value, what) in [
+        ("privateKey", other_key.to_owned(), "privateKey is not the private key of the certificate"),
+        (
+            "privateKey",
+            other_kind.to_owned(),
+            "privateKey does not parse as a private key of the certificate's kind",
+        ),
+        (
+            "privateKey",
+            KEY.replace("MII", "MIJ"),
+            "privateKey does not parse as a private key of the certificate's kind",
+        ),
+        ("privateKey", format!("{KEY}{KEY}"), "privateKey has a second PEM block after the first"),
+        ("certificateId", "0".repeat(64), "certificateId is not the SHA-256 of the certificate"),
+        ("certificatePem", format!("{PEM}hunter2"), "certificatePem has text after its END line"),
+        ("certificatePem", format!("{PEM}{PEM}"), "certificatePem has a second PEM block after the first"),
+    ] {
+        let reply = issued_but(name, Some(json!(value)));
+        assert_eq!(garbled(parse_issued(&reply)), format!("accepted reply: {what}"));
+    }
+    for (name, value) in [("certificateId", "0".repeat(64)), ("certificatePem", format!("{PEM}{PEM}"))] {
+        let mut reply: Value = serde_json::from_slice(&issued_but("privateKey", None)).unwrap();
+        reply[name] = json!(value);
+        assert!(garbled(parse_certified(reply.to_string().as_bytes())).contains(name));
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("prometheus_client", &["exposition"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
-    ("rustix", &["cli", "ledger/place.rs"]),
+    ("rustix", &["cli", "export/files.rs", "ledger/place.rs"]),
 ];
 
 /// What only the command line may do.

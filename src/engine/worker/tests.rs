@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::call::Call;
+use crate::certificate::samples;
 use crate::engine::{
     CONNECTION_LIFETIME, CommitMode, Connections, End, KeyPolicy, Outcome, Plan, Rates, Snapshot, Stop, run,
 };
@@ -109,12 +110,7 @@ impl Connection for ServiceConnection {
             }
             _ => {
                 let number = self.seen.issued.fetch_add(1, Ordering::Relaxed);
-                json!({
-                    "certificateId": format!("{number:064x}"),
-                    "certificateOwnershipToken": format!("token {number}"),
-                    "certificatePem": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-                    "privateKey": "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n",
-                })
+                samples::reply(number)
             }
         };
         let payload = Bytes::from(reply.to_string());

@@ -1,6 +1,7 @@
 //! Cases from the field: what people's files, accounts and networks are like. Each test says whose problem it is.
 
 mod claims;
+mod exports;
 mod lots;
 mod operator;
 mod pilot;
@@ -9,3 +10,4 @@ mod proxy;
 mod settings;
 mod template_fit;
 mod templates;
+mod what_was_sent;

@@ -2,10 +2,11 @@
 //! is registered on those that come after, and every failure is told by its own name.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use fleetmint::emulator::mint::Authority;
+use fleetmint::emulator::scenario::Keys;
 use fleetmint::engine::{
     self, CONNECTION_LIFETIME, CommitMode, Connections, End, KeyPolicy, Outcome, Plan, Rates, Snapshot, Stop,
 };
@@ -157,19 +158,19 @@ async fn say(peer: &mut Peer, bytes: &[u8]) {
 
 /// Answers requests as the service does, up to the next registration; its packet id and device.
 async fn next_registration(peer: &mut Peer) -> (u16, String) {
-    static ISSUED: AtomicU64 = AtomicU64::new(1);
+    static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| Authority::generate().unwrap());
     loop {
         let (id, payload) = peer.publish().await;
         let request: serde_json::Value = serde_json::from_slice(&payload).unwrap();
         if let Some(device) = request["parameters"]["DeviceId"].as_str() {
             return (id, device.to_owned());
         }
-        let number = ISSUED.fetch_add(1, Ordering::Relaxed);
+        let minted = AUTHORITY.mint(Keys::Recycled, SystemTime::now()).unwrap();
         let reply = serde_json::json!({
-            "certificateId": format!("{number:064x}"),
-            "certificateOwnershipToken": format!("token {number}"),
-            "certificatePem": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-            "privateKey": "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n",
+            "certificateId": minted.certificate_id,
+            "certificateOwnershipToken": format!("token of {}", minted.certificate_id),
+            "certificatePem": minted.certificate_pem,
+            "privateKey": minted.private_key_pem.expose(),
         });
         peer.mqtt([puback(id), publish(CREATED, &reply.to_string(), 7)].concat()).await;
     }

@@ -1,6 +1,12 @@
 //! What a device is given: certificates, private keys, tokens, things.
 //!
-//! Owns the types whose misuse would lose or leak a key. Knows nothing of how they arrive or where they are stored.
+//! Owns the types whose misuse would lose or leak a key, and the check that a certificate, its id and its key belong
+//! together. Knows nothing of how they arrive or where they are stored.
+
+mod evidence;
+mod pem;
+#[cfg(test)]
+pub(crate) mod samples;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,6 +14,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
+
+pub use evidence::{Evidence, Flaw};
+pub use pem::{NotOnePemBlock, PemBlock};
 
 /// A value that must never be printed: it has no `Display`, its `Debug` says only that it is there, and its memory is
 /// zeroed when it is dropped.
