@@ -80,7 +80,8 @@ async fn provision(lies: &[Lie]) -> (Outcome, u32) {
     let reader = LotReader::new("DeviceId\nD1\n".as_bytes(), None).unwrap();
     let shape = reader.shape().clone();
     let parameters = ParameterPlan::new(&shape, &[]).unwrap();
-    let binding = Binding { template: "T".into(), region: "r".into(), account: "a".into(), ..Binding::default() };
+    let binding =
+        Binding { template: "T".into(), region: "r".into(), account: "a".into(), ..Binding::default() };
     let rows = LotRows { source: "lot.csv", shape, rows: reader };
     let ledger = Ledger::in_memory(&binding, rows, |_| Ok(()), SystemTime::now()).unwrap();
     let plan = Plan {
