@@ -23,6 +23,8 @@ pub(super) struct Flight {
     unjudged: u64,
     /// The longest latency of the last answers; `None` before the first.
     latency: Option<Duration>,
+    /// After how long the last request was given up that was older than any answer; `None` before the first.
+    given_up: Option<Duration>,
 }
 
 #[derive(Clone, Copy)]
@@ -72,8 +74,11 @@ impl Flight {
         let request = self.requests.get_mut(index).filter(|request| request.fate.is_none())?;
         request.fate = Some(fate);
         let sent = Sent { number, at: request.sent };
-        if fate == Fate::Answered {
-            self.measure(now.saturating_sub(sent.at));
+        let age = now.saturating_sub(sent.at);
+        match fate {
+            Fate::Answered => self.measure(age),
+            Fate::Lost if self.latency.is_some_and(|longest| age > longest) => self.given_up = Some(age),
+            Fate::Lost | Fate::Unclear => {}
         }
         self.forget();
         Some(sent)
@@ -112,9 +117,10 @@ impl Flight {
         self.latency
     }
 
-    /// The age at which requests are judged.
-    pub(super) fn patience(&self) -> Option<Duration> {
-        self.latency.map(|latency| (latency * PATIENCE).max(LEAST_PATIENCE))
+    /// The age at which requests are judged: none waits longer than until it is given up.
+    fn patience(&self) -> Option<Duration> {
+        let given_up = self.given_up.unwrap_or(Duration::MAX);
+        self.latency.map(|latency| (latency * PATIENCE).min(given_up).max(LEAST_PATIENCE))
     }
 
     fn measure(&mut self, took: Duration) {

@@ -239,11 +239,16 @@ impl Pace {
                 continue;
             }
             let rate = self.rate.unwrap_or_else(|| self.measured(now));
-            if let Some(Finding::Rate { limit }) = self.inquiry.judge(judged, rate, now) {
-                self.evidence = Some(Evidence::Silence);
-                self.begin_overload();
-                self.cut(limit, limit * (1.0 - CUT), now);
-            }
+            let limit = match self.inquiry.judge(judged, rate, now) {
+                None | Some(Finding::NotRate) => continue,
+                Some(Finding::Rate { limit }) => {
+                    self.evidence = Some(Evidence::Silence);
+                    limit
+                }
+                Some(Finding::Overload { limit }) => limit,
+            };
+            self.begin_overload();
+            self.cut(limit, limit * (1.0 - CUT), now);
         }
     }
 

@@ -74,6 +74,8 @@ pub(super) enum Finding {
     Rate { limit: f64 },
     /// It is not.
     NotRate,
+    /// So much is lost, at a lower rate too, that the service does no more than this many a second, for whatever reason.
+    Overload { limit: f64 },
 }
 
 pub(super) struct Inquiry {
@@ -302,6 +304,11 @@ impl Inquiry {
     fn blame_chance(&mut self, rate: f64, now: Duration) -> Option<Finding> {
         let Step::Lower(trial) = &self.step else { return None };
         let share = trial.before.with(&trial.sample).share();
+        if trial.sample.share() > MANY {
+            let limit = trial.rate * (1.0 - trial.sample.share());
+            self.begin(Step::Watch(Watch::default()), SETTLING, now);
+            return Some(Finding::Overload { limit });
+        }
         self.baseline = self.baseline.max(share).min(MOST_BASELINE);
         self.doubt_later(rate, now);
         self.begin(Step::Watch(Watch::default()), SETTLING, now);
