@@ -20,5 +20,6 @@ mod prometheus;
 mod provision;
 mod readme;
 mod report;
+mod services;
 mod simulation;
 mod transport;

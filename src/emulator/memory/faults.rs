@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::super::scenario;
+use super::Weather;
 
 /// What goes wrong on the way between a client and the account. `Default` is a network without faults.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +31,8 @@ pub struct Faults {
     pub overtakings: f64,
     /// The odds that the control plane does not answer.
     pub unsettled: f64,
+    /// What goes wrong for everybody.
+    pub weather: Weather,
 }
 
 impl Default for Faults {
@@ -45,6 +48,7 @@ impl Default for Faults {
             redeliveries: 0.0,
             overtakings: 0.0,
             unsettled: 0.0,
+            weather: Weather::default(),
         }
     }
 }

@@ -11,6 +11,7 @@ mod client;
 mod faults;
 mod network;
 mod settler;
+mod weather;
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub use client::{MemoryConnection, MemoryConnector};
 pub use faults::Faults;
 pub use network::Network;
 pub use settler::MemorySettler;
+pub use weather::{Bursts, Throttles, Weather};
 
 /// What a network is made of.
 pub struct NetworkSettings {

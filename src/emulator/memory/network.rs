@@ -16,8 +16,9 @@ use super::super::account::random::Random;
 use super::super::account::{Account, Answer, Operation, Route, Verdict, route};
 use super::super::fault::{self, Fate, spoil};
 use super::super::mint::{CertifyError, SeededMint};
-use super::super::scenario::{ConnectExcess, Fault, FaultTarget, Refusal};
+use super::super::scenario::{Acts, BUILT_IN_TEMPLATE, ConnectExcess, Fault, FaultTarget, Refusal};
 use super::super::session::{ReplyPolicy, Rules, Usage};
+use super::weather::{BurstState, Throttles};
 use super::{Faults, NetworkSettings, Observer, Request, Sighting};
 use crate::call::Call;
 use crate::failure::Cause;
@@ -31,6 +32,8 @@ const REMEMBERED: usize = 16;
 const LONGEST_LIFE: Duration = Duration::from_secs(60);
 /// How long a CONNECT waits for a place among the connections before it asks again, where it is to wait.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
+/// How long until what was lost in an outage is sent again by the layers below, while a dial waits.
+const OUTAGE_PAUSE: Duration = Duration::from_millis(500);
 
 /// A network with an account at its end. Cheap to clone; all clones are the same network.
 #[derive(Clone)]
@@ -89,6 +92,7 @@ struct State {
     lines: BTreeMap<u64, Line>,
     /// What a connection may do.
     rules: Rules,
+    burst: BurstState,
     epoch: Instant,
     connections: u64,
     /// Accepted replies of each call, and whose they were.
@@ -99,15 +103,31 @@ struct State {
 struct Line {
     mailbox: mpsc::Sender<Packet>,
     usage: Usage,
+    /// Whether nothing comes through it.
+    is_mute: bool,
     /// When it is as old as a connection may be: the key of that event.
     ends: (Instant, u64),
 }
 
 enum Event {
-    Arrive { request: Request, topics: Arc<Topics>, fate: Fate },
-    Deliver { connection: u64, packet: Packet },
-    Close { connection: u64 },
+    Arrive {
+        request: Request,
+        topics: Arc<Topics>,
+        fate: Fate,
+    },
+    Deliver {
+        connection: u64,
+        packet: Packet,
+    },
+    Close {
+        connection: u64,
+    },
+    /// Somebody else's requests arrive.
+    Other,
 }
+
+/// A request is above a quota.
+struct Throttled;
 
 impl Network {
     /// A network as `settings` say.
@@ -115,7 +135,7 @@ impl Network {
         let NetworkSettings { account, faults, seed, base, observer } = settings;
         let epoch = Instant::now();
         let rules = Rules::new(ReplyPolicy::ToRequester, account.quotas(), *account.limits());
-        let state = State {
+        let mut state = State {
             account,
             // Not the network's own dice, so that what is minted does not change what befalls packets.
             mint: SeededMint::new(!seed),
@@ -126,10 +146,14 @@ impl Network {
             decided: 0,
             lines: BTreeMap::new(),
             rules,
+            burst: BurstState::default(),
             epoch,
             connections: 0,
             accepted: Default::default(),
         };
+        if state.faults.weather.others.is_some() {
+            state.schedule(Duration::ZERO, Event::Other);
+        }
         Self { state: Arc::new(Mutex::new(state)), wake: Arc::new(Notify::new()), observer, epoch, base }
     }
 
@@ -186,7 +210,9 @@ impl Network {
         let lifetime = state.rules.limits.connection_lifetime;
         let ends = state.schedule(lifetime, Event::Close { connection: number });
         let usage = Usage::new(self.epoch.into_std(), now.into_std());
-        state.lines.insert(number, Line { mailbox: sender, usage, ends });
+        let mutes = state.faults.weather.mutes;
+        let is_mute = mutes > 0.0 && state.dice.chance(mutes);
+        state.lines.insert(number, Line { mailbox: sender, usage, is_mute, ends });
         let stillbirths = state.faults.stillbirths;
         // Short-circuited, so that what is drawn without them is drawn alike with none.
         if stillbirths > 0.0 && state.dice.chance(stillbirths) {
@@ -220,6 +246,9 @@ impl Network {
     pub(super) fn connack(&self) -> Welcome {
         let mut state = self.lock();
         let (age, limits) = (self.age(), state.rules.limits);
+        if state.faults.weather.is_out(age) {
+            return Welcome::AskAgain(OUTAGE_PAUSE);
+        }
         let taken_up = state.account.taken_up(age);
         if taken_up > age {
             return Welcome::AskAgain(taken_up - age);
@@ -290,7 +319,9 @@ impl Network {
             }
             Event::Arrive { request, topics, mut fate } => {
                 // What is above a quota is dropped, and nobody is told.
-                if fate.fault != Some(Fault::Silence) && !state.admits_publish(request.connection) {
+                if fate.fault != Some(Fault::Silence)
+                    && (state.weather_takes(request.connection) || !state.admits_publish(request.connection))
+                {
                     fate.fault = Some(Fault::Silence);
                 }
                 let answer = state.arrive(self.now(), &request, &topics, &fate);
@@ -298,11 +329,13 @@ impl Network {
                 let fault = fate.fault.as_ref();
                 self.observe(&Sighting::Answered { request: &request, fault, account: answer.as_ref() });
             }
+            Event::Deliver { connection, .. } if state.is_cut_off(connection) => {}
             Event::Deliver { connection, packet } => {
                 if !matches!(packet, Packet::Publish { .. }) || state.admits_delivery(connection) {
                     state.deliver(connection, packet);
                 }
             }
+            Event::Other => state.other(age),
             Event::Close { connection } => {
                 let was_open = state.hang_up(connection);
                 drop(state);
@@ -343,6 +376,33 @@ impl State {
         self.epoch.elapsed()
     }
 
+    /// Whether nothing comes through a connection now.
+    fn is_cut_off(&self, connection: u64) -> bool {
+        let is_mute = self.lines.get(&connection).is_some_and(|line| line.is_mute);
+        is_mute || self.faults.weather.is_out(self.age())
+    }
+
+    /// Whether a request is lost on the way, for reasons that are nobody's.
+    fn weather_takes(&mut self, connection: u64) -> bool {
+        if self.is_cut_off(connection) {
+            return true;
+        }
+        let Some(bursts) = self.faults.weather.bursts else { return false };
+        let age = self.age();
+        let dice = &mut self.dice;
+        bursts.are_on(&mut self.burst, age, || dice.unit()) && self.dice.chance(bursts.share)
+    }
+
+    /// Somebody else uses the quotas.
+    fn other(&mut self, age: Duration) {
+        let Some(rate) = self.faults.weather.others else { return };
+        for asked in [Route::CreateKeys, Route::Register { template: BUILT_IN_TEMPLATE }] {
+            // Whatever comes of it.
+            let _ = self.account.admit(age, &asked);
+        }
+        self.schedule(rate.period(), Event::Other);
+    }
+
     /// Whether the quotas take one more message from a connection.
     fn admits_publish(&mut self, connection: u64) -> bool {
         self.admits_message(connection) && self.account.admit_publish(self.age())
@@ -374,8 +434,15 @@ impl State {
         let acts = fate.fault.as_ref().is_none_or(Fault::acts);
         let (answer, took) = match acts.then(|| self.act(now, request, topics)) {
             Some((answer, took)) => (Some(answer), took),
-            None => (None, Duration::ZERO),
+            None => (None, Ok(Duration::ZERO)),
         };
+        let untold = match (&took, self.faults.weather.throttles) {
+            (Ok(_), _) | (Err(Throttled), Throttles::Answered) => None,
+            (Err(Throttled), Throttles::Silent) => Some(Fault::Silence),
+            (Err(Throttled), Throttles::Acknowledged) => Some(Fault::NoReply(Acts::Undone)),
+        };
+        let fate = &Fate { fault: untold.or_else(|| fate.fault.clone()), ..*fate };
+        let took = took.unwrap_or_default();
         let answered = match &fate.fault {
             Some(Fault::Reject { status: 429, .. }) => Some(self.account.refuse(Refusal::Throttled)),
             Some(Fault::Reject { status, .. }) => Some(rejection(*status, request)),
@@ -385,12 +452,17 @@ impl State {
         answer
     }
 
-    /// What the account says, and how long it takes to say it.
-    fn act(&mut self, now: SystemTime, request: &Request, topics: &Topics) -> (Answer, Duration) {
+    /// What the account says, and how long it takes to say it, or that it throttles.
+    fn act(
+        &mut self,
+        now: SystemTime,
+        request: &Request,
+        topics: &Topics,
+    ) -> (Answer, Result<Duration, Throttled>) {
         self.account.expire(now);
         let asked = route(&topics.call(request.call).request);
         if let Err(throttled) = self.account.admit(self.age(), &asked) {
-            return (throttled, Duration::ZERO);
+            return (throttled, Err(Throttled));
         }
         let took = self.account.draw_latency(Operation::of(&asked));
         let answer = match asked {
@@ -404,7 +476,7 @@ impl State {
             Route::Other => Answer { verdict: Verdict::Accepted, payload: request.payload.clone() },
             _ => self.account.refuse(Refusal::NotEmulated),
         };
-        (answer, took)
+        (answer, Ok(took))
     }
 
     fn create_from_csr(&mut self, now: SystemTime, payload: &[u8]) -> Answer {

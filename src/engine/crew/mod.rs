@@ -23,6 +23,10 @@ use size::{Look, Size};
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A limit that holds requests back for this much of the time is used up: somebody waits at it nearly always.
 const HELD_BACK: f64 = 0.9;
+/// A device that takes this many times what half of them take has lost an answer.
+const OUTLIER: u32 = 10;
+/// What is left of a stretch after each look without losses: half after half a minute.
+const CALMING: f64 = 0.988;
 /// So many devices, the latest, say what one takes.
 const REMEMBERED: usize = 200;
 
@@ -48,6 +52,8 @@ struct Roster {
     size: Option<Size>,
     /// What the latest devices took.
     took: VecDeque<Duration>,
+    /// How many workers it takes for one that is not waiting for a lost answer.
+    stretch: f64,
     /// How long limits had held requests back at the last look, and when that was.
     held: (Duration, Duration),
 }
@@ -70,6 +76,7 @@ impl Crew {
             left: Duration::ZERO,
             size,
             took: VecDeque::new(),
+            stretch: 1.0,
             held: Default::default(),
         };
         Self {
@@ -113,8 +120,11 @@ impl Crew {
             done: self.done.load(Ordering::Relaxed),
         };
         let workers = roster.workers;
+        let stretch = roster.stretch();
         let Some(size) = &mut roster.size else { return 0 };
         let target = size.decide(look);
+        let most = if let Connections::Auto { max } = self.connections { max } else { target };
+        let target = ((target as f64 * stretch).ceil() as usize).min(most.max(target));
         self.dismissed.store(workers.saturating_sub(target), Ordering::Relaxed);
         target.saturating_sub(workers)
     }
@@ -212,13 +222,24 @@ impl Drop for Shift {
 }
 
 impl Roster {
-    /// What nine in ten of the latest devices took at most; or the mean, where few that lost an answer took far longer.
+    /// What nine in ten of the latest devices took at most.
     fn busy(&self) -> Option<Duration> {
         let mut took: Vec<_> = self.took.iter().copied().collect();
         took.sort_unstable();
-        let most = *took.get(took.len().saturating_sub(1) * 9 / 10)?;
-        let mean = took.iter().sum::<Duration>() / u32::try_from(took.len()).unwrap_or(u32::MAX);
-        Some(most.max(mean))
+        took.get(took.len().saturating_sub(1) * 9 / 10).copied()
+    }
+
+    /// How many workers it takes for one that is not waiting for a lost answer: what devices take on the average, by what
+    /// those take that lose none. It falls slowly, so that connections are not opened and closed all the time.
+    fn stretch(&mut self) -> f64 {
+        let mut took: Vec<_> = self.took.iter().copied().collect();
+        took.sort_unstable();
+        let Some(median) = took.get(took.len() / 2) else { return self.stretch };
+        let usual = took.partition_point(|time| *time <= *median * OUTLIER).max(1);
+        let mean = |took: &[Duration]| took.iter().sum::<Duration>().as_secs_f64() / took.len() as f64;
+        let now = mean(&took) / mean(&took[..usual]).max(1e-6);
+        self.stretch = now.max(1.0).max(self.stretch * CALMING);
+        self.stretch
     }
 }
 

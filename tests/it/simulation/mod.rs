@@ -7,7 +7,7 @@ mod dice;
 mod disk;
 mod setup;
 mod witness;
-mod world;
+pub mod world;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fleetmint::emulator::memory::Faults;
+use fleetmint::emulator::memory::{Faults, Weather};
 use fleetmint::emulator::scenario::{self, Acts, CertificateIdMismatch, Fault, Scenario, TokenReuse};
 use fleetmint::engine::{CONNECTION_LIFETIME, Connections, Rates};
 use fleetmint::failure::RetryPolicy;
@@ -217,6 +217,7 @@ fn draw_faults(dice: &mut Dice) -> Faults {
         redeliveries: dice.pick(&[0.0, 0.1, 0.4]),
         overtakings: dice.pick(&[0.0, 0.2]),
         unsettled: dice.pick(&[0.0, 0.3, 1.0]),
+        weather: Weather::default(),
     }
 }
 

@@ -496,7 +496,7 @@ impl ClientClock {
     }
 }
 
-fn import(name: &str, devices: u64, now: SystemTime) -> (Ledger, ParameterPlan) {
+pub fn import(name: &str, devices: u64, now: SystemTime) -> (Ledger, ParameterPlan) {
     let mut csv = String::from("DeviceId,SerialNumber,MacAddress\n");
     for n in 1..=devices {
         csv += &format!("D{n:05},SN{n:05},AA:BB:CC:00:{:02X}:{:02X}\n", n >> 8 & 255, n & 255);

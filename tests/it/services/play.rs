@@ -1,0 +1,149 @@
+//! One cell: the engine with the command line's defaults, its ledger, and the account behind a network.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
+
+use fleetmint::call::Call;
+use fleetmint::emulator::account::{Account, Verdict};
+use fleetmint::emulator::memory::{Network, NetworkSettings, Observer, Power, Sighting};
+use fleetmint::emulator::scenario::BUILT_IN_TEMPLATE;
+use fleetmint::engine::{
+    self, CONNECTION_LIFETIME, CommitMode, Connections, End, KeyPolicy, Plan, Rates, Snapshot, Stop,
+};
+use fleetmint::failure::RetryPolicy;
+use fleetmint::provisioning::Topics;
+use fleetmint::rate::{Rate, RateLimit};
+use tokio::sync::watch;
+
+use super::cell::Cell;
+use crate::simulation::world::import;
+
+/// What is not judged at first, and after the quota has changed.
+const SETTLING: u64 = 60;
+
+/// What came of a cell.
+#[derive(Debug, Clone, Copy)]
+pub struct Score {
+    /// Devices registered, of those that could have been.
+    pub used: f64,
+    /// Requests throttled once the run has settled, of all then.
+    pub throttled: f64,
+    /// Used, from half a minute after an outage to a minute.
+    pub after_outage: Option<f64>,
+}
+
+/// What was asked and answered, second by second.
+#[derive(Default)]
+struct Counts(Mutex<Vec<Second>>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Second {
+    requests: u64,
+    throttled: u64,
+    registered: u64,
+}
+
+impl Observer for Counts {
+    fn see(&self, at: Duration, sighting: &Sighting<'_>) {
+        let Sighting::Answered { request, fault, account: Some(answer) } = sighting else { return };
+        let mut seconds = self.0.lock().unwrap();
+        let number = at.as_secs() as usize;
+        if seconds.len() <= number {
+            seconds.resize(number + 1, Second::default());
+        }
+        let second = &mut seconds[number];
+        second.requests += 1;
+        let is_accepted = answer.verdict == Verdict::Accepted;
+        let is_throttled = !is_accepted && answer.payload.windows(3).any(|text| text == b"429");
+        second.throttled += u64::from(is_throttled);
+        second.registered += u64::from(is_accepted && fault.is_none() && request.call == Call::RegisterThing);
+    }
+}
+
+/// Plays a cell in a thread of its own time.
+pub fn play(cell: &Cell) -> Score {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let seconds = runtime.block_on(run(cell));
+    score(cell, &seconds)
+}
+
+async fn run(cell: &Cell) -> Vec<Second> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let name = format!("services-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    let base = UNIX_EPOCH + Duration::from_secs(1_766_000_000);
+    let devices = (cell.rate * cell.horizon().as_secs_f64()) as u64 + 100;
+    let (ledger, parameters) = import(&name, devices, base);
+    let counts = Arc::new(Counts::default());
+    let network = Network::new(NetworkSettings {
+        account: Account::new(&cell.scenario()).unwrap(),
+        faults: cell.faults(),
+        seed: 2,
+        base,
+        observer: counts.clone(),
+    });
+    let serving = tokio::spawn(network.clone().serve());
+    let rate = RateLimit::per_second(cell.rate);
+    // As the command line has it where nothing but the rates is typed.
+    let plan = Plan {
+        connections: Connections::Auto { max: usize::try_from(devices.min(1_000)).unwrap() },
+        rates: Rates { connect: RateLimit::per_second(500.0), create: rate, register: rate },
+        publishes_per_connection: Rate::per_second(100.0),
+        parameters,
+        exchange_timeout: Duration::from_secs(20),
+        retry: RetryPolicy::default(),
+        connection_lifetime: CONNECTION_LIFETIME,
+        token_lifetime: Duration::from_secs(57 * 60),
+        certificate_lifetime: Duration::from_secs(66 * 60),
+        keys: KeyPolicy::default(),
+        failure_budget: 100,
+        commit_mode: CommitMode::Inline,
+        seed: 3,
+    };
+    let power = Power::default();
+    let connector = network.connector(Topics::new(BUILT_IN_TEMPLATE), power.clone());
+    let (stop, clock) = (Stop::default(), network.clone());
+    let (progress, _) = watch::channel(Snapshot::default());
+    let settler: Option<Arc<dyn fleetmint::control_plane::Settler>> = Some(Arc::new(network.settler(power)));
+    let engine =
+        engine::run(plan, connector, settler, ledger, Arc::new(move || clock.now()), stop.clone(), progress);
+    let horizon = cell.horizon();
+    let ended = tokio::select! {
+        outcome = engine => outcome.end,
+        () = async { tokio::time::sleep(horizon).await; stop.abort.cancel(); std::future::pending().await } => {
+            unreachable!("it only ever waits in the end")
+        }
+    };
+    assert!(matches!(ended, End::Aborted), "{cell}: {ended:?}");
+    serving.abort();
+    let seconds = counts.0.lock().unwrap().clone();
+    seconds
+}
+
+fn score(cell: &Cell, seconds: &[Second]) -> Score {
+    let horizon = cell.horizon().as_secs();
+    let is_out = |second: u64| {
+        cell.outage().is_some_and(|(from, to)| (from.as_secs()..to.as_secs()).contains(&second))
+    };
+    let used = |from: u64, to: u64| {
+        let span = || (from..to).filter(|second| !is_out(*second));
+        let most: f64 = span().map(|second| cell.available(Duration::from_secs(second))).sum();
+        let registered: u64 =
+            span().filter_map(|second| seconds.get(second as usize)).map(|second| second.registered).sum();
+        registered as f64 / ((1.0 - cell.lost()) * most)
+    };
+    let change = cell.changes_at().as_secs();
+    let settling = SETTLING.min(horizon / 3);
+    let is_settled = |second: u64| second >= settling && !(change..change + SETTLING).contains(&second);
+    let settled = (0..horizon).filter(|second| is_settled(*second));
+    let settled: Vec<_> = settled.filter_map(|second| seconds.get(second as usize)).collect();
+    let sum = |of: fn(&Second) -> u64| settled.iter().map(|second| of(second)).sum::<u64>() as f64;
+    Score {
+        used: used(0, horizon),
+        throttled: sum(|second| second.throttled) / sum(|second| second.requests).max(1.0),
+        after_outage: cell
+            .outage()
+            .map(|(_, end)| used(end.as_secs() + 30, (end.as_secs() + 60).min(horizon))),
+    }
+}
