@@ -100,6 +100,7 @@ async fn run(cell: &Cell) -> Vec<Second> {
         failure_budget: 100,
         commit_mode: CommitMode::Inline,
         seed: 3,
+        scope: engine::Scope::default(),
     };
     let power = Power::default();
     let connector = network.connector(Topics::new(BUILT_IN_TEMPLATE), power.clone());
