@@ -98,8 +98,8 @@ impl Cell {
         let is_plain = self.change == Change::None && self.others == Others::None;
         match self.rate as u64 {
             ..=1 => is_plain,
-            ..=10 => true,
-            ..=50 => self.change == Change::None,
+            2..=10 => true,
+            11..=50 => self.change == Change::None,
             _ => false,
         }
     }

@@ -118,8 +118,7 @@ async fn run(cell: &Cell) -> Vec<Second> {
     };
     assert!(matches!(ended, End::Aborted), "{cell}: {ended:?}");
     serving.abort();
-    let seconds = counts.0.lock().unwrap().clone();
-    seconds
+    counts.0.lock().unwrap().clone()
 }
 
 fn score(cell: &Cell, seconds: &[Second]) -> Score {
