@@ -86,6 +86,16 @@ enum Verb {
 }
 
 impl Verb {
+    /// How many threads serve its connections; `None` for as many as there are cores. One takes thousands of devices a second,
+    /// where no emulator shares it; a second one only costs the time in which they wake each other up. Load tests have many
+    /// connections to open in a moment, and are to be punctual meanwhile.
+    fn threads(&self) -> Option<usize> {
+        match self {
+            Verb::Provision(args) if args.target.emulator.is_none() => Some(1),
+            _ => None,
+        }
+    }
+
     async fn run(self) -> Result<Exit, Fatal> {
         match self {
             Verb::Provision(args) => provision::run(*args).await,
@@ -111,7 +121,11 @@ pub fn main() -> Exit {
         Err(error) => return exit::usage(&near_miss::explained(error, &typed)),
     };
     manner::settle(&args.manner);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    if let Some(enough) = args.verb.threads() {
+        threads.worker_threads(enough);
+    }
+    let runtime = match threads.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             return Fatal::new(Exit::Bug, format!("cannot start the async runtime: {error}")).report();

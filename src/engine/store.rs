@@ -46,7 +46,7 @@ enum Reach {
     InPlace { ledger: Arc<Mutex<Ledger>>, disk: Option<Arc<dyn Disk>> },
     /// On a thread that has nothing else to do. Whoever sends a job waits for its answer, so that there are never more jobs
     /// than tasks that hold the store.
-    OnThread { jobs: mpsc::Sender<Job>, thread: Arc<Mutex<Option<JoinHandle<Ledger>>>> },
+    OnThread { jobs: mpsc::Sender<Job>, thread: Arc<JoinHandle<Ledger>> },
 }
 
 type Job = Box<dyn FnOnce(&mut Ledger) + Send>;
@@ -68,7 +68,7 @@ impl Store {
         let (jobs, queue) = mpsc::channel();
         let thread = std::thread::Builder::new().name(String::from("ledger"));
         let thread = thread.spawn(move || work_off(&queue, ledger)).expect("a thread can be started");
-        Self(Reach::OnThread { jobs, thread: Arc::new(Mutex::new(Some(thread))) })
+        Self(Reach::OnThread { jobs, thread: Arc::new(thread) })
     }
 
     /// Runs `work` on the ledger. A panic in `work` resumes here.
@@ -116,8 +116,7 @@ impl Store {
             }
             Reach::OnThread { jobs, thread } => {
                 drop(jobs);
-                let thread = when_alone(thread).await.into_inner().unwrap_or_else(PoisonError::into_inner);
-                let thread = thread.expect("only this takes it");
+                let thread = when_alone(thread).await;
                 // Without a store there is nothing to come any more.
                 while !thread.is_finished() {
                     tokio::time::sleep(Duration::from_millis(1)).await;
