@@ -41,7 +41,7 @@ UNREACHABLE = {
     ("DetachPolicy", "LimitExceededException"): "detaching exceeds no limit here",
     ("ListAttachedPolicies", "LimitExceededException"): "listing exceeds no limit here",
     ("ListTargetsForPolicy", "LimitExceededException"): "listing exceeds no limit here",
-    ("GetAWSDefaultServiceQuota", "NoSuchResourceException"): None,
+    ("ListBillingGroups", "ResourceNotFoundException"): "the request names nothing that could be missing",
 }
 ROLE = "arn:aws:iam::123456789012:role/provisioning"
 ALLOW = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iot:*", "Resource": "*"}]})

@@ -26,7 +26,8 @@ fn within_limits(text: &str, limits: &Limits) -> bool {
 }
 
 /// Whether `filter` selects `topic`; both are valid. A filter that starts with a wildcard selects no topic that starts with
-/// `$` (MQTT 3.1.1 section 4.7.2).
+/// `$` (MQTT 3.1.1 section 4.7.2). Unlike the standard's, the service's `par/#` does not select `par` (AWS IoT Developer
+/// Guide, "MQTT", differences from the specification).
 ///
 /// Not the library's, which panics if a topic starts with a character beyond ASCII.
 pub(in super::super) fn matches(filter: &str, topic: &str) -> bool {
@@ -36,7 +37,7 @@ pub(in super::super) fn matches(filter: &str, topic: &str) -> bool {
     let mut levels = topic.split('/');
     for wanted in filter.split('/') {
         match (wanted, levels.next()) {
-            ("#", _) => return true,
+            ("#", level) => return level.is_some(),
             ("+", Some(_)) => {}
             (wanted, Some(level)) if wanted == level => {}
             _ => return false,
@@ -54,9 +55,10 @@ mod tests {
     #[test]
     fn filters_select_as_the_standard_says() {
         for (filter, topic, selects) in [
-            ("sport/tennis/player1/#", "sport/tennis/player1", true),
+            ("sport/tennis/player1/#", "sport/tennis/player1", false),
             ("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon", true),
-            ("sport/#", "sport", true),
+            ("sport/#", "sport", false),
+            ("sport/#", "sport/", true),
             ("#", "a/b", true),
             ("#", "$aws/a", false),
             ("+/monitor", "$SYS/monitor", false),
@@ -95,7 +97,7 @@ mod tests {
             prop_assume!(valid_filter(&filter, &Limits::default()) && valid_topic(&topic, &Limits::default()));
             fn plain(filter: &[&str], topic: &[&str]) -> bool {
                 match (filter, topic) {
-                    (["#"], _) | ([], []) => true,
+                    (["#"], [_, ..]) | ([], []) => true,
                     ([f, filter @ ..], [t, topic @ ..]) => (*f == "+" || f == t) && plain(filter, topic),
                     _ => false,
                 }
