@@ -45,6 +45,7 @@ mod target;
 pub use exit::Exit;
 
 use std::ffi::OsString;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -121,6 +122,10 @@ pub fn main() -> Exit {
         Err(error) => return exit::usage(&near_miss::explained(error, &typed)),
     };
     manner::settle(&args.manner);
+    if SystemTime::now() < UNIX_EPOCH {
+        let message = "this machine's clock says that it is before 1970: set it; what is signed and recorded carries the time";
+        return Fatal::new(Exit::Unavailable, message).report();
+    }
     let mut threads = tokio::runtime::Builder::new_multi_thread();
     if let Some(enough) = args.verb.threads() {
         threads.worker_threads(enough);

@@ -77,7 +77,7 @@ impl Place {
             print(text);
             return Ok(());
         }
-        fs::write(&self.file, text).map_err(|error| self.unwritable(&error))
+        refuse_link(&self.file).and_then(|()| fs::write(&self.file, text)).map_err(|error| self.unwritable(&error))
     }
 
     fn unwritable(&self, error: &io::Error) -> Fatal {
@@ -86,8 +86,18 @@ impl Place {
     }
 }
 
+/// Refuses a link, whoever made it, to a file that nobody named. What the system keeps in /dev are links too.
+fn refuse_link(file: &Path) -> io::Result<()> {
+    let is_link = fs::symlink_metadata(file).is_ok_and(|found| found.is_symlink());
+    if is_link && !file.starts_with("/dev") {
+        return Err(io::Error::other("it is a symbolic link, which is not followed; name the file itself"));
+    }
+    Ok(())
+}
+
 /// Whether a file can be written, without a change to what is there.
 fn probe(file: &Path) -> io::Result<()> {
+    refuse_link(file)?;
     match fs::metadata(file) {
         // Opening a pipe waits for its reader.
         Ok(there) if there.file_type().is_fifo() => Ok(()),
@@ -125,7 +135,9 @@ mod tests {
         check(Path::new("-")).unwrap();
         assert_eq!(fs::read(&there).unwrap(), b"old");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        for wrong in [folder.path().to_owned(), folder.path().join("no/such"), PathBuf::from("/dev/full")] {
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&there, &link).unwrap();
+        for wrong in [link, folder.path().to_owned(), folder.path().join("no/such"), PathBuf::from("/dev/full")] {
             let refused = check(&wrong).unwrap_err();
             assert_eq!(refused.exit, Exit::LedgerUnusable, "{}", wrong.display());
             assert!(refused.message.starts_with("--x: "), "{}", refused.message);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::exit::{Exit, Fatal};
+use super::outputs::Place;
 use super::speech::{print, say};
 use crate::report::{self, CompileError, Report};
 use crate::results::Problem;
@@ -61,17 +62,8 @@ fn json(report: &Report) -> String {
     serde_json::to_string_pretty(report).expect("a report is plain data") + "\n"
 }
 
-fn write(option: &str, file: &Path, text: &str) -> Result<(), Fatal> {
-    if file == Path::new("-") {
-        print(text);
-        return Ok(());
-    }
-    std::fs::write(file, text).map_err(|error| {
-        Fatal::new(
-            Exit::LedgerUnusable,
-            format!("{option}: {} could not be written: {error}", file.display()),
-        )
-    })
+fn write(option: &'static str, file: &Path, text: &str) -> Result<(), Fatal> {
+    Place::check(option, file.to_owned())?.write(text)
 }
 
 /// A file that is not there or something else was named wrongly; one that is damaged is unusable.

@@ -1,15 +1,17 @@
 //! `fleetmint status`: where a ledger's devices stand.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::exit::{self, Exit, Fatal};
-use crate::ledger::Ledger;
+use super::outputs::Place;
+use super::speech::say;
+use crate::ledger::{Ledger, View};
 use crate::report::{StatusReport, render_status};
 
 /// Say where a ledger's devices stand, what went wrong, and what to do next.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  fleetmint status lot.ledger\n  fleetmint status lot.ledger --json")]
+#[command(after_help = "Example:\n  fleetmint status lot.ledger\n  fleetmint status lot.ledger --json\n  fleetmint status lot.ledger --rejected rejected.csv")]
 pub(super) struct StatusArgs {
     /// The ledger of a provisioning run; a run may be writing it.
     pub(super) ledger: PathBuf,
@@ -17,10 +19,18 @@ pub(super) struct StatusArgs {
     /// Say it as JSON.
     #[arg(long)]
     pub(super) json: bool,
+
+    /// Write the rejected devices, each with the reason, as a table to this file, `-` for stdout. Cells that a spreadsheet would
+    /// run as a formula begin with an apostrophe.
+    #[arg(long, value_name = "FILE")]
+    pub(super) rejected: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, Fatal> {
     let view = Ledger::open_read_only(&args.ledger).map_err(exit::ledger)?;
+    if let Some(file) = &args.rejected {
+        return list_rejected(&view, file);
+    }
     let status = view.status().map_err(exit::ledger)?;
     let report = StatusReport::new(&args.ledger, view.lot(), &status);
     let text = match args.json {
@@ -31,4 +41,51 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Fatal> {
     // A reader that went away is none of our business.
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     Ok(Exit::Complete)
+}
+
+fn list_rejected(view: &View, file: &Path) -> Result<Exit, Fatal> {
+    let place = Place::check("--rejected", file.to_owned())?;
+    let columns = view.lot().shape.columns.iter().map(|column| harmless(&format!("parameters.{column}")));
+    let own = ["line", "key", "reason", "stage", "cause", "rejected_at"].map(str::to_owned);
+    let mut table = csv::Writer::from_writer(Vec::new());
+    let add = |table: &mut csv::Writer<Vec<u8>>, row: Vec<String>| {
+        table.write_record(row).expect("memory takes every row, and all have as many cells");
+    };
+    add(&mut table, own.into_iter().chain(columns).collect());
+    let mut devices = 0_u64;
+    view.for_each_rejected(|device| {
+        devices += 1;
+        let own =
+            [device.line.to_string(), device.key, device.failure, device.stage, device.cause, device.rejected_at];
+        add(&mut table, own.into_iter().chain(device.values).map(|cell| harmless(&cell)).collect());
+        Ok(())
+    })
+    .map_err(exit::ledger)?;
+    let text = table.into_inner().expect("memory takes every row");
+    place.write(&String::from_utf8(text).expect("every cell is a text"))?;
+    if !place.is_stdout() {
+        let number = if devices == 1 { String::from("1 rejected device") } else { format!("{devices} rejected devices") };
+        say(format_args!("{number} in {}", file.display()));
+    }
+    Ok(Exit::Complete)
+}
+
+/// A cell that no spreadsheet takes for a formula. Source: OWASP, "CSV Injection".
+fn harmless(cell: &str) -> String {
+    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_spreadsheet_would_run_is_made_harmless_and_nothing_else() {
+        for formula in ["=1+1", "+49", "-rf", "@SUM(A1)", "\t=1", "\r=1"] {
+            assert_eq!(harmless(formula), format!("'{formula}"));
+        }
+        for text in ["", "SN-1", "a=b", "'x", " =1"] {
+            assert_eq!(harmless(text), text);
+        }
+    }
 }

@@ -51,7 +51,7 @@ pub use keys::KeyCounts;
 pub use resume::{LotChanges, LotRefusal, RefusedRow, Standing};
 pub use retry::{GivenUp, RETRY_OUTCOME, Retry, Returned};
 pub use rework::{REWORK_OUTCOME, Rework};
-pub use select::{CertifiedDevice, NotThere, Selection};
+pub use select::{CertifiedDevice, NotThere, RejectedDevice, Selection};
 pub use siblings::Overlap;
 pub use status::{RunStanding, RunStatus, Status, Writer};
 pub use view::{Counts, LotInfo, OpenDevice, RunInfo, Trouble, View, Work};

@@ -56,6 +56,25 @@ pub struct CertifiedDevice {
     pub registered_at: Option<String>,
 }
 
+/// A device that was rejected, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectedDevice {
+    /// The line of the lot that it came from.
+    pub line: u64,
+    /// Its key.
+    pub key: String,
+    /// The values of its row, in the order of the lot's columns.
+    pub values: Vec<String>,
+    /// The name of the failure's stage.
+    pub stage: String,
+    /// The name of its cause.
+    pub cause: String,
+    /// The failure, in full.
+    pub failure: String,
+    /// When, RFC 3339.
+    pub rejected_at: String,
+}
+
 /// Something that was asked for by name and is not there. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotThere {
@@ -179,6 +198,24 @@ impl View {
 }
 
 impl View {
+    /// Shows every rejected device to `show`, in the order of their numbers.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read; or the first error of `show`.
+    pub fn for_each_rejected<E: From<LedgerError>>(
+        &self,
+        mut show: impl FnMut(RejectedDevice) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let sql = "SELECT line, key, parameter_values AS parameters, failure_stage, failure_cause, failure, updated_at
+                   FROM device WHERE state = 'rejected' ORDER BY id";
+        let mut statement = self.named(self.connection.prepare_cached(sql))?;
+        let mut rows = self.named(statement.query([]))?;
+        while let Some(row) = self.named(rows.next())? {
+            show(self.named(read_rejected_device(row))?)?;
+        }
+        Ok(())
+    }
+
     /// The devices whose key an earlier row has too, but for upper and lower case of ASCII; of those with these keys, or
     /// without any, of all.
     ///
@@ -275,6 +312,19 @@ fn read_certified_device(row: &Row<'_>, columns: usize) -> Result<CertifiedDevic
         certificate_pem: read_certificate_pem(row)?,
         private_key: read_stored_key(row)?,
         registered_at: is_registered.then(|| row.get("updated_at")).transpose()?,
+    })
+}
+
+fn read_rejected_device(row: &Row<'_>) -> Result<RejectedDevice, Problem> {
+    let text = |column| Ok::<_, Problem>(row.get::<_, Option<String>>(column)?.unwrap_or_default());
+    Ok(RejectedDevice {
+        line: read_count(row, "line")?,
+        key: row.get("key")?,
+        values: read_json(row, "parameters")?,
+        stage: text("failure_stage")?,
+        cause: text("failure_cause")?,
+        failure: text("failure")?,
+        rejected_at: text("updated_at")?,
     })
 }
 

@@ -7,6 +7,7 @@ mod operator;
 mod pilot;
 mod places;
 mod proxy;
+mod rejected;
 mod settings;
 mod template_fit;
 mod templates;
