@@ -77,7 +77,9 @@ impl Place {
             print(text);
             return Ok(());
         }
-        refuse_link(&self.file).and_then(|()| fs::write(&self.file, text)).map_err(|error| self.unwritable(&error))
+        refuse_link(&self.file)
+            .and_then(|()| fs::write(&self.file, text))
+            .map_err(|error| self.unwritable(&error))
     }
 
     fn unwritable(&self, error: &io::Error) -> Fatal {
@@ -137,7 +139,9 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&there, &link).unwrap();
-        for wrong in [link, folder.path().to_owned(), folder.path().join("no/such"), PathBuf::from("/dev/full")] {
+        for wrong in
+            [link, folder.path().to_owned(), folder.path().join("no/such"), PathBuf::from("/dev/full")]
+        {
             let refused = check(&wrong).unwrap_err();
             assert_eq!(refused.exit, Exit::LedgerUnusable, "{}", wrong.display());
             assert!(refused.message.starts_with("--x: "), "{}", refused.message);

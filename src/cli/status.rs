@@ -11,7 +11,9 @@ use crate::report::{StatusReport, render_status};
 
 /// Say where a ledger's devices stand, what went wrong, and what to do next.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  fleetmint status lot.ledger\n  fleetmint status lot.ledger --json\n  fleetmint status lot.ledger --rejected rejected.csv")]
+#[command(
+    after_help = "Example:\n  fleetmint status lot.ledger\n  fleetmint status lot.ledger --json\n  fleetmint status lot.ledger --rejected rejected.csv"
+)]
 pub(super) struct StatusArgs {
     /// The ledger of a provisioning run; a run may be writing it.
     pub(super) ledger: PathBuf,
@@ -55,8 +57,14 @@ fn list_rejected(view: &View, file: &Path) -> Result<Exit, Fatal> {
     let mut devices = 0_u64;
     view.for_each_rejected(|device| {
         devices += 1;
-        let own =
-            [device.line.to_string(), device.key, device.failure, device.stage, device.cause, device.rejected_at];
+        let own = [
+            device.line.to_string(),
+            device.key,
+            device.failure,
+            device.stage,
+            device.cause,
+            device.rejected_at,
+        ];
         add(&mut table, own.into_iter().chain(device.values).map(|cell| harmless(&cell)).collect());
         Ok(())
     })
@@ -64,7 +72,11 @@ fn list_rejected(view: &View, file: &Path) -> Result<Exit, Fatal> {
     let text = table.into_inner().expect("memory takes every row");
     place.write(&String::from_utf8(text).expect("every cell is a text"))?;
     if !place.is_stdout() {
-        let number = if devices == 1 { String::from("1 rejected device") } else { format!("{devices} rejected devices") };
+        let number = if devices == 1 {
+            String::from("1 rejected device")
+        } else {
+            format!("{devices} rejected devices")
+        };
         say(format_args!("{number} in {}", file.display()));
     }
     Ok(Exit::Complete)

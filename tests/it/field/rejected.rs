@@ -16,7 +16,8 @@ fn rejected(scratch: &Scratch, lot: &str) -> std::path::PathBuf {
     let reader = LotReader::new(lot.as_bytes(), None).unwrap();
     let shape = reader.shape().clone();
     let rows = LotRows { source: "lot.csv", shape, rows: reader };
-    let binding = Binding { template: "T".into(), region: "r".into(), account: "a".into(), ..Binding::default() };
+    let binding =
+        Binding { template: "T".into(), region: "r".into(), account: "a".into(), ..Binding::default() };
     let mut ledger = Ledger::import(&path, &binding, rows, |_| Ok(()), SystemTime::now()).unwrap();
     let reject = |(nth, device): (usize, fleetmint::ledger::OpenDevice)| {
         let cause = Cause::Rejected {
