@@ -3,12 +3,23 @@
 use std::path::Path;
 
 use crate::call::Call;
+use crate::engine::End;
 use crate::failure::{Cause, Failure, Stage};
 use crate::ledger::{Counts, Problem};
 use crate::usage::{Bound, Usage};
 
-/// Says why a run of `verb` stopped, and what to do.
-pub(super) fn stopped(verb: &str, failure: &Failure) -> Vec<String> {
+/// Says why a run of `verb` ended, where that was not to be expected, and what to do.
+pub(super) fn ended(verb: &str, end: &End) -> Vec<String> {
+    match end {
+        End::Complete | End::OutOfDevices | End::Drained | End::Aborted => Vec::new(),
+        End::ThresholdLost => vec![String::from("stopped: a threshold is surely missed")],
+        End::Stopped(failure) => stopped(verb, failure),
+        End::Ledger(error) => vec![format!("error: {error}")],
+        End::Bug(detail) => vec![bug(detail)],
+    }
+}
+
+fn stopped(verb: &str, failure: &Failure) -> Vec<String> {
     let mut words = vec![format!("error: stopped: {failure}")];
     match (failure.hint(), options(verb, failure)) {
         ("", None) => {}
@@ -102,7 +113,7 @@ pub(super) fn of_ledger(problem: &Problem) -> Option<&'static str> {
 }
 
 /// Says that something happened that cannot.
-pub(super) fn bug(detail: &str) -> String {
+fn bug(detail: &str) -> String {
     format!("error: a defect of fleetmint, please report it: {detail}")
 }
 

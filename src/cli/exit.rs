@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::engine::find::{FindEnd, FindOutcome};
-use crate::engine::load::{LoadEnd, LoadOutcome};
+use crate::engine::find::FindOutcome;
+use crate::engine::load::LoadOutcome;
 use crate::engine::{End, Outcome};
 use crate::failure::{Cause, Failure, Stage};
 use crate::ledger::{Counts, LedgerError, Problem};
@@ -108,44 +108,38 @@ impl Exit {
     ///
     /// `complete` says what it means that nothing was left to try.
     pub(super) fn of_run(outcome: &Outcome, complete: Exit) -> Self {
-        match &outcome.end {
-            End::Complete => complete,
-            End::Drained | End::Aborted => Exit::Interrupted,
-            End::Stopped(failure) => Exit::of_failure(failure),
-            End::Ledger(error) => Exit::of_ledger(error),
-            End::Bug(_) => Exit::Bug,
-        }
+        Self::of_end(&outcome.end).unwrap_or(complete)
     }
 
     /// How a load test that ended so leaves the process. A refusal is a result: only thresholds say what is too many.
     pub(super) fn of_load(outcome: &LoadOutcome) -> Self {
         let has_missed = outcome.judgements.iter().any(|judgement| !judgement.passed);
-        match &outcome.end {
-            LoadEnd::Drained | LoadEnd::Aborted => Exit::Interrupted,
-            LoadEnd::Stopped(failure) => Exit::of_failure(failure),
-            LoadEnd::Ledger(error) => Exit::of_ledger(error),
-            LoadEnd::Bug(_) => Exit::Bug,
-            LoadEnd::Complete | LoadEnd::OutOfDevices | LoadEnd::ThresholdLost if has_missed => {
-                Exit::ThresholdMissed
-            }
-            LoadEnd::Complete => Exit::Complete,
-            LoadEnd::OutOfDevices | LoadEnd::ThresholdLost => Exit::Stopped,
-        }
+        Self::of_end(&outcome.end).unwrap_or(match outcome.end {
+            _ if has_missed => Exit::ThresholdMissed,
+            End::Complete => Exit::Complete,
+            _ => Exit::Stopped,
+        })
     }
 
     /// How a search that ended so leaves the process. One that could not say more than that the limit is not where it looked
     /// has not found what it was to find.
     pub(super) fn of_search(outcome: &FindOutcome) -> Self {
-        match (&outcome.end, outcome.finding) {
-            (FindEnd::Drained | FindEnd::Aborted, _) => Exit::Interrupted,
-            (FindEnd::Stopped(failure), _) => Exit::of_failure(failure),
-            (FindEnd::Ledger(error), _) => Exit::of_ledger(error),
-            (FindEnd::Bug(_), _) => Exit::Bug,
-            (
-                FindEnd::Complete,
-                Finding::Limit { confirmed: true, .. } | Finding::NoLimit { because: Stopped::MaxRate, .. },
-            ) => Exit::Complete,
-            (FindEnd::Complete, _) => Exit::Stopped,
+        Self::of_end(&outcome.end).unwrap_or(match outcome.finding {
+            Finding::Limit { confirmed: true, .. } | Finding::NoLimit { because: Stopped::MaxRate, .. } => {
+                Exit::Complete
+            }
+            _ => Exit::Stopped,
+        })
+    }
+
+    /// What an end means that says all by itself; `None` where it depends on what was found or done.
+    fn of_end(end: &End) -> Option<Self> {
+        match end {
+            End::Complete | End::OutOfDevices | End::ThresholdLost => None,
+            End::Drained | End::Aborted => Some(Exit::Interrupted),
+            End::Stopped(failure) => Some(Exit::of_failure(failure)),
+            End::Ledger(error) => Some(Exit::of_ledger(error)),
+            End::Bug(_) => Some(Exit::Bug),
         }
     }
 

@@ -511,11 +511,10 @@ impl Job for Provision {
         let counts = outcome.ledger.view().counts().map_err(ledger_error)?;
         let exit = Exit::of_run(&outcome, chosen.exit(&before, &counts));
         let Outcome { end, metrics, usage, elapsed, ledger } = outcome;
-        let (name, detail) = told(&end);
-        let summary = Summary::new(name, elapsed, counts, &metrics).with_usage(&usage);
+        let summary = Summary::new(end.name(), elapsed, counts, &metrics).with_usage(&usage);
         let footer = Footer {
-            end: name.to_owned(),
-            detail,
+            end: end.name().to_owned(),
+            detail: end.detail(),
             elapsed_s: elapsed.as_secs_f64(),
             devices: Some(counts.into()),
             thresholds: Vec::new(),
@@ -536,26 +535,9 @@ impl Job for Provision {
     }
 }
 
-/// The end's name and why, for results.
-fn told(end: &End) -> (&'static str, String) {
-    match end {
-        End::Complete => ("complete", String::new()),
-        End::Drained => ("drained", String::new()),
-        End::Aborted => ("aborted", String::new()),
-        End::Stopped(failure) => ("stopped", failure.to_string()),
-        End::Ledger(error) => ("ledger_failed", error.to_string()),
-        End::Bug(detail) => ("bug", detail.clone()),
-    }
-}
-
 /// Why it ended and what to do next.
 fn words(end: &End, exit: Exit, counts: &Counts, ledger: &Path) -> Vec<String> {
-    let mut words = match end {
-        End::Complete | End::Drained | End::Aborted => Vec::new(),
-        End::Stopped(failure) => advice::stopped("provision", failure),
-        End::Ledger(error) => vec![format!("error: {error}")],
-        End::Bug(detail) => vec![advice::bug(detail)],
-    };
+    let mut words = advice::ended("provision", end);
     let ledger = ledger.display();
     match exit {
         Exit::Complete => {

@@ -1,4 +1,4 @@
-//! Who is told how a run goes, and the counters that it is told from.
+//! Who receives a run's progress, and the gauges it is read from.
 //!
 //! Owns no number that a report shows: those are [`crate::metrics`]'.
 
@@ -6,21 +6,37 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::{mpsc, watch};
 
-use super::Snapshot;
-use crate::metrics::Interval;
+use crate::ledger::Counts;
+use crate::metrics::{Interval, Metrics};
+use crate::usage::Usage;
 
-/// Who is told how a run goes.
+/// Where a run stands.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Devices by state.
+    pub devices: Counts,
+    /// What was measured so far.
+    pub metrics: Metrics,
+    /// Workers with an open connection.
+    pub connections: u32,
+    /// Exchanges whose request was sent and whose end has not come.
+    pub in_flight: u32,
+    /// Where the time went in the last seconds, and so what the run is bound by now.
+    pub usage: Usage,
+}
+
+/// Who receives a run's progress.
 #[derive(Debug)]
-pub struct Audience {
-    /// Where the run stands, a few times a second as far as anyone looks.
-    pub progress: watch::Sender<Snapshot>,
+pub struct Audience<S = Snapshot> {
+    /// Where the run stands, a few times a second while there is a subscriber.
+    pub progress: watch::Sender<S>,
     /// What happened in each second, each once and in order, the empty ones too. A run waits for a reader that is more
     /// than the channel's capacity behind: no second is left out.
     pub intervals: Option<mpsc::Sender<Interval>>,
 }
 
-impl From<watch::Sender<Snapshot>> for Audience {
-    fn from(progress: watch::Sender<Snapshot>) -> Self {
+impl<S> From<watch::Sender<S>> for Audience<S> {
+    fn from(progress: watch::Sender<S>) -> Self {
         Self { progress, intervals: None }
     }
 }

@@ -9,11 +9,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::load::{self, LoadAudience, LoadEnd, LoadOutcome, LoadPlan, LoadSnapshot, Scenario};
-use super::{Clock, Stop};
+use super::audience::Audience;
+use super::context::{Clock, Stop};
+use super::end::End;
+use super::load::{self, LoadOutcome, LoadPlan, LoadSnapshot, Scenario};
 use crate::event::Operation;
-use crate::failure::Failure;
-use crate::ledger::{Counts, Ledger, LedgerError};
+use crate::ledger::{Counts, Ledger};
 use crate::limit_search::{Finding, Next, Observation, Probe, Search, SearchSettings, Step, Stopped};
 use crate::metrics::Metrics;
 use crate::rate::Rate;
@@ -63,7 +64,7 @@ pub struct FindOutcome {
     /// What was tried and what came of it, in order.
     pub steps: Vec<Step>,
     /// Why it ended.
-    pub end: FindEnd,
+    pub end: End,
     /// What was measured in the steps, all together.
     pub metrics: Metrics,
     /// What was measured while certificates were issued for registrations.
@@ -72,23 +73,6 @@ pub struct FindOutcome {
     pub elapsed: Duration,
     /// The ledger, handed back.
     pub ledger: Option<Ledger>,
-}
-
-/// Why a search ended.
-#[derive(Debug)]
-pub enum FindEnd {
-    /// It came to its finding.
-    Complete,
-    /// Asked to drain, and did.
-    Drained,
-    /// Asked to abort.
-    Aborted,
-    /// No connection could be opened, as often as the policy has it.
-    Stopped(Failure),
-    /// The ledger could not be written or read.
-    Ledger(LedgerError),
-    /// A defect of ours.
-    Bug(String),
 }
 
 /// How often certificates are asked for before it is clear that their limit binds first.
@@ -151,10 +135,10 @@ struct Seeker<C> {
 }
 
 impl<C: Connector> Seeker<C> {
-    async fn seek(&mut self) -> FindEnd {
+    async fn seek(&mut self) -> End {
         loop {
             let probe = match self.search.next() {
-                Next::Done(_) => return FindEnd::Complete,
+                Next::Done(_) => return End::Complete,
                 Next::Try(probe) => probe,
             };
             match self.prepare(&probe).await {
@@ -170,7 +154,7 @@ impl<C: Connector> Seeker<C> {
             self.metrics.merge(&outcome.metrics);
             let observation = observation(self.plan.load.scenario.operation(), &outcome);
             // Tokens have grown old, or devices were refused: then what was offered is not the probe.
-            let is_short = matches!(outcome.end, LoadEnd::OutOfDevices);
+            let is_short = matches!(outcome.end, End::OutOfDevices);
             match ended(outcome.end) {
                 Some(end) => return end,
                 None if is_short => self.search.stop(Stopped::Devices),
@@ -180,7 +164,7 @@ impl<C: Connector> Seeker<C> {
     }
 
     /// Sees that there are devices for a probe; why there are none, if so.
-    async fn prepare(&mut self, probe: &Probe) -> Result<Option<Stopped>, FindEnd> {
+    async fn prepare(&mut self, probe: &Probe) -> Result<Option<Stopped>, End> {
         let wanted = probe.requests();
         match self.plan.load.scenario {
             Scenario::Register => self.issue(wanted).await,
@@ -192,7 +176,7 @@ impl<C: Connector> Seeker<C> {
     }
 
     /// Has certificates issued until `wanted` devices have one that nothing was sent for.
-    async fn issue(&mut self, wanted: u64) -> Result<Option<Stopped>, FindEnd> {
+    async fn issue(&mut self, wanted: u64) -> Result<Option<Stopped>, End> {
         let mut rate = self.plan.issue_rate.as_per_second();
         for _ in 0..ISSUE_ROUNDS {
             let counts = self.counts()?;
@@ -231,7 +215,7 @@ impl<C: Connector> Seeker<C> {
             ..self.plan.load.clone()
         };
         let (sender, receiver) = watch::channel(LoadSnapshot::default());
-        let audience = LoadAudience { progress: sender, intervals: None };
+        let audience = Audience { progress: sender, intervals: None };
         let (connector, clock, stop) = (self.connector.clone(), self.clock.clone(), self.stop.clone());
         let run = load::run(plan, connector, self.ledger.take(), clock, stop, audience);
         let mut outcome = tokio::select! {
@@ -251,9 +235,9 @@ impl<C: Connector> Seeker<C> {
         ((rate * time.as_secs_f64() * 3.0).ceil() as usize + 4).min(self.plan.load.max_connections)
     }
 
-    fn counts(&self) -> Result<Counts, FindEnd> {
+    fn counts(&self) -> Result<Counts, End> {
         match &self.ledger {
-            Some(ledger) => ledger.view().counts().map_err(FindEnd::Ledger),
+            Some(ledger) => ledger.view().counts().map_err(End::Ledger),
             None => Ok(Counts::default()),
         }
     }
@@ -273,15 +257,11 @@ async fn pass_on(mut load: watch::Receiver<LoadSnapshot>, progress: &watch::Send
     std::future::pending().await
 }
 
-/// How a step that ended the search did so; none if the search goes on.
-fn ended(end: LoadEnd) -> Option<FindEnd> {
+/// How a step that ended the search did so; `None` if the search goes on.
+fn ended(end: End) -> Option<End> {
     match end {
-        LoadEnd::Complete | LoadEnd::OutOfDevices | LoadEnd::ThresholdLost => None,
-        LoadEnd::Drained => Some(FindEnd::Drained),
-        LoadEnd::Aborted => Some(FindEnd::Aborted),
-        LoadEnd::Stopped(failure) => Some(FindEnd::Stopped(failure)),
-        LoadEnd::Ledger(error) => Some(FindEnd::Ledger(error)),
-        LoadEnd::Bug(detail) => Some(FindEnd::Bug(detail)),
+        End::Complete | End::OutOfDevices | End::ThresholdLost => None,
+        end => Some(end),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Owns the marks that workers leave for each other. Decides nothing: that is [`crate::failure`]'s.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,19 +15,12 @@ pub(super) struct Health {
     has_connected: AtomicBool,
     /// When the service was last seen to serve: milliseconds since `began`, and one; zero for never.
     served_at: AtomicU64,
-    /// Devices in a row that were not registered.
-    pub(super) failed_in_a_row: AtomicU32,
 }
 
 impl Health {
     /// Of a run that begins now.
     pub(super) fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            has_connected: AtomicBool::new(false),
-            served_at: AtomicU64::new(0),
-            failed_in_a_row: AtomicU32::new(0),
-        }
+        Self { began: Instant::now(), has_connected: AtomicBool::new(false), served_at: AtomicU64::new(0) }
     }
 
     /// A dial has succeeded.

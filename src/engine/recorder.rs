@@ -11,16 +11,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::audience::{Audience, Gauges};
+use super::audience::{Gauges, Snapshot};
+use super::context::{Clock, Limits};
 use super::crew::Crew;
 use super::intervals::Intervals;
 use super::store::Store;
-use super::{Clock, Limits, Snapshot};
 use crate::call::Call;
 use crate::event::{Change, Note};
 use crate::failure::Stage;
 use crate::ledger::{Counts, LedgerError, Receipt};
-use crate::metrics::Metrics;
+use crate::metrics::{Interval, Metrics};
 use crate::usage::Usage;
 
 /// How many messages may wait; a sender then waits with them.
@@ -83,7 +83,8 @@ pub(super) struct Recorder {
     /// None in a run that commits nothing.
     store: Option<Store>,
     messages: mpsc::Receiver<Message>,
-    progress: watch::Sender<Snapshot>,
+    /// `None` in a run that is watched by its seconds.
+    progress: Option<watch::Sender<Snapshot>>,
     intervals: Option<Intervals>,
     gauges: Arc<Gauges>,
     drain: CancellationToken,
@@ -104,16 +105,16 @@ struct RecentUsage {
 impl Recorder {
     pub(super) fn new(
         store: impl Into<Option<Store>>,
-        audience: Audience,
+        progress: Option<watch::Sender<Snapshot>>,
+        intervals: Option<mpsc::Sender<Interval>>,
         epoch: Option<Instant>,
         gauges: Arc<Gauges>,
         drain: CancellationToken,
         clock: Clock,
     ) -> (Self, RecorderHandle) {
         let (sender, messages) = mpsc::channel(BACKLOG);
-        let Audience { progress, intervals } = audience;
         let intervals = intervals.map(|reader| Intervals::new(epoch, reader, gauges.clone()));
-        let devices = progress.borrow().devices;
+        let devices = progress.as_ref().map_or_else(Counts::default, |progress| progress.borrow().devices);
         let (store, metrics) = (store.into(), Metrics::default());
         let recorder = Self {
             store,
@@ -236,13 +237,13 @@ impl Recorder {
 
     /// Publishes where the run stands.
     fn publish(&mut self) {
-        if self.progress.receiver_count() == 0 {
+        let Some(progress) = self.progress.as_ref().filter(|progress| progress.receiver_count() > 0) else {
             return;
-        }
+        };
         let (connections, in_flight) = (self.gauges.connections(), self.gauges.in_flight());
         let (devices, metrics) = (self.devices, self.metrics.clone());
         let usage = self.usage.as_mut().map(RecentUsage::look).unwrap_or_default();
-        self.progress.send_replace(Snapshot { devices, metrics, connections, in_flight, usage });
+        progress.send_replace(Snapshot { devices, metrics, connections, in_flight, usage });
     }
 }
 

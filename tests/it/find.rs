@@ -6,9 +6,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use fleetmint::emulator::account::Account;
 use fleetmint::emulator::memory::{Network, NetworkSettings, Observer, Power, Sighting};
 use fleetmint::emulator::scenario::{BUILT_IN_TEMPLATE, Scenario as Emulated};
-use fleetmint::engine::find::{FindEnd, FindOutcome, FindPlan, run};
+use fleetmint::engine::find::{FindOutcome, FindPlan, run};
 use fleetmint::engine::load::{LoadPlan, OnLoss, Scenario};
-use fleetmint::engine::{CommitMode, KeyPolicy, Stop};
+use fleetmint::engine::{CommitMode, End, KeyPolicy, Stop};
 use fleetmint::event::Operation;
 use fleetmint::limit_search::{Breach, Finding, SearchSettings, Stopped};
 use fleetmint::provisioning::Topics;
@@ -99,7 +99,7 @@ fn expect_limit(outcome: &FindOutcome, limit: f64, wanted: Breach) {
     };
     assert!((0.95..=1.05).contains(&(sustainable / limit)), "{told}");
     assert!(breaks_at > limit * 0.99 && breaks_at <= limit * 1.1 && breach == wanted, "{told}");
-    assert!(matches!(outcome.end, FindEnd::Complete), "{told}");
+    assert!(matches!(outcome.end, End::Complete), "{told}");
 }
 
 #[test]

@@ -23,9 +23,9 @@ use super::speech::say;
 use super::target::{Site, Target};
 use crate::call::Call;
 use crate::control_plane::{AccountQuota, Quota, QuotaSource, account_quotas};
-use crate::engine::find::{self, FindEnd, FindOutcome, FindPlan, FindSnapshot};
+use crate::engine::find::{self, FindOutcome, FindPlan, FindSnapshot};
 use crate::engine::load::{LoadPlan, OnLoss, Scenario};
-use crate::engine::{CommitMode, KeyPolicy, KeySource};
+use crate::engine::{CommitMode, End, KeyPolicy, KeySource};
 use crate::event::Operation;
 use crate::exposition::Reading;
 use crate::identity::ParameterPlan;
@@ -275,14 +275,13 @@ impl Job for Search {
         let outcome = find::run(plan, connector, ledger, clock, reins.stop, reins.progress).await;
         let counts = conduct::counts(outcome.ledger.as_ref())?;
         let report = report(operation, &outcome, quota);
-        let (name, detail) = told(&outcome.end);
         Ok(Done {
             exit: Exit::of_search(&outcome),
             kept: json!({ "steps": outcome.steps.len() }),
             summary: Shown::new(report.render(), &report),
             footer: Footer {
-                end: name.to_owned(),
-                detail,
+                end: outcome.end.name().to_owned(),
+                detail: outcome.end.detail(),
                 elapsed_s: outcome.elapsed.as_secs_f64(),
                 devices: counts.map(Into::into),
                 thresholds: Vec::new(),
@@ -290,7 +289,7 @@ impl Job for Search {
             },
             elapsed: outcome.elapsed,
             words: words(verb, &outcome, counts, path.as_deref()),
-            ledger: outcome.ledger.filter(|_| !matches!(outcome.end, FindEnd::Ledger(_))),
+            ledger: outcome.ledger.filter(|_| !matches!(outcome.end, End::Ledger(_))),
         })
     }
 }
@@ -302,26 +301,9 @@ fn report(operation: Operation, outcome: &FindOutcome, quota: Option<QuotaReport
     LimitReport::new(operation, outcome.finding, &outcome.steps, quota, issued_ahead, outcome.elapsed)
 }
 
-/// The end's name and why, for results.
-fn told(end: &FindEnd) -> (&'static str, String) {
-    match end {
-        FindEnd::Complete => ("complete", String::new()),
-        FindEnd::Drained => ("drained", String::new()),
-        FindEnd::Aborted => ("aborted", String::new()),
-        FindEnd::Stopped(failure) => ("stopped", failure.to_string()),
-        FindEnd::Ledger(error) => ("ledger_failed", error.to_string()),
-        FindEnd::Bug(detail) => ("bug", detail.clone()),
-    }
-}
-
 /// Why it ended and what it leaves.
 fn words(verb: &str, outcome: &FindOutcome, counts: Option<Counts>, ledger: Option<&Path>) -> Vec<String> {
-    let mut words = match &outcome.end {
-        FindEnd::Complete | FindEnd::Drained | FindEnd::Aborted => Vec::new(),
-        FindEnd::Stopped(failure) => advice::stopped(verb, failure),
-        FindEnd::Ledger(error) => vec![format!("error: {error}")],
-        FindEnd::Bug(detail) => vec![advice::bug(detail)],
-    };
+    let mut words = advice::ended(verb, &outcome.end);
     let kinds = outcome.metrics.failures.values().filter(|kind| !kind.example.is_throttle());
     words.extend(kinds.map(|kind| format!("{} x {}", kind.count, kind.example)));
     if let (Some(counts), Some(ledger)) = (counts, ledger) {

@@ -22,10 +22,8 @@ use super::settings::{creating, key_policy, usage};
 use super::speech::{say, warn};
 use super::target::{Site, Target};
 use crate::call::Call;
-use crate::engine::load::{
-    self, LoadAudience, LoadEnd, LoadOutcome, LoadPlan, LoadSnapshot, OnLoss, Scenario,
-};
-use crate::engine::{CommitMode, KeyPolicy};
+use crate::engine::load::{self, LoadOutcome, LoadPlan, LoadSnapshot, OnLoss, Scenario};
+use crate::engine::{Audience, CommitMode, End, KeyPolicy};
 use crate::exposition::Reading;
 use crate::identity::ParameterPlan;
 use crate::ledger::{Counts, Ledger};
@@ -280,7 +278,7 @@ impl Job for Load {
 
     async fn run(self, ledger: Option<Ledger>, reins: Reins<LoadSnapshot>) -> Result<Done, Fatal> {
         let Self { verb, plan, connector, path } = self;
-        let audience = LoadAudience { progress: reins.progress, intervals: reins.intervals };
+        let audience = Audience { progress: reins.progress, intervals: reins.intervals };
         let clock = Arc::new(SystemTime::now);
         let outcome = load::run(plan.clone(), connector, ledger, clock, reins.stop, audience).await;
         let counts = conduct::counts(outcome.ledger.as_ref())?;
@@ -302,23 +300,15 @@ impl Job for Load {
             footer: footer(&outcome, counts),
             elapsed: outcome.elapsed,
             words: words(verb, &outcome, &plan, counts, path.as_deref()),
-            ledger: outcome.ledger.filter(|_| !matches!(outcome.end, LoadEnd::Ledger(_))),
+            ledger: outcome.ledger.filter(|_| !matches!(outcome.end, End::Ledger(_))),
         })
     }
 }
 
 fn footer(outcome: &LoadOutcome, counts: Option<Counts>) -> Footer {
-    let detail = match &outcome.end {
-        LoadEnd::Stopped(failure) => failure.to_string(),
-        LoadEnd::Ledger(error) => error.to_string(),
-        LoadEnd::Bug(detail) => detail.clone(),
-        LoadEnd::OutOfDevices => String::from("there were fewer devices than arrivals"),
-        LoadEnd::ThresholdLost => String::from("a threshold was surely missed"),
-        LoadEnd::Complete | LoadEnd::Drained | LoadEnd::Aborted => String::new(),
-    };
     Footer {
         end: outcome.end.name().to_owned(),
-        detail,
+        detail: outcome.end.detail(),
         // To the microsecond.
         elapsed_s: outcome.measured.as_micros() as f64 / 1e6,
         devices: counts.map(Into::into),
@@ -335,19 +325,15 @@ fn words(
     counts: Option<Counts>,
     ledger: Option<&Path>,
 ) -> Vec<String> {
-    let mut words = match &outcome.end {
-        LoadEnd::Complete | LoadEnd::Drained | LoadEnd::Aborted => Vec::new(),
-        LoadEnd::OutOfDevices => vec![format!(
+    let mut words = advice::ended(verb, &outcome.end);
+    if matches!(outcome.end, End::OutOfDevices) {
+        words.push(format!(
             "error: the devices were used up after {} arrivals of {:.0}: the profile was not offered to its end; give more \
              with --devices or --lot",
             outcome.metrics.arrivals.started,
             plan.profile.arrivals()
-        )],
-        LoadEnd::ThresholdLost => vec![String::from("stopped: a threshold is surely missed")],
-        LoadEnd::Stopped(failure) => advice::stopped(verb, failure),
-        LoadEnd::Ledger(error) => vec![format!("error: {error}")],
-        LoadEnd::Bug(detail) => vec![advice::bug(detail)],
-    };
+        ));
+    }
     if let (Some(counts), Some(ledger)) = (counts, ledger) {
         words.extend(advice::left_behind(&counts, ledger));
     }

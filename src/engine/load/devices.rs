@@ -7,14 +7,15 @@ use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
 use tokio::sync::{Mutex, mpsc};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Halted, LoadPlan, Scenario};
-use crate::engine::keys::KeySource;
+use super::{LoadPlan, Scenario};
+use crate::engine::context::{Clock, Context};
+use crate::engine::end::End;
+use crate::engine::frame::Tasks;
+use crate::engine::keys::{KeyPolicy, KeySource};
 use crate::engine::recorder::RecorderHandle;
 use crate::engine::store::{CommitMode, Store};
-use crate::engine::{Clock, KeyPolicy, Shared};
 use crate::event::{Change, Registration};
 use crate::keys::KeyType;
 use crate::ledger::{OpenDevice, Receipt, Work};
@@ -33,17 +34,17 @@ pub(super) struct Devices(Arc<Mutex<mpsc::Receiver<OpenDevice>>>);
 impl Devices {
     /// Starts reading ahead, if the scenario takes devices.
     pub(super) fn start<C>(
-        shared: &Shared<C>,
+        context: &Context<C>,
         plan: &LoadPlan,
         store: Option<Store>,
         over: CancellationToken,
-        tasks: &mut JoinSet<Result<(), Halted>>,
+        tasks: &mut Tasks,
     ) -> Self {
         let (sender, receiver) = mpsc::channel(PAGE);
         if let (true, Some(store)) = (plan.scenario.takes_devices(), store) {
             let wanted = Wanted {
                 scenario: plan.scenario,
-                clock: shared.clock.clone(),
+                clock: context.clock.clone(),
                 token_lifetime: plan.token_lifetime,
             };
             let preparation = match plan.keys.source {
@@ -52,7 +53,7 @@ impl Devices {
                 KeySource::Local(key_type) => Some(Preparation {
                     key_type,
                     policy: plan.keys.clone(),
-                    recorder: shared.recorder.clone(),
+                    recorder: context.recorder.clone(),
                     mode: plan.commit_mode.clone(),
                 }),
             };
@@ -67,7 +68,7 @@ impl Devices {
         Self(Arc::new(Mutex::new(receiver)))
     }
 
-    /// The next device; none when there is none left.
+    /// The next device; `None` when none is left.
     pub(super) async fn next(self) -> Option<OpenDevice> {
         self.0.lock().await.recv().await
     }
@@ -102,11 +103,11 @@ async fn feed(
     wanted: Wanted,
     preparation: Option<Preparation>,
     sender: mpsc::Sender<OpenDevice>,
-) -> Result<(), Halted> {
+) -> Result<(), End> {
     let mut after = None;
     loop {
         let page = store.with(move |ledger| ledger.view().open_devices(after, PAGE)).await;
-        let page = page.map_err(Halted::Ledger)?;
+        let page = page.map_err(End::Ledger)?;
         let Some(last) = page.last() else { return Ok(()) };
         after = Some(last.id);
         let fresh = page.into_iter().filter(|device| wanted.takes(device));
@@ -129,7 +130,7 @@ struct Preparation {
     mode: CommitMode,
 }
 
-/// The device with a key, where it needs one; none if the recorder is gone.
+/// The device with a key, where it needs one; `None` if the recorder is gone.
 async fn prepare(device: OpenDevice, preparation: Option<&Preparation>) -> Option<OpenDevice> {
     let (Work::Create, Some(preparation)) = (&device.work, preparation) else { return Some(device) };
     let (policy, key_type) = (preparation.policy.clone(), preparation.key_type);

@@ -13,26 +13,29 @@ mod work;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::audience::{Audience, Gauges};
-use super::queue;
+use super::context::{Clock, Context, DeviceRules, Limits, Stop};
+use super::crew::Crew;
+use super::end::End;
+use super::frame::{Foreman, Tasks, supervise};
+use super::health::Health;
+use super::keys::KeyPolicy;
+use super::line::{LineSettings, Trunk};
+use super::plan::{CONNECTION_LIFETIME, Connections};
 use super::rate::Limit;
-use super::recorder::Recorder;
-use super::store::Store;
-use super::worker::{Halt, Worker};
-use super::{
-    CONNECTION_LIFETIME, Clock, CommitMode, Connections, KeyPolicy, Plan, Rates, Shared, Snapshot, Stop,
-};
+use super::recorder::{Recorder, RecorderHandle};
+use super::store::{CommitMode, Store};
 use crate::event::Operation;
-use crate::failure::{Failure, RetryPolicy};
+use crate::failure::RetryPolicy;
 use crate::identity::ParameterPlan;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::Ledger;
 use crate::metrics::threshold::{Judgement, Threshold};
-use crate::metrics::{Interval, Metrics, Slowest};
+use crate::metrics::{Metrics, Slowest};
 use crate::rate::RateLimit;
 use crate::schedule::{Profile, Schedule, Spacing};
 use crate::transport::Connector;
@@ -51,7 +54,7 @@ pub struct LoadPlan {
     pub scenario: Scenario,
     /// The offered rate over time.
     pub profile: Profile,
-    /// How arrivals lie between each other.
+    /// How arrivals are spaced: evenly, or at random (a Poisson process).
     pub spacing: Spacing,
     /// Arrivals that are due in this first part of the profile are in no figure.
     pub warm_up: Duration,
@@ -124,7 +127,7 @@ impl Scenario {
     }
 }
 
-/// The fewest bytes of a message: its number, by which it is told from the one before.
+/// The smallest message: room for the sequence number that tells messages apart.
 pub const LEAST_MESSAGE: usize = 8;
 
 /// What happens to a run that has surely missed a threshold.
@@ -137,20 +140,11 @@ pub enum OnLoss {
     Stop,
 }
 
-/// Who is told how a load test goes.
-#[derive(Debug)]
-pub struct LoadAudience {
-    /// Where it stands, every half second.
-    pub progress: watch::Sender<LoadSnapshot>,
-    /// What happened in each second from the end of the warm-up on, each once and in order.
-    pub intervals: Option<mpsc::Sender<Interval>>,
-}
-
 /// What a load test leaves.
 #[derive(Debug)]
 pub struct LoadOutcome {
     /// Why it ended.
-    pub end: LoadEnd,
+    pub end: End,
     /// What was measured, without what was due in the warm-up.
     pub metrics: Metrics,
     /// The slowest of it.
@@ -165,120 +159,124 @@ pub struct LoadOutcome {
     pub ledger: Option<Ledger>,
 }
 
-/// Why a load test ended.
-#[derive(Debug)]
-pub enum LoadEnd {
-    /// The whole profile was offered, and every arrival has ended.
-    Complete,
-    /// There were fewer devices than arrivals.
-    OutOfDevices,
-    /// A threshold was surely missed, and the run was to stop then.
-    ThresholdLost,
-    /// Asked to drain, and did.
-    Drained,
-    /// Asked to abort.
-    Aborted,
-    /// No connection could be opened, as often as the policy has it.
-    Stopped(Failure),
-    /// The ledger could not be written or read.
-    Ledger(LedgerError),
-    /// A defect of ours: a task panicked.
-    Bug(String),
-}
-
-impl LoadEnd {
-    /// The name in results: stable, lower case.
-    pub fn name(&self) -> &'static str {
-        match self {
-            LoadEnd::Complete => "complete",
-            LoadEnd::OutOfDevices => "out_of_devices",
-            LoadEnd::ThresholdLost => "threshold_lost",
-            LoadEnd::Drained => "drained",
-            LoadEnd::Aborted => "aborted",
-            LoadEnd::Stopped(_) => "stopped",
-            LoadEnd::Ledger(_) => "ledger_failed",
-            LoadEnd::Bug(_) => "bug",
-        }
-    }
-}
-
 /// Runs `plan`: opens connections ahead, then starts each arrival at its instant, until the profile ends, the devices run
 /// out, or `stop` says so. `ledger` has the devices; a scenario that takes none needs none, and without one a scenario that
-/// takes some ends at once, [`LoadEnd::OutOfDevices`].
+/// takes some ends at once, [`End::OutOfDevices`]. The audience is told where the test stands every half second, and of each
+/// second from the end of the warm-up on.
 pub async fn run<C: Connector>(
     plan: LoadPlan,
     connector: C,
     ledger: Option<Ledger>,
     clock: Clock,
     stop: Stop,
-    audience: LoadAudience,
+    audience: Audience<LoadSnapshot>,
 ) -> LoadOutcome {
     let began = Instant::now();
     let store = ledger.map(|ledger| Store::new(ledger, plan.commit_mode.clone()));
     let gauges = Arc::new(Gauges::default());
-    let desk = Arc::new(Desk::new(plan.max_wait, plan.max_connections));
-    let epoch = Arc::new(OnceLock::new());
-    let slowest = Arc::new(Mutex::new(Slowest::default()));
-    let lost = CancellationToken::new();
-
+    let scene = Arc::new(Scene::new(&plan));
     let (sender, intervals) = mpsc::channel(INTERVALS);
-    let unwatched = watch::channel(Snapshot::default()).0;
-    let for_recorder = Audience { progress: unwatched, intervals: Some(sender) };
     let failed = CancellationToken::new();
     let (recorder, handle) =
-        Recorder::new(store.clone(), for_recorder, None, gauges.clone(), failed.clone(), clock.clone());
-    let monitor = Monitor::new(&plan, epoch.clone(), gauges.clone(), desk.clone(), audience, lost.clone());
-
-    // Workers go on until the last arrival has ended, whoever asked for the end.
-    let stop_workers = Stop { drain: desk.over().clone(), abort: stop.abort.clone() };
-    let engine = engine_plan(&plan);
-    let mut shared = Shared::new(engine, connector, None, clock, stop_workers, handle, gauges);
-    // How fast requests go is the schedule's affair: to slow down where the service throttles would be to close the loop.
-    let limits = Arc::get_mut(&mut shared.limits).expect("nobody else has seen them yet");
-    (limits.create, limits.register) = (Limit::none(), Limit::none());
-    let shared = Arc::new(shared);
-    let cut = CancellationToken::new();
-    let load =
-        Arc::new(Load { shared, desk: desk.clone(), epoch: epoch.clone(), slowest: slowest.clone(), cut });
-
+        Recorder::new(store.clone(), None, Some(sender), None, gauges.clone(), failed.clone(), clock.clone());
+    let lost = CancellationToken::new();
+    let monitor = Monitor::new(&plan, scene.clone(), gauges.clone(), audience, lost.clone());
     let mut recording = JoinSet::from_iter([recorder.run()]);
     let mut monitoring = JoinSet::from_iter([monitor.run(intervals)]);
+    let context = context(&plan, connector, clock, handle, gauges, scene.desk.over().clone());
     let asked = Asked { stop, lost, failed };
-    let end = supervise(load, plan.clone(), store.clone(), asked).await;
-    let measured = match (epoch.get(), desk.ended_at()) {
-        (Some(epoch), Some(ended)) => ended.saturating_duration_since(*epoch),
-        _ => Duration::ZERO,
-    };
+    let end = offer(context, scene.clone(), plan.clone(), store.clone(), asked).await;
+
+    let measured = scene.measured();
     let end = match recording.join_next().await.expect("the recorder was spawned just above") {
         Ok((_, Ok(()))) => end,
-        Ok((_, Err(error))) => LoadEnd::Ledger(error),
-        Err(panic) => LoadEnd::Bug(panic.to_string()),
+        Ok((_, Err(error))) => End::Ledger(error),
+        Err(panic) => End::Bug(panic.to_string()),
     };
     let (metrics, end) = match monitoring.join_next().await.expect("the monitor was spawned just above") {
         Ok(metrics) => (metrics, end),
-        Err(panic) => (Metrics::default(), LoadEnd::Bug(panic.to_string())),
+        Err(panic) => (Metrics::default(), End::Bug(panic.to_string())),
     };
     let ledger = match store {
         Some(store) => Some(store.into_ledger().await),
         None => None,
     };
     let judgements = plan.thresholds.iter().map(|threshold| threshold.judge(&metrics, measured)).collect();
-    let slowest = std::mem::take(&mut *slowest.lock().unwrap_or_else(PoisonError::into_inner));
+    let slowest = std::mem::take(&mut *scene.slowest.lock().unwrap_or_else(PoisonError::into_inner));
     LoadOutcome { end, metrics, slowest, measured, elapsed: began.elapsed(), judgements, ledger }
 }
 
 /// How many seconds the monitor may be behind.
 const INTERVALS: usize = 8;
 
-/// What the workers of a load test share.
-struct Load<C> {
-    shared: Arc<Shared<C>>,
+/// What the parts of a load test have in common.
+struct Scene {
     desk: Arc<Desk>,
     /// The end of the warm-up; not set before connections are open.
-    epoch: Arc<OnceLock<Instant>>,
-    slowest: Arc<Mutex<Slowest>>,
+    epoch: OnceLock<Instant>,
+    slowest: Mutex<Slowest>,
     /// Connections that are only held are held no longer.
     cut: CancellationToken,
+}
+
+impl Scene {
+    fn new(plan: &LoadPlan) -> Self {
+        Self {
+            desk: Arc::new(Desk::new(plan.max_wait, plan.max_connections)),
+            epoch: OnceLock::new(),
+            slowest: Mutex::default(),
+            cut: CancellationToken::new(),
+        }
+    }
+
+    /// From the end of the warm-up to the end of the last arrival; zero if it did not get that far.
+    fn measured(&self) -> Duration {
+        match (self.epoch.get(), self.desk.ended_at()) {
+            (Some(epoch), Some(ended)) => ended.saturating_duration_since(*epoch),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// What the workers share. How fast requests go is the schedule's affair: to slow down where the service throttles would be
+/// to close the loop. They go on until the last arrival has ended, whoever asked for the end.
+fn context<C: Connector>(
+    plan: &LoadPlan,
+    connector: C,
+    clock: Clock,
+    recorder: RecorderHandle,
+    gauges: Arc<Gauges>,
+    over: CancellationToken,
+) -> Context<C> {
+    let limits = Arc::new(Limits {
+        connect: Limit::new(plan.connect_rate),
+        create: Limit::none(),
+        register: Limit::none(),
+        publish: Limit::none(),
+    });
+    let trunk = Trunk {
+        connector,
+        settings: LineSettings {
+            exchange_timeout: plan.exchange_timeout,
+            publishes_per_connection: None,
+            connection_lifetime: CONNECTION_LIFETIME,
+            retry: RetryPolicy::default(),
+            seed: plan.seed,
+        },
+        limits: limits.clone(),
+        crew: Arc::new(Crew::new(Connections::Fixed(plan.max_connections))),
+        recorder: recorder.clone(),
+        gauges,
+        health: Health::new(),
+        drain: over,
+    };
+    let device = DeviceRules {
+        parameters: plan.parameters.clone(),
+        keys: plan.keys.clone(),
+        token_lifetime: plan.token_lifetime,
+        commit_mode: plan.commit_mode.clone(),
+    };
+    Context::new(Arc::new(trunk), limits, recorder, clock, device)
 }
 
 /// Who may ask for the end.
@@ -286,154 +284,90 @@ struct Asked {
     stop: Stop,
     /// A threshold is lost.
     lost: CancellationToken,
-    /// The recorder is gone.
+    /// The recorder is gone; it has said why itself.
     failed: CancellationToken,
 }
 
-/// The engine's plan, as far as a load test has one: no limits but on dials, and nothing is counted against a budget.
-fn engine_plan(plan: &LoadPlan) -> Plan {
-    Plan {
-        scope: Default::default(),
-        connections: Connections::Fixed(plan.max_connections),
-        rates: Rates { connect: plan.connect_rate, ..Rates::default() },
-        publishes_per_connection: None,
-        parameters: plan.parameters.clone(),
-        keys: plan.keys.clone(),
-        exchange_timeout: plan.exchange_timeout,
-        retry: RetryPolicy::default(),
-        connection_lifetime: CONNECTION_LIFETIME,
-        token_lifetime: plan.token_lifetime,
-        certificate_lifetime: plan.token_lifetime,
-        failure_budget: u32::MAX,
-        commit_mode: plan.commit_mode.clone(),
-        seed: plan.seed,
+impl Asked {
+    async fn end(&self) -> End {
+        tokio::select! {
+            biased;
+            () = self.stop.drain.cancelled() => End::Drained,
+            () = self.failed.cancelled() => End::Drained,
+            () = self.lost.cancelled() => End::ThresholdLost,
+        }
     }
 }
 
 /// Runs everything that makes and takes arrivals, and says why it ended.
-async fn supervise<C: Connector>(
-    load: Arc<Load<C>>,
+async fn offer<C: Connector>(
+    context: Context<C>,
+    scene: Arc<Scene>,
     plan: LoadPlan,
     store: Option<Store>,
     asked: Asked,
-) -> LoadEnd {
-    let (desk, cut) = (load.desk.clone(), load.cut.clone());
-    let mut tasks: JoinSet<Result<(), Halted>> = JoinSet::new();
-    let devices = Devices::start(&load.shared, &plan, store, desk.over().clone(), &mut tasks);
+) -> End {
+    let mut tasks = Tasks::new();
+    let over = scene.desk.over().clone();
+    let devices = Devices::start(&context, &plan, store, over, &mut tasks);
     let ahead = match plan.scenario {
         // One, to see whether there is anyone; it is closed again.
         Scenario::Connect { .. } => 1,
         _ => plan.connections.min(plan.max_connections),
     };
-    let mut crew = Crew { load, plan, devices, hired: 0 };
-    crew.hire(ahead, &mut tasks);
-    tasks.spawn(crew.pacer(ahead));
-    let mut halted = None;
-    let mut is_closing = false;
-    loop {
-        let joined = tokio::select! {
-            biased;
-            () = asked.stop.abort.cancelled() => {
-                tasks.shutdown().await;
-                desk.close();
-                return halted.map_or(LoadEnd::Aborted, Halted::into_end);
-            }
-            () = asked.stop.drain.cancelled(), if !is_closing => Some(Ok(Err(Halted::Drained))),
-            () = asked.failed.cancelled(), if !is_closing => Some(Ok(Err(Halted::Drained))),
-            () = asked.lost.cancelled(), if !is_closing => Some(Ok(Err(Halted::Lost))),
-            joined = tasks.join_next() => joined,
-            more = desk.more_wanted(), if !is_closing => {
-                crew.hire(more, &mut tasks);
-                continue;
-            }
-        };
-        match joined {
-            None => break,
-            Some(Ok(Ok(()))) => {}
-            Some(Ok(Err(reason))) => {
-                // The first reason counts; arrivals under way end as they may.
-                is_closing = true;
-                desk.close();
-                cut.cancel();
-                halted.get_or_insert(reason);
-            }
-            Some(Err(panic)) => {
-                tasks.shutdown().await;
-                desk.close();
-                return LoadEnd::Bug(panic.to_string());
-            }
-        }
-    }
-    halted.map_or(LoadEnd::Complete, Halted::into_end)
+    let mut hiring = Hiring { context: Arc::new(context), scene, plan, devices, hired: 0 };
+    hiring.hire(ahead, &mut tasks);
+    tasks.spawn(hiring.pacer(ahead));
+    let end = supervise(hiring, tasks, &asked.stop.abort, asked.end()).await;
+    end.unwrap_or(End::Complete)
 }
 
-/// Why a task asks the whole run to end.
-enum Halted {
-    Drained,
-    Lost,
-    OutOfDevices,
-    Ledger(LedgerError),
-    Refused(Failure),
-}
-
-impl Halted {
-    fn into_end(self) -> LoadEnd {
-        match self {
-            Halted::Drained => LoadEnd::Drained,
-            Halted::Lost => LoadEnd::ThresholdLost,
-            Halted::OutOfDevices => LoadEnd::OutOfDevices,
-            Halted::Ledger(error) => LoadEnd::Ledger(error),
-            Halted::Refused(failure) => LoadEnd::Stopped(failure),
-        }
-    }
-
-    /// What a worker's halt means for the run. Whatever else ended the run says why itself.
-    fn from_halt(halt: Halt) -> Result<(), Self> {
-        match halt {
-            Halt::Drain | Halt::Recorder => Ok(()),
-            Halt::Stop(failure) => Err(Halted::Refused(failure)),
-        }
-    }
-}
-
-/// Those who take arrivals, one connection each.
-struct Crew<C> {
-    load: Arc<Load<C>>,
+/// Those who take arrivals, one connection each: more while an arrival finds none free.
+struct Hiring<C> {
+    context: Arc<Context<C>>,
+    scene: Arc<Scene>,
     plan: LoadPlan,
     devices: Devices,
     hired: u64,
 }
 
-impl<C: Connector> Crew<C> {
-    fn hire(&mut self, more: usize, tasks: &mut JoinSet<Result<(), Halted>>) {
+impl<C: Connector> Foreman for Hiring<C> {
+    async fn wanted(&mut self) -> usize {
+        self.scene.desk.more_wanted().await
+    }
+
+    fn hire(&mut self, more: usize, tasks: &mut Tasks) {
         for _ in 0..more {
-            // A worker that serves a load test takes its devices from elsewhere.
-            let (_, no_queue) = queue::queue(1);
-            let worker = Worker::new(self.load.shared.clone(), no_queue, self.hired);
-            let scenario = self.plan.scenario;
-            let worker = LoadWorker::new(self.load.clone(), worker, scenario, self.devices.clone());
-            self.load.desk.hired();
+            let (context, scene, devices) = (self.context.clone(), self.scene.clone(), self.devices.clone());
+            let worker = LoadWorker::new(context, scene, self.plan.scenario, devices, self.hired);
+            self.scene.desk.hired();
             self.hired += 1;
             tasks.spawn(worker.run());
         }
     }
 
+    fn wind_down(&mut self) {
+        self.scene.desk.close();
+        self.scene.cut.cancel();
+    }
+}
+
+impl<C: Connector> Hiring<C> {
     /// Offers the arrivals once `ahead` connections are open.
-    fn pacer(&self, ahead: usize) -> impl Future<Output = Result<(), Halted>> + use<C> {
-        let Load { shared, desk, epoch, .. } = &*self.load;
-        let (recorder, desk, epoch) = (shared.recorder.clone(), desk.clone(), epoch.clone());
+    fn pacer(&self, ahead: usize) -> impl Future<Output = Result<(), End>> + use<C> {
+        let (recorder, scene) = (self.context.recorder.clone(), self.scene.clone());
         let LoadPlan { profile, spacing, warm_up, seed, .. } = self.plan.clone();
         async move {
-            if !desk.opened(ahead).await {
+            if !scene.desk.opened(ahead).await {
                 return Ok(());
             }
             let start = Instant::now();
             let warm = start + warm_up;
-            epoch.set(warm).expect("only this sets it");
+            scene.epoch.set(warm).expect("only this sets it");
             recorder.begin(warm).await;
-            desk.starts_at(start);
-            pace::offer(Schedule::new(profile, spacing, seed), start, warm, &desk, &recorder).await;
-            desk.close();
+            scene.desk.starts_at(start);
+            pace::offer(Schedule::new(profile, spacing, seed), start, warm, &scene.desk, &recorder).await;
+            scene.desk.close();
             Ok(())
         }
     }

@@ -4,16 +4,15 @@
 //! of memory however long the run.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::desk::Desk;
-use super::{LoadAudience, LoadPlan, OnLoss};
-use crate::engine::audience::Gauges;
+use super::{LoadPlan, OnLoss, Scene};
+use crate::engine::audience::{Audience, Gauges};
 use crate::metrics::threshold::{Judgement, Threshold};
 use crate::metrics::{Interval, Metrics};
 use crate::schedule::Profile;
@@ -70,10 +69,9 @@ pub(super) struct Monitor {
     profile: Profile,
     thresholds: Vec<Threshold>,
     on_loss: OnLoss,
-    epoch: Arc<OnceLock<Instant>>,
+    scene: Arc<Scene>,
     gauges: Arc<Gauges>,
-    desk: Arc<Desk>,
-    audience: LoadAudience,
+    audience: Audience<LoadSnapshot>,
     lost: CancellationToken,
     metrics: Metrics,
     /// The last seconds, for what people look at.
@@ -83,19 +81,17 @@ pub(super) struct Monitor {
 impl Monitor {
     pub(super) fn new(
         plan: &LoadPlan,
-        epoch: Arc<OnceLock<Instant>>,
+        scene: Arc<Scene>,
         gauges: Arc<Gauges>,
-        desk: Arc<Desk>,
-        audience: LoadAudience,
+        audience: Audience<LoadSnapshot>,
         lost: CancellationToken,
     ) -> Self {
         Self {
             profile: plan.profile.clone(),
             thresholds: plan.thresholds.clone(),
             on_loss: plan.on_loss,
-            epoch,
+            scene,
             gauges,
-            desk,
             audience,
             lost,
             metrics: Metrics::default(),
@@ -147,30 +143,34 @@ impl Monitor {
     fn snapshot(&self, now: Instant) -> LoadSnapshot {
         let mut recent = Metrics::default();
         self.recent.iter().for_each(|second| recent.merge(&second.metrics));
-        let started = self.desk.started_at();
+        let started = self.scene.desk.started_at();
         let at = started.map_or(Duration::ZERO, |started| now.saturating_duration_since(started));
-        let measured = self.epoch.get().map_or(Duration::ZERO, |epoch| now.saturating_duration_since(*epoch));
+        let measured =
+            self.scene.epoch.get().map_or(Duration::ZERO, |epoch| now.saturating_duration_since(*epoch));
         let judge = |threshold: &Threshold| threshold.judge(&self.metrics, measured);
         LoadSnapshot {
             phase: match started {
                 None => Phase::Opening,
-                Some(_) if self.desk.closed().is_cancelled() || at > self.profile.time() => Phase::Ending,
+                Some(_) if self.scene.desk.closed().is_cancelled() || at > self.profile.time() => {
+                    Phase::Ending
+                }
                 Some(_) if measured.is_zero() => Phase::WarmingUp,
                 Some(_) => Phase::Measuring,
             },
             at: at.min(self.profile.time()),
             of: self.profile.time(),
             offered: started.map_or(0.0, |_| self.profile.rate_at(at)),
-            measuring_since: self.epoch.get().copied(),
+            measuring_since: self.scene.epoch.get().copied(),
             metrics: self.metrics.clone(),
             recent,
             recent_seconds: self.recent.len() as u32,
             connections: self.gauges.connections(),
             in_flight: self.gauges.in_flight(),
-            waiting: self.desk.waiting(),
-            judgements: match self.recent.is_empty() {
-                true => Vec::new(),
-                false => self.thresholds.iter().map(judge).collect(),
+            waiting: self.scene.desk.waiting(),
+            judgements: if self.recent.is_empty() {
+                Vec::new()
+            } else {
+                self.thresholds.iter().map(judge).collect()
             },
         }
     }

@@ -5,7 +5,8 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use fleetmint::emulator::scenario::LatencyLaw;
-use fleetmint::engine::load::{LoadEnd, Scenario};
+use fleetmint::engine::End;
+use fleetmint::engine::load::Scenario;
 use fleetmint::event::Operation;
 use fleetmint::metrics::Latency;
 use fleetmint::schedule::Spacing;
@@ -59,7 +60,7 @@ fn reported_latencies_are_those_of_the_law_and_of_the_wire() {
         // Enough that nothing waits: the response time is the service time then.
         lab.plan.connections = 300;
         let results = lab.run();
-        assert!(matches!(results.outcome.end, LoadEnd::Complete), "{:?}", results.outcome.end);
+        assert!(matches!(results.outcome.end, End::Complete), "{:?}", results.outcome.end);
         let wire = results.exchanges.clone();
         assert_eq!(wire.len(), 2_000);
         assert_same(text, service(&results), wire.clone());

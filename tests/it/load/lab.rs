@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fleetmint::emulator::account::Account;
 use fleetmint::emulator::memory::{Faults, Network, NetworkSettings, Observer, Power, Sighting};
 use fleetmint::emulator::scenario::{BUILT_IN_TEMPLATE, Scenario as Emulated};
-use fleetmint::engine::load::{LoadAudience, LoadOutcome, LoadPlan, OnLoss, Scenario, run};
-use fleetmint::engine::{CommitMode, KeyPolicy, Stop};
+use fleetmint::engine::load::{LoadOutcome, LoadPlan, OnLoss, Scenario, run};
+use fleetmint::engine::{Audience, CommitMode, KeyPolicy, Stop};
 use fleetmint::identity::{Identity, LotReader, ParameterPlan};
 use fleetmint::ledger::{Binding, Ledger, LotRows};
 use fleetmint::metrics::Interval;
@@ -131,7 +131,7 @@ impl Lab {
             Arc::new(move || network.now())
         };
         let (progress, _) = watch::channel(Default::default());
-        let audience = LoadAudience { progress, intervals: Some(sender) };
+        let audience = Audience { progress, intervals: Some(sender) };
         let outcome = run(self.plan, connector, ledger, clock, self.stop, audience).await;
         beside.shutdown().await;
         let intervals = std::mem::take(&mut *read.lock().unwrap());

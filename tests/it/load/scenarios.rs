@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use fleetmint::emulator::scenario::{Acts, Fault, Faults};
-use fleetmint::engine::load::{LoadEnd, OnLoss, Scenario};
+use fleetmint::engine::End;
+use fleetmint::engine::load::{OnLoss, Scenario};
 use fleetmint::event::Operation;
 use fleetmint::metrics::Arrivals;
 use fleetmint::schedule::Spacing;
@@ -21,7 +22,7 @@ fn arrivals(scheduled: u64, missed: u64) -> Arrivals {
 #[test]
 fn create_leaves_certificates_that_nothing_was_sent_for() {
     let results = Lab::new(Scenario::Create, "hold 50/s 4s").run();
-    assert!(matches!(results.outcome.end, LoadEnd::Complete), "{:?}", results.outcome.end);
+    assert!(matches!(results.outcome.end, End::Complete), "{:?}", results.outcome.end);
     assert_eq!(results.outcome.metrics.arrivals, arrivals(200, 0));
     assert_eq!(accepted(&results, Operation::CreateCertificate), 200);
     let counts = results.outcome.ledger.as_ref().unwrap().view().counts().unwrap();
@@ -84,7 +85,7 @@ fn publish_times_the_way_of_a_message_there_and_back() {
     let results = Lab::new(Scenario::Publish { size: 64 }, "hold 50/s 4s")
         .emulating("[latency]\npublish = \"25ms\"")
         .run();
-    assert!(matches!(results.outcome.end, LoadEnd::Complete), "{:?}", results.outcome.end);
+    assert!(matches!(results.outcome.end, End::Complete), "{:?}", results.outcome.end);
     assert_eq!(results.outcome.metrics.arrivals, arrivals(200, 0));
     let publish = results.outcome.metrics.operation(Operation::Publish);
     assert_eq!((publish.counts.attempts, publish.counts.accepted), (200, 200));
@@ -174,7 +175,7 @@ fn a_run_ends_when_the_devices_do() {
     let mut lab = Lab::new(Scenario::Create, "hold 50/s 10s");
     lab.devices = 120;
     let results = lab.run();
-    assert!(matches!(results.outcome.end, LoadEnd::OutOfDevices), "{:?}", results.outcome.end);
+    assert!(matches!(results.outcome.end, End::OutOfDevices), "{:?}", results.outcome.end);
     assert_eq!(accepted(&results, Operation::CreateCertificate), 120);
     assert!(results.outcome.elapsed < Duration::from_secs(4), "{:?}", results.outcome.elapsed);
 }
@@ -191,7 +192,7 @@ fn a_lost_threshold_ends_the_run_if_it_is_to() {
         assert_eq!(judged, [false, true]);
         let made = results.outcome.metrics.operation(Operation::CreateCertificate).counts.attempts;
         assert!(made.abs_diff(attempts) <= 60, "{on_loss:?}: {made} attempts");
-        assert_eq!(matches!(results.outcome.end, LoadEnd::ThresholdLost), on_loss == OnLoss::Stop);
+        assert_eq!(matches!(results.outcome.end, End::ThresholdLost), on_loss == OnLoss::Stop);
     }
 }
 
@@ -201,7 +202,7 @@ fn a_service_that_cannot_be_reached_ends_the_run_before_it_begins() {
         let mut lab = Lab::new(scenario, "hold 50/s 10s");
         lab.faults.dials = 1.0;
         let results = lab.run();
-        assert!(matches!(results.outcome.end, LoadEnd::Stopped(_)), "{:?}", results.outcome.end);
+        assert!(matches!(results.outcome.end, End::Stopped(_)), "{:?}", results.outcome.end);
         assert_eq!(results.outcome.metrics.arrivals.scheduled, 0);
     }
 }
@@ -218,7 +219,7 @@ fn a_drained_run_finishes_what_is_under_way() {
         tokio::time::sleep(ms(2_200)).await;
         drain.cancel();
     });
-    assert!(matches!(results.outcome.end, LoadEnd::Drained), "{:?}", results.outcome.end);
+    assert!(matches!(results.outcome.end, End::Drained), "{:?}", results.outcome.end);
     let create = results.outcome.metrics.operation(Operation::CreateCertificate).counts;
     assert_eq!(
         (create.accepted, create.attempts),

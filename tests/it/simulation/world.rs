@@ -322,6 +322,9 @@ impl World {
             End::Stopped(failure) if failure.cause == Cause::TokenExpired => {
                 self.violate(String::from("a run stopped for what an earlier run had left behind"));
             }
+            End::OutOfDevices | End::ThresholdLost => {
+                self.violate(String::from("it ended as a load test does"))
+            }
             End::Complete | End::Drained | End::Stopped(_) | End::Aborted => {}
         }
     }

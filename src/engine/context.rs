@@ -1,0 +1,139 @@
+//! What a run is made of, whichever kind it is, and whoever works in it.
+//!
+//! Owns the two ways of a device's step out of the run: to the ledger, and to a core that makes keys.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::keys::KeyPolicy;
+use super::line::{Line, Trunk};
+use super::rate::Limit;
+use super::recorder::{RecorderGone, RecorderHandle};
+use super::store::CommitMode;
+use crate::event::Change;
+use crate::failure::Failure;
+use crate::identity::ParameterPlan;
+use crate::ledger::Receipt;
+use crate::transport::Connector;
+
+/// Wall-clock time, for the age of tokens; a simulation brings its own.
+pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// How a run is asked to stop.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// Finish what is in flight, start nothing new, close politely.
+    pub drain: CancellationToken,
+    /// Drop everything now. What is in the ledger stays true.
+    pub abort: CancellationToken,
+}
+
+/// The limits of a run, one for each kind of request.
+pub(super) struct Limits {
+    pub(super) connect: Limit,
+    pub(super) create: Limit,
+    pub(super) register: Limit,
+    pub(super) publish: Limit,
+}
+
+/// What the workers of a run share.
+pub(super) struct Context<C> {
+    pub(super) trunk: Arc<Trunk<C>>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) recorder: RecorderHandle,
+    pub(super) clock: Clock,
+    pub(super) device: DeviceRules,
+    /// A permit for each key pair that is being made: no more than there are cores, for the ledger needs threads too.
+    key_makers: Semaphore,
+}
+
+/// What becomes of a device's row, key and token.
+pub(super) struct DeviceRules {
+    pub(super) parameters: ParameterPlan,
+    pub(super) keys: KeyPolicy,
+    pub(super) token_lifetime: Duration,
+    pub(super) commit_mode: CommitMode,
+}
+
+/// Why a worker leaves what it is at before its end.
+#[derive(Debug)]
+pub(super) enum Halt {
+    /// The run drains.
+    Drain,
+    /// The run must stop, for this.
+    Stop(Failure),
+    /// The recorder is gone; it has said why itself.
+    Recorder,
+}
+
+impl From<RecorderGone> for Halt {
+    fn from(RecorderGone: RecorderGone) -> Self {
+        Halt::Recorder
+    }
+}
+
+impl Halt {
+    /// What the run must stop for, if that is why.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        match self {
+            Halt::Stop(failure) => Some(failure.clone()),
+            Halt::Drain | Halt::Recorder => None,
+        }
+    }
+}
+
+impl<C: Connector> Context<C> {
+    pub(super) fn new(
+        trunk: Arc<Trunk<C>>,
+        limits: Arc<Limits>,
+        recorder: RecorderHandle,
+        clock: Clock,
+        device: DeviceRules,
+    ) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        Self { trunk, limits, recorder, clock, device, key_makers: Semaphore::new(cores) }
+    }
+
+    /// Makes a change durable, while the line is kept alive.
+    pub(super) async fn commit(&self, line: &mut Line<C>, change: Change) -> Result<Receipt, Halt> {
+        let began = Instant::now();
+        let receipt = line.while_idle(self.recorder.commit(change)).await;
+        self.trunk.crew.was_busy(began.elapsed());
+        Ok(receipt?)
+    }
+
+    /// Does what takes a core for a while, off the threads that serve connections, while the line is kept alive. A panic in
+    /// `work` resumes here.
+    pub(super) async fn compute<T: Send + 'static>(
+        &self,
+        line: &mut Line<C>,
+        work: impl FnOnce(&KeyPolicy) -> T + Send + 'static,
+    ) -> T {
+        if !matches!(self.device.commit_mode, CommitMode::Blocking) {
+            return work(&self.device.keys);
+        }
+        let policy = self.device.keys.clone();
+        let done = line.while_idle(async {
+            let _permit = self.key_makers.acquire().await.expect("nothing closes the semaphore");
+            tokio::task::spawn_blocking(move || work(&policy)).await
+        });
+        match done.await {
+            Ok(value) => value,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// How old a token is. A clock that was set back makes it brand new: the service then has the last word.
+    pub(super) fn token_age(&self, issued_at: SystemTime) -> Duration {
+        (self.clock)().duration_since(issued_at).unwrap_or_default()
+    }
+
+    /// How long a token can still be used.
+    pub(super) fn fresh_for(&self, issued_at: SystemTime) -> Duration {
+        self.device.token_lifetime.saturating_sub(self.token_age(issued_at))
+    }
+}

@@ -1,0 +1,53 @@
+//! Why a run ended, whichever kind it was.
+
+use crate::failure::Failure;
+use crate::ledger::LedgerError;
+
+/// Why a run ended.
+#[derive(Debug)]
+pub enum End {
+    /// All that was to be done was done: every device taken as far as it goes, the whole profile offered, the limit searched.
+    Complete,
+    /// There were fewer devices than arrivals.
+    OutOfDevices,
+    /// A threshold was surely missed, and the run was to stop then.
+    ThresholdLost,
+    /// Asked to drain, and did.
+    Drained,
+    /// Asked to abort.
+    Aborted,
+    /// Nothing that was still to be done would have fared better than what failed last.
+    Stopped(Failure),
+    /// The ledger could not be written or read.
+    Ledger(LedgerError),
+    /// A defect of ours: a task panicked.
+    Bug(String),
+}
+
+impl End {
+    /// The name in results: stable, lower case.
+    pub fn name(&self) -> &'static str {
+        match self {
+            End::Complete => "complete",
+            End::OutOfDevices => "out_of_devices",
+            End::ThresholdLost => "threshold_lost",
+            End::Drained => "drained",
+            End::Aborted => "aborted",
+            End::Stopped(_) => "stopped",
+            End::Ledger(_) => "ledger_failed",
+            End::Bug(_) => "bug",
+        }
+    }
+
+    /// Why, in words; empty where the name says all.
+    pub fn detail(&self) -> String {
+        match self {
+            End::Complete | End::Drained | End::Aborted => String::new(),
+            End::OutOfDevices => String::from("there were fewer devices than arrivals"),
+            End::ThresholdLost => String::from("a threshold was surely missed"),
+            End::Stopped(failure) => failure.to_string(),
+            End::Ledger(error) => error.to_string(),
+            End::Bug(detail) => detail.clone(),
+        }
+    }
+}

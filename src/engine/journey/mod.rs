@@ -1,0 +1,103 @@
+//! One device's way: a certificate, a durable checkpoint, a registration.
+//!
+//! Owns the order of the steps, and what of a device's failures counts for the run. A single step is [`step`]'s; how a request
+//! reaches the service is [`super::line`]'s; what is retried is [`crate::failure::remedy`]'s.
+
+mod obtain;
+mod register;
+pub(super) mod step;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use self::step::{Issued, Origin};
+use super::context::{Context, Halt};
+use super::line::Line;
+use crate::call::Call;
+use crate::certificate::SigningRequest;
+use crate::control_plane::Settler;
+use crate::event::{Change, DeviceId, Note, Operation, Timing};
+use crate::failure::Failure;
+use crate::ledger::{OpenDevice, Receipt, Recorded, Work};
+use crate::transport::Connector;
+
+/// The way that every device of a run goes.
+pub(super) struct Journey<C> {
+    run: Arc<Context<C>>,
+    /// Who tells whether a registration whose answer was lost has happened.
+    settler: Option<Arc<dyn Settler>>,
+    /// How old a token must be for its certificate to be void.
+    certificate_lifetime: Duration,
+    /// After how many devices in a row without a registration the run stops.
+    failure_budget: u32,
+    failed_in_a_row: AtomicU32,
+}
+
+/// Where a device stands after a step.
+enum Step {
+    /// On to the registration.
+    Register(Issued),
+    /// At the start, or back there: the certificate is of no use any more.
+    Create,
+    /// At the start, with a key of its own.
+    Certify(Recorded<SigningRequest>),
+    /// This device is done with, for now or for good.
+    Done,
+}
+
+impl<C: Connector> Journey<C> {
+    pub(super) fn new(
+        run: Arc<Context<C>>,
+        settler: Option<Arc<dyn Settler>>,
+        certificate_lifetime: Duration,
+        failure_budget: u32,
+    ) -> Self {
+        Self { run, settler, certificate_lifetime, failure_budget, failed_in_a_row: AtomicU32::new(0) }
+    }
+
+    /// Takes one device as far as it goes. An error leaves the device explained by the ledger.
+    pub(super) async fn take(&self, line: &mut Line<C>, device: OpenDevice) -> Result<(), Halt> {
+        let OpenDevice { id, identity, work } = device;
+        let mut step = match work {
+            Work::Create => Step::Create,
+            Work::Certify { request } => Step::Certify(request),
+            Work::Register { certificate, issued_at, registration } => {
+                let origin = Origin::EarlierRun;
+                Step::Register(Issued { certificate, issued_at, registration, origin })
+            }
+        };
+        loop {
+            step = match step {
+                Step::Create => self.create(line, id).await?,
+                Step::Certify(request) => self.obtain(line, id, Some(request)).await?,
+                Step::Register(issued) => self.register(line, id, &identity, issued).await?,
+                Step::Done => return Ok(()),
+            }
+        }
+    }
+
+    /// Counts an attempt, once it is known what its answer is worth.
+    async fn conclude(&self, call: Call, timing: Timing, outcome: Result<(), Failure>) {
+        self.run.recorder.note(Note::Exchanged { operation: Operation::of(call), timing, outcome }).await;
+    }
+
+    /// Back to the start, with another certificate; a key that was made here is kept.
+    async fn start_over(&self, line: &mut Line<C>, device: DeviceId) -> Result<Step, Halt> {
+        match self.run.commit(line, Change::TokenLapsed { device }).await? {
+            Receipt::KeyPrepared(request) => Ok(Step::Certify(request)),
+            _ => Ok(Step::Create),
+        }
+    }
+
+    fn registered(&self) -> Step {
+        self.failed_in_a_row.store(0, Ordering::Relaxed);
+        Step::Done
+    }
+
+    /// Counts a device that was not registered; stops the run when too many in a row were not.
+    fn charge_budget(&self, failure: Failure) -> Result<Step, Halt> {
+        let failed = self.failed_in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
+        if failed < self.failure_budget { Ok(Step::Done) } else { Err(Halt::Stop(failure)) }
+    }
+}

@@ -1,0 +1,70 @@
+//! The first half of a device's way: a certificate whose key cannot be lost.
+//!
+//! Owns making or asking for keys, and how often.
+
+use super::step;
+use super::{Journey, Step};
+use crate::call::Call;
+use crate::certificate::SigningRequest;
+use crate::engine::context::Halt;
+use crate::engine::keys::KeySource;
+use crate::engine::line::{Line, Next};
+use crate::event::{Change, DeviceId};
+use crate::failure::Failure;
+use crate::keys::KeyType;
+use crate::ledger::{Receipt, Recorded};
+use crate::transport::Connector;
+
+impl<C: Connector> Journey<C> {
+    /// A certificate for a device without a key.
+    pub(super) async fn create(&self, line: &mut Line<C>, device: DeviceId) -> Result<Step, Halt> {
+        match self.run.device.keys.source {
+            KeySource::Service => self.obtain(line, device, None).await,
+            KeySource::Local(key_type) => self.prepare(line, device, key_type).await,
+        }
+    }
+
+    /// Makes a key pair. From here on the device has that one and no other.
+    async fn prepare(&self, line: &mut Line<C>, device: DeviceId, key_type: KeyType) -> Result<Step, Halt> {
+        if self.run.trunk.drain.is_cancelled() {
+            return Err(Halt::Drain);
+        }
+        let key = self.run.compute(line, move |policy| policy.prepare(key_type)).await;
+        match self.run.commit(line, Change::KeyPrepared { device, key }).await? {
+            Receipt::KeyPrepared(request) => Ok(Step::Certify(request)),
+            other => unreachable!("the ledger answers KeyPrepared with the request, not {other:?}"),
+        }
+    }
+
+    /// Asks for a certificate until one is durable or the device has to be left.
+    pub(super) async fn obtain(
+        &self,
+        line: &mut Line<C>,
+        device: DeviceId,
+        request: Option<Recorded<SigningRequest>>,
+    ) -> Result<Step, Halt> {
+        let call =
+            request.as_ref().map_or(Call::CreateKeysAndCertificate, |_| Call::CreateCertificateFromCsr);
+        let mut attempts = 0;
+        loop {
+            if self.run.trunk.drain.is_cancelled() {
+                return Err(Halt::Drain);
+            }
+            attempts += 1;
+            let (timing, issued) = step::obtain(&self.run, line, device, request.as_ref()).await?;
+            let outcome = issued.as_ref().map(|_| ()).map_err(Failure::clone);
+            self.conclude(call, timing, outcome).await;
+            let failure = match issued {
+                Ok(issued) => return Ok(Step::Register(issued)),
+                Err(failure) => failure,
+            };
+            match line.recover(&failure, attempts).await? {
+                Next::TryAgain => {}
+                Next::GiveUp => {
+                    self.run.commit(line, step::not_issued(device, failure.clone())).await?;
+                    return self.charge_budget(failure);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The steps of a device's way, each once: a request, its answer, and what the ledger is told of it.
+//!
+//! Owns the checkpoint behind which a key cannot be lost, and the proofs of it that requests are made from. Tries nothing again.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use crate::call::Call;
+use crate::certificate::{IssuedCertificate, RegisteredThing, SigningRequest, StoredKey};
+use crate::engine::context::{Context, Halt};
+use crate::engine::line::{Attempt, Line};
+use crate::event::{Change, DeviceId, Registration, Timing};
+use crate::failure::{Cause, Failure};
+use crate::identity::{Identity, ParameterPlan};
+use crate::keys;
+use crate::ledger::{Receipt, Recorded};
+use crate::provisioning::{self, Request};
+use crate::transport::Connector;
+
+/// How long a step took, and what came of it.
+pub(in crate::engine) type Outcome<T> = (Timing, Result<T, Failure>);
+
+/// A certificate that is durable, and what is known of its registration.
+pub(in crate::engine) struct Issued {
+    pub(in crate::engine) certificate: Recorded<IssuedCertificate>,
+    pub(in crate::engine) issued_at: SystemTime,
+    pub(in crate::engine) registration: Registration,
+    pub(in crate::engine) origin: Origin,
+}
+
+/// Which run a certificate was issued in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Origin {
+    ThisRun,
+    EarlierRun,
+}
+
+/// One message to the connection's own topic, until it comes back.
+pub(in crate::engine) async fn publish<C: Connector>(
+    run: &Context<C>,
+    line: &mut Line<C>,
+    message: Bytes,
+) -> Result<Outcome<()>, Halt> {
+    let request = provisioning::publish_request(message);
+    let Attempt { timing, answer } = line.exchange(&request, &run.limits.publish).await?;
+    let outcome = match answer {
+        Ok(came) if came == request.payload => Ok(()),
+        Ok(_) => Err(line.anomaly(Call::Publish, String::from("another message came back")).await),
+        Err(failure) => Err(failure),
+    };
+    Ok((timing, outcome))
+}
+
+/// One request for a certificate: CreateCertificateFromCsr if there is a signing request, else CreateKeysAndCertificate. If it
+/// is accepted, the certificate is durable when this returns.
+pub(in crate::engine) async fn obtain<C: Connector>(
+    run: &Context<C>,
+    line: &mut Line<C>,
+    device: DeviceId,
+    request: Option<&Recorded<SigningRequest>>,
+) -> Result<Outcome<Issued>, Halt> {
+    match request {
+        Some(request) => certify(run, line, device, request).await,
+        None => create_keys(run, line, device).await,
+    }
+}
+
+/// The key is sealed before anything else gets it.
+async fn create_keys<C: Connector>(
+    run: &Context<C>,
+    line: &mut Line<C>,
+    device: DeviceId,
+) -> Result<Outcome<Issued>, Halt> {
+    let request = provisioning::create_request();
+    let Attempt { timing, answer } = line.exchange(&request, &run.limits.create).await?;
+    let issued_at = (run.clock)();
+    let certificate = match answer {
+        Ok(certificate) => certificate,
+        Err(failure) => return Ok((timing, Err(failure))),
+    };
+    let certificate = match run.device.keys.seal_to {
+        None => certificate.map_key(StoredKey::Plain),
+        Some(_) => run.compute(line, move |policy| certificate.map_key(|key| policy.keep(key))).await,
+    };
+    let change = Change::Issued { device, certificate };
+    Ok((timing, record_issued(run, line, request.call, change, issued_at).await?))
+}
+
+/// A certificate for another key is not this device's.
+async fn certify<C: Connector>(
+    run: &Context<C>,
+    line: &mut Line<C>,
+    device: DeviceId,
+    request: &Recorded<SigningRequest>,
+) -> Result<Outcome<Issued>, Halt> {
+    let asked = csr_request(request);
+    let Attempt { timing, answer } = line.exchange(&asked, &run.limits.create).await?;
+    let issued_at = (run.clock)();
+    let certificate = match answer {
+        Ok(certificate) => certificate,
+        Err(failure) => return Ok((timing, Err(failure))),
+    };
+    if let Err(mismatch) = keys::check_certificate(request, &certificate.certificate_pem) {
+        return Ok((timing, Err(line.anomaly(asked.call, mismatch.to_string()).await)));
+    }
+    let change = Change::Certified { device, certificate };
+    Ok((timing, record_issued(run, line, asked.call, change, issued_at).await?))
+}
+
+/// The checkpoint: from here on the key cannot be lost.
+async fn record_issued<C: Connector>(
+    run: &Context<C>,
+    line: &mut Line<C>,
+    call: Call,
+    change: Change,
+    issued_at: SystemTime,
+) -> Result<Result<Issued, Failure>, Halt> {
+    match run.commit(line, change).await? {
+        Receipt::Issued(certificate) => {
+            let (registration, origin) = (Registration::NotSent, Origin::ThisRun);
+            Ok(Ok(Issued { certificate, issued_at, registration, origin }))
+        }
+        Receipt::Conflict(conflict) => Ok(Err(line.anomaly(call, conflict.to_string()).await)),
+        Receipt::Done | Receipt::KeyPrepared(_) => {
+            unreachable!("the ledger answers a certificate with itself or a conflict")
+        }
+    }
+}
+
+/// One RegisterThing; `None` if the token was too old before it could be sent. If it is accepted, the registration is durable
+/// when this returns; `issued` says from then on what is known of it.
+pub(in crate::engine) async fn register<C: Connector>(
+    run: &Context<C>,
+    line: &mut Line<C>,
+    device: DeviceId,
+    issued: &mut Issued,
+    request: &Request<RegisteredThing>,
+) -> Result<Option<Outcome<()>>, Halt> {
+    let within = run.fresh_for(issued.issued_at);
+    let attempt = line.exchange_within(request, &run.limits.register, within).await?;
+    let Some(Attempt { timing, answer }) = attempt else { return Ok(None) };
+    let registered = match answer {
+        Ok(thing) => record_registered(run, line, device, thing).await?,
+        Err(failure) => Err(failure),
+    };
+    if registered.as_ref().is_err_and(Failure::may_have_acted) {
+        issued.registration = Registration::MaySent;
+    }
+    Ok(Some((timing, registered)))
+}
+
+pub(super) async fn record_registered<C: Connector>(
+    run: &Context<C>,
+    line: &mut Line<C>,
+    device: DeviceId,
+    thing: RegisteredThing,
+) -> Result<Result<(), Failure>, Halt> {
+    match run.commit(line, Change::Registered { device, thing }).await? {
+        Receipt::Conflict(conflict) => Ok(Err(line.anomaly(Call::RegisterThing, conflict.to_string()).await)),
+        Receipt::Done | Receipt::Issued(_) | Receipt::KeyPrepared(_) => Ok(Ok(())),
+    }
+}
+
+/// What the ledger is told of a device that got no certificate.
+pub(in crate::engine) fn not_issued(device: DeviceId, failure: Failure) -> Change {
+    if is_final(&failure) && !failure.may_have_acted() {
+        Change::Rejected { device, failure }
+    } else {
+        Change::Left { device, registration: Registration::NotSent, failure: Some(failure) }
+    }
+}
+
+/// What the ledger is told of a device that was not registered, where nobody can tell more than its last failure does.
+pub(in crate::engine) fn not_registered(
+    device: DeviceId,
+    registration: Registration,
+    failure: Failure,
+) -> Change {
+    if is_refused(&failure) && registration == Registration::NotSent {
+        Change::Rejected { device, failure }
+    } else {
+        Change::Left { device, registration, failure: Some(failure) }
+    }
+}
+
+/// Whether the service has said no, for another reason than the rate.
+fn is_final(failure: &Failure) -> bool {
+    matches!(failure.cause, Cause::Rejected { .. }) && !failure.is_throttle()
+}
+
+/// Whether the service refused a registration for what is in it.
+pub(super) fn is_refused(failure: &Failure) -> bool {
+    matches!(failure.cause, Cause::Rejected { status_code: 400..=499, .. }) && !failure.is_throttle()
+}
+
+/// The CreateCertificateFromCsr request. Takes the proof that the key is durable: asking for a certificate for a key that
+/// could be lost does not compile.
+fn csr_request(request: &Recorded<SigningRequest>) -> Request<IssuedCertificate<()>> {
+    provisioning::csr_request(request)
+}
+
+/// The RegisterThing request. Takes the proof that the key is durable: registering a certificate whose key could be
+/// lost does not compile.
+pub(in crate::engine) fn register_request(
+    parameters: &ParameterPlan,
+    identity: &Identity,
+    certificate: &Recorded<IssuedCertificate>,
+) -> Request<RegisteredThing> {
+    let parameters = parameters.expand(identity, certificate.certificate_id.as_str());
+    let parameters: Vec<_> = parameters.into_iter().collect();
+    let pairs = parameters.iter().map(|(name, value)| (*name, value.as_ref()));
+    provisioning::register_request(&certificate.ownership_token, pairs)
+}

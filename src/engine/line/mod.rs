@@ -1,0 +1,450 @@
+//! A line to the service: one connection after the other, one exchange at a time.
+//!
+//! Owns a connection's life (dial, keep alive, renew, drop, redial) and the exchange of a request in its turn at a limit. What
+//! is asked for in which order is [`super::journey`]'s; how often to redial is [`redial`]'s.
+
+mod life;
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::life::{Ended, Held, Life, beside};
+use super::audience::Gauges;
+use super::context::{Halt, Limits};
+use super::crew::Crew;
+use super::health::Health;
+use super::rate::{Limit, Permit, Sign};
+use super::recorder::RecorderHandle;
+use crate::call::Call;
+use crate::event::{Counter, Note, Timing};
+use crate::failure::{Cause, Failure, Remedy, RetryPolicy, Stage, Tried, redial, remedy};
+use crate::provisioning::{self, Request};
+use crate::rate::Rate;
+use crate::transport::{Connection, Connector, Reply, Verdict};
+
+/// What all lines of a run share.
+pub(super) struct Trunk<C> {
+    pub(super) connector: C,
+    pub(super) settings: LineSettings,
+    /// Only the one for dials is a line's own affair; the others are waited at by whoever has it exchange something.
+    pub(super) limits: Arc<Limits>,
+    pub(super) crew: Arc<Crew>,
+    pub(super) recorder: RecorderHandle,
+    pub(super) gauges: Arc<Gauges>,
+    pub(super) health: Health,
+    /// Nothing new is begun.
+    pub(super) drain: CancellationToken,
+}
+
+/// How connections are used.
+pub(super) struct LineSettings {
+    /// How long an exchange waits for its reply.
+    pub(super) exchange_timeout: Duration,
+    /// How many messages may pass on one connection.
+    pub(super) publishes_per_connection: Option<Rate>,
+    /// How old a connection may get before it is replaced.
+    pub(super) connection_lifetime: Duration,
+    pub(super) retry: RetryPolicy,
+    /// Where the jitter starts.
+    pub(super) seed: u64,
+}
+
+/// One connection at a time, whichever it is just now.
+pub(super) struct Line<C: Connector> {
+    trunk: Arc<Trunk<C>>,
+    held: Option<Held<C::Connection>>,
+    /// How long requests have waited at limits since that was last asked.
+    waited: Duration,
+    /// Before this the connection may not carry another request; `None` before its first.
+    rested_at: Option<Instant>,
+    /// In a row: dials that failed, and connections that ended before they had proven themselves.
+    setbacks: u32,
+    /// The last of them, while it is not waited out.
+    setback: Option<Setback>,
+    jitter: SmallRng,
+}
+
+/// A dial that failed, or a connection that ended.
+struct Setback {
+    at: Instant,
+    failure: Failure,
+}
+
+/// A connection, alive, that may carry a request now.
+struct Permitted<C> {
+    held: Held<C>,
+    permit: Permit,
+    /// How long it took to get.
+    wait: Duration,
+}
+
+/// What came of one attempt.
+pub(super) struct Attempt<T> {
+    pub(super) timing: Timing,
+    pub(super) answer: Result<T, Failure>,
+}
+
+/// What came of asking for a permit.
+enum Asked {
+    /// It may be used now.
+    Granted(Permit),
+    /// It was given while there was no connection to use it on. It is older than a permit may get, and let go.
+    GrantedTooEarly,
+    /// There is no use for one any more.
+    TooLate,
+}
+
+/// What to do after a failed attempt, once the waiting that the remedy asks for is over.
+pub(super) enum Next {
+    TryAgain,
+    GiveUp,
+}
+
+impl<C: Connector> Line<C> {
+    /// The run's line of that number.
+    pub(super) fn new(trunk: Arc<Trunk<C>>, number: u64) -> Self {
+        let jitter =
+            SmallRng::seed_from_u64(trunk.settings.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        Self {
+            trunk,
+            held: None,
+            waited: Duration::ZERO,
+            rested_at: None,
+            setbacks: 0,
+            setback: None,
+            jitter,
+        }
+    }
+
+    /// Sends a request and waits for its answer, once `limit` lets it pass: on a connection that is opened if need be. Not
+    /// sent if the run drains before.
+    pub(super) async fn exchange<T>(
+        &mut self,
+        request: &Request<T>,
+        limit: &Limit,
+    ) -> Result<Attempt<T>, Halt> {
+        let drain = self.trunk.drain.clone();
+        let drain = &drain;
+        let ask = || async move {
+            let permit = unless(drain.cancelled(), limit.permit()).await;
+            permit.map(Asked::Granted).ok_or(Halt::Drain)
+        };
+        loop {
+            // Nothing makes it too late to ask for this.
+            if let Some(permitted) = self.permitted(ask).await? {
+                return Ok(self.attempt(permitted, request).await);
+            }
+        }
+    }
+
+    /// Sends a request and waits for its answer, unless `limit` takes longer than `within` to let it pass; then `None`. Giving
+    /// up spends no permit. Otherwise, with more devices waiting than the limit admits in a token's lifetime, every permit
+    /// would go to a stale token. Sent even while the run drains: it is for a certificate in hand, which would go stale.
+    pub(super) async fn exchange_within<T>(
+        &mut self,
+        request: &Request<T>,
+        limit: &Limit,
+        within: Duration,
+    ) -> Result<Option<Attempt<T>>, Halt> {
+        if within.is_zero() {
+            return Ok(None);
+        }
+        let stale_at = Instant::now() + within;
+        let recorder = self.trunk.recorder.clone();
+        let recorder = &recorder;
+        let ask = || async move {
+            if Instant::now() >= stale_at {
+                return Ok(Asked::TooLate);
+            }
+            let permit = tokio::time::timeout_at(stale_at, limit.permit());
+            let permit = unless(recorder.gone(), permit).await.ok_or(Halt::Recorder)?;
+            Ok(permit.map_or(Asked::TooLate, Asked::Granted))
+        };
+        let Some(permitted) = self.permitted(ask).await? else { return Ok(None) };
+        if Instant::now() >= stale_at {
+            self.held = Some(permitted.held);
+            return Ok(None);
+        }
+        Ok(Some(self.attempt(permitted, request).await))
+    }
+
+    /// One attempt of a request, on a connection that has its permit. The connection survives only an answer that leaves
+    /// no doubt what comes next on it.
+    async fn attempt<T>(&mut self, permitted: Permitted<C::Connection>, request: &Request<T>) -> Attempt<T> {
+        let Permitted { held: Held { connection, life }, permit, wait } = permitted;
+        let gauges = self.trunk.gauges.clone();
+        // The request and its reply.
+        let rest = self.trunk.settings.publishes_per_connection.map(|rate| 2 * rate.period());
+        self.rested_at = rest.map(|rest| Instant::now() + rest);
+        let in_flight = gauges.exchange();
+        let patience = permit.patience(self.trunk.settings.exchange_timeout);
+        let exchange = connection.exchange(request.call, request.payload.clone(), patience);
+        let exchanged = exchange.await;
+        let (service, redelivered, answer) = match exchanged {
+            Ok((reply, connection)) => {
+                let (service, redelivered) = (reply.service, reply.redelivered);
+                self.trunk.health.served();
+                let held = Held { connection, life: life.answered() };
+                (service, redelivered, self.judge(request, reply, held, permit).await)
+            }
+            Err(lost) => {
+                self.connection_gone();
+                self.set_back(&life, lost.failure.clone());
+                let answer = Err(lost.failure);
+                permit.heard(Sign::of(&answer));
+                (lost.service, lost.redelivered, answer)
+            }
+        };
+        drop(in_flight);
+        self.trunk.crew.was_busy(service);
+        if redelivered > 0 {
+            self.trunk.recorder.note(Note::Counted(Counter::Redelivered, redelivered.into())).await;
+        }
+        Attempt { timing: Timing { wait, service }, answer }
+    }
+
+    /// What a reply means, and whether the connection may carry another exchange after it.
+    async fn judge<T>(
+        &mut self,
+        request: &Request<T>,
+        reply: Reply,
+        held: Held<C::Connection>,
+        permit: Permit,
+    ) -> Result<T, Failure> {
+        let answer = match reply.verdict {
+            Verdict::Accepted => (request.parse)(&reply.payload),
+            Verdict::Rejected => Err(provisioning::parse_rejected(&reply.payload)),
+        };
+        let answer = answer.map_err(|cause| Failure::new(Stage::Call(request.call), cause));
+        permit.heard(Sign::of(&answer));
+        match answer.as_ref().map_err(|failure| &failure.cause) {
+            Ok(_) => self.held = Some(held),
+            // Certificates are interchangeable, or show whose key they are for, so a throttled create leaves no doubt. Any
+            // other rejection names no device: delivered again, it would be credited to the next one. Such a connection
+            // is not used again.
+            Err(Cause::Rejected { status_code: 429 | 500.., .. }) if request.call != Call::RegisterThing => {
+                self.held = Some(held);
+            }
+            Err(_) => {
+                self.connection_gone();
+                held.connection.close().await;
+            }
+        }
+        answer
+    }
+
+    /// Takes the connection out, opened if need be, once `ask` has given a permit; `None` if it was too late for one.
+    async fn permitted<F>(&mut self, ask: impl Fn() -> F) -> Result<Option<Permitted<C::Connection>>, Halt>
+    where
+        F: Future<Output = Result<Asked, Halt>>,
+    {
+        let due = Instant::now();
+        loop {
+            self.connect().await?;
+            if let Some(rested_at) = self.rested_at {
+                self.while_idle(tokio::time::sleep_until(rested_at)).await;
+            }
+            let permit = match self.queue_up(pin!(ask())).await? {
+                Asked::TooLate => return Ok(None),
+                Asked::Granted(permit) => permit,
+                Asked::GrantedTooEarly => continue,
+            };
+            // It may have ended at the same instant.
+            if let Some(held) = self.held.take() {
+                let wait = due.elapsed();
+                self.waited += wait;
+                return Ok(Some(Permitted { held, permit, wait }));
+            }
+        }
+    }
+
+    /// Waits for a permit, and replaces the connection if it ends meanwhile, without leaving the queue: where the service
+    /// keeps connections for a shorter time than the queue is long, nobody would ever get to its head.
+    async fn queue_up(
+        &mut self,
+        mut permit: Pin<&mut impl Future<Output = Result<Asked, Halt>>>,
+    ) -> Result<Asked, Halt> {
+        loop {
+            if let Some(asked) = self.until_gone(permit.as_mut()).await {
+                return asked;
+            }
+            let (connected, asked) = beside(self.connect(), permit.as_mut()).await;
+            connected?;
+            match asked {
+                None => {}
+                Some(Ok(Asked::Granted(_))) => return Ok(Asked::GrantedTooEarly),
+                Some(asked) => return asked,
+            }
+        }
+    }
+
+    /// Sees to it that there is a connection, and a young one. Gives up when the policy does.
+    pub(super) async fn connect(&mut self) -> Result<(), Halt> {
+        if self.held.as_ref().is_some_and(|held| held.life.is_due()) {
+            self.renew().await;
+        }
+        while self.held.is_none() {
+            self.wait_out_setback().await?;
+            let due = Instant::now();
+            let trunk = self.trunk.clone();
+            let permit = trunk.limits.connect.permit();
+            let permit = unless(trunk.drain.cancelled(), permit).await.ok_or(Halt::Drain)?;
+            self.dial(due, permit).await;
+        }
+        Ok(())
+    }
+
+    /// Waits out the last setback, if there is one, as long as the policy says. What was waited since then counts.
+    async fn wait_out_setback(&mut self) -> Result<(), Halt> {
+        let Some(Setback { at, failure }) = self.setback.take() else { return Ok(()) };
+        let tried = self.tried(self.setbacks);
+        let after = match redial(&failure, tried, &self.trunk.settings.retry) {
+            Remedy::Redial { after } | Remedy::Again { after } | Remedy::Slower { after } => after,
+            Remedy::StopRun | Remedy::GiveUp | Remedy::Reissue => return Err(Halt::Stop(failure)),
+        };
+        self.pause((at + after).saturating_duration_since(Instant::now())).await
+    }
+
+    async fn dial(&mut self, due: Instant, permit: Permit) {
+        let started = Instant::now();
+        let dial = self.trunk.connector.dial().await;
+        let timing = Timing { wait: started - due, service: started.elapsed() };
+        permit.heard(Sign::of(&dial.outcome));
+        self.trunk.crew.was_busy(timing.service);
+        let outcome = dial.outcome.as_ref().map(|_| ()).map_err(Failure::clone);
+        self.trunk.recorder.note(Note::Dialled { timing, phases: dial.phases, outcome }).await;
+        match dial.outcome {
+            Ok(connection) => self.hold(connection),
+            Err(failure) => {
+                self.setbacks = self.setbacks.saturating_add(1);
+                self.setback = Some(Setback { at: Instant::now(), failure });
+            }
+        }
+    }
+
+    /// From here on this is the line's connection.
+    pub(super) fn hold(&mut self, connection: C::Connection) {
+        let life = Life::new(self.trunk.settings.connection_lifetime, self.jitter.random());
+        self.held = Some(Held { connection, life });
+        self.trunk.health.connected();
+        self.trunk.gauges.connection_opened();
+    }
+
+    /// A connection has ended. One that was good begins a new row.
+    fn set_back(&mut self, life: &Life, failure: Failure) {
+        if life.is_proven(self.trunk.settings.retry.proven_after) {
+            self.trunk.health.served();
+            self.setbacks = 0;
+        }
+        self.setbacks = self.setbacks.saturating_add(1);
+        self.setback = Some(Setback { at: Instant::now(), failure });
+    }
+
+    /// Waits before a retry. A run that drains does not wait for retries.
+    pub(super) async fn pause(&mut self, time: Duration) -> Result<(), Halt> {
+        let began = Instant::now();
+        let paused = self.unless_draining(tokio::time::sleep(time)).await;
+        self.trunk.crew.paused(began.elapsed());
+        paused
+    }
+
+    /// Waits for `work` on an idle connection; a run that drains does not.
+    pub(super) async fn unless_draining<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Halt> {
+        let drain = self.trunk.drain.clone();
+        self.while_idle(unless(drain.cancelled(), work)).await.ok_or(Halt::Drain)
+    }
+
+    /// Waits for `work` while the connection, if there is one, is kept alive. If it ends, `work` goes on without it.
+    pub(super) async fn while_idle<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        match self.until_gone(work.as_mut()).await {
+            Some(value) => value,
+            None => work.await,
+        }
+    }
+
+    /// The same, but only for as long as there is a connection; `None` if there is none any more.
+    pub(super) async fn until_gone<T>(&mut self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        let ended = tokio::select! {
+            biased;
+            value = &mut work => return Some(value),
+            ended = self.held.as_mut()?.idle() => ended,
+        };
+        let part = async {
+            match ended {
+                Ended::Due => self.renew().await,
+                Ended::Lost(failure) => self.lose(failure).await,
+            }
+        };
+        beside(part, work).await.1
+    }
+
+    /// Asks the one retry policy what to do about a failed attempt, and does the waiting that it says.
+    pub(super) async fn recover(&mut self, failure: &Failure, attempts: u32) -> Result<Next, Halt> {
+        let tried = self.tried(attempts);
+        match remedy(failure, tried, &self.trunk.settings.retry) {
+            Remedy::Again { after } | Remedy::Redial { after } | Remedy::Slower { after } => {
+                self.pause(after).await?;
+            }
+            Remedy::GiveUp | Remedy::Reissue => return Ok(Next::GiveUp),
+            Remedy::StopRun => return Err(Halt::Stop(failure.clone())),
+        }
+        Ok(Next::TryAgain)
+    }
+
+    /// A reply that cannot be this device's. Its connection is not to be trusted with another exchange.
+    pub(super) async fn anomaly(&mut self, call: Call, detail: String) -> Failure {
+        self.disconnect().await;
+        Failure::new(Stage::Call(call), Cause::Anomaly { detail })
+    }
+
+    /// How long requests have waited at limits since this was last asked.
+    pub(super) fn take_waited(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
+    }
+
+    fn tried(&mut self, attempts: u32) -> Tried {
+        Tried { attempts, standing: self.trunk.health.standing(), jitter: self.jitter.random() }
+    }
+
+    /// Says goodbye, and is without a connection.
+    pub(super) async fn disconnect(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.connection_gone();
+            held.connection.close().await;
+        }
+    }
+
+    /// The same, for the connection's age. The next one is dialled when it is needed.
+    async fn renew(&mut self) {
+        self.disconnect().await;
+        self.trunk.recorder.note(Note::Counted(Counter::ConnectionsRenewed, 1)).await;
+    }
+
+    async fn lose(&mut self, failure: Failure) {
+        let Some(held) = self.held.take() else { return };
+        self.connection_gone();
+        self.set_back(&held.life, failure.clone());
+        self.trunk.recorder.note(Note::ConnectionLost { failure }).await;
+    }
+
+    fn connection_gone(&mut self) {
+        self.trunk.gauges.connection_gone();
+    }
+}
+
+/// Waits for `work` until `stop`, which comes first if both are there.
+async fn unless<T>(stop: impl Future, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        _ = stop => None,
+        value = work => Some(value),
+    }
+}
