@@ -125,7 +125,7 @@ fn nothing_has_colours_in_a_pipe_unless_they_are_asked_for() {
 fn a_run_ends_in_its_drain_timeout_and_resumes() {
     let scratch = Scratch::new();
     let lot = scratch.lot("lot.csv", 3);
-    let silent = scratch.write("silent.toml", "[faults]\nsilence = 1.0\n");
+    let silent = scratch.write("silent.toml", "[faults.create_keys_and_certificate]\nsilent = 1.0\n");
     let emulate = Emulate::start(&["--scenario", silent.to_str().unwrap()]);
     let mut command = emulate.provision(&lot);
     command.args(["--timeout", "1h", "--drain-timeout", "50ms"]).stderr(std::process::Stdio::piped());
