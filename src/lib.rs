@@ -23,6 +23,7 @@ pub mod template;
 pub mod usage;
 // L2: doors
 pub mod control_plane;
+pub mod csr;
 pub mod exposition;
 pub mod ledger;
 pub mod results;

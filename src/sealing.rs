@@ -135,7 +135,7 @@ enum SealedKeys {
 pub struct OpenedKey {
     /// The text: PEM, or an armored age file.
     pub text: Secret<String>,
-    /// Which of the two.
+    /// What it is.
     pub form: KeyForm,
 }
 
@@ -146,6 +146,8 @@ pub enum KeyForm {
     Pem,
     /// An age file, armored, as it is in the ledger.
     Age,
+    /// There is none: only the device has it. The text is empty.
+    Absent,
 }
 
 /// Why a stored key cannot be written out.
@@ -211,6 +213,9 @@ impl KeyOpener {
             }
             (StoredKey::Sealed(sealed), SealedKeys::Open) => {
                 Ok(OpenedKey { text: self.unseal(sealed)?, form: KeyForm::Pem })
+            }
+            (StoredKey::Elsewhere, _) => {
+                Ok(OpenedKey { text: Secret::new(String::new()), form: KeyForm::Absent })
             }
             (StoredKey::Purged { at }, _) => Err(OpenError::Purged { at: at.clone() }),
         }

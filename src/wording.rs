@@ -106,6 +106,16 @@ pub fn is_invisible(character: char) -> bool {
         || matches!(character, '\u{2800}' | '\u{fff9}'..='\u{fffb}')
 }
 
+/// A word for a POSIX shell. Only what has to be quoted is: `shlex` would quote every `=` and `,` of a command too.
+pub fn shell_word(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./:=@%+,-".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
 /// What an error says, and what each of its causes adds.
 pub fn causes(error: &(dyn Error + 'static)) -> String {
     let mut said = error.to_string();
@@ -261,6 +271,19 @@ mod tests {
         for place in [topic, path] {
             assert!(place.len() > SECRET_RUN);
             assert_eq!(clean(&place), place);
+        }
+    }
+
+    #[test]
+    fn a_word_for_a_shell_is_one_word() {
+        for (word, quoted) in [
+            ("", "''"),
+            ("--emulator=a,b", "--emulator=a,b"),
+            ("my lot", "'my lot'"),
+            ("it's {DeviceId}", r"'it'\''s {DeviceId}'"),
+            ("$HOME", "'$HOME'"),
+        ] {
+            assert_eq!(shell_word(word), quoted);
         }
     }
 

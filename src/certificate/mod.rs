@@ -121,6 +121,8 @@ pub enum StoredKey {
     Plain(Secret<String>),
     /// Encrypted; only the holders of the recipients' identities can read it.
     Sealed(SealedKey),
+    /// It never was here: the device made it, and keeps it to itself.
+    Elsewhere,
     /// It was here, and was blanked.
     Purged {
         /// When, RFC 3339.

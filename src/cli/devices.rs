@@ -67,7 +67,7 @@ impl DeviceSettings {
         {
             return Err(usage("--key-pattern", "wanted {n} or {n:06} in it, so that all keys are different"));
         }
-        Ok(Self { source, template: args.template, ledger, reading: LotReading::new(args.reading)? })
+        Ok(Self { source, template: args.template, ledger, reading: LotReading::new(args.reading, None)? })
     }
 
     /// Reads or makes up the devices into their ledger, or checks that the ledger that is there is theirs. Only where they

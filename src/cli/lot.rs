@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use super::exit::{Exit, Fatal, ledger as ledger_error};
 use super::lot_args::{Empty, LotArgs};
+use super::requests::{RequestCheck, RequestSource};
 use super::settings::usage;
 use super::speech::{say, warn};
 use crate::identity::{
@@ -21,6 +22,7 @@ use crate::ledger::{Binding, ImportError, Ledger, LotRows};
 pub(super) struct LotReading {
     pub(super) format: LotFormat,
     sent: SentColumns,
+    requests: Option<RequestSource>,
     /// Parameters of every device, by name.
     pub(super) constants: Vec<(String, String)>,
 }
@@ -29,6 +31,9 @@ pub(super) struct LotReading {
 pub(super) struct OpenLot {
     source: String,
     rows: LotReader<Box<dyn Read + Send>>,
+    shape: LotShape,
+    /// Where its devices' own certification requests are, and what judges them.
+    requests: Option<(RequestSource, RequestCheck)>,
     /// What its rows become.
     pub(super) parameters: ParameterPlan,
 }
@@ -45,7 +50,7 @@ const STDIN: &str = "-";
 
 impl LotReading {
     /// What was typed.
-    pub(super) fn new(args: LotArgs) -> Result<Self, Fatal> {
+    pub(super) fn new(args: LotArgs, requests: Option<RequestSource>) -> Result<Self, Fatal> {
         let constants = args.params.iter().map(|param| parse_constant(param)).collect::<Result<_, _>>();
         let format = LotFormat {
             delimiter: args.delimiter.0,
@@ -54,13 +59,13 @@ impl LotReading {
         };
         let sent = SentColumns {
             only: (!args.sent_columns.is_empty()).then_some(args.sent_columns),
-            requests: None,
+            requests: requests.as_ref().map(|requests| requests.column().to_owned()),
             empty_cells: match args.empty {
                 Empty::Send => EmptyCells::Sent,
                 Empty::Omit => EmptyCells::LeftOut,
             },
         };
-        Ok(Self { format, sent, constants: constants.map_err(|error| usage("--param", error))? })
+        Ok(Self { format, sent, requests, constants: constants.map_err(|error| usage("--param", error))? })
     }
 
     /// What decides what is sent for a row, besides parameters.
@@ -87,8 +92,15 @@ impl LotReading {
         if let Some(recognised) = recognised(&rows) {
             say(format_args!("{source}: {recognised}"));
         }
-        let parameters = self.parameters(rows.shape())?;
-        Ok(OpenLot { source, rows, parameters })
+        let mut shape = rows.shape().clone();
+        let mut requests = None;
+        if let Some(source) = &self.requests {
+            let place;
+            (shape, place) = source.extend(shape)?;
+            requests = Some((source.clone(), RequestCheck::new(source.column().to_owned(), place)));
+        }
+        let parameters = self.parameters(&shape)?;
+        Ok(OpenLot { source, rows, shape, requests, parameters })
     }
 
     /// Takes rows into the ledger at `path`, or checks that the ledger that is there has these.
@@ -102,7 +114,7 @@ impl LotReading {
         I: Iterator<Item = Result<Identity, Vec<RowError>>>,
     {
         let parameters = self.parameters(&rows.shape)?;
-        let ledger = into_ledger(rows, &parameters, path, binding)?;
+        let ledger = into_ledger(rows, |identity| parameters.check(identity), path, binding)?;
         Ok((ledger, parameters))
     }
 
@@ -122,10 +134,19 @@ impl OpenLot {
         path: &Path,
         binding: &Binding,
     ) -> Result<(Ledger, ParameterPlan), Fatal> {
-        let Self { source, mut rows, parameters } = self;
-        let shape = rows.shape().clone();
-        let passing = Rows { source: &source, shape, rows: rows.by_ref() };
-        let ledger = into_ledger(passing, &parameters, path, binding)?;
+        let Self { source, mut rows, shape, requests, parameters } = self;
+        let (place, mut requests) = requests.unzip();
+        let with_requests = |row: Result<Identity, Vec<RowError>>| match &place {
+            None => row,
+            Some(place) => row.and_then(|identity| place.attach(identity)),
+        };
+        let check = |identity: &Identity| {
+            let mut errors = parameters.check(identity).err().unwrap_or_default();
+            errors.extend(requests.as_mut().and_then(|requests| requests.check(identity)));
+            if errors.is_empty() { Ok(()) } else { Err(errors) }
+        };
+        let passing = Rows { source: &source, shape, rows: rows.by_ref().map(with_requests) };
+        let ledger = into_ledger(passing, check, path, binding)?;
         say_doubts(&source, rows.doubts());
         Ok((ledger, parameters))
     }
@@ -148,7 +169,7 @@ pub(super) fn ledger_of(lot: &Path, asked: Option<PathBuf>) -> Result<PathBuf, F
 
 fn into_ledger<I>(
     rows: Rows<'_, I>,
-    parameters: &ParameterPlan,
+    check: impl FnMut(&Identity) -> Result<(), Vec<RowError>>,
     path: &Path,
     binding: &Binding,
 ) -> Result<Ledger, Fatal>
@@ -156,7 +177,6 @@ where
     I: Iterator<Item = Result<Identity, Vec<RowError>>>,
 {
     let Rows { source, shape, rows } = rows;
-    let check = |identity: &Identity| parameters.check(identity);
     let rows = LotRows { source, shape, rows };
     Ledger::open_or_import(path, binding, rows, check, SystemTime::now()).map_err(|error| match error {
         ImportError::Rows(errors) => wrong_rows(source, &errors),
@@ -213,6 +233,9 @@ fn advice(fault: LotFault) -> Option<&'static str> {
     match fault {
         LotFault::Delimiter => Some("--delimiter says which it is: , ; tab or |"),
         LotFault::KeyColumn => Some("--key-column NAME says which of the lot's columns identifies a device"),
+        LotFault::Request => {
+            Some("a request is made where the key is: on the device, or in its secure element")
+        }
         LotFault::SpreadsheetDamage => Some("without --strict such values are taken, with a warning"),
         _ => None,
     }

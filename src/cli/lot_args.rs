@@ -1,5 +1,7 @@
 //! How a lot is read, and what its rows become: typed.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 
 use crate::identity::Delimiter;
@@ -31,6 +33,19 @@ pub(super) struct LotArgs {
     /// Another template parameter for every device; {certificate_id} and {Column} expand. Repeatable.
     #[arg(long = "param", value_name = "NAME=VALUE")]
     pub(super) params: Vec<String>,
+}
+
+/// Where the devices' own certification requests are.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Keys")]
+pub(super) struct RequestArgs {
+    /// The column that has each device's own signing request (PKCS #10, PEM), with --keys csr. It is never sent as a parameter.
+    #[arg(long, value_name = "COLUMN", conflicts_with = "csr_dir")]
+    pub(super) csr_column: Option<String>,
+
+    /// The folder that has each device's own signing request as KEY.csr, with --keys csr.
+    #[arg(long, value_name = "DIR")]
+    pub(super) csr_dir: Option<PathBuf>,
 }
 
 /// What separates the columns; `None` is left to the header.

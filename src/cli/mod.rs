@@ -33,6 +33,7 @@ mod purge_keys;
 mod rates;
 mod recording;
 mod report;
+mod requests;
 mod retry;
 mod retyped;
 mod scope;

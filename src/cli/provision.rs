@@ -14,15 +14,16 @@ use super::dry_run::{self, Rehearsal};
 use super::exit::{Exit, Fatal, ledger as ledger_error};
 use super::fit;
 use super::lot::{LotReading, ledger_of};
-use super::lot_args::LotArgs;
+use super::lot_args::{LotArgs, RequestArgs};
 use super::manner;
 use super::open_files;
 use super::outputs::Outputs;
 use super::progress::{Recent, View};
 use super::prometheus;
 use super::rates::{ChosenRates, RateSettings, publishes_per_connection};
+use super::requests::RequestSource;
 use super::scope::{Chosen, ScopeArgs};
-use super::settings::{check_template, creating, key_policy};
+use super::settings::{Requests, check_template, creating, key_policy};
 use super::speech::{say, warn};
 use super::target::{Site, Target};
 use crate::call::Call;
@@ -87,6 +88,9 @@ pub(super) struct ProvisionArgs {
 
     #[command(flatten)]
     pub(super) keys: KeyArgs,
+
+    #[command(flatten)]
+    pub(super) requests: RequestArgs,
 
     #[command(flatten)]
     pub(super) rates: RateArgs,
@@ -197,8 +201,10 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
 impl Settings {
     async fn new(args: ProvisionArgs) -> Result<(Self, Outputs), Fatal> {
         // What is wrong with the arguments is told before the account is asked anything.
-        let keys = key_policy(&args.keys)?;
-        let reading = LotReading::new(args.reading)?;
+        let requests = RequestSource::new(args.requests)?;
+        let given = if requests.is_some() { Requests::Given } else { Requests::Absent };
+        let keys = key_policy(&args.keys, given)?;
+        let reading = LotReading::new(args.reading, requests)?;
         let scope = args.scope.scope()?;
         if let Some(template) = &args.template {
             check_template(template)?;
@@ -376,6 +382,7 @@ fn content(reading: &LotReading, keys: &KeyPolicy) -> Content {
     let (key_source, key_type) = match keys.source {
         KeySource::Service => ("aws", None),
         KeySource::Local(key_type) => ("local", Some(key_type.name().to_owned())),
+        KeySource::Device => ("csr", None),
     };
     Content {
         parameters: reading.constants.iter().cloned().collect(),
@@ -412,6 +419,7 @@ fn say_keys(keys: &KeyPolicy) -> String {
     let source = match keys.source {
         KeySource::Service => String::from("keys from AWS"),
         KeySource::Local(key_type) => format!("keys made here ({})", key_type.name()),
+        KeySource::Device => String::from("keys of the devices' own"),
     };
     match &keys.seal_to {
         None => source,
@@ -464,6 +472,7 @@ impl Job for Provision {
             "keys": match self.plan.keys.source {
                 KeySource::Service => "aws",
                 KeySource::Local(key_type) => key_type.name(),
+                KeySource::Device => "csr",
             },
             "timeout_s": self.plan.exchange_timeout.as_secs_f64(),
             "parameters": self.settings.reading.constants,

@@ -54,7 +54,7 @@ impl RateSettings {
     pub(super) fn new(args: &RateArgs, keys: KeySource) -> Self {
         let (create, create_quota) = match keys {
             KeySource::Service => (10.0, Quota::CreateKeysAndCertificate),
-            KeySource::Local(_) => (20.0, Quota::CreateCertificateFromCsr),
+            KeySource::Local(_) | KeySource::Device => (20.0, Quota::CreateCertificateFromCsr),
         };
         let wanted = |typed, aws_default, quota| Wanted { typed, aws_default, quota };
         Self {

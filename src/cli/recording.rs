@@ -68,17 +68,7 @@ pub(super) fn tool() -> String {
 pub(super) fn command_line() -> String {
     let words = std::env::args_os().enumerate().map(|(at, word)| {
         let word = wording::clean(&word.to_string_lossy());
-        if at == 0 { String::from("fleetmint") } else { quoted(word) }
+        if at == 0 { String::from("fleetmint") } else { wording::shell_word(&word) }
     });
     words.collect::<Vec<_>>().join(" ")
-}
-
-/// A word for a POSIX shell.
-pub(super) fn quoted(word: String) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./:=@%+,-".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        word
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
 }

@@ -5,8 +5,7 @@ use std::sync::OnceLock;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 
-use super::recording::quoted;
-use crate::wording::clean;
+use crate::wording::{clean, shell_word};
 
 /// Options, by their ids, that are for one run alone: what they name is there already, or was done, or is only for watching.
 const FOR_ONE_RUN: [&str; 15] = [
@@ -56,7 +55,7 @@ fn line(command: &Command, matches: &ArgMatches) -> String {
         .partition(|arg| arg.is_positional());
     for arg in placed.into_iter().chain(named) {
         let values = matches.get_raw(arg.get_id().as_str()).into_iter().flatten();
-        let values = values.map(|value| quoted(clean(&value.to_string_lossy())));
+        let values = values.map(|value| shell_word(&clean(&value.to_string_lossy())));
         match arg.get_long() {
             None => words.extend(values),
             Some(long) if !arg.get_action().takes_values() => words.push(format!("--{long}")),

@@ -40,28 +40,70 @@ pub(super) fn scenario_credentials(scenario: &Scenario) -> Credentials {
     }
 }
 
+/// Whether the devices' own certification requests are given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Requests {
+    Given,
+    Absent,
+}
+
 /// What is to be done about private keys.
-pub(super) fn key_policy(args: &KeyArgs) -> Result<KeyPolicy, Fatal> {
-    let source = match (args.source, args.key_type) {
-        (Keys::Aws, None) => KeySource::Service,
-        (Keys::Aws, Some(_)) => {
-            return Err(usage("--key-type", "only goes with --keys local: otherwise AWS makes the keys"));
+pub(super) fn key_policy(args: &KeyArgs, requests: Requests) -> Result<KeyPolicy, Fatal> {
+    let source = match (args.source, requests) {
+        (None | Some(Keys::Csr), Requests::Given) => KeySource::Device,
+        (Some(Keys::Csr), Requests::Absent) => {
+            return Err(usage("--keys", "csr needs --csr-column or --csr-dir, of `provision`"));
         }
-        (Keys::Local, None | Some(LocalKeyType::P256)) => KeySource::Local(KeyType::P256),
-        (Keys::Local, Some(LocalKeyType::Rsa2048)) => KeySource::Local(KeyType::Rsa2048),
+        (Some(Keys::Aws | Keys::Local), Requests::Given) => {
+            return Err(usage(
+                "--keys",
+                "with --csr-column or --csr-dir the devices have the keys: wanted csr",
+            ));
+        }
+        (None | Some(Keys::Aws), Requests::Absent) => KeySource::Service,
+        (Some(Keys::Local), Requests::Absent) => KeySource::Local(match args.key_type {
+            None | Some(LocalKeyType::P256) => KeyType::P256,
+            Some(LocalKeyType::Rsa2048) => KeyType::Rsa2048,
+        }),
     };
-    let seal_to = match &args.seal_to[..] {
+    if args.key_type.is_some() && !matches!(source, KeySource::Local(_)) {
+        return Err(usage("--key-type", "only goes with --keys local: otherwise this machine makes no keys"));
+    }
+    let recipients = recipients(args)?;
+    if source == KeySource::Device && !recipients.is_empty() {
+        return Err(usage("--seal-to", "seals private keys, and with --keys csr none comes here"));
+    }
+    let seal_to = match &recipients[..] {
         [] => None,
         recipients => Some(Sealer::new(recipients).map_err(|error| usage("--seal-to", error))?),
     };
     Ok(KeyPolicy { source, seal_to, ..KeyPolicy::default() })
 }
 
+/// The age recipients that were typed, and those of files.
+fn recipients(args: &KeyArgs) -> Result<Vec<String>, Fatal> {
+    let mut recipients = args.seal_to.clone();
+    for file in &args.seal_to_file {
+        let wrong =
+            |error: &dyn std::fmt::Display| usage("--seal-to-file", format!("{}: {error}", file.display()));
+        let text = std::fs::read_to_string(file).map_err(|error| wrong(&error))?;
+        let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+        let found: Vec<String> =
+            lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect();
+        if found.is_empty() {
+            return Err(wrong(&"found no recipient; wanted one a line, such as age1…"));
+        }
+        Sealer::new(&found).map_err(|error| wrong(&error))?;
+        recipients.extend(found);
+    }
+    Ok(recipients)
+}
+
 /// How certificates are asked for: devices that have keys of their own keep them. What is not used is not subscribed to,
 /// and need not be permitted.
 pub(super) fn creating(source: KeySource, have_keys: bool) -> Vec<Call> {
     match (source, have_keys) {
-        (KeySource::Local(_), _) => vec![Call::CreateCertificateFromCsr],
+        (KeySource::Local(_) | KeySource::Device, _) => vec![Call::CreateCertificateFromCsr],
         (KeySource::Service, true) => vec![Call::CreateKeysAndCertificate, Call::CreateCertificateFromCsr],
         (KeySource::Service, false) => vec![Call::CreateKeysAndCertificate],
     }

@@ -19,8 +19,6 @@ use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 
 use crate::proxy::Proxies;
 use crate::sigv4::CredentialSource;
@@ -171,15 +169,7 @@ fn as_pem(certificates: &[u8]) -> Vec<u8> {
 }
 
 fn pem(der: &[u8]) -> Vec<u8> {
-    let base64 = BASE64_STANDARD.encode(der);
-    let mut pem = Vec::with_capacity(base64.len() * 65 / 64 + 64);
-    pem.extend_from_slice(b"-----BEGIN CERTIFICATE-----\n");
-    for line in base64.as_bytes().chunks(64) {
-        pem.extend_from_slice(line);
-        pem.push(b'\n');
-    }
-    pem.extend_from_slice(b"-----END CERTIFICATE-----\n");
-    pem
+    pem::encode(&pem::Pem::new("CERTIFICATE", der)).into_bytes()
 }
 
 /// Our credentials as AWS's clients want them. They are cached by their source, so nothing else may.

@@ -21,7 +21,6 @@ mod control;
 mod counts;
 mod fault;
 mod format;
-mod hex;
 mod hook;
 mod http;
 mod http_connection;

@@ -22,7 +22,6 @@ use tokio_rustls::server::TlsStream;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::account::Principal;
-use super::hex::hex;
 use super::mint::TlsIdentity;
 use super::service::Service;
 use super::socket::Tcp;
@@ -106,7 +105,7 @@ impl fmt::Debug for Tls {
 
 /// The id of a certificate: lower-case hexadecimal SHA-256 of its DER.
 fn certificate_id(certificate: &CertificateDer<'_>) -> String {
-    hex(digest(&SHA256, certificate).as_ref())
+    hex::encode(digest(&SHA256, certificate).as_ref())
 }
 
 /// Takes the certificates that are active in the account, whoever signed them: an account may register others than its own.

@@ -202,6 +202,7 @@ impl Folder {
         let file = match exported.private_key.form {
             KeyForm::Pem => PRIVATE_KEY_FILE,
             KeyForm::Age => SEALED_KEY_FILE,
+            KeyForm::Absent => return Ok(()),
         };
         self.put(path, file, Role::PrivateKey, exported.private_key.text.expose().as_bytes())
     }
@@ -218,6 +219,7 @@ impl Folder {
         match exported.private_key.form {
             KeyForm::Pem => self.put(path, PRIVATE_KEY_DER, Role::PrivateKey, &der(text, "private key")?),
             KeyForm::Age => self.put(path, SEALED_KEY_FILE, Role::PrivateKey, text.as_bytes()),
+            KeyForm::Absent => Ok(()),
         }
     }
 
@@ -234,7 +236,10 @@ impl Folder {
         let mut table = Table::create(&path, &nvs::COLUMNS)?;
         table.add(&[&*partition.namespace, "namespace", "", ""])?;
         for (entry, value) in partition.entries.iter().zip(&values) {
-            table.add(&[&*entry.name, entry.source.kind(), "string", value])?;
+            // A key that only the device has is not a file here.
+            if !(entry.source.kind() == "file" && value.is_empty()) {
+                table.add(&[&*entry.name, entry.source.kind(), "string", value])?;
+            }
         }
         let written = table.finish()?;
         self.files.push(NamedFile { name: NVS_FILE, role: Role::Other, written });
@@ -247,7 +252,7 @@ impl Folder {
         columns: &[String],
         device: &CertifiedDevice,
     ) -> Result<Vec<String>, ExportError> {
-        let files = [CERTIFICATE_FILE, PRIVATE_KEY_FILE].map(|file| self.path_of(file));
+        let files = [Role::Certificate, Role::PrivateKey].map(|role| self.path_and_digest(role).0);
         partition.values(device, columns, &files)
     }
 

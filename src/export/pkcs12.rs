@@ -41,19 +41,23 @@ const HMAC_SHA256: &[u64] = &[1, 2, 840, 113549, 2, 9];
 const AES_256_CBC: &[u64] = &[2, 16, 840, 1, 101, 3, 4, 1, 42];
 const SHA256_ID: &[u64] = &[2, 16, 840, 1, 101, 3, 4, 2, 1];
 
-/// The file for a device, named after its key.
+/// The file for a device, named after its key; without a private key where only the device has it.
 ///
 /// # Errors
 /// [`ExportError::Sealed`] if its key is; [`ExportError::NotPem`] if it cannot be read; [`ExportError::Cryptography`].
 pub(super) fn keystore(exported: &Exported, password: &Secret<String>) -> Result<Vec<u8>, ExportError> {
-    if exported.private_key.form != KeyForm::Pem {
+    if exported.private_key.form == KeyForm::Age {
         return Err(ExportError::Sealed);
     }
     let device = &exported.device;
     let not_pem = |what| ExportError::NotPem { key: device.key.clone(), what };
     let certificate = PemBlock::read(&device.certificate_pem).map_err(|_| not_pem("certificate"))?;
-    let private_key = pkcs8(exported.private_key.text.expose()).ok_or_else(|| not_pem("private key"))?;
-    let encrypted = encrypt(&private_key, password)?;
+    let encrypted = if exported.private_key.form == KeyForm::Absent {
+        None
+    } else {
+        let key = pkcs8(exported.private_key.text.expose()).ok_or_else(|| not_pem("private key"))?;
+        Some(encrypt(&key, password)?)
+    };
     let attributes = Attributes { name: &device.key, id: digest_of(&certificate.der) };
     let bags = construct_der(|writer| {
         writer.write_sequence_of(|bags| {
@@ -63,7 +67,9 @@ pub(super) fn keystore(exported: &Exported, password: &Secret<String>) -> Result
                     fields.next().write_tagged(Tag::context(0), |der| der.write_bytes(&certificate.der));
                 });
             });
-            write_bag(bags.next(), SHROUDED_KEY_BAG, &attributes, |value| encrypted.write(value));
+            if let Some(encrypted) = &encrypted {
+                write_bag(bags.next(), SHROUDED_KEY_BAG, &attributes, |value| encrypted.write(value));
+            }
         });
     });
     let safe = construct_der(|writer| writer.write_sequence_of(|safe| write_data(safe.next(), &bags)));

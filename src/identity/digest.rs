@@ -2,8 +2,6 @@
 //!
 //! Owns the digest of a lot's meaning: names, key column and values, not the bytes of the file.
 
-use std::fmt::Write as _;
-
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::{Identity, LotShape};
@@ -35,10 +33,7 @@ impl LotDigest {
 
     /// The digest: 64 lower-case hexadecimal digits.
     pub fn finish(self) -> String {
-        self.context.finish().as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-            text
-        })
+        hex::encode(self.context.finish())
     }
 
     fn texts(&mut self, texts: &[String]) {

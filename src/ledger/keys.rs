@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::commit::write_one;
@@ -47,6 +48,7 @@ impl<'a> KeyColumns<'a> {
             StoredKey::Purged { at } => {
                 Self { text: Some(Kept::Text("")), sealing: None, purged_at: Some(at) }
             }
+            StoredKey::Elsewhere => Self { text: None, sealing: None, purged_at: None },
         })
     }
 }
@@ -73,7 +75,11 @@ pub(super) fn read_stored_key(row: &Row<'_>) -> Result<StoredKey, Problem> {
     match row.get::<_, Option<String>>("recipients")? {
         None => {
             let label: Option<String> = row.get("private_key_label")?;
-            let text = pem::restore(row.get_ref("private_key")?, label.as_deref().unwrap_or_default())?;
+            let key = row.get_ref("private_key")?;
+            if key == ValueRef::Null {
+                return Ok(StoredKey::Elsewhere);
+            }
+            let text = pem::restore(key, label.as_deref().unwrap_or_default())?;
             Ok(StoredKey::Plain(Secret::new(text)))
         }
         Some(_) => {
@@ -94,7 +100,9 @@ pub(super) fn insert_prepared(
     let (text, sealing) = match &key.private_key {
         StoredKey::Plain(pem) => (pem.expose(), None),
         StoredKey::Sealed(sealed) => (&sealed.age, Some(sealing_number(connection, &sealed.recipients)?)),
-        StoredKey::Purged { .. } => return Err(Problem::damaged("a key that is prepared is there")),
+        StoredKey::Elsewhere | StoredKey::Purged { .. } => {
+            return Err(Problem::damaged("a key that is prepared is there"));
+        }
     };
     let sql =
         "INSERT INTO prepared_key (device, private_key, sealing, signing_request, prepared_at, run, digest)
@@ -153,7 +161,7 @@ impl Ledger {
         self.write(|transaction| {
             // With the keys of certificates that such a device gave up, which may be the same key.
             let sql = "UPDATE credential SET private_key = '', private_key_label = NULL, sealing = NULL, purged_at = ?1
-                       WHERE purged_at IS NULL AND device IN (
+                       WHERE purged_at IS NULL AND private_key IS NOT NULL AND device IN (
                            SELECT credential.device FROM credential JOIN device ON device.id = credential.device
                            WHERE credential.export IS NOT NULL AND credential.retired_at IS NULL
                                  AND device.state = 'registered')";
@@ -174,8 +182,10 @@ pub(super) fn scrub(connection: &Connection) -> Result<(), Problem> {
 }
 
 fn read_key_counts(connection: &Connection) -> Result<KeyCounts, Problem> {
+    // A key that only the device has is not here to be exported or purged.
     let in_use = "SELECT count(*) FROM credential JOIN device ON device.id = credential.device
-                  WHERE credential.retired_at IS NULL";
+                  WHERE credential.retired_at IS NULL
+                        AND (credential.private_key IS NOT NULL OR credential.purged_at IS NOT NULL)";
     let is_exported = "credential.export IS NOT NULL AND device.state = 'registered'";
     let waiting = "SELECT count(*) FROM prepared_key WHERE NOT EXISTS (
                        SELECT 1 FROM credential

@@ -12,8 +12,9 @@ use super::place::Place;
 use super::rows::{read_all, read_count, read_counts, read_lot, read_open_device, read_state};
 use super::{Binding, Recorded, integrity, opening};
 use crate::certificate::{IssuedCertificate, SigningRequest};
+use crate::csr::{self, RequestFault};
 use crate::event::{DeviceId, DeviceState, Registration};
-use crate::identity::{Identity, LotShape};
+use crate::identity::{Identity, LotShape, ParameterPlan};
 
 /// A ledger to look at.
 #[derive(Debug)]
@@ -49,6 +50,17 @@ pub struct OpenDevice {
     pub identity: Identity,
     /// What to do.
     pub work: Work,
+}
+
+impl OpenDevice {
+    /// The device's own certification request, which is in its row, and so as durable as that.
+    ///
+    /// # Errors
+    /// If the row has none that can be read.
+    pub fn own_request(&self, parameters: &ParameterPlan) -> Result<Recorded<SigningRequest>, RequestFault> {
+        let text = parameters.request(&self.identity).unwrap_or_default();
+        csr::read(text.as_bytes()).map(Recorded::new)
+    }
 }
 
 /// What there is to do for an open device.

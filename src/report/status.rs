@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::event::DeviceState;
 use crate::identity::{KEY_COLUMNS, MADE_UP};
 use crate::ledger::{Counts, LotInfo, RETRY_OUTCOME, RunStanding, RunStatus, Status, Trouble};
+use crate::wording::shell_word;
 
 /// The version of the status's schema: raised when a field changes its meaning or goes away, not when one is added.
 pub const STATUS_SCHEMA: u32 = 1;
@@ -281,16 +282,17 @@ fn resume_command(ledger: &str, lot: &LotInfo, status: &Status) -> String {
     match binding.account.as_str() {
         "emulator" => command += " --emulator",
         "localhost" => command += " --endpoint localhost:PORT --ca-file PEM",
-        host => command += &format!(" --endpoint {}", quote(host)),
+        host => command += &format!(" --endpoint {}", shell_word(host)),
     }
-    command += &format!(" --region {} --template {}", quote(&binding.region), quote(&binding.template));
+    command +=
+        &format!(" --region {} --template {}", shell_word(&binding.region), shell_word(&binding.template));
     let columns = &lot.shape.columns;
     let default = KEY_COLUMNS.into_iter().find(|name| columns.iter().any(|column| column == name));
     if default != Some(key_column(lot)) {
-        command += &format!(" --key-column {}", quote(key_column(lot)));
+        command += &format!(" --key-column {}", shell_word(key_column(lot)));
     }
     for (name, value) in constants(status) {
-        command += &format!(" --param {}", quote(&format!("{name}={value}")));
+        command += &format!(" --param {}", shell_word(&format!("{name}={value}")));
     }
     command
 }
@@ -313,18 +315,9 @@ fn constants(status: &Status) -> Vec<(String, String)> {
     serde_json::from_value(settings["parameters"].clone()).unwrap_or_default()
 }
 
-/// A word for a POSIX shell.
-fn quote(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./:=@%+,-".contains(c);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
 /// A path for a POSIX shell: never to be taken for an option.
 fn quote_path(path: &str) -> String {
-    if path.starts_with('-') { quote(&format!("./{path}")) } else { quote(path) }
+    if path.starts_with('-') { shell_word(&format!("./{path}")) } else { shell_word(path) }
 }
 
 /// How many runs the text shows; the JSON has all.

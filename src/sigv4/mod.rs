@@ -295,12 +295,10 @@ fn push_encoded(out: &mut String, text: &str) {
 
 /// 32 bytes at most.
 fn push_hex(out: &mut String, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = [0; 64];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-    }
-    out.push_str(std::str::from_utf8(&text[..2 * bytes.len()]).expect("digits are ASCII"));
+    let mut room = [0; 64];
+    let text = &mut room[..2 * bytes.len()];
+    hex::encode_to_slice(bytes, text).expect("there is room for two digits a byte");
+    out.push_str(std::str::from_utf8(text).expect("digits are ASCII"));
 }
 
 #[cfg(test)]

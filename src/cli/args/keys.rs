@@ -1,15 +1,17 @@
 //! Where private keys come from.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 
 /// Where private keys come from, and who can read them.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Keys")]
 pub(in crate::cli) struct KeyArgs {
-    /// Who makes the private keys: AWS, which sends them, or this machine, which sends a signing request. A device that has
-    /// a key from an earlier run keeps it.
-    #[arg(long = "keys", value_name = "WHERE", value_enum, default_value_t = Keys::Aws)]
-    pub(in crate::cli) source: Keys,
+    /// Who makes the private keys: AWS, which sends them; this machine, which sends a signing request; or the device, whose
+    /// signing request is in the lot or beside it [default: aws]. A device that has a key from an earlier run keeps it.
+    #[arg(long = "keys", value_name = "WHERE", value_enum)]
+    pub(in crate::cli) source: Option<Keys>,
 
     /// What kind of keys to make, with --keys local [default: p256].
     #[arg(long, value_name = "TYPE", value_enum)]
@@ -19,6 +21,11 @@ pub(in crate::cli) struct KeyArgs {
     /// Repeatable: the identity of any one recipient is enough.
     #[arg(long, value_name = "RECIPIENT")]
     pub(in crate::cli) seal_to: Vec<String>,
+
+    /// The same for all recipients in this file: one a line; empty lines and lines that begin with # do not count.
+    /// Repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) seal_to_file: Vec<PathBuf>,
 }
 
 /// Who makes private keys.
@@ -28,6 +35,8 @@ pub(in crate::cli) enum Keys {
     Aws,
     /// This machine.
     Local,
+    /// The device, which made a signing request of its own.
+    Csr,
 }
 
 /// What kind of keys this machine makes.

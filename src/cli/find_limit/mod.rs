@@ -18,7 +18,7 @@ use super::open_files;
 use super::outputs::{Outputs, Place};
 use super::progress::View;
 use super::prometheus::{self, Scrapes};
-use super::settings::{creating, key_policy};
+use super::settings::{Requests, creating, key_policy};
 use super::speech::say;
 use super::target::{Site, Target};
 use crate::call::Call;
@@ -76,7 +76,9 @@ pub(super) async fn run(args: FindLimitArgs) -> Result<Exit, Fatal> {
 impl Settings {
     async fn new(args: FindLimitArgs) -> Result<(Self, Outputs), Fatal> {
         let Typed { verb, scenario, issue_rate, devices, search } = Typed::of(args.sought);
-        let keys = devices.as_ref().map_or(Ok(KeyPolicy::default()), |args| key_policy(&args.keys))?;
+        let keys = devices
+            .as_ref()
+            .map_or(Ok(KeyPolicy::default()), |args| key_policy(&args.keys, Requests::Absent))?;
         let devices = devices.map(|args| DeviceSettings::new(args, search.seed)).transpose()?;
         let summary = search.json.map(|file| Place::check("--json", file)).transpose()?;
         let scrapes = Scrapes::listen(search.prometheus).await?;
@@ -173,7 +175,9 @@ fn topics(devices: Option<&Devices>, plan: &FindPlan) -> Topics {
 async fn quota(plan: &FindPlan, is_aws: bool, site: &Site) -> Option<QuotaReport> {
     let (quota, default) = match (plan.load.scenario, plan.load.keys.source) {
         (Scenario::Connect { .. }, _) => (Quota::Connect, 500.0),
-        (Scenario::Create, KeySource::Local(_)) => (Quota::CreateCertificateFromCsr, 20.0),
+        (Scenario::Create, KeySource::Local(_) | KeySource::Device) => {
+            (Quota::CreateCertificateFromCsr, 20.0)
+        }
         (Scenario::Create, KeySource::Service) => (Quota::CreateKeysAndCertificate, 10.0),
         (Scenario::Register, _) => (Quota::RegisterThing, 10.0),
         (Scenario::Provision | Scenario::Publish { .. }, _) => return None,

@@ -18,7 +18,7 @@ use super::open_files;
 use super::outputs::{Outputs, Place};
 use super::progress::View;
 use super::prometheus;
-use super::settings::{creating, key_policy, usage};
+use super::settings::{Requests, creating, key_policy, usage};
 use super::speech::{say, warn};
 use super::target::{Site, Target};
 use crate::call::Call;
@@ -89,7 +89,10 @@ impl Settings {
                 ),
             ));
         }
-        let keys = typed.devices.as_ref().map_or(Ok(KeyPolicy::default()), |args| key_policy(&args.keys))?;
+        let keys = typed
+            .devices
+            .as_ref()
+            .map_or(Ok(KeyPolicy::default()), |args| key_policy(&args.keys, Requests::Absent))?;
         let offer = typed.offer;
         let devices = typed.devices.map(|args| DeviceSettings::new(args, offer.seed)).transpose()?;
         let mut outputs = Outputs::open(offer.outputs).await?;

@@ -20,7 +20,6 @@ use x509_parser::asn1_rs::{FromDer, Integer, OctetString, Sequence};
 use zeroize::Zeroizing;
 
 use super::super::account::{Certified, Minted};
-use super::super::hex::hex;
 use super::super::scenario::Keys;
 use super::csr::{self, CsrError};
 use super::{MintError, pem};
@@ -163,7 +162,7 @@ pub(super) fn sign(
         .map_err(MintError::in_step("signing a device certificate"))?;
     Ok(Certified {
         certificate_pem: pem::encode("CERTIFICATE", certificate.der()),
-        certificate_id: hex(digest(&SHA256, certificate.der()).as_ref()),
+        certificate_id: hex::encode(digest(&SHA256, certificate.der()).as_ref()),
     })
 }
 
@@ -303,7 +302,7 @@ mod tests {
         let authority = Authority::generate().unwrap();
         let minted = authority.mint(Keys::Rsa2048, now()).unwrap();
         let der = der("CERTIFICATE", &minted.certificate_pem);
-        assert_eq!(minted.certificate_id, hex(digest(&SHA256, &der).as_ref()));
+        assert_eq!(minted.certificate_id, hex::encode(digest(&SHA256, &der).as_ref()));
         let certificate = X509Certificate::from_der(&der).unwrap().1;
         verify(&authority, &certificate);
         assert_eq!(public_key(&certificate), rsa_public_key(&minted));
@@ -377,7 +376,7 @@ mod tests {
         assert_ne!(first.certificate_id, second.certificate_id);
         for certified in [first, second] {
             let der = der("CERTIFICATE", &certified.certificate_pem);
-            assert_eq!(certified.certificate_id, hex(digest(&SHA256, &der).as_ref()));
+            assert_eq!(certified.certificate_id, hex::encode(digest(&SHA256, &der).as_ref()));
             let certificate = X509Certificate::from_der(&der).unwrap().1;
             verify(&authority, &certificate);
             assert_eq!(certificate.public_key().raw, key.subject_public_key_info());

@@ -26,8 +26,6 @@ mod refusal;
 pub use header::{is_signed, verify_header};
 pub use refusal::{Refusal, Suspicion};
 
-use super::hex::hex;
-
 /// How far the signing clock and ours may be apart, either way.
 pub const WINDOW: Duration = Duration::minutes(5);
 
@@ -212,7 +210,7 @@ impl<'a> Claim<'a> {
 
     fn matches(&self, canonical: &Canonical<'_>, variant: Variant, realm: &Realm<'_>) -> bool {
         let scope = format!("{}/{}/{}/aws4_request", self.day, self.region, self.service);
-        let hashed = hex(digest::digest(&digest::SHA256, &canonical.bytes(variant)).as_ref());
+        let hashed = hex::encode(digest::digest(&digest::SHA256, &canonical.bytes(variant)).as_ref());
         let string_to_sign = format!("{ALGORITHM}\n{}\n{scope}\n{hashed}", self.date);
         let seed = format!("AWS4{}", realm.secret_access_key);
         let key = [self.region, self.service, "aws4_request"]
@@ -220,7 +218,7 @@ impl<'a> Claim<'a> {
             .fold(keyed_hash(seed.as_bytes(), self.day.as_bytes()), |key, part| {
                 keyed_hash(key.as_ref(), part.as_bytes())
             });
-        let signature = hex(keyed_hash(key.as_ref(), string_to_sign.as_bytes()).as_ref());
+        let signature = hex::encode(keyed_hash(key.as_ref(), string_to_sign.as_bytes()).as_ref());
         verify_slices_are_equal(signature.as_bytes(), self.signature).is_ok()
     }
 }
@@ -259,7 +257,7 @@ impl Canonical<'_> {
         out.push(b'\n');
         out.extend_from_slice(self.signed_headers.join(";").as_bytes());
         out.push(b'\n');
-        out.extend_from_slice(hex(digest::digest(&digest::SHA256, self.body).as_ref()).as_bytes());
+        out.extend_from_slice(hex::encode(digest::digest(&digest::SHA256, self.body).as_ref()).as_bytes());
         out
     }
 

@@ -203,12 +203,13 @@ fn a_session_token_that_was_signed_is_refused_and_named() {
     let request = SignedRequest { method: "GET", target: &vector.target, headers: &headers };
     let canonical =
         Canonical { request: &request, path: "/mqtt", query: &query, signed_headers: &["host"], body: b"" };
-    let hashed = hex(digest::digest(&digest::SHA256, &canonical.bytes(Variant::WithSessionToken)).as_ref());
+    let hashed =
+        hex::encode(digest::digest(&digest::SHA256, &canonical.bytes(Variant::WithSessionToken)).as_ref());
     let scope = "20251123/ap-northeast-1/iotdevicegateway/aws4_request";
     let string_to_sign = format!("{ALGORITHM}\n20251123T234432Z\n{scope}\n{hashed}");
     let seed = format!("AWS4{}", vector.secret_key).into_bytes();
     let key = scope.split('/').fold(seed, |key, part| keyed_hash(&key, part.as_bytes()).as_ref().to_vec());
-    let signature = hex(keyed_hash(&key, string_to_sign.as_bytes()).as_ref());
+    let signature = hex::encode(keyed_hash(&key, string_to_sign.as_bytes()).as_ref());
     let old = String::from_utf8(query[b"X-Amz-Signature".as_slice()].clone()).unwrap();
     vector.target = vector.target.replace(&old, &signature);
     assert_eq!(vector.verdict().unwrap_err(), Refusal::SignatureMismatch(Suspicion::SessionTokenSigned));

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use self::step::{Issued, Origin};
+use self::step::{Holder, Issued, Origin};
 use super::context::{Context, Halt};
+use super::keys::KeySource;
 use super::line::Line;
 use crate::call::Call;
 use crate::certificate::SigningRequest;
@@ -41,7 +42,7 @@ enum Step {
     /// At the start, or back there: the certificate is of no use any more.
     Create,
     /// At the start, with a key of its own.
-    Certify(Recorded<SigningRequest>),
+    Certify(Recorded<SigningRequest>, Holder),
     /// This device is done with, for now or for good.
     Done,
 }
@@ -58,10 +59,12 @@ impl<C: Connector> Journey<C> {
 
     /// Takes one device as far as it goes. An error leaves the device explained by the ledger.
     pub(super) async fn take(&self, line: &mut Line<C>, device: OpenDevice) -> Result<(), Halt> {
+        let own = (self.run.device.keys.source == KeySource::Device)
+            .then(|| device.own_request(&self.run.device.parameters));
         let OpenDevice { id, identity, work } = device;
         let mut step = match work {
             Work::Create => Step::Create,
-            Work::Certify { request } => Step::Certify(request),
+            Work::Certify { request } => Step::Certify(request, Holder::Ledger),
             Work::Register { certificate, issued_at, registration } => {
                 let origin = Origin::EarlierRun;
                 Step::Register(Issued { certificate, issued_at, registration, origin })
@@ -69,8 +72,8 @@ impl<C: Connector> Journey<C> {
         };
         loop {
             step = match step {
-                Step::Create => self.create(line, id).await?,
-                Step::Certify(request) => self.obtain(line, id, Some(request)).await?,
+                Step::Create => self.create(line, id, own.as_ref()).await?,
+                Step::Certify(request, holder) => self.obtain(line, id, Some((request, holder))).await?,
                 Step::Register(issued) => self.register(line, id, &identity, issued).await?,
                 Step::Done => return Ok(()),
             }
@@ -85,7 +88,7 @@ impl<C: Connector> Journey<C> {
     /// Back to the start, with another certificate; a key that was made here is kept.
     async fn start_over(&self, line: &mut Line<C>, device: DeviceId) -> Result<Step, Halt> {
         match self.run.commit(line, Change::TokenLapsed { device }).await? {
-            Receipt::KeyPrepared(request) => Ok(Step::Certify(request)),
+            Receipt::KeyPrepared(request) => Ok(Step::Certify(request, Holder::Ledger)),
             _ => Ok(Step::Create),
         }
     }

@@ -2,25 +2,39 @@
 //!
 //! Owns making or asking for keys, and how often.
 
-use super::step;
+use super::step::{self, Holder};
 use super::{Journey, Step};
 use crate::call::Call;
 use crate::certificate::SigningRequest;
+use crate::csr::RequestFault;
 use crate::engine::context::Halt;
 use crate::engine::keys::KeySource;
 use crate::engine::line::{Line, Next};
 use crate::event::{Change, DeviceId};
-use crate::failure::Failure;
+use crate::failure::{Cause, Failure, Stage};
 use crate::keys::KeyType;
 use crate::ledger::{Receipt, Recorded};
 use crate::transport::Connector;
 
 impl<C: Connector> Journey<C> {
     /// A certificate for a device without a key.
-    pub(super) async fn create(&self, line: &mut Line<C>, device: DeviceId) -> Result<Step, Halt> {
-        match self.run.device.keys.source {
-            KeySource::Service => self.obtain(line, device, None).await,
-            KeySource::Local(key_type) => self.prepare(line, device, key_type).await,
+    pub(super) async fn create(
+        &self,
+        line: &mut Line<C>,
+        device: DeviceId,
+        own: Option<&Result<Recorded<SigningRequest>, RequestFault>>,
+    ) -> Result<Step, Halt> {
+        match (own, self.run.device.keys.source) {
+            (Some(Ok(request)), _) => Ok(Step::Certify(request.clone(), Holder::Device)),
+            (Some(Err(fault)), _) => {
+                let detail = format!("the device's row has {fault}, which is not its certification request");
+                let stage = Stage::Call(Call::CreateCertificateFromCsr);
+                let failure = Failure::new(stage, Cause::Anomaly { detail });
+                self.run.commit(line, step::not_issued(device, failure.clone())).await?;
+                self.charge_budget(failure)
+            }
+            (None, KeySource::Local(key_type)) => self.prepare(line, device, key_type).await,
+            (None, KeySource::Service | KeySource::Device) => self.obtain(line, device, None).await,
         }
     }
 
@@ -31,7 +45,7 @@ impl<C: Connector> Journey<C> {
         }
         let key = self.run.compute(line, move |policy| policy.prepare(key_type)).await;
         match self.run.commit(line, Change::KeyPrepared { device, key }).await? {
-            Receipt::KeyPrepared(request) => Ok(Step::Certify(request)),
+            Receipt::KeyPrepared(request) => Ok(Step::Certify(request, Holder::Ledger)),
             other => unreachable!("the ledger answers KeyPrepared with the request, not {other:?}"),
         }
     }
@@ -41,7 +55,7 @@ impl<C: Connector> Journey<C> {
         &self,
         line: &mut Line<C>,
         device: DeviceId,
-        request: Option<Recorded<SigningRequest>>,
+        request: Option<(Recorded<SigningRequest>, Holder)>,
     ) -> Result<Step, Halt> {
         let call =
             request.as_ref().map_or(Call::CreateKeysAndCertificate, |_| Call::CreateCertificateFromCsr);
@@ -51,7 +65,9 @@ impl<C: Connector> Journey<C> {
                 return Err(Halt::Drain);
             }
             attempts += 1;
-            let (timing, issued) = step::obtain(&self.run, line, device, request.as_ref()).await?;
+            let (timing, issued) = 
+                step::obtain(&self.run, line, device, request.as_ref().map(|(request, holder)| (request, *holder)))
+                    .await?;
             let outcome = issued.as_ref().map(|_| ()).map_err(Failure::clone);
             self.conclude(call, timing, outcome).await;
             let failure = match issued {

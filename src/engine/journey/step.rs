@@ -36,6 +36,15 @@ pub(in crate::engine) enum Origin {
     EarlierRun,
 }
 
+/// Who has the private key of a certification request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Holder {
+    /// The ledger.
+    Ledger,
+    /// The device alone.
+    Device,
+}
+
 /// One message to the connection's own topic, until it comes back.
 pub(in crate::engine) async fn publish<C: Connector>(
     run: &Context<C>,
@@ -58,10 +67,10 @@ pub(in crate::engine) async fn obtain<C: Connector>(
     run: &Context<C>,
     line: &mut Line<C>,
     device: DeviceId,
-    request: Option<&Recorded<SigningRequest>>,
+    request: Option<(&Recorded<SigningRequest>, Holder)>,
 ) -> Result<Outcome<Issued>, Halt> {
     match request {
-        Some(request) => certify(run, line, device, request).await,
+        Some((request, holder)) => certify(run, line, device, request, holder).await,
         None => create_keys(run, line, device).await,
     }
 }
@@ -93,6 +102,7 @@ async fn certify<C: Connector>(
     line: &mut Line<C>,
     device: DeviceId,
     request: &Recorded<SigningRequest>,
+    holder: Holder,
 ) -> Result<Outcome<Issued>, Halt> {
     let asked = csr_request(request);
     let Attempt { timing, answer } = line.exchange(&asked, &run.limits.create).await?;
@@ -104,7 +114,12 @@ async fn certify<C: Connector>(
     if let Err(mismatch) = keys::check_certificate(request, &certificate.certificate_pem) {
         return Ok((timing, Err(line.anomaly(asked.call, mismatch.to_string()).await)));
     }
-    let change = Change::Certified { device, certificate };
+    let change = match holder {
+        Holder::Ledger => Change::Certified { device, certificate },
+        Holder::Device => {
+            Change::Issued { device, certificate: certificate.map_key(|()| StoredKey::Elsewhere) }
+        }
+    };
     Ok((timing, record_issued(run, line, asked.call, change, issued_at).await?))
 }
 

@@ -28,6 +28,9 @@ pub enum KeySource {
     Service,
     /// We; the service certifies it, with CreateCertificateFromCsr.
     Local(KeyType),
+    /// The device, which keeps it to itself; the service certifies it by the request in the device's row, which the parameter plan
+    /// finds. In load tests the service makes keys instead.
+    Device,
 }
 
 /// How keys are made that the service does not make.

@@ -391,6 +391,7 @@ async fn keys_are_sealed_before_the_ledger_gets_them() {
             let opened = opener.open(&key).unwrap().text;
             match source {
                 KeySource::Service => assert!(opened.expose().contains(secret())),
+                KeySource::Device => unreachable!("neither of the two"),
                 KeySource::Local(_) => assert_matches(&opened, &certificate),
             }
         }

@@ -49,7 +49,7 @@ impl Devices {
             };
             let preparation = match plan.keys.source {
                 _ if plan.scenario == Scenario::Register => None,
-                KeySource::Service => None,
+                KeySource::Service | KeySource::Device => None,
                 KeySource::Local(key_type) => Some(Preparation {
                     key_type,
                     policy: plan.keys.clone(),

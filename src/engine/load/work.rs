@@ -15,7 +15,7 @@ use super::{LEAST_MESSAGE, Scenario, Scene};
 use crate::call::Call;
 use crate::engine::context::{Context, Halt};
 use crate::engine::end::End;
-use crate::engine::journey::step::{self, Issued, Origin, Outcome};
+use crate::engine::journey::step::{self, Holder, Issued, Origin, Outcome};
 use crate::engine::line::Line;
 use crate::event::{Change, DeviceId, Note, Operation, Registration, Timing};
 use crate::failure::{Cause, Failure, Stage};
@@ -202,7 +202,7 @@ impl<C: Connector> LoadWorker<C> {
     async fn create(&mut self, due: Due, device: &OpenDevice) -> Result<Outcome<Issued>, Halt> {
         let waited = due.at.elapsed();
         let request = match &device.work {
-            Work::Certify { request } => Some(request),
+            Work::Certify { request } => Some((request, Holder::Ledger)),
             Work::Create | Work::Register { .. } => None,
         };
         let (timing, issued) = step::obtain(&self.run, &mut self.line, device.id, request).await?;

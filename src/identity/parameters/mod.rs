@@ -19,6 +19,8 @@ pub struct ParameterPlan {
     columns: Vec<(String, usize)>,
     constants: Vec<(String, Text)>,
     empty_cells: EmptyCells,
+    /// The place of the devices' certification requests.
+    requests: Option<usize>,
 }
 
 /// Which columns of a lot are sent, and what becomes of their empty cells.
@@ -153,10 +155,19 @@ impl ParameterPlan {
             columns: sent_columns(shape, sent)?,
             constants: Vec::with_capacity(constants.len()),
             empty_cells: sent.empty_cells,
+            requests: sent.requests.as_ref().and_then(|name| place_of(shape, name)),
         };
+        // What is never sent has no name that could stand for it.
+        let known: Vec<(String, usize)> = shape
+            .columns
+            .iter()
+            .cloned()
+            .zip(0..)
+            .filter(|(_, place)| plan.requests != Some(*place))
+            .collect();
         for (name, value) in constants {
             plan.check_name(name)?;
-            let text = Text::parse(value, &shape.columns).map_err(|fault| fault.of(name, &shape.columns))?;
+            let text = Text::parse(value, &known).map_err(|fault| fault.of(name, &known))?;
             let characters = text.least_characters();
             if characters > VALUE_LIMIT {
                 return Err(ParameterError::ValueTooLong { name: name.clone(), characters });
@@ -190,6 +201,11 @@ impl ParameterPlan {
             (is_sent(&value) || !text.has_cells()).then_some((name.as_str(), value))
         });
         columns.chain(constants)
+    }
+
+    /// The certification request of `identity`; `None` where the lot has none.
+    pub fn request<'a>(&self, identity: &'a Identity) -> Option<&'a str> {
+        self.requests.and_then(|place| identity.values.get(place)).map(String::as_str)
     }
 
     /// Whether what `identity` becomes can be sent, whatever its certificate's id: to be asked before anything is.
@@ -230,6 +246,10 @@ impl ParameterPlan {
             Ok(())
         }
     }
+}
+
+fn place_of(shape: &LotShape, name: &str) -> Option<usize> {
+    shape.columns.iter().position(|column| column == name)
 }
 
 /// The columns that are sent, with their places in the row.
@@ -283,14 +303,14 @@ enum Fault {
 }
 
 impl Fault {
-    fn of(self, name: &str, columns: &[String]) -> ParameterError {
+    fn of(self, name: &str, columns: &[(String, usize)]) -> ParameterError {
         let name = name.to_owned();
         match self {
             Fault::OpenBrace => ParameterError::OpenBrace { name },
             Fault::StrayBrace => ParameterError::StrayBrace { name },
             Fault::UnknownName(placeholder) => {
-                let known =
-                    std::iter::once(CERTIFICATE_ID.to_owned()).chain(columns.iter().cloned()).collect();
+                let names = columns.iter().map(|(column, _)| column.clone());
+                let known = std::iter::once(CERTIFICATE_ID.to_owned()).chain(names).collect();
                 ParameterError::UnknownName { name, placeholder, known }
             }
         }
@@ -298,7 +318,7 @@ impl Fault {
 }
 
 impl Text {
-    fn parse(text: &str, columns: &[String]) -> Result<Self, Fault> {
+    fn parse(text: &str, columns: &[(String, usize)]) -> Result<Self, Fault> {
         let mut pieces = Vec::new();
         let mut literal = String::new();
         let mut rest = text;
@@ -350,10 +370,10 @@ impl Text {
 }
 
 impl Piece {
-    fn named(name: &str, columns: &[String]) -> Result<Self, Fault> {
-        match columns.iter().position(|column| column == name) {
+    fn named(name: &str, columns: &[(String, usize)]) -> Result<Self, Fault> {
+        match columns.iter().find(|(column, _)| column == name) {
             _ if name == CERTIFICATE_ID => Ok(Piece::CertificateId),
-            Some(column) => Ok(Piece::Column(column)),
+            Some((_, place)) => Ok(Piece::Column(*place)),
             None => Err(Fault::UnknownName(name.to_owned())),
         }
     }

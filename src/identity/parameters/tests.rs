@@ -247,6 +247,10 @@ fn the_column_of_requests_is_never_sent() {
     let requests = SentColumns { requests: Some("Site é".into()), ..SentColumns::default() };
     let names: Vec<_> = sending(&requests, &[]).unwrap().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["DeviceId", "a{b"]);
+    let plan = ParameterPlan::sending(&shape(), &requests, &[]).unwrap();
+    assert_eq!(plan.request(&device()), Some("Zürich {certificate_id}"));
+    let said = sending(&requests, &[("P", "{Site é}")]).unwrap_err().to_string();
+    assert!(said.contains("wanted one of {certificate_id}, {DeviceId}, {a{b}, "), "{said}");
     let named = SentColumns { only: Some(vec!["Site é".into()]), ..requests };
     assert!(sending(&named, &[]).unwrap_err().to_string().contains("does not have"));
 }

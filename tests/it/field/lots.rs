@@ -240,7 +240,7 @@ fn standard_input_is_a_lot_and_needs_a_ledger() {
 fn keys_that_a_ledger_has_already_stay_valid_with_a_warning() {
     let scratch = Scratch::new();
     let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/field/ledgers");
-    scratch.write("lot.ledger", std::fs::read(old.join("odd-keys.ledger")).unwrap());
+    scratch.write("lot.ledger", std::fs::read(old.join("odd-keys.db")).unwrap());
     let lot = scratch.write("lot.csv", std::fs::read(old.join("odd-keys.csv")).unwrap());
     provision(&lot, &["--key-column", "Label", "--keys", "local"])
         .expect_code(0)

@@ -1,6 +1,7 @@
 //! Cases from the field: what people's files, accounts and networks are like. Each test says whose problem it is.
 
 mod claims;
+mod device_keys;
 mod exports;
 mod lots;
 mod operator;
