@@ -65,9 +65,13 @@ impl<C: Connector> Journey<C> {
                 return Err(Halt::Drain);
             }
             attempts += 1;
-            let (timing, issued) = 
-                step::obtain(&self.run, line, device, request.as_ref().map(|(request, holder)| (request, *holder)))
-                    .await?;
+            let (timing, issued) = step::obtain(
+                &self.run,
+                line,
+                device,
+                request.as_ref().map(|(request, holder)| (request, *holder)),
+            )
+            .await?;
             let outcome = issued.as_ref().map(|_| ()).map_err(Failure::clone);
             self.conclude(call, timing, outcome).await;
             let failure = match issued {
