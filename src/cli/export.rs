@@ -163,11 +163,8 @@ fn say_left_out(plan: &ExportPlan<'_>, summary: &ExportSummary) {
         let left = were(others);
         say(format_args!("{} not registered, and {left} left out", devices_are(others)));
     } else if others > 0 {
-        let left = were(others);
-        say(format_args!(
-            "{} not chosen, or without a certificate, and {left} left out",
-            devices_are(others)
-        ));
+        let (left, number) = (were(others), devices(others));
+        say(format_args!("{number} {left} not chosen, or without a certificate, and {left} left out"));
     }
     if summary.purged > 0 {
         let (left, purged) = (were(summary.purged), devices(summary.purged));
