@@ -90,6 +90,10 @@ impl Proxies {
             .filter(|entry| !entry.is_empty())
             .chain(NEVER.split(','))
             .collect();
+        if exceptions.contains(&"*") {
+            // The matcher takes it for names alone.
+            return Ok(Self(None));
+        }
         let exceptions = exceptions.join(",");
         let matcher = Matcher::builder().https(url.expose().clone()).no(exceptions.clone()).build();
         Ok(Self(Some(Arc::new(Inner { url, exceptions, matcher }))))
@@ -204,7 +208,9 @@ mod tests {
         for host in ["iot.eu-west-1.amazonaws.com", "notcorp", "11.0.0.1", "2001:db8::1"] {
             assert_eq!(way(&proxies, host).as_deref(), Some("http://proxy:1"), "{host}");
         }
-        assert_eq!(way(&Proxies::new("proxy:1", "*").unwrap(), "iot.example"), None);
+        for host in ["iot.example", "11.0.0.1"] {
+            assert_eq!(way(&Proxies::new("proxy:1", "a.corp, *").unwrap(), host), None);
+        }
         assert_eq!(way(&Proxies::default(), "iot.example"), None);
     }
 }

@@ -14,7 +14,7 @@ use super::settings::usage;
 use super::speech::{say, warn};
 use crate::identity::{
     Delimiter, Doubtful, EmptyCells, Encoding, Identity, LotErrors, LotFault, LotFormat, LotReader, LotShape,
-    ParameterPlan, RowError, SentColumns, parse_constant,
+    ParameterPlan, RowError, SentColumns, new_key_fault, parse_constant,
 };
 use crate::ledger::{Binding, ImportError, Ledger, LotRows};
 
@@ -128,6 +128,34 @@ impl LotReading {
 }
 
 impl OpenLot {
+    /// Why the lot cannot be provisioned: what is wrong with its rows, and after that `fatal`, which was found first. Rows can be
+    /// mended without another run to find the next fault.
+    pub(super) fn or_wrong_rows(self, fatal: Fatal) -> Fatal {
+        let Self { source, rows, shape, requests, parameters } = self;
+        let (place, mut requests) = requests.unzip();
+        let key_column = &shape.columns[shape.key_column];
+        let mut errors = LotErrors::default();
+        for row in rows {
+            let row = match &place {
+                None => row,
+                Some(place) => row.and_then(|identity| place.attach(identity)),
+            };
+            match row {
+                Ok(identity) => {
+                    errors.add(parameters.check(&identity).err().into_iter().flatten());
+                    errors.add(new_key_fault(&identity, key_column));
+                    errors.add(requests.as_mut().and_then(|requests| requests.check(&identity)));
+                }
+                Err(found) => errors.add(found),
+            }
+        }
+        if errors.is_empty() {
+            return fatal;
+        }
+        let wrong = wrong_rows(&source, &errors);
+        Fatal::new(wrong.exit, format!("{}\n       {}", wrong.message, fatal.message))
+    }
+
     /// Takes the lot into the ledger at `path`, or checks that the ledger that is there is this lot's. Says what is doubtful.
     pub(super) fn into_ledger(
         self,

@@ -153,7 +153,13 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
     let (settings, outputs) = Settings::new(args).await?;
     let lot = settings.reading.read(&settings.lot)?;
     // A ledger that is there may have nothing left to do, and nothing needs to be asked then.
-    let site = if settings.ledger.exists() { None } else { Some(settings.open(&lot.parameters).await?) };
+    let mut site = None;
+    if !settings.ledger.exists() {
+        match settings.open(&lot.parameters).await {
+            Ok(open) => site = Some(open),
+            Err(fatal) => return Err(lot.or_wrong_rows(fatal)),
+        }
+    }
     let rehearsal = settings.dry_run.then(|| Rehearsal::of(&settings.ledger)).transpose()?;
     let path = rehearsal.as_ref().map_or(settings.ledger.as_path(), Rehearsal::ledger);
     let (mut ledger, parameters) = lot.into_ledger(path, &settings.binding)?;

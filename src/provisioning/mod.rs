@@ -110,7 +110,9 @@ impl Topics {
 
 /// Text that cannot be the name of a provisioning template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the template name is {found:?}; wanted 1 to {MAX_TEMPLATE_NAME} of the characters 0-9 A-Z a-z _ -")]
+#[error(
+    "the template name is \"{found}\"; wanted 1 to {MAX_TEMPLATE_NAME} of the characters 0-9 A-Z a-z _ -"
+)]
 pub struct NotATemplateName {
     /// The text, shortened.
     found: String,

@@ -99,7 +99,7 @@ fn requests_that_cannot_be_certified_are_named_before_anything_is_sent() {
         (&csr("rsa1024.csr"), "RSA key of 1024 bits"),
         (&csr("rsa2048-sha1.csr"), "signed with another algorithm"),
         (&csr("secp256k1.csr"), "neither RSA nor on a NIST curve"),
-        (&tampered, "line 3"),
+        (&tampered, "signature is not by its own key"),
         (&good, "the key that line 2 asks a certificate for"),
     ] {
         let lot = lot_with_column(&scratch, [&good, bad]);

@@ -194,7 +194,9 @@ fn a_spreadsheets_errors_are_not_keys() {
 /// The same for what a spreadsheet makes of numbers, dates and leading zeros: it may be meant, so it is said once.
 #[test]
 fn a_spreadsheets_damage_is_said_once_or_refused() {
-    let said = taken("sci_two.csv", &[], 2);
+    // The emulator does not take such a serial number for an attribute; the lot is taken all the same.
+    let (_scratch, lot) = field("sci_two.csv");
+    let said = provision(&lot, &[]).expect_code(3);
     assert_eq!(said.err.matches("warning").count(), 1, "{}", said.err);
     said.expect_err(&["2 values", r#"line 2, column SerialNumber: found "4.2E+14""#, "--strict"]);
     let (scratch, lot) = field("sci_two.csv");

@@ -2,11 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::harness::{Emulate, Scratch, run};
+use crate::harness::{Emulate, Scratch, fleetmint, run};
 
 /// An address that is this machine's and that no rule takes for it, so that it is reached through a proxy.
 const ELSEWHERE: &str = "[::ffff:127.0.0.1]:0";
@@ -61,11 +62,23 @@ fn tunnel(mut client: TcpStream, authorization: &str, asked: &Asked) -> Option<(
     back.join().ok()
 }
 
-/// A run whose two doors are the emulator's, without anything of the machine's network in its environment.
-fn provision(emulator: &Emulate, lot: &std::path::Path) -> Command {
-    let mut command = emulator.provision(lot);
-    let control = emulator.text("endpoint").replace("wss://", "https://").replace("/mqtt", "");
-    command.args(["--control-endpoint", &control]);
+/// Where an emulator is that listens [elsewhere](ELSEWHERE).
+fn address(emulator: &Emulate) -> String {
+    let endpoint = emulator.text("endpoint").trim_end_matches("/mqtt");
+    format!("[::ffff:127.0.0.1]:{}", endpoint.rsplit(':').next().unwrap())
+}
+
+/// A run whose two doors are at an address, with nothing of this machine's network in its environment.
+fn provision(emulator: &Emulate, address: &str, lot: &Path) -> Command {
+    let mut command = fleetmint();
+    command
+        .arg("provision")
+        .arg(lot)
+        .args(["--endpoint", address, "--control-endpoint", &format!("https://{address}")])
+        .args(["--region", emulator.text("region"), "--template", emulator.text("template")])
+        .args(["--ca-file", emulator.text("ca_file")])
+        .env("AWS_ACCESS_KEY_ID", emulator.text("access_key_id"))
+        .env("AWS_SECRET_ACCESS_KEY", emulator.text("secret_access_key"));
     for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
         command.env_remove(name).env_remove(name.to_uppercase());
     }
@@ -80,15 +93,17 @@ fn both_doors_go_through_the_proxy() {
     let scratch = Scratch::new();
     let lot = scratch.lot("lot.csv", 3);
     let url = format!("http://operator:p%40ss@127.0.0.1:{port}");
-    run(provision(&emulator, &lot).args(["--connections", "1"]).env("HTTPS_PROXY", &url))
-        .expect_code(0)
-        .expect_err(&[&format!("through the proxy http://127.0.0.1:{port}")]);
+    run(provision(&emulator, &address(&emulator), &lot)
+        .args(["--connections", "1"])
+        .env("HTTPS_PROXY", &url))
+    .expect_code(0)
+    .expect_err(&[&format!("through the proxy http://127.0.0.1:{port}")]);
     let asked = asked.lock().unwrap().clone();
     // One of the control plane's, and one of the only connection's.
     assert!(asked.len() >= 2, "{asked:?}");
-    let endpoint = emulator.text("endpoint").replace("wss://", "").replace("/mqtt", "");
+    let address = address(&emulator);
     assert!(
-        asked.iter().all(|(target, given)| *target == endpoint && given.starts_with("Basic ")),
+        asked.iter().all(|(target, given)| *target == address && given.starts_with("Basic ")),
         "{asked:?}"
     );
 }
@@ -101,7 +116,7 @@ fn a_proxy_that_refuses_is_named_without_the_password() {
     let scratch = Scratch::new();
     let lot = scratch.lot("lot.csv", 1);
     let url = format!("http://operator:hunter2@127.0.0.1:{port}");
-    let said = run(provision(&emulator, &lot).env("ALL_PROXY", &url))
+    let said = run(provision(&emulator, &address(&emulator), &lot).env("ALL_PROXY", &url))
         .expect_err(&["refuses its user and password", &format!("http://127.0.0.1:{port}")]);
     assert_ne!(said.code, Some(0));
     assert!(!said.err.contains("hunter2") && !said.err.contains("aHVudGVy"), "{}", said.err);
@@ -115,11 +130,13 @@ fn exceptions_and_loopback_never_go_through_it() {
     let url = format!("http://127.0.0.1:{port}");
     let lot = scratch.lot("a.csv", 1);
     let emulator = Emulate::start(&[]);
-    run(provision(&emulator, &lot).env("HTTPS_PROXY", &url)).expect_code(0);
+    let here = emulator.text("endpoint").trim_start_matches("wss://").trim_end_matches("/mqtt").to_owned();
+    run(provision(&emulator, &here, &lot).env("HTTPS_PROXY", &url)).expect_code(0);
     let elsewhere = Emulate::start_on(ELSEWHERE, &[]);
     let lot = scratch.lot("b.csv", 1);
     let no_proxy = "example.com, ::ffff:127.0.0.1";
-    run(provision(&elsewhere, &lot).env("https_proxy", &url).env("no_proxy", no_proxy)).expect_code(0);
+    run(provision(&elsewhere, &address(&elsewhere), &lot).env("https_proxy", &url).env("no_proxy", no_proxy))
+        .expect_code(0);
     assert_eq!(asked.lock().unwrap().len(), 0);
 }
 
@@ -129,11 +146,14 @@ fn socks_is_named_and_refused() {
     let emulator = Emulate::start_on(ELSEWHERE, &[]);
     let scratch = Scratch::new();
     let lot = scratch.lot("lot.csv", 1);
-    run(provision(&emulator, &lot).env("ALL_PROXY", "socks5h://u:hunter2@127.0.0.1:1080"))
-        .expect_code(64)
-        .expect_err(&["ALL_PROXY: found a socks5h proxy", "http://"]);
-    run(provision(&emulator, &lot).env("ALL_PROXY", "socks5h://127.0.0.1:1080").env("NO_PROXY", "*"))
-        .expect_code(0);
+    run(provision(&emulator, &address(&emulator), &lot)
+        .env("ALL_PROXY", "socks5h://u:hunter2@127.0.0.1:1080"))
+    .expect_code(64)
+    .expect_err(&["ALL_PROXY: found a socks5h proxy", "http://"]);
+    run(provision(&emulator, &address(&emulator), &lot)
+        .env("ALL_PROXY", "socks5h://127.0.0.1:1080")
+        .env("NO_PROXY", "*"))
+    .expect_code(0);
 }
 
 /// The region that a name gives and the one that was typed: a signature for another is never right.
@@ -142,7 +162,7 @@ fn a_region_that_contradicts_the_endpoint_is_refused() {
     let scratch = Scratch::new();
     let lot = scratch.lot("lot.csv", 1);
     for endpoint in ["a1b2c3-ats.iot.eu-west-1.amazonaws.com", "a1b2c3.iot.cn-north-1.amazonaws.com.cn"] {
-        let mut command = crate::harness::fleetmint();
+        let mut command = fleetmint();
         command.arg("provision").arg(&lot).args([
             "--template",
             "T",
