@@ -1,7 +1,7 @@
 """Provisions a lot through proxy.py, an HTTP proxy that wants a user and a password, on both doors.
 
-Usage: python-proxy.py FLEETMINT, the program. Everything stays on this machine: the emulator listens on an address that no rule
-takes for loopback.
+Usage: python-proxy.py FLEETMINT, the program. Everything stays on this machine: the two doors have AWS's names, which fleetmint
+leaves to the proxy, and the proxy connects to nothing but the emulator.
 """
 
 import json
@@ -9,15 +9,24 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import version
 
 import proxy
+import proxy.core.connection.server as upstream
 
 PASSWORD = "p@ss word"
-PROXIED = "[::ffff:127.0.0.1]:0"
+
+
+def keep_here(connect=upstream.new_socket_connection):
+    """Whatever the name, it is on this machine."""
+    upstream.new_socket_connection = lambda address, *more, **named: connect(
+        ("127.0.0.1", address[1]), *more, **named
+    )
 
 
 def provision(fleetmint, emulator, lot, password):
-    address = emulator["endpoint"].removeprefix("wss://").removesuffix("/mqtt")
+    port = emulator["endpoint"].removesuffix("/mqtt").rpartition(":")[2]
+    domain = f"iot.{emulator['region']}.amazonaws.com:{port}"
     quoted = password.replace("@", "%40").replace(" ", "%20")
     environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     environment |= {
@@ -25,14 +34,15 @@ def provision(fleetmint, emulator, lot, password):
         "AWS_ACCESS_KEY_ID": emulator["access_key_id"],
         "AWS_SECRET_ACCESS_KEY": emulator["secret_access_key"],
     }
-    command = [fleetmint, "provision", lot, "--endpoint", address, "--region", emulator["region"]]
+    command = [fleetmint, "provision", lot, "--endpoint", f"a1b2c3-ats.{domain}", "--region", emulator["region"]]
     command += ["--template", emulator["template"], "--ca-file", emulator["ca_file"]]
-    command += ["--control-endpoint", f"https://{address}"]
+    command += ["--control-endpoint", f"https://{domain}"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
 def main():
     fleetmint = sys.argv[1]
+    keep_here()
     with tempfile.TemporaryDirectory() as directory:
         lot = os.path.join(directory, "lot.csv")
         with open(lot, "w") as file:
@@ -40,7 +50,7 @@ def main():
             file.writelines(f"PROXIED_{n},SN{n},AA:BB:CC:00:00:0{n}\n" for n in range(1, 4))
         arguments = ["--hostname", "127.0.0.1", "--port", "0", "--basic-auth", f"operator:{PASSWORD}"]
         arguments += ["--num-workers", "1", "--num-acceptors", "1", "--log-level", "ERROR"]
-        emulate = subprocess.Popen([fleetmint, "emulate", "--listen", PROXIED], stdout=subprocess.PIPE, text=True)
+        emulate = subprocess.Popen([fleetmint, "emulate", "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True)
         try:
             emulator = json.loads(emulate.stdout.readline())
             with proxy.Proxy(arguments) as server:
@@ -54,7 +64,7 @@ def main():
         finally:
             emulate.terminate()
             emulate.wait()
-    print(json.dumps({"client": f"proxy.py {proxy.__version__}", "devices": 3, "refused": "wrong password"}))
+    print(json.dumps({"client": f"proxy.py {version('proxy.py')}", "devices": 3, "refused": "wrong password"}))
 
 
 if __name__ == "__main__":
