@@ -218,11 +218,9 @@ mod tests {
             let id = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &pem.contents);
             let id: String = id.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(check_pair(&id, &certificate, &key.private_key), Ok(()));
-            assert_eq!(
-                check_pair(&id, &certificate, &other.private_key),
-                Err(PairMismatch::OtherKey),
-                "{key_type:?}"
-            );
+            let (foreign, twin) = (&other.private_key, prepare(key_type).unwrap().private_key);
+            assert_eq!(check_pair(&id, &certificate, foreign), Err(PairMismatch::NoKey), "{key_type:?}");
+            assert_eq!(check_pair(&id, &certificate, &twin), Err(PairMismatch::OtherKey), "{key_type:?}");
             assert_eq!(
                 check_pair(&"0".repeat(64), &certificate, &key.private_key),
                 Err(PairMismatch::OtherId)

@@ -215,8 +215,6 @@ fn hostile_keys_stay_inside() {
         "%2E",
         ".hidden",
         "~",
-        "\u{0}",
-        "\n",
         "a\\b",
         &long,
     ];
@@ -479,7 +477,6 @@ fn what_an_image_has_no_room_for_is_refused() {
     };
     let longest = "x".repeat(LONGEST_NVS_TEXT);
     assert!(refused(&format!("{longest}x"), nvs()).contains("at most 3967 bytes, and it has 3968"));
-    assert!(refused("a\nb", mass_mfg()).contains("control characters"));
     for namespace in ["", "sixteen_bytes_ab", "a b", "a,b", "namespace", "ключ"] {
         let error = Partition::new(namespace, Vec::new()).unwrap_err().to_string();
         assert!(error.contains("1 to 15 bytes"), "{error}");

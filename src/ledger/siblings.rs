@@ -4,6 +4,7 @@
 //! beside each other; whatever is elsewhere, or was deleted, is not found.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, params};
@@ -28,6 +29,24 @@ pub struct Overlap {
 /// How many files of a directory are looked at.
 const FILES: usize = 1_000;
 
+/// Which files are this ledger's, by whatever names. They must not be opened: when a process closes any descriptor of a file,
+/// it loses its POSIX locks on it (fcntl(2)), and with them SQLite's. Other processes would then truncate the `-shm` file
+/// under the writer.
+fn own_files(ledger: &Path) -> Vec<(u64, u64)> {
+    ["", "-wal", "-shm", "-journal", ".lock"]
+        .into_iter()
+        .filter_map(|suffix| {
+            let mut name = ledger.as_os_str().to_owned();
+            name.push(suffix);
+            fs::metadata(name).ok().map(|file| identity(&file))
+        })
+        .collect()
+}
+
+fn identity(file: &fs::Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
 impl View {
     /// The other ledgers in `directory` for the same template, region and account that have done something for devices of
     /// this one. What cannot be read is passed over.
@@ -36,11 +55,11 @@ impl View {
     /// If the directory cannot be listed.
     pub fn overlaps(&self, directory: &Path) -> Result<Vec<Overlap>, LedgerError> {
         let listed = |error| Problem::io("listing a directory", error).at(self.path());
-        let own = fs::canonicalize(self.path()).ok();
+        let own = own_files(self.path());
         let mut found = Vec::new();
         for entry in fs::read_dir(directory).map_err(listed)?.take(FILES) {
             let path = entry.map_err(listed)?.path();
-            if own.is_none() || fs::canonicalize(&path).ok() == own {
+            if !fs::metadata(&path).is_ok_and(|file| file.is_file() && !own.contains(&identity(&file))) {
                 continue;
             }
             if let Ok(Some(overlap)) = self.overlap(&path) {

@@ -204,8 +204,8 @@ fn a_run_is_seen_running_and_then_crashed_and_its_ledger_is_not_for_retry() {
 }
 
 /// A template that refuses every device, for it wants a parameter that no lot has.
-const STRICT: &str = r#"{"Parameters": {"Nowhere": {"Type": "String"}}, "Resources": {
-    "thing": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Ref": "Nowhere"}}},
+const STRICT: &str = r#"{"Parameters": {"DeviceId": {"Type": "String"}}, "Resources": {
+    "thing": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Fn::Join": [" ", [{"Ref": "DeviceId"}, "x"]]}}},
     "certificate": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}, "Status": "ACTIVE"}}}}"#;
 
 #[test]

@@ -165,10 +165,29 @@ pub fn summary(file: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
 }
 
-/// One column of a query on a ledger, as text.
+/// One column of a query on a ledger, as text. A ledger that is just being opened or closed is asked again.
 pub fn column(ledger: &Path, sql: &str) -> Vec<String> {
-    let db = Connection::open_with_flags(ledger, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-    let mut query = db.prepare(sql).unwrap();
-    let rows = query.query_map([], |row| row.get::<_, Option<String>>(0)).unwrap();
-    rows.map(|text| text.unwrap().unwrap_or_default()).collect()
+    let mut attempts = 0;
+    loop {
+        match try_column(ledger, sql) {
+            Ok(column) => return column,
+            Err(error) if attempts == 50 => panic!("{sql}: {error}"),
+            Err(_) => attempts += 1,
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+fn try_column(ledger: &Path, sql: &str) -> rusqlite::Result<Vec<String>> {
+    let db = Connection::open_with_flags(ledger, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let mut query = db.prepare(sql)?;
+    let rows = query.query_map([], |row| {
+        Ok(match row.get(0)? {
+            rusqlite::types::Value::Null => String::new(),
+            rusqlite::types::Value::Integer(number) => number.to_string(),
+            rusqlite::types::Value::Text(text) => text,
+            other => panic!("{sql}: {other:?} is not text"),
+        })
+    })?;
+    rows.collect()
 }

@@ -108,7 +108,7 @@ impl Chain {
 fn tidy(provided: &ProvidedCredentials) -> Result<Credentials, String> {
     let part = |name: &str, text: &str| {
         let text = text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
-        match text.chars().find(|c| c.is_whitespace() || is_invisible(*c)) {
+        match text.chars().find(|c| (c.is_whitespace() && *c != ' ') || is_invisible(*c)) {
             None => Ok(text.to_owned()),
             Some(c) => Err(format!(
                 "the {name} has the character {} in it: it was not copied as it is",

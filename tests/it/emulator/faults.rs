@@ -230,7 +230,8 @@ async fn a_head_with_bare_line_feeds_swallows_no_other_request() {
     let mut client = Client::dial(&emulator).await;
     let first = "GET /nothing HTTP/1.1\r\nHost: localhost\n\n";
     let (head, _) = client.ask(&format!("{first}GET /other HTTP/1.1\r\n\r\n")).await;
-    assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
+    // Nothing is signed; what matters is that both requests were one, and that the connection is closed after it.
+    assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
     emulator.shutdown().await;
 }
 
