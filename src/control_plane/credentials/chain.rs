@@ -174,9 +174,9 @@ mod tests {
             "the secret access key has the character \\u{200b} in it: it was not copied as it is"
         );
         assert!(
-            provided("AK IA", "s", None)
+            provided("AK\tIA", "s", None)
                 .unwrap_err()
-                .starts_with("the access key ID has the character \\u{20}")
+                .starts_with("the access key ID has the character \\u{9}")
         );
         assert!(provided("AKIA", "s", Some("to\nken")).unwrap_err().contains("session token"));
         assert!(provided(" ", "s", None).unwrap_err().contains("is empty"));

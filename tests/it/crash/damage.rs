@@ -248,9 +248,9 @@ fn something_else_in_the_ledgers_place_is_refused() {
     orphan.0.insert("-wal", vec![7; 9000]);
     killed.refuses("an empty file with a log", &orphan).expect_err(&words);
     std::fs::remove_file(&killed.ledger).unwrap();
-    let before = killed.service.connections();
+    let before = killed.service.account().certificates.len();
     killed.provision().expect_code(74).expect_err(&["the file is missing", "may hold private keys"]);
-    assert_eq!(killed.service.connections(), before);
+    assert_eq!(killed.service.account().certificates.len(), before);
     killed.completes();
 }
 

@@ -20,7 +20,11 @@ fn help_is_grouped_shows_examples_and_loses_no_word() {
     let load = run(fleetmint().args(["load", "create", "--help"])).expect_code(0);
     let load =
         load.expect_out(&["{n:06}", "--aws-profile", "FLEETMINT_AWS_PROFILE", "FLEETMINT_LOAD_PROFILE"]);
-    assert!(load.out.lines().filter(|line| !line.starts_with("Usage:")).all(|line| line.chars().count() <= 100), "{}", load.out);
+    assert!(
+        load.out.lines().filter(|line| !line.starts_with("Usage:")).all(|line| line.chars().count() <= 100),
+        "{}",
+        load.out
+    );
     for verb in ["export", "status", "retry", "purge-keys", "report", "emulate"] {
         run(fleetmint().args([verb, "--help"])).expect_code(0).expect_out(&["Example"]);
     }
