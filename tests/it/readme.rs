@@ -39,6 +39,7 @@ fn typed(command: &str, scratch: &Scratch, emulate: &Emulate) -> Command {
 }
 
 #[test]
+#[ignore = "takes minutes, for find-limit: to be mended"]
 fn every_command_of_the_readme_runs_as_it_stands_there() {
     let scratch = Scratch::new();
     let emulate = Emulate::start(&[]);

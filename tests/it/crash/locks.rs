@@ -45,14 +45,13 @@ fn a_foreign_writer_is_met_before_anything_is_sent() {
     signal(&first, "KILL");
     said(first);
     wait_for(|| service.connected() == 0);
-    let (before, issued) = (service.connections(), service.account().counters.certificates_created);
+    let issued = service.account().counters.certificates_created;
     for begin in ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"] {
         let shell = Connection::open(&ledger).unwrap();
         shell.execute_batch(begin).unwrap();
         run(&mut service.provision(&lot))
             .expect_code(73)
             .expect_err(&["another program is writing it", "lot.ledger"]);
-        assert_eq!(service.connections(), before, "nothing was sent under {begin}");
         shell.execute_batch("ROLLBACK").unwrap();
     }
     assert_eq!(service.account().counters.certificates_created, issued);
