@@ -8,7 +8,7 @@ mod register;
 pub(super) mod step;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use self::step::{Holder, Issued, Origin};
@@ -33,6 +33,8 @@ pub(super) struct Journey<C> {
     /// After how many devices in a row without a registration the run stops.
     failure_budget: u32,
     failed_in_a_row: AtomicU32,
+    /// The account has said of a device that was registered without a thing name that there is no thing.
+    has_no_things: AtomicBool,
 }
 
 /// Where a device stands after a step.
@@ -54,7 +56,8 @@ impl<C: Connector> Journey<C> {
         certificate_lifetime: Duration,
         failure_budget: u32,
     ) -> Self {
-        Self { run, settler, certificate_lifetime, failure_budget, failed_in_a_row: AtomicU32::new(0) }
+        let (failed_in_a_row, has_no_things) = (AtomicU32::new(0), AtomicBool::new(false));
+        Self { run, settler, certificate_lifetime, failure_budget, failed_in_a_row, has_no_things }
     }
 
     /// Takes one device as far as it goes. An error leaves the device explained by the ledger.

@@ -2,6 +2,7 @@
 //!
 //! Owns what is known of a registration whose answer was lost, and who is asked about it.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::step::{self, Issued, Origin};
@@ -38,12 +39,19 @@ impl<C: Connector> Journey<C> {
         // The last failure after which the service may have acted: it outlives later refusals.
         let mut lost: Option<Failure> = None;
         loop {
-            let (timing, registered) =
-                match step::register(&self.run, line, device, &mut issued, &request).await {
+            let (timing, answer) =
+                match step::ask_to_register(&self.run, line, &mut issued, &request).await {
                     Ok(Some(tried)) => tried,
                     Ok(None) => return self.token_expired(line, device, &issued, lost).await,
                     Err(halt) => return Err(self.leave(line, device, issued.registration, halt).await?),
                 };
+            let registered = match answer {
+                Ok(thing) => {
+                    let thing = self.named(line, &issued, thing).await;
+                    step::record_registered(&self.run, line, device, thing).await?
+                }
+                Err(failure) => Err(failure),
+            };
             attempts += 1;
             self.conclude(Call::RegisterThing, timing, registered.clone()).await;
             let Err(failure) = registered else { return Ok(self.registered()) };
@@ -55,6 +63,22 @@ impl<C: Connector> Journey<C> {
                 Ok(Next::GiveUp) => return self.give_up(line, device, &issued, failure, lost).await,
                 Err(halt) => return Err(self.leave(line, device, issued.registration, halt).await?),
             }
+        }
+    }
+
+    /// The thing of an accepted reply, under its name. A template without a thing answers without one, and so does a reply that
+    /// lost it: the account knows which it was. Once it has said that there is no thing, it is not asked again in this run.
+    async fn named(&self, line: &mut Line<C>, issued: &Issued, thing: RegisteredThing) -> RegisteredThing {
+        if !thing.thing_name.is_empty() || self.has_no_things.load(Ordering::Relaxed) {
+            return thing;
+        }
+        let Some(settler) = &self.settler else { return thing };
+        match line.while_idle(settler.settle(&issued.certificate.certificate_id)).await {
+            Settlement::Registered(settled) => {
+                self.has_no_things.fetch_or(settled.thing_name.is_empty(), Ordering::Relaxed);
+                RegisteredThing { thing_name: settled.thing_name, ..thing }
+            }
+            Settlement::NotRegistered | Settlement::Unsettled { .. } => thing,
         }
     }
 

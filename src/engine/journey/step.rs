@@ -152,17 +152,28 @@ pub(in crate::engine) async fn register<C: Connector>(
     issued: &mut Issued,
     request: &Request<RegisteredThing>,
 ) -> Result<Option<Outcome<()>>, Halt> {
-    let within = run.fresh_for(issued.issued_at);
-    let attempt = line.exchange_within(request, &run.limits.register, within).await?;
-    let Some(Attempt { timing, answer }) = attempt else { return Ok(None) };
+    let Some((timing, answer)) = ask_to_register(run, line, issued, request).await? else { return Ok(None) };
     let registered = match answer {
         Ok(thing) => record_registered(run, line, device, thing).await?,
         Err(failure) => Err(failure),
     };
-    if registered.as_ref().is_err_and(Failure::may_have_acted) {
+    Ok(Some((timing, registered)))
+}
+
+/// The exchange of [`register`] alone: what was accepted is not yet in the ledger.
+pub(super) async fn ask_to_register<C: Connector>(
+    run: &Context<C>,
+    line: &mut Line<C>,
+    issued: &mut Issued,
+    request: &Request<RegisteredThing>,
+) -> Result<Option<Outcome<RegisteredThing>>, Halt> {
+    let within = run.fresh_for(issued.issued_at);
+    let attempt = line.exchange_within(request, &run.limits.register, within).await?;
+    let Some(Attempt { timing, answer }) = attempt else { return Ok(None) };
+    if answer.as_ref().map_or_else(Failure::may_have_acted, |_| true) {
         issued.registration = Registration::MaySent;
     }
-    Ok(Some((timing, registered)))
+    Ok(Some((timing, answer)))
 }
 
 pub(super) async fn record_registered<C: Connector>(
