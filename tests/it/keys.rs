@@ -154,25 +154,32 @@ fn sealed_keys_come_out_with_the_identity_only() {
 }
 
 #[test]
-fn a_ledger_may_hold_keys_of_both_sorts_and_says_once_that_some_are_plain() {
+fn a_ledger_may_be_sealed_from_some_device_on_and_never_takes_a_plain_key_again() {
     let scratch = Scratch::new();
     let lot = scratch.lot("lot.csv", 40);
     let scenario = scratch.write("s.toml", P256);
     let emulate = Emulate::start(&["--scenario", scenario.to_str().unwrap()]);
     let ledger = scratch.path("lot.ledger");
-    let said = interrupted(&emulate, &lot, &["--seal-to", RECIPIENT], || registered(&ledger) >= 3);
-    assert!(!said.contains("plain text") && said.contains(RECIPIENT), "{said}");
-    let sealed = registered(&ledger);
-    let said = interrupted(&emulate, &lot, &[], || registered(&ledger) >= sealed + 3);
+    let said = interrupted(&emulate, &lot, &[], || registered(&ledger) >= 3);
     assert!(said.contains("plain text") && said.contains("--seal-to"), "{said}");
-    let said = run(&mut emulate.provision(&lot)).expect_code(0);
-    assert!(!said.err.contains("plain text"), "{}", said.err);
+    let plain = registered(&ledger);
+    let seal = ["--seal-to", RECIPIENT];
+    run(emulate.provision(&lot).args(seal)).expect_code(74).expect_err(&["--change-settings"]);
+    let change = [seal[0], seal[1], "--change-settings"];
+    let said = interrupted(&emulate, &lot, &change, || registered(&ledger) >= plain + 3);
+    assert!(!said.contains("plain text") && said.contains(RECIPIENT), "{said}");
+    for unsealed in [&[][..], &["--change-settings"]] {
+        let before = registered(&ledger);
+        run(emulate.provision(&lot).args(unsealed)).expect_code(74).expect_err(&["seal"]);
+        assert_eq!(registered(&ledger), before, "{unsealed:?}");
+    }
+    run(emulate.provision(&lot).args(seal)).expect_code(0);
     let identity = scratch.write("id.txt", IDENTITY);
     export(&ledger, &scratch.path("out"), &["--identity", identity.to_str().unwrap()]).expect_code(0);
     assert_eq!(exported_keys(&scratch.path("out")).len(), 40);
     export(&ledger, &scratch.path("as-is"), &["--sealed"]).expect_code(0);
     let is_sealed = |n: usize| scratch.path(&format!("as-is/SN{n:06}/private.key.age")).exists();
-    assert_eq!((1..=40).filter(|n| is_sealed(*n)).count(), sealed);
+    assert_eq!((1..=40).filter(|n| is_sealed(*n)).count(), 40 - plain);
 }
 
 /// A run that is stopped once `condition` holds; what it said.

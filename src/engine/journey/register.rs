@@ -39,12 +39,11 @@ impl<C: Connector> Journey<C> {
         // The last failure after which the service may have acted: it outlives later refusals.
         let mut lost: Option<Failure> = None;
         loop {
-            let (timing, answer) =
-                match step::ask_to_register(&self.run, line, &mut issued, &request).await {
-                    Ok(Some(tried)) => tried,
-                    Ok(None) => return self.token_expired(line, device, &issued, lost).await,
-                    Err(halt) => return Err(self.leave(line, device, issued.registration, halt).await?),
-                };
+            let (timing, answer) = match step::ask_to_register(&self.run, line, &mut issued, &request).await {
+                Ok(Some(tried)) => tried,
+                Ok(None) => return self.token_expired(line, device, &issued, lost).await,
+                Err(halt) => return Err(self.leave(line, device, issued.registration, halt).await?),
+            };
             let registered = match answer {
                 Ok(thing) => {
                     let thing = self.named(line, &issued, thing).await;
