@@ -256,6 +256,8 @@ impl Session {
 
     /// Why the exchange in flight has no reply `after` its publish.
     pub(super) fn silence(&self, after: Duration) -> Cause {
+        // In tenths of a second: nobody wants more, and failures that differ in microseconds would not count as one cause.
+        let after = Duration::from_millis((after.as_millis() as u64).saturating_add(50) / 100 * 100);
         match self.request {
             _ if self.inbox.grace_ends().is_some() => Inbox::same_reply(),
             Some(Request { is_acknowledged: true, .. }) => Cause::NoReply { after },
