@@ -1,7 +1,7 @@
 //! Policy documents: read, and asked whether they allow an action.
 //!
 //! Source: AWS IoT Developer Guide, "AWS IoT Core policies", and the IAM policy grammar that it refers to. Operators of
-//! conditions that are not [`Operator`]s are read and never hold for an Allow, always for a Deny.
+//! conditions that are not `Operator`s are read and never hold for an Allow, always for a Deny.
 
 mod pattern;
 
