@@ -223,6 +223,8 @@ proptest! {
         size in 1..9_usize,
     ) {
         let (ours, broken) = read_all(Dribble { bytes: &bytes, size, interrupts: false });
+        // Zero bytes at the start may look like UTF-16, which is named before a record is read.
+        prop_assume!(!matches!(broken, Some(Broken::Foreign(_))));
         let mut theirs: Vec<Vec<Vec<u8>>> = csv::ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
