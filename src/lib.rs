@@ -33,6 +33,8 @@ pub mod engine;
 pub mod export;
 pub mod report;
 // L4: the other side
+#[cfg(feature = "emulator")]
 pub mod emulator;
 // L5: the binary
+#[cfg(feature = "cli")]
 pub mod cli;
