@@ -31,6 +31,7 @@ pub mod transport;
 // L3: work
 pub mod engine;
 pub mod export;
+pub mod preflight;
 pub mod report;
 // L4: the other side
 #[cfg(feature = "emulator")]

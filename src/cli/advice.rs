@@ -20,14 +20,18 @@ pub(super) fn ended(verb: &str, end: &End) -> Vec<String> {
 }
 
 fn stopped(verb: &str, failure: &Failure) -> Vec<String> {
-    let mut words = vec![format!("error: stopped: {failure}")];
+    let remedy = remedy(verb, failure).map(|remedy| format!("  -> {remedy}"));
+    [format!("error: stopped: {failure}")].into_iter().chain(remedy).collect()
+}
+
+/// What to do about a failure, and with which options.
+pub(super) fn remedy(verb: &str, failure: &Failure) -> Option<String> {
     match (failure.hint(), options(verb, failure)) {
-        ("", None) => {}
-        (hint, None) => words.push(format!("  -> {hint}")),
-        ("", Some(options)) => words.push(format!("  -> {options}")),
-        (hint, Some(options)) => words.push(format!("  -> {hint}: {options}")),
+        ("", None) => None,
+        (hint, None) => Some(hint.to_owned()),
+        ("", Some(options)) => Some(options.to_owned()),
+        (hint, Some(options)) => Some(format!("{hint}: {options}")),
     }
-    words
 }
 
 /// Which options a failure has to do with.
@@ -70,7 +74,7 @@ struct Speed {
 impl Speed {
     fn of(verb: &str) -> Self {
         match verb.split(' ').next() {
-            Some("provision") => Self {
+            Some("provision" | "check") => Self {
                 connects: "--connect-rate",
                 requests: "--create-rate, --register-rate",
                 identity: "--profile, --region",

@@ -3,10 +3,56 @@
 use super::exit::{Exit, Fatal};
 use super::speech::say;
 use super::target::Site;
-use crate::control_plane::AskError;
+use crate::control_plane::{AskError, DescribedTemplate};
 use crate::identity::ParameterPlan;
 use crate::template::{Fit, Missing, declared_parameters, fit};
 use crate::wording::Excerpt;
+
+/// How a lot and a template fit, in words with what to type.
+pub(super) struct Comparison {
+    /// What is not sent and should be.
+    pub(super) wrong: Vec<String>,
+    /// What a function of the account's may still mend, and what is sent for nothing.
+    pub(super) warnings: Vec<String>,
+    /// Parameters that are not sent, and have a default.
+    pub(super) defaulted: Vec<String>,
+    /// How many parameters the template declares and the lot sends.
+    pub(super) sent: usize,
+}
+
+/// Compares the parameters that a template declares with those that are sent; `None` if its body is not JSON.
+pub(super) fn compare(
+    described: &DescribedTemplate,
+    template: &str,
+    parameters: &ParameterPlan,
+) -> Option<Comparison> {
+    let declared = declared_parameters(&described.body)?;
+    let found = fit(&declared, parameters.names());
+    let (mut wrong, mut warnings) = (wrong(&found, template), Vec::new());
+    if described.hook.is_some() {
+        let by_hook = |line| format!("{line} (unless the template's pre-provisioning hook gives it)");
+        warnings.extend(std::mem::take(&mut wrong).into_iter().map(by_hook));
+    }
+    if !found.unused.is_empty() {
+        let names: Vec<_> = found.unused.iter().map(|name| Excerpt(name).to_string()).collect();
+        warnings.push(format!(
+            "template {template} has no parameter {}; it is sent all the same (--columns chooses what is sent)",
+            names.join(", ")
+        ));
+    }
+    let is_sent = |name: &str| parameters.names().any(|sent| sent == name);
+    let is_overlooked = |name: &str| found.overlooked.iter().any(|missing| missing.parameter == name);
+    let own = || declared.iter().filter(|declared| !declared.name.starts_with("AWS::"));
+    let defaulted = own().filter(|declared| {
+        declared.is_optional && !is_sent(&declared.name) && !is_overlooked(&declared.name)
+    });
+    Some(Comparison {
+        defaulted: defaulted.map(|declared| declared.name.clone()).collect(),
+        sent: own().filter(|declared| is_sent(&declared.name)).count(),
+        wrong,
+        warnings,
+    })
+}
 
 /// Asks the account for the template and compares its parameters with those that are sent.
 ///
@@ -25,31 +71,20 @@ pub(super) async fn check(site: &Site, template: &str, parameters: &ParameterPla
             return Ok(());
         }
     };
-    let Some(declared) = declared_parameters(&described.body) else {
+    let Some(Comparison { mut wrong, warnings, .. }) = compare(&described, template, parameters) else {
         say(format_args!(
             "note: the lot's columns could not be compared with template {template}: its body is not JSON"
         ));
         return Ok(());
     };
-    let found = fit(&declared, parameters.names());
-    let mut wrong = wrong(&found, template);
-    if described.has_hook {
-        for line in std::mem::take(&mut wrong) {
-            say(format_args!("warning: {line} (unless the template's pre-provisioning hook gives it)"));
+    if wrong.is_empty() {
+        for line in warnings {
+            say(format_args!("warning: {line}"));
         }
+        return Ok(());
     }
-    if !wrong.is_empty() {
-        wrong.push(String::from("Nothing was sent."));
-        return Err(Fatal::new(Exit::BadIdentities, wrong.join("\n       ")));
-    }
-    if !found.unused.is_empty() {
-        let names: Vec<_> = found.unused.iter().map(|name| Excerpt(name).to_string()).collect();
-        say(format_args!(
-            "warning: template {template} has no parameter {}; it is sent all the same (--columns chooses what is sent)",
-            names.join(", ")
-        ));
-    }
-    Ok(())
+    wrong.push(String::from("Nothing was sent."));
+    Err(Fatal::new(Exit::BadIdentities, wrong.join("\n       ")))
 }
 
 /// What is not sent and should be, each with what to type.

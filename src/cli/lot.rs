@@ -29,9 +29,9 @@ pub(super) struct LotReading {
 
 /// A lot whose header was read.
 pub(super) struct OpenLot {
-    source: String,
+    pub(super) source: String,
     rows: LotReader<Box<dyn Read + Send>>,
-    shape: LotShape,
+    pub(super) shape: LotShape,
     /// Where its devices' own certification requests are, and what judges them.
     requests: Option<(RequestSource, RequestCheck)>,
     /// What its rows become.
@@ -78,6 +78,19 @@ impl LotReading {
 
     /// Opens a lot and reads its header.
     pub(super) fn read(&self, lot: &Path) -> Result<OpenLot, Fatal> {
+        let open = self.read_quietly(lot)?;
+        if let Some(recognised) = recognised(&open.rows) {
+            say(format_args!("{}: {recognised}", open.source));
+        }
+        Ok(open)
+    }
+
+    /// Opens a lot once more, beside what is reading it; `None` if it is not a file, and can be read only once.
+    pub(super) fn read_again(&self, lot: &Path) -> Result<Option<OpenLot>, Fatal> {
+        if lot.is_file() { self.read_quietly(lot).map(Some) } else { Ok(None) }
+    }
+
+    fn read_quietly(&self, lot: &Path) -> Result<OpenLot, Fatal> {
         let (source, file): (String, Box<dyn Read + Send>) = if lot == Path::new(STDIN) {
             (String::from("standard input"), Box::new(std::io::stdin()))
         } else {
@@ -89,9 +102,6 @@ impl LotReading {
         };
         let rows = LotReader::with_format(file, &self.format)
             .map_err(|errors| wrong_rows(&source, &errors.into()))?;
-        if let Some(recognised) = recognised(&rows) {
-            say(format_args!("{source}: {recognised}"));
-        }
         let mut shape = rows.shape().clone();
         let mut requests = None;
         if let Some(source) = &self.requests {
@@ -131,6 +141,17 @@ impl OpenLot {
     /// Why the lot cannot be provisioned: what is wrong with its rows, and after that `fatal`, which was found first. Rows can be
     /// mended without another run to find the next fault.
     pub(super) fn or_wrong_rows(self, fatal: Fatal) -> Fatal {
+        match self.look_through(|_| {}) {
+            Ok(()) => fatal,
+            Err(wrong) => Fatal::new(wrong.exit, format!("{}\n       {}", wrong.message, fatal.message)),
+        }
+    }
+
+    /// Shows every good row to `show`.
+    ///
+    /// # Errors
+    /// What is wrong with the rows, once all of them were shown. Keys that stand in the lot twice are not found here.
+    pub(super) fn look_through(self, mut show: impl FnMut(&Identity)) -> Result<(), Fatal> {
         let Self { source, rows, shape, requests, parameters } = self;
         let (place, mut requests) = requests.unzip();
         let key_column = &shape.columns[shape.key_column];
@@ -145,15 +166,12 @@ impl OpenLot {
                     errors.add(parameters.check(&identity).err().into_iter().flatten());
                     errors.add(new_key_fault(&identity, key_column));
                     errors.add(requests.as_mut().and_then(|requests| requests.check(&identity)));
+                    show(&identity);
                 }
                 Err(found) => errors.add(found),
             }
         }
-        if errors.is_empty() {
-            return fatal;
-        }
-        let wrong = wrong_rows(&source, &errors);
-        Fatal::new(wrong.exit, format!("{}\n       {}", wrong.message, fatal.message))
+        if errors.is_empty() { Ok(()) } else { Err(wrong_rows(&source, &errors)) }
     }
 
     /// Takes the lot into the ledger at `path`, or checks that the ledger that is there is this lot's. Says what is doubtful.

@@ -7,6 +7,7 @@
 mod advice;
 mod args;
 mod ca_file;
+mod check;
 mod completions;
 mod conduct;
 mod devices;
@@ -74,6 +75,7 @@ struct Args {
 /// The table of verbs; what is said of each is said of its arguments.
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Check(Box<check::CheckArgs>),
     Provision(Box<provision::ProvisionArgs>),
     Load(Box<load::LoadArgs>),
     FindLimit(Box<find_limit::FindLimitArgs>),
@@ -100,6 +102,7 @@ impl Verb {
 
     async fn run(self) -> Result<Exit, Fatal> {
         match self {
+            Verb::Check(args) => check::run(*args).await,
             Verb::Provision(args) => provision::run(*args).await,
             Verb::Load(args) => load::run(*args).await,
             Verb::FindLimit(args) => find_limit::run(*args).await,

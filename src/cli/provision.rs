@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::advice;
 use super::args::{KeyArgs, OutputArgs, RateArgs, TargetArgs, connections, lifetime, timeout};
+use super::check::{self, BeforeArgs};
 use super::conduct::{self, Done, Job, Offer, Reins, SEAL_TO, Shown, conduct, print_summary};
 use super::dry_run::{self, Rehearsal};
 use super::exit::{Exit, Fatal, ledger as ledger_error};
@@ -115,6 +116,14 @@ pub(super) struct ProvisionArgs {
     #[command(flatten)]
     pub(super) scope: ScopeArgs,
 
+    /// What becomes of devices whose thing exists already: they are registered, as the template's OverrideSettings say, or left
+    /// out of the run.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = IfExists::Register, help_heading = "Lot")]
+    pub(super) if_exists: IfExists,
+
+    #[command(flatten)]
+    pub(super) before: BeforeArgs,
+
     /// Do everything but send: say what would be sent, how fast, and how long it would take. Makes and changes no ledger, and
     /// only reads from the account.
     #[arg(long, help_heading = "Lot")]
@@ -127,6 +136,15 @@ pub(super) struct ProvisionArgs {
 
     #[command(flatten)]
     pub(super) outputs: OutputArgs,
+}
+
+/// What becomes of devices whose thing exists already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum IfExists {
+    /// They are registered.
+    Register,
+    /// They are left out.
+    Refuse,
 }
 
 /// What was typed means.
@@ -143,6 +161,8 @@ struct Settings {
     connection_lifetime: Duration,
     reissue_unknown: bool,
     scope: Scope,
+    if_exists: IfExists,
+    before: BeforeArgs,
     dry_run: bool,
     /// What decides the content of identities, if the ledger is to take it in place of what it has.
     changed_content: Option<Content>,
@@ -155,7 +175,7 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
     // A ledger that is there may have nothing left to do, and nothing needs to be asked then.
     let mut site = None;
     if !settings.ledger.exists() {
-        match settings.open(&lot.parameters).await {
+        match settings.open(&lot.parameters, None).await {
             Ok(open) => site = Some(open),
             Err(fatal) => return Err(lot.or_wrong_rows(fatal)),
         }
@@ -175,7 +195,16 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
     if counts.open() == 0 {
         return nothing_to_do(&settings, &outputs, &counts, Exit::of_devices(&counts));
     }
-    let chosen = Chosen::of(settings.scope.clone(), ledger.view(), &counts)?;
+    let mut chosen = Chosen::of(settings.scope.clone(), ledger.view(), &counts)?;
+    if settings.if_exists == IfExists::Refuse && chosen.devices > 0 {
+        if site.is_none() {
+            site = Some(settings.open(&parameters, Some(ledger.view())).await?);
+        }
+        if let Some(site) = &site {
+            let scope = settings.without_existing(site, &parameters, ledger.view()).await?;
+            chosen = Chosen::of(scope, ledger.view(), &counts)?;
+        }
+    }
     if chosen.devices == 0 {
         return nothing_to_do(&settings, &outputs, &counts, chosen.exit(&counts, &counts));
     }
@@ -184,7 +213,7 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
     let holds_new_secrets = settings.is_first_to_hold_plain_keys(ledger.view())?;
     let site = match site {
         Some(site) => site,
-        None => settings.open(&parameters).await?,
+        None => settings.open(&parameters, Some(ledger.view())).await?,
     };
     let rates = settings.rates.choose(settings.target.is_aws(), &site).await?;
     if settings.dry_run {
@@ -239,17 +268,62 @@ impl Settings {
             connection_lifetime: args.connection_lifetime,
             reissue_unknown: args.reissue_unknown,
             scope,
+            if_exists: args.if_exists,
+            before: args.before,
             dry_run: args.dry_run,
             changed_content,
         };
         Ok((settings, outputs))
     }
 
-    /// The other side, ready to be dialled, whose template takes what is sent.
-    async fn open(&self, parameters: &ParameterPlan) -> Result<Site, Fatal> {
+    /// The other side, ready to be dialled, where the run can succeed.
+    async fn open(&self, parameters: &ParameterPlan, ledger: Option<&LedgerView>) -> Result<Site, Fatal> {
         let site = self.target.open().await?;
-        fit::check(&site, &self.binding.template, parameters).await?;
+        if self.before.no_check {
+            return Ok(site);
+        }
+        if !self.target.is_aws() {
+            fit::check(&site, &self.binding.template, parameters).await?;
+            return Ok(site);
+        }
+        let devices = match self.reading.read_again(&self.lot)? {
+            Some(lot) => check::Devices::Lot(Box::new(lot), ledger),
+            None => ledger.map_or(check::Devices::Unread(parameters), |ledger| {
+                check::Devices::Ledger(ledger, parameters)
+            }),
+        };
+        let mut calls = creating(self.keys.source, false);
+        calls.push(Call::RegisterThing);
+        let intent = check::Intent {
+            template: Some(&self.binding.template),
+            topics: Topics::of(&self.binding.template, &calls),
+            timeout: self.timeout,
+        };
+        check::before(&site, &self.target.service, intent, devices, Some(&self.ledger)).await?;
         Ok(site)
+    }
+
+    /// What the run takes up, without the devices whose thing exists already; says which those are.
+    async fn without_existing(
+        &self,
+        site: &Site,
+        parameters: &ParameterPlan,
+        view: &LedgerView,
+    ) -> Result<Scope, Fatal> {
+        let template = &self.binding.template;
+        let existing = check::devices_that_exist(site, template, parameters, view).await?;
+        if !existing.is_empty() {
+            let mut first: Vec<_> = existing.iter().collect();
+            first.sort_unstable();
+            first.truncate(3);
+            let more = if existing.len() > first.len() { ", …" } else { "" };
+            warn(format_args!(
+                "warning: left out, because their things exist already: {}, {}{more}",
+                advice::number(existing.len() as u64, "device", "devices"),
+                first.iter().map(|key| format!("{key:?}")).collect::<Vec<_>>().join(", "),
+            ));
+        }
+        Ok(Scope { except: Arc::new(existing), ..self.scope.clone() })
     }
 
     /// How many connections: what was typed, or as many as are needed, and in any case no more than there are devices: the

@@ -56,7 +56,7 @@ impl ScopeArgs {
                 return Err(usage("--only-file", format!("{} has no key in it", file.display())));
             }
         }
-        Ok(Scope { keys: has_keys.then(|| Arc::new(keys)), most: self.limit })
+        Ok(Scope { keys: has_keys.then(|| Arc::new(keys)), most: self.limit, ..Scope::default() })
     }
 }
 
@@ -66,27 +66,13 @@ impl Chosen {
     /// # Errors
     /// If a key that was asked for is not in the lot.
     pub(super) fn of(scope: Scope, view: &View, counts: &Counts) -> Result<Self, Fatal> {
-        let Some(keys) = &scope.keys else {
+        if scope.keys.is_none() && scope.except.is_empty() {
             let devices = scope.most.map_or(counts.open(), |most| counts.open().min(most));
             return Ok(Self { scope, devices, is_done: false });
-        };
-        let named = |states: &[DeviceState]| Selection {
-            states: states.to_vec(),
-            since_run: None,
-            keys: keys.iter().cloned().collect(),
-        };
-        let is_done = match view.count_certified(&named(&[DeviceState::Registered])) {
-            Ok(_) => true,
-            Err(error) => match &error.problem {
-                Problem::NotThere(crate::ledger::NotThere::Keys { keys }) => {
-                    let listed: Vec<_> = keys.iter().take(5).map(|key| format!("{key:?}")).collect();
-                    let more = if keys.len() > listed.len() { ", …" } else { "" };
-                    let message = format!("the lot has no device with key {}{more}", listed.join(", "));
-                    return Err(usage("--only", message));
-                }
-                Problem::NotThere(_) => false,
-                _ => return Err(ledger_error(error)),
-            },
+        }
+        let is_done = match &scope.keys {
+            None => false,
+            Some(keys) => are_done(keys, view)?,
         };
         let (mut devices, mut after) = (0, None);
         loop {
@@ -105,10 +91,30 @@ impl Chosen {
             return Exit::of_devices(after);
         }
         let gained = after.registered.saturating_sub(before.registered);
-        if self.is_done || (gained >= self.devices && self.devices > 0) {
-            Exit::Complete
-        } else {
-            Exit::NotAllRegistered
-        }
+        let has_all = self.is_done || (gained >= self.devices && self.devices > 0);
+        // Those that were left out are not registered.
+        if has_all && self.scope.except.is_empty() { Exit::Complete } else { Exit::NotAllRegistered }
+    }
+}
+
+/// Whether the devices with these keys are all registered already.
+fn are_done(keys: &HashSet<String>, view: &View) -> Result<bool, Fatal> {
+    let named = |states: &[DeviceState]| Selection {
+        states: states.to_vec(),
+        since_run: None,
+        keys: keys.iter().cloned().collect(),
+    };
+    match view.count_certified(&named(&[DeviceState::Registered])) {
+        Ok(_) => Ok(true),
+        Err(error) => match &error.problem {
+            Problem::NotThere(crate::ledger::NotThere::Keys { keys }) => {
+                let listed: Vec<_> = keys.iter().take(5).map(|key| format!("{key:?}")).collect();
+                let more = if keys.len() > listed.len() { ", …" } else { "" };
+                let message = format!("the lot has no device with key {}{more}", listed.join(", "));
+                Err(usage("--only", message))
+            }
+            Problem::NotThere(_) => Ok(false),
+            _ => Err(ledger_error(error)),
+        },
     }
 }

@@ -16,8 +16,8 @@ use super::exit::{Exit, Fatal};
 use super::settings::{check_template, first_template, scenario, scenario_credentials, usage};
 use super::speech::say;
 use crate::control_plane::{
-    AskError, AwsSettings, ControlPlane, DescribedTemplate, Settler, aws_chain, data_endpoint,
-    describe_template, profile_region,
+    AskError, AwsSettings, ConfiguredEndpoints, ControlPlane, DescribedTemplate, Settler, aws_chain,
+    configured_endpoints, profile_region,
 };
 use crate::emulator::Emulator;
 use crate::emulator::scenario::Scenario;
@@ -41,8 +41,8 @@ pub(super) struct Target {
     claim: Option<Claim>,
     extra_roots: Vec<u8>,
     proxies: Proxies,
-    control_endpoint: Option<String>,
-    service_quotas_endpoint: Option<String>,
+    /// Where AWS's services are, if not where AWS has them.
+    services: ConfiguredEndpoints,
 }
 
 /// What is worked against.
@@ -69,6 +69,8 @@ pub(super) struct Site {
     control_plane: AwsSettings,
     /// Where Service Quotas is asked.
     pub(super) service_quotas: AwsSettings,
+    /// Where STS is asked.
+    pub(super) sts: AwsSettings,
 }
 
 impl TargetArgs {
@@ -88,11 +90,12 @@ impl TargetArgs {
         let extra_roots = self.extra_roots()?;
         let claim = self.claim()?;
         let proxies = proxies(endpoint.as_ref())?;
+        let services = self.services().await;
         let chain = aws_chain(self.profile.clone(), region.clone(), &extra_roots, &proxies)
             .map_err(|error| Fatal::new(Exit::Unavailable, error))?;
         let credentials: Arc<dyn CredentialSource> = Arc::new(chain);
         let ask = AwsSettings {
-            endpoint_url: self.control_endpoint.clone(),
+            endpoint_url: services.iot.clone(),
             region: region.clone(),
             credentials: Arc::clone(&credentials),
             extra_roots: extra_roots.clone(),
@@ -103,8 +106,7 @@ impl TargetArgs {
             None => self.discover(&ask).await?,
         };
         Ok(Target {
-            control_endpoint: self.control_endpoint.or_else(|| emulated_control_plane(&endpoint)),
-            service_quotas_endpoint: self.service_quotas_endpoint,
+            services,
             service: Service::Endpoint(endpoint),
             client_id_prefix: self.client_id_prefix,
             profile: self.profile,
@@ -114,6 +116,16 @@ impl TargetArgs {
             extra_roots,
             proxies,
         })
+    }
+
+    /// Where AWS's services are: what was typed goes before the environment and the profile.
+    async fn services(&self) -> ConfiguredEndpoints {
+        let found = configured_endpoints(self.profile.as_deref()).await;
+        ConfiguredEndpoints {
+            iot: self.control_endpoint.clone().or(found.iot),
+            service_quotas: self.service_quotas_endpoint.clone().or(found.service_quotas),
+            sts: found.sts,
+        }
     }
 
     /// The claim certificate and its key.
@@ -139,8 +151,7 @@ impl TargetArgs {
             profile: None,
             extra_roots: Vec::new(),
             proxies: Proxies::default(),
-            control_endpoint: None,
-            service_quotas_endpoint: None,
+            services: ConfiguredEndpoints::default(),
         })
     }
 
@@ -183,7 +194,7 @@ impl TargetArgs {
 
     async fn discover(&self, ask: &AwsSettings) -> Result<Endpoint, Fatal> {
         check_credentials(self.profile.as_deref(), ask.credentials.as_ref()).await?;
-        let address = data_endpoint(ask).await.map_err(|error| {
+        let address = ControlPlane::new(ask.clone()).data_endpoint().await.map_err(|error| {
             asked(
                 &error,
                 "allow iot:DescribeEndpoint to these credentials, or give --endpoint",
@@ -243,10 +254,8 @@ impl Target {
             Some(_) => self.can_ask_despite_a_claim().await,
         };
         let emulated = emulated_control_plane(&endpoint);
-        let control_endpoint = self.control_endpoint.clone().or_else(|| emulated.clone());
-        let service_quotas_endpoint = self.service_quotas_endpoint.clone().or(emulated);
-        let ask = |endpoint_url| AwsSettings {
-            endpoint_url,
+        let ask = |configured: &Option<String>| AwsSettings {
+            endpoint_url: configured.clone().or_else(|| emulated.clone()),
             region: self.region.clone(),
             credentials: Arc::clone(&self.credentials),
             extra_roots: extra_roots.clone(),
@@ -258,8 +267,9 @@ impl Target {
         Ok(Site {
             region: self.region.clone(),
             client_id_prefix: self.client_id_prefix.clone(),
-            control_plane: ask(control_endpoint),
-            service_quotas: ask(service_quotas_endpoint),
+            control_plane: ask(&self.services.iot),
+            service_quotas: ask(&self.services.service_quotas),
+            sts: ask(&self.services.sts),
             emulator,
             endpoint,
             authentication: match &self.claim {
@@ -301,9 +311,19 @@ impl Site {
         ControlPlane::new(self.control_plane.clone())
     }
 
+    /// Whether it is dialled with a claim certificate.
+    pub(super) fn has_claim(&self) -> bool {
+        matches!(self.authentication, Authentication::Claim(_))
+    }
+
+    /// Whether there is anyone to ask about the account.
+    pub(super) fn can_ask(&self) -> bool {
+        self.can_ask
+    }
+
     /// What the account says of a provisioning template.
     pub(super) async fn template(&self, name: &str) -> Result<DescribedTemplate, AskError> {
-        describe_template(&self.control_plane, name).await
+        self.control_plane().template(name).await
     }
 
     /// Whether it is an emulator, here or elsewhere on this machine.
@@ -416,7 +436,8 @@ pub(super) fn asked(error: &AskError, if_not_permitted: &str, otherwise: &str) -
         AskError::Refused { .. } => {
             (Exit::NotPermitted, "get new credentials (temporary ones expire), and check --region")
         }
-        AskError::NotFound { .. } => (Exit::Unavailable, otherwise),
+        AskError::NotFound { .. } | AskError::Rejected { .. } => (Exit::Unavailable, otherwise),
+        AskError::Throttled { .. } => (Exit::Later, "try again later"),
         AskError::Failed { .. } => (Exit::Later, otherwise),
     };
     Fatal::new(exit, format!("{error}; {hint}"))

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
+use aws_sdk_iot::config::http::HttpResponse;
 use aws_sdk_iot::config::retry::RetryConfig;
 use aws_sdk_iot::config::timeout::TimeoutConfig;
 use aws_sdk_iot::config::{
@@ -20,6 +21,8 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 
+use super::asking::{is_throttle, no_retries};
+use super::clock::ServiceClock;
 use crate::proxy::Proxies;
 use crate::sigv4::CredentialSource;
 use crate::wording::{causes, clean};
@@ -78,6 +81,24 @@ pub enum AskError {
         /// What the service said.
         detail: String,
     },
+    /// The service asked for fewer requests, and would not be asked again for long enough.
+    #[error("{operation} is throttled: {detail}")]
+    Throttled {
+        /// What was asked for.
+        operation: &'static str,
+        /// What the service said.
+        detail: String,
+    },
+    /// The service refuses what was asked for as it was asked: the same question gets the same answer.
+    #[error("{operation}: {detail}")]
+    Rejected {
+        /// What was asked for.
+        operation: &'static str,
+        /// The type of the error, such as `DeleteConflictException`.
+        code: String,
+        /// What the service said, with the type.
+        detail: String,
+    },
     /// No answer, or none that helps: no credentials, no connection, an error of the service, an empty answer.
     #[error("{operation}: {detail}")]
     Failed {
@@ -90,10 +111,9 @@ pub enum AskError {
 
 impl AskError {
     /// What `error` means. Acts on the error's type, which the protocols document; its words are for people.
-    pub(super) fn of<E, R>(operation: &'static str, error: &SdkError<E, R>) -> Self
+    pub(super) fn of<E>(operation: &'static str, error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
-        R: fmt::Debug + 'static,
     {
         let SdkError::ServiceError(answer) = error else {
             return Self::Failed { operation, detail: clean(&causes(error)) };
@@ -119,7 +139,12 @@ impl AskError {
             | "IncompleteSignatureException"
             | "MissingAuthenticationTokenException" => Self::Refused { operation, detail },
             "ResourceNotFoundException" | "NoSuchResourceException" => Self::NotFound { operation, detail },
-            _ => Self::Failed { operation, detail },
+            code if is_throttle(code) => Self::Throttled { operation, detail },
+            code => match answer.raw().status().as_u16() {
+                429 => Self::Throttled { operation, detail },
+                400..500 => Self::Rejected { operation, code: code.to_owned(), detail },
+                _ => Self::Failed { operation, detail },
+            },
         }
     }
 
@@ -211,15 +236,16 @@ pub(super) fn timeouts() -> TimeoutConfig {
     TimeoutConfig::builder().operation_timeout(OPERATION_TIMEOUT).build()
 }
 
-/// The client of AWS IoT.
-pub(super) fn iot(settings: &AwsSettings) -> Result<aws_sdk_iot::Client, String> {
+/// The client of AWS IoT. It asks once: when to ask again is for who knows of the other questions.
+pub(super) fn iot(settings: &AwsSettings, clock: ServiceClock) -> Result<aws_sdk_iot::Client, String> {
     let mut config = aws_sdk_iot::Config::builder()
         .behavior_version(aws_sdk_iot::config::BehaviorVersion::latest())
         .region(aws_sdk_iot::config::Region::new(settings.region.clone()))
         .credentials_provider(SourceProvider(Arc::clone(&settings.credentials)))
         .identity_cache(SourceProvider::cache())
         .http_client(http_client(&settings.extra_roots, &settings.proxies)?)
-        .retry_config(retries())
+        .retry_config(no_retries())
+        .interceptor(clock)
         .timeout_config(timeouts());
     config.set_endpoint_url(settings.endpoint_url.clone());
     Ok(aws_sdk_iot::Client::from_conf(config.build()))

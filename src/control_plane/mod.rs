@@ -1,18 +1,29 @@
 //! AWS's own clients: what is asked of the account besides provisioning.
 //!
-//! Owns the settling of registrations whose answer was lost, the discovery of the data endpoint, the reading of quotas, and
-//! AWS's credential chain. Registers, changes and deletes nothing in the account.
+//! Owns the pace at which the control plane is asked, the settling of registrations whose answer was lost, the discovery of
+//! the data endpoint, the reading of quotas, and AWS's credential chain. An operation is a row in `operation` and a method of
+//! [`ControlPlane`].
 
+mod asking;
+mod caller;
 mod client;
+mod clock;
 mod credentials;
 mod discovery;
+mod operation;
+mod pace;
+mod places;
 mod quotas;
+mod registry;
 mod settle;
 mod template;
 
+pub use asking::ControlPlane;
+pub use caller::{Caller, caller};
 pub use client::{AskError, AwsSettings};
 pub use credentials::{Loaded, Loader, RefreshedCredentials, aws_chain, profile_region};
-pub use discovery::data_endpoint;
+pub use places::{ConfiguredEndpoints, configured_endpoints};
 pub use quotas::{AccountQuota, Quota, QuotaSource, account_quotas};
-pub use settle::{ControlPlane, Settlement, Settler};
-pub use template::{DescribedTemplate, describe_template};
+pub use registry::DescribedThing;
+pub use settle::{Settlement, Settler};
+pub use template::{DescribedTemplate, NewTemplate};

@@ -3,13 +3,18 @@
 //! Owns [`Settler`], the question whether a certificate was registered, and its answer from DescribeCertificate and
 //! ListPrincipalThings. Registers, changes and deletes nothing.
 
-use aws_sdk_iot::error::SdkError;
+use std::time::Duration;
+
 use aws_sdk_iot::types::CertificateStatus;
 use futures::future::BoxFuture;
-use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
-use super::client::{AskError, AwsSettings, iot};
+use super::asking::ControlPlane;
+use super::client::{AskError, OPERATION_TIMEOUT};
 use crate::certificate::{CertificateId, RegisteredThing};
+
+/// How long a run waits for both answers, throttles included.
+const SETTLED_WITHIN: Duration = OPERATION_TIMEOUT.saturating_mul(2);
 
 /// Answers whether a certificate was registered.
 pub trait Settler: Send + Sync + 'static {
@@ -33,28 +38,18 @@ pub enum Settlement {
     },
 }
 
-/// The control plane. Nothing is set up before the first question: most runs have none.
-#[derive(Debug)]
-pub struct ControlPlane {
-    settings: AwsSettings,
-    client: OnceCell<aws_sdk_iot::Client>,
-}
-
 impl ControlPlane {
-    /// The control plane of `settings`. Touches no network.
-    pub fn new(settings: AwsSettings) -> Self {
-        Self { settings, client: OnceCell::new() }
-    }
-
-    async fn ask(&self, certificate: &CertificateId) -> Result<Settlement, String> {
-        let client = self.client.get_or_try_init(async || iot(&self.settings)).await?;
-        let described = client.describe_certificate().certificate_id(certificate.as_str()).send().await;
+    /// Whether this certificate was registered.
+    async fn settlement(&self, certificate: &CertificateId) -> Result<Settlement, String> {
+        let described = self
+            .ask("DescribeCertificate", |client| {
+                client.describe_certificate().certificate_id(certificate.as_str()).send()
+            })
+            .await;
         let described = match described {
             Ok(described) => described.certificate_description,
-            Err(SdkError::ServiceError(error)) if error.err().is_resource_not_found_exception() => {
-                return Ok(Settlement::NotRegistered);
-            }
-            Err(error) => return Err(AskError::of("DescribeCertificate", &error).to_string()),
+            Err(AskError::NotFound { .. }) => return Ok(Settlement::NotRegistered),
+            Err(error) => return Err(error.to_string()),
         };
         let described = described.ok_or("DescribeCertificate: the answer describes nothing")?;
         match described.status() {
@@ -63,8 +58,10 @@ impl ControlPlane {
             other => return Err(format!("DescribeCertificate: the certificate's status is {other:?}")),
         }
         let arn = described.certificate_arn().ok_or("DescribeCertificate: the answer has no ARN")?;
-        let listed = client.list_principal_things().principal(arn).send().await;
-        let listed = listed.map_err(|error| AskError::of("ListPrincipalThings", &error).to_string())?;
+        let listed = self
+            .ask("ListPrincipalThings", |client| client.list_principal_things().principal(arn).send())
+            .await
+            .map_err(|error| error.to_string())?;
         match listed.things() {
             [] | [_] => Ok(Settlement::Registered(RegisteredThing {
                 thing_name: listed.things().first().cloned().unwrap_or_default(),
@@ -80,7 +77,9 @@ impl ControlPlane {
 impl Settler for ControlPlane {
     fn settle<'a>(&'a self, certificate: &'a CertificateId) -> BoxFuture<'a, Settlement> {
         Box::pin(async move {
-            self.ask(certificate).await.unwrap_or_else(|detail| {
+            let settled = timeout(SETTLED_WITHIN, self.settlement(certificate)).await;
+            let settled = settled.unwrap_or_else(|_| Err(format!("no answer within {SETTLED_WITHIN:?}")));
+            settled.unwrap_or_else(|detail| {
                 tracing::warn!(%certificate, detail, "the control plane could not settle a registration");
                 Settlement::Unsettled { detail }
             })

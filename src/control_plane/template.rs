@@ -1,8 +1,9 @@
-//! What the account says of a provisioning template, by DescribeProvisioningTemplate.
+//! Provisioning templates of the account.
 
-use super::client::{AskError, AwsSettings, iot};
+use aws_sdk_iot::types::{ProvisioningHook, TemplateType};
 
-const OPERATION: &str = "DescribeProvisioningTemplate";
+use super::asking::ControlPlane;
+use super::client::AskError;
 
 /// A provisioning template as the account has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,22 +12,70 @@ pub struct DescribedTemplate {
     pub body: String,
     /// Whether devices can be registered with it.
     pub is_enabled: bool,
-    /// Whether a function is asked before each registration, which may give parameters other values.
-    pub has_hook: bool,
+    /// The function that is asked before each registration, and may give parameters other values: its ARN.
+    pub hook: Option<String>,
+    /// The role that the service takes on to register devices: its ARN.
+    pub role: Option<String>,
+    /// Whether devices register with it over MQTT: a template for just-in-time provisioning is of another type.
+    pub is_for_fleets: bool,
 }
 
-/// The template of this name. `iot:DescribeProvisioningTemplate` is needed.
-///
-/// # Errors
-/// [`AskError`], with what the service said.
-pub async fn describe_template(settings: &AwsSettings, name: &str) -> Result<DescribedTemplate, AskError> {
-    let failed = |detail| AskError::Failed { operation: OPERATION, detail };
-    let client = iot(settings).map_err(failed)?;
-    let described = client.describe_provisioning_template().template_name(name).send().await;
-    let described = described.map_err(|error| AskError::of(OPERATION, &error))?;
-    Ok(DescribedTemplate {
-        body: described.template_body.ok_or_else(|| AskError::empty(OPERATION, "templateBody"))?,
-        is_enabled: described.enabled.unwrap_or_default(),
-        has_hook: described.pre_provisioning_hook.is_some(),
-    })
+/// A provisioning template to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTemplate<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its body: JSON.
+    pub body: &'a str,
+    /// The role that the service is to take on to register devices: its ARN.
+    pub role: &'a str,
+    /// The function to ask before each registration: its ARN.
+    pub hook: Option<&'a str>,
+}
+
+impl ControlPlane {
+    /// The provisioning template of this name. `iot:DescribeProvisioningTemplate` is needed.
+    ///
+    /// # Errors
+    /// [`AskError`]; [`AskError::NotFound`] if there is none.
+    pub async fn template(&self, name: &str) -> Result<DescribedTemplate, AskError> {
+        let operation = "DescribeProvisioningTemplate";
+        let described = self
+            .ask(operation, |client| client.describe_provisioning_template().template_name(name).send())
+            .await?;
+        Ok(DescribedTemplate {
+            body: described.template_body.ok_or_else(|| AskError::empty(operation, "templateBody"))?,
+            is_enabled: described.enabled.unwrap_or_default(),
+            hook: described.pre_provisioning_hook.map(|hook| hook.target_arn),
+            role: described.provisioning_role_arn,
+            is_for_fleets: described.r#type.is_none_or(|kind| kind == TemplateType::FleetProvisioning),
+        })
+    }
+
+    /// Makes a provisioning template that devices can be registered with at once; its ARN. `iot:CreateProvisioningTemplate` is
+    /// needed, and `iam:PassRole` for the role.
+    ///
+    /// # Errors
+    /// [`AskError`]; [`AskError::Rejected`] with `ResourceAlreadyExistsException` if there is one of this name.
+    pub async fn create_template(&self, template: &NewTemplate<'_>) -> Result<String, AskError> {
+        let operation = "CreateProvisioningTemplate";
+        let hook = template.hook.map(|arn| {
+            let hook = ProvisioningHook::builder().target_arn(arn).build();
+            hook.map_err(|error| AskError::Failed { operation, detail: error.to_string() })
+        });
+        let hook = hook.transpose()?;
+        let made = self
+            .ask(operation, |client| {
+                client
+                    .create_provisioning_template()
+                    .template_name(template.name)
+                    .template_body(template.body)
+                    .provisioning_role_arn(template.role)
+                    .set_pre_provisioning_hook(hook.clone())
+                    .enabled(true)
+                    .send()
+            })
+            .await?;
+        made.template_arn.ok_or_else(|| AskError::empty(operation, "templateArn"))
+    }
 }

@@ -10,6 +10,8 @@ use crate::ledger::OpenDevice;
 pub struct Scope {
     /// Only those with these keys; `None` is any key.
     pub keys: Option<Arc<HashSet<String>>>,
+    /// None of those with these keys.
+    pub except: Arc<HashSet<String>>,
     /// At most this many, in the order of the lot.
     pub most: Option<u64>,
 }
@@ -17,12 +19,15 @@ pub struct Scope {
 impl Scope {
     /// Whether all open devices are taken.
     pub fn is_all(&self) -> bool {
-        self.keys.is_none() && self.most.is_none()
+        self.keys.is_none() && self.most.is_none() && self.except.is_empty()
     }
 
     /// Whether this device is taken, where `before` it that many were.
     pub fn takes(&self, device: &OpenDevice, before: u64) -> bool {
-        !self.is_full(before) && self.keys.as_ref().is_none_or(|keys| keys.contains(&device.identity.key))
+        let key = &device.identity.key;
+        !self.is_full(before)
+            && self.keys.as_ref().is_none_or(|keys| keys.contains(key))
+            && !self.except.contains(key)
     }
 
     /// Whether no more than `taken` devices are wanted.

@@ -242,6 +242,26 @@ impl View {
         self.named(read_counts(&self.connection))
     }
 
+    /// Whether the device with `key` is still to be registered as far as is known: pending, or issued and not sent. A key that is
+    /// not in the ledger is one that is still to come.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub fn is_to_come(&self, key: &str) -> Result<bool, LedgerError> {
+        self.named(self.read_is_to_come(key))
+    }
+
+    fn read_is_to_come(&self, key: &str) -> Result<bool, Problem> {
+        const SQL: &str =
+            "SELECT state = 'pending' OR coalesce(registration = 'not_sent', 0) FROM device WHERE key = ?1";
+        let mut statement = self.connection.prepare_cached(SQL)?;
+        let mut rows = statement.query([key])?;
+        Ok(match rows.next()? {
+            Some(row) => row.get(0)?,
+            None => true,
+        })
+    }
+
     /// The failures that devices were left, rejected or given up for, grouped, the most frequent first.
     pub fn troubles(&self) -> Result<Vec<Trouble>, LedgerError> {
         self.named(self.read_troubles())

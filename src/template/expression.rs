@@ -110,6 +110,20 @@ impl<'a> Scope<'a> {
 }
 
 impl Text {
+    /// Shows the name of every parameter that it refers to.
+    pub(super) fn each_reference<'a>(&'a self, show: &mut impl FnMut(&'a str)) {
+        match self {
+            Self::Literal(_) => {}
+            Self::Ref(name) => show(name),
+            Self::Join { parts, .. } => parts.each_reference(show),
+            Self::Select { index, list } => {
+                index.each_reference(show);
+                list.each_reference(show);
+            }
+            Self::FindInMap(keys) => keys.iter().for_each(|key| key.each_reference(show)),
+        }
+    }
+
     pub(super) fn evaluate<'a>(&'a self, scope: &Scope<'a>) -> Result<Cow<'a, str>, Reason> {
         match self {
             Self::Literal(text) => Ok(Cow::Borrowed(text)),
@@ -122,6 +136,14 @@ impl Text {
 }
 
 impl List {
+    /// Shows the name of every parameter that it refers to.
+    pub(super) fn each_reference<'a>(&'a self, show: &mut impl FnMut(&'a str)) {
+        match self {
+            Self::Items(items) => items.iter().for_each(|item| item.each_reference(show)),
+            Self::Split { source, .. } => source.each_reference(show),
+        }
+    }
+
     pub(super) fn evaluate<'a>(&'a self, scope: &Scope<'a>) -> Result<Vec<Cow<'a, str>>, Reason> {
         match self {
             Self::Items(items) => items.iter().map(|item| item.evaluate(scope)).collect(),
@@ -136,6 +158,16 @@ impl List {
 }
 
 impl Document {
+    /// Shows the name of every parameter that it refers to.
+    pub(super) fn each_reference<'a>(&'a self, show: &mut impl FnMut(&'a str)) {
+        match self {
+            Self::Text(text) => text.each_reference(show),
+            Self::Plain(_) => {}
+            Self::Array(items) => items.iter().for_each(|item| item.each_reference(show)),
+            Self::Object(members) => members.iter().for_each(|(_, member)| member.each_reference(show)),
+        }
+    }
+
     pub(super) fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, Reason> {
         Ok(match self {
             Self::Text(text) => Value::String(text.evaluate(scope)?.into_owned()),

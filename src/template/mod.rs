@@ -7,9 +7,13 @@
 //! resource types and properties, references to parameters that are not declared, and a template without a certificate
 //! are errors.
 
+mod draft;
 mod expression;
 mod fit;
+mod limits;
+mod lint;
 mod reader;
+mod secrets;
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -19,8 +23,15 @@ use serde_json::Value;
 
 use expression::{Document, List, Scope, Text};
 
+pub use draft::{AccountPlace, Columns, Draft, DraftSettings, LeftOut, role_trust, run_policy};
 pub use fit::{Declared, Fit, Missing, declared_parameters, fit};
+pub use limits::{
+    ATTRIBUTES_WITH_TYPE, ATTRIBUTES_WITHOUT_TYPE, GROUPS, POLICIES, POLICY_DOCUMENT, check_attribute_name,
+    check_attribute_value, check_policy_document, check_thing_name,
+};
+pub use lint::{Lint, lint};
 pub use reader::body_of;
+pub use secrets::looks_secret;
 
 /// The largest template body, in characters (CreateProvisioningTemplate: 10240).
 pub const MAX_BODY: usize = 10_240;

@@ -18,6 +18,8 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("aws_config", &["control_plane"]),
     ("aws_sdk_iot", &["control_plane"]),
     ("aws_sdk_servicequotas", &["control_plane"]),
+    ("aws_sdk_sts", &["control_plane"]),
+    ("aws_types", &["control_plane"]),
     ("aws_smithy_http_client", &["control_plane"]),
     ("aws_sigv4", &["sigv4"]),
     ("hyper", &["exposition"]),

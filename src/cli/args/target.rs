@@ -29,12 +29,13 @@ pub(in crate::cli) struct TargetArgs {
     #[arg(long, value_name = "PEM")]
     pub(in crate::cli) ca_file: Option<PathBuf>,
 
-    /// Where to ask for the endpoint, and whether a registration happened whose answer was lost [default: the region's
-    /// https://iot.REGION.amazonaws.com; on loopback the endpoint itself].
+    /// Where to ask AWS IoT's control plane [default: AWS_ENDPOINT_URL_IOT, AWS_ENDPOINT_URL or the profile's; else the region's
+    /// https://iot.REGION.amazonaws.com, on loopback the endpoint itself].
     #[arg(long, value_name = "URL", value_parser = http_url)]
     pub(in crate::cli) control_endpoint: Option<String>,
 
-    /// Where to ask for the account's quotas [default: the region's Service Quotas; on loopback the control endpoint].
+    /// Where to ask for the account's quotas [default: AWS_ENDPOINT_URL_SERVICE_QUOTAS, AWS_ENDPOINT_URL or the profile's; else
+    /// the region's Service Quotas, on loopback the endpoint itself].
     #[arg(long, value_name = "URL", value_parser = http_url)]
     pub(in crate::cli) service_quotas_endpoint: Option<String>,
 

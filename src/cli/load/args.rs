@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use crate::cli::args::{DeviceArgs, OutputArgs, TargetArgs, connections, time, timeout};
+use crate::cli::check::BeforeArgs;
 use crate::engine::load::LEAST_MESSAGE;
 use crate::metrics::threshold::Threshold;
 use crate::provisioning::MAX_PAYLOAD;
@@ -150,6 +151,9 @@ pub(super) struct OfferArgs {
     /// Write the thresholds' outcome as JUnit XML, for CI.
     #[arg(long, value_name = "FILE", requires = "thresholds", help_heading = "Results")]
     pub(super) junit: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(super) before: BeforeArgs,
 
     #[command(flatten)]
     pub(super) outputs: OutputArgs,

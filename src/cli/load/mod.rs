@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::advice;
 use super::args::DeviceArgs;
+use super::check::{self, BeforeArgs, Intent};
 use super::conduct::{self, Done, Job, Offer, Reins, Shown, conduct};
 use super::devices::{DeviceSettings, Devices};
 use super::exit::{Exit, Fatal};
@@ -47,13 +48,15 @@ struct Settings {
     /// Where messages go, in a test that publishes some.
     messages: Option<Topics>,
     devices: Option<DeviceSettings>,
+    before: BeforeArgs,
     /// All but the devices' parameters.
     plan: LoadPlan,
 }
 
 /// Offers a load, and says what came of it.
 pub(super) async fn run(args: LoadArgs) -> Result<Exit, Fatal> {
-    let (Settings { verb, target, messages, devices, mut plan }, outputs) = Settings::new(args).await?;
+    let (Settings { verb, target, messages, devices, before, mut plan }, outputs) =
+        Settings::new(args).await?;
     let is_registering = plan.scenario == Scenario::Provision;
     let devices = devices.map(|devices| devices.open(&target, is_registering)).transpose()?;
     if let Some(devices) = &devices {
@@ -63,6 +66,9 @@ pub(super) async fn run(args: LoadArgs) -> Result<Exit, Fatal> {
     open_files::allow(plan.max_connections, &target.service, "--max-connections")?;
     let site = target.open().await?;
     let topics = messages.unwrap_or_else(|| topics(devices.as_ref(), &plan));
+    if target.is_aws() && !before.no_check {
+        check(&site, &target, topics.clone(), &plan, devices.as_ref()).await?;
+    }
     let connector = site.connector(topics, plan.exchange_timeout)?;
     say_start(verb, &plan, &site, devices.as_ref());
     let (ledger, path) = devices.map(|devices| (devices.ledger, devices.path)).unzip();
@@ -117,7 +123,8 @@ impl Settings {
             commit_mode: CommitMode::Blocking,
             seed: offer.seed,
         };
-        Ok((Self { verb: typed.verb, target, messages: typed.messages, devices, plan }, outputs))
+        let Typed { verb, messages, .. } = typed;
+        Ok((Self { verb, target, messages, devices, before: offer.before, plan }, outputs))
     }
 }
 
@@ -166,6 +173,28 @@ impl Typed {
             }
         }
     }
+}
+
+/// Looks at what a test needs, before it begins on a real endpoint.
+async fn check(
+    site: &Site,
+    target: &Target,
+    topics: Topics,
+    plan: &LoadPlan,
+    devices: Option<&Devices>,
+) -> Result<(), Fatal> {
+    let registering = devices.filter(|_| plan.scenario == Scenario::Provision);
+    let intent = Intent {
+        template: registering.map(|devices| devices.template.as_str()),
+        topics,
+        timeout: plan.exchange_timeout,
+    };
+    let found = match registering {
+        Some(devices) => check::Devices::Ledger(devices.ledger.view(), &devices.parameters),
+        None => check::Devices::None,
+    };
+    let ledger = devices.map(|devices| devices.path.as_path());
+    check::before(site, &target.service, intent, found, ledger).await
 }
 
 fn check_pending(devices: &Devices) -> Result<(), Fatal> {

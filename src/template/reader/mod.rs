@@ -46,26 +46,70 @@ pub fn body_of(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Reads a whole template.
+/// Reads a whole template; the first thing that is wrong with it.
 pub(super) fn read(body: &str) -> Read<Template> {
+    read_whole(body).map_err(|mut errors| errors.swap_remove(0))
+}
+
+/// Reads a whole template; everything that is wrong with it, of each of its resources and other parts the first thing. Never
+/// an empty list.
+pub(super) fn read_whole(body: &str) -> Result<Template, Vec<TemplateError>> {
+    let value = read_json(body).map_err(|error| vec![error])?;
+    let top = Node { at: String::from("the template"), value: &value };
+    let mut errors = Errors(Vec::new());
+    errors.take(top.only(&["Parameters", "Mappings", "Mapping", "Resources", "DeviceConfiguration"]));
+    // What is declared in a wrong way is declared all the same: what refers to it is not wrong as well.
+    let parameters = errors.take(read_parameters(&top)).unwrap_or_else(|| declared(&value));
+    let mappings = errors.take(read_mappings(&top)).unwrap_or_default();
+    let grammar = Grammar { parameters: &parameters };
+    let resources = grammar.resources(&top, &mut errors);
+    let device_configuration = errors.take(grammar.device_configuration(&top)).unwrap_or_default();
+    let reads_subject = FACTS[1..].iter().any(|fact| body.contains(&format!("{OF_CERTIFICATE}{fact}")));
+    match resources {
+        Some((thing, certificate, policies)) if errors.0.is_empty() => Ok(Template {
+            thing,
+            certificate,
+            policies,
+            device_configuration,
+            parameters,
+            mappings,
+            reads_subject,
+        }),
+        _ => Err(errors.0),
+    }
+}
+
+fn read_json(body: &str) -> Read<Value> {
     let length = body.chars().count();
     if length > MAX_BODY {
         let found = format!("{length} characters");
         return Err(wrong("the template", found, format!("at most {MAX_BODY}")));
     }
-    let value: Value = serde_json::from_str(body).map_err(|error| {
+    serde_json::from_str(body).map_err(|error| {
         let at = format!("line {}, column {}", error.line(), error.column());
         wrong(at, "something that is not JSON", "a JSON object")
-    })?;
-    let top = Node { at: String::from("the template"), value: &value };
-    top.only(&["Parameters", "Mappings", "Mapping", "Resources", "DeviceConfiguration"])?;
-    let parameters = read_parameters(&top)?;
-    let mappings = read_mappings(&top)?;
-    let grammar = Grammar { parameters: &parameters };
-    let (thing, certificate, policies) = grammar.resources(&top)?;
-    let device_configuration = grammar.device_configuration(&top)?;
-    let reads_subject = FACTS[1..].iter().any(|fact| body.contains(&format!("{OF_CERTIFICATE}{fact}")));
-    Ok(Template { thing, certificate, policies, device_configuration, parameters, mappings, reads_subject })
+    })
+}
+
+/// What was found wrong so far.
+struct Errors(Vec<TemplateError>);
+
+impl Errors {
+    /// What was read; `None` if it is wrong, which is noted.
+    fn take<T>(&mut self, read: Read<T>) -> Option<T> {
+        read.map_err(|error| {
+            if !self.0.contains(&error) {
+                self.0.push(error);
+            }
+        })
+        .ok()
+    }
+}
+
+/// The names of the parameters that a template declares, whatever else is wrong with it.
+fn declared(template: &Value) -> BTreeMap<String, Option<String>> {
+    let names = template["Parameters"].as_object().into_iter().flatten();
+    names.map(|(name, _)| (name.clone(), None)).collect()
 }
 
 fn read_parameters(top: &Node<'_>) -> Read<BTreeMap<String, Option<String>>> {
@@ -101,6 +145,13 @@ fn read_mappings(top: &Node<'_>) -> Read<Mappings> {
     Ok(mappings)
 }
 
+/// A resource of any type.
+enum Resource {
+    Thing(ThingResource),
+    Certificate(CertificateResource),
+    Policy(PolicyResource),
+}
+
 /// Reads what may refer to parameters.
 struct Grammar<'a> {
     parameters: &'a BTreeMap<String, Option<String>>,
@@ -109,29 +160,43 @@ struct Grammar<'a> {
 type Resources = (Option<ThingResource>, CertificateResource, Vec<PolicyResource>);
 
 impl Grammar<'_> {
-    fn resources(&self, top: &Node<'_>) -> Read<Resources> {
-        let resources = top.required("Resources")?;
+    /// `None` only if something was wrong.
+    fn resources(&self, top: &Node<'_>, errors: &mut Errors) -> Option<Resources> {
         let (mut thing, mut certificate, mut policies) = (None, None, Vec::new());
-        for (_, node) in resources.members()? {
-            node.only(&["Type", "Properties", "OverrideSettings"])?;
-            let kind = node.required("Type")?;
-            let twice = match kind.string()? {
-                "AWS::IoT::Thing" => thing.replace(self.thing(&node)?).is_some(),
-                "AWS::IoT::Certificate" => certificate.replace(self.certificate(&node)?).is_some(),
-                "AWS::IoT::Policy" => {
-                    policies.push(self.policy(&node)?);
+        let resources = errors.take(top.required("Resources"))?;
+        let mut has_certificate = false;
+        for (_, node) in errors.take(resources.members())? {
+            has_certificate |= node.value["Type"] == "AWS::IoT::Certificate";
+            let Some((kind, resource)) = errors.take(self.resource(&node)) else { continue };
+            let is_second = match resource {
+                Resource::Thing(new) => thing.replace(new).is_some(),
+                Resource::Certificate(new) => certificate.replace(new).is_some(),
+                Resource::Policy(policy) => {
+                    policies.push(policy);
                     false
                 }
-                _ => return Err(kind.found("AWS::IoT::Thing, AWS::IoT::Certificate or AWS::IoT::Policy")),
             };
-            if twice {
-                return Err(kind.found("one resource of this type"));
+            if is_second {
+                errors.take::<()>(Err(kind.found("one resource of this type")));
             }
         }
-        let certificate = certificate.ok_or_else(|| {
-            wrong(&resources.at, "no AWS::IoT::Certificate", "one: without it there is nothing to activate")
-        })?;
-        Ok((thing, certificate, policies))
+        if !has_certificate && errors.0.iter().all(|error| !error.at.starts_with("Resources")) {
+            let wanted = "one: without it there is nothing to activate";
+            errors.take::<()>(Err(wrong(&resources.at, "no AWS::IoT::Certificate", wanted)));
+        }
+        Some((thing, certificate?, policies))
+    }
+
+    fn resource<'n>(&self, node: &Node<'n>) -> Read<(Node<'n>, Resource)> {
+        node.only(&["Type", "Properties", "OverrideSettings"])?;
+        let kind = node.required("Type")?;
+        let resource = match kind.string()? {
+            "AWS::IoT::Thing" => Resource::Thing(self.thing(node)?),
+            "AWS::IoT::Certificate" => Resource::Certificate(self.certificate(node)?),
+            "AWS::IoT::Policy" => Resource::Policy(self.policy(node)?),
+            _ => return Err(kind.found("AWS::IoT::Thing, AWS::IoT::Certificate or AWS::IoT::Policy")),
+        };
+        Ok((kind, resource))
     }
 
     fn thing(&self, node: &Node<'_>) -> Read<ThingResource> {

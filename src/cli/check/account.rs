@@ -1,0 +1,338 @@
+//! What the account says: who asks, where, with which template, and whether what that needs is there.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt as _};
+use tokio::time::timeout;
+
+use super::Things;
+use super::findings::Finding;
+use crate::call::Call;
+use crate::cli::advice;
+use crate::cli::exit::Exit;
+use crate::cli::target::Site;
+use crate::control_plane::{
+    AskError, Caller, ControlPlane, DescribedTemplate, Quota, QuotaSource, account_quotas, caller,
+};
+use crate::preflight::{Expected, SKEW_LIMIT, is_same_endpoint, role_account, time_left};
+use crate::provisioning::Topics;
+use crate::template::Template;
+use crate::transport::{Connection as _, Connector as _};
+use crate::wording::Excerpt;
+
+/// How long one question may take.
+const WITHIN: Duration = Duration::from_secs(5);
+/// How long the service may take to say which of a sample of things are there; with `--deep`, each of them.
+const SAMPLE_WITHIN: Duration = Duration::from_secs(10);
+/// How many things are asked for at once.
+const AT_ONCE: usize = 32;
+
+/// An account that can be asked.
+pub(super) struct Account<'a> {
+    site: &'a Site,
+    plane: ControlPlane,
+    template: &'a str,
+}
+
+impl<'a> Account<'a> {
+    pub(super) fn new(site: &'a Site, template: &'a str) -> Self {
+        Self { site, plane: site.control_plane(), template }
+    }
+
+    /// Whose the credentials are.
+    pub(super) async fn caller(&self) -> (Finding, Option<Caller>) {
+        match within("GetCallerIdentity", caller(&self.site.sts)).await {
+            Ok(caller) => (Finding::ok("credentials", &caller), Some(caller)),
+            Err(error) => (unanswered("credentials", &error), None),
+        }
+    }
+
+    /// Whether the endpoint that is dialled is this account's.
+    pub(super) async fn endpoint(&self) -> Finding {
+        let given = self.site.endpoint.host_header();
+        match within("DescribeEndpoint", self.plane.data_endpoint()).await {
+            Ok(described) if is_same_endpoint(&given, &described) => {
+                Finding::ok("endpoint", format!("{given} in {}, as DescribeEndpoint says", self.site.region))
+            }
+            Ok(described) => {
+                let found = format!(
+                    "{given} is not the endpoint of the account of these credentials in {}, which is {described}",
+                    self.site.region
+                );
+                let remedy = "leave --endpoint out, or use the credentials of the endpoint's account";
+                // A domain of one's own may stand for the same endpoint.
+                if given.contains(".iot.") {
+                    Finding::wrong("endpoint", Exit::Unavailable, found).remedy(remedy)
+                } else {
+                    Finding::warning("endpoint", found).remedy(remedy)
+                }
+            }
+            Err(error) => unanswered("endpoint", &error),
+        }
+    }
+
+    /// Whether this machine's clock is right; `None` where nothing has told.
+    pub(super) fn clock(&self) -> Option<Finding> {
+        let skew = self.plane.skew_s()?;
+        let off = Duration::from_secs(skew.unsigned_abs());
+        let way = if skew > 0 { "ahead of" } else { "behind" };
+        let found =
+            format!("this machine's clock is {} {way} the service's", humantime::format_duration(off));
+        Some(if off >= SKEW_LIMIT {
+            Finding::wrong("clock", Exit::Unavailable, found).remedy("set it: signatures are refused")
+        } else if off * 2 >= SKEW_LIMIT {
+            Finding::warning("clock", found).remedy("set it: at 5 minutes signatures are refused")
+        } else {
+            Finding::ok("clock", format!("{}s from the service's", off.as_secs()))
+        })
+    }
+
+    /// The template.
+    pub(super) async fn described(&self) -> Result<DescribedTemplate, AskError> {
+        within("DescribeProvisioningTemplate", self.plane.template(self.template)).await
+    }
+
+    /// The template, and what is wrong with it.
+    pub(super) async fn template(
+        &self,
+        caller: Option<&Caller>,
+    ) -> (Vec<Finding>, Option<DescribedTemplate>) {
+        let name = self.template;
+        let described = match self.described().await {
+            Ok(described) => described,
+            Err(AskError::NotFound { .. }) => {
+                let found = format!("there is no template {name} in {}", self.site.region);
+                let finding = Finding::wrong("template", Exit::Unavailable, found)
+                    .remedy("check --template and --region; `fleetmint template create` makes one");
+                return (vec![finding], None);
+            }
+            Err(error) => return (vec![unanswered("template", &error)], None),
+        };
+        let mut findings = vec![self.state(&described)];
+        findings.extend(role(&described, caller));
+        if let Some(hook) = &described.hook {
+            let found = format!(
+                "{hook} is asked before each registration, and can refuse it or change its parameters"
+            );
+            findings.push(Finding::ok("hook", found));
+        }
+        (findings, Some(described))
+    }
+
+    fn state(&self, described: &DescribedTemplate) -> Finding {
+        let name = self.template;
+        if !described.is_for_fleets {
+            let found = format!(
+                "{name} is for just-in-time provisioning, and no device can register with it over MQTT"
+            );
+            return Finding::wrong("template", Exit::Unavailable, found)
+                .remedy("give --template one of the type FLEET_PROVISIONING");
+        }
+        if !described.is_enabled {
+            let remedy =
+                format!("enable it: aws iot update-provisioning-template --template-name {name} --enabled");
+            let found = format!("{name} is disabled");
+            return Finding::wrong("template", Exit::Unavailable, found).remedy(remedy);
+        }
+        match Template::parse(&described.body) {
+            Ok(_) => Finding::ok("template", format!("{name} is there and enabled")),
+            Err(error) => Finding::warning(
+                "template",
+                format!("{name} has something in it that fleetmint does not know: {error}"),
+            )
+            .remedy("what its rows become cannot be told before the run"),
+        }
+    }
+
+    /// How fast the account may do it, and how long `devices` take so.
+    pub(super) async fn quotas(&self, create: Call, devices: u64) -> Finding {
+        let create = match create {
+            Call::CreateCertificateFromCsr => Quota::CreateCertificateFromCsr,
+            _ => Quota::CreateKeysAndCertificate,
+        };
+        let wanted = [create, Quota::RegisterThing];
+        let asked = account_quotas(&self.site.service_quotas, &wanted);
+        match within("GetServiceQuota", asked).await {
+            Ok(quotas) => {
+                let told = quotas.iter().map(|quota| {
+                    let source = match quota.source {
+                        QuotaSource::Applied => "applied",
+                        QuotaSource::Default => "AWS's default",
+                    };
+                    format!("{:?} {} ({source})", quota.quota, quota.rate)
+                });
+                let told = told.collect::<Vec<_>>().join(", ");
+                let left = time_left(devices, quotas[0].rate, quotas[1].rate);
+                let left = humantime::format_duration(left);
+                Finding::ok("quotas", format!("{told}: {devices} devices take at least {left}"))
+            }
+            Err(error) => unanswered("quotas", &error),
+        }
+    }
+
+    /// Whether there is what registrations refer to: thing types, groups, billing groups and policies.
+    pub(super) async fn resources(&self, expected: &Expected) -> Vec<Finding> {
+        let plane = &self.plane;
+        let (types, groups, billing_groups, policies) = tokio::join!(
+            each(&expected.types, |name| plane.is_thing_type_usable(name)),
+            each(&expected.groups, |name| plane.is_thing_group_static(name)),
+            each(&expected.billing_groups, |name| plane.billing_group(name)),
+            each(&expected.policies, |name| plane.policy(name)),
+        );
+        let mut findings = Vec::new();
+        findings.extend(judge("thing type", types, "create-thing-type --thing-type-name", |usable| {
+            (!usable).then_some("is deprecated: no thing can have it")
+        }));
+        findings.extend(judge("group", groups, "create-thing-group --thing-group-name", |is_static| {
+            (!is_static).then_some("is a dynamic group: no thing can be put into it")
+        }));
+        let create_billing = "create-billing-group --billing-group-name";
+        findings.extend(judge("billing group", billing_groups, create_billing, |()| None));
+        let create_policy = "create-policy --policy-document file://POLICY.json --policy-name";
+        findings.extend(judge("policy", policies, create_policy, |_| None));
+        findings
+    }
+
+    /// Which of these things exist; the keys of their devices. A sample is given up on after some seconds.
+    pub(super) async fn existing(
+        &self,
+        things: &[(String, String)],
+        which: Things,
+    ) -> Result<Vec<String>, AskError> {
+        let ask = stream::iter(things).map(|(key, name)| async move {
+            match self.plane.thing(name).await {
+                Ok(_) => Ok(Some(key.clone())),
+                Err(AskError::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        });
+        let answers = async {
+            let mut existing = Vec::new();
+            let mut answers = std::pin::pin!(ask.buffered(AT_ONCE));
+            while let Some(answer) = answers.next().await {
+                existing.extend(answer?);
+            }
+            Ok(existing)
+        };
+        match which {
+            Things::All => answers.await,
+            Things::Sample(_) => timeout(SAMPLE_WITHIN, answers).await.unwrap_or_else(|_| {
+                let detail = format!("no answer within {}", humantime::format_duration(SAMPLE_WITHIN));
+                Err(AskError::Failed { operation: "DescribeThing", detail })
+            }),
+        }
+    }
+}
+
+/// The role that registers the devices.
+/// One real connection, as a run's: signed or with the claim, and subscribed to all that a run hears.
+pub(super) async fn connection(site: &Site, topics: Topics, timeout: Duration) -> Finding {
+    let connector = match site.connector(topics, timeout) {
+        Ok(connector) => connector,
+        Err(fatal) => return Finding::of_fatal("connection", &fatal),
+    };
+    match connector.dial().await.outcome {
+        Ok(connection) => {
+            connection.close().await;
+            let how = if site.has_claim() { "with the claim certificate" } else { "with a signature" };
+            Finding::ok("connection", format!("{how}, and all subscriptions granted"))
+        }
+        Err(failure) => {
+            let exit = match Exit::of_failure(&failure) {
+                Exit::NotPermitted => Exit::NotPermitted,
+                _ => Exit::Unavailable,
+            };
+            let remedy = advice::remedy("check", &failure).unwrap_or_default();
+            Finding::wrong("connection", exit, &failure).remedy(remedy)
+        }
+    }
+}
+
+/// The role that registers the devices.
+fn role(described: &DescribedTemplate, caller: Option<&Caller>) -> Vec<Finding> {
+    let Some(role) = &described.role else {
+        let found = "the template has no provisioning role, without which the service can register nothing";
+        return vec![Finding::warning("role", found)];
+    };
+    vec![match (role_account(role), caller) {
+        (None, _) => Finding::warning("role", format!("{} is not the ARN of a role", Excerpt(role)))
+            .remedy("give the template one that trusts iot.amazonaws.com and has AWSIoTThingsRegistration"),
+        (Some(account), Some(caller)) if account != caller.account => {
+            let found = format!("{role} is a role of another account than {}", caller.account);
+            Finding::warning("role", found)
+                .remedy("the service can take on roles of the template's account only")
+        }
+        _ => Finding::ok("role", role),
+    }]
+}
+
+type Answers<'n, T> = Vec<(&'n String, Result<T, AskError>)>;
+
+/// Asks for each name, several at once.
+async fn each<'n, T, F>(names: &'n BTreeSet<String>, ask: impl Fn(&'n str) -> F) -> Answers<'n, T>
+where
+    F: Future<Output = Result<T, AskError>>,
+{
+    let ask = &ask;
+    let asked = stream::iter(names).map(|name| async move { (name, within("", ask(name)).await) });
+    let mut answers: Answers<'n, T> = asked.buffer_unordered(AT_ONCE).collect().await;
+    answers.sort_by_key(|(name, _)| *name);
+    answers
+}
+
+/// What answers about resources of a kind mean: those that are not there are named, and if all are there, how many they are.
+fn judge<T>(
+    kind: &'static str,
+    answers: Answers<'_, T>,
+    create: &str,
+    unusable: impl Fn(&T) -> Option<&'static str>,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let names: Vec<_> = answers.iter().map(|(name, _)| name.as_str()).collect();
+    for (name, answer) in &answers {
+        match answer {
+            Ok(found) => findings.extend(
+                unusable(found).map(|why| Finding::wrong(kind, Exit::Unavailable, format!("{name} {why}"))),
+            ),
+            Err(AskError::NotFound { .. }) => findings.push(
+                Finding::wrong(kind, Exit::Unavailable, format!("{name} is not in the account"))
+                    .remedy(format!("make it: aws iot {create} {name}")),
+            ),
+            // The next answer would be the same.
+            Err(error) => {
+                findings.push(unanswered(kind, error));
+                break;
+            }
+        }
+    }
+    if findings.is_empty() && !names.is_empty() {
+        findings.push(Finding::ok(kind, names.join(", ")));
+    }
+    findings
+}
+
+async fn within<T>(
+    operation: &'static str,
+    answer: impl Future<Output = Result<T, AskError>>,
+) -> Result<T, AskError> {
+    timeout(WITHIN, answer).await.unwrap_or_else(|_| {
+        let detail = format!("no answer within {}", humantime::format_duration(WITHIN));
+        Err(AskError::Failed { operation, detail })
+    })
+}
+
+/// What it means that a question was not answered: without a permission it is not looked at, and no credentials at all stop
+/// every run.
+pub(super) fn unanswered(check: &'static str, error: &AskError) -> Finding {
+    match error {
+        AskError::NotPermitted { operation, detail } => {
+            let service = if operation.contains("Quota") { "servicequotas" } else { "iot" };
+            Finding::skipped(check, format!("{service}:{operation} is not permitted ({detail})"))
+                .remedy("allow it to have this looked at")
+        }
+        AskError::Refused { .. } => Finding::wrong(check, Exit::NotPermitted, error)
+            .remedy("get new credentials (temporary ones expire), and check --region"),
+        error => Finding::skipped(check, error),
+    }
+}
