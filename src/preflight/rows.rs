@@ -257,7 +257,7 @@ fn of(error: EvaluationError) -> TemplateError {
 
 impl std::fmt::Display for Clash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "lines {} and {} both become {}", self.first, self.second, Excerpt(&self.thing))
+        write!(f, "lines {} and {} both become \"{}\"", self.first, self.second, Excerpt(&self.thing))
     }
 }
 

@@ -54,7 +54,7 @@ impl Limit {
         } else if let Some((place, wrong)) = text.chars().enumerate().find(|(_, c)| !is_allowed(*c)) {
             let what = if wrong == ' ' { String::from("a space") } else { format!("{wrong:?}") };
             match shown {
-                Shown::Whole => format!("{what} in {}", Excerpt(text)),
+                Shown::Whole => format!("{what} in \"{}\"", Excerpt(text)),
                 Shown::WrongCharacter => format!("{what} as character {}", place + 1),
             }
         } else {

@@ -35,7 +35,7 @@ const WORDS: [&str; 30] = [
 ];
 
 /// Ends and beginnings of names whose words are run together, such as `devicekey`.
-const PARTS: [&str; 16] = [
+const PARTS: [&str; 17] = [
     "apikey",
     "secret",
     "password",
@@ -47,6 +47,7 @@ const PARTS: [&str; 16] = [
     "token",
     "credential",
     "passwort",
+    "motdepasse",
     "schlüssel",
     "contraseña",
     "密码",
