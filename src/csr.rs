@@ -19,12 +19,7 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::certificate::SigningRequest;
-
-/// The longest request, in characters of PEM. Source: AWS IoT API Reference, CreateCertificateFromCsr.
-pub const MAX_CHARACTERS: usize = 4096;
-
-/// The shortest RSA key that the service certifies, in bits.
-const MIN_RSA_BITS: usize = 2048;
+use crate::service::{MAX_SIGNING_REQUEST, MIN_RSA_BITS};
 
 /// The longest RSA key whose signature can be checked here, in bits.
 const MAX_RSA_BITS: usize = 8192;
@@ -97,7 +92,7 @@ pub fn check(text: &[u8]) -> Result<CheckedRequest, RequestFault> {
     let der = unwrap(text)?;
     let request = SigningRequest { pem: pem(&der) };
     let characters = request.pem.len();
-    if characters > MAX_CHARACTERS {
+    if characters > MAX_SIGNING_REQUEST {
         return Err(RequestFault::TooLong(characters));
     }
     let (rest, parsed) = X509CertificationRequest::from_der(&der).map_err(|_| RequestFault::Structure)?;

@@ -6,11 +6,10 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use crate::service::MQTT_PATH;
+
 /// The port of HTTPS and WSS, the only one that a `Host` header leaves out.
 const HTTPS_PORT: u16 = 443;
-
-/// The path of MQTT over WebSocket (AWS IoT Developer Guide, "Protocols, port mappings, and authentication").
-const MQTT_PATH: &str = "/mqtt";
 
 /// An endpoint of the service. Written `HOST`, `HOST:PORT` or `wss://HOST[:PORT][/mqtt]`; IPv6 addresses in brackets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -1,4 +1,62 @@
-//! fleetmint mints device identities in AWS IoT Core. `ARCHITECTURE.md` is the map.
+//! fleetmint mints device identities in AWS IoT Core: it takes the rows of a lot through fleet provisioning, many at once, and
+//! loses no private key. This is the library under the command of the same name.
+//!
+//! The parts, in the order in which a run meets them:
+//!
+//! - [`identity`] reads a lot: a CSV whose rows are devices, and what a row becomes as template parameters.
+//! - [`ledger`] keeps the lot, its certificates and keys in SQLite. A certificate is durable before it is registered, so that a
+//!   run can be killed at any instant and taken up again.
+//! - [`transport`] opens connections: [`WssConnector`](transport::wss::WssConnector) dials AWS, or an emulator of it.
+//! - [`engine`] does the work: [`engine::run`] provisions, [`engine::load::run`] tests the account's quotas, and
+//!   [`engine::find::run`] looks for a limit. Each takes a plan, whose defaults suit an AWS account with its default quotas.
+//! - [`control_plane`] asks the account what provisioning leaves open: credentials, endpoint, quotas, and whether a registration
+//!   happened whose answer was lost.
+//! - [`export`] hands out certificates and keys, [`report`] makes summaries and pages of what [`metrics`] and [`results`] hold.
+//! - `emulator`, with the feature of that name, is the other side: AWS IoT Core's endpoint, for tests.
+//!
+//! Provisioning two devices against the emulator:
+//!
+#![cfg_attr(feature = "emulator", doc = "```")]
+#![cfg_attr(not(feature = "emulator"), doc = "```ignore")]
+//! use std::time::SystemTime;
+//!
+//! use fleetmint::emulator::scenario::BUILT_IN_TEMPLATE;
+//! use fleetmint::emulator::{Emulator, EmulatorPlan};
+//! use fleetmint::engine::{self, End, Plan, Rates, Stop};
+//! use fleetmint::identity::{LotErrors, LotReader, ParameterPlan};
+//! use fleetmint::ledger::{Binding, Ledger, LotRows};
+//! use fleetmint::provisioning::Topics;
+//! use fleetmint::transport::wss::WssConnector;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let emulator = Emulator::launch(EmulatorPlan::default()).await?;
+//! let connector = WssConnector::new(emulator.client_settings(Topics::new(BUILT_IN_TEMPLATE)))?;
+//!
+//! let lot = "DeviceId,SerialNumber,MacAddress\nD1,S1,02:00:00:00:00:01\nD2,S2,02:00:00:00:00:02\n";
+//! let rows = LotReader::new(lot.as_bytes(), None).map_err(LotErrors::from)?;
+//! let shape = rows.shape().clone();
+//! let parameters = ParameterPlan::new(&shape, &[])?;
+//! let binding = Binding { template: BUILT_IN_TEMPLATE.into(), ..Binding::default() };
+//! let rows = LotRows { source: "lot.csv", shape, rows };
+//! // On disk: `Ledger::open_or_import`, which also takes up again what was interrupted.
+//! let ledger = Ledger::in_memory(&binding, rows, |row| parameters.check(row), SystemTime::now())?;
+//!
+//! let plan = Plan { parameters, rates: Rates::UNLIMITED, ..Plan::default() };
+//! let outcome = engine::run(plan, connector, ledger, Stop::never(), ()).await;
+//! assert!(matches!(outcome.end, End::Complete));
+//! assert_eq!(outcome.ledger.view().counts()?.registered, 2);
+//! # emulator.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! - `cli` (default) is the command, and brings `emulator`. Who embeds the library switches default features off.
+//! - `emulator` is the emulator alone: for a dev-dependency, as in `examples/emulator_in_tests.rs`.
+//!
+//! `ARCHITECTURE.md` is the map of the source.
 
 // L0: vocabulary
 pub mod call;
@@ -9,6 +67,7 @@ pub mod failure;
 pub mod identity;
 pub mod instant;
 pub mod rate;
+pub mod service;
 pub mod wording;
 // L1: pure crafts
 pub mod keys;

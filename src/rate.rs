@@ -12,8 +12,8 @@ pub struct Rate(f64);
 
 impl Rate {
     /// `n` events per second; `None` unless `n` is a positive number of at most a million.
-    pub fn per_second(n: f64) -> Option<Self> {
-        (n.is_finite() && n > 0.0 && n <= MAX_PER_SECOND).then_some(Self(n))
+    pub const fn per_second(n: f64) -> Option<Self> {
+        if n.is_finite() && n > 0.0 && n <= MAX_PER_SECOND { Some(Self(n)) } else { None }
     }
 
     /// Events per second.

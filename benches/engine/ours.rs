@@ -6,10 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fleetmint::certificate::Secret;
-use fleetmint::engine::{
-    self, CONNECTION_LIFETIME, CommitMode, Connections, Disk, End, KeyPolicy, Plan, Rates, Snapshot, Stop,
-};
-use fleetmint::failure::RetryPolicy;
+use fleetmint::engine::{self, CommitMode, Connections, Disk, End, Plan, Rates, Snapshot, Stop};
 use fleetmint::identity::{Identity, LotShape, ParameterPlan, RowError};
 use fleetmint::ledger::{Binding, Ledger, LedgerError, LotRows};
 use fleetmint::sigv4::Credentials;
@@ -98,8 +95,7 @@ pub(crate) async fn run(address: SocketAddr, ca: &[u8], load: Load, lot: Lot, mo
     let counts = lot.ledger.view().counts().expect("a new ledger can be read");
     let (progress, _seen) = tokio::sync::watch::channel(Snapshot { devices: counts, ..Snapshot::default() });
     let plan = plan(load, mode);
-    let clock = Arc::new(SystemTime::now);
-    let outcome = engine::run(plan, connector, None, lot.ledger, clock, Stop::default(), progress).await;
+    let outcome = engine::run(plan, connector, lot.ledger, Stop::never(), progress).await;
     assert!(matches!(outcome.end, End::Complete), "{:?}", outcome.end);
     let counts = outcome.ledger.view().counts().expect("the ledger can be read");
     assert_eq!(counts.registered, load.devices);
@@ -109,20 +105,16 @@ pub(crate) async fn run(address: SocketAddr, ca: &[u8], load: Load, lot: Lot, mo
 
 fn plan(load: Load, commit_mode: CommitMode) -> Plan {
     Plan {
-        scope: Default::default(),
         connections: Connections::Fixed(load.connections),
-        rates: Rates::default(),
+        rates: Rates::UNLIMITED,
         publishes_per_connection: None,
         parameters: ParameterPlan::new(&shape(), &[]).expect("the columns have names"),
-        keys: KeyPolicy::default(),
-        exchange_timeout: Duration::from_secs(20),
-        retry: RetryPolicy::default(),
-        connection_lifetime: CONNECTION_LIFETIME,
         token_lifetime: Duration::from_secs(3000),
         certificate_lifetime: Duration::from_secs(4000),
         failure_budget: 1,
         commit_mode,
         seed: 1,
+        ..Plan::default()
     }
 }
 

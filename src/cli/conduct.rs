@@ -16,7 +16,7 @@ use super::outputs::{Outputs, Place};
 use super::progress::{Progress, View};
 use super::recording::{self, Recording};
 use super::retyped;
-use super::signals;
+use super::signals::{self, Wheel};
 use super::speech::{print, say, warn};
 use super::target::Site;
 use crate::engine::Stop;
@@ -125,13 +125,13 @@ async fn run<J: Job>(job: J, mut ledger: Option<Ledger>, outputs: Outputs) -> Re
     });
     let (recording, intervals) = recording.unzip();
 
-    let stop = Stop::default();
+    let wheel = Wheel::default();
     let live = Progress::start();
     let mut beside = JoinSet::new();
-    beside.spawn(signals::steer(stop.clone(), drain_timeout));
+    beside.spawn(signals::steer(wheel.clone(), drain_timeout));
     beside.spawn(live.clone().follow(snapshots.clone(), job.view()));
     beside.spawn(scrapes.serve(snapshots, job.reading()));
-    let done = job.run(ledger, Reins { stop, progress, intervals }).await;
+    let done = job.run(ledger, Reins { stop: wheel.stop(), progress, intervals }).await;
     beside.shutdown().await;
     live.finish();
 

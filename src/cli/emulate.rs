@@ -131,7 +131,7 @@ fn write_claim(directory: &Path, claim: &Minted) -> Result<(), Fatal> {
 
 /// One JSON line on stdout: everything that a client needs.
 fn announce(emulator: &Emulator, scenario: &Scenario, ca_file: &Path) -> Result<(), Fatal> {
-    let credentials = settings::scenario_credentials(scenario);
+    let credentials = scenario.client_credentials();
     let mut line = serde_json::json!({
         "endpoint": emulator.endpoint(),
         "mqtt_endpoint": emulator.mqtt_endpoint(),

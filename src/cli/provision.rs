@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -30,11 +30,10 @@ use super::target::{Site, Target};
 use crate::call::Call;
 use crate::control_plane::Settler;
 use crate::engine::{
-    self, Audience, CommitMode, Connections, End, KeyPolicy, KeySource, Outcome, Plan, Rates, Scope, Snapshot,
+    self, Audience, Connections, End, KeyPolicy, KeySource, Outcome, Plan, Rates, Scope, Snapshot,
 };
 use crate::event::Operation;
 use crate::exposition::Reading;
-use crate::failure::RetryPolicy;
 use crate::identity::ParameterPlan;
 use crate::ledger::{Binding, Content, Counts, Ledger, LotChanges, RunInfo, View as LedgerView};
 use crate::metrics::Slowest;
@@ -44,15 +43,6 @@ use crate::report::{self, Summary};
 use crate::results::Footer;
 use crate::sealing::Sealer;
 use crate::transport::wss::WssConnector;
-
-/// An ownership token lives one hour; what is left at this age may lapse on the way.
-const TOKEN_LIFETIME: Duration = Duration::from_secs(57 * 60);
-/// After the hour nothing can be registered with a token; the margin is for clocks that differ.
-const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(66 * 60);
-/// How many devices in a row may fail before the run stops.
-const FAILURE_BUDGET: u32 = 100;
-/// As many connections are opened at most where their number is not set.
-const MOST_CONNECTIONS: usize = 1_000;
 
 const AFTER: &str = "\
 Examples:
@@ -228,8 +218,8 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
     if holds_new_secrets {
         settings.say_plain_keys();
     }
-    let plan = settings.plan(parameters, connections, rates.rates());
-    let job = Provision { plan, connector, settler: site.settler(), counts, chosen, settings };
+    let plan = settings.plan(parameters, connections, rates.rates(), site.settler());
+    let job = Provision { plan, connector, counts, chosen, settings };
     conduct(job, Some(ledger), site, outputs).await
 }
 
@@ -336,7 +326,7 @@ impl Settings {
             open_files::allow(connections, service, "--connections")?;
             return Ok(Connections::Fixed(connections));
         }
-        match open_files::allow_up_to(MOST_CONNECTIONS.min(devices), service) {
+        match open_files::allow_up_to(Connections::MOST.min(devices), service) {
             0 => open_files::allow(1, service, "--connections").map(|()| Connections::Auto { max: 1 }),
             max => Ok(Connections::Auto { max }),
         }
@@ -350,7 +340,13 @@ impl Settings {
         Ok(Topics::of(&self.binding.template, &calls))
     }
 
-    fn plan(&self, parameters: ParameterPlan, connections: Connections, rates: Rates) -> Plan {
+    fn plan(
+        &self,
+        parameters: ParameterPlan,
+        connections: Connections,
+        rates: Rates,
+        settler: Option<Arc<dyn Settler>>,
+    ) -> Plan {
         Plan {
             scope: self.scope.clone(),
             connections,
@@ -359,13 +355,9 @@ impl Settings {
             parameters,
             keys: self.keys.clone(),
             exchange_timeout: self.timeout,
-            retry: RetryPolicy::default(),
             connection_lifetime: self.connection_lifetime,
-            token_lifetime: TOKEN_LIFETIME,
-            certificate_lifetime: CERTIFICATE_LIFETIME,
-            failure_budget: FAILURE_BUDGET,
-            commit_mode: CommitMode::Blocking,
-            seed: rand::random(),
+            settler,
+            ..Plan::default()
         }
     }
 
@@ -526,8 +518,6 @@ struct Provision {
     settings: Settings,
     plan: Plan,
     connector: WssConnector,
-    /// Tells whether a registration happened whose answer was lost; `None` if there is nobody to ask.
-    settler: Option<Arc<dyn Settler>>,
     /// Where the devices stood before it.
     counts: Counts,
     /// Those that it takes up.
@@ -592,11 +582,10 @@ impl Job for Provision {
     }
 
     async fn run(self, ledger: Option<Ledger>, reins: Reins<Snapshot>) -> Result<Done, Fatal> {
-        let Self { settings, plan, connector, settler, counts: before, chosen } = self;
+        let Self { settings, plan, connector, counts: before, chosen } = self;
         let ledger = ledger.expect("a lot has a ledger");
         let audience = Audience { progress: reins.progress, intervals: reins.intervals };
-        let clock = Arc::new(SystemTime::now);
-        let outcome = engine::run(plan, connector, settler, ledger, clock, reins.stop, audience).await;
+        let outcome = engine::run(plan, connector, ledger, reins.stop, audience).await;
         let counts = outcome.ledger.view().counts().map_err(ledger_error)?;
         let exit = Exit::of_run(&outcome, chosen.exit(&before, &counts));
         let Outcome { end, metrics, usage, elapsed, ledger } = outcome;

@@ -7,9 +7,10 @@ use std::fmt;
 use super::args::{RateArgs, RateSource};
 use super::exit::Fatal;
 use super::target::{Site, asked};
-use crate::control_plane::{AccountQuota, Quota, QuotaSource, account_quotas};
+use crate::control_plane::{AccountQuota, QuotaSource, account_quotas};
 use crate::engine::{KeySource, Rates};
 use crate::rate::{Rate, RateLimit};
+use crate::service::{PUBLISHES_PER_CONNECTION, Quota};
 
 /// The rates of a run and where they come from.
 pub(super) struct ChosenRates {
@@ -34,7 +35,7 @@ enum Origin {
     Quota(Quota, QuotaSource),
 }
 
-/// What was typed, each rate with AWS's default and its quota.
+/// What was typed, each rate with its quota.
 pub(super) struct RateSettings {
     connect: Wanted,
     create: Wanted,
@@ -44,23 +45,17 @@ pub(super) struct RateSettings {
 
 struct Wanted {
     typed: Option<RateLimit>,
-    /// Per second, as of 2024 (AWS General Reference, "AWS IoT Core endpoints and quotas"); an account's own may differ.
-    aws_default: f64,
     quota: Quota,
 }
 
 impl RateSettings {
     /// What was typed, for certificates whose keys come from `keys`.
     pub(super) fn new(args: &RateArgs, keys: KeySource) -> Self {
-        let (create, create_quota) = match keys {
-            KeySource::Service => (10.0, Quota::CreateKeysAndCertificate),
-            KeySource::Local(_) | KeySource::Device => (20.0, Quota::CreateCertificateFromCsr),
-        };
-        let wanted = |typed, aws_default, quota| Wanted { typed, aws_default, quota };
+        let wanted = |typed, quota| Wanted { typed, quota };
         Self {
-            connect: wanted(args.connect_rate, 500.0, Quota::Connect),
-            create: wanted(args.create_rate, create, create_quota),
-            register: wanted(args.register_rate, 10.0, Quota::RegisterThing),
+            connect: wanted(args.connect_rate, Quota::Connect),
+            create: wanted(args.create_rate, keys.create_quota()),
+            register: wanted(args.register_rate, Quota::RegisterThing),
             source: args.rates,
         }
     }
@@ -74,7 +69,7 @@ impl RateSettings {
         let default = |wanted: &Wanted| match wanted.typed {
             Some(limit) => Chosen { limit, origin: Origin::Given },
             None if is_aws => {
-                Chosen { limit: RateLimit::per_second(wanted.aws_default), origin: Origin::AwsDefault }
+                Chosen { limit: RateLimit::Fixed(wanted.quota.aws_default()), origin: Origin::AwsDefault }
             }
             None => Chosen { limit: RateLimit::Unlimited, origin: Origin::Given },
         };
@@ -127,8 +122,7 @@ impl fmt::Display for Chosen {
     }
 }
 
-/// AWS discards what exceeds 100 publishes a second, in and out, on one connection, and does not raise it for anyone (AWS
-/// General Reference). Nothing on loopback is AWS.
+/// Nothing on loopback is AWS.
 pub(super) fn publishes_per_connection(is_aws: bool) -> Option<Rate> {
-    is_aws.then(|| Rate::per_second(100.0)).flatten()
+    is_aws.then_some(PUBLISHES_PER_CONNECTION)
 }

@@ -5,13 +5,11 @@ use std::path::Path;
 use super::args::{KeyArgs, Keys, LocalKeyType};
 use super::exit::{Exit, Fatal};
 use crate::call::Call;
-use crate::certificate::Secret;
 use crate::emulator::scenario::{BUILT_IN_TEMPLATE, Scenario};
 use crate::engine::{KeyPolicy, KeySource};
 use crate::keys::KeyType;
 use crate::provisioning;
 use crate::sealing::Sealer;
-use crate::sigv4::Credentials;
 
 /// Finds a scenario by its name or file; without either, the default one.
 pub(super) fn scenario(file: Option<&Path>) -> Result<Scenario, Fatal> {
@@ -29,15 +27,6 @@ pub(super) fn check_template(name: &str) -> Result<(), Fatal> {
 /// The template that a scenario names first.
 pub(super) fn first_template(scenario: &Scenario) -> &str {
     scenario.templates.first().map_or(BUILT_IN_TEMPLATE, |template| &template.name)
-}
-
-/// The one access key that a scenario's emulator knows.
-pub(super) fn scenario_credentials(scenario: &Scenario) -> Credentials {
-    Credentials {
-        access_key_id: scenario.access_key_id.clone(),
-        secret_access_key: Secret::new(scenario.secret_access_key.clone()),
-        session_token: scenario.session_token.clone().map(Secret::new),
-    }
 }
 
 /// Whether the devices' own certification requests are given.

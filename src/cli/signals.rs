@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::speech::say;
 use crate::engine::Stop;
@@ -63,12 +64,26 @@ pub(super) fn interrupted() -> impl Future<Output = ()> {
     }
 }
 
-/// Turns signals into `stop`, and says what each does. What is not finished within `drain_timeout` of the first is cut off,
-/// too. Never ends by itself.
-pub(super) async fn steer(stop: Stop, drain_timeout: Duration) {
+/// What the signals have asked for.
+#[derive(Clone, Default)]
+pub(super) struct Wheel {
+    drain: CancellationToken,
+    abort: CancellationToken,
+}
+
+impl Wheel {
+    /// How a run is told.
+    pub(super) fn stop(&self) -> Stop {
+        Stop::when(self.drain.clone().cancelled_owned()).abort_when(self.abort.clone().cancelled_owned())
+    }
+}
+
+/// Turns signals into a run's stop, and says what each does. What is not finished within `drain_timeout` of the first is cut
+/// off, too. Never ends by itself.
+pub(super) async fn steer(wheel: Wheel, drain_timeout: Duration) {
     if let Some(mut asked) = Asked::listen() {
         asked.drain_asked().await;
-        stop.drain.cancel();
+        wheel.drain.cancel();
         say(format_args!(
             "stopping: finishing the devices in flight, for {} at most; once more to stop at once",
             humantime::format_duration(drain_timeout)
@@ -77,7 +92,7 @@ pub(super) async fn steer(stop: Stop, drain_timeout: Duration) {
             () = asked.stop_asked() => say("stopping at once"),
             () = tokio::time::sleep(drain_timeout) => say("stopping at once: --drain-timeout has passed"),
         }
-        stop.abort.cancel();
+        wheel.abort.cancel();
     }
     std::future::pending().await
 }

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::args::TargetArgs;
 use super::exit::{Exit, Fatal};
-use super::settings::{check_template, first_template, scenario, scenario_credentials, usage};
+use super::settings::{check_template, first_template, scenario, usage};
 use super::speech::say;
 use crate::control_plane::{
     AskError, AwsSettings, ConfiguredEndpoints, ControlPlane, DescribedTemplate, Settler, aws_chain,
@@ -26,8 +26,7 @@ use crate::provisioning::Topics;
 use crate::proxy::Proxies;
 use crate::sigv4::{self, CredentialSource};
 use crate::transport::wss::{
-    Authentication, Claim, ClaimError, KEEP_ALIVE, SettingsError, TlsResumption, WssConnector, WssSettings,
-    check_authorities,
+    Authentication, Claim, ClaimError, SettingsError, WssConnector, WssSettings, check_authorities,
 };
 
 /// Where to work and as whom.
@@ -144,7 +143,7 @@ impl TargetArgs {
         }
         Ok(Target {
             region: checked_region(scenario.region.clone())?,
-            credentials: Arc::new(scenario_credentials(&scenario)),
+            credentials: Arc::new(scenario.client_credentials()),
             claim: None,
             service: Service::Emulator(Box::new(scenario)),
             client_id_prefix: self.client_id_prefix,
@@ -338,17 +337,13 @@ impl Site {
 
     /// What dials it, for these topics. A dial may take `timeout`.
     pub(super) fn connector(&self, topics: Topics, timeout: Duration) -> Result<WssConnector, Fatal> {
+        let authentication = self.authentication.clone();
         let settings = WssSettings {
-            endpoint: self.endpoint.clone(),
-            region: self.region.clone(),
-            topics,
-            authentication: self.authentication.clone(),
             client_id_prefix: self.client_id_prefix.clone(),
             connect_timeout: timeout,
-            keep_alive: KEEP_ALIVE,
-            tls_resumption: TlsResumption::Shared,
             extra_roots: self.extra_roots.clone(),
             proxies: self.proxies.clone(),
+            ..WssSettings::new(self.endpoint.clone(), self.region.clone(), topics, authentication)
         };
         WssConnector::new(settings).map_err(|error| match error {
             SettingsError::Trust(error) => usage("--ca-file", error),

@@ -1,7 +1,6 @@
 //! What the account may do per second, as Service Quotas knows it.
 //!
-//! Owns the quota codes and the way from the account's applied value to AWS's default. What is done with them is the
-//! caller's matter. Source of the codes: Service Quotas, service `iotcore`.
+//! Owns the way from the account's applied value to AWS's default. What is done with them is the caller's matter.
 
 use std::sync::Arc;
 
@@ -10,36 +9,10 @@ use aws_sdk_servicequotas::types::{PeriodUnit, ServiceQuota};
 
 use super::client::{AskError, AwsSettings, SourceProvider, http_client, retries, timeouts};
 use crate::rate::Rate;
+use crate::service::{QUOTA_SERVICE, Quota};
 
-/// AWS IoT Core's name in Service Quotas.
-const SERVICE: &str = "iotcore";
 const APPLIED: &str = "GetServiceQuota";
 const DEFAULT: &str = "GetAWSDefaultServiceQuota";
-
-/// A quota that limits provisioning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Quota {
-    /// CONNECTs per second of the account.
-    Connect,
-    /// CreateKeysAndCertificate over MQTT.
-    CreateKeysAndCertificate,
-    /// CreateCertificateFromCsr over MQTT.
-    CreateCertificateFromCsr,
-    /// RegisterThing over MQTT.
-    RegisterThing,
-}
-
-impl Quota {
-    /// Its code in Service Quotas.
-    pub fn code(self) -> &'static str {
-        match self {
-            Quota::Connect => "L-AEA1E176",
-            Quota::CreateKeysAndCertificate => "L-CAFFCA46",
-            Quota::CreateCertificateFromCsr => "L-83161BB8",
-            Quota::RegisterThing => "L-B2BBBD8C",
-        }
-    }
-}
 
 /// Where a quota's value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +53,7 @@ async fn account_quota(
     client: &aws_sdk_servicequotas::Client,
     quota: Quota,
 ) -> Result<AccountQuota, AskError> {
-    let applied = client.get_service_quota().service_code(SERVICE).quota_code(quota.code()).send().await;
+    let applied = client.get_service_quota().service_code(QUOTA_SERVICE).quota_code(quota.code()).send().await;
     match applied.map_err(|error| AskError::of(APPLIED, &error)) {
         Ok(answer) => {
             let value = answer.quota.ok_or_else(|| AskError::empty(APPLIED, "Quota"))?;
@@ -95,7 +68,7 @@ async fn account_quota(
         Err(error) => return Err(error),
     }
     let default =
-        client.get_aws_default_service_quota().service_code(SERVICE).quota_code(quota.code()).send().await;
+        client.get_aws_default_service_quota().service_code(QUOTA_SERVICE).quota_code(quota.code()).send().await;
     let answer = default.map_err(|error| AskError::of(DEFAULT, &error))?;
     let value = answer.quota.ok_or_else(|| AskError::empty(DEFAULT, "Quota"))?;
     Ok(AccountQuota { quota, rate: rate(DEFAULT, quota, &value)?, source: QuotaSource::Default })

@@ -3,6 +3,7 @@
 //! Owns [`Settler`], the question whether a certificate was registered, and its answer from DescribeCertificate and
 //! ListPrincipalThings. Registers, changes and deletes nothing.
 
+use std::fmt;
 use std::time::Duration;
 
 use aws_sdk_iot::types::CertificateStatus;
@@ -17,7 +18,7 @@ use crate::certificate::{CertificateId, RegisteredThing};
 const SETTLED_WITHIN: Duration = OPERATION_TIMEOUT.saturating_mul(2);
 
 /// Answers whether a certificate was registered.
-pub trait Settler: Send + Sync + 'static {
+pub trait Settler: fmt::Debug + Send + Sync + 'static {
     /// Asks for `certificate`. Ends within a bound.
     fn settle<'a>(&'a self, certificate: &'a CertificateId) -> BoxFuture<'a, Settlement>;
 }

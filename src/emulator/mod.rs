@@ -27,6 +27,7 @@ mod http_connection;
 mod mqtt;
 mod mqtt_connection;
 mod mqtt_stream;
+mod reach;
 mod server;
 mod service;
 mod session;

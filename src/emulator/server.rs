@@ -186,6 +186,11 @@ impl Emulator {
         Ok(Self { service, local_addr, mqtt_addr, admin_addr, ca_pem, ca_file, tasks })
     }
 
+    /// How it behaves.
+    pub fn scenario(&self) -> &Scenario {
+        &self.service.scenario
+    }
+
     /// Where HTTPS and WebSockets are.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr

@@ -26,13 +26,20 @@ pub struct Snapshot {
 }
 
 /// Who receives a run's progress.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Audience<S = Snapshot> {
     /// Where the run stands, a few times a second while there is a subscriber.
     pub progress: watch::Sender<S>,
     /// What happened in each second, each once and in order, the empty ones too. A run waits for a reader that is more
     /// than the channel's capacity behind: no second is left out.
     pub intervals: Option<mpsc::Sender<Interval>>,
+}
+
+impl<S: Default> From<()> for Audience<S> {
+    /// Nobody.
+    fn from((): ()) -> Self {
+        Self::default()
+    }
 }
 
 impl<S> From<watch::Sender<S>> for Audience<S> {

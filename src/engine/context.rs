@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
+use super::clock::Clock;
 use super::keys::KeyPolicy;
 use super::line::{Line, Trunk};
 use super::rate::Limit;
@@ -19,18 +19,6 @@ use crate::failure::Failure;
 use crate::identity::ParameterPlan;
 use crate::ledger::Receipt;
 use crate::transport::Connector;
-
-/// Wall-clock time, for the age of tokens; a simulation brings its own.
-pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
-
-/// How a run is asked to stop.
-#[derive(Debug, Clone, Default)]
-pub struct Stop {
-    /// Finish what is in flight, start nothing new, close politely.
-    pub drain: CancellationToken,
-    /// Drop everything now. What is in the ledger stays true.
-    pub abort: CancellationToken,
-}
 
 /// The limits of a run, one for each kind of request.
 pub(super) struct Limits {
@@ -129,7 +117,7 @@ impl<C: Connector> Context<C> {
 
     /// How old a token is. A clock that was set back makes it brand new: the service then has the last word.
     pub(super) fn token_age(&self, issued_at: SystemTime) -> Duration {
-        (self.clock)().duration_since(issued_at).unwrap_or_default()
+        self.clock.now().duration_since(issued_at).unwrap_or_default()
     }
 
     /// How long a token can still be used.

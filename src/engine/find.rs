@@ -10,15 +10,16 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::audience::Audience;
-use super::context::{Clock, Stop};
 use super::end::End;
+use super::stop::{Stop, StopTokens};
 use super::load::{self, LoadOutcome, LoadPlan, LoadSnapshot, Scenario};
 use crate::event::Operation;
 use crate::ledger::{Counts, Ledger};
 use crate::limit_search::{Finding, Next, Observation, Probe, Search, SearchSettings, Step, Stopped};
 use crate::metrics::Metrics;
-use crate::rate::Rate;
+use crate::rate::{Rate, RateLimit};
 use crate::schedule::{Profile, Spacing};
+use crate::service::Quota;
 use crate::transport::Connector;
 
 /// What to do, settled before the search starts.
@@ -32,6 +33,34 @@ pub struct FindPlan {
     /// number of connections ahead are the search's own.
     pub load: LoadPlan,
 }
+
+impl FindPlan {
+    /// A plan to find the limit of `scenario`, between two and a thousand a second; the rest as for an account that has AWS's
+    /// default quotas. A request without an answer within five seconds counts as silence.
+    pub fn new(scenario: Scenario) -> Self {
+        let profile = Profile::constant(per_second(1.0), Duration::from_secs(1)).expect("a second is a time");
+        Self {
+            search: SearchSettings::default(),
+            // A little below AWS's default for certificates.
+            issue_rate: per_second(0.8 * Quota::CreateKeysAndCertificate.aws_default().as_per_second()),
+            load: LoadPlan {
+                connections: 1,
+                max_wait: SILENCE,
+                exchange_timeout: SILENCE,
+                // Half of AWS's default: dials are not what is measured, and must not meet a limit of their own.
+                connect_rate: RateLimit::per_second(0.5 * Quota::Connect.aws_default().as_per_second()),
+                ..LoadPlan::new(scenario, profile)
+            },
+        }
+    }
+}
+
+fn per_second(n: f64) -> Rate {
+    Rate::per_second(n).expect("a constant that is a rate")
+}
+
+/// A request that has no answer by then has none, unless told otherwise.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// Where a search stands.
 #[derive(Debug, Clone, Default)]
@@ -82,14 +111,23 @@ const FIRST_GUESS: Duration = Duration::from_millis(200);
 /// The shortest service time that connections are opened ahead for.
 const LEAST_GUESS: Duration = Duration::from_millis(50);
 
-/// Searches until the limit is found, the devices run out, or `stop` says so. `ledger` has the devices; connections need
-/// none.
+/// Searches until the limit is found, the devices run out, or `stop` says so: a future whose end asks the search to stop, or
+/// a [`Stop`]. `ledger` has the devices; connections need none.
 pub async fn run<C: Connector>(
     plan: FindPlan,
     connector: C,
     ledger: Option<Ledger>,
-    clock: Clock,
-    stop: Stop,
+    stop: impl Into<Stop>,
+    progress: watch::Sender<FindSnapshot>,
+) -> FindOutcome {
+    stop.into().during(|stop| conduct(plan, connector, ledger, stop, progress)).await
+}
+
+async fn conduct<C: Connector>(
+    plan: FindPlan,
+    connector: C,
+    ledger: Option<Ledger>,
+    stop: StopTokens,
     progress: watch::Sender<FindSnapshot>,
 ) -> FindOutcome {
     let began = Instant::now();
@@ -98,7 +136,6 @@ pub async fn run<C: Connector>(
         plan,
         connector: Arc::new(connector),
         ledger,
-        clock,
         stop,
         progress,
         metrics: Metrics::default(),
@@ -127,8 +164,7 @@ struct Seeker<C> {
     search: Search,
     connector: Arc<C>,
     ledger: Option<Ledger>,
-    clock: Clock,
-    stop: Stop,
+    stop: StopTokens,
     progress: watch::Sender<FindSnapshot>,
     metrics: Metrics,
     issuing: Metrics,
@@ -216,8 +252,8 @@ impl<C: Connector> Seeker<C> {
         };
         let (sender, receiver) = watch::channel(LoadSnapshot::default());
         let audience = Audience { progress: sender, intervals: None };
-        let (connector, clock, stop) = (self.connector.clone(), self.clock.clone(), self.stop.clone());
-        let run = load::run(plan, connector, self.ledger.take(), clock, stop, audience);
+        let (connector, stop) = (self.connector.clone(), self.stop.clone());
+        let run = load::conduct(plan, connector, self.ledger.take(), stop, audience);
         let mut outcome = tokio::select! {
             biased;
             outcome = run => outcome,

@@ -5,6 +5,7 @@
 //! their tasks. Does not know what a socket is, where settings come from, or how results are shown.
 
 mod audience;
+mod clock;
 mod context;
 mod crew;
 mod end;
@@ -22,16 +23,18 @@ mod queue;
 mod rate;
 mod recorder;
 mod scope;
+mod stop;
 mod store;
 mod worker;
 
 pub use audience::{Audience, Snapshot};
-pub use context::{Clock, Stop};
+pub use clock::Clock;
 pub use end::End;
 pub use keys::{KeyMaker, KeyPolicy, KeySource};
-pub use plan::{CONNECTION_LIFETIME, Connections, Plan, Rates};
+pub use plan::{CONNECTION_LIFETIME, Connections, EXCHANGE_TIMEOUT, Plan, Rates};
 pub use provision::{Outcome, run};
 pub use scope::Scope;
+pub use stop::Stop;
 pub use store::{CommitMode, Disk};
 
 use context::Limits;

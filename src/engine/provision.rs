@@ -10,7 +10,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::audience::{Audience, Gauges};
-use super::context::{Clock, Context, DeviceRules, Limits, Stop};
+use super::context::{Context, DeviceRules, Limits};
 use super::crew::{self, Crew};
 use super::end::End;
 use super::frame::{Foreman, Tasks, supervise};
@@ -21,9 +21,9 @@ use super::plan::Plan;
 use super::queue::{self, Queue};
 use super::rate::Limit;
 use super::recorder::{Recorder, RecorderHandle};
+use super::stop::{Stop, StopTokens};
 use super::store::Store;
 use super::worker;
-use crate::control_plane::Settler;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::transport::Connector;
@@ -44,25 +44,36 @@ pub struct Outcome {
     pub ledger: Ledger,
 }
 
-/// Runs `plan` over all open devices of `ledger`; ends when none is left or `stop` says so. The audience's progress starts
-/// with the devices as they stand; it is updated only while there is a subscriber. `settler` tells whether a registration
-/// whose answer was lost has happened; without one, such devices end Unknown.
+/// Runs `plan` over all open devices of `ledger`; ends when none is left or `stop` says so: a future whose end asks the run
+/// to drain, or a [`Stop`]. The audience may be `()`. Its progress starts with the devices as they stand; it is updated only
+/// while there is a subscriber.
+///
+/// Dropping this future stops the run at once too. The ledger is then closed, and can be opened again.
 pub async fn run<C: Connector>(
     plan: Plan,
     connector: C,
-    settler: Option<Arc<dyn Settler>>,
     ledger: Ledger,
-    clock: Clock,
-    stop: Stop,
+    stop: impl Into<Stop>,
     audience: impl Into<Audience>,
+) -> Outcome {
+    let (stop, audience) = (stop.into(), audience.into());
+    stop.during(|stop| conduct(plan, connector, ledger, stop, audience)).await
+}
+
+async fn conduct<C: Connector>(
+    plan: Plan,
+    connector: C,
+    ledger: Ledger,
+    stop: StopTokens,
+    audience: Audience,
 ) -> Outcome {
     let started = Instant::now();
     let store = Store::new(ledger, plan.commit_mode.clone());
     let gauges = Arc::new(Gauges::default());
-    let Audience { progress, intervals } = audience.into();
+    let Audience { progress, intervals } = audience;
     let (drain, epoch) = (stop.drain.clone(), Some(started));
     let (recorder, handle) =
-        Recorder::new(store.clone(), Some(progress), intervals, epoch, gauges.clone(), drain, clock.clone());
+        Recorder::new(store.clone(), Some(progress), intervals, epoch, gauges.clone(), drain, plan.clock.clone());
     let limits = Arc::new(Limits {
         connect: Limit::new(plan.rates.connect),
         create: Limit::new(plan.rates.create),
@@ -72,7 +83,7 @@ pub async fn run<C: Connector>(
     let crew = Arc::new(Crew::new(plan.connections));
     let recorder = recorder.telling_usage(crew.clone(), limits.clone());
     let mut recorder = JoinSet::from_iter([recorder.run()]);
-    let work = Work { connector, settler, clock, gauges, limits: limits.clone(), recorder: handle };
+    let work = Work { connector, gauges, limits: limits.clone(), recorder: handle };
     let end = work.run(plan, &crew, store.clone(), &stop).await;
     let (metrics, end) = match recorder.join_next().await.expect("the recorder was spawned just above") {
         Ok((metrics, Ok(()))) => (metrics, end),
@@ -86,8 +97,6 @@ pub async fn run<C: Connector>(
 /// What the workers are made from. Dropped before the recorder is waited for: its last handle ends the recorder.
 struct Work<C> {
     connector: C,
-    settler: Option<Arc<dyn Settler>>,
-    clock: Clock,
     gauges: Arc<Gauges>,
     limits: Arc<Limits>,
     recorder: RecorderHandle,
@@ -95,7 +104,7 @@ struct Work<C> {
 
 impl<C: Connector> Work<C> {
     /// Runs feeder and workers to their end and says what it was.
-    async fn run(self, plan: Plan, crew: &Arc<Crew>, store: Store, stop: &Stop) -> End {
+    async fn run(self, plan: Plan, crew: &Arc<Crew>, store: Store, stop: &StopTokens) -> End {
         let trunk = Arc::new(Trunk {
             connector: self.connector,
             settings: LineSettings {
@@ -118,9 +127,9 @@ impl<C: Connector> Work<C> {
             token_lifetime: plan.token_lifetime,
             commit_mode: plan.commit_mode,
         };
-        let context = Context::new(trunk.clone(), self.limits, self.recorder, self.clock, device);
+        let context = Context::new(trunk.clone(), self.limits, self.recorder, plan.clock, device);
         let (budget, lifetime) = (plan.failure_budget, plan.certificate_lifetime);
-        let journey = Arc::new(Journey::new(Arc::new(context), self.settler, lifetime, budget));
+        let journey = Arc::new(Journey::new(Arc::new(context), plan.settler, lifetime, budget));
         let first = crew.first();
         let (feed, queue) = queue::queue(first);
         let mut tasks = Tasks::new();

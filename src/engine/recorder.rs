@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::audience::{Gauges, Snapshot};
-use super::context::{Clock, Limits};
+use super::clock::Clock;
+use super::context::Limits;
 use super::crew::Crew;
 use super::intervals::Intervals;
 use super::store::Store;
@@ -222,7 +223,7 @@ impl Recorder {
             return Ok(());
         }
         let moves: Vec<Move> = changes.iter().map(Move::of).collect();
-        let now = (self.clock)();
+        let now = self.clock.now();
         let store = self.store.as_ref().expect("only a run with a ledger has anything to commit");
         let receipts = store.commit(changes, now).await?;
         for ((waiting, receipt), moved) in waiting.into_iter().zip(receipts).zip(moves) {

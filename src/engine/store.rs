@@ -16,9 +16,10 @@ use crate::event::Change;
 use crate::ledger::{Ledger, LedgerError, Receipt};
 
 /// How the ledger is reached from async code.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub enum CommitMode {
     /// On a thread of its own: a commit waits for the disk.
+    #[default]
     Blocking,
     /// In place: for a ledger in memory, in a simulation that must not depend on threads.
     Inline,

@@ -144,6 +144,8 @@ impl From<Vec<RowError>> for LotErrors {
     }
 }
 
+impl std::error::Error for LotErrors {}
+
 impl fmt::Display for LotErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.count();

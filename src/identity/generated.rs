@@ -6,7 +6,8 @@
 use std::fmt::Write;
 use std::str::FromStr;
 
-use super::{Identity, LotShape, VALUE_LIMIT};
+use super::{Identity, LotShape};
+use crate::service::MAX_PARAMETER_VALUE;
 
 /// What a ledger of made-up devices has in place of its lot's file.
 pub const MADE_UP: &str = "devices made up for a load test";
@@ -133,7 +134,7 @@ impl GeneratedLot {
     /// The longest value that a pattern can make must be one that the service takes.
     pub fn is_short(&self) -> bool {
         let longest = |pattern: &Pattern| pattern.value(self.devices, self.seed).chars().count();
-        self.columns.iter().all(|(_, pattern)| longest(pattern) <= VALUE_LIMIT)
+        self.columns.iter().all(|(_, pattern)| longest(pattern) <= MAX_PARAMETER_VALUE)
     }
 }
 

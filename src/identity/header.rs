@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::fault::{LotFault, RowError};
 use super::records::Record;
-use super::{LotShape, NAME_LIMIT, is_longer_than};
+use super::{LotShape, is_longer_than};
+use crate::service::MAX_PARAMETER_NAME;
 use crate::wording::{Excerpt, is_invisible};
 
 /// Where the key is looked for if nothing else is asked for: the first of these that is a column.
@@ -64,7 +65,7 @@ fn name_fault(name: &str, number: usize) -> Option<(String, &'static str)> {
     } else if name.starts_with(' ') || name.ends_with(' ') {
         let found = format!("a space at an end of the name \"{}\" of column {number}", Excerpt(name));
         Some((found, "the name of a template parameter, with nothing between it and the delimiters"))
-    } else if is_longer_than(name, NAME_LIMIT) {
+    } else if is_longer_than(name, MAX_PARAMETER_NAME) {
         let found = format!("{} characters in the name of column {number}", name.chars().count());
         Some((found, "at most 2048 characters, the service's limit for a parameter's name"))
     } else {

@@ -15,6 +15,8 @@ mod records;
 
 use std::fmt;
 
+use crate::service::MAX_PAYLOAD;
+
 pub use digest::LotDigest;
 pub use encoding::Encoding;
 pub use fault::{ERRORS_OF_A_KIND, FaultErrors, LotErrors, LotFault, RowError};
@@ -23,15 +25,6 @@ pub use header::KEY_COLUMNS;
 pub use parameters::{EmptyCells, ParameterError, ParameterPlan, SentColumns, parse_constant};
 pub use reader::{Doubtful, LotFormat, LotReader, new_key_fault};
 pub use records::{Delimiter, RECORD_LIMIT};
-
-/// The longest name of a template parameter, in characters. Source: AWS IoT API reference, RegisterThing, `parameters`.
-pub const NAME_LIMIT: usize = 2048;
-
-/// The longest value of a template parameter, in characters. Source: AWS IoT API reference, RegisterThing, `parameters`.
-pub const VALUE_LIMIT: usize = 4096;
-
-/// The largest RegisterThing payload, in bytes. Source: AWS IoT Core quotas, "message size".
-pub const PAYLOAD_LIMIT: usize = 128 * 1024;
 
 /// One device of the lot.
 ///
@@ -77,16 +70,16 @@ fn payload_fault<'a>(
 ) -> Option<RowError> {
     // No byte takes more than six in JSON: almost every row is far from the limit and need not be looked at closely.
     let at_most: usize = parameters.clone().map(|(name, value)| 6 * (name.len() + value.len() + 1)).sum();
-    if at_most + JSON_FRAME.len() <= PAYLOAD_LIMIT {
+    if at_most + JSON_FRAME.len() <= MAX_PAYLOAD {
         return None;
     }
     let bytes = least_payload(parameters);
-    (bytes > PAYLOAD_LIMIT).then(|| RowError {
+    (bytes > MAX_PAYLOAD).then(|| RowError {
         line,
         column: None,
         fault: LotFault::Parameters,
         found: format!("parameters that make a RegisterThing message of more than {bytes} bytes"),
-        wanted: format!("at most {PAYLOAD_LIMIT} bytes, the service's limit for a message"),
+        wanted: format!("at most {MAX_PAYLOAD} bytes, the service's limit for a message"),
     })
 }
 
@@ -94,7 +87,7 @@ const JSON_FRAME: &str = r#"{"certificateOwnershipToken":"","parameters":{}}"#;
 
 /// The fewest bytes that RegisterThing's payload can take with these parameters: compact JSON, an empty token.
 ///
-/// What exceeds [`PAYLOAD_LIMIT`] by this measure can never be sent; the token makes it some hundred bytes more.
+/// What exceeds [`MAX_PAYLOAD`] by this measure can never be sent; the token makes it some hundred bytes more.
 fn least_payload<'a>(parameters: impl Iterator<Item = (&'a str, &'a str)>) -> usize {
     // Four quotes and a colon for each pair, and a comma between two.
     let pair = |(name, value)| json_length(name) + json_length(value) + 6;

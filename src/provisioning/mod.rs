@@ -12,13 +12,8 @@ use crate::certificate::{
     CertificateId, Evidence, IssuedCertificate, RegisteredThing, Secret, SigningRequest,
 };
 use crate::failure::Cause;
+use crate::service::{MAX_PAYLOAD, MAX_TEMPLATE_NAME};
 use crate::wording::{Excerpt, clean};
-
-/// The largest payload that the service takes or sends: 128 KB.
-pub const MAX_PAYLOAD: usize = 128 * 1024;
-
-/// The longest template name, in characters (CreateProvisioningTemplate, `templateName`).
-pub const MAX_TEMPLATE_NAME: usize = 36;
 
 /// How a message of [`Call::Publish`] is delivered. Requests of the API always go at QoS 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

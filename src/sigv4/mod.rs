@@ -15,9 +15,7 @@ use futures::future::{BoxFuture, ready};
 use time::OffsetDateTime;
 
 use crate::certificate::Secret;
-
-/// The service that presigned WebSocket URLs are signed for.
-const SERVICE: &str = "iotdevicegateway";
+use crate::service::SIGNING_NAME;
 
 /// SHA-256 of nothing: an upgrade request has no body.
 const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -33,13 +31,25 @@ pub struct Credentials {
     pub session_token: Option<Secret<String>>,
 }
 
+/// Why there are no credentials: what is missing or wrong, for people. Never a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoCredentials(String);
+
+impl NoCredentials {
+    /// There are none, for this reason.
+    pub fn because(reason: impl Into<String>) -> Self {
+        Self(reason.into())
+    }
+}
+
 /// Where credentials come from. Asked once per dial and per request, so that temporary ones are fresh.
 pub trait CredentialSource: Send + Sync + 'static {
     /// The credentials to sign with now.
     ///
     /// # Errors
-    /// What is missing or wrong, for people; never a secret.
-    fn credentials(&self) -> BoxFuture<'_, Result<Credentials, String>>;
+    /// [`NoCredentials`] says why there are none.
+    fn credentials(&self) -> BoxFuture<'_, Result<Credentials, NoCredentials>>;
 
     /// The service has refused `credentials` as such. A source that can look for newer ones does so before it gives any out
     /// again.
@@ -50,7 +60,7 @@ pub trait CredentialSource: Send + Sync + 'static {
 
 /// Credentials that never change.
 impl CredentialSource for Credentials {
-    fn credentials(&self) -> BoxFuture<'_, Result<Credentials, String>> {
+    fn credentials(&self) -> BoxFuture<'_, Result<Credentials, NoCredentials>> {
         Box::pin(ready(Ok(self.clone())))
     }
 }
@@ -150,11 +160,11 @@ impl Signer {
         target.push_str(path);
         target.push_str("?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=");
         push_encoded(&mut target, access_key_id);
-        for (part, separator) in [(stamp.date(), "%2F"), (&self.region, "%2F")] {
-            target.push_str(separator);
+        for part in [stamp.date(), &self.region, SIGNING_NAME] {
+            target.push_str("%2F");
             push_encoded(&mut target, part);
         }
-        target.push_str("%2Fiotdevicegateway%2Faws4_request&X-Amz-Date=");
+        target.push_str("%2Faws4_request&X-Amz-Date=");
         target.push_str(stamp.date_time());
         if let Some(expires) = expires {
             target.push_str("&X-Amz-Expires=");
@@ -166,10 +176,10 @@ impl Signer {
 
     fn string_to_sign(&self, stamp: &Stamp, canonical: &str) -> String {
         let mut text = String::with_capacity(160 + self.region.len());
-        for part in ["AWS4-HMAC-SHA256\n", stamp.date_time(), "\n", stamp.date(), "/", &self.region] {
+        let scope = [stamp.date(), "/", &self.region, "/", SIGNING_NAME, "/aws4_request\n"];
+        for part in ["AWS4-HMAC-SHA256\n", stamp.date_time(), "\n"].into_iter().chain(scope) {
             text.push_str(part);
         }
-        text.push_str("/iotdevicegateway/aws4_request\n");
         push_hex(&mut text, digest(&SHA256, canonical.as_bytes()).as_ref());
         text
     }
@@ -185,7 +195,7 @@ impl Signer {
         {
             return hmac::sign(&day.key, text.as_bytes());
         }
-        let derived = generate_signing_key(secret.expose(), now, &self.region, SERVICE);
+        let derived = generate_signing_key(secret.expose(), now, &self.region, SIGNING_NAME);
         let key = hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref());
         let mut date = [0; 8];
         date.copy_from_slice(&stamp.0[..8]);

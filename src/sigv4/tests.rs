@@ -69,7 +69,7 @@ fn every_vector_is_reproduced_step_by_step() {
         let canonical = canonical_request(&target, &vector.path, &vector.host_header);
         assert_eq!(canonical, vector.canonical_request, "{}", vector.name);
         assert_eq!(signer.string_to_sign(&stamp, &canonical), vector.string_to_sign, "{}", vector.name);
-        let key = generate_signing_key(&vector.secret_key, now, &vector.region, SERVICE);
+        let key = generate_signing_key(&vector.secret_key, now, &vector.region, SIGNING_NAME);
         assert_eq!(hex(key.as_ref()), vector.signing_key, "{}", vector.name);
 
         // Twice: the second time the key comes from the cache.

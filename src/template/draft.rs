@@ -9,7 +9,8 @@ use super::limits::{
     check_thing_name,
 };
 use super::secrets::looks_secret;
-use super::{MAX_BODY, TemplateError};
+use super::TemplateError;
+use crate::service::MAX_TEMPLATE_BODY;
 
 /// What a lot's columns are like, as one pass over its rows shows.
 #[derive(Debug, Clone, Default)]
@@ -127,7 +128,7 @@ impl Columns {
         }
         let key = self.names.get(self.key).map_or("", String::as_str);
         let mut body = body(key, &attributes, settings);
-        while body.chars().count() > MAX_BODY
+        while body.chars().count() > MAX_TEMPLATE_BODY
             && let Some((name, column)) = attributes.pop()
         {
             renamed.retain(|(_, renamed)| *renamed != name);
@@ -347,7 +348,7 @@ mod tests {
         let names: Vec<String> = (0..51).map(|n| format!("{n:0>200}")).collect();
         let draft =
             Columns::new(names, 0).draft(&DraftSettings { thing_type: Some("T".into()), ..settings() });
-        assert!(draft.body.chars().count() <= MAX_BODY);
+        assert!(draft.body.chars().count() <= MAX_TEMPLATE_BODY);
         assert!(Template::parse(&draft.body).is_ok());
         assert!(draft.left_out.iter().all(|(_, why)| *why == LeftOut::TooLong));
         assert_eq!(draft.taken.len() + draft.left_out.len(), 51);

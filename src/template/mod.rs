@@ -33,9 +33,6 @@ pub use lint::{Lint, lint};
 pub use reader::body_of;
 pub use secrets::looks_secret;
 
-/// The largest template body, in characters (CreateProvisioningTemplate: 10240).
-pub const MAX_BODY: usize = 10_240;
-
 /// The parameters of one registration.
 pub type Parameters<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
 

@@ -9,10 +9,7 @@ use rumqttc::mqttbytes::v4::{ConnAck, PubAck, Publish, SubAck, SubscribeReasonCo
 use rumqttc::mqttbytes::{Error, FixedHeader, QoS, check};
 
 use crate::failure::Cause;
-use crate::provisioning::MAX_PAYLOAD;
-
-/// The longest topic that the service has, in bytes (AWS IoT Core quotas, "topic size").
-const MAX_TOPIC: usize = 256;
+use crate::service::{MAX_PAYLOAD, MAX_TOPIC};
 
 /// The largest remaining length that is taken: a PUBLISH with everything at its limit.
 pub(super) const MAX_REMAINING: usize = 2 + MAX_TOPIC + 2 + MAX_PAYLOAD;

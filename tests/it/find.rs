@@ -7,13 +7,12 @@ use fleetmint::emulator::account::Account;
 use fleetmint::emulator::memory::{Network, NetworkSettings, Observer, Power, Sighting};
 use fleetmint::emulator::scenario::{BUILT_IN_TEMPLATE, Scenario as Emulated};
 use fleetmint::engine::find::{FindOutcome, FindPlan, run};
-use fleetmint::engine::load::{LoadPlan, OnLoss, Scenario};
-use fleetmint::engine::{CommitMode, End, KeyPolicy, Stop};
+use fleetmint::engine::load::{LoadPlan, Scenario};
+use fleetmint::engine::{Clock, CommitMode, End, Stop};
 use fleetmint::event::Operation;
 use fleetmint::limit_search::{Breach, Finding, SearchSettings, Stopped};
 use fleetmint::provisioning::Topics;
 use fleetmint::rate::{Rate, RateLimit};
-use fleetmint::schedule::{Profile, Spacing};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -31,27 +30,16 @@ impl Observer for Blind {
 const CONNECT: Scenario = Scenario::Connect { hold: Duration::ZERO };
 
 fn plan(scenario: Scenario) -> FindPlan {
-    let second = Duration::from_secs(1);
+    let default = FindPlan::new(scenario);
     FindPlan {
-        search: SearchSettings { start: 2.0, max: 5_000.0, precision: 0.05, max_p99: None },
+        search: SearchSettings { max: 5_000.0, ..default.search },
         issue_rate: Rate::per_second(100.0).unwrap(),
         load: LoadPlan {
-            scenario,
-            profile: Profile::constant(Rate::per_second(1.0).unwrap(), second).unwrap(),
-            spacing: Spacing::Uniform,
-            warm_up: Duration::ZERO,
-            connections: 1,
             max_connections: 5_000,
-            max_wait: 5 * second,
             connect_rate: RateLimit::Unlimited,
-            exchange_timeout: 5 * second,
             parameters: lot(1).1,
-            keys: KeyPolicy::default(),
-            token_lifetime: Duration::from_secs(3_400),
-            thresholds: Vec::new(),
-            on_loss: OnLoss::GoOn,
             commit_mode: CommitMode::Inline,
-            seed: 1,
+            ..default.load
         },
     }
 }
@@ -74,12 +62,9 @@ fn find(plan: FindPlan, emulated: &str, devices: usize) -> FindOutcome {
         beside.spawn(network.clone().serve());
         let ledger = plan.load.scenario.takes_devices().then(|| ledger(devices, base));
         let connector = network.connector(Topics::new(BUILT_IN_TEMPLATE), Power::default());
-        let clock = {
-            let network = network.clone();
-            Arc::new(move || network.now())
-        };
-        let outcome =
-            run(plan, connector, ledger, clock, Stop::default(), watch::channel(Default::default()).0).await;
+        let mut plan = plan;
+        plan.load.clock = Clock::new(move || network.now());
+        let outcome = run(plan, connector, ledger, Stop::never(), watch::Sender::default()).await;
         beside.shutdown().await;
         outcome
     })

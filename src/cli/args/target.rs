@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::transport::wss::MAX_CLIENT_ID_PREFIX;
+
 /// Where to work and as whom: the options of every verb that connects.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Service")]
@@ -66,12 +68,13 @@ fn http_url(text: &str) -> Result<String, String> {
     }
 }
 
-/// MQTT 3.1.1 allows any client id; AWS at most 128 bytes, and reserves a leading `$`. The unique part needs 34 bytes.
 fn client_id_prefix(text: &str) -> Result<String, String> {
-    if text.len() <= 94 && !text.starts_with('$') && !text.chars().any(char::is_control) {
+    if text.len() <= MAX_CLIENT_ID_PREFIX && !text.starts_with('$') && !text.chars().any(char::is_control) {
         Ok(text.to_owned())
     } else {
-        Err(String::from("wanted at most 94 bytes, without control characters, not starting with $"))
+        Err(format!(
+            "wanted at most {MAX_CLIENT_ID_PREFIX} bytes, without control characters, not starting with $"
+        ))
     }
 }
 

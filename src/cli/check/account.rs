@@ -13,10 +13,11 @@ use crate::cli::advice;
 use crate::cli::exit::Exit;
 use crate::cli::target::Site;
 use crate::control_plane::{
-    AskError, Caller, ControlPlane, DescribedTemplate, Quota, QuotaSource, account_quotas, caller,
+    AskError, Caller, ControlPlane, DescribedTemplate, QuotaSource, account_quotas, caller,
 };
 use crate::preflight::{Expected, SKEW_LIMIT, is_same_endpoint, role_account, time_left};
 use crate::provisioning::Topics;
+use crate::service::Quota;
 use crate::template::Template;
 use crate::transport::{Connection as _, Connector as _};
 use crate::wording::Excerpt;

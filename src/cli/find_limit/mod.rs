@@ -4,8 +4,7 @@
 mod args;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -22,13 +21,12 @@ use super::settings::{Requests, creating, key_policy};
 use super::speech::say;
 use super::target::{Site, Target};
 use crate::call::Call;
-use crate::control_plane::{AccountQuota, Quota, QuotaSource, account_quotas};
+use crate::control_plane::{AccountQuota, QuotaSource, account_quotas};
 use crate::engine::find::{self, FindOutcome, FindPlan, FindSnapshot};
-use crate::engine::load::{LoadPlan, OnLoss, Scenario};
-use crate::engine::{CommitMode, End, KeyPolicy, KeySource};
+use crate::engine::load::{LoadPlan, Scenario};
+use crate::engine::{End, KeyPolicy};
 use crate::event::Operation;
 use crate::exposition::Reading;
-use crate::identity::ParameterPlan;
 use crate::ledger::{Counts, Ledger};
 use crate::limit_search::SearchSettings;
 use crate::metrics::Slowest;
@@ -36,16 +34,11 @@ use crate::provisioning::Topics;
 use crate::rate::{Rate, RateLimit};
 use crate::report::{IssuedAhead, LimitReport, QuotaReport, step_line};
 use crate::results::Footer;
-use crate::schedule::{Profile, Spacing};
+use crate::service::Quota;
 use crate::transport::wss::WssConnector;
 
 pub(super) use args::FindLimitArgs;
 use args::{FindCommand, SearchArgs};
-
-/// How close the rate that is sustained and the one that is not must come.
-const PRECISION: f64 = 0.05;
-/// An ownership token lives one hour; what is left at this age may lapse on the way.
-const TOKEN_LIFETIME: Duration = Duration::from_secs(57 * 60);
 
 /// What was typed means.
 struct Settings {
@@ -85,39 +78,28 @@ impl Settings {
         let drain_timeout = search.drain_timeout;
         let outputs = Outputs { scrapes, summary, results: None, junit: None, drain_timeout };
         let target = search.target.resolve().await?;
-        let per_second = |n: f64| Rate::per_second(n).expect("a constant that is a rate");
+        let default = FindPlan::new(scenario);
+        let on_loopback = Rate::per_second(100.0).expect("a constant that is a rate");
         let plan = FindPlan {
             search: SearchSettings {
                 start: search.start_rate.as_per_second(),
                 max: search.max_rate.as_per_second(),
-                precision: PRECISION,
                 max_p99: search.max_p99,
+                ..default.search
             },
-            // Below AWS's default of 10/s.
-            issue_rate: issue_rate.unwrap_or_else(|| per_second(if target.is_aws() { 8.0 } else { 100.0 })),
+            issue_rate: issue_rate.unwrap_or(if target.is_aws() { default.issue_rate } else { on_loopback }),
             load: LoadPlan {
-                scenario,
-                profile: Profile::constant(search.start_rate, Duration::from_secs(1))
-                    .expect("a second is a time"),
-                spacing: Spacing::Uniform,
-                warm_up: Duration::ZERO,
-                connections: 1,
                 max_connections: search.max_connections,
                 max_wait: search.timeout,
-                // Half of AWS's default: dials are not what is measured, and must not meet a limit of their own.
                 connect_rate: if target.is_aws() {
-                    RateLimit::per_second(250.0)
+                    default.load.connect_rate
                 } else {
                     RateLimit::Unlimited
                 },
                 exchange_timeout: search.timeout,
-                parameters: ParameterPlan::default(),
                 keys,
-                token_lifetime: TOKEN_LIFETIME,
-                thresholds: Vec::new(),
-                on_loss: OnLoss::GoOn,
-                commit_mode: CommitMode::Blocking,
                 seed: search.seed,
+                ..default.load
             },
         };
         Ok((Self { verb, target, devices, plan }, outputs))
@@ -173,14 +155,11 @@ fn topics(devices: Option<&Devices>, plan: &FindPlan) -> Topics {
 
 /// What Service Quotas says; AWS's default where it does not. `None` for an endpoint on loopback that does not say either.
 async fn quota(plan: &FindPlan, is_aws: bool, site: &Site) -> Option<QuotaReport> {
-    let (quota, default) = match (plan.load.scenario, plan.load.keys.source) {
-        (Scenario::Connect { .. }, _) => (Quota::Connect, 500.0),
-        (Scenario::Create, KeySource::Local(_) | KeySource::Device) => {
-            (Quota::CreateCertificateFromCsr, 20.0)
-        }
-        (Scenario::Create, KeySource::Service) => (Quota::CreateKeysAndCertificate, 10.0),
-        (Scenario::Register, _) => (Quota::RegisterThing, 10.0),
-        (Scenario::Provision | Scenario::Publish { .. }, _) => return None,
+    let quota = match plan.load.scenario {
+        Scenario::Connect { .. } => Quota::Connect,
+        Scenario::Create => plan.load.keys.source.create_quota(),
+        Scenario::Register => Quota::RegisterThing,
+        Scenario::Provision | Scenario::Publish { .. } => return None,
     };
     match account_quotas(&site.service_quotas, &[quota]).await.as_deref() {
         Ok([AccountQuota { rate, source, .. }]) => Some(QuotaReport {
@@ -192,7 +171,7 @@ async fn quota(plan: &FindPlan, is_aws: bool, site: &Site) -> Option<QuotaReport
         }),
         Ok(_) => None,
         Err(error) if is_aws => Some(QuotaReport {
-            per_s: default,
+            per_s: quota.aws_default().as_per_second(),
             source: format!("AWS's default as of 2024; the account's own was not found out: {error}"),
         }),
         Err(_) => None,
@@ -275,8 +254,7 @@ impl Job for Search {
     async fn run(self, ledger: Option<Ledger>, reins: Reins<FindSnapshot>) -> Result<Done, Fatal> {
         let Self { verb, plan, connector, quota, path } = self;
         let operation = plan.load.scenario.operation();
-        let clock = Arc::new(SystemTime::now);
-        let outcome = find::run(plan, connector, ledger, clock, reins.stop, reins.progress).await;
+        let outcome = find::run(plan, connector, ledger, reins.stop, reins.progress).await;
         let counts = conduct::counts(outcome.ledger.as_ref())?;
         let report = report(operation, &outcome, quota);
         Ok(Done {

@@ -9,9 +9,9 @@ use crate::cli::args::{DeviceArgs, OutputArgs, TargetArgs, connections, time, ti
 use crate::cli::check::BeforeArgs;
 use crate::engine::load::LEAST_MESSAGE;
 use crate::metrics::threshold::Threshold;
-use crate::provisioning::MAX_PAYLOAD;
 use crate::rate::{Rate, RateLimit};
 use crate::schedule::{Profile, Spacing};
+use crate::service::{MAX_CLIENT_ID, MAX_PAYLOAD, MAX_TOPIC, MAX_TOPIC_SLASHES};
 
 /// Load-test the account's quotas: offer connections, certificates or devices at a rate, whatever comes back.
 #[derive(Debug, Args)]
@@ -174,6 +174,9 @@ impl From<SpacingName> for Spacing {
     }
 }
 
+/// The longest prefix of a topic, in bytes.
+const MAX_PREFIX: usize = 120;
+
 fn message_size(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(size @ LEAST_MESSAGE..=MAX_PAYLOAD) => Ok(size),
@@ -181,19 +184,21 @@ fn message_size(text: &str) -> Result<usize, String> {
     }
 }
 
-/// AWS allows 256 bytes and 7 slashes in a topic (AWS IoT Core quotas); the client id takes up to 128, and one slash.
+/// A slash and the client id follow; the rest of the service's limits is the prefix's, in round numbers.
 fn topic_prefix(text: &str) -> Result<String, String> {
+    const { assert!(MAX_PREFIX + 1 + MAX_CLIENT_ID <= MAX_TOPIC) };
     let is_plain = |c: char| !c.is_control() && !matches!(c, '#' | '+');
-    let is_right = (1..=120).contains(&text.len())
+    let is_right = (1..=MAX_PREFIX).contains(&text.len())
         && text.chars().all(is_plain)
-        && text.matches('/').count() <= 6
+        && text.matches('/').count() < MAX_TOPIC_SLASHES
         && !text.starts_with(['$', '/'])
         && !text.ends_with('/');
     if is_right {
         Ok(text.to_owned())
     } else {
-        Err(String::from(
-            "wanted 1 to 120 bytes with at most 6 slashes, none at either end, without # or +, not beginning with $",
+        Err(format!(
+            "wanted 1 to {MAX_PREFIX} bytes with at most {} slashes, none at either end, without # or +, not beginning with $",
+            MAX_TOPIC_SLASHES - 1
         ))
     }
 }

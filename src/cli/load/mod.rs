@@ -3,7 +3,6 @@
 mod args;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
@@ -24,9 +23,8 @@ use super::speech::{say, warn};
 use super::target::{Site, Target};
 use crate::call::Call;
 use crate::engine::load::{self, LoadOutcome, LoadPlan, LoadSnapshot, OnLoss, Scenario};
-use crate::engine::{Audience, CommitMode, End, KeyPolicy};
+use crate::engine::{Audience, End, KeyPolicy};
 use crate::exposition::Reading;
-use crate::identity::ParameterPlan;
 use crate::ledger::{Counts, Ledger};
 use crate::provisioning::{Delivery, Topics};
 use crate::rate::RateLimit;
@@ -37,9 +35,6 @@ use crate::transport::wss::WssConnector;
 
 pub(super) use args::LoadArgs;
 use args::{LoadCommand, OfferArgs};
-
-/// An ownership token lives one hour; what is left at this age may lapse on the way.
-const TOKEN_LIFETIME: Duration = Duration::from_secs(57 * 60);
 
 /// What was typed means.
 struct Settings {
@@ -104,10 +99,9 @@ impl Settings {
         let mut outputs = Outputs::open(offer.outputs).await?;
         outputs.junit = offer.junit.map(|file| Place::check("--junit", file)).transpose()?;
         let target = offer.target.resolve().await?;
-        let default_limit = if target.is_aws() { RateLimit::per_second(500.0) } else { RateLimit::Unlimited };
+        let default = LoadPlan::new(typed.scenario, profile);
+        let default_limit = if target.is_aws() { default.connect_rate } else { RateLimit::Unlimited };
         let plan = LoadPlan {
-            scenario: typed.scenario,
-            profile,
             spacing: offer.spacing.into(),
             warm_up: offer.warmup,
             connections: offer.connections.min(offer.max_connections),
@@ -115,13 +109,11 @@ impl Settings {
             max_wait: offer.max_wait.unwrap_or(offer.timeout),
             connect_rate: offer.connect_rate.unwrap_or(default_limit),
             exchange_timeout: offer.timeout,
-            parameters: ParameterPlan::default(),
             keys,
-            token_lifetime: TOKEN_LIFETIME,
             thresholds: offer.thresholds,
             on_loss: if offer.abort_on_threshold { OnLoss::Stop } else { OnLoss::GoOn },
-            commit_mode: CommitMode::Blocking,
             seed: offer.seed,
+            ..default
         };
         let Typed { verb, messages, .. } = typed;
         Ok((Self { verb, target, messages, devices, before: offer.before, plan }, outputs))
@@ -311,8 +303,7 @@ impl Job for Load {
     async fn run(self, ledger: Option<Ledger>, reins: Reins<LoadSnapshot>) -> Result<Done, Fatal> {
         let Self { verb, plan, connector, path } = self;
         let audience = Audience { progress: reins.progress, intervals: reins.intervals };
-        let clock = Arc::new(SystemTime::now);
-        let outcome = load::run(plan.clone(), connector, ledger, clock, reins.stop, audience).await;
+        let outcome = load::run(plan.clone(), connector, ledger, reins.stop, audience).await;
         let counts = conduct::counts(outcome.ledger.as_ref())?;
         let summary = LoadSummary::new(LoadFacts {
             verb,

@@ -23,24 +23,30 @@ use super::{Loaded, RefreshedCredentials};
 use crate::certificate::Secret;
 use crate::control_plane::client::http_client;
 use crate::proxy::Proxies;
-use crate::sigv4::Credentials;
+use crate::sigv4::{Credentials, NoCredentials};
 use crate::wording::{causes, clean, is_invisible};
 
 /// How often instance metadata is asked before there is taken to be none; each attempt takes a second at most.
 const METADATA_ATTEMPTS: u32 = 2;
 
+/// Why no HTTP client can be made: the authorities or the proxy cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoClient(String);
+
 /// The credentials of AWS's chain, or with `profile` of this profile alone, kept fresh. `region` is where STS and SSO are asked
 /// if a profile does not say; `extra_roots` are trusted beside the system's authorities, and `proxies` are used for HTTPS.
 ///
 /// # Errors
-/// If there can be no HTTP client.
+/// [`NoClient`] if there can be no HTTP client.
 pub fn aws_chain(
     profile: Option<String>,
     region: String,
     extra_roots: &[u8],
     proxies: &Proxies,
-) -> Result<RefreshedCredentials, String> {
-    let chain = Arc::new(Chain { profile, region, http: http_client(extra_roots, proxies)? });
+) -> Result<RefreshedCredentials, NoClient> {
+    let http = http_client(extra_roots, proxies).map_err(NoClient)?;
+    let chain = Arc::new(Chain { profile, region, http });
     let load = move || {
         let chain = Arc::clone(&chain);
         let loading: futures::future::BoxFuture<'static, _> = Box::pin(async move { chain.load().await });
@@ -67,7 +73,7 @@ struct Chain {
 
 impl Chain {
     /// Walks the chain anew: its providers keep what they have read.
-    async fn load(&self) -> Result<Loaded, String> {
+    async fn load(&self) -> Result<Loaded, NoCredentials> {
         let region = Region::new(self.region.clone());
         let config = ProviderConfig::without_region()
             .with_region(Some(region.clone()))
@@ -89,38 +95,38 @@ impl Chain {
     }
 
     /// Why there are none, in one line.
-    fn explain(&self, error: &CredentialsError) -> String {
+    fn explain(&self, error: &CredentialsError) -> NoCredentials {
         let said = clean(&causes(error).lines().map(str::trim).collect::<Vec<_>>().join("; "));
         let is_absent = matches!(error, CredentialsError::CredentialsNotLoaded(_));
-        match &self.profile {
+        NoCredentials::because(match &self.profile {
             Some(profile) if is_absent && error.source().is_none() => {
                 format!("the profile {profile} is not in the configuration files, or has no credentials")
             }
             Some(profile) => format!("the profile {profile}: {said}"),
             None if is_absent => format!("{ABSENT}{}", exceptions(error)),
             None => said,
-        }
+        })
     }
 }
 
 /// Credentials as they were meant: copying leaves white space at their ends, a file from Windows a carriage return, and
 /// an empty session token is not one.
-fn tidy(provided: &ProvidedCredentials) -> Result<Credentials, String> {
+fn tidy(provided: &ProvidedCredentials) -> Result<Credentials, NoCredentials> {
     let part = |name: &str, text: &str| {
         let text = text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
         match text.chars().find(|c| (c.is_whitespace() && *c != ' ') || is_invisible(*c)) {
             None => Ok(text.to_owned()),
-            Some(c) => Err(format!(
+            Some(c) => Err(NoCredentials::because(format!(
                 "the {name} has the character {} in it: it was not copied as it is",
                 c.escape_unicode()
-            )),
+            ))),
         }
     };
     let access_key_id = part("access key ID", provided.access_key_id())?;
     let secret_access_key = Secret::new(part("secret access key", provided.secret_access_key())?);
     let session_token = part("session token", provided.session_token().unwrap_or_default())?;
     if access_key_id.is_empty() || secret_access_key.expose().is_empty() {
-        return Err(String::from("the access key ID or the secret access key is empty"));
+        return Err(NoCredentials::because("the access key ID or the secret access key is empty"));
     }
     let session_token = (!session_token.is_empty()).then(|| Secret::new(session_token));
     Ok(Credentials { access_key_id, secret_access_key, session_token })
@@ -144,7 +150,7 @@ fn exceptions(error: &CredentialsError) -> String {
 mod tests {
     use super::*;
 
-    fn provided(id: &str, secret: &str, token: Option<&str>) -> Result<Credentials, String> {
+    fn provided(id: &str, secret: &str, token: Option<&str>) -> Result<Credentials, NoCredentials> {
         tidy(&ProvidedCredentials::new(id, secret, token.map(str::to_owned), None, "test"))
     }
 
@@ -170,15 +176,16 @@ mod tests {
     fn white_space_inside_is_named_and_what_is_around_it_is_not_shown() {
         let error = provided("AKIA", "hunt\u{200b}er2", None).unwrap_err();
         assert_eq!(
-            error,
+            error.to_string(),
             "the secret access key has the character \\u{200b} in it: it was not copied as it is"
         );
         assert!(
             provided("AK\tIA", "s", None)
                 .unwrap_err()
+                .to_string()
                 .starts_with("the access key ID has the character \\u{9}")
         );
-        assert!(provided("AKIA", "s", Some("to\nken")).unwrap_err().contains("session token"));
-        assert!(provided(" ", "s", None).unwrap_err().contains("is empty"));
+        assert!(provided("AKIA", "s", Some("to\nken")).unwrap_err().to_string().contains("session token"));
+        assert!(provided(" ", "s", None).unwrap_err().to_string().contains("is empty"));
     }
 }

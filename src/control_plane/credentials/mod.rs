@@ -6,7 +6,7 @@
 mod chain;
 mod state;
 
-pub use chain::{aws_chain, profile_region};
+pub use chain::{NoClient, aws_chain, profile_region};
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -20,13 +20,13 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use self::state::{Advice, State};
-use crate::sigv4::{CredentialSource, Credentials};
+use crate::sigv4::{CredentialSource, Credentials, NoCredentials};
 
 /// How long a load may take, with all that its providers try again.
 const LOAD_WITHIN: Duration = Duration::from_secs(30);
 
 /// Looks for credentials once. Knows nothing of the time before.
-pub type Loader = Arc<dyn Fn() -> BoxFuture<'static, Result<Loaded, String>> + Send + Sync>;
+pub type Loader = Arc<dyn Fn() -> BoxFuture<'static, Result<Loaded, NoCredentials>> + Send + Sync>;
 
 /// What a load gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl RefreshedCredentials {
         self.shared.state().expires()
     }
 
-    async fn current(&self) -> Result<Credentials, String> {
+    async fn current(&self) -> Result<Credentials, NoCredentials> {
         let mut ended = {
             let mut state = self.shared.state();
             match state.advice((self.shared.clock)()) {
@@ -107,8 +107,8 @@ impl RefreshedCredentials {
             // A panic is noted as any other end, or everyone would wait for it for ever.
             let loaded = match AssertUnwindSafe(loading).catch_unwind().await {
                 Ok(Ok(loaded)) => loaded,
-                Ok(Err(_)) => Err(format!("no answer within {LOAD_WITHIN:?}")),
-                Err(_) => Err(String::from("looking for them failed in an unforeseen way")),
+                Ok(Err(_)) => Err(NoCredentials::because(format!("no answer within {LOAD_WITHIN:?}"))),
+                Err(_) => Err(NoCredentials::because("looking for them failed in an unforeseen way")),
             };
             if let Some(shared) = shared.upgrade() {
                 shared.note(loaded);
@@ -122,9 +122,9 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, loaded: Result<Loaded, String>) {
+    fn note(&self, loaded: Result<Loaded, NoCredentials>) {
         if let Err(why) = &loaded {
-            tracing::warn!(why, "credentials could not be loaded");
+            tracing::warn!(%why, "credentials could not be loaded");
         }
         let mut state = self.state();
         state.note(loaded, (self.clock)());
@@ -133,7 +133,7 @@ impl Shared {
 }
 
 impl CredentialSource for RefreshedCredentials {
-    fn credentials(&self) -> BoxFuture<'_, Result<Credentials, String>> {
+    fn credentials(&self) -> BoxFuture<'_, Result<Credentials, NoCredentials>> {
         Box::pin(self.current())
     }
 

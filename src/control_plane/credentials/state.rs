@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::Loaded;
-use crate::sigv4::Credentials;
+use crate::sigv4::{Credentials, NoCredentials};
 
 /// After a load, the shortest time to the next: so often the providers are asked at most, however many ask here.
 pub(super) const LOAD_EVERY: Duration = Duration::from_secs(1);
@@ -16,7 +16,7 @@ pub(super) const LOAD_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct State {
     held: Option<Held>,
     /// When the last load failed, if it did, and why.
-    failed: Option<(SystemTime, String)>,
+    failed: Option<(SystemTime, NoCredentials)>,
     /// A load has begun that has not been noted.
     is_loading: bool,
 }
@@ -41,7 +41,7 @@ pub(super) enum Advice {
     /// There are none, or none that the service takes.
     Load,
     /// There are none, and a load failed a moment ago.
-    Refuse(String),
+    Refuse(NoCredentials),
 }
 
 impl State {
@@ -70,7 +70,7 @@ impl State {
     }
 
     /// The credentials as they are after a load was waited for.
-    pub(super) fn after_load(&self, now: SystemTime) -> Result<Credentials, String> {
+    pub(super) fn after_load(&self, now: SystemTime) -> Result<Credentials, NoCredentials> {
         match &self.held {
             // A load that failed takes nothing away; the service may have refused them for another reason than themselves.
             Some(held) if !held.is_expired(now) => Ok(held.loaded.credentials.clone()),
@@ -79,11 +79,11 @@ impl State {
     }
 
     /// Takes note of a load that ended at `now`.
-    pub(super) fn note(&mut self, loaded: Result<Loaded, String>, now: SystemTime) {
+    pub(super) fn note(&mut self, loaded: Result<Loaded, NoCredentials>, now: SystemTime) {
         self.is_loading = false;
         let failed = match loaded {
             Ok(Loaded { expires: Some(expires), .. }) if expires <= now => {
-                format!("those that were found have expired at {}", print_time(expires))
+                NoCredentials::because(format!("those that were found have expired at {}", print_time(expires)))
             }
             Ok(loaded) => {
                 let due = due(loaded.expires, now);
@@ -113,13 +113,15 @@ impl State {
     }
 
     /// Why there are none.
-    fn lack(&self) -> String {
-        let why = self.failed.as_ref().map_or("they are still being looked for", |(_, why)| why);
+    fn lack(&self) -> NoCredentials {
+        let why = self.failed.as_ref().map(|(_, why)| why.clone());
+        let why = why.unwrap_or_else(|| NoCredentials::because("they are still being looked for"));
         match self.expires() {
             Some(expires) => {
-                format!("the last ones expired at {} and could not be renewed: {why}", print_time(expires))
+                let expired = print_time(expires);
+                NoCredentials::because(format!("the last ones expired at {expired} and could not be renewed: {why}"))
             }
-            None => why.to_owned(),
+            None => why,
         }
     }
 }
@@ -156,11 +158,11 @@ mod tests {
         Credentials { access_key_id: name.into(), secret_access_key: secret(), session_token: Some(secret()) }
     }
 
-    fn loaded(name: &str, expires: u64) -> Result<Loaded, String> {
+    fn loaded(name: &str, expires: u64) -> Result<Loaded, NoCredentials> {
         Ok(Loaded { credentials: credentials(name), expires: Some(at(expires)) })
     }
 
-    fn state(loads: impl IntoIterator<Item = (u64, Result<Loaded, String>)>) -> State {
+    fn state(loads: impl IntoIterator<Item = (u64, Result<Loaded, NoCredentials>)>) -> State {
         let mut state = State::default();
         for (second, load) in loads {
             state.note(load, at(second));
@@ -182,17 +184,17 @@ mod tests {
 
     #[test]
     fn a_load_that_fails_takes_nothing_away_and_is_tried_again_ever_sooner() {
-        let mut state = state([(0, loaded("a", 3600)), (2700, Err("down".into()))]);
+        let mut state = state([(0, loaded("a", 3600)), (2700, Err(NoCredentials::because("down")))]);
         let a = || credentials("a");
         assert_eq!(state.advice(at(2701)), Advice::Give(a()));
         assert_eq!(state.advice(at(2700 + 675)), Advice::GiveAndLoad(a()));
-        state.note(Err("still down".into()), at(3599));
+        state.note(Err(NoCredentials::because("still down")), at(3599));
         assert_eq!(state.after_load(at(3599)), Ok(a()));
         assert_eq!(state.advice(at(3600)), Advice::Load);
-        state.note(Err("still down".into()), at(3600));
+        state.note(Err(NoCredentials::because("still down")), at(3600));
         // Expired, and just tried: everyone is told at once.
         let Advice::Refuse(why) = state.advice(at(3600)) else { panic!("nothing is given") };
-        assert_eq!(why, "the last ones expired at 2027-01-15T09:00:00Z and could not be renewed: still down");
+        assert_eq!(why.to_string(), "the last ones expired at 2027-01-15T09:00:00Z and could not be renewed: still down");
         assert_eq!(state.after_load(at(3600)), Err(why));
         assert_eq!(state.advice(at(3601)), Advice::Load);
         state.note(loaded("b", 9000), at(3601));
@@ -224,7 +226,7 @@ mod tests {
         assert_eq!(state.advice(at(10)), Advice::Give(credentials("a")));
         state.note_refusal(&credentials("a"), at(10));
         assert_eq!(state.advice(at(10)), Advice::Load);
-        state.note(Err("down".into()), at(10));
+        state.note(Err(NoCredentials::because("down")), at(10));
         assert_eq!(state.advice(at(10)), Advice::Give(credentials("a")), "there is nothing better");
         assert_eq!(state.advice(at(11)), Advice::Load);
         state.note(forever("b"), at(11));
@@ -235,6 +237,6 @@ mod tests {
     fn credentials_that_come_expired_are_none() {
         let state = state([(10, loaded("a", 10))]);
         let Advice::Refuse(why) = state.advice(at(10)) else { panic!("nothing is given") };
-        assert_eq!(why, "those that were found have expired at 2027-01-15T08:00:10Z");
+        assert_eq!(why.to_string(), "those that were found have expired at 2027-01-15T08:00:10Z");
     }
 }

@@ -35,7 +35,7 @@ impl Place {
                 sleep(place.takes).await;
                 assert_ne!(place.fails_from, 0, "asked to panic");
                 if number >= place.fails_from {
-                    return Err(format!("load {number} failed"));
+                    return Err(NoCredentials::because(format!("load {number} failed")));
                 }
                 Ok(Loaded { credentials: named(number), expires: Some(clock() + place.lasts) })
             })
@@ -95,7 +95,7 @@ async fn a_place_that_is_down_is_survived_until_the_expiry_and_not_longer() {
     assert!((3..=20).contains(&loads), "{loads}");
     let refused = join_all((0..100).map(|_| source.credentials())).await;
     for refused in refused {
-        let why = refused.unwrap_err();
+        let why = refused.unwrap_err().to_string();
         assert!(why.contains("expired at 1970-01-12T13:48:20Z") && why.contains("failed"), "{why}");
     }
     assert!(place.loads() <= loads + 1, "{} loads for 100 who asked", place.loads());
@@ -106,7 +106,7 @@ async fn a_load_without_end_is_ended() {
     let place = Place::new(1_000_000, 100);
     let source = place.refreshed();
     let begin = Instant::now();
-    let why = source.credentials().await.unwrap_err();
+    let why = source.credentials().await.unwrap_err().to_string();
     assert!(why.contains("no answer within 30s"), "{why}");
     assert_eq!(begin.elapsed(), LOAD_WITHIN);
 }
@@ -115,7 +115,7 @@ async fn a_load_without_end_is_ended() {
 async fn a_load_that_panics_is_an_error_and_not_the_last() {
     let source = Place { fails_from: 0, ..Place::new(1, 100) }.refreshed();
     for _ in 0..2 {
-        let why = source.credentials().await.unwrap_err();
+        let why = source.credentials().await.unwrap_err().to_string();
         assert!(why.contains("unforeseen"), "{why}");
         seconds(2).await;
     }

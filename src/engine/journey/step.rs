@@ -83,7 +83,7 @@ async fn create_keys<C: Connector>(
 ) -> Result<Outcome<Issued>, Halt> {
     let request = provisioning::create_request();
     let Attempt { timing, answer } = line.exchange(&request, &run.limits.create).await?;
-    let issued_at = (run.clock)();
+    let issued_at = run.clock.now();
     let certificate = match answer {
         Ok(certificate) => certificate,
         Err(failure) => return Ok((timing, Err(failure))),
@@ -106,7 +106,7 @@ async fn certify<C: Connector>(
 ) -> Result<Outcome<Issued>, Halt> {
     let asked = csr_request(request);
     let Attempt { timing, answer } = line.exchange(&asked, &run.limits.create).await?;
-    let issued_at = (run.clock)();
+    let issued_at = run.clock.now();
     let certificate = match answer {
         Ok(certificate) => certificate,
         Err(failure) => return Ok((timing, Err(failure))),

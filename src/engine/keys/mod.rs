@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::certificate::{PreparedKey, Secret, StoredKey};
 use crate::keys::{self, KeyType};
 use crate::sealing::Sealer;
+use crate::service::Quota;
 
 /// What a run does about private keys.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +32,16 @@ pub enum KeySource {
     /// The device, which keeps it to itself; the service certifies it by the request in the device's row, which the parameter plan
     /// finds. In load tests the service makes keys instead.
     Device,
+}
+
+impl KeySource {
+    /// The quota that its certificates count against.
+    pub fn create_quota(self) -> Quota {
+        match self {
+            KeySource::Service => Quota::CreateKeysAndCertificate,
+            KeySource::Local(_) | KeySource::Device => Quota::CreateCertificateFromCsr,
+        }
+    }
 }
 
 /// How keys are made that the service does not make.

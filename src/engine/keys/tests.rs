@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use rcgen::{CertificateParams, Issuer, PublicKeyData, SignatureAlgorithm};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::FromDer;
@@ -17,7 +16,7 @@ use super::*;
 use crate::call::Call;
 use crate::certificate::{IssuedCertificate, SigningRequest, samples};
 use crate::engine::{
-    CONNECTION_LIFETIME, CommitMode, Connections, End, Outcome, Plan, Rates, Snapshot, Stop, run,
+    Clock, Connections, End, Outcome, Plan, Rates, Stop, run,
 };
 use crate::event::{Change, DeviceId, DialPhases, Registration};
 use crate::failure::{Cause, Failure, RetryPolicy, Stage};
@@ -208,23 +207,20 @@ fn local(key_type: KeyType) -> KeyPolicy {
 
 async fn provision(service: &Service, ledger: Ledger, keys: KeyPolicy) -> Outcome {
     let plan = Plan {
-        scope: Default::default(),
         connections: Connections::Fixed(3),
-        rates: Rates::default(),
+        rates: Rates::UNLIMITED,
         publishes_per_connection: None,
         parameters: ParameterPlan::new(&lot(1).shape, &[]).unwrap(),
         keys,
         exchange_timeout: Duration::from_secs(1),
         retry: RetryPolicy { base: Duration::ZERO, ..RetryPolicy::default() },
-        connection_lifetime: CONNECTION_LIFETIME,
         token_lifetime: Duration::from_secs(3600),
         certificate_lifetime: Duration::from_secs(4_000),
-        failure_budget: 100,
-        commit_mode: CommitMode::Blocking,
+        clock: Clock::new(now),
         seed: 1,
+        ..Plan::default()
     };
-    let (progress, _) = watch::channel(Snapshot::default());
-    run(plan, service.clone(), None, ledger, Arc::new(now), Stop::default(), progress).await
+    run(plan, service.clone(), ledger, Stop::never(), ()).await
 }
 
 /// Keys and certificates of the registered devices.

@@ -10,7 +10,8 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{LoadPlan, Scenario};
-use crate::engine::context::{Clock, Context};
+use crate::engine::clock::Clock;
+use crate::engine::context::Context;
 use crate::engine::end::End;
 use crate::engine::frame::Tasks;
 use crate::engine::keys::{KeyPolicy, KeySource};
@@ -84,7 +85,7 @@ struct Wanted {
 impl Wanted {
     fn takes(&self, device: &OpenDevice) -> bool {
         let is_fresh = |issued_at: SystemTime| {
-            let age = (self.clock)().duration_since(issued_at).unwrap_or_default();
+            let age = self.clock.now().duration_since(issued_at).unwrap_or_default();
             age + TOKEN_LEFT < self.token_lifetime
         };
         match (&device.work, self.scenario) {

@@ -19,16 +19,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::audience::{Audience, Gauges};
-use super::context::{Clock, Context, DeviceRules, Limits, Stop};
+use super::clock::Clock;
+use super::context::{Context, DeviceRules, Limits};
 use super::crew::Crew;
 use super::end::End;
 use super::frame::{Foreman, Tasks, supervise};
 use super::health::Health;
 use super::keys::KeyPolicy;
 use super::line::{LineSettings, Trunk};
-use super::plan::{CONNECTION_LIFETIME, Connections};
+use super::plan::{CONNECTION_LIFETIME, Connections, EXCHANGE_TIMEOUT, TOKEN_USABLE};
 use super::rate::Limit;
 use super::recorder::{Recorder, RecorderHandle};
+use super::stop::{Stop, StopTokens};
 use super::store::{CommitMode, Store};
 use crate::event::Operation;
 use crate::failure::RetryPolicy;
@@ -38,6 +40,7 @@ use crate::metrics::threshold::{Judgement, Threshold};
 use crate::metrics::{Metrics, Slowest};
 use crate::rate::RateLimit;
 use crate::schedule::{Profile, Schedule, Spacing};
+use crate::service::Quota;
 use crate::transport::Connector;
 
 pub use monitor::{LoadSnapshot, Phase};
@@ -80,8 +83,35 @@ pub struct LoadPlan {
     pub on_loss: OnLoss,
     /// How the ledger is written.
     pub commit_mode: CommitMode,
+    /// What tells the age of tokens.
+    pub clock: Clock,
     /// Draws Poisson arrivals and the jitter of redials.
     pub seed: u64,
+}
+
+impl LoadPlan {
+    /// A plan to offer `profile` of `scenario`; the rest as for an account that has AWS's default quotas.
+    pub fn new(scenario: Scenario, profile: Profile) -> Self {
+        Self {
+            scenario,
+            profile,
+            spacing: Spacing::Uniform,
+            warm_up: Duration::ZERO,
+            connections: 10,
+            max_connections: Connections::MOST,
+            max_wait: EXCHANGE_TIMEOUT,
+            connect_rate: RateLimit::Fixed(Quota::Connect.aws_default()),
+            exchange_timeout: EXCHANGE_TIMEOUT,
+            parameters: ParameterPlan::default(),
+            keys: KeyPolicy::default(),
+            token_lifetime: TOKEN_USABLE,
+            thresholds: Vec::new(),
+            on_loss: OnLoss::default(),
+            commit_mode: CommitMode::default(),
+            clock: Clock::default(),
+            seed: 1,
+        }
+    }
 }
 
 /// What each arrival does.
@@ -160,15 +190,26 @@ pub struct LoadOutcome {
 }
 
 /// Runs `plan`: opens connections ahead, then starts each arrival at its instant, until the profile ends, the devices run
-/// out, or `stop` says so. `ledger` has the devices; a scenario that takes none needs none, and without one a scenario that
+/// out, or `stop` says so: a future whose end asks the run to drain, or a [`Stop`]. The audience may be `()`. `ledger` has the devices; a scenario that takes none needs none, and without one a scenario that
 /// takes some ends at once, [`End::OutOfDevices`]. The audience is told where the test stands every half second, and of each
 /// second from the end of the warm-up on.
 pub async fn run<C: Connector>(
     plan: LoadPlan,
     connector: C,
     ledger: Option<Ledger>,
-    clock: Clock,
-    stop: Stop,
+    stop: impl Into<Stop>,
+    audience: impl Into<Audience<LoadSnapshot>>,
+) -> LoadOutcome {
+    let (stop, audience) = (stop.into(), audience.into());
+    stop.during(|stop| conduct(plan, connector, ledger, stop, audience)).await
+}
+
+/// Runs `plan` until the tokens of `stop` say otherwise.
+pub(super) async fn conduct<C: Connector>(
+    plan: LoadPlan,
+    connector: C,
+    ledger: Option<Ledger>,
+    stop: StopTokens,
     audience: Audience<LoadSnapshot>,
 ) -> LoadOutcome {
     let began = Instant::now();
@@ -178,12 +219,12 @@ pub async fn run<C: Connector>(
     let (sender, intervals) = mpsc::channel(INTERVALS);
     let failed = CancellationToken::new();
     let (recorder, handle) =
-        Recorder::new(store.clone(), None, Some(sender), None, gauges.clone(), failed.clone(), clock.clone());
+        Recorder::new(store.clone(), None, Some(sender), None, gauges.clone(), failed.clone(), plan.clock.clone());
     let lost = CancellationToken::new();
     let monitor = Monitor::new(&plan, scene.clone(), gauges.clone(), audience, lost.clone());
     let mut recording = JoinSet::from_iter([recorder.run()]);
     let mut monitoring = JoinSet::from_iter([monitor.run(intervals)]);
-    let context = context(&plan, connector, clock, handle, gauges, scene.desk.over().clone());
+    let context = context(&plan, connector, handle, gauges, scene.desk.over().clone());
     let asked = Asked { stop, lost, failed };
     let end = offer(context, scene.clone(), plan.clone(), store.clone(), asked).await;
 
@@ -243,7 +284,6 @@ impl Scene {
 fn context<C: Connector>(
     plan: &LoadPlan,
     connector: C,
-    clock: Clock,
     recorder: RecorderHandle,
     gauges: Arc<Gauges>,
     over: CancellationToken,
@@ -276,12 +316,12 @@ fn context<C: Connector>(
         token_lifetime: plan.token_lifetime,
         commit_mode: plan.commit_mode.clone(),
     };
-    Context::new(Arc::new(trunk), limits, recorder, clock, device)
+    Context::new(Arc::new(trunk), limits, recorder, plan.clock.clone(), device)
 }
 
 /// Who may ask for the end.
 struct Asked {
-    stop: Stop,
+    stop: StopTokens,
     /// A threshold is lost.
     lost: CancellationToken,
     /// The recorder is gone; it has said why itself.

@@ -6,13 +6,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::call::Call;
 use crate::certificate::samples;
 use crate::engine::{
-    CONNECTION_LIFETIME, CommitMode, Connections, End, KeyPolicy, Outcome, Plan, Rates, Snapshot, Stop, run,
+    CONNECTION_LIFETIME, Clock, CommitMode, Connections, End, Outcome, Plan, Rates, Stop, run,
 };
 use crate::event::{Counter, DialPhases, Operation};
 use crate::failure::{Cause, Failure, RetryPolicy, Stage};
@@ -166,26 +165,19 @@ async fn play(setup: Setup) -> Run {
     let seen = Arc::new(Seen::default());
     let service = Service { manners, began: Instant::now(), seen: seen.clone() };
     let shape = LotShape { columns: vec![String::from("Key")], key_column: 0 };
+    let began = Instant::now();
     let plan = Plan {
         connections,
-        rates: Rates { create: limit(create), register: limit(register), ..Rates::default() },
+        rates: Rates { create: limit(create), register: limit(register), ..Rates::UNLIMITED },
         parameters: ParameterPlan::new(&shape, &[]).unwrap(),
-        keys: KeyPolicy::default(),
-        exchange_timeout: Duration::from_secs(20),
-        retry: RetryPolicy::default(),
         connection_lifetime: lifetime,
         publishes_per_connection: None,
-        token_lifetime: Duration::from_secs(57 * 60),
-        scope: Default::default(),
-        certificate_lifetime: Duration::from_secs(66 * 60),
-        failure_budget: 100,
         commit_mode: CommitMode::Inline,
+        clock: Clock::new(move || UNIX_EPOCH + Duration::from_secs(1_700_000_000) + began.elapsed()),
         seed: 1,
+        ..Plan::default()
     };
-    let began = Instant::now();
-    let clock = Arc::new(move || UNIX_EPOCH + Duration::from_secs(1_700_000_000) + began.elapsed());
-    let (progress, _) = watch::channel(Snapshot::default());
-    let run = run(plan, service, None, ledger(shape, devices), clock, Stop::default(), progress);
+    let run = run(plan, service, ledger(shape, devices), Stop::never(), ());
     let outcome = timeout(Duration::from_secs(30 * 24 * 3600), run).await.expect("the run ends");
     let connects = outcome.metrics.operation(Operation::Connect).counts;
     let registered = outcome.ledger.view().counts().unwrap().registered;

@@ -5,7 +5,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::{Identity, LotFault, LotShape, NAME_LIMIT, RowError, VALUE_LIMIT, is_longer_than, payload_fault};
+use super::{Identity, LotFault, LotShape, RowError, is_longer_than, payload_fault};
+use crate::service::{CERTIFICATE_ID_DIGITS, MAX_PARAMETER_NAME, MAX_PARAMETER_VALUE};
 use crate::wording::Excerpt;
 
 /// How rows of a lot become parameters: every column that is sent is one, and every constant is one.
@@ -56,7 +57,7 @@ pub enum ParameterError {
     /// Nothing before the `=`.
     #[error("found a parameter without a name; wanted NAME=VALUE")]
     EmptyName,
-    /// A name over [`NAME_LIMIT`].
+    /// A name over [`MAX_PARAMETER_NAME`].
     #[error("found a name of {characters} characters in the parameter {}; wanted at most 2048, the service's limit", Excerpt(.name))]
     NameTooLong {
         /// The name.
@@ -106,7 +107,7 @@ pub enum ParameterError {
         /// What could: `certificate_id` and the columns.
         known: Vec<String>,
     },
-    /// A value over [`VALUE_LIMIT`] for whatever row.
+    /// A value over [`MAX_PARAMETER_VALUE`] for whatever row.
     #[error("found at least {characters} characters in the value of the parameter {}; wanted at most 4096, the service's limit", Excerpt(.name))]
     ValueTooLong {
         /// The parameter's name.
@@ -169,7 +170,7 @@ impl ParameterPlan {
             plan.check_name(name)?;
             let text = Text::parse(value, &known).map_err(|fault| fault.of(name, &known))?;
             let characters = text.least_characters();
-            if characters > VALUE_LIMIT {
+            if characters > MAX_PARAMETER_VALUE {
                 return Err(ParameterError::ValueTooLong { name: name.clone(), characters });
             }
             plan.constants.push((name.clone(), text));
@@ -212,18 +213,18 @@ impl ParameterPlan {
     ///
     /// # Errors
     ///
-    /// Every constant that expands to more than [`VALUE_LIMIT`] characters, and a message over
-    /// [`PAYLOAD_LIMIT`](super::PAYLOAD_LIMIT). The row's own values were checked when they were read.
+    /// Every constant that expands to more than [`MAX_PARAMETER_VALUE`] characters, and a message over
+    /// [`MAX_PAYLOAD`](crate::service::MAX_PAYLOAD). The row's own values were checked when they were read.
     pub fn check(&self, identity: &Identity) -> Result<(), Vec<RowError>> {
         if self.constants.is_empty() {
             return Ok(());
         }
-        let any_id = "0".repeat(CERTIFICATE_ID_CHARACTERS);
+        let any_id = "0".repeat(CERTIFICATE_ID_DIGITS);
         let parameters: Vec<_> = self.expand(identity, &any_id).collect();
         // Values that are as the row has them were checked with it.
         let mut errors: Vec<RowError> = parameters
             .iter()
-            .filter(|(_, value)| is_longer_than(value, VALUE_LIMIT))
+            .filter(|(_, value)| is_longer_than(value, MAX_PARAMETER_VALUE))
             .map(|(name, value)| expanded_too_far(identity.line, name, value))
             .collect();
         let all = parameters.iter().map(|(name, value)| (*name, value.as_ref()));
@@ -236,7 +237,7 @@ impl ParameterPlan {
         let name = name.to_owned();
         if name.trim().is_empty() {
             Err(ParameterError::EmptyName)
-        } else if is_longer_than(&name, NAME_LIMIT) {
+        } else if is_longer_than(&name, MAX_PARAMETER_NAME) {
             Err(ParameterError::NameTooLong { characters: name.chars().count(), name })
         } else if self.columns.iter().any(|(column, _)| *column == name) {
             Err(ParameterError::IsAColumn { name })
@@ -274,8 +275,6 @@ fn sent_columns(shape: &LotShape, sent: &SentColumns) -> Result<Vec<(String, usi
 /// The placeholder for the certificate's id.
 const CERTIFICATE_ID: &str = "certificate_id";
 
-/// How long a certificate's id is. Source: AWS IoT API reference, `CertificateId`.
-const CERTIFICATE_ID_CHARACTERS: usize = 64;
 
 /// A constant's value, parsed. Its `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
@@ -362,7 +361,7 @@ impl Text {
     fn least_characters(&self) -> usize {
         let characters = |piece: &Piece| match piece {
             Piece::Literal(text) => text.chars().count(),
-            Piece::CertificateId => CERTIFICATE_ID_CHARACTERS,
+            Piece::CertificateId => CERTIFICATE_ID_DIGITS,
             Piece::Column(_) => 0,
         };
         self.0.iter().map(characters).sum()

@@ -11,7 +11,8 @@ use super::encoding::Encoding;
 use super::fault::{LotErrors, LotFault, RowError};
 use super::header::parse_header;
 use super::records::{Broken, Delimiter, Extent, Quote, Record, RecordReader};
-use super::{Identity, LotShape, RECORD_LIMIT, VALUE_LIMIT, is_longer_than, payload_fault};
+use super::{Identity, LotShape, RECORD_LIMIT, is_longer_than, payload_fault};
+use crate::service::MAX_PARAMETER_VALUE;
 use crate::wording::{Excerpt, is_invisible};
 
 /// How a lot is to be read.
@@ -234,7 +235,7 @@ fn parse_row(record: &Record<'_>, shape: &LotShape) -> Result<Identity, Vec<RowE
 
 /// What is wrong with a value of any column.
 fn value_fault(value: &str) -> Option<(LotFault, String, &'static str)> {
-    is_longer_than(value, VALUE_LIMIT).then(|| {
+    is_longer_than(value, MAX_PARAMETER_VALUE).then(|| {
         let found = format!("a value of {} characters", value.chars().count());
         (LotFault::Value, found, "at most 4096 characters, the service's limit for a parameter's value")
     })

@@ -11,9 +11,10 @@ use node::{Node, wrong};
 
 use super::expression::{Document, List, OF_CERTIFICATE, Text};
 use super::{
-    CertificateResource, CertificateSource, MAX_BODY, Mappings, NamedOrInline, Override, Overrides,
+    CertificateResource, CertificateSource, Mappings, NamedOrInline, Override, Overrides,
     PolicyResource, PrincipalType, Template, TemplateError, ThingResource,
 };
+use crate::service::MAX_TEMPLATE_BODY;
 
 type Read<T> = Result<T, TemplateError>;
 
@@ -81,9 +82,9 @@ pub(super) fn read_whole(body: &str) -> Result<Template, Vec<TemplateError>> {
 
 fn read_json(body: &str) -> Read<Value> {
     let length = body.chars().count();
-    if length > MAX_BODY {
+    if length > MAX_TEMPLATE_BODY {
         let found = format!("{length} characters");
-        return Err(wrong("the template", found, format!("at most {MAX_BODY}")));
+        return Err(wrong("the template", found, format!("at most {MAX_TEMPLATE_BODY}")));
     }
     serde_json::from_str(body).map_err(|error| {
         let at = format!("line {}, column {}", error.line(), error.column());

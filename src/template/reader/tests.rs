@@ -163,7 +163,7 @@ fn device_configuration_is_flat() {
 #[test]
 fn a_body_has_at_most_10_kib() {
     let body = format!(r#"{{"Resources": {{{CERTIFICATE}}}}}"#);
-    let fits = format!("{body}{}", " ".repeat(MAX_BODY - body.len()));
+    let fits = format!("{body}{}", " ".repeat(MAX_TEMPLATE_BODY - body.len()));
     assert!(read(&fits).is_ok());
     assert_eq!(complaint(&format!("{fits} ")), "the template: found 10241 characters; wanted at most 10240");
 }

@@ -7,7 +7,8 @@ use tokio::io::{DuplexStream, ReadBuf, duplex};
 
 use super::*;
 use crate::call::Call;
-use crate::provisioning::{MAX_PAYLOAD, Topics};
+use crate::provisioning::Topics;
+use crate::service::MAX_PAYLOAD;
 use crate::transport::Verdict;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);

@@ -33,19 +33,18 @@ use crate::event::DialPhases;
 use crate::failure::{Cause, Failure, Stage};
 use crate::provisioning::Topics;
 use crate::proxy::{Proxies, Proxy};
+use crate::service::{KEEP_ALIVE_S, MAX_CLIENT_ID};
 use crate::sigv4::{CredentialSource, Credentials, Signer};
 
 /// How long a dial may take, from signing to SUBACK, unless told otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The MQTT keep-alive unless told otherwise; the least that the service takes.
-pub const KEEP_ALIVE: Duration = Duration::from_secs(30);
+pub const KEEP_ALIVE: Duration = Duration::from_secs(*KEEP_ALIVE_S.start());
 
-/// The longest client id that the service takes, in bytes (AWS IoT Core quotas, "client ID size").
-pub const MAX_CLIENT_ID: usize = 128;
-
-/// Longest thing that is added to the prefix: a dash, 16 digits of randomness, a dash, and a counter of up to 16 digits.
-const CLIENT_ID_SUFFIX: usize = 34;
+/// The longest prefix of client ids, in bytes: what is added takes a dash, 16 digits of randomness, a dash, and a counter of up
+/// to 16 digits.
+pub const MAX_CLIENT_ID_PREFIX: usize = MAX_CLIENT_ID - 34;
 
 /// All that a [`WssConnector`] needs to know.
 pub struct WssSettings {
@@ -72,6 +71,30 @@ pub struct WssSettings {
     pub tls_resumption: TlsResumption,
 }
 
+impl WssSettings {
+    /// The service at `endpoint`, reached as it is unless told otherwise: [`CONNECT_TIMEOUT`], [`KEEP_ALIVE`], the public
+    /// authorities, no proxy.
+    pub fn new(
+        endpoint: Endpoint,
+        region: impl Into<String>,
+        topics: Topics,
+        authentication: Authentication,
+    ) -> Self {
+        Self {
+            endpoint,
+            region: region.into(),
+            topics,
+            client_id_prefix: String::from("fleetmint"),
+            authentication,
+            extra_roots: Vec::new(),
+            proxies: Proxies::default(),
+            connect_timeout: CONNECT_TIMEOUT,
+            keep_alive: KEEP_ALIVE,
+            tls_resumption: TlsResumption::default(),
+        }
+    }
+}
+
 /// How the service is to know who dials.
 #[derive(Clone)]
 pub enum Authentication {
@@ -96,8 +119,8 @@ pub enum TlsResumption {
 pub enum SettingsError {
     /// The prefix leaves no room for what makes a client id unique, or starts with `$`, which the service reserves.
     #[error(
-        "the client id prefix is {found:?}; wanted at most {} bytes, not starting with $, without control characters",
-        MAX_CLIENT_ID - CLIENT_ID_SUFFIX
+        "the client id prefix is {found:?}; wanted at most {MAX_CLIENT_ID_PREFIX} bytes, not starting with $, without \
+         control characters"
     )]
     ClientIdPrefix {
         /// The prefix.
@@ -145,7 +168,7 @@ impl WssConnector {
     /// [`SettingsError`] if the client id prefix or the extra certificate authorities cannot be used.
     pub fn new(settings: WssSettings) -> Result<Self, SettingsError> {
         let prefix = settings.client_id_prefix;
-        let is_wrong = prefix.len() + CLIENT_ID_SUFFIX > MAX_CLIENT_ID
+        let is_wrong = prefix.len() > MAX_CLIENT_ID_PREFIX
             || prefix.starts_with('$')
             || prefix.chars().any(char::is_control);
         if is_wrong {
@@ -213,7 +236,7 @@ impl WssConnector {
         source: &dyn CredentialSource,
         progress: &mut Progress,
     ) -> Result<WssConnection, Cause> {
-        let credentials = source.credentials().await.map_err(unusable)?;
+        let credentials = source.credentials().await.map_err(|error| unusable(error.to_string()))?;
         let target = self.sign(&credentials)?;
         let mut stream = self.secure(progress).await?;
         progress.enter(Stage::Upgrade);
@@ -332,7 +355,7 @@ mod tests {
 
     #[test]
     fn client_ids_are_unique_per_dial_and_fit() {
-        let longest = "p".repeat(MAX_CLIENT_ID - CLIENT_ID_SUFFIX);
+        let longest = "p".repeat(MAX_CLIENT_ID_PREFIX);
         let connectors = [settings(&longest), settings(&longest)].map(|it| WssConnector::new(it).unwrap());
         connectors[0].dials.store(u64::MAX, Ordering::Relaxed);
         let mut ids: Vec<_> =
@@ -346,7 +369,7 @@ mod tests {
 
     #[test]
     fn prefixes_that_cannot_work_are_refused() {
-        for prefix in ["$aws", "a\nb", &"p".repeat(MAX_CLIENT_ID - CLIENT_ID_SUFFIX + 1)] {
+        for prefix in ["$aws", "a\nb", &"p".repeat(MAX_CLIENT_ID_PREFIX + 1)] {
             let error = WssConnector::new(settings(prefix)).unwrap_err();
             assert!(error.to_string().contains("at most 94 bytes"), "{error}");
         }

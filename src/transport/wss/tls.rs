@@ -15,6 +15,7 @@ use tokio_rustls::rustls::{CertificateError, ClientConfig, ConfigBuilder, Error,
 use super::super::link::broken;
 use super::{Claim, ClaimError, SettingsError, TlsResumption};
 use crate::failure::Cause;
+use crate::service::{MQTT_ALPN, MQTT_PORT};
 use crate::wording::clean;
 
 /// Extra certificate authorities that cannot be used.
@@ -67,13 +68,11 @@ pub(super) fn claim_config(
     claim: &Claim,
     port: u16,
 ) -> Result<Arc<ClientConfig>, SettingsError> {
-    /// Where the service has MQTT without ALPN.
-    const MQTT_PORT: u16 = 8883;
     let mut config = trusting(extra_roots)?
         .with_client_auth_cert(claim.chain.clone(), claim.key.clone_key())
         .map_err(|error| ClaimError::Unusable(clean(&error.to_string())))?;
     if port != MQTT_PORT {
-        config.alpn_protocols = vec![b"x-amzn-mqtt-ca".to_vec()];
+        config.alpn_protocols = vec![MQTT_ALPN.to_vec()];
     }
     if resumption == TlsResumption::Off {
         config.resumption = Resumption::disabled();

@@ -9,9 +9,7 @@ use fleetmint::call::Call;
 use fleetmint::certificate::StoredKey;
 use fleetmint::emulator::mint::Authority;
 use fleetmint::emulator::scenario::Keys;
-use fleetmint::engine::{
-    self, CONNECTION_LIFETIME, CommitMode, Connections, End, KeyPolicy, Outcome, Plan, Rates, Snapshot, Stop,
-};
+use fleetmint::engine::{self, Connections, End, Outcome, Plan, Rates, Stop};
 use fleetmint::event::DialPhases;
 use fleetmint::failure::{Failure, RetryPolicy};
 use fleetmint::identity::{LotReader, ParameterPlan};
@@ -86,23 +84,16 @@ async fn provision(lies: &[Lie]) -> (Outcome, u32) {
     let ledger = Ledger::in_memory(&binding, rows, |_| Ok(()), SystemTime::now()).unwrap();
     let plan = Plan {
         connections: Connections::Fixed(1),
-        rates: Rates::default(),
+        rates: Rates::UNLIMITED,
         publishes_per_connection: None,
         parameters,
-        keys: KeyPolicy::default(),
         exchange_timeout: Duration::from_secs(1),
         retry: RetryPolicy { base: Duration::ZERO, attempts: 40, ..RetryPolicy::default() },
-        connection_lifetime: CONNECTION_LIFETIME,
-        token_lifetime: Duration::from_secs(57 * 60),
-        certificate_lifetime: Duration::from_secs(66 * 60),
         failure_budget: 1,
-        commit_mode: CommitMode::Blocking,
         seed: 1,
-        scope: Default::default(),
+        ..Plan::default()
     };
-    let (progress, _) = tokio::sync::watch::channel(Snapshot::default());
-    let clock = Arc::new(SystemTime::now);
-    let outcome = engine::run(plan, liar.clone(), None, ledger, clock, Stop::default(), progress).await;
+    let outcome = engine::run(plan, liar.clone(), ledger, Stop::never(), ()).await;
     let dials = *liar.dials.lock().unwrap();
     (outcome, dials)
 }

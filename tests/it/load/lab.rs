@@ -7,14 +7,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fleetmint::emulator::account::Account;
 use fleetmint::emulator::memory::{Faults, Network, NetworkSettings, Observer, Power, Sighting};
 use fleetmint::emulator::scenario::{BUILT_IN_TEMPLATE, Scenario as Emulated};
-use fleetmint::engine::load::{LoadOutcome, LoadPlan, OnLoss, Scenario, run};
-use fleetmint::engine::{Audience, CommitMode, KeyPolicy, Stop};
+use fleetmint::engine::load::{LoadOutcome, LoadPlan, Scenario, run};
+use fleetmint::engine::{Audience, Clock, CommitMode, Stop};
 use fleetmint::identity::{Identity, LotReader, ParameterPlan};
 use fleetmint::ledger::{Binding, Ledger, LotRows};
 use fleetmint::metrics::Interval;
 use fleetmint::provisioning::{Delivery, Topics};
 use fleetmint::rate::RateLimit;
-use fleetmint::schedule::Spacing;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -50,25 +49,13 @@ pub struct Results {
 impl Lab {
     pub fn new(scenario: Scenario, profile: &str) -> Self {
         let plan = LoadPlan {
-            scenario,
-            profile: profile.parse().unwrap(),
-            spacing: Spacing::Uniform,
-            warm_up: Duration::ZERO,
-            connections: 10,
-            max_connections: 1_000,
-            max_wait: ms(20_000),
             connect_rate: RateLimit::Unlimited,
-            exchange_timeout: ms(20_000),
             parameters: lot(1).1,
-            keys: KeyPolicy::default(),
-            token_lifetime: Duration::from_secs(3_400),
-            thresholds: Vec::new(),
-            on_loss: OnLoss::GoOn,
             commit_mode: CommitMode::Inline,
-            seed: 1,
+            ..LoadPlan::new(scenario, profile.parse().unwrap())
         };
         let devices = plan.profile.arrivals().ceil() as usize + 100;
-        let (emulated, stop) = (Emulated::default(), Stop::default());
+        let (emulated, stop) = (Emulated::default(), Stop::never());
         Self { plan, emulated, faults: prompt(), devices, stop, keeps: usize::MAX }
     }
 
@@ -80,21 +67,9 @@ impl Lab {
 
     /// Runs it, in a thread of its own time.
     pub fn run(self) -> Results {
-        self.run_beside(std::future::pending())
-    }
-
-    /// The same, while something else happens.
-    pub fn run_beside(self, event: impl Future<Output = ()>) -> Results {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(async {
-            let mut run = std::pin::pin!(self.play());
-            tokio::select! {
-                results = &mut run => return results,
-                () = event => {}
-            }
-            run.await
-        })
+        runtime.block_on(self.play())
     }
 
     async fn play(self) -> Results {
@@ -126,13 +101,11 @@ impl Lab {
             _ => Topics::new(BUILT_IN_TEMPLATE),
         };
         let connector = network.connector(topics, Power::default());
-        let clock = {
-            let network = network.clone();
-            Arc::new(move || network.now())
-        };
+        let clock = network.clone();
+        let plan = LoadPlan { clock: Clock::new(move || clock.now()), ..self.plan };
         let (progress, _) = watch::channel(Default::default());
         let audience = Audience { progress, intervals: Some(sender) };
-        let outcome = run(self.plan, connector, ledger, clock, self.stop, audience).await;
+        let outcome = run(plan, connector, ledger, self.stop, audience).await;
         beside.shutdown().await;
         let intervals = std::mem::take(&mut *read.lock().unwrap());
         let exchanges = observer.exchanges.lock().unwrap().clone();

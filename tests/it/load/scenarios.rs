@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use fleetmint::emulator::scenario::{Acts, Fault, Faults};
-use fleetmint::engine::End;
 use fleetmint::engine::load::{OnLoss, Scenario};
+use fleetmint::engine::{End, Stop};
 use fleetmint::event::Operation;
 use fleetmint::metrics::Arrivals;
 use fleetmint::schedule::Spacing;
@@ -212,13 +212,8 @@ fn a_drained_run_finishes_what_is_under_way() {
     let lab = Lab::new(Scenario::Create, "hold 50/s 1h").emulating(
         "[latency]\ncreate_keys_and_certificate = \"700ms\"\n[[latency.stalls]]\nfrom = \"2s\"\nlasts = \"500ms\"",
     );
-    let lab = Lab { devices: 400, ..lab };
-    let stop = lab.stop.clone();
-    let drain = stop.drain.clone();
-    let results = lab.run_beside(async move {
-        tokio::time::sleep(ms(2_200)).await;
-        drain.cancel();
-    });
+    let stop = Stop::when(async { tokio::time::sleep(ms(2_200)).await });
+    let results = Lab { devices: 400, stop, ..lab }.run();
     assert!(matches!(results.outcome.end, End::Drained), "{:?}", results.outcome.end);
     let create = results.outcome.metrics.operation(Operation::CreateCertificate).counts;
     assert_eq!(

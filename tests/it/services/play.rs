@@ -8,13 +8,9 @@ use fleetmint::call::Call;
 use fleetmint::emulator::account::{Account, Verdict};
 use fleetmint::emulator::memory::{Network, NetworkSettings, Observer, Power, Sighting};
 use fleetmint::emulator::scenario::BUILT_IN_TEMPLATE;
-use fleetmint::engine::{
-    self, CONNECTION_LIFETIME, CommitMode, Connections, End, KeyPolicy, Plan, Rates, Snapshot, Stop,
-};
-use fleetmint::failure::RetryPolicy;
+use fleetmint::engine::{self, Clock, CommitMode, Connections, End, Plan, Rates, Stop};
 use fleetmint::provisioning::Topics;
 use fleetmint::rate::{Rate, RateLimit};
-use tokio::sync::watch;
 
 use super::cell::Cell;
 use crate::simulation::world::import;
@@ -86,36 +82,21 @@ async fn run(cell: &Cell) -> Vec<Second> {
     let serving = tokio::spawn(network.clone().serve());
     let rate = RateLimit::per_second(cell.rate);
     // As the command line has it where nothing but the rates is typed.
+    let (power, clock) = (Power::default(), network.clone());
     let plan = Plan {
         connections: Connections::Auto { max: usize::try_from(devices.min(1_000)).unwrap() },
         rates: Rates { connect: RateLimit::per_second(500.0), create: rate, register: rate },
         publishes_per_connection: Rate::per_second(100.0),
         parameters,
-        exchange_timeout: Duration::from_secs(20),
-        retry: RetryPolicy::default(),
-        connection_lifetime: CONNECTION_LIFETIME,
-        token_lifetime: Duration::from_secs(57 * 60),
-        certificate_lifetime: Duration::from_secs(66 * 60),
-        keys: KeyPolicy::default(),
-        failure_budget: 100,
         commit_mode: CommitMode::Inline,
+        settler: Some(Arc::new(network.settler(power.clone()))),
+        clock: Clock::new(move || clock.now()),
         seed: 3,
-        scope: engine::Scope::default(),
+        ..Plan::default()
     };
-    let power = Power::default();
-    let connector = network.connector(Topics::new(BUILT_IN_TEMPLATE), power.clone());
-    let (stop, clock) = (Stop::default(), network.clone());
-    let (progress, _) = watch::channel(Snapshot::default());
-    let settler: Option<Arc<dyn fleetmint::control_plane::Settler>> = Some(Arc::new(network.settler(power)));
-    let engine =
-        engine::run(plan, connector, settler, ledger, Arc::new(move || clock.now()), stop.clone(), progress);
-    let horizon = cell.horizon();
-    let ended = tokio::select! {
-        outcome = engine => outcome.end,
-        () = async { tokio::time::sleep(horizon).await; stop.abort.cancel(); std::future::pending().await } => {
-            unreachable!("it only ever waits in the end")
-        }
-    };
+    let connector = network.connector(Topics::new(BUILT_IN_TEMPLATE), power);
+    let stop = Stop::never().abort_when(tokio::time::sleep(cell.horizon()));
+    let ended = engine::run(plan, connector, ledger, stop, ()).await.end;
     assert!(matches!(ended, End::Aborted), "{cell}: {ended:?}");
     serving.abort();
     counts.0.lock().unwrap().clone()

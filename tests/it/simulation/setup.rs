@@ -150,7 +150,7 @@ impl Setup {
         let redeliveries = 0.01;
         setup.faults = Faults { requests, redeliveries, overtakings: 0.1, ..Faults::default() };
         setup.disk = DiskFaults::default();
-        setup.rates = Rates::default();
+        setup.rates = Rates::UNLIMITED;
         setup.publishes_per_connection = None;
         setup.exchange_timeout = Duration::from_secs(5);
         setup.retry = RetryPolicy::default();

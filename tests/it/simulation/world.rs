@@ -10,9 +10,7 @@ use fleetmint::emulator::account::Account;
 use fleetmint::emulator::memory::{Faults, Network, NetworkSettings, Power};
 use fleetmint::emulator::mint::ready_key;
 use fleetmint::emulator::scenario::{BUILT_IN_TEMPLATE, Quota};
-use fleetmint::engine::{
-    self, CommitMode, End, KeyMaker, KeyPolicy, KeySource, Outcome, Plan, Snapshot, Stop,
-};
+use fleetmint::engine::{self, CommitMode, End, KeyMaker, KeyPolicy, KeySource, Outcome, Plan, Stop};
 use fleetmint::event::{Counter, Operation};
 use fleetmint::failure::{Cause, RetryPolicy};
 use fleetmint::identity::{Identity, LotReader, ParameterPlan};
@@ -23,8 +21,8 @@ use fleetmint::provisioning::Topics;
 use fleetmint::rate::{Rate, RateLimit};
 use fleetmint::report::Summary;
 use rusqlite::Connection;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::checker::{Check, find_secret};
 use super::dice::Dice;
@@ -195,7 +193,18 @@ impl World {
             _ => None,
         };
         self.witness.begin(power.clone(), crash_at);
-        let stop = Stop::default();
+        let aborted = CancellationToken::new();
+        let stop = match ending {
+            Ending::Natural | Ending::Crash { .. } => Stop::never(),
+            Ending::Drain { after } => Stop::when(tokio::time::sleep(after)),
+            Ending::Abort { after } => {
+                let aborted = aborted.clone();
+                Stop::never().abort_when(async move {
+                    tokio::time::sleep(after).await;
+                    aborted.cancel();
+                })
+            }
+        };
         let disk = SimulatedDisk {
             faults: disk,
             dice: Mutex::new(Dice::new(self.dice.next())),
@@ -203,8 +212,11 @@ impl World {
             power: power.clone(),
             witness: self.witness.clone(),
         };
+        let settler: Option<Arc<dyn Settler>> = match self.setup.has_control_plane {
+            true => Some(Arc::new(self.network.settler(power.clone()))),
+            false => None,
+        };
         let plan = Plan {
-            scope: Default::default(),
             connections: self.setup.connections,
             rates: self.setup.rates,
             publishes_per_connection: self.setup.publishes_per_connection,
@@ -212,20 +224,17 @@ impl World {
             exchange_timeout: self.setup.exchange_timeout,
             retry: self.setup.retry.clone(),
             connection_lifetime: self.setup.connection_lifetime,
-            token_lifetime: Duration::from_secs(57 * 60),
-            certificate_lifetime: Duration::from_secs(66 * 60),
             keys: self.keys(),
             failure_budget: self.setup.failure_budget,
+            settler,
             commit_mode: CommitMode::Simulated(Arc::new(disk)),
+            clock: self.client_clock(),
             seed: self.dice.next(),
+            ..Plan::default()
         };
         let ledger = match self.ledger.take() {
             Some(ledger) => ledger,
             None => Ledger::reopen_in_shared_memory(&self.name).unwrap(),
-        };
-        let settler: Option<Arc<dyn Settler>> = match self.setup.has_control_plane {
-            true => Some(Arc::new(self.network.settler(power.clone()))),
-            false => None,
         };
         let creation = match self.setup.keys {
             Keys::Service => Call::CreateKeysAndCertificate,
@@ -233,33 +242,16 @@ impl World {
         };
         let topics = Topics::of(BUILT_IN_TEMPLATE, &[creation, Call::RegisterThing]);
         let connector = self.network.connector(topics, power);
-        let clock = self.client_clock();
         // Nobody watches: a snapshot every 200 ms of virtual time would be most of the work.
-        let (progress, _) = watch::channel(Snapshot::default());
-        let run = engine::run(plan, connector, settler, ledger, clock, stop.clone(), progress);
-        let stopping = async {
-            match ending {
-                Ending::Drain { after } => {
-                    tokio::time::sleep(after).await;
-                    stop.drain.cancel();
-                }
-                Ending::Abort { after } => {
-                    tokio::time::sleep(after).await;
-                    stop.abort.cancel();
-                }
-                Ending::Natural | Ending::Crash { .. } => {}
-            }
-            std::future::pending::<()>().await;
-        };
+        let run = engine::run(plan, connector, ledger, stop, ());
         let ended = tokio::select! {
             biased;
             () = self.witness.cut.notified() => Ended::Cut,
             // The process dies here too, only that it is told so.
-            outcome = run => match stop.abort.is_cancelled() {
+            outcome = run => match aborted.is_cancelled() {
                 true => Ended::Aborted(Box::new(outcome)),
                 false => Ended::With(Box::new(outcome)),
             },
-            () = stopping => unreachable!("it only ever waits in the end"),
             () = tokio::time::sleep(FOREVER) => Ended::Hung,
         };
         // The dropped run's tasks are gone once the runtime has come round to each.
@@ -437,7 +429,7 @@ impl World {
 
     fn client_clock(&self) -> engine::Clock {
         let (network, clock) = (self.network.clone(), self.clock.clone());
-        Arc::new(move || {
+        engine::Clock::new(move || {
             let offset_s = clock.lock().unwrap().offset_at(network.age());
             let now: SystemTime = network.now();
             match offset_s < 0.0 {

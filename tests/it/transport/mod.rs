@@ -16,7 +16,7 @@ use fleetmint::call::Call;
 use fleetmint::certificate::Secret;
 use fleetmint::failure::{Cause, Failure, Stage};
 use fleetmint::provisioning::Topics;
-use fleetmint::sigv4::{CredentialSource, Credentials};
+use fleetmint::sigv4::{CredentialSource, Credentials, NoCredentials};
 use fleetmint::transport::wss::{
     Authentication, KEEP_ALIVE, TlsResumption, WssConnection, WssConnector, WssSettings,
 };
@@ -182,7 +182,7 @@ async fn a_well_behaved_server_is_dialled_and_every_phase_timed() {
 struct Rotating(AtomicU32);
 
 impl CredentialSource for Rotating {
-    fn credentials(&self) -> BoxFuture<'_, Result<Credentials, String>> {
+    fn credentials(&self) -> BoxFuture<'_, Result<Credentials, NoCredentials>> {
         let number = self.0.fetch_add(1, Ordering::Relaxed);
         Box::pin(std::future::ready(Ok(Credentials {
             access_key_id: format!("AKID{number}"),

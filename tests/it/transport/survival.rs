@@ -7,9 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fleetmint::emulator::mint::Authority;
 use fleetmint::emulator::scenario::Keys;
-use fleetmint::engine::{
-    self, CONNECTION_LIFETIME, CommitMode, Connections, End, KeyPolicy, Outcome, Plan, Rates, Snapshot, Stop,
-};
+use fleetmint::engine::{self, Connections, End, Outcome, Plan, Rates, Stop};
 use fleetmint::failure::RetryPolicy;
 use fleetmint::identity::{Identity, LotReader, ParameterPlan};
 use fleetmint::ledger::{Binding, Ledger, LotRows};
@@ -237,11 +235,9 @@ async fn the_engine_survives_whatever_a_connection_does_and_goes_on_with_the_oth
 async fn run(connector: WssConnector) -> Outcome {
     let (ledger, parameters) = lot();
     let plan = Plan {
-        scope: Default::default(),
         connections: Connections::Fixed(4),
-        rates: Rates::default(),
+        rates: Rates::UNLIMITED,
         parameters,
-        keys: KeyPolicy::default(),
         exchange_timeout: SHORT,
         // Every mishap may meet the same device.
         retry: RetryPolicy {
@@ -250,16 +246,11 @@ async fn run(connector: WssConnector) -> Outcome {
             dials: 40,
             ..RetryPolicy::default()
         },
-        connection_lifetime: CONNECTION_LIFETIME,
         publishes_per_connection: None,
-        token_lifetime: Duration::from_secs(57 * 60),
-        certificate_lifetime: Duration::from_secs(66 * 60),
-        failure_budget: 100,
-        commit_mode: CommitMode::Blocking,
         seed: 1,
+        ..Plan::default()
     };
-    let (progress, _) = tokio::sync::watch::channel(Snapshot::default());
-    engine::run(plan, connector, None, ledger, Arc::new(SystemTime::now), Stop::default(), progress).await
+    engine::run(plan, connector, ledger, Stop::never(), ()).await
 }
 
 fn lot() -> (Ledger, ParameterPlan) {

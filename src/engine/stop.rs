@@ -1,0 +1,77 @@
+//! How a run is asked to stop before its end.
+
+use std::fmt;
+use std::future::pending;
+
+use futures::future::{BoxFuture, FutureExt};
+use tokio_util::sync::CancellationToken;
+
+/// How a run is asked to stop: what it waits for. A future alone asks it to drain.
+pub struct Stop {
+    drain: BoxFuture<'static, ()>,
+    abort: BoxFuture<'static, ()>,
+}
+
+impl fmt::Debug for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stop").finish_non_exhaustive()
+    }
+}
+
+impl Stop {
+    /// Not at all: the run ends when there is nothing left to do.
+    pub fn never() -> Self {
+        Self::when(pending::<()>())
+    }
+
+    /// When `asked` completes, whatever with, the run drains: it finishes what is in flight, starts nothing new, and closes
+    /// politely.
+    pub fn when(asked: impl Future + Send + 'static) -> Self {
+        Self { drain: quiet(asked), abort: pending().boxed() }
+    }
+
+    /// When `asked` completes, whatever with, the run drops everything at once. What is in the ledger stays true.
+    pub fn abort_when(self, asked: impl Future + Send + 'static) -> Self {
+        Self { abort: quiet(asked), ..self }
+    }
+
+    /// Runs `work`, which is told by the tokens what was asked for meanwhile.
+    pub(super) async fn during<W: Future>(self, work: impl FnOnce(StopTokens) -> W) -> W::Output {
+        let tokens = StopTokens::default();
+        let StopTokens { drain, abort } = tokens.clone();
+        let asking = async {
+            let draining = self.drain.map(|()| drain.cancel());
+            let aborting = self.abort.map(|()| abort.cancel());
+            tokio::join!(draining, aborting);
+            pending::<()>().await;
+        };
+        tokio::select! {
+            // Chance has no place here: the same seed must give the same run.
+            biased;
+            () = asking => unreachable!("it only ever waits in the end"),
+            output = work(tokens) => output,
+        }
+    }
+}
+
+impl<F: Future + Send + 'static> From<F> for Stop {
+    fn from(asked: F) -> Self {
+        Self::when(asked)
+    }
+}
+
+fn quiet(asked: impl Future + Send + 'static) -> BoxFuture<'static, ()> {
+    async {
+        let _ = asked.await;
+    }
+    .boxed()
+}
+
+/// What a run was asked for, for its parts.
+#[derive(Debug, Clone, Default)]
+pub(super) struct StopTokens {
+    /// Finish what is in flight, start nothing new, close politely.
+    pub(super) drain: CancellationToken,
+    /// Drop everything now.
+    pub(super) abort: CancellationToken,
+}
