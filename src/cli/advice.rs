@@ -5,7 +5,8 @@ use std::path::Path;
 use crate::call::Call;
 use crate::engine::End;
 use crate::failure::{Cause, Failure, Stage};
-use crate::ledger::{Counts, Problem};
+use crate::ledger::{Counts, NotThere, Problem};
+use crate::limit_search::{Finding, Stopped};
 use crate::usage::{Bound, Usage};
 
 /// Says why a run of `verb` ended, where that was not to be expected, and what to do.
@@ -108,11 +109,31 @@ pub(super) fn of_ledger(problem: &Problem) -> Option<&'static str> {
         Problem::OtherContent { .. } => Some(
             "--change-settings takes the new ones for the devices that are still to come; registered ones stay as they are",
         ),
+        Problem::NotThere(NotThere::Keys { .. }) => Some("check --key against the lot's key column"),
+        Problem::NotThere(NotThere::State { .. }) => Some("choose another --state, or leave this --key out"),
+        Problem::NotThere(NotThere::Run { .. }) => Some("`fleetmint status` lists them"),
         Problem::Unsealing => Some("--seal-to names recipients"),
         Problem::OtherBinding { what: "account", found, .. } if found == "emulator" => Some(
             "it is of a trial on the emulator: give the real run another ledger (--ledger), or move that one away",
         ),
         _ => None,
+    }
+}
+
+/// What to type to search further, where that may help.
+pub(super) fn further(finding: &Finding) -> Option<&'static str> {
+    let because = match finding {
+        Finding::Limit { .. } => return None,
+        Finding::NoLimit { because, .. } => *because,
+        Finding::Nothing { because, .. } => (*because)?,
+    };
+    match because {
+        Stopped::MaxRate => Some("--max-rate says how far to search"),
+        Stopped::Generator => {
+            Some("--max-connections allows more connections; or this machine's cores are too few")
+        }
+        Stopped::Devices => Some("--devices gives the search more devices"),
+        Stopped::Certificates | Stopped::Asked | Stopped::Unsteady => None,
     }
 }
 

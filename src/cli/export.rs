@@ -293,6 +293,10 @@ fn refused(error: ExportError) -> Fatal {
     match error {
         ExportError::Ledger(error) => exit::ledger(error),
         ExportError::NoColumn { .. } => Fatal::new(Exit::Usage, format!("--nvs-entry: {error}")),
+        ExportError::NothingChosen { ref ledger, .. } => {
+            let message = format!("{error}; `fleetmint status {}` shows where they stand", ledger.display());
+            Fatal::new(Exit::LedgerUnusable, message)
+        }
         ExportError::Stopped => Fatal::new(Exit::Interrupted, error),
         ExportError::Occupied { .. } => {
             Fatal::new(Exit::LedgerUnusable, format!("{error}; choose another --out"))

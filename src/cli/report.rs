@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::exit::{Exit, Fatal};
 use super::outputs::Place;
 use super::speech::{print, say};
-use crate::report::{self, CompileError, Report};
+use crate::report::{self, CompileError, HlogError, Report};
 use crate::results::Problem;
 
 const MERGING: &str = "\
@@ -41,8 +41,10 @@ pub(super) struct ReportArgs {
 pub(super) fn run(args: &ReportArgs) -> Result<Exit, Fatal> {
     let report = report::compile(&args.results).map_err(unreadable)?;
     if let Some(folder) = &args.hlog {
-        let logs = report::write_hlogs(&args.results, folder)
-            .map_err(|error| Fatal::new(Exit::LedgerUnusable, error))?;
+        let logs = report::write_hlogs(&args.results, folder).map_err(|error| match error {
+            HlogError::Unwritable { .. } => Fatal::new(Exit::LedgerUnusable, format!("--hlog: {error}")),
+            HlogError::Results(_) => Fatal::new(Exit::LedgerUnusable, error),
+        })?;
         say(format_args!("{logs} HdrHistogram logs in {}", folder.display()));
     }
     if let Some(file) = &args.html {

@@ -53,7 +53,8 @@ async fn account_quota(
     client: &aws_sdk_servicequotas::Client,
     quota: Quota,
 ) -> Result<AccountQuota, AskError> {
-    let applied = client.get_service_quota().service_code(QUOTA_SERVICE).quota_code(quota.code()).send().await;
+    let applied =
+        client.get_service_quota().service_code(QUOTA_SERVICE).quota_code(quota.code()).send().await;
     match applied.map_err(|error| AskError::of(APPLIED, &error)) {
         Ok(answer) => {
             let value = answer.quota.ok_or_else(|| AskError::empty(APPLIED, "Quota"))?;
@@ -67,8 +68,12 @@ async fn account_quota(
         Err(AskError::NotFound { .. }) => {}
         Err(error) => return Err(error),
     }
-    let default =
-        client.get_aws_default_service_quota().service_code(QUOTA_SERVICE).quota_code(quota.code()).send().await;
+    let default = client
+        .get_aws_default_service_quota()
+        .service_code(QUOTA_SERVICE)
+        .quota_code(quota.code())
+        .send()
+        .await;
     let answer = default.map_err(|error| AskError::of(DEFAULT, &error))?;
     let value = answer.quota.ok_or_else(|| AskError::empty(DEFAULT, "Quota"))?;
     Ok(AccountQuota { quota, rate: rate(DEFAULT, quota, &value)?, source: QuotaSource::Default })

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::audience::Audience;
 use super::end::End;
-use super::stop::{Stop, StopTokens};
 use super::load::{self, LoadOutcome, LoadPlan, LoadSnapshot, Scenario};
+use super::stop::{Stop, StopTokens};
 use crate::event::Operation;
 use crate::ledger::{Counts, Ledger};
 use crate::limit_search::{Finding, Next, Observation, Probe, Search, SearchSettings, Step, Stopped};

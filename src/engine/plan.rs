@@ -125,11 +125,8 @@ pub struct Rates {
 
 impl Rates {
     /// No limits, until the service throttles: for an emulator, or an account whose quotas are known to be ample.
-    pub const UNLIMITED: Self = Self {
-        connect: RateLimit::Unlimited,
-        create: RateLimit::Unlimited,
-        register: RateLimit::Unlimited,
-    };
+    pub const UNLIMITED: Self =
+        Self { connect: RateLimit::Unlimited, create: RateLimit::Unlimited, register: RateLimit::Unlimited };
 
     /// The quotas that AWS gives a new account, for keys that come from `keys`.
     pub fn aws_defaults(keys: KeySource) -> Self {

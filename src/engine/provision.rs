@@ -72,8 +72,15 @@ async fn conduct<C: Connector>(
     let gauges = Arc::new(Gauges::default());
     let Audience { progress, intervals } = audience;
     let (drain, epoch) = (stop.drain.clone(), Some(started));
-    let (recorder, handle) =
-        Recorder::new(store.clone(), Some(progress), intervals, epoch, gauges.clone(), drain, plan.clock.clone());
+    let (recorder, handle) = Recorder::new(
+        store.clone(),
+        Some(progress),
+        intervals,
+        epoch,
+        gauges.clone(),
+        drain,
+        plan.clock.clone(),
+    );
     let limits = Arc::new(Limits {
         connect: Limit::new(plan.rates.connect),
         create: Limit::new(plan.rates.create),

@@ -143,8 +143,7 @@ fn nothing_chosen(ledger: &Path, devices: u64, selection: &Selection) -> String 
     let since = selection.since_run.map_or(String::new(), |run| format!(" since run {}", run.0));
     let which = if selection.keys.is_empty() { "" } else { " that were named" };
     format!(
-        "none of the {devices} devices of {ledger}{which} is {}{since} and has a certificate; \
-         `fleetmint status {ledger}` shows where they stand",
+        "none of the {devices} devices of {ledger}{which} is {}{since} and has a certificate",
         states.join(" or ")
     )
 }

@@ -79,13 +79,13 @@ pub struct RejectedDevice {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotThere {
     /// No device has these keys.
-    #[error("has no device with key {}; check --key against the lot's key column", List(.keys))]
+    #[error("has no device with key {}", List(.keys))]
     Keys {
         /// The keys; never empty.
         keys: Vec<String>,
     },
     /// A device is in another state than those chosen.
-    #[error("the device with key {} is {}, not {}; choose another --state, or leave this --key out", Shown(.key), .found.name(), States(.wanted))]
+    #[error("the device with key {} is {}, not {}", Shown(.key), .found.name(), States(.wanted))]
     State {
         /// The device's key.
         key: String,
@@ -101,7 +101,7 @@ pub enum NotThere {
         key: String,
     },
     /// There has been no such run yet.
-    #[error("has {last} runs so far, none with number {}; `fleetmint status` lists them", .wanted.0)]
+    #[error("has {last} runs so far, none with number {}", .wanted.0)]
     Run {
         /// The run asked for.
         wanted: RunId,

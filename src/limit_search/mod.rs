@@ -65,8 +65,9 @@ pub enum Finding {
     },
 }
 
-/// Why a search ended before it knew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a search ended before it knew. Reports have it in lower case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Stopped {
     /// The rate that must not be exceeded was borne.
     MaxRate,
@@ -143,20 +144,6 @@ const AGREEMENT: f64 = 0.03;
 const MOST_UNSTEADY: u32 = 3;
 /// More steps than any search of a steady service takes.
 const MOST_STEPS: usize = 60;
-
-impl Stopped {
-    /// The name in reports: stable, lower case.
-    pub fn name(self) -> &'static str {
-        match self {
-            Stopped::MaxRate => "max_rate",
-            Stopped::Generator => "generator",
-            Stopped::Devices => "devices",
-            Stopped::Certificates => "certificates",
-            Stopped::Asked => "asked",
-            Stopped::Unsteady => "unsteady",
-        }
-    }
-}
 
 impl Search {
     /// A search that has tried nothing.

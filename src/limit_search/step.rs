@@ -56,8 +56,9 @@ pub enum Sign {
     HungUp,
 }
 
-/// How a service shows that it does not bear a rate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a service shows that it does not bear a rate. Reports have it by its [`name`](Self::name).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Breach {
     /// It says so: 429.
     Throttled,

@@ -22,7 +22,7 @@ pub enum HlogError {
     #[error(transparent)]
     Results(#[from] ResultsError),
     /// A log cannot be written.
-    #[error("--hlog: {} could not be written: {error}", .file.display())]
+    #[error("{} could not be written: {error}", .file.display())]
     Unwritable {
         /// The folder or the log.
         file: PathBuf,

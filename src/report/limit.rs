@@ -41,7 +41,7 @@ pub enum FindingReport {
         /// The lowest rate that was not, per second.
         breaks_at_per_s: f64,
         /// What happened at that one.
-        breach: &'static str,
+        breach: Breach,
         /// Whether the sustainable rate was come back to from above, and held for longer.
         confirmed: bool,
     },
@@ -50,16 +50,16 @@ pub enum FindingReport {
         /// The highest rate that was borne, per second.
         held_per_s: f64,
         /// Why the search went no further.
-        because: &'static str,
+        because: Stopped,
     },
     /// Nothing can be said.
     Nothing {
         /// The lowest rate that was tried and not borne, per second.
         broke_at_per_s: Option<f64>,
         /// What happened at that one.
-        breach: Option<&'static str>,
+        breach: Option<Breach>,
         /// Why the search ended.
-        because: Option<&'static str>,
+        because: Option<Stopped>,
     },
 }
 
@@ -189,46 +189,45 @@ impl FindingReport {
                     "{operation}: {} is sustainable; at {} the service {}; {sure}\n",
                     per_second(*sustainable_per_s),
                     per_second(*breaks_at_per_s),
-                    breach_words(breach),
+                    breach_words(*breach),
                 )
             }
             FindingReport::NoLimit { held_per_s, because } => format!(
                 "{operation}: no limit up to {}; the search ended there: {}\n",
                 per_second(*held_per_s),
-                because_words(because)
+                because_words(*because)
             ),
             FindingReport::Nothing { broke_at_per_s: Some(rate), breach: Some(breach), .. } => format!(
                 "{operation}: no rate was sustainable; even at {} the service {}\n",
                 per_second(*rate),
-                breach_words(breach)
+                breach_words(*breach)
             ),
             FindingReport::Nothing { because, .. } => {
-                format!("{operation}: nothing was found: {}\n", because_words(because.unwrap_or_default()))
+                let because = because.unwrap_or(Stopped::Unsteady);
+                format!("{operation}: nothing was found: {}\n", because_words(because))
             }
         }
     }
 }
 
-fn breach_words(breach: &str) -> &'static str {
+fn breach_words(breach: Breach) -> &'static str {
     match breach {
-        "throttled" => "throttles (429)",
-        "refused" => "refuses requests, without saying that it is for their rate",
-        "silent" => "goes silent: no answer, and no word why",
-        "hung_up" => "ends connections",
-        _ => "answers more and more slowly",
+        Breach::Throttled => "throttles (429)",
+        Breach::Refused => "refuses requests, without saying that it is for their rate",
+        Breach::Silent => "goes silent: no answer, and no word why",
+        Breach::HungUp => "ends connections",
+        Breach::Slow => "answers more and more slowly",
     }
 }
 
-fn because_words(because: &str) -> &'static str {
+fn because_words(because: Stopped) -> &'static str {
     match because {
-        "max_rate" => "--max-rate allows no more",
-        "generator" => {
-            "this machine offered no more: requests found no free connection in time; look at its cores, raise --max-connections"
-        }
-        "devices" => "no devices were left to try with; give it more --devices",
-        "certificates" => "certificates were not issued fast enough, so their limit binds first",
-        "asked" => "it was asked to",
-        _ => "the service did something else at each look",
+        Stopped::MaxRate => "it was to try no higher rate",
+        Stopped::Generator => "this machine offered no more: requests found no free connection in time",
+        Stopped::Devices => "no devices were left to try with",
+        Stopped::Certificates => "certificates were not issued fast enough, so their limit binds first",
+        Stopped::Asked => "it was asked to",
+        Stopped::Unsteady => "the service did something else at each look",
     }
 }
 
@@ -238,16 +237,14 @@ impl From<Finding> for FindingReport {
             Finding::Limit { sustainable, breaks_at, breach, confirmed } => FindingReport::Limit {
                 sustainable_per_s: sustainable,
                 breaks_at_per_s: breaks_at,
-                breach: breach.name(),
+                breach,
                 confirmed,
             },
-            Finding::NoLimit { held, because } => {
-                FindingReport::NoLimit { held_per_s: held, because: because.name() }
-            }
+            Finding::NoLimit { held, because } => FindingReport::NoLimit { held_per_s: held, because },
             Finding::Nothing { broke, because } => FindingReport::Nothing {
                 broke_at_per_s: broke.map(|(rate, _)| rate),
-                breach: broke.map(|(_, breach)| breach.name()),
-                because: because.map(Stopped::name),
+                breach: broke.map(|(_, breach)| breach),
+                because,
             },
         }
     }
@@ -384,8 +381,8 @@ mod tests {
     fn each_end_is_put_into_words() {
         let words = |finding: Finding| FindingReport::from(finding).words("connect");
         let no_limit = |because| words(Finding::NoLimit { held: 64.0, because });
-        assert!(no_limit(Stopped::Generator).contains("--max-connections"));
-        assert!(no_limit(Stopped::Devices).contains("--devices"));
+        assert!(no_limit(Stopped::Generator).contains("this machine offered no more"));
+        assert!(no_limit(Stopped::Devices).contains("no devices were left"));
         let broke = Some((0.5, Breach::Refused));
         assert!(
             words(Finding::Nothing { broke, because: None }).contains("even at 0.5/s the service refuses")

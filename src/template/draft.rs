@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use super::TemplateError;
 use super::limits::{
     ATTRIBUTES_WITH_TYPE, ATTRIBUTES_WITHOUT_TYPE, check_attribute_name, check_attribute_value,
     check_thing_name,
 };
 use super::secrets::looks_secret;
-use super::TemplateError;
 use crate::service::MAX_TEMPLATE_BODY;
 
 /// What a lot's columns are like, as one pass over its rows shows.

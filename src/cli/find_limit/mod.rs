@@ -91,11 +91,7 @@ impl Settings {
             load: LoadPlan {
                 max_connections: search.max_connections,
                 max_wait: search.timeout,
-                connect_rate: if target.is_aws() {
-                    default.load.connect_rate
-                } else {
-                    RateLimit::Unlimited
-                },
+                connect_rate: if target.is_aws() { default.load.connect_rate } else { RateLimit::Unlimited },
                 exchange_timeout: search.timeout,
                 keys,
                 seed: search.seed,
@@ -286,6 +282,7 @@ fn report(operation: Operation, outcome: &FindOutcome, quota: Option<QuotaReport
 /// Why it ended and what it leaves.
 fn words(verb: &str, outcome: &FindOutcome, counts: Option<Counts>, ledger: Option<&Path>) -> Vec<String> {
     let mut words = advice::ended(verb, &outcome.end);
+    words.extend(advice::further(&outcome.finding).map(str::to_owned));
     let kinds = outcome.metrics.failures.values().filter(|kind| !kind.example.is_throttle());
     words.extend(kinds.map(|kind| format!("{} x {}", kind.count, kind.example)));
     if let (Some(counts), Some(ledger)) = (counts, ledger) {

@@ -82,9 +82,10 @@ impl State {
     pub(super) fn note(&mut self, loaded: Result<Loaded, NoCredentials>, now: SystemTime) {
         self.is_loading = false;
         let failed = match loaded {
-            Ok(Loaded { expires: Some(expires), .. }) if expires <= now => {
-                NoCredentials::because(format!("those that were found have expired at {}", print_time(expires)))
-            }
+            Ok(Loaded { expires: Some(expires), .. }) if expires <= now => NoCredentials::because(format!(
+                "those that were found have expired at {}",
+                print_time(expires)
+            )),
             Ok(loaded) => {
                 let due = due(loaded.expires, now);
                 self.held = Some(Held { loaded, since: now, due, is_refused: false });
@@ -119,7 +120,9 @@ impl State {
         match self.expires() {
             Some(expires) => {
                 let expired = print_time(expires);
-                NoCredentials::because(format!("the last ones expired at {expired} and could not be renewed: {why}"))
+                NoCredentials::because(format!(
+                    "the last ones expired at {expired} and could not be renewed: {why}"
+                ))
             }
             None => why,
         }
@@ -194,7 +197,10 @@ mod tests {
         state.note(Err(NoCredentials::because("still down")), at(3600));
         // Expired, and just tried: everyone is told at once.
         let Advice::Refuse(why) = state.advice(at(3600)) else { panic!("nothing is given") };
-        assert_eq!(why.to_string(), "the last ones expired at 2027-01-15T09:00:00Z and could not be renewed: still down");
+        assert_eq!(
+            why.to_string(),
+            "the last ones expired at 2027-01-15T09:00:00Z and could not be renewed: still down"
+        );
         assert_eq!(state.after_load(at(3600)), Err(why));
         assert_eq!(state.advice(at(3601)), Advice::Load);
         state.note(loaded("b", 9000), at(3601));

@@ -15,9 +15,7 @@ use x509_parser::prelude::FromDer;
 use super::*;
 use crate::call::Call;
 use crate::certificate::{IssuedCertificate, SigningRequest, samples};
-use crate::engine::{
-    Clock, Connections, End, Outcome, Plan, Rates, Stop, run,
-};
+use crate::engine::{Clock, Connections, End, Outcome, Plan, Rates, Stop, run};
 use crate::event::{Change, DeviceId, DialPhases, Registration};
 use crate::failure::{Cause, Failure, RetryPolicy, Stage};
 use crate::identity::{Identity, LotShape, ParameterPlan, RowError};

@@ -218,8 +218,15 @@ pub(super) async fn conduct<C: Connector>(
     let scene = Arc::new(Scene::new(&plan));
     let (sender, intervals) = mpsc::channel(INTERVALS);
     let failed = CancellationToken::new();
-    let (recorder, handle) =
-        Recorder::new(store.clone(), None, Some(sender), None, gauges.clone(), failed.clone(), plan.clock.clone());
+    let (recorder, handle) = Recorder::new(
+        store.clone(),
+        None,
+        Some(sender),
+        None,
+        gauges.clone(),
+        failed.clone(),
+        plan.clock.clone(),
+    );
     let lost = CancellationToken::new();
     let monitor = Monitor::new(&plan, scene.clone(), gauges.clone(), audience, lost.clone());
     let mut recording = JoinSet::from_iter([recorder.run()]);

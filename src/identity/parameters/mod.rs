@@ -275,7 +275,6 @@ fn sent_columns(shape: &LotShape, sent: &SentColumns) -> Result<Vec<(String, usi
 /// The placeholder for the certificate's id.
 const CERTIFICATE_ID: &str = "certificate_id";
 
-
 /// A constant's value, parsed. Its `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 struct Text(Vec<Piece>);

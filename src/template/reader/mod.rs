@@ -11,8 +11,8 @@ use node::{Node, wrong};
 
 use super::expression::{Document, List, OF_CERTIFICATE, Text};
 use super::{
-    CertificateResource, CertificateSource, Mappings, NamedOrInline, Override, Overrides,
-    PolicyResource, PrincipalType, Template, TemplateError, ThingResource,
+    CertificateResource, CertificateSource, Mappings, NamedOrInline, Override, Overrides, PolicyResource,
+    PrincipalType, Template, TemplateError, ThingResource,
 };
 use crate::service::MAX_TEMPLATE_BODY;
 
