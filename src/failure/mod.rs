@@ -293,7 +293,9 @@ impl Failure {
             Cause::Closed { .. } if self.stage == Stage::Idle => {
                 "if it goes on: check the policy's iot:Receive on topic/ resources, and that nothing else connects with the same client ids"
             }
-            Cause::NoPuback { .. } => "the broker drops publishes over its quota in silence: lower the rates",
+            Cause::NoPuback { .. } => {
+                "if it goes on: packets may be lost on the way, or the broker may drop publishes over a quota, which it does in silence"
+            }
             Cause::Rejected { status_code: 429, .. } => "lower the rate to the account's quota",
             Cause::Rejected { status_code: 403, .. } => {
                 "check the template's provisioning role and pre-provisioning hook"

@@ -50,7 +50,8 @@ pub struct RetryPolicy {
     pub dials: u32,
     /// How many dials in a row may fail before any has succeeded: a wrong setting should show soon.
     pub first_dials: u32,
-    /// For how long a service that has answered before may fail everyone before the run stops: longer than a restart takes.
+    /// For how long a service that has answered before may fail everyone before the run stops: longer than a restart takes, or an
+    /// outage of five minutes.
     pub patience: Duration,
     /// A connection that lived as long as this was a good one, even if there was nothing to ask on it.
     pub proven_after: Duration,
@@ -66,7 +67,7 @@ impl Default for RetryPolicy {
             anomalies: 3,
             dials: 12,
             first_dials: 4,
-            patience: Duration::from_secs(300),
+            patience: Duration::from_secs(600),
             proven_after: Duration::from_secs(60),
         }
     }

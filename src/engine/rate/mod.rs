@@ -7,8 +7,10 @@
 mod flight;
 mod inquiry;
 mod outage;
+mod overload;
 mod pace;
 mod patience;
+mod plateau;
 mod round;
 mod sign;
 #[cfg(test)]

@@ -9,10 +9,10 @@
 //! - **Doubling.** From a low rate, twice as much after each second's worth of accepted requests, until the first sign of a
 //!   throttle; then back to the rate before.
 //! - **Empty to empty.** Whatever burst a service allows is used up when it throttles. What it accepts from one throttle
-//!   to the next, over the time in between, is therefore its limit, almost exactly.
-//! - **A plateau.** After a cut the rate returns to just under where it was throttled, stays there for long, and then
-//!   probes, slowly at first: a cubic, as in TCP's CUBIC (RFC 9438). Far above the plateau it doubles again, in small
-//!   steps: the limit has risen.
+//!   to the next, over the time in between, is therefore its limit, almost exactly ([`super::overload`]). A service that
+//!   allows none throttles below its limit: there the plateau is what was borne, and throttled probes say little.
+//! - **A plateau.** After a cut the rate returns to just under the limit, stays there for long, and then probes
+//!   ([`super::plateau`]). Far above the plateau it rises with what is accepted, in small steps: the limit has risen.
 //! - **Rounds.** A cut is judged by requests that were sent after it, however late answers are. A round that is throttled
 //!   early was not cut enough; one that is throttled late was, and has merely grown again.
 
@@ -21,7 +21,9 @@ use std::time::Duration;
 use super::flight::{Fate, Flight, Sent};
 use super::inquiry::{Finding, Inquiry};
 use super::outage::Outage;
+use super::overload::{ENOUGH, Mark, Overloads};
 use super::patience;
+use super::plateau::{CUT, Plateau};
 use super::round::Round;
 use super::sign::Sign;
 use crate::rate::RateLimit;
@@ -39,34 +41,40 @@ const DOUBLE: f64 = 2.0;
 /// Where the limit was known, and has risen by this much or more,
 const RISEN: f64 = 1.25;
 /// each doubling raises the rate by this instead.
-const RISE: f64 = 1.1;
+const RISE: f64 = 1.2;
 /// Less of a round than this was limited by something else, and says nothing about a higher rate.
 const USED: f64 = 0.8;
-/// What a cut takes off, as a share of the plateau.
-const CUT: f64 = 0.03;
+/// What a cut takes off where the rate was borne for a while: it is only a little too high,
+const CUT_OF_BORNE: f64 = 0.02;
+/// by this at least, where it was not a probe.
+const NEARLY: f64 = 0.985;
+/// It was borne for long after so many seconds, and this many times the requests that tell a limit.
+const LONG_SPAN: f64 = 5.0;
+const LONG_REQUESTS: f64 = 2.0;
+/// A probe throttled in the end adds this part of its height to the plateau,
+const TRUST: f64 = 0.05;
+/// and this part of what is beyond that height: no burst explains as much.
+const MORE_TRUST: f64 = 0.5;
+const BEYOND_BURSTS: f64 = 0.08;
 /// What the deepest cut takes off: where cuts follow each other each is twice as deep.
 const DEEPEST: f64 = 0.5;
 /// The plateau lies just under the rate that was throttled.
 const UNDER: f64 = 0.99;
-/// From a cut to the middle of the plateau, in seconds; longer where requests are few, so that what a probe costs stays
-/// small against them.
-const PLATEAU: f64 = 12.0;
-const PLATEAU_REQUESTS: f64 = 50.0;
-const LONGEST_PLATEAU: f64 = 100.0;
 /// Cuts are this far apart, unless the overload is beyond doubt: services count in seconds, and the rest of a second that
 /// was throttled says nothing about the new rate.
 const SETTLING: Duration = Duration::from_secs(1);
 /// So many requests of a round before its first throttle, over a second or more, say that its rate was borne.
 const BORNE: u64 = 5;
-/// So many accepted requests are enough to tell a limit from.
-const ENOUGH: f64 = 10.0;
-/// And this part of what was accepted in each of the last two seconds.
+/// This part of what was accepted in each of the last two seconds.
 const LATELY: f64 = 0.8;
 /// What is throttled without being answered by a cut, as a share: services that count strictly throttle now and then.
 const TOLERATED: f64 = 0.01;
 /// How much of that can be saved up, and how much owed, in requests.
 const MOST_CREDIT: f64 = 1.5;
 const MOST_DEBT: f64 = 20.0;
+/// What may be throttled in the long run, as a share, and how many beyond it count.
+const WANTED: f64 = 0.017;
+const MOST_EXCESS: f64 = 6.0;
 /// A timer that is late by this much may be made up for.
 const SLACK: Duration = Duration::from_millis(2);
 /// After a cut the service gets this long to find its feet, besides the time between two requests.
@@ -89,13 +97,18 @@ pub(super) struct Pace {
     last_cut: Option<Duration>,
     /// Time under load so far, in seconds.
     active: f64,
-    accepted: u64,
-    /// Where the present overload began, and requests throttled since.
-    overload: Mark,
+    /// Requests that were not throttled.
+    passed: u64,
+    /// Where overloads began, the last one last, and requests throttled since then.
+    overloads: Overloads,
     throttled: u64,
     /// Cuts in a row that were not enough.
     in_a_row: i32,
     credit: f64,
+    /// After how many seconds a throttle shows.
+    notice: f64,
+    /// Requests throttled above what is wanted.
+    excess: f64,
     /// Accepted in the last two whole seconds, and in the present one, with its number.
     lately: [f64; 2],
     accepting: (u64, u32),
@@ -109,15 +122,8 @@ pub(super) struct Pace {
 enum Search {
     /// Up by `factor` a second, from the request with this number on.
     Doubling { factor: f64, first: u64 },
-    /// On a cubic around `plateau`, at `clock` seconds of it; its middle is at `middle`.
-    Tracking { plateau: f64, clock: f64, middle: f64 },
-}
-
-/// Time under load and requests accepted, at an instant.
-#[derive(Clone, Copy, Default)]
-struct Mark {
-    active: f64,
-    accepted: u64,
+    /// Around a plateau.
+    Tracking(Plateau),
 }
 
 impl Pace {
@@ -134,11 +140,13 @@ impl Pace {
             last_sent: Duration::ZERO,
             last_cut: None,
             active: 0.0,
-            accepted: 0,
-            overload: Mark::default(),
+            passed: 0,
+            overloads: Overloads::default(),
             throttled: 0,
             in_a_row: 0,
             credit: MOST_CREDIT,
+            notice: 0.0,
+            excess: 0.0,
             lately: [0.0; 2],
             accepting: (0, 0),
             evidence: None,
@@ -212,14 +220,16 @@ impl Pace {
         }
         match sign {
             Sign::Accepted => {
-                self.accepted += 1;
+                self.passed += 1;
                 self.count_lately(now);
                 self.credit = (self.credit + TOLERATED).min(MOST_CREDIT);
+                self.excess = (self.excess - WANTED).max(0.0);
                 self.round.accept(number);
                 self.double(now);
             }
             Sign::Throttled => self.throttle(sent, now),
-            Sign::Lost | Sign::Unclear => {}
+            Sign::Lost => self.passed += 1,
+            Sign::Unclear => {}
         }
         self.look(now);
     }
@@ -239,11 +249,13 @@ impl Pace {
                 continue;
             }
             let rate = self.rate.unwrap_or_else(|| self.measured(now));
-            let limit = match self.inquiry.judge(judged, rate, now) {
+            let is_probe = self.probed().is_some();
+            let limit = match self.inquiry.judge(judged, rate, is_probe, now) {
                 None | Some(Finding::NotRate) => continue,
                 Some(Finding::Rate { limit }) => {
                     self.evidence = Some(Evidence::Silence);
-                    limit
+                    // A probe that is too high says nothing against what was borne before it.
+                    limit.max(self.probed().map_or(0.0, |plateau| plateau * NEARLY))
                 }
                 Some(Finding::Overload { limit }) => limit,
             };
@@ -258,8 +270,8 @@ impl Pace {
         self.due = now;
         self.begin_round(now);
         // Much may have changed meanwhile: it is time to probe.
-        if let Search::Tracking { clock, middle, .. } = &mut self.search {
-            *clock = clock.max(*middle);
+        if let Search::Tracking(plateau) = &mut self.search {
+            plateau.probe();
         }
     }
 
@@ -272,7 +284,7 @@ impl Pace {
         let gap = now.saturating_sub(self.last_sent).as_secs_f64().min(LONGEST_GAP);
         self.active += if was_awaited { gap } else { period };
         if was_awaited && self.inquiry.trial().is_none() && !self.outage.is_on() {
-            self.grow(now, gap);
+            self.grow(gap, now);
         }
         // By the rate of now: it may just have changed.
         let period = self.rate().map_or(Duration::ZERO, |rate| Duration::from_secs_f64(1.0 / rate));
@@ -294,7 +306,7 @@ impl Pace {
         let (Search::Doubling { factor, .. }, Some(rate)) = (self.search, self.rate) else { return };
         let elapsed = now.saturating_sub(self.round.began).as_secs_f64();
         if self.inquiry.is_suspicious()
-            || elapsed < 1.0
+            || elapsed < self.notice.max(1.0)
             || (self.round.accepted as f64) < rate.floor().max(1.0)
         {
             return;
@@ -306,31 +318,43 @@ impl Pace {
         self.round = Round::new(self.round.first, now);
     }
 
-    /// Moves along the cubic.
-    fn grow(&mut self, now: Duration, gap: f64) {
-        let (Search::Tracking { plateau, clock, middle }, Some(rate)) = (&mut self.search, self.rate) else {
-            return;
-        };
-        *clock += gap;
-        let grown = *plateau * (1.0 + CUT * ((*clock - *middle) / *middle).powi(3));
-        let grown = grown.max(rate);
-        if grown > *plateau * RISEN {
+    /// Moves along the plateau.
+    fn grow(&mut self, gap: f64, now: Duration) {
+        let looks_wrong = self.inquiry.is_suspicious();
+        let (Search::Tracking(plateau), Some(rate)) = (&mut self.search, self.rate) else { return };
+        let grown = plateau.rate_after(gap, looks_wrong).max(rate);
+        if grown > plateau.height() * RISEN {
             self.search = Search::Doubling { factor: RISE, first: self.flight.next() };
             return self.set(grown, now);
         }
         self.rate = (grown < self.ceiling).then_some(grown);
     }
 
+    /// The plateau above which the rate is, to see what happens; `None` if it is not.
+    fn probed(&self) -> Option<f64> {
+        match self.search {
+            Search::Tracking(plateau) if self.rate.is_some() && plateau.is_probing() => {
+                Some(plateau.height())
+            }
+            _ => None,
+        }
+    }
+
     fn throttle(&mut self, sent: Sent, now: Duration) {
         self.throttled += 1;
         self.credit = (self.credit - 1.0).max(-MOST_DEBT);
+        self.excess = (self.excess + 1.0).min(MOST_EXCESS);
+        let notice = now.saturating_sub(sent.at).as_secs_f64();
+        self.notice = notice.max((3.0 * self.notice + notice) / 4.0);
         self.round.throttle(&sent);
         match (self.search, self.rate) {
             (Search::Doubling { factor, first }, Some(rate)) if sent.number >= first => {
                 // A request of the round before says that already its rate was too high.
                 let steps = if sent.number >= self.round.first { 1 } else { 2 };
+                let (lower, most) = (rate / factor.powi(steps), rate * UNDER);
+                let sustained = self.overloads.sustained(self.mark());
                 self.begin_overload();
-                self.cut_for_throttle(rate * UNDER, rate / factor.powi(steps), now);
+                self.cut_for_throttle(sustained.map_or(most, |limit| limit.clamp(lower, most)), lower, now);
             }
             (Search::Doubling { .. }, Some(_)) => {}
             // It was sent before the last cut.
@@ -350,31 +374,49 @@ impl Pace {
         let was_borne = self.last_cut.is_none() && self.round.first == 0
             || sent.number - self.round.first >= BORNE
                 && sent.at.saturating_sub(self.round.began) >= SETTLING;
-        let began = self.overload;
-        let throttled = self.throttled;
+        let (began, throttled) = (self.overloads.last(), self.throttled);
+        let borne = self.borne(rate);
         if was_borne {
             self.in_a_row = 0;
             self.begin_overload();
-            if self.credit >= 0.0 {
+            if self.credit >= 0.0 && self.probed().is_none() {
                 return self.begin_round(now);
             }
         }
         let (plateau, rate) = if is_plain {
-            let limit = (rate * self.round.share_accepted()).max(rate * DEEPEST);
+            let lately = LATELY * self.lately[1].min(rate);
+            let limit = (rate * self.round.share_accepted()).max(rate * DEEPEST).max(lately);
             (limit, limit * (1.0 - CUT))
         } else if was_borne {
-            (rate * UNDER, rate * (1.0 - CUT))
+            (borne, borne * (1.0 - CUT_OF_BORNE))
         } else {
             self.not_cut_enough(rate, began, throttled)
         };
         self.cut_for_throttle(plateau, rate, now);
+        if is_plain || !was_borne {
+            self.rest(rate, now);
+        }
+    }
+
+    /// The rate to stay under after `rate`, which was borne for a while.
+    fn borne(&self, rate: f64) -> f64 {
+        let here = self.mark();
+        let sustained = self.overloads.sustained(here);
+        if let Some(plateau) = self.probed() {
+            let height = rate / plateau - 1.0;
+            let trusted = TRUST * height + MORE_TRUST * (height - BEYOND_BURSTS).max(0.0);
+            return sustained.unwrap_or(0.0).max(plateau * (1.0 + trusted)).min(rate * UNDER);
+        }
+        let (span, passed) = here.since(self.overloads.last());
+        let is_long = span >= LONG_SPAN && passed >= LONG_REQUESTS * ENOUGH;
+        let sustained = sustained.filter(|_| !is_long);
+        sustained.map_or(rate, |limit| limit.max(rate * LATELY)).min(rate * NEARLY)
     }
 
     /// A rate below `rate`, which is already a cut one, and the plateau above it: from what was accepted since the overload
     /// began, where that tells; else ever deeper.
     fn not_cut_enough(&mut self, rate: f64, began: Mark, throttled: u64) -> (f64, f64) {
-        let span = self.active - began.active;
-        let accepted = (self.accepted - began.accepted) as f64;
+        let (span, accepted) = self.mark().since(began);
         // No more than this, by all that chance may do.
         let most = (accepted + accepted.sqrt() + 1.0) / span.max(0.5);
         // By time, or where requests were held up by something else, by share.
@@ -402,10 +444,17 @@ impl Pace {
 
     fn cut(&mut self, above: f64, rate: f64, now: Duration) {
         let rate = rate.max(LEAST);
-        self.search = plateau(above.max(rate), rate);
+        let notice = (self.evidence == Some(Evidence::Throttles)).then_some(self.notice);
+        let excess = self.excess / MOST_EXCESS;
+        self.search = Search::Tracking(Plateau::new(above.max(rate), rate, excess, notice));
         self.last_cut = Some(now);
         self.set(rate, now);
-        let period = 1.0 / rate;
+        self.due = self.due.max(now + Duration::from_secs_f64(1.0 / rate));
+    }
+
+    /// Lets the service find its feet.
+    fn rest(&mut self, rate: f64, now: Duration) {
+        let period = 1.0 / rate.max(LEAST);
         let rest = Duration::from_secs_f64(2.0 * period).min(BREATH);
         self.due = self.due.max(now + Duration::from_secs_f64(period) + rest);
     }
@@ -420,8 +469,12 @@ impl Pace {
     }
 
     fn begin_overload(&mut self) {
-        self.overload = Mark { active: self.active, accepted: self.accepted };
+        self.overloads.begin(self.mark());
         self.throttled = 1;
+    }
+
+    fn mark(&self) -> Mark {
+        Mark { active: self.active, passed: self.passed }
     }
 
     /// What is sent while nothing limits it.
@@ -433,11 +486,4 @@ impl Pace {
         let elapsed = now.saturating_sub(since).as_secs_f64().max(0.5);
         (f64::from(requests) / elapsed).max(self.lately[1]).max(LEAST)
     }
-}
-
-/// The cubic around `plateau` that is at `rate` now.
-fn plateau(plateau: f64, rate: f64) -> Search {
-    let middle = PLATEAU.max((PLATEAU_REQUESTS / plateau).min(LONGEST_PLATEAU));
-    let below = (1.0 - rate / plateau).max(0.0);
-    Search::Tracking { plateau, clock: middle * (1.0 - (below / CUT).cbrt()), middle }
 }

@@ -176,14 +176,12 @@ impl Cell {
         if self.others == Others::Share { TAKEN * before.min(after) } else { 0.0 }
     }
 
-    /// The share that is lost at any rate.
-    pub fn lost(&self) -> f64 {
+    /// The share that is lost at any rate; `None` where that is a matter of luck, and has to be counted.
+    pub fn lost(&self) -> Option<f64> {
         match self.loss {
-            Loss::Random(share) => share,
-            Loss::Bursts => {
-                BURSTS.share * BURSTS.last.as_secs_f64() / (BURSTS.last + BURSTS.pause).as_secs_f64()
-            }
-            Loss::None | Loss::BadConnections | Loss::Outage(_) => 0.0,
+            Loss::Random(share) => Some(share),
+            Loss::Bursts => None,
+            Loss::None | Loss::BadConnections | Loss::Outage(_) => Some(0.0),
         }
     }
 
@@ -242,11 +240,11 @@ impl Cell {
             // Requests overtake each other by more than the window leaves room for.
             (Limit::Sliding, _) => Wanted { used: 0.6, throttled: 0.06 },
             // Whoever asks more often gets more of a full bucket, at the other's cost: the limit moves away as it is neared.
-            (Limit::Silent | Limit::Acknowledged, Others::Share) => Wanted { used: 0.7, throttled: 0.35 },
+            (Limit::Silent | Limit::Acknowledged, Others::Share) => Wanted { used: 0.55, throttled: 0.35 },
             // A rise is found by probes, the first of them slow: not within a run as short as these.
             _ if self.change == Change::Doubles => Wanted { used: 0.65, throttled: 2.0 * target.throttled },
             _ if self.change == Change::Halves => Wanted { used: 0.9, throttled: 2.0 * target.throttled },
-            _ => Wanted { used: 0.94, throttled: 1.5 * target.throttled },
+            _ => Wanted { used: 0.94, throttled: 1.75 * target.throttled },
         }
     }
 }

@@ -7,6 +7,7 @@
 mod cell;
 mod pairs;
 mod play;
+mod whole;
 
 use std::fmt::Write as _;
 use std::sync::Mutex;

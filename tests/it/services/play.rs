@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use fleetmint::call::Call;
-use fleetmint::emulator::account::{Account, Verdict};
+use fleetmint::emulator::account::{Account, Answer, Verdict};
+use fleetmint::emulator::memory::Faults;
 use fleetmint::emulator::memory::{Network, NetworkSettings, Observer, Power, Sighting};
 use fleetmint::emulator::scenario::BUILT_IN_TEMPLATE;
+use fleetmint::emulator::scenario::Scenario;
 use fleetmint::engine::{self, Clock, CommitMode, Connections, End, Plan, Rates, Stop};
 use fleetmint::provisioning::Topics;
 use fleetmint::rate::{Rate, RateLimit};
@@ -29,20 +31,33 @@ pub struct Score {
     pub after_outage: Option<f64>,
 }
 
+/// A run: what it meets, what is set, and how long it is watched.
+pub struct Play {
+    pub scenario: Scenario,
+    pub faults: Faults,
+    pub rate: RateLimit,
+    /// At most.
+    pub connections: usize,
+    pub devices: u64,
+    pub horizon: Duration,
+}
+
 /// What was asked and answered, second by second.
 #[derive(Default)]
 struct Counts(Mutex<Vec<Second>>);
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Second {
-    requests: u64,
-    throttled: u64,
-    registered: u64,
+pub struct Second {
+    pub requests: u64,
+    pub throttled: u64,
+    pub registered: u64,
+    /// Registrations that something befell.
+    pub lost: u64,
 }
 
 impl Observer for Counts {
     fn see(&self, at: Duration, sighting: &Sighting<'_>) {
-        let Sighting::Answered { request, fault, account: Some(answer) } = sighting else { return };
+        let Sighting::Answered { request, fault, account } = sighting else { return };
         let mut seconds = self.0.lock().unwrap();
         let number = at.as_secs() as usize;
         if seconds.len() <= number {
@@ -50,41 +65,57 @@ impl Observer for Counts {
         }
         let second = &mut seconds[number];
         second.requests += 1;
-        let is_accepted = answer.verdict == Verdict::Accepted;
-        let is_throttled = !is_accepted && answer.payload.windows(3).any(|text| text == b"429");
+        let is_accepted = account.is_some_and(|answer| answer.verdict == Verdict::Accepted);
+        let is_429 = |answer: &&Answer| answer.payload.windows(3).any(|text| text == b"429");
+        let is_throttled = !is_accepted && account.as_ref().is_some_and(is_429);
         second.throttled += u64::from(is_throttled);
-        second.registered += u64::from(is_accepted && fault.is_none() && request.call == Call::RegisterThing);
+        let is_registration = request.call == Call::RegisterThing;
+        second.registered += u64::from(is_accepted && fault.is_none() && is_registration);
+        second.lost += u64::from(fault.is_some() && is_registration);
     }
 }
 
 /// Plays a cell in a thread of its own time.
 pub fn play(cell: &Cell) -> Score {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let seconds = runtime.block_on(run(cell));
-    score(cell, &seconds)
+    let play = Play {
+        scenario: cell.scenario(),
+        faults: cell.faults(),
+        rate: RateLimit::per_second(cell.rate),
+        connections: 1_000,
+        devices: (cell.rate * cell.horizon().as_secs_f64()) as u64 + 100,
+        horizon: cell.horizon(),
+    };
+    score(cell, &play.run())
 }
 
-async fn run(cell: &Cell) -> Vec<Second> {
+impl Play {
+    /// Runs it in a thread of its own time.
+    pub fn run(self) -> Vec<Second> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(run(self))
+    }
+}
+
+async fn run(play: Play) -> Vec<Second> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let name = format!("services-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
     let base = UNIX_EPOCH + Duration::from_secs(1_766_000_000);
-    let devices = (cell.rate * cell.horizon().as_secs_f64()) as u64 + 100;
+    let Play { scenario, faults, rate, connections, devices, horizon } = play;
     let (ledger, parameters) = import(&name, devices, base);
     let counts = Arc::new(Counts::default());
     let network = Network::new(NetworkSettings {
-        account: Account::new(&cell.scenario()).unwrap(),
-        faults: cell.faults(),
+        account: Account::new(&scenario).unwrap(),
+        faults,
         seed: 2,
         base,
         observer: counts.clone(),
     });
     let serving = tokio::spawn(network.clone().serve());
-    let rate = RateLimit::per_second(cell.rate);
     // As the command line has it where nothing but the rates is typed.
     let (power, clock) = (Power::default(), network.clone());
     let plan = Plan {
-        connections: Connections::Auto { max: usize::try_from(devices.min(1_000)).unwrap() },
+        connections: Connections::Auto { max: usize::try_from(devices).unwrap().min(connections) },
         rates: Rates { connect: RateLimit::per_second(500.0), create: rate, register: rate },
         publishes_per_connection: Rate::per_second(100.0),
         parameters,
@@ -95,9 +126,9 @@ async fn run(cell: &Cell) -> Vec<Second> {
         ..Plan::default()
     };
     let connector = network.connector(Topics::new(BUILT_IN_TEMPLATE), power);
-    let stop = Stop::never().abort_when(tokio::time::sleep(cell.horizon()));
+    let stop = Stop::never().abort_when(tokio::time::sleep(horizon));
     let ended = engine::run(plan, connector, ledger, stop, ()).await.end;
-    assert!(matches!(ended, End::Aborted), "{cell}: {ended:?}");
+    assert!(matches!(ended, End::Aborted | End::Complete), "{ended:?}");
     serving.abort();
     counts.0.lock().unwrap().clone()
 }
@@ -107,12 +138,13 @@ fn score(cell: &Cell, seconds: &[Second]) -> Score {
     let is_out = |second: u64| {
         cell.outage().is_some_and(|(from, to)| (from.as_secs()..to.as_secs()).contains(&second))
     };
+    let lost = cell.lost().unwrap_or_else(|| share_lost(seconds));
     let used = |from: u64, to: u64| {
         let span = || (from..to).filter(|second| !is_out(*second));
         let most: f64 = span().map(|second| cell.available(Duration::from_secs(second))).sum();
         let registered: u64 =
             span().filter_map(|second| seconds.get(second as usize)).map(|second| second.registered).sum();
-        registered as f64 / ((1.0 - cell.lost()) * most)
+        registered as f64 / ((1.0 - lost) * most)
     };
     let change = cell.changes_at().as_secs();
     let settling = SETTLING.min(horizon / 3);
@@ -127,4 +159,11 @@ fn score(cell: &Cell, seconds: &[Second]) -> Score {
             .outage()
             .map(|(_, end)| used(end.as_secs() + 30, (end.as_secs() + 60).min(horizon))),
     }
+}
+
+/// The share of registrations that were lost.
+fn share_lost(seconds: &[Second]) -> f64 {
+    let sum = |of: fn(&Second) -> u64| seconds.iter().map(of).sum::<u64>() as f64;
+    let (registered, lost) = (sum(|second| second.registered), sum(|second| second.lost));
+    lost / (registered + lost).max(1.0)
 }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use fleetmint::emulator::memory::{Network, Power};
 use fleetmint::engine::Disk;
@@ -72,6 +71,3 @@ impl SimulatedDisk {
         LedgerError { ledger: PathBuf::from(":memory:"), problem: Problem::Full }
     }
 }
-
-/// The longest that a disk may take without anything else going wrong.
-pub const PATIENCE: Duration = Duration::from_secs(120);

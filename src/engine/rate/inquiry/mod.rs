@@ -31,6 +31,9 @@ const ALARM: f64 = 9.0;
 const MOST_A_SECOND: f64 = 3.0;
 /// An alarm needs losses in this many seconds.
 const LOSSY_SECONDS: u32 = 4;
+/// The same above a limit that was established.
+const EXPECTED_ALARM: f64 = 4.0;
+const EXPECTED_LOSSY_SECONDS: u32 = 2;
 /// Odds of 19 to 1 end a step. No second decides one alone, nor do two.
 const CERTAIN: f64 = 2.944;
 const MOST_A_SECOND_OF_A_TRIAL: f64 = 1.2;
@@ -183,21 +186,28 @@ impl Inquiry {
     }
 
     /// Takes a request in that has come of age. `rate` is what requests are held to besides a trial.
-    pub(super) fn judge(&mut self, judged: Judged, rate: f64, now: Duration) -> Option<Finding> {
+    pub(super) fn judge(
+        &mut self,
+        judged: Judged,
+        rate: f64,
+        is_probe: bool,
+        now: Duration,
+    ) -> Option<Finding> {
         if self.first.is_none_or(|first| judged.sent.number < first) {
             return None;
         }
         self.recent.add(&judged, self.trial().is_none());
         if matches!(self.step, Step::Watch(_)) {
-            self.watch(&judged, rate, now);
+            self.watch(&judged, rate, is_probe, now);
             return None;
         }
         self.try_out(&judged, rate, now)
     }
 
-    fn watch(&mut self, judged: &Judged, rate: f64, now: Duration) {
+    fn watch(&mut self, judged: &Judged, rate: f64, is_probe: bool, now: Duration) {
+        let is_expected = is_probe && self.is_established(now);
         let Step::Watch(watch) = &mut self.step else { return };
-        if watch.judge(judged, self.baseline) {
+        if watch.judge(judged, self.baseline, is_expected) {
             let sample = watch.sample.clone();
             self.lower(sample, rate, now);
         } else if self.is_doubtful(now) {
@@ -353,26 +363,28 @@ impl Inquiry {
 
 impl Watch {
     /// Whether there are more losses than chance explains.
-    fn judge(&mut self, judged: &Judged, baseline: f64) -> bool {
+    fn judge(&mut self, judged: &Judged, baseline: f64, is_expected: bool) -> bool {
         let worse = (2.0 * baseline + EXCESS).min(0.9);
         let gain =
             if judged.is_lost { (worse / baseline).ln() } else { ((1.0 - worse) / (1.0 - baseline)).ln() };
         let is_over = self.evidence.add(&judged.sent, gain, MOST_A_SECOND);
-        let is_alarmed = is_over && self.close();
+        let is_alarmed = is_over && self.close(is_expected);
         self.is_lossy |= judged.is_lost;
         self.sample.add(&judged.sent, judged.is_lost);
         is_alarmed
     }
 
     /// A second is over.
-    fn close(&mut self) -> bool {
+    fn close(&mut self, is_expected: bool) -> bool {
         self.lossy += u32::from(std::mem::take(&mut self.is_lossy));
         if self.evidence.sum <= 0.0 {
             self.evidence.sum = 0.0;
             (self.lossy, self.sample) = (0, Sample::default());
         }
         let is_plain = self.sample.share() <= MANY || self.sample.span() >= LONG;
-        self.evidence.sum >= ALARM && self.lossy >= LOSSY_SECONDS && is_plain
+        let (alarm, lossy) =
+            if is_expected { (EXPECTED_ALARM, EXPECTED_LOSSY_SECONDS) } else { (ALARM, LOSSY_SECONDS) };
+        self.evidence.sum >= alarm && self.lossy >= lossy && is_plain
     }
 }
 

@@ -18,9 +18,9 @@ const SETTLING: f64 = 60.0;
 pub(super) enum Shape {
     /// A bucket of so many seconds' worth of tokens, of at least so many.
     Bucket { seconds: f64, least: f64 },
-    /// So many in each second of the clock.
+    /// So many in each window of the clock, of a second or so.
     FixedWindow,
-    /// So many in any second.
+    /// So many in any time as long.
     SlidingWindow,
     /// One in so many is throttled, whatever the rate.
     Random { share: f64 },
@@ -140,7 +140,9 @@ impl Trial {
             throttled_in_all: share([early[0] + late[0], early[1] + late[1]]),
             used_in_all: (early[0] + late[0]) / self.most(0.0, self.seconds),
             used_after: match self.loss {
-                Loss::Outage(_, end) => world.after_outage / self.most(end + 30.0, end + 60.0),
+                Loss::Outage(_, end) => {
+                    world.after_outage / self.most(end + 30.0, (end + 60.0).min(self.seconds))
+                }
                 _ => 1.0,
             },
             unanswered,
@@ -339,10 +341,16 @@ impl<'a> World<'a> {
 }
 
 impl Service {
+    /// How many a window takes, whole ones, and how long it is, so that full windows make the quota.
+    fn window(&self) -> (f64, f64) {
+        let capacity = self.quota.floor().max(1.0);
+        (capacity, capacity / self.quota)
+    }
+
     fn take(&mut self, now: f64, chance: f64) -> bool {
         match self.shape {
             Shape::Bucket { seconds, least } => {
-                let most = (self.quota * seconds).max(least);
+                let most = (self.quota * seconds).floor().max(least);
                 self.tokens = (self.tokens + (now - self.filled_at) * self.quota).min(most);
                 self.filled_at = now;
                 let is_there = self.tokens >= 1.0 - 1e-6;
@@ -350,18 +358,21 @@ impl Service {
                 is_there
             }
             Shape::FixedWindow => {
-                if now.floor() != self.window {
-                    (self.window, self.in_window) = (now.floor(), 0.0);
+                let (capacity, length) = self.window();
+                let window = (now / length).floor();
+                if window != self.window {
+                    (self.window, self.in_window) = (window, 0.0);
                 }
-                let is_free = self.in_window < self.quota;
+                let is_free = self.in_window < capacity;
                 self.in_window += f64::from(u8::from(is_free));
                 is_free
             }
             Shape::SlidingWindow => {
-                while self.recent.front().is_some_and(|at| *at <= now - 1.0 + 1e-9) {
+                let (capacity, length) = self.window();
+                while self.recent.front().is_some_and(|at| *at <= now - length + 1e-9) {
                     self.recent.pop_front();
                 }
-                let is_free = (self.recent.len() as f64) < self.quota;
+                let is_free = (self.recent.len() as f64) < capacity;
                 if is_free {
                     self.recent.push_back(now);
                 }
