@@ -68,6 +68,7 @@ pub mod identity;
 pub mod instant;
 pub mod rate;
 pub mod service;
+pub mod shard;
 pub mod wording;
 // L1: pure crafts
 pub mod keys;

@@ -6,10 +6,12 @@ use super::args::DeviceArgs;
 use super::exit::{Fatal, ledger as ledger_error};
 use super::lot::{LotReading, Rows};
 use super::settings::usage;
+use super::shard::Part;
 use super::target::Target;
 use crate::emulator::scenario::BUILT_IN_TEMPLATE;
 use crate::identity::{GeneratedLot, KEY_COLUMNS, MADE_UP, ParameterPlan, Pattern, parse_constant};
 use crate::ledger::{Binding, Counts, Ledger};
+use crate::shard::Shard;
 
 /// The name of the template where none is needed: no template can have it.
 const NO_TEMPLATE: &str = "(none)";
@@ -20,6 +22,7 @@ pub(super) struct DeviceSettings {
     template: Option<String>,
     ledger: PathBuf,
     reading: LotReading,
+    shard: Option<Shard>,
 }
 
 enum Source {
@@ -50,9 +53,10 @@ pub(super) struct Devices {
 
 impl DeviceSettings {
     /// What was typed. `seed` is what random values of made-up devices are drawn from.
-    pub(super) fn new(args: DeviceArgs, seed: u64) -> Result<Self, Fatal> {
+    pub(super) fn new(args: DeviceArgs, seed: u64, part: Part) -> Result<Self, Fatal> {
         let beside = args.lot.as_ref().map(|lot| lot.with_extension("load.ledger"));
-        let ledger = args.ledger.or(beside).unwrap_or_else(|| PathBuf::from("load.ledger"));
+        let own = || part.own_file(beside.unwrap_or_else(|| PathBuf::from("load.ledger")));
+        let ledger = args.ledger.unwrap_or_else(own);
         let source = match args.lot {
             Some(lot) => Source::Lot(lot),
             None => Source::MadeUp(MadeUp {
@@ -67,7 +71,8 @@ impl DeviceSettings {
         {
             return Err(usage("--key-pattern", "wanted {n} or {n:06} in it, so that all keys are different"));
         }
-        Ok(Self { source, template: args.template, ledger, reading: LotReading::new(args.reading, None)? })
+        let reading = LotReading::new(args.reading, None)?;
+        Ok(Self { source, template: args.template, ledger, reading, shard: part.shard })
     }
 
     /// Reads or makes up the devices into their ledger, or checks that the ledger that is there is theirs. Only where they
@@ -81,6 +86,7 @@ impl DeviceSettings {
             template: template.clone(),
             region: target.region.clone(),
             account: target.account(),
+            shard: self.shard,
             ..Binding::default()
         };
         let path = self.ledger;

@@ -11,6 +11,7 @@ use super::exit::{Exit, Fatal, ledger as ledger_error};
 use super::lot_args::{Empty, LotArgs};
 use super::requests::{RequestCheck, RequestSource};
 use super::settings::usage;
+use super::shard::Part;
 use super::speech::{say, warn};
 use crate::identity::{
     Delimiter, Doubtful, EmptyCells, Encoding, Identity, LotErrors, LotFault, LotFormat, LotReader, LotShape,
@@ -198,8 +199,8 @@ impl OpenLot {
     }
 }
 
-/// The ledger of a lot: where it was asked for, or beside the lot. What comes by standard input has no place beside it.
-pub(super) fn ledger_of(lot: &Path, asked: Option<PathBuf>) -> Result<PathBuf, Fatal> {
+/// The ledger of a lot, or of a part of it: where it was asked for, or beside the lot. What comes by standard input has no place beside it.
+pub(super) fn ledger_of(lot: &Path, asked: Option<PathBuf>, part: Part) -> Result<PathBuf, Fatal> {
     match asked {
         Some(ledger) => Ok(ledger),
         None if lot == Path::new(STDIN) => {
@@ -208,7 +209,7 @@ pub(super) fn ledger_of(lot: &Path, asked: Option<PathBuf>) -> Result<PathBuf, F
         None => {
             let mut name = lot.file_stem().map_or_else(|| OsString::from("lot"), OsString::from);
             name.push(".ledger");
-            Ok(lot.with_file_name(name))
+            Ok(part.own_file(lot.with_file_name(name)))
         }
     }
 }
@@ -295,9 +296,12 @@ mod tests {
     fn the_ledger_stands_beside_the_lot() {
         for (lot, ledger) in [("a/lot.csv", "a/lot.ledger"), ("lot", "lot.ledger"), ("a.b.csv", "a.b.ledger")]
         {
-            assert_eq!(ledger_of(Path::new(lot), None).ok(), Some(PathBuf::from(ledger)));
+            assert_eq!(ledger_of(Path::new(lot), None, Part::default()).ok(), Some(PathBuf::from(ledger)));
         }
-        assert!(ledger_of(Path::new("-"), None).is_err());
-        assert_eq!(ledger_of(Path::new("-"), Some("l".into())).ok(), Some(PathBuf::from("l")));
+        assert!(ledger_of(Path::new("-"), None, Part::default()).is_err());
+        assert_eq!(
+            ledger_of(Path::new("-"), Some("l".into()), Part::default()).ok(),
+            Some(PathBuf::from("l"))
+        );
     }
 }

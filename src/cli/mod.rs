@@ -24,6 +24,7 @@ mod lot;
 mod lot_args;
 mod man;
 mod manner;
+mod merge;
 mod near_miss;
 mod open_files;
 mod outputs;
@@ -39,6 +40,7 @@ mod retry;
 mod retyped;
 mod scope;
 mod settings;
+mod shard;
 mod signals;
 mod speech;
 mod status;
@@ -83,6 +85,7 @@ enum Verb {
     PurgeKeys(purge_keys::PurgeKeysArgs),
     Status(status::StatusArgs),
     Retry(retry::RetryArgs),
+    Merge(merge::MergeArgs),
     Report(report::ReportArgs),
     Emulate(emulate::EmulateArgs),
     Completions(completions::CompletionsArgs),
@@ -110,6 +113,7 @@ impl Verb {
             Verb::PurgeKeys(args) => purge_keys::run(&args),
             Verb::Status(args) => status::run(&args),
             Verb::Retry(args) => retry::run(&args),
+            Verb::Merge(args) => merge::run(&args),
             Verb::Report(args) => report::run(&args),
             Verb::Emulate(args) => emulate::run(&args).await,
             Verb::Completions(args) => completions::run(&args, command()),

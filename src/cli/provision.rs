@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::advice;
-use super::args::{KeyArgs, OutputArgs, RateArgs, TargetArgs, connections, lifetime, timeout};
+use super::args::{
+    KeyArgs, OutputArgs, RateArgs, ShardArgs, TargetArgs, TotalArgs, connections, lifetime, timeout,
+};
 use super::check::{self, BeforeArgs};
 use super::conduct::{self, Done, Job, Offer, Reins, SEAL_TO, Shown, conduct, print_summary};
 use super::dry_run::{self, Rehearsal};
@@ -25,6 +27,7 @@ use super::rates::{ChosenRates, RateSettings, publishes_per_connection};
 use super::requests::RequestSource;
 use super::scope::{Chosen, ScopeArgs};
 use super::settings::{Requests, check_template, creating, key_policy};
+use super::shard::{self, Part};
 use super::speech::{say, warn};
 use super::target::{Site, Target};
 use crate::call::Call;
@@ -104,6 +107,12 @@ pub(super) struct ProvisionArgs {
     pub(super) reissue_unknown: bool,
 
     #[command(flatten)]
+    pub(super) shard: ShardArgs,
+
+    #[command(flatten)]
+    pub(super) total: TotalArgs,
+
+    #[command(flatten)]
     pub(super) scope: ScopeArgs,
 
     /// What becomes of devices whose thing exists already: they are registered, as the template's OverrideSettings say, or left
@@ -150,6 +159,7 @@ struct Settings {
     timeout: Duration,
     connection_lifetime: Duration,
     reissue_unknown: bool,
+    part: Part,
     scope: Scope,
     if_exists: IfExists,
     before: BeforeArgs,
@@ -219,6 +229,7 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
         settings.say_plain_keys();
     }
     let plan = settings.plan(parameters, connections, rates.rates(), site.settler());
+    shard::wait(settings.part).await;
     let job = Provision { plan, connector, counts, chosen, settings };
     conduct(job, Some(ledger), site, outputs).await
 }
@@ -231,16 +242,19 @@ impl Settings {
         let keys = key_policy(&args.keys, given)?;
         let reading = LotReading::new(args.reading, requests)?;
         let scope = args.scope.scope()?;
+        let part = Part::new(&args.shard)?;
+        let connections = part.connections(args.connections, args.total.total_connections)?;
         if let Some(template) = &args.template {
             check_template(template)?;
         }
         let outputs = Outputs::open(args.outputs).await?;
-        let target = args.target.resolve().await?;
+        let mut target = args.target.resolve().await?;
+        target.client_id_prefix = part.client_id_prefix(target.client_id_prefix);
         let template = target.template(args.template.as_deref())?;
         let content = content(&reading, &keys);
         let changed_content = args.change_settings.then(|| content.clone());
         let settings = Self {
-            ledger: ledger_of(&args.lot, args.ledger)?,
+            ledger: ledger_of(&args.lot, args.ledger, part)?,
             lot: args.lot,
             reading,
             binding: Binding {
@@ -248,12 +262,13 @@ impl Settings {
                 region: target.region.clone(),
                 account: target.account(),
                 content: (!args.change_settings).then_some(content),
-                ..Binding::default()
+                shard: part.shard,
             },
-            rates: RateSettings::new(&args.rates, keys.source),
+            rates: RateSettings::new(&args.rates, keys.source, args.total.total_rate, part.shard),
+            part,
             target,
             keys,
-            connections: args.connections,
+            connections,
             timeout: args.timeout,
             connection_lifetime: args.connection_lifetime,
             reissue_unknown: args.reissue_unknown,

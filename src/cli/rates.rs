@@ -11,6 +11,7 @@ use crate::control_plane::{AccountQuota, QuotaSource, account_quotas};
 use crate::engine::{KeySource, Rates};
 use crate::rate::{Rate, RateLimit};
 use crate::service::{PUBLISHES_PER_CONNECTION, Quota};
+use crate::shard::Shard;
 
 /// The rates of a run and where they come from.
 pub(super) struct ChosenRates {
@@ -41,6 +42,8 @@ pub(super) struct RateSettings {
     create: Wanted,
     register: Wanted,
     source: RateSource,
+    /// Which part of what is not this process's own: of the account's limits, and of a total.
+    shard: Option<Shard>,
 }
 
 struct Wanted {
@@ -50,13 +53,15 @@ struct Wanted {
 
 impl RateSettings {
     /// What was typed, for certificates whose keys come from `keys`.
-    pub(super) fn new(args: &RateArgs, keys: KeySource) -> Self {
+    pub(super) fn new(args: &RateArgs, keys: KeySource, total: Option<Rate>, shard: Option<Shard>) -> Self {
+        let part = |typed: Option<RateLimit>| typed.or(total.map(|total| Some(share(shard, total)).into()));
         let wanted = |typed, quota| Wanted { typed, quota };
         Self {
             connect: wanted(args.connect_rate, Quota::Connect),
-            create: wanted(args.create_rate, keys.create_quota()),
-            register: wanted(args.register_rate, Quota::RegisterThing),
+            create: wanted(part(args.create_rate), keys.create_quota()),
+            register: wanted(part(args.register_rate), Quota::RegisterThing),
             source: args.rates,
+            shard,
         }
     }
 
@@ -69,7 +74,7 @@ impl RateSettings {
         let default = |wanted: &Wanted| match wanted.typed {
             Some(limit) => Chosen { limit, origin: Origin::Given },
             None if is_aws => {
-                Chosen { limit: RateLimit::Fixed(wanted.quota.aws_default()), origin: Origin::AwsDefault }
+                Chosen { limit: self.part(Some(wanted.quota.aws_default())), origin: Origin::AwsDefault }
             }
             None => Chosen { limit: RateLimit::Unlimited, origin: Origin::Given },
         };
@@ -87,12 +92,22 @@ impl RateSettings {
             })?;
             let open = rates.iter_mut().filter(|(wanted, _)| wanted.typed.is_none());
             for ((_, chosen), AccountQuota { quota, rate, source }) in open.zip(found) {
-                *chosen = Chosen { limit: RateLimit::Fixed(rate), origin: Origin::Quota(quota, source) };
+                *chosen = Chosen { limit: self.part(Some(rate)), origin: Origin::Quota(quota, source) };
             }
         }
         let [connect, create, register] = rates.map(|(_, chosen)| chosen);
         Ok(ChosenRates { connect, create, register })
     }
+
+    /// This process's part of a limit of the account.
+    fn part(&self, limit: Option<Rate>) -> RateLimit {
+        limit.map(|limit| share(self.shard, limit)).into()
+    }
+}
+
+/// A shard's part of a rate, or all of it.
+fn share(shard: Option<Shard>, total: Rate) -> Rate {
+    shard.and_then(|shard| shard.rate(total)).unwrap_or(total)
 }
 
 impl ChosenRates {

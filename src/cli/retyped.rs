@@ -8,7 +8,7 @@ use clap::{ArgMatches, Command};
 use crate::wording::{clean, shell_word};
 
 /// Options, by their ids, that are for one run alone: what they name is there already, or was done, or is only for watching.
-const FOR_ONE_RUN: [&str; 15] = [
+const FOR_ONE_RUN: [&str; 16] = [
     "ledger",
     "results",
     "summary_json",
@@ -20,6 +20,7 @@ const FOR_ONE_RUN: [&str; 15] = [
     "only",
     "only_file",
     "dry_run",
+    "start_at",
     "quiet",
     "verbose",
     "color",

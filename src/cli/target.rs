@@ -33,7 +33,7 @@ use crate::transport::wss::{
 pub(super) struct Target {
     pub(super) service: Service,
     pub(super) region: String,
-    client_id_prefix: String,
+    pub(super) client_id_prefix: String,
     profile: Option<String>,
     credentials: Arc<dyn CredentialSource>,
     /// In place of credentials, to the endpoint.

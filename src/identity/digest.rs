@@ -28,7 +28,12 @@ impl LotDigest {
 
     /// Adds the next row. Its line does not count.
     pub fn row(&mut self, identity: &Identity) {
-        self.texts(&identity.values);
+        self.values(&identity.values);
+    }
+
+    /// Adds the next row, of which only the values are at hand.
+    pub fn values(&mut self, values: &[String]) {
+        self.texts(values);
     }
 
     /// The digest: 64 lower-case hexadecimal digits.

@@ -1,15 +1,14 @@
 //! What a ledger is bound to, and whether a run may take it up.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
 use super::Ledger;
 use super::error::{LedgerError, Problem};
 use super::view::LotInfo;
+use crate::shard::Shard;
 
 /// What a ledger is bound to: a run with anything else is refused, once a certificate or a key of it is in the ledger. Until
 /// then it is bound to nothing but its lot.
@@ -68,30 +67,9 @@ impl Content {
     }
 }
 
-/// Some of a lot's rows: those whose key belongs to it. Adding rows to the lot moves none from one shard to another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Shard {
-    /// Which, from 0.
-    pub index: u32,
-    /// Of how many.
-    pub of: u32,
-}
-
-impl Shard {
-    /// Whether the row with `key` belongs to it: by the first 64 bits of the key's SHA-256, big-endian, modulo the number of
-    /// shards.
-    pub fn has(self, key: &str) -> bool {
-        let hash = digest(&SHA256, key.as_bytes());
-        let mut first = [0; 8];
-        first.copy_from_slice(&hash.as_ref()[..8]);
-        u64::from_be_bytes(first) % u64::from(self.of.max(1)) == u64::from(self.index)
-    }
-}
-
-impl fmt::Display for Shard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.index, self.of)
-    }
+/// What a ledger has of its lot, in words.
+pub(super) fn said(shard: Option<Shard>) -> String {
+    shard.map_or(String::from("the whole lot"), |shard| format!("shard {shard}"))
 }
 
 /// Whether a ledger has to be bound anew to what a run is for.
@@ -105,9 +83,7 @@ pub(super) enum Bound {
 pub(super) fn check(connection: &Connection, lot: &LotInfo, wanted: &Binding) -> Result<Bound, Problem> {
     let recorded = &lot.binding;
     if recorded.shard != wanted.shard {
-        let say =
-            |shard: Option<Shard>| shard.map_or(String::from("the whole lot"), |shard| shard.to_string());
-        let (found, wanted) = (say(recorded.shard), say(wanted.shard));
+        let (found, wanted) = (said(recorded.shard), said(wanted.shard));
         return Err(Problem::OtherBinding { what: "shard", found, wanted });
     }
     let parts = [
@@ -218,21 +194,6 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_key_belongs_to_one_shard() {
-        for of in [1, 2, 3, 8] {
-            for key in 0..200 {
-                let key = format!("SN-{key}");
-                let shards = (0..of).filter(|index| Shard { index: *index, of }.has(&key)).count();
-                assert_eq!(shards, 1, "{key} of {of}");
-            }
-        }
-        // Worked out by `sha256sum`; stable for ever, for ledgers rest on it.
-        for (key, index) in [("SN-0", 5), ("SN-1", 4), ("é", 3)] {
-            assert!(Shard { index, of: 7 }.has(key), "{key}");
-        }
-    }
 
     #[test]
     fn differences_are_named_without_values() {

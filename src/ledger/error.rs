@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
+use super::merge::Unmergeable;
 use super::resume::LotRefusal;
 use super::select::NotThere;
 use crate::event::{DeviceId, DeviceState};
@@ -138,6 +139,28 @@ pub enum Problem {
         /// What differs.
         differences: Vec<String>,
     },
+    /// A ledger beside it has to do with the same devices, and the lot was cut into shards otherwise for that one.
+    #[error(
+        "this run is for {wanted}, and {} has devices of the same lot as {found}: both would issue certificates for them. Go on as \
+         {found}; or, once `fleetmint status` says that nothing was issued there, remove that one", .other.display()
+    )]
+    OtherCut {
+        /// The other ledger.
+        other: PathBuf,
+        /// What it has of the lot.
+        found: String,
+        /// What this run is for.
+        wanted: String,
+    },
+    /// The ledger was merged into another, which goes on in its place.
+    #[error("merged into {into}, which goes on in its place; if that one is lost, merge again")]
+    MergedAway {
+        /// The other ledger.
+        into: String,
+    },
+    /// The ledgers of shards do not make a whole.
+    #[error(transparent)]
+    Unmergeable(#[from] Unmergeable),
     /// Its keys are sealed, and were to be no longer.
     #[error("its keys are sealed, and none is ever added in plain text: name the recipients again")]
     Unsealing,

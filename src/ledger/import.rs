@@ -10,7 +10,8 @@ use super::error::{ImportError, Problem};
 use super::integrity::row_digest;
 use super::{Binding, binding, instant};
 use crate::event::DeviceState;
-use crate::identity::{Identity, LotDigest, LotErrors, LotFault, LotShape, RowError, new_key_fault};
+use crate::identity::{Identity, LotDigest, LotErrors, LotFault, LotShape, MADE_UP, RowError, new_key_fault};
+use crate::shard::Shard;
 use crate::wording::Excerpt;
 
 /// A lot, on its way to or past a ledger.
@@ -77,7 +78,7 @@ where
                 digest.row(&identity);
                 errors.add(check(&identity).err().into_iter().flatten());
                 errors.add(new_key_fault(&identity, table.key_column));
-                if binding.shard.is_none_or(|shard| shard.has(&identity.key)) {
+                if is_own(binding.shard, lot.source, &identity.key, identity.line) {
                     devices += 1;
                     errors.add(table.insert(devices, &identity)?);
                 }
@@ -94,6 +95,17 @@ where
     drop(table);
     insert_lot(&transaction, binding, lot.source, &lot.shape, &digest.finish(), devices, now)?;
     Ok(transaction.commit()?)
+}
+
+/// Whether a row of a lot belongs to a ledger. Devices that were made up are dealt out by turns, so that each shard has as many
+/// as it has arrivals for.
+pub(super) fn is_own(shard: Option<Shard>, source: &str, key: &str, line: u64) -> bool {
+    /// The header is on the first.
+    const FIRST_ROW: u64 = 2;
+    shard.is_none_or(|shard| match source {
+        MADE_UP => shard.has_turn(line.saturating_sub(FIRST_ROW)),
+        _ => shard.has(key),
+    })
 }
 
 /// The device table while it is being filled.

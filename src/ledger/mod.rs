@@ -21,6 +21,7 @@ mod import;
 mod integrity;
 mod keys;
 mod lock;
+mod merge;
 mod opening;
 mod pem;
 mod place;
@@ -42,12 +43,13 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OpenFlags, Transaction, params};
 
-pub use binding::{Binding, Content, Shard};
+pub use binding::{Binding, Content};
 pub use commit::{Conflict, Contested, Receipt};
 pub use error::{ImportError, LedgerError, Problem};
 pub use findings::{Finding, Found};
 pub use import::LotRows;
 pub use keys::KeyCounts;
+pub use merge::{MERGED_OUTCOME, Merged, Unmergeable};
 pub use resume::{LotChanges, LotRefusal, RefusedRow, Standing};
 pub use retry::{GivenUp, RETRY_OUTCOME, Retry, Returned};
 pub use rework::{REWORK_OUTCOME, Rework};
@@ -133,8 +135,11 @@ impl Ledger {
     {
         let place = Place::of(path)?;
         let mut lock = LedgerLock::acquire(&place.lock).map_err(|problem| problem.at(path))?;
-        opening::build(&place, &mut lock, |connection| import::fill(connection, binding, lot, check, now))
-            .map_err(|refusal| refusal.at(path))?;
+        opening::build(&place, &mut lock, |connection| {
+            import::fill(connection, binding, lot, check, now)?;
+            Ok(siblings::refuse_other_cut(connection, &place, binding)?)
+        })
+        .map_err(|refusal| refusal.at(path))?;
         Ok(Self::take_up(&place, lock, Look::Ahead)?)
     }
 
@@ -176,7 +181,12 @@ impl Ledger {
         I: Iterator<Item = Result<Identity, Vec<RowError>>>,
     {
         let at = instant::to_text(now);
+        merge::refuse_merged(&self.view.connection)?;
         let bound = binding::check(&self.view.connection, &self.view.lot, binding)?;
+        if self.lock.is_some() {
+            let place = Place::of(self.view.path()).map_err(|error| error.problem)?;
+            siblings::refuse_other_cut(&self.view.connection, &place, binding)?;
+        }
         // Deferred: where nothing has changed, nothing is written, and nobody is waited for.
         let transaction = self.view.connection.transaction()?;
         let before = transaction.total_changes();

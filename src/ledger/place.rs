@@ -34,7 +34,7 @@ pub(super) struct Place {
     pub(super) log: PathBuf,
     /// A new ledger that is being built, and is nothing yet.
     building: PathBuf,
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
 }
 
 impl Place {

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::commit::write_one;
 use super::error::{Problem, Shown};
-use super::import::{DeviceTable, LotRows, Refusal, key_column_name, line_number, values_to_text};
+use super::import::{DeviceTable, LotRows, Refusal, is_own, key_column_name, line_number, values_to_text};
 use super::rows::{read_count, read_registration, read_state};
 use super::view::LotInfo;
 use crate::event::{DeviceState, Registration};
@@ -146,7 +146,7 @@ where
             Ok(identity) => {
                 errors.add(check(&identity).err().into_iter().flatten());
                 digest.row(&identity);
-                if recorded.binding.shard.is_none_or(|shard| shard.has(&identity.key)) {
+                if is_own(recorded.binding.shard, &recorded.source, &identity.key, identity.line) {
                     errors.add(comparison.meet(&identity)?);
                 }
             }

@@ -9,10 +9,11 @@ use super::error::Problem;
 use super::keys::read_stored_key;
 use super::pem::{self, CERTIFICATE};
 use super::view::{Counts, LotInfo, OpenDevice, Work};
-use super::{Binding, Content, Recorded, Shard, ids, instant};
+use super::{Binding, Content, Recorded, ids, instant};
 use crate::certificate::{CertificateId, IssuedCertificate, PreparedKey, Secret, SigningRequest};
 use crate::event::{DeviceId, DeviceState, Registration};
 use crate::identity::{Identity, LotShape};
+use crate::shard::Shard;
 
 pub(super) fn read_all<T>(
     connection: &Connection,

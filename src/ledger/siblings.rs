@@ -9,8 +9,11 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, params};
 
+use super::binding::{Binding, said};
 use super::error::{LedgerError, Problem};
+use super::merge::MERGED_OUTCOME;
 use super::place::Place;
+use super::rows::read_lot;
 use super::schema;
 use super::schema::upgrade::{Source, uri};
 use super::view::View;
@@ -26,6 +29,8 @@ pub struct Overlap {
     pub example: String,
 }
 
+/// The first version of the schema in which a ledger may be of a shard.
+const SHARDED: i64 = 5;
 /// How many files of a directory are looked at.
 const FILES: usize = 1_000;
 
@@ -47,6 +52,75 @@ fn identity(file: &fs::Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
+/// Opens another ledger to look at it: of any schema, and as it is.
+fn open(other: &Path) -> Result<Connection, Problem> {
+    let place = Place::of(other).map_err(|error| error.problem)?;
+    place.refuse_foreign()?;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(uri(&place.ledger, Source::Live), flags)?;
+    schema::set_up(&connection)?;
+    schema::identify(&connection)?;
+    Ok(connection)
+}
+
+/// The files beside a ledger that are not its own.
+fn files_beside(ledger: &Path, directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let own = own_files(ledger);
+    let is_other = |path: &PathBuf| {
+        fs::metadata(path).is_ok_and(|file| file.is_file() && !own.contains(&identity(&file)))
+    };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)?.take(FILES) {
+        files.push(entry?.path());
+    }
+    files.retain(is_other);
+    files.sort();
+    Ok(files)
+}
+
+/// Refuses to go on beside a ledger that has the same devices, where the lot was cut into shards otherwise: another number of
+/// them, or none. `connection` has the ledger's own devices. What cannot be read is passed over.
+pub(super) fn refuse_other_cut(
+    connection: &Connection,
+    place: &Place,
+    wanted: &Binding,
+) -> Result<(), Problem> {
+    // A directory that cannot be listed is not known to hold any.
+    for other in files_beside(&place.ledger, &place.directory).unwrap_or_default() {
+        let Ok(Some(found)) = other_cut(connection, &other, wanted) else { continue };
+        return Err(Problem::OtherCut { other, found, wanted: said(wanted.shard) });
+    }
+    Ok(())
+}
+
+/// What another ledger has of the lot, if that is cut otherwise and goes on by itself.
+fn other_cut(own: &Connection, other: &Path, wanted: &Binding) -> Result<Option<String>, Problem> {
+    /// How many of its devices are looked for.
+    const LOOKED_AT: i64 = 1_000;
+    let connection = open(other)?;
+    let shard =
+        if schema::version(&connection)? < SHARDED { None } else { read_lot(&connection)?.binding.shard };
+    if shard.map(|shard| shard.of) == wanted.shard.map(|shard| shard.of) {
+        return Ok(None);
+    }
+    let sql = "SELECT EXISTS (SELECT 1 FROM lot WHERE template = ?1 AND region = ?2 AND account = ?3)
+               AND NOT EXISTS (SELECT 1 FROM run WHERE outcome = ?4)";
+    let values = params![wanted.template, wanted.region, wanted.account, MERGED_OUTCOME];
+    if !connection.query_row(sql, values, |row| row.get::<_, bool>(0))? {
+        return Ok(None);
+    }
+    let mut keys = connection.prepare("SELECT key FROM device LIMIT ?1")?;
+    let mut keys = keys.query([LOOKED_AT])?;
+    let mut is_own = own.prepare("SELECT EXISTS (SELECT 1 FROM device WHERE key = ?1)")?;
+    while let Some(row) = keys.next()? {
+        if is_own.query_row([row.get::<_, String>(0)?], |row| row.get::<_, bool>(0))? {
+            return Ok(Some(said(shard)));
+        }
+    }
+    Ok(None)
+}
+
 impl View {
     /// The other ledgers in `directory` for the same template, region and account that have done something for devices of
     /// this one. What cannot be read is passed over.
@@ -55,36 +129,25 @@ impl View {
     /// If the directory cannot be listed.
     pub fn overlaps(&self, directory: &Path) -> Result<Vec<Overlap>, LedgerError> {
         let listed = |error| Problem::io("listing a directory", error).at(self.path());
-        let own = own_files(self.path());
         let mut found = Vec::new();
-        for entry in fs::read_dir(directory).map_err(listed)?.take(FILES) {
-            let path = entry.map_err(listed)?.path();
-            if !fs::metadata(&path).is_ok_and(|file| file.is_file() && !own.contains(&identity(&file))) {
-                continue;
-            }
+        for path in files_beside(self.path(), directory).map_err(listed)? {
             if let Ok(Some(overlap)) = self.overlap(&path) {
                 found.push(overlap);
             }
         }
-        found.sort_by(|a, b| a.ledger.cmp(&b.ledger));
         Ok(found)
     }
 
     fn overlap(&self, other: &Path) -> Result<Option<Overlap>, Problem> {
-        let place = Place::of(other).map_err(|error| error.problem)?;
-        place.refuse_foreign()?;
-        let flags =
-            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(uri(&place.ledger, Source::Live), flags)?;
-        schema::set_up(&connection)?;
-        schema::identify(&connection)?;
+        let connection = open(other)?;
         connection.execute("ATTACH ?1 AS own", [uri(self.path(), Source::Live)])?;
         // Only what a ledger of any schema has.
         let sql = "SELECT count(*), min(device.key) FROM main.device JOIN own.device AS ours ON ours.key = device.key
                    WHERE device.state IN ('issued', 'registered', 'unknown')
-                     AND EXISTS (SELECT 1 FROM main.lot WHERE template = ?1 AND region = ?2 AND account = ?3)";
+                     AND EXISTS (SELECT 1 FROM main.lot WHERE template = ?1 AND region = ?2 AND account = ?3)
+                     AND NOT EXISTS (SELECT 1 FROM main.run WHERE outcome = ?4)";
         let binding = &self.lot().binding;
-        let values = params![binding.template, binding.region, binding.account];
+        let values = params![binding.template, binding.region, binding.account, MERGED_OUTCOME];
         let (devices, example): (i64, Option<String>) =
             connection.query_row(sql, values, |row| Ok((row.get(0)?, row.get(1)?)))?;
         let devices = u64::try_from(devices).unwrap_or_default();

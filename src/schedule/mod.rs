@@ -13,6 +13,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::rate::Rate;
+use crate::shard::Shard;
 
 pub use parse::NotAProfile;
 
@@ -174,15 +175,27 @@ pub struct Schedule {
     /// The integral of the rate at the next arrival.
     next: f64,
     random: SmallRng,
+    shard: Option<Shard>,
 }
 
 impl Schedule {
     /// The arrivals of `profile`; `seed` draws those of [`Spacing::Poisson`].
     pub fn new(profile: Profile, spacing: Spacing, seed: u64) -> Self {
-        let mut schedule =
-            Self { profile, spacing, number: 0, next: 0.0, random: SmallRng::seed_from_u64(seed) };
+        let mut schedule = Self {
+            profile,
+            spacing,
+            number: 0,
+            next: 0.0,
+            random: SmallRng::seed_from_u64(seed),
+            shard: None,
+        };
         schedule.next = schedule.first();
         schedule
+    }
+
+    /// Only the arrivals of one shard, each with its number and instant among all of them.
+    pub fn of_shard(self, shard: Option<Shard>) -> Self {
+        Self { shard, ..self }
     }
 
     fn first(&mut self) -> f64 {
@@ -204,14 +217,18 @@ impl Iterator for Schedule {
     type Item = Arrival;
 
     fn next(&mut self) -> Option<Arrival> {
-        let due = self.profile.instant_of(self.next)?;
-        let number = self.number;
-        self.number += 1;
-        self.next = match self.spacing {
-            Spacing::Uniform => self.number as f64,
-            Spacing::Poisson => self.next + self.draw(),
-        };
-        Some(Arrival { number, due })
+        loop {
+            let due = self.next;
+            let number = self.number;
+            self.number += 1;
+            self.next = match self.spacing {
+                Spacing::Uniform => self.number as f64,
+                Spacing::Poisson => due + self.draw(),
+            };
+            if due >= self.profile.arrivals() || self.shard.is_none_or(|shard| shard.has_turn(number)) {
+                return self.profile.instant_of(due).map(|due| Arrival { number, due });
+            }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::shard::Shard;
 
 fn profile(text: &str) -> Profile {
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -128,6 +129,17 @@ fn a_profile_says_itself_as_it_would_be_typed() {
     assert_eq!(profile(&format!("  {text} ")).to_string(), text);
     let constant = Profile::constant(Rate::per_second(50.0).unwrap(), Duration::from_secs(120)).unwrap();
     assert_eq!(profile(&constant.to_string()), constant);
+}
+
+#[test]
+fn the_arrivals_of_all_shards_are_those_of_the_profile() {
+    for spacing in [Spacing::Uniform, Spacing::Poisson] {
+        let all = || Schedule::new(profile("ramp 1..50/s 10s; pause 2s; hold 30/s 5s"), spacing, 7);
+        let whole: Vec<Arrival> = all().collect();
+        let mut parts: Vec<Arrival> = (0..7).flat_map(|index| all().of_shard(Shard::new(index, 7))).collect();
+        parts.sort_by_key(|arrival| arrival.number);
+        assert_eq!(parts, whole);
+    }
 }
 
 proptest! {

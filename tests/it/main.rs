@@ -21,5 +21,6 @@ mod provision;
 mod readme;
 mod report;
 mod services;
+mod shards;
 mod simulation;
 mod transport;

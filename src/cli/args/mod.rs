@@ -6,6 +6,7 @@ mod keys;
 mod manner;
 mod outputs;
 mod rates;
+mod shard;
 mod target;
 mod values;
 
@@ -14,5 +15,6 @@ pub(super) use keys::{KeyArgs, Keys, LocalKeyType};
 pub(super) use manner::MannerArgs;
 pub(super) use outputs::OutputArgs;
 pub(super) use rates::{RateArgs, RateSource};
+pub(super) use shard::{ShardArgs, TotalArgs, TypedShard};
 pub(super) use target::TargetArgs;
 pub(super) use values::{ScrapeAddress, connections, lifetime, time, timeout};

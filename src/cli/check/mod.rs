@@ -19,6 +19,7 @@ use super::lot::{LotReading, OpenLot, ledger_of};
 use super::lot_args::{LotArgs, RequestArgs};
 use super::requests::RequestSource;
 use super::settings::{Requests, check_template, creating, key_policy};
+use super::shard::Part;
 use super::speech::print;
 use super::target::{Service, Site, asked};
 use crate::call::Call;
@@ -183,7 +184,7 @@ pub(super) async fn run(args: CheckArgs) -> Result<Exit, Fatal> {
     if let Some(template) = &args.template {
         check_template(template)?;
     }
-    let ledger = ledger_of(&args.lot, args.ledger)?;
+    let ledger = ledger_of(&args.lot, args.ledger, Part::default())?;
     let mut findings = Findings::default();
     let mut calls = creating(keys.source, false);
     calls.push(Call::RegisterThing);

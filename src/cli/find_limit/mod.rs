@@ -18,6 +18,7 @@ use super::outputs::{Outputs, Place};
 use super::progress::View;
 use super::prometheus::{self, Scrapes};
 use super::settings::{Requests, creating, key_policy};
+use super::shard::Part;
 use super::speech::say;
 use super::target::{Site, Target};
 use crate::call::Call;
@@ -72,7 +73,8 @@ impl Settings {
         let keys = devices
             .as_ref()
             .map_or(Ok(KeyPolicy::default()), |args| key_policy(&args.keys, Requests::Absent))?;
-        let devices = devices.map(|args| DeviceSettings::new(args, search.seed)).transpose()?;
+        let devices =
+            devices.map(|args| DeviceSettings::new(args, search.seed, Part::default())).transpose()?;
         let summary = search.json.map(|file| Place::check("--json", file)).transpose()?;
         let scrapes = Scrapes::listen(search.prometheus).await?;
         let drain_timeout = search.drain_timeout;

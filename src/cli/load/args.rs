@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
-use crate::cli::args::{DeviceArgs, OutputArgs, TargetArgs, connections, time, timeout};
+use crate::cli::args::{DeviceArgs, OutputArgs, ShardArgs, TargetArgs, connections, time, timeout};
 use crate::cli::check::BeforeArgs;
 use crate::engine::load::LEAST_MESSAGE;
 use crate::metrics::threshold::Threshold;
@@ -139,6 +139,9 @@ pub(super) struct OfferArgs {
     /// How long a connection attempt, and a reply, may take.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = timeout, help_heading = "Load")]
     pub(super) timeout: Duration,
+
+    #[command(flatten)]
+    pub(super) shard: ShardArgs,
 
     /// Demand something of the figures, such as 'register_thing.p99<500ms', 'rejected<0.1%' or 'missed=0'. Repeatable.
     #[arg(long = "threshold", value_name = "THRESHOLD", help_heading = "Results")]

@@ -19,6 +19,7 @@ use super::outputs::{Outputs, Place};
 use super::progress::View;
 use super::prometheus;
 use super::settings::{Requests, creating, key_policy, usage};
+use super::shard::Part;
 use super::speech::{say, warn};
 use super::target::{Site, Target};
 use crate::call::Call;
@@ -95,15 +96,23 @@ impl Settings {
             .as_ref()
             .map_or(Ok(KeyPolicy::default()), |args| key_policy(&args.keys, Requests::Absent))?;
         let offer = typed.offer;
-        let devices = typed.devices.map(|args| DeviceSettings::new(args, offer.seed)).transpose()?;
+        let part = Part::new(&offer.shard)?;
+        let devices = typed.devices.map(|args| DeviceSettings::new(args, offer.seed, part)).transpose()?;
         let mut outputs = Outputs::open(offer.outputs).await?;
         outputs.junit = offer.junit.map(|file| Place::check("--junit", file)).transpose()?;
-        let target = offer.target.resolve().await?;
+        let mut target = offer.target.resolve().await?;
+        target.client_id_prefix = part.client_id_prefix(target.client_id_prefix);
         let default = LoadPlan::new(typed.scenario, profile);
-        let default_limit = if target.is_aws() { default.connect_rate } else { RateLimit::Unlimited };
+        let default_limit = if target.is_aws() {
+            default.connect_rate.fixed().and_then(|rate| part.rate(rate)).into()
+        } else {
+            RateLimit::Unlimited
+        };
         let plan = LoadPlan {
             spacing: offer.spacing.into(),
             warm_up: offer.warmup,
+            shard: part.shard,
+            start_at: part.begins_at(),
             connections: offer.connections.min(offer.max_connections),
             max_connections: offer.max_connections,
             max_wait: offer.max_wait.unwrap_or(offer.timeout),
@@ -226,8 +235,12 @@ fn say_start(verb: &str, plan: &LoadPlan, site: &Site, devices: Option<&Devices>
         _ => format!("connections {} to {}, ", plan.connections, plan.max_connections),
     };
     say(format_args!(
-        "{:.0} arrivals, {}, in {}: {}{warm_up}; {ahead}missed after {}",
-        plan.profile.arrivals(),
+        "{:.0} arrivals{}, {}, in {}: {}{warm_up}; {ahead}missed after {}",
+        plan.arrivals(),
+        plan.shard.map_or_else(String::new, |shard| format!(
+            " of {:.0}, as shard {shard}",
+            plan.profile.arrivals()
+        )),
         plan.spacing.name(),
         time(plan.profile.time()),
         plan.profile,
@@ -236,10 +249,10 @@ fn say_start(verb: &str, plan: &LoadPlan, site: &Site, devices: Option<&Devices>
     let Some(devices) = devices else { return };
     let pending = devices.counts.pending;
     say(format_args!("what the test creates is kept in the ledger {}", devices.path.display()));
-    if (pending as f64) < plan.profile.arrivals() {
+    if (pending as f64) < plan.arrivals().floor() {
         warn(format_args!(
             "warning: {pending} devices for {:.0} arrivals: the test will end when they are used up",
-            plan.profile.arrivals()
+            plan.arrivals()
         ));
     }
 }
@@ -272,6 +285,7 @@ impl Job for Load {
             "max_wait_s": plan.max_wait.as_secs_f64(),
             "timeout_s": plan.exchange_timeout.as_secs_f64(),
             "seed": plan.seed,
+            "shard": plan.shard.map(|shard| shard.to_string()),
         });
         conduct::settings(plan.keys.seal_to.as_ref(), own)
     }
@@ -354,7 +368,7 @@ fn words(
             "error: the devices were used up after {} arrivals of {:.0}: the profile was not offered to its end; give more \
              with --devices or --lot",
             outcome.metrics.arrivals.started,
-            plan.profile.arrivals()
+            plan.arrivals()
         ));
     }
     if let (Some(counts), Some(ledger)) = (counts, ledger) {

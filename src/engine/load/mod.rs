@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::audience::{Audience, Gauges};
@@ -41,6 +41,7 @@ use crate::metrics::{Metrics, Slowest};
 use crate::rate::RateLimit;
 use crate::schedule::{Profile, Schedule, Spacing};
 use crate::service::Quota;
+use crate::shard::Shard;
 use crate::transport::Connector;
 
 pub use monitor::{LoadSnapshot, Phase};
@@ -61,6 +62,10 @@ pub struct LoadPlan {
     pub spacing: Spacing,
     /// Arrivals that are due in this first part of the profile are in no figure.
     pub warm_up: Duration,
+    /// Which of the profile's arrivals are this process's; `None` if they all are.
+    pub shard: Option<Shard>,
+    /// When the profile begins, if not as soon as the connections are open.
+    pub start_at: Option<Instant>,
     /// How many connections are opened before the first arrival is due. [`Scenario::Connect`] opens none ahead.
     pub connections: usize,
     /// How many there are at most. More are opened while an arrival finds none free.
@@ -97,6 +102,8 @@ impl LoadPlan {
             profile,
             spacing: Spacing::Uniform,
             warm_up: Duration::ZERO,
+            shard: None,
+            start_at: None,
             connections: 10,
             max_connections: Connections::MOST,
             max_wait: EXCHANGE_TIMEOUT,
@@ -111,6 +118,11 @@ impl LoadPlan {
             clock: Clock::default(),
             seed: 1,
         }
+    }
+
+    /// How many arrivals are this process's: a real number, as the integral of the rate is one.
+    pub fn arrivals(&self) -> f64 {
+        self.profile.arrivals() / self.shard.map_or(1.0, |shard| f64::from(shard.of))
     }
 }
 
@@ -403,17 +415,25 @@ impl<C: Connector> Hiring<C> {
     /// Offers the arrivals once `ahead` connections are open.
     fn pacer(&self, ahead: usize) -> impl Future<Output = Result<(), End>> + use<C> {
         let (recorder, scene) = (self.context.recorder.clone(), self.scene.clone());
-        let LoadPlan { profile, spacing, warm_up, seed, .. } = self.plan.clone();
+        let LoadPlan { profile, spacing, warm_up, seed, shard, start_at, .. } = self.plan.clone();
         async move {
             if !scene.desk.opened(ahead).await {
                 return Ok(());
+            }
+            if let Some(at) = start_at {
+                tokio::select! {
+                    biased;
+                    () = scene.desk.closed().cancelled() => return Ok(()),
+                    () = sleep_until(at) => {}
+                }
             }
             let start = Instant::now();
             let warm = start + warm_up;
             scene.epoch.set(warm).expect("only this sets it");
             recorder.begin(warm).await;
             scene.desk.starts_at(start);
-            pace::offer(Schedule::new(profile, spacing, seed), start, warm, &scene.desk, &recorder).await;
+            let schedule = Schedule::new(profile, spacing, seed).of_shard(shard);
+            pace::offer(schedule, start, warm, &scene.desk, &recorder).await;
             scene.desk.close();
             Ok(())
         }

@@ -67,6 +67,8 @@ pub enum Phase {
 
 pub(super) struct Monitor {
     profile: Profile,
+    /// Of how many equal parts the profile's load is offered here.
+    parts: f64,
     thresholds: Vec<Threshold>,
     on_loss: OnLoss,
     scene: Arc<Scene>,
@@ -88,6 +90,7 @@ impl Monitor {
     ) -> Self {
         Self {
             profile: plan.profile.clone(),
+            parts: plan.shard.map_or(1.0, |shard| f64::from(shard.of)),
             thresholds: plan.thresholds.clone(),
             on_loss: plan.on_loss,
             scene,
@@ -159,7 +162,7 @@ impl Monitor {
             },
             at: at.min(self.profile.time()),
             of: self.profile.time(),
-            offered: started.map_or(0.0, |_| self.profile.rate_at(at)),
+            offered: started.map_or(0.0, |_| self.profile.rate_at(at) / self.parts),
             measuring_since: self.scene.epoch.get().copied(),
             metrics: self.metrics.clone(),
             recent,

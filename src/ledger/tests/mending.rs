@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::event::DeviceState;
+use crate::shard::Shard;
 
 use DeviceState::{Issued, Pending, Registered, Rejected, Unknown, Withdrawn};
 
@@ -15,7 +16,7 @@ fn resume(path: &Path, rows: Vec<Identity>) -> Result<Ledger, ImportError> {
 }
 
 /// The states of the devices by their keys, in the order of their numbers.
-fn states(ledger: &Ledger) -> Vec<(String, DeviceState)> {
+pub(super) fn states(ledger: &Ledger) -> Vec<(String, DeviceState)> {
     let connection = &ledger.view().connection;
     let mut statement = connection.prepare("SELECT key, state FROM device ORDER BY id").unwrap();
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?))).unwrap();

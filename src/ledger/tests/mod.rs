@@ -6,6 +6,7 @@ mod giving_back;
 mod importing;
 mod keys;
 mod mending;
+mod merging;
 mod opening;
 mod upgrading;
 

@@ -1,0 +1,431 @@
+//! The ledgers of all shards of a lot into one of the whole lot: exactly, or not at all.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use serde_json::json;
+
+use super::error::{LedgerError, Problem, Shown};
+use super::ids::{self, KnownIds};
+use super::import::{Refusal, is_own, key_column_name, values_to_text};
+use super::lock::LedgerLock;
+use super::opening;
+use super::place::Place;
+use super::retry::insert_deed;
+use super::rows::{read_count, read_json};
+use super::{Ledger, LotInfo, binding, instant};
+use crate::identity::LotDigest;
+use crate::shard::Shard;
+
+/// The outcome of a run that is none: the ledger was merged into another, which goes on in its place.
+pub const MERGED_OUTCOME: &str = "merged";
+
+/// What a merge came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Merged {
+    /// How many ledgers were merged.
+    pub shards: u32,
+    /// How many devices they have: all of the lot, each once.
+    pub devices: u64,
+}
+
+/// Why ledgers do not make a whole.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unmergeable {
+    /// It is not of a shard.
+    #[error("it has the whole lot, and is no shard's; only the ledgers of --shard runs are merged")]
+    NotAShard,
+    /// It is not of the same job as the first one.
+    #[error("its {what} is {found}, and that of {} is {wanted}: these are not the shards of one job", .first.display())]
+    OtherJob {
+        /// What differs.
+        what: &'static str,
+        /// Its own.
+        found: String,
+        /// The first one's.
+        wanted: String,
+        /// The first ledger.
+        first: PathBuf,
+    },
+    /// Two ledgers are of one shard.
+    #[error("it is of shard {shard}, and so is {}: which of the two is right is not guessed", .first.display())]
+    Twice {
+        /// Which.
+        shard: Shard,
+        /// The other ledger.
+        first: PathBuf,
+    },
+    /// Some shards were not named.
+    #[error("the ledger of {} is missing; name the ledgers of all {} shards", list(.shards), .shards.first().map_or(0, |shard| shard.of))]
+    Missing {
+        /// Which.
+        shards: Vec<Shard>,
+    },
+    /// A row is not of the shard.
+    #[error("its device {} does not belong to shard {shard}", Shown(.key))]
+    ForeignRow {
+        /// The device's key.
+        key: String,
+        /// The ledger's shard.
+        shard: Shard,
+    },
+    /// Two devices of different shards have one thing.
+    #[error("its device {} has the thing {}, and so has the device {} of another shard", Shown(.key), Shown(.thing), Shown(.other))]
+    SharedThing {
+        /// One device's key.
+        key: String,
+        /// The thing's name.
+        thing: String,
+        /// The other's key.
+        other: String,
+    },
+    /// Two devices have one certificate.
+    #[error("the devices {} and {} have one certificate", Shown(.key), Shown(.other))]
+    SharedCertificate {
+        /// One device's key.
+        key: String,
+        /// The other's.
+        other: String,
+    },
+    /// The rows of all shards are not those of the lot.
+    #[error(
+        "the rows of the shards are together not those of the lot that they say they are of; run each shard once more on the same \
+         file, then merge"
+    )]
+    OtherRows,
+}
+
+fn list(shards: &[Shard]) -> String {
+    const NAMED: usize = 10;
+    let mut text = if shards.len() == 1 { String::from("shard ") } else { String::from("shards ") };
+    for (at, shard) in shards.iter().take(NAMED).enumerate() {
+        let _ = write!(text, "{}{}", if at == 0 { "" } else { ", " }, shard);
+    }
+    if shards.len() > NAMED {
+        let _ = write!(text, " and {} more", shards.len() - NAMED);
+    }
+    text
+}
+
+/// Refuses a ledger that another one goes on for.
+pub(super) fn refuse_merged(connection: &Connection) -> Result<(), Problem> {
+    let sql = "SELECT settings FROM run WHERE outcome = ?1 ORDER BY id DESC LIMIT 1";
+    let settings: Option<String> =
+        connection.query_row(sql, [MERGED_OUTCOME], |row| row.get(0)).optional()?;
+    let Some(settings) = settings else { return Ok(()) };
+    let settings: serde_json::Value = serde_json::from_str(&settings).unwrap_or_default();
+    let into = settings["merged_into"].as_str().unwrap_or("another ledger").to_owned();
+    Err(Problem::MergedAway { into })
+}
+
+impl Ledger {
+    /// Makes a new ledger at `path` of those of all shards of a lot, with everything that is in them: whole, or not at all. They
+    /// are locked meanwhile, and no run takes them up afterwards, for the new one goes on in their place. Memory does not
+    /// grow with the lot, but for a word for each certificate.
+    ///
+    /// # Errors
+    /// [`Problem::Unmergeable`] of the ledger that it is about; or a ledger is in use, damaged or cannot be written.
+    pub fn merge(parts: &[PathBuf], path: &Path, now: SystemTime) -> Result<Merged, LedgerError> {
+        let place = Place::of(path)?;
+        let mut lock = LedgerLock::acquire(&place.lock).map_err(|problem| problem.at(path))?;
+        let mut ledgers = parts.iter().map(|part| Self::reopen(part)).collect::<Result<Vec<_>, _>>()?;
+        check_whole(&ledgers, path)?;
+        let devices = ledgers.iter().map(|part| part.view.lot.devices).sum();
+        let merged = Merged { shards: u32::try_from(ledgers.len()).unwrap_or(u32::MAX), devices };
+        // Of the part that is being copied, so that an error names it.
+        let mut at = path.to_path_buf();
+        opening::build(&place, &mut lock, |connection| {
+            fill(connection, &mut ledgers, &mut at, now)?;
+            at = path.to_path_buf();
+            check_certificates(connection)?;
+            check_rows(connection, devices)?;
+            mark(&mut ledgers, &place.ledger, &mut at, now)?;
+            at = path.to_path_buf();
+            Ok(())
+        })
+        .map_err(|refusal| match refusal {
+            Refusal::Problem(problem) => problem.at(&at),
+            Refusal::Rows(_) => Problem::from(Unmergeable::OtherRows).at(&at),
+        })?;
+        ledgers.into_iter().try_for_each(Self::close)?;
+        Ok(merged)
+    }
+}
+
+/// That the ledgers are those of all shards of one job, each once.
+fn check_whole(ledgers: &[Ledger], path: &Path) -> Result<(), LedgerError> {
+    let Some(first) = ledgers.first() else {
+        return Err(Problem::from(Unmergeable::Missing { shards: Vec::new() }).at(path));
+    };
+    let mut seen: Vec<(Shard, &Path)> = Vec::new();
+    for ledger in ledgers {
+        let named = |problem: Unmergeable| Problem::from(problem).at(ledger.view.path());
+        let shard = ledger.view.lot.binding.shard.ok_or_else(|| named(Unmergeable::NotAShard))?;
+        for (what, of) in ASPECTS {
+            let (found, wanted) = (of(&ledger.view.lot), of(&first.view.lot));
+            if found != wanted {
+                let first = first.view.path().to_path_buf();
+                return Err(named(Unmergeable::OtherJob { what, found, wanted, first }));
+            }
+        }
+        if let Some((_, first)) = seen.iter().find(|(other, _)| *other == shard) {
+            return Err(named(Unmergeable::Twice { shard, first: first.to_path_buf() }));
+        }
+        seen.push((shard, ledger.view.path()));
+    }
+    let of = first.view.lot.binding.shard.map_or(0, |shard| shard.of);
+    let all = (0..of).map(|index| Shard { index, of });
+    let missing: Vec<_> = all.filter(|shard| !seen.iter().any(|(there, _)| there == shard)).collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Problem::from(Unmergeable::Missing { shards: missing }).at(path))
+    }
+}
+
+type Aspect = (&'static str, fn(&LotInfo) -> String);
+
+/// What the shards of one job have in common.
+const ASPECTS: [Aspect; 8] = [
+    ("number of shards", |lot| lot.binding.shard.map_or(0, |shard| shard.of).to_string()),
+    ("template", |lot| lot.binding.template.clone()),
+    ("region", |lot| lot.binding.region.clone()),
+    ("account", |lot| lot.binding.account.clone()),
+    ("key column", |lot| key_column_name(&lot.shape).unwrap_or_default().to_owned()),
+    ("list of columns", |lot| lot.shape.columns.join(", ")),
+    ("lot (by its digest)", |lot| lot.digest.clone()),
+    ("content of identities", |lot| match &lot.binding.content {
+        // Values may be secrets.
+        Some(content) => format!("digest {:016x}", fingerprint(&binding::to_json(content))),
+        None => String::from("not known"),
+    }),
+];
+
+fn fingerprint(text: &str) -> u64 {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().take(8).fold(0, |word, byte| word << 8 | u64::from(*byte))
+}
+
+/// Where the rows of a part go: numbers that are the ledger's own are counted on from those of the parts before.
+#[derive(Default)]
+struct Offsets {
+    run: i64,
+    export: i64,
+    credential: i64,
+    rework: i64,
+    /// A device's number is its line, so that the lot's order is the rows'; a withdrawn one has none, and comes after all.
+    withdrawn: i64,
+}
+
+fn fill(
+    connection: &mut Connection,
+    ledgers: &mut [Ledger],
+    at: &mut PathBuf,
+    now: SystemTime,
+) -> Result<(), Problem> {
+    let mut offsets = Offsets::default();
+    for ledger in ledgers.iter() {
+        let last: i64 =
+            ledger
+                .view
+                .connection
+                .query_row("SELECT coalesce(max(line), 0) FROM device", [], |row| row.get(0))?;
+        offsets.withdrawn = offsets.withdrawn.max(last);
+    }
+    for ledger in ledgers.iter() {
+        *at = ledger.view.path().to_path_buf();
+        check_shard(ledger)?;
+        let name = ledger
+            .view
+            .path()
+            .to_str()
+            .ok_or_else(|| Problem::Denied { detail: String::from("its name is not UTF-8") })?;
+        connection.execute("ATTACH ?1 AS part", [name])?;
+        copy(connection, &mut offsets)?;
+        connection.execute_batch("DETACH part")?;
+    }
+    if let Some(first) = ledgers.first() {
+        let devices = ledgers.iter().map(|ledger| ledger.view.lot.devices).sum::<u64>();
+        insert_lot(connection, &first.view.lot, i64::try_from(devices).unwrap_or(i64::MAX), now)?;
+    }
+    Ok(())
+}
+
+/// That each row of a shard belongs to it.
+fn check_shard(ledger: &Ledger) -> Result<(), Problem> {
+    let Some(shard) = ledger.view.lot.binding.shard else { return Err(Unmergeable::NotAShard.into()) };
+    let mut statement = ledger.view.connection.prepare("SELECT key, line FROM device")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let key: String = row.get("key")?;
+        if !is_own(Some(shard), &ledger.view.lot.source, &key, read_count(row, "line")?) {
+            return Err(Unmergeable::ForeignRow { key, shard }.into());
+        }
+    }
+    Ok(())
+}
+
+/// A device's number in the merged ledger, by its row in the part. `?1` is [`Offsets::withdrawn`].
+const DEVICE: &str = "iif(device.state = 'withdrawn', ?1 + device.id, device.line)";
+
+/// The number of a list of recipients in the merged ledger, by that in the part.
+const SEALING: &str = "(SELECT ours.id FROM main.sealing AS ours JOIN part.sealing AS theirs
+     ON theirs.recipients = ours.recipients WHERE theirs.id = entry.sealing)";
+
+/// What is copied of a part, table by table: `{device}` and `{sealing}` stand for the two above. The parameters are the
+/// offsets of devices, runs, exports, credentials and reworks.
+const TABLES: [&str; 9] = [
+    "INSERT INTO run SELECT id + ?2, started_at, ended_at, pid, settings, outcome, summary FROM part.run ORDER BY id",
+    "INSERT OR IGNORE INTO sealing (recipients) SELECT recipients FROM part.sealing ORDER BY id",
+    "INSERT INTO export SELECT id + ?3, exported_at, destination, devices FROM part.export ORDER BY id",
+    "INSERT INTO device (id, key, line, parameter_values, state, registration, thing_name, device_configuration, failure_stage,
+                         failure_cause, failure, updated_at, run, request_digest, digest)
+     SELECT id, key, line, parameter_values, state, registration, thing_name, device_configuration, failure_stage,
+            failure_cause, failure, updated_at, run + ?2, request_digest,
+            row_digest(id, key, parameter_values, state, registration, thing_name, device_configuration, failure_stage,
+                       failure_cause, failure, updated_at, request_digest)
+     FROM (SELECT {device} AS id, key, line, parameter_values, state, registration, thing_name, device_configuration,
+                  failure_stage, failure_cause, failure, updated_at, run, request_digest
+           FROM part.device ORDER BY device.id LIMIT -1)",
+    "INSERT INTO prepared_key (device, private_key, sealing, signing_request, prepared_at, run, digest)
+     SELECT device, private_key, sealing, signing_request, prepared_at, run + ?2,
+            row_digest(device, private_key, sealing, signing_request)
+     FROM (SELECT {device} AS device, private_key, {sealing} AS sealing, signing_request, prepared_at, entry.run
+           FROM part.prepared_key AS entry JOIN part.device AS device ON device.id = entry.device LIMIT -1)",
+    "INSERT INTO credential (id, device, certificate_id, certificate, private_key, private_key_label, issued_at, run, retired_at,
+                             sealing, purged_at, deleted_at, export, digest)
+     SELECT id, device, certificate_id, certificate, private_key, private_key_label, issued_at, run + ?2, retired_at, sealing,
+            purged_at, deleted_at, export + ?3,
+            row_digest(id, device, certificate_id, certificate, private_key, private_key_label, issued_at, retired_at,
+                       sealing, purged_at, deleted_at)
+     FROM (SELECT entry.id + ?4 AS id, {device} AS device, certificate_id, certificate, private_key, private_key_label,
+                  issued_at, entry.run, retired_at, {sealing} AS sealing, purged_at, deleted_at, export
+           FROM part.credential AS entry JOIN part.device AS device ON device.id = entry.device ORDER BY entry.id LIMIT -1)",
+    "INSERT INTO token (device, ownership_token, digest)
+     SELECT device, ownership_token, row_digest(device, ownership_token)
+     FROM (SELECT {device} AS device, ownership_token
+           FROM part.token AS entry JOIN part.device AS device ON device.id = entry.device LIMIT -1)",
+    "INSERT INTO rework (id, device, credential, thing_name, registered_at, begun_at, deactivated_at, run)
+     SELECT entry.id + ?5, {device}, entry.credential + ?4, entry.thing_name, registered_at, begun_at, deactivated_at, entry.run + ?2
+     FROM part.rework AS entry JOIN part.device AS device ON device.id = entry.device",
+    "INSERT INTO finding (device, verb, found_at, outcome, details, run)
+     SELECT {device}, verb, found_at, outcome, details, entry.run + ?2
+     FROM part.finding AS entry JOIN part.device AS device ON device.id = entry.device",
+];
+
+fn copy(connection: &mut Connection, offsets: &mut Offsets) -> Result<(), Problem> {
+    refuse_shared_things(connection)?;
+    let transaction = connection.transaction()?;
+    for table in TABLES {
+        let sql = table.replace("{device}", DEVICE).replace("{sealing}", SEALING);
+        let mut statement = transaction.prepare(&sql)?;
+        let values = [offsets.withdrawn, offsets.run, offsets.export, offsets.credential, offsets.rework];
+        let wanted = statement.parameter_count();
+        for (at, value) in values.iter().enumerate().take(wanted) {
+            statement.raw_bind_parameter(at + 1, value)?;
+        }
+        statement.raw_execute().map_err(|error| match error.sqlite_error_code() {
+            // Two rows on one line: the shards have read the lot from files that differ.
+            Some(rusqlite::ErrorCode::ConstraintViolation) => Problem::from(Unmergeable::OtherRows),
+            _ => error.into(),
+        })?;
+    }
+    transaction.commit()?;
+    let last = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    *offsets = Offsets {
+        run: last("SELECT coalesce(max(id), 0) FROM run")?,
+        export: last("SELECT coalesce(max(id), 0) FROM export")?,
+        credential: last("SELECT coalesce(max(id), 0) FROM credential")?,
+        rework: last("SELECT coalesce(max(id), 0) FROM rework")?,
+        withdrawn: offsets.withdrawn.max(last("SELECT coalesce(max(id), 0) FROM device")?),
+    };
+    Ok(())
+}
+
+fn refuse_shared_things(connection: &Connection) -> Result<(), Problem> {
+    let sql = "SELECT theirs.key, theirs.thing_name, ours.key FROM part.device AS theirs
+               JOIN main.device AS ours ON ours.thing_name = theirs.thing_name LIMIT 1";
+    let shared =
+        connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+    match shared {
+        None => Ok(()),
+        Some((key, thing, other)) => Err(Unmergeable::SharedThing { key, thing, other }.into()),
+    }
+}
+
+fn insert_lot(connection: &Connection, lot: &LotInfo, devices: i64, now: SystemTime) -> Result<(), Problem> {
+    let sql = "INSERT INTO lot (id, source, digest, columns, key_column, devices, template, region, account, created_at, content)
+               VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    let values = params![
+        lot.source,
+        lot.digest,
+        values_to_text(&lot.shape.columns),
+        key_column_name(&lot.shape)?,
+        devices,
+        lot.binding.template,
+        lot.binding.region,
+        lot.binding.account,
+        instant::to_text(now),
+        lot.binding.content.as_ref().map(binding::to_json),
+    ];
+    connection.execute(sql, values)?;
+    Ok(())
+}
+
+/// That no certificate is there twice.
+fn check_certificates(connection: &Connection) -> Result<(), Problem> {
+    let mut known = KnownIds::default();
+    let mut statement = connection.prepare("SELECT certificate_id FROM credential")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let id = ids::restore(row.get_ref(0)?)?;
+        let kept = ids::KeptId::of(&id);
+        if known.insert(&kept) {
+            continue;
+        }
+        let sql = "SELECT device.key FROM credential JOIN device ON device.id = credential.device
+                   WHERE credential.certificate_id = ?1 LIMIT 2";
+        let mut holders = connection.prepare(sql)?;
+        let holders = holders.query_map([kept], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+        if let [key, other] = &holders[..] {
+            let (key, other) = (key.clone(), other.clone());
+            return Err(Unmergeable::SharedCertificate { key, other }.into());
+        }
+    }
+    Ok(())
+}
+
+/// That the rows are those of the lot, all of them and in its order, by its digest.
+fn check_rows(connection: &Connection, devices: u64) -> Result<(), Problem> {
+    let lot = super::rows::read_lot(connection)?;
+    let mut digest = LotDigest::new(&lot.shape);
+    let sql = "SELECT parameter_values FROM device WHERE state <> 'withdrawn' ORDER BY id";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut found = 0;
+    while let Some(row) = rows.next()? {
+        found += 1;
+        digest.values(&read_json::<Vec<String>>(row, "parameter_values")?);
+    }
+    if found == devices && digest.finish() == lot.digest {
+        Ok(())
+    } else {
+        Err(Unmergeable::OtherRows.into())
+    }
+}
+
+/// Notes in the parts that another ledger goes on for them, before it has its name: whatever comes between, no device is in
+/// two ledgers that both go on.
+fn mark(ledgers: &mut [Ledger], into: &Path, at: &mut PathBuf, now: SystemTime) -> Result<(), Problem> {
+    let settings = json!({ "version": env!("CARGO_PKG_VERSION"), "merged_into": into.display().to_string() });
+    for ledger in ledgers {
+        *at = ledger.view.path().to_path_buf();
+        let noted = ledger.write(|transaction| {
+            insert_deed(transaction, &settings, MERGED_OUTCOME, &instant::to_text(now)).map(|_| ())
+        });
+        noted.map_err(|error| error.problem)?;
+    }
+    Ok(())
+}
