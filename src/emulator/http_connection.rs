@@ -25,7 +25,7 @@ use super::scenario::{Fault, FaultTarget, reason};
 use super::service::Service;
 use super::socket::Socket;
 use super::uuid::random_uuid;
-use super::verify::{Refusal, SignedRequest, verify};
+use super::verify::{Refusal, SignedRequest, claimed_access_key, verify};
 
 /// Where MQTT over WebSockets lives.
 const MQTT_PATH: &str = "/mqtt";
@@ -46,8 +46,8 @@ enum Answered {
     Close(Response),
     /// No response, and the end of the connection: nothing may be told.
     Hang,
-    /// 101, and MQTT from here on.
-    Upgrade(Response),
+    /// 101, and MQTT from here on for the owner of this access key.
+    Upgrade(Response, String),
 }
 
 /// Serves one TLS connection from its first byte to its end.
@@ -59,10 +59,10 @@ where
     // Every way out of `converse` but an upgrade ends the connection, and the emulator's stop does too.
     let stop = service.stop.clone();
     let upgraded = stop.run_until_cancelled(converse(&service, &mut stream, &mut buffer)).await;
-    if upgraded != Some(true) {
+    let Some(Some(access_key_id)) = upgraded else {
         let _ = tokio::time::timeout(CLOSE_WITHIN, stream.shutdown()).await;
         return;
-    }
+    };
     let mut config = WebSocketConfig::default();
     config.read_buffer_size = SOCKET_BUFFER;
     config.write_buffer_size = SOCKET_BUFFER;
@@ -71,35 +71,35 @@ where
     let early = buffer.to_vec();
     drop(buffer);
     let socket = WebSocketStream::from_partially_read(stream, early, Role::Server, Some(config)).await;
-    mqtt_connection::serve(service, MqttStream::WebSocket(socket), Principal::Signer).await;
+    mqtt_connection::serve(service, MqttStream::WebSocket(socket), Principal::Signer(access_key_id)).await;
 }
 
-/// Answers requests until one is an upgrade; whether one was.
-async fn converse<S: Socket>(service: &Service, stream: &mut S, buffer: &mut BytesMut) -> bool {
+/// Answers requests until one is an upgrade: the access key that signed it, if one was.
+async fn converse<S: Socket>(service: &Service, stream: &mut S, buffer: &mut BytesMut) -> Option<String> {
     loop {
         let answered = match read_head(stream, buffer).await {
             Ok(head) => answer(service, &head, stream, buffer).await,
-            Err(NoHead::Ended) => return false,
+            Err(NoHead::Ended) => return None,
             Err(wrong) => {
                 service.counts.not_upgrades.add();
                 Answered::Close(explain(wrong))
             }
         };
-        let (response, verdict) = match &answered {
-            Answered::KeepOpen(response) => (response, None),
-            Answered::Close(response) => (response, Some(false)),
-            Answered::Upgrade(response) => (response, Some(true)),
-            Answered::Hang => return false,
+        let response = match &answered {
+            Answered::KeepOpen(response) | Answered::Close(response) | Answered::Upgrade(response, _) => {
+                response
+            }
+            Answered::Hang => return None,
         };
         let sent = async {
             stream.write_all(&response.to_bytes()).await?;
             stream.flush().await
         };
-        match (tokio::time::timeout(WRITE_WITHIN, sent).await, verdict) {
-            (Ok(Ok(())), Some(verdict)) => return verdict,
-            (Ok(Ok(())), None) if wait_for_request(stream, buffer).await => {}
-            (Ok(Ok(())), None) => return false,
-            (Ok(Err(_)) | Err(_), _) => return false,
+        let Ok(Ok(())) = tokio::time::timeout(WRITE_WITHIN, sent).await else { return None };
+        match answered {
+            Answered::KeepOpen(_) if wait_for_request(stream, buffer).await => {}
+            Answered::Upgrade(_, access_key_id) => return Some(access_key_id),
+            _ => return None,
         }
     }
 }
@@ -215,7 +215,8 @@ fn upgrade(service: &Service, head: &Head, now: SystemTime) -> Answered {
     ];
     let offered = head.tokens("sec-websocket-protocol").find(|offered| SUBPROTOCOLS.contains(offered));
     headers.extend(offered.map(|subprotocol| ("sec-websocket-protocol", subprotocol.to_owned())));
-    Answered::Upgrade(Response { status: "101 Switching Protocols", headers, body: String::new() })
+    let response = Response { status: "101 Switching Protocols", headers, body: String::new() };
+    Answered::Upgrade(response, claimed_access_key(&request).unwrap_or_default())
 }
 
 /// The handshake's key, if the request is a WebSocket handshake.

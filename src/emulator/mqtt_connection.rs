@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::account::{Action, Operation, Principal, Route, route};
@@ -18,7 +18,7 @@ use super::fault::Fate;
 use super::mqtt::{ConnAck, Decoder, Incoming, Packet, Reason, encode};
 use super::mqtt_stream::{MqttStream, Received};
 use super::scenario::{Acts, ConnectExcess, Fault, FaultTarget, Framing};
-use super::service::{Reply, Service};
+use super::service::{Reply, Requester, Service};
 use super::session::{Delivery, Effect, Ending, Message, Session};
 use super::socket::Socket;
 
@@ -41,7 +41,7 @@ pub(super) async fn serve<S: Socket>(service: Arc<Service>, stream: MqttStream<S
     let hangup = Arc::new(Hangup::new(&service.stop));
     let (mailbox, messages) = mpsc::channel(MAILBOX);
     let certificate = match &principal {
-        Principal::Signer => None,
+        Principal::Signer(_) => None,
         Principal::Certificate(id) => Some(id.clone()),
     };
     let client = Client { number: service.clients.number(), hangup, mailbox, certificate };
@@ -57,6 +57,7 @@ pub(super) async fn serve<S: Socket>(service: Arc<Service>, stream: MqttStream<S
         in_flight: FuturesUnordered::new(),
         reordered: None,
         client_id: None,
+        turn: Arc::new(Semaphore::new(1)),
         client,
         messages,
         service,
@@ -81,6 +82,8 @@ struct Connection<S> {
     reordered: Option<Reply>,
     /// `None` until it is connected.
     client_id: Option<String>,
+    /// See [`Requester::turn`].
+    turn: Arc<Semaphore>,
     client: Client,
     messages: mpsc::Receiver<Message>,
 }
@@ -354,8 +357,15 @@ impl<S: Socket> Connection<S> {
             Some(Fault::Unacknowledged | Fault::NoPuback) => {}
             _ => self.outbox.extend(puback(acknowledge)),
         }
-        let (service, from) = (Arc::clone(&self.service), self.client.number);
-        self.in_flight.push(Box::pin(async move { answer(&service, from, &topic, &payload, fate).await }));
+        let service = Arc::clone(&self.service);
+        let requester = Requester {
+            number: self.client.number,
+            client_id: self.client_id.clone().unwrap_or_default(),
+            certificate_id: self.client.certificate.clone(),
+            turn: Arc::clone(&self.turn),
+        };
+        self.in_flight
+            .push(Box::pin(async move { answer(&service, &requester, &topic, &payload, fate).await }));
     }
 
     fn relay(&mut self, message: Message, acknowledge: Option<u16>) {
@@ -536,10 +546,10 @@ fn puback(acknowledge: Option<u16>) -> Option<Packet> {
 }
 
 /// Answers a request as its fate is.
-async fn answer(service: &Service, from: u64, topic: &str, payload: &[u8], fate: Fate) -> Done {
+async fn answer(service: &Service, requester: &Requester, topic: &str, payload: &[u8], fate: Fate) -> Done {
     let Fate { fault, delay } = fate;
     let acts = fault.as_ref().is_none_or(Fault::acts);
-    let answered = if acts { service.answer(from, topic, payload).await.map(Some) } else { Ok(None) };
+    let answered = if acts { service.answer(requester, topic, payload).await.map(Some) } else { Ok(None) };
     let Ok(answered) = answered else { return Done::Ended(Ending::Lost) };
     if !delay.is_zero() {
         sleep(delay).await;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
-use super::account::{Account, Route};
+use super::account::{Account, Detached, Route};
 use super::mqtt::{Connect, Filter, Incoming, Packet, Publish, QoS, Subscribe};
 use super::scenario::{Scenario, parse_duration};
 use super::session::{Delivery, Effect, Ending, Message, Rules, Session};
@@ -17,7 +17,16 @@ const FIXTURE: &str = include_str!("../../fixtures/scenarios/aws-defaults.toml")
 /// What a key is measured by. The result has the unit of the key: events or bytes per second, seconds, or a count.
 type Probe = fn(&Scenario) -> f64;
 
-const PROBES: [(&str, Probe); 21] = [
+const PROBES: [(&str, Probe); 22] = [
+    (".detach_lag", |scenario| {
+        let (mut account, start) = (account(scenario), SystemTime::UNIX_EPOCH);
+        account.detach(start, Detached::GroupPolicy(String::new(), String::new()));
+        let done = (0_u64..).find(|millis| {
+            account.expire(start + Duration::from_millis(*millis));
+            account.state().detaching.is_empty()
+        });
+        done.unwrap() as f64 / 1000.0
+    }),
     ("quotas.burst", |scenario| {
         let route = Route::CreateFromCsr;
         let mut account = account(scenario);
@@ -121,9 +130,14 @@ const PROBES: [(&str, Probe); 21] = [
     }),
 ];
 
-/// Keys that are not numbers, and limits that only the server can enforce, which its own tests cover.
-const NOT_MEASURED: [&str; 4] =
-    ["quotas.window", "quotas.connect_excess", "limits.connections", "limits.unacked_inbound"];
+/// Keys that are not numbers, and limits that only the server can enforce, which other tests cover.
+const NOT_MEASURED: [&str; 5] = [
+    ".template_versions",
+    "quotas.window",
+    "quotas.connect_excess",
+    "limits.connections",
+    "limits.unacked_inbound",
+];
 
 const AGE: Duration = Duration::from_secs(100);
 

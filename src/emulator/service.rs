@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::account::{
-    Account, Action, Answer, Certified, Minted, Operation, ParameterOverrides, Principal, Route, Verdict,
-    route,
+    Account, Action, Answer, Certified, Minted, Operation, ParameterOverrides, Principal, Registrant, Route,
+    Verdict, route,
 };
 use super::clients::Clients;
 use super::counts::Counts;
@@ -57,6 +57,20 @@ pub(super) struct Service {
     pub(super) stop: CancellationToken,
     /// When it started; stalls and changes of quotas count from there.
     pub(super) started: Instant,
+}
+
+/// Who sends a request.
+#[derive(Debug)]
+pub(super) struct Requester {
+    /// The number of its connection.
+    pub(super) number: u64,
+    /// Its client id.
+    pub(super) client_id: String,
+    /// The id of the certificate that its connection was opened with; `None` for a signed one.
+    pub(super) certificate_id: Option<String>,
+    /// One request of a connection at a time has a certificate signed or asks a hook: with hundreds under way it keeps nobody
+    /// else waiting.
+    pub(super) turn: Arc<Semaphore>,
 }
 
 /// A request's answer, and where it goes.
@@ -213,7 +227,9 @@ impl Service {
     /// Whether `principal`, connected as `client_id`, may do `action` with `name`.
     pub(super) fn permits(&self, principal: &Principal, client_id: &str, action: Action, name: &str) -> bool {
         // Most scenarios deny their signers nothing, and a message need not wait for the account to know it.
-        let is_free = *principal == Principal::Signer && self.scenario.deny.is_empty();
+        let Scenario { deny, credentials, .. } = &self.scenario;
+        let all_may_all = deny.is_empty() && credentials.iter().all(|key| key.document.is_none());
+        let is_free = matches!(principal, Principal::Signer(_)) && all_may_all;
         is_free || self.account(|account| account.allows(principal, client_id, action, name))
     }
 
@@ -253,11 +269,16 @@ impl Service {
         Reply { topic: format!("{topic}/{}", verdict.name()), payload }
     }
 
-    /// Answers the request `payload` that the connection with the number `from` published on `topic`.
+    /// Answers the request `payload` that `requester` published on `topic`.
     ///
     /// # Errors
     /// [`NotKept`]: the answer must not be given.
-    pub(super) async fn answer(&self, from: u64, topic: &str, payload: &[u8]) -> Result<Answer, NotKept> {
+    pub(super) async fn answer(
+        &self,
+        requester: &Requester,
+        topic: &str,
+        payload: &[u8],
+    ) -> Result<Answer, NotKept> {
         let route = route(topic);
         let taken_up = std::time::Instant::now();
         let answer = match self.account(|account| account.admit(self.age(), &route)) {
@@ -268,7 +289,7 @@ impl Service {
             Ok(()) => {
                 let latency = self.draw_latency(Operation::of(&route));
                 let payload = Format::of(topic).decode(payload);
-                let answer = self.perform(from, &route, &payload).await;
+                let answer = self.perform(requester, &route, &payload).await;
                 // What has been done is there for all to see before it is answered, as on any service that works in steps.
                 self.settled().await?;
                 self.timer.wait_until(taken_up + latency).await;
@@ -283,26 +304,32 @@ impl Service {
         Ok(answer)
     }
 
-    async fn perform(&self, from: u64, route: &Route<'_>, payload: &[u8]) -> Answer {
+    async fn perform(&self, requester: &Requester, route: &Route<'_>, payload: &[u8]) -> Answer {
         match route {
             Route::CreateKeys => {
-                let minted = self.mint.take(from).await;
+                let minted = self.mint.take(requester.number).await;
                 self.account(|account| account.create_keys(SystemTime::now(), payload, minted))
             }
-            Route::Register { template } => self.register(template, payload).await,
-            Route::CreateFromCsr => self.create_from_csr(payload).await,
+            Route::Register { template } => self.register(requester, template, payload).await,
+            Route::CreateFromCsr => self.create_from_csr(requester, payload).await,
             // The session asks for nothing but requests.
             _ => self.account(|account| account.refuse(Refusal::NotEmulated)),
         }
     }
 
     /// With a hook it is asked first, while other requests go on.
-    async fn register(&self, template: &str, payload: &[u8]) -> Answer {
-        let call = self.account(|account| account.hook_call(SystemTime::now(), template, payload));
+    async fn register(&self, requester: &Requester, template: &str, payload: &[u8]) -> Answer {
+        let Requester { client_id, certificate_id, .. } = requester;
+        let registrant = Registrant { client_id, certificate_id: certificate_id.as_deref() };
+        let call =
+            self.account(|account| account.hook_call(SystemTime::now(), registrant, template, payload));
         let overrides = match call {
             None => Ok(ParameterOverrides::new()),
             Some(call) => match self.scenario.hooks.get(&call.target_arn) {
-                Some(command) => hook::ask(command, call.input).await,
+                Some(command) => {
+                    let _turn = requester.turn.acquire().await;
+                    hook::ask(command, call.input).await
+                }
                 None => Err("is not one that the scenario has"),
             },
         };
@@ -313,11 +340,12 @@ impl Service {
     }
 
     /// Signing takes a millisecond of a core: not on the runtime's threads.
-    async fn create_from_csr(&self, payload: &[u8]) -> Answer {
+    async fn create_from_csr(&self, requester: &Requester, payload: &[u8]) -> Answer {
         let csr = match self.account(|account| account.signing_request(payload)) {
             Ok(csr) => csr,
             Err(answer) => return answer,
         };
+        let _turn = requester.turn.acquire().await;
         let certified = self.certify(csr).await;
         self.account(|account| match certified {
             Ok(certified) => account.create_from_csr(SystemTime::now(), certified),
@@ -342,6 +370,11 @@ mod tests {
 
     use super::*;
     use crate::emulator::scenario::Keys;
+
+    fn requester() -> Requester {
+        let turn = Arc::new(Semaphore::new(1));
+        Requester { number: 0, client_id: String::new(), certificate_id: None, turn }
+    }
 
     const CREATE: &str = "$aws/certificates/create/json";
 
@@ -376,11 +409,12 @@ mod tests {
         let unwritable = tempfile::NamedTempFile::new().unwrap();
         let journal = Journal::start(std::fs::File::open(unwritable.path()).unwrap()).unwrap();
         let service = service(Some(journal));
-        assert!(service.answer(0, CREATE, b"[]").await.is_ok(), "a rejection needs nothing kept");
-        let failure = service.answer(0, CREATE, b"{}").await.unwrap_err();
+        let requester = requester();
+        assert!(service.answer(&requester, CREATE, b"[]").await.is_ok(), "a rejection needs nothing kept");
+        let failure = service.answer(&requester, CREATE, b"{}").await.unwrap_err();
         assert_eq!(service.settled().await, Err(failure));
         assert_eq!(service.account(|account| account.state().certificates.len()), 1, "done, and never told");
-        assert!(service.answer(0, CREATE, b"[]").await.is_err(), "nothing is told any more");
+        assert!(service.answer(&requester, CREATE, b"[]").await.is_err(), "nothing is told any more");
     }
 
     #[tokio::test]
@@ -390,7 +424,7 @@ mod tests {
         let file = OpenOptions::new().append(true).create(true).open(&path).unwrap();
         let service = service(Some(Journal::start(file).unwrap()));
         for count in 1..=20 {
-            let reply = service.answer(0, CREATE, b"{}").await.unwrap();
+            let reply = service.answer(&requester(), CREATE, b"{}").await.unwrap();
             let kept = std::fs::read_to_string(&path).unwrap();
             let reply: serde_json::Value = serde_json::from_slice(&reply.payload).unwrap();
             assert_eq!(kept.lines().count(), count);

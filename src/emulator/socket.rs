@@ -18,26 +18,32 @@ pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send {
     fn reset_when_dropped(&self);
 }
 
-/// A TCP connection that acknowledges at once what it has read. A client that has not set TCP_NODELAY holds a small packet
-/// back until the one before is acknowledged, which the system would delay by 40 ms.
+/// A TCP connection that acknowledges what it has read before it waits for more. A client that has not set TCP_NODELAY holds a
+/// small packet back until the one before is acknowledged, which the system would delay by 40 ms.
 #[derive(Debug)]
-pub(super) struct Tcp(TcpStream);
+pub(super) struct Tcp {
+    stream: TcpStream,
+    /// Whether something was read since the last write, which acknowledges it by the way.
+    is_unacknowledged: bool,
+}
 
 impl Tcp {
     pub(super) fn new(stream: TcpStream) -> Self {
         // Without it, Nagle's algorithm would delay answers as well.
         let _ = stream.set_nodelay(true);
-        Self(stream)
+        Self { stream, is_unacknowledged: false }
     }
 
     /// Not a setting that stays: the system goes back to delays by itself.
-    fn acknowledge_at_once(&self) {
-        #[cfg(target_os = "linux")]
-        let _ = SockRef::from(&self.0).set_tcp_quickack(true);
+    fn acknowledge(&mut self) {
+        if std::mem::take(&mut self.is_unacknowledged) {
+            #[cfg(target_os = "linux")]
+            let _ = SockRef::from(&self.stream).set_tcp_quickack(true);
+        }
     }
 
     pub(super) fn reset_when_dropped(&self) {
-        let _ = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 }
 
@@ -48,9 +54,11 @@ impl AsyncRead for Tcp {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.0).poll_read(context, buffer);
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
-            self.acknowledge_at_once();
+            self.is_unacknowledged = true;
+        } else if read.is_pending() {
+            self.acknowledge();
         }
         read
     }
@@ -62,7 +70,9 @@ impl AsyncWrite for Tcp {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.is_unacknowledged &= written.is_pending();
+        written
     }
 
     fn poll_write_vectored(
@@ -70,19 +80,21 @@ impl AsyncWrite for Tcp {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.is_unacknowledged &= written.is_pending();
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

@@ -26,6 +26,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("prometheus_client", &["exposition"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
+    ("mimalloc", &["main.rs"]),
     ("rustix", &["cli", "export/files.rs", "ledger/place.rs"]),
 ];
 

@@ -30,9 +30,10 @@ use std::time::{Duration, SystemTime};
 
 use crate::certificate::Secret;
 
+use super::policy::Document;
 use super::scenario::{
-    CertificateIdMismatch, ErrorTexts, Limits, OverrideDefault, Quotas, Refusal, Resources, Scenario,
-    TokenReuse,
+    CertificateIdMismatch, ClaimOfSigner, ErrorTexts, Limits, MissingParameter, OverrideDefault, Quotas,
+    Refusal, Resources, Scenario, TokenReuse,
 };
 use crate::template::{Template, TemplateError};
 
@@ -40,10 +41,10 @@ pub use answer::{Answer, Verdict};
 pub use change::Changes;
 pub use fingerprint::{Fingerprint, NotAFingerprint};
 pub use latency::Operation;
-pub use packed::{Attributes, Names};
+pub use packed::{Attributes, CertificatePem, Names};
 pub use permissions::{Action, Principal};
 pub use rate_counter::{Counting, RateCounter};
-pub use register::{HookCall, ParameterOverrides};
+pub use register::{HookCall, ParameterOverrides, Registrant};
 pub use registry::{Deletion, RegistryError};
 pub use route::{Route, route};
 pub use state::{
@@ -101,12 +102,16 @@ struct Rules {
     token_reuse: TokenReuse,
     certificate_id_mismatch: CertificateIdMismatch,
     override_default: OverrideDefault,
+    claim_of_signer: ClaimOfSigner,
+    missing_parameter: MissingParameter,
     resources: Resources,
     detach_lag: Duration,
     errors: ErrorTexts,
     limits: Limits,
     /// Actions that no signer may do.
     denied: Vec<String>,
+    /// What the owners of access keys may do, where that is not everything.
+    access_keys: BTreeMap<String, Document>,
     region: String,
     account_id: String,
 }
@@ -182,11 +187,14 @@ impl Account {
             token_reuse: scenario.token_reuse,
             certificate_id_mismatch: scenario.certificate_id_mismatch,
             override_default: scenario.override_default,
+            claim_of_signer: scenario.claim_of_signer,
+            missing_parameter: scenario.missing_parameter,
             resources: scenario.resources,
             detach_lag: scenario.detach_lag,
             errors: scenario.errors.clone(),
             limits: scenario.limits,
             denied: scenario.deny.clone(),
+            access_keys: documents_of_keys(scenario)?,
             region: scenario.region.clone(),
             account_id: scenario.account_id.clone(),
         };
@@ -358,6 +366,20 @@ impl Account {
         self.state.counters.rejected += 1;
         Answer::refused(refused, &self.rules.errors)
     }
+}
+
+/// The policies of the scenario's access keys.
+fn documents_of_keys(scenario: &Scenario) -> Result<BTreeMap<String, Document>, AccountError> {
+    let limited =
+        scenario.credentials.iter().filter_map(|key| Some((&key.access_key_id, key.document.as_ref()?)));
+    let read = limited.map(|(key, document)| match Document::parse_any_length(document) {
+        Ok(document) => Ok((key.clone(), document)),
+        Err(error) => {
+            let name = format!("of access key {key}");
+            Err(AccountError::Policy { name, detail: error.to_string() })
+        }
+    });
+    read.collect()
 }
 
 impl Rules {

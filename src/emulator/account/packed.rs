@@ -1,10 +1,13 @@
-//! Names and attributes in one allocation each: a device has few of them, an account has many devices.
+//! Certificates as their bytes, names and attributes in one allocation each: a device has few of them, an account has many devices.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use ::pem::parse as parse_pem;
 use serde::de::Deserializer;
 use serde::{Deserialize, Serialize, Serializer};
+
+use super::super::mint::pem::encode;
 
 /// Stands between two entries. No name or value of the registry may hold it.
 const BETWEEN: char = '\n';
@@ -18,6 +21,55 @@ pub struct Names(Box<str>);
 /// Names with a value each, in the order of the names.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Attributes(Box<str>);
+
+/// A certificate as PEM, kept as DER where that gives the same text again, which is a quarter less.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CertificatePem(Packed);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Packed {
+    Der(Box<[u8]>),
+    Text(Box<str>),
+}
+
+const LABEL: &str = "CERTIFICATE";
+
+impl CertificatePem {
+    /// The certificate of this text, whatever that is.
+    pub fn new(text: &str) -> Self {
+        let der = parse_pem(text).ok().map(|pem| pem.into_contents());
+        let same = der.filter(|der| encode(LABEL, der) == text);
+        Self(same.map_or_else(|| Packed::Text(text.into()), |der| Packed::Der(der.into())))
+    }
+}
+
+/// The text as it was given.
+impl fmt::Display for CertificatePem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Packed::Der(der) => f.write_str(&encode(LABEL, der)),
+            Packed::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+impl fmt::Debug for CertificatePem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for CertificatePem {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for CertificatePem {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self::new(&text))
+    }
+}
 
 impl Names {
     /// All of them, in order.
@@ -152,6 +204,20 @@ fn pack(entries: impl IntoIterator<Item = String>) -> Box<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_is_the_text_that_was_given() {
+        let usual = encode(LABEL, &[7; 100]);
+        let unusual = usual.replace('\n', "\r\n");
+        for text in [usual.as_str(), &unusual, "pem\n", ""] {
+            let pem = CertificatePem::new(text);
+            assert_eq!(pem.to_string(), text);
+            assert_eq!(matches!(pem.0, Packed::Der(_)), text == usual);
+            let json = serde_json::to_string(&pem).unwrap();
+            assert_eq!(json, serde_json::to_string(text).unwrap());
+            assert_eq!(serde_json::from_str::<CertificatePem>(&json).unwrap(), pem);
+        }
+    }
 
     #[test]
     fn names_are_a_set_in_order() {

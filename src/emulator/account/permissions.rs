@@ -1,12 +1,12 @@
-//! What a principal may do over MQTT: the policies attached to its certificate, or for a signer all that the scenario does not
-//! deny.
+//! What a principal may do: the policies attached to its certificate, or for a signer the policy of its access key, less what
+//! the scenario denies to all.
 //!
 //! Owns which documents are asked, and what their variables stand for; the documents are [`super::super::policy`]'s. Source:
 //! AWS IoT Developer Guide, "AWS IoT Core policies", "Basic AWS IoT Core policy variables" and "Thing policy variables".
 
 use super::super::policy::{Attempt, Decision, Document, decide};
-use super::Account;
 use super::state::{Certificate, CertificateStatus};
+use super::{Account, Rules};
 
 /// What is done over MQTT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +24,8 @@ pub enum Action {
 /// Who does it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
-    /// Whoever signed the upgrade of the connection.
-    Signer,
+    /// Whoever signed the upgrade of the connection with this access key.
+    Signer(String),
     /// The owner of the private key of the certificate with this id.
     Certificate(String),
 }
@@ -57,21 +57,29 @@ impl Action {
 impl Account {
     /// Whether `principal`, connected as `client_id`, may do `action` with `name`: a client id, a topic or a filter.
     pub fn allows(&self, principal: &Principal, client_id: &str, action: Action, name: &str) -> bool {
+        let arn = self.rules.arn(action.resource(), name);
         let id = match principal {
-            Principal::Signer => return !self.rules.denied.iter().any(|denied| denied == action.name()),
+            Principal::Signer(access_key_id) => {
+                let variable = |name: &str| (name == "iot:ClientId").then(|| client_id.to_owned());
+                return self.rules.signer_may(access_key_id, action.name(), Some(&arn), &variable);
+            }
             Principal::Certificate(id) => id,
         };
         let Some(certificate) = self.state.certificate(id) else { return false };
         if certificate.status != CertificateStatus::Active {
             return false;
         }
-        let arn = self.rules.arn(action.resource(), name);
         let policies = certificate.policies.iter().filter_map(|name| self.state.policies.get(name));
         let documents: Vec<Document> =
             policies.filter_map(|policy| Document::parse(policy.documents.current()).ok()).collect();
         let variable = |name: &str| variable(name, client_id, certificate);
-        let attempt = Attempt { action: action.name(), resource: &arn, variable: &variable };
+        let attempt = Attempt { action: action.name(), resource: Some(&arn), variable: &variable };
         decide(&documents, &attempt) == Decision::Allowed
+    }
+
+    /// Whether the owner of an access key may do something on the control plane: an IAM action such as `iot:CreateThing`.
+    pub fn signer_allows(&self, access_key_id: &str, action: &str) -> bool {
+        self.rules.signer_may(access_key_id, action, None, &|_| None)
     }
 
     /// Whether the certificate with this id may open a connection.
@@ -89,6 +97,22 @@ impl Account {
     pub fn take_deactivated(&mut self) -> Vec<String> {
         let touched = self.touched.take_certificates().into_iter().map(|id| id.to_string());
         touched.filter(|id| !self.is_active(id)).collect()
+    }
+}
+
+impl Rules {
+    /// A key without a policy of its own may do all that is not denied to everyone.
+    fn signer_may(
+        &self,
+        access_key_id: &str,
+        action: &str,
+        resource: Option<&str>,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> bool {
+        let document = self.access_keys.get(access_key_id);
+        let attempt = Attempt { action, resource, variable };
+        !self.denied.iter().any(|denied| denied == action)
+            && document.is_none_or(|document| decide([document], &attempt) == Decision::Allowed)
     }
 }
 
@@ -155,6 +179,36 @@ mod tests {
         assert!(allows(&account(&[all], &[]), "a", Action::Publish, "secret"));
         assert!(!allows(&account(&[all, none], &[]), "a", Action::Publish, "secret"));
         assert!(!allows(&account(&[], &[]), "a", Action::Connect, "a"));
+    }
+
+    #[test]
+    fn an_access_key_may_do_what_its_own_policy_says_less_what_all_are_denied() {
+        let scenario = r#"
+            deny = ["iot:DeleteThing"]
+            [[credentials]]
+            access_key_id = "narrow"
+            secret_access_key = "s"
+            document = '''{"Statement":[
+                {"Effect":"Allow","Action":"iot:Connect","Resource":"arn:aws:iot:*:*:client/${iot:ClientId}-x"},
+                {"Effect":"Allow","Action":"iot:*Thing","Resource":"arn:aws:iot:*:*:thing/a"}]}'''
+        "#;
+        let account = Account::new(&Scenario::from_toml(scenario).unwrap()).unwrap();
+        let signer = |key: &str| Principal::Signer(key.to_owned());
+        assert!(account.allows(&signer("wide"), "a", Action::Publish, "t"));
+        assert!(!account.allows(&signer("narrow"), "a", Action::Publish, "t"));
+        assert!(account.allows(&signer("narrow"), "a", Action::Connect, "a-x"));
+        assert!(!account.allows(&signer("narrow"), "a", Action::Connect, "a"));
+        assert!(account.signer_allows("narrow", "iot:CreateThing"), "whatever the resource");
+        assert!(!account.signer_allows("narrow", "iot:ListThings"));
+        assert!(account.signer_allows("wide", "iot:ListThings"));
+        assert!(
+            !account.signer_allows("wide", "iot:DeleteThing")
+                && !account.signer_allows("narrow", "iot:DeleteThing")
+        );
+
+        let wrong = Scenario::from_toml(&scenario.replace("Allow", "Permit")).unwrap();
+        let error = Account::new(&wrong).unwrap_err().to_string();
+        assert!(error.starts_with("policy of access key narrow: policy document is malformed"), "{error}");
     }
 
     #[test]

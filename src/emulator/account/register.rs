@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use super::super::scenario::{CertificateIdMismatch, MAX_PAYLOAD, OverrideDefault, Refusal, TokenReuse};
+use super::super::scenario::{
+    CertificateIdMismatch, ClaimOfSigner, MAX_PAYLOAD, MissingParameter, OverrideDefault, Refusal, TokenReuse,
+};
 use super::answer::{Answer, Refused};
 use super::change::{Key, Touched};
 use super::fingerprint::Fingerprint;
@@ -19,6 +21,15 @@ use crate::template::{
 
 /// Parameters that a pre-provisioning hook gave or changed.
 pub type ParameterOverrides = BTreeMap<String, String>;
+
+/// Who asks for a registration, as a pre-provisioning hook is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registrant<'a> {
+    /// Its client id.
+    pub client_id: &'a str,
+    /// The id of the certificate that its connection was opened with; `None` for a signed one.
+    pub certificate_id: Option<&'a str>,
+}
 
 /// What a pre-provisioning hook is to be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +58,8 @@ impl Account {
         }
         let certificate = self.state.certificates.get(&claim.certificate_id);
         let certificate = certificate.ok_or_else(|| Refused::new(Refusal::UnknownToken, ""))?;
-        let plan = evaluate(template, claim.certificate_id, certificate, &parameters)?;
+        let missing = self.rules.missing_parameter;
+        let plan = evaluate(template, claim.certificate_id, certificate, parameters, missing)?;
         if let Some(CertificateSource::Id(id)) = &plan.certificate
             && self.rules.certificate_id_mismatch == CertificateIdMismatch::Reject
             && id.parse() != Ok(claim.certificate_id)
@@ -74,17 +86,28 @@ impl Account {
 
     /// What the template's pre-provisioning hook is to be asked about a registration; `None` where it has none, or where the
     /// registration fails before the hook would be asked. Source: Developer Guide, "Pre-provisioning hooks".
-    pub fn hook_call(&self, now: SystemTime, template_name: &str, payload: &[u8]) -> Option<HookCall> {
+    pub fn hook_call(
+        &self,
+        now: SystemTime,
+        registrant: Registrant<'_>,
+        template_name: &str,
+        payload: &[u8],
+    ) -> Option<HookCall> {
         let hook = self.state.templates.get(template_name)?.hook.as_ref()?;
         let request = request::parse_register(payload).ok()?;
         let claim = self.claim(now, &request).ok()?;
         let certificate = self.state.certificates.get(&claim.certificate_id)?;
-        let input = serde_json::json!({
+        let mut input = serde_json::json!({
             "certificateId": claim.certificate_id,
             "certificatePem": certificate.pem,
             "templateArn": self.rules.arn("provisioningtemplate", template_name),
+            "clientId": registrant.client_id,
             "parameters": self.rules.parameters(request),
         });
+        let of_signer = (self.rules.claim_of_signer == ClaimOfSigner::Empty).then_some("");
+        if let Some(claim) = registrant.certificate_id.or(of_signer) {
+            input["claimCertificateId"] = claim.into();
+        }
         Some(HookCall { target_arn: hook.target_arn.clone(), input: input.to_string() })
     }
 
@@ -153,12 +176,26 @@ pub(in crate::emulator) fn evaluate(
     template: &Template,
     id: Fingerprint,
     certificate: &Certificate,
-    parameters: &Parameters<'_>,
+    mut parameters: Parameters<'_>,
+    missing: MissingParameter,
 ) -> Result<Plan, Refused> {
     let text = id.to_string();
-    let subject = template.reads_subject().then(|| subject::of(&certificate.pem));
+    let subject = template.reads_subject().then(|| subject::of(&certificate.pem.to_string()));
     let facts = CertificateFacts { id: Some(&text), subject: subject.as_ref() };
-    Ok(template.evaluate(facts, parameters)?)
+    loop {
+        let error = match template.evaluate(facts, &parameters) {
+            Ok(plan) => return Ok(plan),
+            Err(error) => error,
+        };
+        match &error.reason {
+            Reason::MissingParameter(name)
+                if missing == MissingParameter::Empty && !parameters.contains_key(name.as_str()) =>
+            {
+                parameters.insert(Cow::Owned(name.clone()), Cow::Borrowed(""));
+            }
+            _ => return Err(error.into()),
+        }
+    }
 }
 
 /// A token that was found good.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::change::{Key, Touched};
 use super::fingerprint::Fingerprint;
-use super::packed::{Attributes, Names};
+use super::packed::{Attributes, CertificatePem, Names};
 use super::random::Random;
 use crate::template::PrincipalType;
 
@@ -49,7 +49,7 @@ pub struct State {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
     /// The certificate, PEM.
-    pub pem: Box<str>,
+    pub pem: CertificatePem,
     /// Where it stands.
     pub status: CertificateStatus,
     /// When it was made.
@@ -388,7 +388,7 @@ impl Certificate {
     /// A certificate that the service has just made, attached to nothing.
     pub fn new(pem: &str, status: CertificateStatus, now: SystemTime) -> Self {
         Self {
-            pem: pem.into(),
+            pem: CertificatePem::new(pem),
             status,
             created: now,
             modified: now,

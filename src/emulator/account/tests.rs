@@ -530,3 +530,46 @@ proptest::proptest! {
         proptest::prop_assert!(account.state().things.is_empty());
     }
 }
+
+#[test]
+fn a_hook_is_told_who_asks() {
+    const HOOK: &str = "arn:aws:lambda:us-east-1:123456789012:function:check";
+    let input = |claim_of_signer: &str, registrant: Registrant<'_>| -> Value {
+        let mut account = account(&format!(
+            "claim_of_signer = \"{claim_of_signer}\"\n[[templates]]\nname = \"T\"\nbody = '''{CONFIGURED}'''\n\
+             pre_provisioning_hook = \"{HOOK}\"\n"
+        ));
+        let token = create(&mut account, at(0), 1);
+        let call = account.hook_call(at(1), registrant, "T", &request(&token, "a")).unwrap();
+        assert_eq!(call.target_arn, HOOK);
+        serde_json::from_str(&call.input).unwrap()
+    };
+    let signer = Registrant { client_id: "c", certificate_id: None };
+    let claim = Registrant { certificate_id: Some("0f"), ..signer };
+    assert_eq!(input("omitted", claim)["claimCertificateId"], "0f");
+    assert_eq!(input("empty", signer)["claimCertificateId"], "");
+    let told = input("omitted", signer);
+    assert_eq!((&told["clientId"], &told["parameters"]["DeviceId"]), (&json!("c"), &json!("a")));
+    assert_eq!(told.get("claimCertificateId"), None);
+}
+
+#[test]
+fn a_parameter_without_a_value_is_refused_or_empty() {
+    let verdict = |missing_parameter: &str| {
+        let mut account = account(&format!("missing_parameter = \"{missing_parameter}\""));
+        let token = create(&mut account, at(0), 1);
+        let parameters = json!({"DeviceId": "a", "SerialNumber": "1"});
+        let request = json!({"certificateOwnershipToken": token, "parameters": parameters}).to_string();
+        let answer = account.register(at(1), TEMPLATE, request.as_bytes());
+        (
+            answer.verdict,
+            account
+                .state()
+                .things
+                .get("a")
+                .and_then(|thing| thing.attributes.get("macAddress").map(str::to_owned)),
+        )
+    };
+    assert_eq!(verdict("reject"), (Verdict::Rejected, None));
+    assert_eq!(verdict("empty"), (Verdict::Accepted, Some(String::new())));
+}

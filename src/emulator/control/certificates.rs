@@ -157,7 +157,7 @@ fn parse(text: &str) -> Result<Pem, ApiError> {
 }
 
 fn validity(certificate: &Certificate) -> Option<Value> {
-    let (_, pem) = parse_x509_pem(certificate.pem.as_bytes()).ok()?;
+    let (_, pem) = parse_x509_pem(certificate.pem.to_string().as_bytes()).ok()?;
     let validity = pem.parse_x509().ok()?.validity().clone();
     Some(json!({"notBefore": validity.not_before.timestamp(), "notAfter": validity.not_after.timestamp()}))
 }

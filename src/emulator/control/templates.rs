@@ -15,11 +15,9 @@ use crate::emulator::account::{
     Certificate, CertificateStatus, Certified, Claim, Fingerprint, Hook, ProvisioningTemplate, RegistryError,
     Version, Versions, evaluate,
 };
-use crate::emulator::scenario::is_template_name;
+use crate::emulator::scenario::{MissingParameter, is_template_name};
 use crate::template::{CertificateFacts, CertificateSource, Parameters, Template, TemplateError};
 
-/// The most versions of a template. There is a limit; its number is a guess.
-const VERSIONS: usize = 5;
 /// How long a claim is valid (CreateProvisioningClaim).
 const CLAIM_LIFETIME: Duration = Duration::from_secs(5 * 60);
 const FLEET: &str = "FLEET_PROVISIONING";
@@ -165,8 +163,9 @@ pub(super) fn create_version(call: &mut Call<'_>) -> Answer {
     let as_default = call.query.flag("setAsDefault")?;
     let mut template = call.account.state().find::<ProvisioningTemplate>(&name)?.clone();
     check_body(&body, &template.kind)?;
-    if template.bodies.all.len() >= VERSIONS {
-        return Err(RegistryError::TooManyVersions("Provisioning template", name, VERSIONS).into());
+    let most = call.owner.scenario.template_versions as usize;
+    if template.bodies.all.len() >= most {
+        return Err(RegistryError::TooManyVersions("Provisioning template", name, most).into());
     }
     let version = template.bodies.add(&body, call.now);
     if as_default {
@@ -308,7 +307,8 @@ pub(super) fn register_thing(call: &mut Call<'_>) -> Answer {
             ));
         }
     };
-    let plan = evaluate(&template, id, &certificate, &registration.parameters())?;
+    let parameters = registration.parameters();
+    let plan = evaluate(&template, id, &certificate, parameters, MissingParameter::Reject)?;
     let thing = call.account.check(&plan, id)?;
     let pem = certificate.pem.clone();
     let mut arns = json!({ "certificate": call.owner.arn("cert", id) });

@@ -283,3 +283,13 @@ fn a_journal_sees_what_the_control_plane_changes() {
         assert_eq!(copy, *bench.account.state(), "{method} {path}");
     }
 }
+
+#[test]
+fn a_template_has_as_many_versions_as_the_scenario_says() {
+    let mut bench = Bench::new(Scenario { template_versions: 2, ..Scenario::default() });
+    let body =
+        json!({ "templateBody": include_str!("../../../fixtures/templates/temp-device.json") }).to_string();
+    let mut add = || bench.ask("POST", "/provisioning-templates/TEMP_DEVICE/versions", None, &body);
+    assert_eq!(add().1["versionId"], 2);
+    assert_eq!(add().0, "409 VersionsLimitExceededException");
+}

@@ -4,7 +4,7 @@
 //! core: no place for that on the runtime's threads. A stock that nobody has asked for is not made: it grows by one
 //! each time somebody had to wait, to at most [`MAX_STOCK`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::num::NonZero;
@@ -44,13 +44,24 @@ struct Shared {
 struct Stock {
     ready: VecDeque<Minted>,
     /// By taker. Each that is in here has one turn.
-    waiting: HashMap<u64, VecDeque<oneshot::Sender<Minted>>>,
-    /// The takers, in the order of their turns.
-    turns: VecDeque<u64>,
+    waiting: HashMap<u64, Taker>,
+    /// The takers in the order of their turns: who waits for one alone comes first.
+    turns: BTreeMap<Turn, u64>,
+    /// How many turns there have been.
+    last: u64,
     under_way: usize,
     /// How many to keep ready.
     target: usize,
     closed: bool,
+}
+
+/// Whether a taker waits for more than one, and a number that rises with each turn.
+type Turn = (bool, u64);
+
+/// Whoever waits.
+struct Taker {
+    places: VecDeque<oneshot::Sender<Minted>>,
+    turn: Turn,
 }
 
 /// What a taker gets at once.
@@ -83,8 +94,8 @@ impl Mint {
         Ok(mint)
     }
 
-    /// A certificate for `taker`: at once if one is ready, else when its turn comes. Takers get theirs in turn, whatever the
-    /// number that each waits for. Dropping the future loses nothing, and gives its place up.
+    /// A certificate for `taker`: at once if one is ready, else when its turn comes. Those that wait for one alone come first, so
+    /// that one that asks for many keeps nobody else waiting. Dropping the future loses nothing, and gives its place up.
     ///
     /// # Panics
     /// Never: whoever waits is answered while the pool is there, and the future borrows it.
@@ -161,15 +172,30 @@ impl Stock {
         }
         self.target = MAX_STOCK.min(self.target + 1);
         let (sender, receiver) = oneshot::channel();
-        let turns = &mut self.turns;
-        let places = self.waiting.entry(taker).or_insert_with(|| {
-            turns.push_back(taker);
-            VecDeque::new()
-        });
+        let mut places = self.leave(taker);
         // Whoever gave up waiting needs no place: so a taker never has more places than it waits for.
         places.retain(|sender| !sender.is_closed());
         places.push_back(sender);
+        self.queue(taker, places);
         Taken::Later(receiver)
+    }
+
+    /// Takes a taker out of the queue, with its places.
+    fn leave(&mut self, taker: u64) -> VecDeque<oneshot::Sender<Minted>> {
+        let Some(Taker { places, turn }) = self.waiting.remove(&taker) else { return VecDeque::new() };
+        self.turns.remove(&turn);
+        places
+    }
+
+    /// Gives a taker that waits for something its next turn.
+    fn queue(&mut self, taker: u64, places: VecDeque<oneshot::Sender<Minted>>) {
+        if places.is_empty() {
+            return;
+        }
+        self.last += 1;
+        let turn = (places.len() > 1, self.last);
+        self.turns.insert(turn, taker);
+        self.waiting.insert(taker, Taker { places, turn });
     }
 
     /// Whether another should be made, on top of those under way. Nothing is made for takers that have gone.
@@ -177,23 +203,19 @@ impl Stock {
         if self.ready.len() + self.under_way < self.target {
             return true;
         }
-        for places in self.waiting.values_mut() {
-            places.retain(|sender| !sender.is_closed());
+        for taker in self.waiting.values_mut() {
+            taker.places.retain(|sender| !sender.is_closed());
         }
-        let waiting: usize = self.waiting.values().map(VecDeque::len).sum();
+        let waiting: usize = self.waiting.values().map(|taker| taker.places.len()).sum();
         waiting + self.target > self.ready.len() + self.under_way
     }
 
     /// Gives a new one to the taker whose turn it is, or else keeps it.
     fn put(&mut self, mut minted: Minted) {
-        while let Some(taker) = self.turns.pop_front() {
-            let Some(places) = self.waiting.get_mut(&taker) else { continue };
+        while let Some(taker) = self.turns.first_key_value().map(|(_, taker)| *taker) {
+            let mut places = self.leave(taker);
             let next = places.pop_front();
-            if places.is_empty() {
-                self.waiting.remove(&taker);
-            } else {
-                self.turns.push_back(taker);
-            }
+            self.queue(taker, places);
             let Some(sender) = next else { continue };
             match sender.send(minted) {
                 Ok(()) => return,
@@ -254,16 +276,22 @@ mod tests {
     }
 
     #[test]
-    fn a_taker_of_many_keeps_a_taker_of_one_waiting_for_one_turn() {
+    fn takers_of_many_keep_a_taker_of_one_waiting_for_none() {
         let mut stock = Stock::default();
-        let greedy: Vec<_> = (0..100).map(|_| stock.take(1)).collect();
-        let Taken::Later(mut modest) = stock.take(2) else { panic!("there was nothing ready") };
+        let greedy: Vec<_> = (0..1000).map(|n| stock.take(n % 10)).collect();
+        let Taken::Later(mut modest) = stock.take(10) else { panic!("there was nothing ready") };
         stock.put(minted(0));
-        stock.put(minted(1));
-        assert_eq!(modest.try_recv().unwrap(), minted(1));
-        drop(greedy);
-        stock.put(minted(2));
-        assert_eq!(stock.ready, [minted(2)], "nobody waits any more");
+        assert_eq!(modest.try_recv().unwrap(), minted(0));
+        (1..=10).for_each(|n| stock.put(minted(n)));
+        let is_served = |taken: Taken| match taken {
+            Taken::Later(mut receiver) => receiver.try_recv().is_ok(),
+            Taken::Ready(_) => false,
+        };
+        let served: Vec<_> = greedy.into_iter().map(is_served).collect();
+        assert_eq!(served.iter().filter(|is_served| **is_served).count(), 10);
+        assert!(served[..10].iter().all(|is_served| *is_served), "those that wait for many take turns");
+        stock.put(minted(11));
+        assert_eq!(stock.ready, [minted(11)], "nobody waits any more");
         assert!(stock.waiting.is_empty() && stock.turns.is_empty());
     }
 
@@ -282,7 +310,7 @@ mod tests {
         let mut stock = Stock::default();
         drop(stock.take(1));
         let Taken::Later(mut patient) = stock.take(1) else { panic!("there was nothing ready") };
-        assert_eq!(stock.waiting[&1].len(), 1, "the place of the first was cleared");
+        assert_eq!(stock.waiting[&1].places.len(), 1, "the place of the first was cleared");
         drop(stock.take(1));
         stock.put(minted(0));
         assert_eq!(patient.try_recv().unwrap(), minted(0));

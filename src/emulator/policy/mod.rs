@@ -39,8 +39,8 @@ pub enum Decision {
 pub struct Attempt<'a> {
     /// Such as `iot:Publish`.
     pub action: &'a str,
-    /// An ARN.
-    pub resource: &'a str,
+    /// An ARN; `None` where the action alone is judged, whatever resource a statement names.
+    pub resource: Option<&'a str>,
     /// The value of a policy variable or condition key, such as `iot:ClientId`.
     pub variable: &'a dyn Fn(&str) -> Option<String>,
 }
@@ -97,7 +97,7 @@ pub fn decide<'d>(documents: impl IntoIterator<Item = &'d Document>, attempt: &A
 }
 
 impl Document {
-    /// Reads a document.
+    /// Reads the document of an AWS IoT policy.
     ///
     /// # Errors
     /// [`Malformed`] for the first thing that is wrong with it.
@@ -108,6 +108,14 @@ impl Document {
                 format!("{length} characters without white space; at most {MAX_DOCUMENT} are allowed");
             return Err(Malformed(found));
         }
+        Self::parse_any_length(text)
+    }
+
+    /// Reads the document of an IAM policy, which may be longer than one of AWS IoT.
+    ///
+    /// # Errors
+    /// [`Malformed`] for the first thing that is wrong with it.
+    pub fn parse_any_length(text: &str) -> Result<Self, Malformed> {
         let value: Value = serde_json::from_str(text).map_err(|error| {
             Malformed(format!("not JSON at line {} column {}", error.line(), error.column()))
         })?;
@@ -164,12 +172,14 @@ impl Statement {
             // Actions are compared without regard to case.
             pattern::matches(&pattern.to_ascii_lowercase(), &attempt.action.to_ascii_lowercase())
         };
-        let of_resource = |pattern: &String| {
-            pattern::expand(pattern, attempt.variable)
-                .is_some_and(|pattern| pattern::matches_expanded(&pattern, attempt.resource))
+        let selects_resource = |resource: &str| {
+            self.resources.select(|pattern| {
+                pattern::expand(pattern, attempt.variable)
+                    .is_some_and(|pattern| pattern::matches_expanded(&pattern, resource))
+            })
         };
         self.actions.select(of_action)
-            && self.resources.select(of_resource)
+            && attempt.resource.is_none_or(selects_resource)
             && self.conditions.iter().all(|condition| condition.holds(attempt, self.allows))
     }
 }

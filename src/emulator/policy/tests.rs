@@ -65,7 +65,7 @@ fn decision(statements: &str, action: &str, resource: &str) -> Decision {
         "iot:Connection.Thing.IsAttached" => Some(String::from("true")),
         _ => None,
     };
-    decide([&document], &Attempt { action, resource, variable: &variable })
+    decide([&document], &Attempt { action, resource: Some(resource), variable: &variable })
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Who may ask the emulator, and for what.
 //!
-//! Owns further access keys, and how a client learns that it may not do something. Checks no signature.
+//! Owns further access keys, what each may do, and how a client learns that it may not do something. Checks no signature.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -21,6 +22,11 @@ pub struct AccessKey {
     /// How long after its start the emulator takes it; without, for ever.
     #[serde(default, deserialize_with = "units::some_duration")]
     pub valid_for: Option<Duration>,
+    /// What its owner may do: an IAM policy, JSON. `None` allows everything. Operations of the control plane are judged by
+    /// their action alone, whatever resource a statement names.
+    pub document: Option<String>,
+    /// Where to read the document instead; [`Scenario::read`](super::Scenario::read) puts its text in the other's place.
+    pub file: Option<PathBuf>,
 }
 
 /// How a client learns that it may not do something over MQTT. Which of them AWS does depends on the action and the protocol

@@ -58,7 +58,7 @@ pub struct Scenario {
     pub session_token: Option<String>,
     /// More access keys that it takes.
     pub credentials: Vec<AccessKey>,
-    /// What no access key may do of the control plane and Service Quotas: IAM actions such as `iot:DescribeEndpoint`.
+    /// What no access key may do, whatever its own policy says: IAM actions such as `iot:DescribeEndpoint` or `iot:Publish`.
     pub deny: Vec<String>,
     /// How a client learns that it may not do something over MQTT.
     pub permissions: Denials,
@@ -80,8 +80,16 @@ pub struct Scenario {
     pub certificate_id_mismatch: CertificateIdMismatch,
     /// What `OverrideSettings` that a template omits mean for a thing that exists. Unknown of AWS.
     pub override_default: OverrideDefault,
+    /// What a parameter is that a template declares without a default and a request does not have. Unknown of AWS.
+    pub missing_parameter: MissingParameter,
+    /// What a pre-provisioning hook gets as `claimCertificateId` of a client that signed its connection and has no claim
+    /// certificate. Unknown of AWS.
+    pub claim_of_signer: ClaimOfSigner,
     /// The provisioning templates of the account; naming any replaces the built-in one.
     pub templates: Vec<NamedTemplate>,
+    /// How many versions a provisioning template may have. There is a limit (CreateProvisioningTemplateVersion); its number is
+    /// unknown.
+    pub template_versions: u32,
     /// Whether what a template names must exist.
     pub resources: Resources,
     /// The policies of the account, besides that of the built-in template.
@@ -164,6 +172,26 @@ pub enum OverrideDefault {
     Fail,
 }
 
+/// What a parameter without a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingParameter {
+    /// The registration is refused.
+    Reject,
+    /// An empty text.
+    Empty,
+}
+
+/// What a hook is told of a claim certificate that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClaimOfSigner {
+    /// Nothing: the field is left out.
+    Omitted,
+    /// An empty text.
+    Empty,
+}
+
 /// A provisioning template and its name.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "TemplateEntry")]
@@ -206,9 +234,11 @@ impl Scenario {
                 template.source = TemplateSource::Body(read(&folder.join(file))?);
             }
         }
-        for policy in &mut scenario.policies {
-            if let Some(file) = policy.file.take() {
-                policy.document = Some(read(&folder.join(file))?);
+        let of_policies = scenario.policies.iter_mut().map(|policy| (&mut policy.file, &mut policy.document));
+        let of_keys = scenario.credentials.iter_mut().map(|key| (&mut key.file, &mut key.document));
+        for (file, document) in of_policies.chain(of_keys) {
+            if let Some(file) = file.take() {
+                *document = Some(read(&folder.join(file))?);
             }
         }
         Ok(scenario)
@@ -233,11 +263,14 @@ impl Default for Scenario {
             token_reuse: TokenReuse::Reject,
             certificate_id_mismatch: CertificateIdMismatch::Ignore,
             override_default: OverrideDefault::DoNothing,
+            missing_parameter: MissingParameter::Reject,
+            claim_of_signer: ClaimOfSigner::Omitted,
             templates: vec![NamedTemplate {
                 name: String::from(BUILT_IN_TEMPLATE),
                 source: TemplateSource::Body(String::from(TEMP_DEVICE)),
                 hook: None,
             }],
+            template_versions: 5,
             resources: Resources::Declared,
             policies: vec![NamedPolicy::built_in()],
             thing_types: vec![String::from(resources::BUILT_IN_TYPE)],
@@ -325,6 +358,9 @@ mod tests {
             "valid_for",
             "deny",
             "keys",
+            "template_versions",
+            "claim_of_signer",
+            "missing_parameter",
             "resources",
             "thing_types",
             "thing_groups",

@@ -71,7 +71,7 @@ fn check_device(row: &Row, account: &State) {
         [name.as_str()],
         "{name}'s certificate is its own"
     );
-    assert_eq!(*certificate.pem, **pem, "{name}'s certificate as it was issued");
+    assert_eq!(certificate.pem.to_string(), **pem, "{name}'s certificate as it was issued");
     key_matches(id, pem, key);
 }
 

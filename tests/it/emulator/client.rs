@@ -44,6 +44,7 @@ pub async fn start(scenario: Scenario) -> Emulator {
 /// What a client signs with.
 #[derive(Clone)]
 pub struct Signer {
+    pub access_key_id: String,
     pub secret: String,
     pub region: String,
     pub at: SystemTime,
@@ -55,6 +56,7 @@ impl Signer {
     pub fn of(emulator: &Emulator) -> Self {
         let scenario = Scenario::default();
         Self {
+            access_key_id: scenario.access_key_id,
             secret: scenario.secret_access_key,
             region: scenario.region,
             at: SystemTime::now(),
@@ -69,7 +71,7 @@ impl Signer {
             .format(format_description!("[year][month][day]T[hour][minute][second]Z"))
             .unwrap();
         let scope = format!("{}/{}/iotdevicegateway/aws4_request", &date[..8], self.region);
-        let credential = format!("{}/{scope}", Scenario::default().access_key_id).replace('/', "%2F");
+        let credential = format!("{}/{scope}", self.access_key_id).replace('/', "%2F");
         let query = format!(
             "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={credential}&X-Amz-Date={date}&X-Amz-SignedHeaders={}",
             self.headers.replace(';', "%3B")
@@ -138,8 +140,12 @@ impl Client {
     }
 
     pub async fn upgraded(emulator: &Emulator) -> Self {
+        Self::upgraded_by(emulator, &Signer::of(emulator)).await
+    }
+
+    pub async fn upgraded_by(emulator: &Emulator, signer: &Signer) -> Self {
         let mut client = Self::dial(emulator).await;
-        let (head, _) = client.ask(&Signer::of(emulator).request("mqtt")).await;
+        let (head, _) = client.ask(&signer.request("mqtt")).await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         client
     }

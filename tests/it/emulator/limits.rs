@@ -5,10 +5,10 @@ use std::time::Duration;
 use fleetmint::emulator::Emulator;
 use fleetmint::emulator::scenario::{Keys, Scenario};
 use rumqttc::mqttbytes::QoS;
-use rumqttc::mqttbytes::v4::{ConnectReturnCode, Packet, PubAck};
+use rumqttc::mqttbytes::v4::{ConnAck, ConnectReturnCode, Packet, PubAck, SubscribeReasonCode};
 use tokio::time::timeout;
 
-use super::client::{Client, PATIENCE, connect, publish, start, subscribe};
+use super::client::{Client, PATIENCE, Signer, connect, publish, start, subscribe};
 
 async fn emulator(toml: &str) -> Emulator {
     start(Scenario { keys: Keys::P256, ..Scenario::from_toml(toml).unwrap() }).await
@@ -178,4 +178,41 @@ async fn a_keep_alive_of_the_scenario_ends_the_silent() {
     assert_eq!(client.next().await, None);
     assert!(emulator.age() - began >= Duration::from_millis(300));
     emulator.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_access_key_may_do_what_its_policy_says() {
+    let emulator = emulator(
+        r#"
+        keys = "p256"
+        [permissions]
+        subscribe = "answer"
+        [[credentials]]
+        access_key_id = "AKIAI44QH8DHBEXAMPLE"
+        secret_access_key = "other"
+        document = '''{"Version": "2012-10-17", "Statement": [
+            {"Effect": "Allow", "Action": "iot:Connect", "Resource": "arn:aws:iot:*:*:client/dev-${iot:ClientId}"},
+            {"Effect": "Allow", "Action": "iot:Connect", "Resource": "arn:aws:iot:*:*:client/one"},
+            {"Effect": "Allow", "Action": "iot:Subscribe", "Resource": "arn:aws:iot:*:*:topicfilter/mine"}]}'''
+        "#,
+    )
+    .await;
+    let signer = Signer {
+        access_key_id: String::from("AKIAI44QH8DHBEXAMPLE"),
+        secret: String::from("other"),
+        ..Signer::of(&emulator)
+    };
+    let mut refused = Client::upgraded_by(&emulator, &signer).await;
+    refused.send(&connect("two")).await;
+    // Its CONNACK has code 7, which is none of MQTT 3.1.1.
+    assert_eq!(refused.next().await, None);
+    let mut client = Client::upgraded_by(&emulator, &signer).await;
+    client.send(&connect("one")).await;
+    assert_eq!(client.packet().await, Packet::ConnAck(ConnAck::new(ConnectReturnCode::Success, false)));
+    let mine = SubscribeReasonCode::Success(QoS::AtLeastOnce);
+    assert_eq!(client.subscribe(&["mine", "other"]).await, [mine, SubscribeReasonCode::Failure]);
+    client.send(&publish("mine", QoS::AtLeastOnce, Vec::new())).await;
+    assert_eq!(client.next().await, None, "it may not publish");
+    // The first key may still do all.
+    Client::connected(&emulator, "two").await.provision("a").await;
 }
