@@ -13,7 +13,8 @@ RUN cargo build --release --locked && mkdir /out && cp target/release/fleetmint 
 
 FROM ${BASE}
 COPY --from=build /out/fleetmint /usr/local/bin/fleetmint
-USER nobody
+# nobody, by number: an orchestrator can see that this is not root.
+USER 65534:65534
 WORKDIR /tmp
 EXPOSE 8443 8883
 # Whatever the address, the admin API answers on loopback inside the container.
