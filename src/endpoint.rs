@@ -129,10 +129,11 @@ fn split_port(authority: &str) -> Result<(&str, Option<&str>), EndpointError> {
         None => Ok((authority, None)),
         Some(colon) => {
             let (host, port) = authority.split_at(bracket + colon);
-            match port[1..].contains(':') {
+            if port[1..].contains(':') {
                 // Several colons outside of brackets: most likely a bare IPv6 address.
-                true => Err(EndpointError::Host { found: authority.to_owned() }),
-                false => Ok((host, Some(&port[1..]))),
+                Err(EndpointError::Host { found: authority.to_owned() })
+            } else {
+                Ok((host, Some(&port[1..])))
             }
         }
     }
@@ -149,9 +150,10 @@ fn parse_host(host: &str) -> Result<String, EndpointError> {
         return Ok(address.to_string());
     }
     let looks_numeric = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let is_right = match looks_numeric {
-        true => host.parse::<Ipv4Addr>().is_ok(),
-        false => host.len() <= 253 && host.split('.').all(is_label),
+    let is_right = if looks_numeric {
+        host.parse::<Ipv4Addr>().is_ok()
+    } else {
+        host.len() <= 253 && host.split('.').all(is_label)
     };
     if is_right { Ok(host.to_ascii_lowercase()) } else { Err(wrong()) }
 }

@@ -35,9 +35,10 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Fatal> {
     }
     let status = view.status().map_err(exit::ledger)?;
     let report = StatusReport::new(&args.ledger, view.lot(), &status);
-    let text = match args.json {
-        true => serde_json::to_string_pretty(&report).expect("a status is plain data") + "\n",
-        false => render_status(&report),
+    let text = if args.json {
+        serde_json::to_string_pretty(&report).expect("a status is plain data") + "\n"
+    } else {
+        render_status(&report)
     };
     let mut stdout = std::io::stdout().lock();
     // A reader that went away is none of our business.

@@ -242,6 +242,7 @@ impl Failure {
     }
 
     /// What to do about it, for a person; empty where there is nothing to do but wait for the retry.
+    #[expect(clippy::too_many_lines, reason = "a table")]
     pub fn hint(&self) -> &'static str {
         match &self.cause {
             Cause::Credentials { .. } => "renew the credentials where they come from, or use others",

@@ -139,10 +139,12 @@ pub fn redial(failure: &Failure, tried: Tried, policy: &RetryPolicy) -> Remedy {
         _ => policy.dials,
     };
     let after = backoff(tried, policy);
-    match tried.attempts < allowed {
-        false => Remedy::StopRun,
-        true if failure.stage.is_dialling() && failure.is_throttle() => Remedy::Slower { after },
-        true => Remedy::Redial { after },
+    if tried.attempts >= allowed {
+        Remedy::StopRun
+    } else if failure.stage.is_dialling() && failure.is_throttle() {
+        Remedy::Slower { after }
+    } else {
+        Remedy::Redial { after }
     }
 }
 

@@ -329,10 +329,7 @@ impl Search {
                 self.low = lower.max_by(f64::total_cmp);
                 self.capacity = step.observation.capacity(&step.probe, breach).min(rate);
                 self.unsteadiness += 1;
-                match self.unsteadiness > MOST_UNSTEADY {
-                    true => self.stop(Stopped::Unsteady),
-                    false => self.narrow(),
-                }
+                if self.unsteadiness > MOST_UNSTEADY { self.stop(Stopped::Unsteady) } else { self.narrow() }
             }
             (_, Some((breaks_at, breach))) => {
                 self.done = Some(Finding::Limit { sustainable: rate, breaks_at, breach, confirmed: true });

@@ -181,9 +181,10 @@ impl FindingReport {
     fn words(&self, operation: &str) -> String {
         match self {
             FindingReport::Limit { sustainable_per_s, breaks_at_per_s, breach, confirmed } => {
-                let sure = match confirmed {
-                    true => "it was come back to from above, and held",
-                    false => "the search ended before that was confirmed",
+                let sure = if *confirmed {
+                    "it was come back to from above, and held"
+                } else {
+                    "the search ended before that was confirmed"
                 };
                 format!(
                     "{operation}: {} is sustainable; at {} the service {}; {sure}\n",

@@ -42,10 +42,7 @@ impl FromStr for Profile {
             return Err(whole("at most 366 days in all"));
         }
         let profile = Profile::of(pieces, text.split_whitespace().collect::<Vec<_>>().join(" "));
-        match profile.arrivals() > 0.0 {
-            true => Ok(profile),
-            false => Err(whole("a phase with a rate above 0")),
-        }
+        if profile.arrivals() > 0.0 { Ok(profile) } else { Err(whole("a phase with a rate above 0")) }
     }
 }
 

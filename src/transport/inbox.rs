@@ -156,11 +156,12 @@ impl Inbox {
     fn count_redelivery(&mut self) -> Result<Arrival, Cause> {
         self.redelivered = self.redelivered.saturating_add(1);
         self.in_a_row += 1;
-        match self.in_a_row <= MAX_REDELIVERIES {
-            true => Ok(Arrival::Redelivery),
-            false => Err(Cause::Garbled {
+        if self.in_a_row <= MAX_REDELIVERIES {
+            Ok(Arrival::Redelivery)
+        } else {
+            Err(Cause::Garbled {
                 detail: format!("a flood: more than {MAX_REDELIVERIES} replies delivered again"),
-            }),
+            })
         }
     }
 }

@@ -180,10 +180,7 @@ impl Head {
     }
 
     fn refusal(&self, body: &[u8], now: SystemTime) -> Cause {
-        let body = match self.is_chunked() {
-            true => unchunked(body),
-            false => body.to_vec(),
-        };
+        let body = if self.is_chunked() { unchunked(body) } else { body.to_vec() };
         // AWS ends the type with a colon, where a URL may follow.
         let kind = self.field("x-amzn-errortype").and_then(|kind| kind.split(':').next()).unwrap_or_default();
         let words = match message_of(&body) {

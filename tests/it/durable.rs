@@ -102,9 +102,12 @@ fn what_was_answered_survives_kills_of_the_emulator() {
     let lot = scratch.lot("lot.csv", 300);
     let (ledger, directory) = (scratch.path("lot.ledger"), scratch.path("state"));
     let scenario = scratch.write("s.toml", P256);
-    let registered = || match ledger.exists() {
-        true => column(&ledger, "SELECT key FROM device WHERE state = 'registered'").len(),
-        false => 0,
+    let registered = || {
+        if ledger.exists() {
+            column(&ledger, "SELECT key FROM device WHERE state = 'registered'").len()
+        } else {
+            0
+        }
     };
     let mut emulate = emulate_on("127.0.0.1:0", &directory, &scenario);
     let address = address_of(&emulate);

@@ -200,9 +200,10 @@ fn interrupted(emulate: &Emulate, lot: &Path, args: &[&str], condition: impl FnM
 }
 
 fn registered(ledger: &Path) -> usize {
-    match ledger.exists() {
-        true => column(ledger, "SELECT key FROM device WHERE state = 'registered'").len(),
-        false => 0,
+    if ledger.exists() {
+        column(ledger, "SELECT key FROM device WHERE state = 'registered'").len()
+    } else {
+        0
     }
 }
 
@@ -286,70 +287,81 @@ fn a_run_keeps_purge_away_and_lets_an_export_read() {
 #[test]
 fn nobody_sees_a_secret() {
     for keys in ["aws", "local"] {
-        let scratch = Scratch::new();
-        // The row that is rejected keeps its token, so that it is known.
-        let lot = scratch.write(
-            "lot.csv",
-            "DeviceId,SerialNumber,MacAddress\nA,1,x\nB,2,y\nC,3,z\nno spaces,4,z\nD,5,z\nE,6,z\nF,7,z\nG,8,z\n",
-        );
-        let session_token = format!("session//{}", "t0ken".repeat(30));
-        let scenario = scratch.write(
-            "s.toml",
-            format!(
-                "{P256}session_token = \"{session_token}\"\n{FAULTS}\
-                 [errors.unavailable]\nstatus = 503\ncode = \"X\"\nmessage = '''{LEAK}'''\n"
-            ),
-        );
-        let emulate = Emulate::start(&["--scenario", scenario.to_str().unwrap()]);
-        let ledger = scratch.path("lot.ledger");
-        let mut seen = Seen::default();
-        for secret_key in ["wrong", emulate.text("secret_access_key")] {
-            let json = scratch.path("summary.json");
-            let mut command = emulate.provision(&lot);
-            command
-                .args(["--keys", keys, "--seal-to", RECIPIENT, "--timeout", "1s", "--connections", "2"])
-                .arg("--summary-json")
-                .arg(&json)
-                .env("AWS_SECRET_ACCESS_KEY", secret_key)
-                .env("AWS_SESSION_TOKEN", &session_token)
-                .env("FLEETMINT_LOG", "trace");
-            let said = run(&mut command);
-            assert_eq!(said.code, Some(if secret_key == "wrong" { 77 } else { 3 }), "{}", said.err);
-            seen.add("stdout", said.out);
-            seen.add("stderr", said.err);
-            seen.add("summary", std::fs::read(&json).unwrap());
-        }
-        assert!(seen.has(b"503"), "the faults were met");
-        let identity = scratch.write("id.txt", IDENTITY);
-        let tokens = column(
-            &ledger,
-            "SELECT ownership_token FROM certificate WHERE ownership_token IS NOT NULL AND retired_at IS NULL",
-        );
-        assert_eq!(tokens.len(), 1, "the token of the rejected device");
-        let exported = run(fleetmint()
-            .args(["export", ledger.to_str().unwrap(), "--out", scratch.path("out").to_str().unwrap()])
-            .args(["--identity", identity.to_str().unwrap()])
-            .env("FLEETMINT_LOG", "trace"))
-        .expect_code(0);
-        seen.add("stdout of export", exported.out);
-        seen.add("stderr of export", exported.err);
-        let private_keys = exported_keys(&scratch.path("out"));
-        assert_eq!(private_keys.len(), 7);
-        // The token stands in the ledger, which is for the next run to use; the others must not stand there either.
-        tokens.iter().for_each(|token| seen.expect_none(&needles_of_text(token), "an ownership token"));
-        for suffix in ["", "-wal", "-shm", ".lock"] {
-            let file = PathBuf::from(format!("{}{suffix}", ledger.display()));
-            seen.add("ledger", std::fs::read(file).unwrap_or_default());
-        }
-        for key in &private_keys {
-            seen.expect_none(&needles(key), "a private key");
-        }
-        for text in [emulate.text("secret_access_key"), &session_token, IDENTITY] {
-            seen.expect_none(&needles_of_text(text), "a credential");
-        }
-        let marks = ["PRIVATE KEY-----", "hunter2", "X-Amz-Signature=", "x-amz-signature="];
-        seen.expect_none(&marks.map(|mark| mark.as_bytes().to_vec()), "a secret's mark");
+        look_for_secrets(keys);
     }
+}
+
+/// Provisions with the wrong secret access key and with the right one, exports, and searches all that came of it.
+fn look_for_secrets(keys: &str) {
+    let scratch = Scratch::new();
+    // The row that is rejected keeps its token, so that it is known.
+    let lot = scratch.write(
+        "lot.csv",
+        "DeviceId,SerialNumber,MacAddress\nA,1,x\nB,2,y\nC,3,z\nno spaces,4,z\nD,5,z\nE,6,z\nF,7,z\nG,8,z\n",
+    );
+    let session_token = format!("session//{}", "t0ken".repeat(30));
+    let scenario = scratch.write(
+        "s.toml",
+        format!(
+            "{P256}session_token = \"{session_token}\"\n{FAULTS}\
+             [errors.unavailable]\nstatus = 503\ncode = \"X\"\nmessage = '''{LEAK}'''\n"
+        ),
+    );
+    let emulate = Emulate::start(&["--scenario", scenario.to_str().unwrap()]);
+    let ledger = scratch.path("lot.ledger");
+    let mut seen = Seen::default();
+    for secret_key in ["wrong", emulate.text("secret_access_key")] {
+        let json = scratch.path("summary.json");
+        let mut command = emulate.provision(&lot);
+        command
+            .args(["--keys", keys, "--seal-to", RECIPIENT, "--timeout", "1s", "--connections", "2"])
+            .arg("--summary-json")
+            .arg(&json)
+            .env("AWS_SECRET_ACCESS_KEY", secret_key)
+            .env("AWS_SESSION_TOKEN", &session_token)
+            .env("FLEETMINT_LOG", "trace");
+        let said = run(&mut command);
+        assert_eq!(said.code, Some(if secret_key == "wrong" { 77 } else { 3 }), "{}", said.err);
+        seen.add("stdout", said.out);
+        seen.add("stderr", said.err);
+        seen.add("summary", std::fs::read(&json).unwrap());
+    }
+    assert!(seen.has(b"503"), "the faults were met");
+    let tokens = column(
+        &ledger,
+        "SELECT ownership_token FROM certificate WHERE ownership_token IS NOT NULL AND retired_at IS NULL",
+    );
+    assert_eq!(tokens.len(), 1, "the token of the rejected device");
+    let private_keys = export_keys(&ledger, &scratch, &mut seen);
+    // The token stands in the ledger, which is for the next run to use; the others must not stand there either.
+    tokens.iter().for_each(|token| seen.expect_none(&needles_of_text(token), "an ownership token"));
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        let file = PathBuf::from(format!("{}{suffix}", ledger.display()));
+        seen.add("ledger", std::fs::read(file).unwrap_or_default());
+    }
+    for key in &private_keys {
+        seen.expect_none(&needles(key), "a private key");
+    }
+    for text in [emulate.text("secret_access_key"), &session_token, IDENTITY] {
+        seen.expect_none(&needles_of_text(text), "a credential");
+    }
+    let marks = ["PRIVATE KEY-----", "hunter2", "X-Amz-Signature=", "x-amz-signature="];
+    seen.expect_none(&marks.map(|mark| mark.as_bytes().to_vec()), "a secret's mark");
+}
+
+/// The seven private keys of the registered devices, from an export.
+fn export_keys(ledger: &Path, scratch: &Scratch, seen: &mut Seen) -> Vec<String> {
+    let identity = scratch.write("id.txt", IDENTITY);
+    let exported = run(fleetmint()
+        .args(["export", ledger.to_str().unwrap(), "--out", scratch.path("out").to_str().unwrap()])
+        .args(["--identity", identity.to_str().unwrap()])
+        .env("FLEETMINT_LOG", "trace"))
+    .expect_code(0);
+    seen.add("stdout of export", exported.out);
+    seen.add("stderr of export", exported.err);
+    let private_keys = exported_keys(&scratch.path("out"));
+    assert_eq!(private_keys.len(), 7);
+    private_keys
 }
 
 /// So that errors of many kinds are said.

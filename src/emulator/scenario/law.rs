@@ -213,6 +213,7 @@ impl<'de> Visitor<'de> for InToml {
 
 /// The standard normal distribution's quantile function, to about 16 digits: Wichura's algorithm AS 241, PPND16
 /// (Applied Statistics 37, 1988). Infinite at 0 and 1.
+#[expect(clippy::too_many_lines, reason = "a table of coefficients")]
 fn normal_quantile(q: f64) -> f64 {
     const NEAR: ([f64; 8], [f64; 8]) = (
         [

@@ -85,10 +85,12 @@ impl ServiceConnection {
     /// What ends it, if it has ended.
     fn end(&self) -> Option<Failure> {
         let now = Instant::now();
-        let detail = match self.ends.is_some_and(|at| now >= at) {
-            true => "ended by the service",
-            false if now - self.heard > SILENCE => "kept nobody alive",
-            false => return None,
+        let detail = if self.ends.is_some_and(|at| now >= at) {
+            "ended by the service"
+        } else if now - self.heard > SILENCE {
+            "kept nobody alive"
+        } else {
+            return None;
         };
         Some(Failure::new(Stage::Idle, Cause::Closed { detail: detail.to_owned() }))
     }

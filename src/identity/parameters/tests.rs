@@ -66,6 +66,7 @@ fn a_single_piece_is_borrowed() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn bad_constants_say_what_to_do() {
     let long = "n".repeat(2049);
     let full = "v".repeat(4033);

@@ -116,9 +116,10 @@ pub(super) fn set_up(connection: &Connection) -> Result<(), Problem> {
 
 /// Refuses a connection that cannot write: SQLite takes a file that it may not write as one to read.
 pub(super) fn refuse_read_only(connection: &Connection) -> Result<(), Problem> {
-    match connection.is_readonly("main")? {
-        true => Err(Problem::Denied { detail: String::from("it may only be read") }),
-        false => Ok(()),
+    if connection.is_readonly("main")? {
+        Err(Problem::Denied { detail: String::from("it may only be read") })
+    } else {
+        Ok(())
     }
 }
 

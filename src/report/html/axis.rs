@@ -28,9 +28,10 @@ impl Scale {
         if max == 0.0 {
             return Scale::Linear { max: 1.0 };
         }
-        match max / min >= LOG_FROM {
-            true => Scale::Log { min: floor_125(min), max: ceiling_125(max) },
-            false => Scale::Linear { max: ceiling(max) },
+        if max / min >= LOG_FROM {
+            Scale::Log { min: floor_125(min), max: ceiling_125(max) }
+        } else {
+            Scale::Linear { max: ceiling(max) }
         }
     }
 

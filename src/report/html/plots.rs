@@ -102,8 +102,6 @@ fn significant(quantile: f64) -> String {
 /// Accepted per second against what was offered.
 pub(super) fn throughput(report: &Report) -> Chart {
     let points = &report.timeline.points;
-    let accepted = |point: &Point| subject(report, point).accepted as f64 / point.seconds;
-    let offered = |point: &Point| point.scheduled as f64 / point.seconds;
     let missed = |point: &Point| point.missed as f64 / point.seconds;
     let (has_schedule, has_missed) = (
         report.arrivals.is_some(),
@@ -113,7 +111,7 @@ pub(super) fn throughput(report: &Report) -> Chart {
     let most = points
         .iter()
         .filter(|point| is_whole(report, point))
-        .map(|point| accepted(point).max(offered(point)));
+        .map(|point| accepted_per_s(report, point).max(offered_per_s(point)));
     let top = most.clone().fold(0.0, f64::max);
     // A limit far above what went through would leave the lines at the bottom.
     let has_limit = limits.clone().any(|limit| limit <= top * 3.0);
@@ -128,7 +126,7 @@ pub(super) fn throughput(report: &Report) -> Chart {
     let mut paths = Vec::new();
     if has_schedule {
         legend.push(("offered", String::from("offered")));
-        paths.push(Path { class: "offered", d: level(&|point| Some(offered(point))) });
+        paths.push(Path { class: "offered", d: level(&|point| Some(offered_per_s(point))) });
     }
     if has_limit {
         legend.push(("limit", String::from("rate limit")));
@@ -143,20 +141,7 @@ pub(super) fn throughput(report: &Report) -> Chart {
         let d = boxes(points.iter().filter(|point| is_whole(report, point)).map(bar));
         paths.push(Path { class: "area missed", d });
     }
-    paths.push(Path { class: "response", d: level(&|point| Some(accepted(point))) });
-    let words = |point: &Point| {
-        let mut words = format!("{}: accepted {}", when(report, point), rate(accepted(point)));
-        if has_schedule {
-            words += &format!(", offered {}", rate(offered(point)));
-        }
-        if let Some(limit) = point.limit_per_s {
-            words += &format!(", limit {}", rate(limit));
-        }
-        if point.missed > 0 {
-            words += &format!(", {} missed", count(point.missed));
-        }
-        words
-    };
+    paths.push(Path { class: "response", d: level(&|point| Some(accepted_per_s(report, point))) });
     let offered =
         report.headline.offered_per_s.map_or(String::new(), |offered| format!(", {} offered", rate(offered)));
     Chart {
@@ -172,9 +157,32 @@ pub(super) fn throughput(report: &Report) -> Chart {
         tick: count_tick,
         x_ticks: time_axis(report),
         paths,
-        marks: marks(report, words),
+        marks: marks(report, |point| throughput_words(report, point)),
         is_tall: false,
     }
+}
+
+fn throughput_words(report: &Report, point: &Point) -> String {
+    let accepted = accepted_per_s(report, point);
+    let mut words = format!("{}: accepted {}", when(report, point), rate(accepted));
+    if report.arrivals.is_some() {
+        words += &format!(", offered {}", rate(offered_per_s(point)));
+    }
+    if let Some(limit) = point.limit_per_s {
+        words += &format!(", limit {}", rate(limit));
+    }
+    if point.missed > 0 {
+        words += &format!(", {} missed", count(point.missed));
+    }
+    words
+}
+
+fn accepted_per_s(report: &Report, point: &Point) -> f64 {
+    subject(report, point).accepted as f64 / point.seconds
+}
+
+fn offered_per_s(point: &Point) -> f64 {
+    point.scheduled as f64 / point.seconds
 }
 
 /// Latency over time.

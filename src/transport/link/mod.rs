@@ -109,9 +109,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> WsConnection<S> {
 
     /// Subscribes, and waits for SUBACK; false if there is nothing to subscribe to.
     pub(super) async fn subscribe(&mut self) -> Result<bool, Cause> {
-        match self.0.session.subscribe() {
-            true => self.0.expect(Event::Subscribed).await.map(|()| true),
-            false => Ok(false),
+        if self.0.session.subscribe() {
+            self.0.expect(Event::Subscribed).await.map(|()| true)
+        } else {
+            Ok(false)
         }
     }
 }

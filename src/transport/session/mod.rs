@@ -183,11 +183,10 @@ impl Session {
     /// There is no end of it.
     pub(super) fn came_unasked(&mut self) -> Result<(), Cause> {
         self.unasked += 1;
-        match self.unasked <= MAX_UNASKED {
-            true => Ok(()),
-            false => Err(garbled(format!(
-                "a flood: more than {MAX_UNASKED} packets or frames that nothing asked for"
-            ))),
+        if self.unasked <= MAX_UNASKED {
+            Ok(())
+        } else {
+            Err(garbled(format!("a flood: more than {MAX_UNASKED} packets or frames that nothing asked for")))
         }
     }
 

@@ -25,9 +25,10 @@ pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Ca
     let unresolvable = |detail: String| Cause::Unresolvable { detail: format!("{host}: {detail}") };
     let found = lookup_host((host, port)).await.map_err(|error| unresolvable(clean(&error.to_string())))?;
     let addresses: Vec<_> = found.take(MAX_ADDRESSES).collect();
-    match addresses.is_empty() {
-        true => Err(unresolvable(String::from("the name has no address"))),
-        false => Ok(addresses),
+    if addresses.is_empty() {
+        Err(unresolvable(String::from("the name has no address")))
+    } else {
+        Ok(addresses)
     }
 }
 

@@ -33,9 +33,10 @@ fn seed(of: &str) -> u64 {
 
 /// How many devices of a ledger are in `state`; none, if there is no ledger yet.
 fn devices(ledger: &Path, state: &str) -> usize {
-    match ledger.exists() {
-        true => column(ledger, &format!("SELECT key FROM device WHERE state = '{state}'")).len(),
-        false => 0,
+    if ledger.exists() {
+        column(ledger, &format!("SELECT key FROM device WHERE state = '{state}'")).len()
+    } else {
+        0
     }
 }
 

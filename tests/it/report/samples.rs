@@ -99,9 +99,10 @@ impl Sample {
             ]),
             started_at: epoch() + Duration::from_secs_f64(self.begins_s),
             offered: self.has_schedule.then_some(offered),
-            limits: match self.has_schedule {
-                true => BTreeMap::new(),
-                false => BTreeMap::from([(self.operation.name().to_owned(), to * 1.05)]),
+            limits: if self.has_schedule {
+                BTreeMap::new()
+            } else {
+                BTreeMap::from([(self.operation.name().to_owned(), to * 1.05)])
             },
             warm_up_s: if self.has_schedule { 10.0 } else { 0.0 },
         }

@@ -93,9 +93,10 @@ impl Setup {
         let late = &mut Dice::new(seed ^ 6);
         let stillbirths = late.pick(&[0.0, 0.0, 0.0, 0.3]);
         let faults = Faults { stillbirths, ..faults };
-        let connections = match late.chance(0.3) {
-            true => Connections::Auto { max: connections },
-            false => Connections::Fixed(connections),
+        let connections = if late.chance(0.3) {
+            Connections::Auto { max: connections }
+        } else {
+            Connections::Fixed(connections)
         };
         let publishes_per_connection = Rate::per_second(late.pick(&[-1.0, 100.0, 5.0]));
         let auto = [(); 3].map(|()| late.chance(0.15));
@@ -250,15 +251,10 @@ fn draw_auto(rates: Rates, auto: [bool; 3]) -> Rates {
 }
 
 fn draw_retry(dice: &mut Dice) -> RetryPolicy {
-    match dice.chance(0.3) {
-        true => RetryPolicy {
-            attempts: 2,
-            throttled_attempts: 3,
-            anomalies: 2,
-            dials: 3,
-            ..RetryPolicy::default()
-        },
-        false => RetryPolicy::default(),
+    if dice.chance(0.3) {
+        RetryPolicy { attempts: 2, throttled_attempts: 3, anomalies: 2, dials: 3, ..RetryPolicy::default() }
+    } else {
+        RetryPolicy::default()
     }
 }
 

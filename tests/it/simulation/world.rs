@@ -221,9 +221,10 @@ impl World {
             power: power.clone(),
             witness: self.witness.clone(),
         };
-        let settler: Option<Arc<dyn Settler>> = match self.setup.has_control_plane {
-            true => Some(Arc::new(self.network.settler(power.clone()))),
-            false => None,
+        let settler: Option<Arc<dyn Settler>> = if self.setup.has_control_plane {
+            Some(Arc::new(self.network.settler(power.clone())))
+        } else {
+            None
         };
         let plan = Plan {
             connections: self.setup.connections,
@@ -257,9 +258,10 @@ impl World {
             biased;
             () = self.witness.cut.notified() => Ended::Cut,
             // The process dies here too, only that it is told so.
-            outcome = run => match aborted.is_cancelled() {
-                true => Ended::Aborted(Box::new(outcome)),
-                false => Ended::With(Box::new(outcome)),
+            outcome = run => if aborted.is_cancelled() {
+                Ended::Aborted(Box::new(outcome))
+            } else {
+                Ended::With(Box::new(outcome))
             },
             () = tokio::time::sleep(FOREVER) => Ended::Hung,
         };
@@ -454,9 +456,10 @@ impl World {
         engine::Clock::new(move || {
             let offset_s = clock.lock().unwrap().offset_at(network.age());
             let now: SystemTime = network.now();
-            match offset_s < 0.0 {
-                true => now - Duration::from_secs_f64(-offset_s),
-                false => now + Duration::from_secs_f64(offset_s),
+            if offset_s < 0.0 {
+                now - Duration::from_secs_f64(-offset_s)
+            } else {
+                now + Duration::from_secs_f64(offset_s)
             }
         })
     }
