@@ -99,3 +99,6 @@ pub mod emulator;
 // L5: the binary
 #[cfg(feature = "cli")]
 pub mod cli;
+// What fuzzers feed
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub mod fuzzing;

@@ -21,6 +21,8 @@ mod control;
 mod counts;
 mod fault;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod hook;
 mod http;
 mod http_connection;

@@ -50,6 +50,8 @@ pub use findings::{Finding, Found};
 pub use import::LotRows;
 pub use keys::KeyCounts;
 pub use merge::{MERGED_OUTCOME, Merged, Unmergeable};
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) use pem::fuzz as fuzz_pem;
 pub use resume::{LotChanges, LotRefusal, RefusedRow, Standing};
 pub use retry::{GivenUp, RETRY_OUTCOME, Retry, Returned};
 pub use rework::{REWORK_OUTCOME, Rework};

@@ -123,6 +123,14 @@ pub(super) fn add_functions(connection: &Connection) -> Result<(), Problem> {
     Ok(())
 }
 
+/// What is kept as DER is the very same text again.
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) fn fuzz(text: &str) {
+    if let Kept::Der { label, der } = Kept::of(text) {
+        assert_eq!(write(label, &der), text);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -333,15 +333,15 @@ pub fn render_status(report: &StatusReport) -> String {
         shown(&report.ledger),
         lot.rows,
         shown(&lot.source),
-        lot.imported_at
+        shown(&lot.imported_at)
     );
     line!(
         text,
         "template {}, region {}, account {}, key column {}",
-        lot.template,
-        lot.region,
-        lot.account,
-        lot.key_column
+        shown(&lot.template),
+        shown(&lot.region),
+        shown(&lot.account),
+        shown(&lot.key_column)
     );
     if report.plain_keys {
         line!(text, "it holds private keys in plain text: guard it as you would the keys");
@@ -388,7 +388,9 @@ fn render_causes(text: &mut String, causes: &[CauseReport]) {
         let CauseReport { state, stage, cause, devices, example_key, example } = cause;
         line!(
             text,
-            "{devices:>9} {state}, {cause} at {stage}; for one, {}: {}",
+            "{devices:>9} {state}, {} at {}; for one, {}: {}",
+            shown(cause),
+            shown(stage),
             shown(example_key),
             shown(example)
         );
@@ -405,9 +407,9 @@ fn render_runs(text: &mut String, runs: &[RunReport]) {
         line!(text, "          … and {earlier} before these");
     }
     for run in &runs[earlier..] {
-        let ended = run.ended_at.as_deref().map_or(String::new(), |at| format!(" to {at}"));
+        let ended = run.ended_at.as_deref().map_or(String::new(), |at| format!(" to {}", shown(at)));
         let pid = if ended.is_empty() { format!(" (pid {})", run.pid) } else { String::new() };
-        line!(text, "{:>9} {}{ended}: {}{pid}", run.run, run.started_at, run.outcome);
+        line!(text, "{:>9} {}{ended}: {}{pid}", run.run, shown(&run.started_at), shown(&run.outcome));
     }
 }
 
@@ -424,7 +426,7 @@ fn render_next(text: &mut String, next: &[NextStep]) {
     }
 }
 
-/// A text of the lot or the command line, without what a terminal would act on.
+/// A text of the ledger or the command line, without what a terminal would act on.
 fn shown(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }

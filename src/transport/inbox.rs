@@ -1,8 +1,8 @@
 //! Which packet answers which request.
 //!
 //! Owns the rule by which a PUBLISH on a response topic becomes the reply of the exchange in flight, a redelivery to be
-//! ignored, or the end of the connection. Replies carry no correlation field, so everything hangs on there being one
-//! exchange at a time, and on knowing again what was consumed before. Does no IO and reads no clock.
+//! ignored, or the end of the connection. Replies carry no correlation field, so everything depends on there being one
+//! exchange at a time, and on recognising what was consumed before.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,20 +20,20 @@ use crate::wording::clean;
 /// pre-provisioning hook, so that a slow true reply is still waited for.
 pub const GRACE: Duration = Duration::from_secs(6);
 
-/// How many consumed replies are known again. A device has two, and the service retries within seconds.
+/// How many consumed replies are remembered. A device has two, and the service retries within seconds.
 const REMEMBERED: usize = 8;
 
-/// How many redeliveries one exchange, or one wait between exchanges, puts up with.
+/// How many redeliveries one exchange, or one wait between exchanges, tolerates.
 const MAX_REDELIVERIES: u32 = 1000;
 
-/// A PUBLISH, as far as it matters here. Not to be printed: its payload may hold a private key.
+/// What matters here of a PUBLISH. Not to be printed: its payload may hold a private key.
 #[derive(Clone, Copy)]
 pub struct Delivery<'a> {
     /// Its topic name.
     pub topic: &'a str,
     /// Its payload.
     pub payload: &'a [u8],
-    /// Its DUP flag: it says of itself that it may have been delivered before (MQTT 3.1.1 section 3.3.1.1).
+    /// Its DUP flag: the server says that it may have been delivered before (MQTT 3.1.1 section 3.3.1.1).
     pub is_duplicate: bool,
 }
 
@@ -75,7 +75,7 @@ impl Inbox {
         }
     }
 
-    /// The topics whose deliveries it understands.
+    /// The topics whose deliveries are understood.
     pub fn topics(&self) -> &Topics {
         &self.topics
     }
@@ -116,13 +116,13 @@ impl Inbox {
         }
     }
 
-    /// When to end an exchange that has seen nothing but an earlier reply again: then that reply was its answer, and names a
-    /// thing or certificate that another device has. Not before a reply is doubted.
+    /// When to end an exchange that has seen nothing but an earlier reply again: that reply was its answer then, and names a
+    /// thing or certificate that another device has. `None` while no reply is in doubt.
     pub fn grace_ends(&self) -> Option<Instant> {
         self.doubted_at.map(|at| at + GRACE)
     }
 
-    /// Why to end it.
+    /// Why such an exchange ends.
     pub fn same_reply() -> Cause {
         Cause::Anomaly { detail: String::from("the same reply as for the device before") }
     }
@@ -167,7 +167,7 @@ impl Inbox {
 }
 
 /// Tells deliveries apart: eight bytes at a time, because every reply of a run passes through here. Not meant to withstand
-/// someone who makes collisions; all that he would gain is an anomaly.
+/// deliberate collisions: all that they would gain is an anomaly.
 fn fingerprint(topic: &str, payload: &[u8]) -> u64 {
     const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15;
     let mix = |state: u64, word: u64| {

@@ -1,8 +1,10 @@
 //! Connections to the service, as the engine sees them.
 //!
-//! Owns the crate's two traits and the rule which packet answers which request ([`Inbox`]). The engine knows these
-//! traits and no socket; [`wss`] implements them over TLS, and the emulator's memory door implements them for simulation.
+//! Owns the two traits by which the engine knows a connection, and the rule which packet answers which request ([`Inbox`]).
+//! [`wss`] implements the traits over TLS, the emulator's simulated network in memory.
 
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod inbox;
 mod link;
 mod packet;
@@ -25,7 +27,7 @@ use crate::call::Call;
 use crate::event::DialPhases;
 use crate::failure::Failure;
 
-/// Opens connections, ready for exchanges: all response topics granted.
+/// Opens connections that are ready for exchanges: all response topics are granted.
 pub trait Connector: Send + Sync + 'static {
     /// What it opens.
     type Connection: Connection;
@@ -34,7 +36,7 @@ pub trait Connector: Send + Sync + 'static {
     fn dial(&self) -> impl Future<Output = Dial<Self::Connection>> + Send;
 }
 
-/// Several users of one connector share what it shares: sessions, say.
+/// Users of one connector share its state, such as TLS sessions.
 impl<C: Connector> Connector for Arc<C> {
     type Connection = C::Connection;
 
@@ -46,7 +48,7 @@ impl<C: Connector> Connector for Arc<C> {
 /// How a dial went.
 #[derive(Debug)]
 pub struct Dial<C> {
-    /// How long each phase took, as far as it got.
+    /// How long each phase took that was completed.
     pub phases: DialPhases,
     /// The connection, or which phase failed and why.
     pub outcome: Result<C, Failure>,
@@ -66,11 +68,16 @@ pub trait Connection: Send + Sized + 'static {
         patience: impl Patience,
     ) -> impl Future<Output = Result<(Reply, Self), Lost>> + Send;
 
+    /// Its client id, by which the service's logs name it; empty if it has none.
+    fn client_id(&self) -> &str {
+        ""
+    }
+
     /// Keeps the connection alive while there is nothing to send: answers pings, acknowledges and ignores redelivered
     /// replies. Ends only when the connection does, saying why. Cancel safe.
     fn idle(&mut self) -> impl Future<Output = Failure> + Send;
 
-    /// Says goodbye: DISCONNECT, WebSocket close, TLS close. Bounded; errors do not matter any more.
+    /// Says goodbye: DISCONNECT, WebSocket close, TLS close. Bounded in time; errors are ignored.
     fn close(self) -> impl Future<Output = ()> + Send;
 }
 
@@ -79,11 +86,11 @@ pub trait Connection: Send + Sized + 'static {
 pub struct Reply {
     /// Which response topic it came on.
     pub verdict: Verdict,
-    /// As it came.
+    /// The message, as it was received.
     pub payload: Bytes,
     /// From the publish to the reply.
     pub service: Duration,
-    /// Replies of earlier exchanges that came again in the meantime, and were ignored.
+    /// How many replies of earlier exchanges were delivered again meanwhile, and ignored.
     pub redelivered: u32,
 }
 
@@ -99,7 +106,7 @@ impl fmt::Debug for Reply {
     }
 }
 
-/// Which response topic a reply came on.
+/// The response topic that a reply came on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// `accepted`.
@@ -108,14 +115,14 @@ pub enum Verdict {
     Rejected,
 }
 
-/// An exchange whose reply will not come, and with it the end of its connection.
+/// An exchange whose reply will not come; its connection has ended with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
     /// Why.
     pub failure: Failure,
     /// From the publish to giving up.
     pub service: Duration,
-    /// Replies of earlier exchanges that came again in the meantime, and were ignored.
+    /// How many replies of earlier exchanges were delivered again meanwhile, and ignored.
     pub redelivered: u32,
 }
 

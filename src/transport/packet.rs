@@ -29,9 +29,9 @@ pub(super) enum Incoming {
     PingResp,
 }
 
-/// The length of the packet at the start of `bytes`; none if its header is not complete.
+/// The length of the packet at the start of `bytes`; `None` until its header is complete.
 ///
-/// Says no as early as it can be known, so that nothing is buffered for a packet that will not be taken.
+/// Refuses as early as possible, so that nothing is buffered for a packet that will not be accepted.
 pub(super) fn frame(bytes: &[u8]) -> Result<Option<FixedHeader>, Cause> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     check_first_byte(first)?;

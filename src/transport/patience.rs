@@ -1,13 +1,11 @@
-//! How long an exchange waits for its reply.
-//!
-//! Owns the questions that a connection asks whoever waits. What the answers are is the engine's.
+//! How long an exchange waits for its reply: what a connection asks of the engine meanwhile.
 
 use std::time::Duration;
 
 /// Decides how long to wait. A [`Duration`] waits for itself.
 pub trait Patience: Send + Sync {
-    /// What to do now, while there is no reply. Asked when the request is published, and again whenever the time is over
-    /// that it said to wait.
+    /// What to do now, while there is no reply. Asked when the request is published, and again each time the answered wait
+    /// is over.
     fn next(&self, heard: Heard) -> Wait;
 }
 
@@ -22,15 +20,15 @@ pub struct Heard {
     pub ping: Ping,
 }
 
-/// Whether the other side was asked if it is there (PINGREQ), since the request was published.
+/// Whether a PINGREQ was sent since the request was published, and answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Ping {
-    /// Not asked.
+    /// None was sent.
     #[default]
     NotSent,
-    /// Asked, and there is no PINGRESP.
+    /// Sent, without a PINGRESP so far.
     Sent,
-    /// It is there.
+    /// The PINGRESP came.
     Answered,
 }
 

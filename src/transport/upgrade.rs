@@ -1,7 +1,7 @@
 //! The HTTP/1.1 upgrade to a WebSocket (RFC 6455 section 4.1), by hand.
 //!
-//! Owns the request, whose `Host` must be the one that was signed, and the reading of whatever comes back: a refusal's headers
-//! and body say why, and its `date` tells a wrong clock. Knows nothing of signing or of MQTT.
+//! The request's `Host` must be the one that was signed. Of the answer, everything is read: a refusal's headers and body say
+//! why, and its `date` shows whether this machine's clock is wrong.
 
 use std::time::{Duration, SystemTime};
 
@@ -28,7 +28,7 @@ const MAX_BODY: usize = 16 * 1024;
 /// How many header fields an answer may have.
 const MAX_FIELDS: usize = 64;
 
-/// How long a refusal's body may take: its status is known by then, and worth more than its words.
+/// How long a refusal's body may take: the status, which is known by then, matters more.
 const BODY_TIME: Duration = Duration::from_secs(2);
 
 /// The MQTT subprotocol (MQTT 3.1.1 section 6).
@@ -54,7 +54,7 @@ pub(super) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
         head.check(&key)?;
         return Ok(bytes);
     }
-    // A body that comes late or not at all is no reason to lose the status.
+    // The status is worth reporting even if its body comes late or not at all.
     let _ = timeout(BODY_TIME, read_body(stream, &head, &mut bytes)).await;
     Err(head.refusal(&bytes, SystemTime::now()))
 }
@@ -77,7 +77,7 @@ fn request(host_header: &str, target: &Secret<String>, key: &str) -> Zeroizing<V
     request
 }
 
-/// The head of an answer, as far as it matters.
+/// What matters of an answer's head.
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) status: u16,
@@ -125,7 +125,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Cause> {
     }
 }
 
-/// Reads a body to its end or to [`MAX_BODY`]; what there is of it stays in `bytes` if this is cut short.
+/// Reads a body to its end or to [`MAX_BODY`]. If dropped midway, what was read stays in `bytes`.
 async fn read_body<S: AsyncRead + Unpin>(stream: &mut S, head: &Head, bytes: &mut Vec<u8>) {
     let length = head.field("content-length").and_then(|length| length.parse().ok());
     let wanted = length.unwrap_or(MAX_BODY).min(MAX_BODY);
@@ -143,7 +143,7 @@ impl Head {
         self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether a field that is a list names `token`, in whatever case.
+    /// Whether a field that is a list contains `token`, in any case.
     fn lists(&self, name: &str, token: &str) -> bool {
         let values = self.fields.iter().filter(|(known, _)| known == name);
         values.flat_map(|(_, value)| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
@@ -155,7 +155,7 @@ impl Head {
 
     /// Whether a 101 answers the request that carried `key` (RFC 6455 section 4.1, the numbered checks).
     ///
-    /// A server that names no subprotocol is taken for MQTT: the CONNACK will show. One that names another is not.
+    /// A server that names no subprotocol is assumed to speak MQTT, as its CONNACK will show; one that names another is not.
     fn check(&self, key: &str) -> Result<(), Cause> {
         let wrong = |what: &str| Err(garbled(format!("the answer is 101, but {what}")));
         if !self.lists("upgrade", "websocket") {
@@ -196,7 +196,7 @@ impl Head {
     }
 }
 
-/// `message` of a JSON body, else the body itself.
+/// The `message` of a JSON body, or else the body itself.
 fn message_of(body: &[u8]) -> String {
     #[derive(serde::Deserialize)]
     struct Refusal {
@@ -209,7 +209,7 @@ fn message_of(body: &[u8]) -> String {
     }
 }
 
-/// The data of a chunked body, or of as much of it as is there (RFC 9112 section 7.1).
+/// The data of a chunked body, or of the part that is there (RFC 9112 section 7.1).
 fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
     let mut data = Vec::new();
     while let Ok(Status::Complete((start, length))) = httparse::parse_chunk_size(bytes) {
@@ -225,7 +225,7 @@ fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
     data
 }
 
-/// Our clock minus the server's, in seconds; none if `date` is not in the one format that servers must send
+/// Our clock minus the server's, in seconds; `None` if `date` is not in the one format that servers must send
 /// (IMF-fixdate, RFC 9110 section 5.6.7).
 fn skew(date: &str, now: SystemTime) -> Option<i64> {
     let format = format_description!(
@@ -234,6 +234,16 @@ fn skew(date: &str, now: SystemTime) -> Option<i64> {
     let server = PrimitiveDateTime::parse(date, format).ok()?.assume_utc().unix_timestamp();
     let ours = now.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
     i64::try_from(ours).ok()?.checked_sub(server)
+}
+
+/// Does everything that is done with an answer.
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(super) fn fuzz(head: &Head, body: &[u8], now: SystemTime) {
+    let _ = head.check("dGhlIHNhbXBsZSBub25jZQ==");
+    let Cause::UpgradeRefused { message, .. } = head.refusal(body, now) else {
+        unreachable!("a refusal is one")
+    };
+    assert_eq!(message, clean(&message), "it is shown as it is");
 }
 
 #[cfg(test)]

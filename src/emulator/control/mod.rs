@@ -324,5 +324,12 @@ impl Owner<'_> {
     }
 }
 
+/// Reads what a request says, in its path, its query and its body.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(target: &str, body: &[u8]) {
+    let _ = (request::Query::of_target(target), request::Query::of_form(body), request::decode(target));
+    let _ = request::parse::<serde_json::Value>(body);
+}
+
 #[cfg(test)]
 mod tests;

@@ -56,7 +56,7 @@ pub enum CsrError {
 }
 
 /// A key that its owner proved to have.
-pub(super) struct CertifiedKey {
+pub(in crate::emulator) struct CertifiedKey {
     /// The bits of the subject public key.
     bits: Vec<u8>,
     /// Only its identifiers are used.
@@ -74,7 +74,7 @@ impl PublicKeyData for CertifiedKey {
 }
 
 /// The key of a signing request, if the request is good.
-pub(super) fn key_of(pem: &str) -> Result<CertifiedKey, CsrError> {
+pub(in crate::emulator) fn key_of(pem: &str) -> Result<CertifiedKey, CsrError> {
     let characters = pem.chars().count();
     if characters > MAX_CHARACTERS {
         return Err(CsrError::TooLong(characters));

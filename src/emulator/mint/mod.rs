@@ -12,6 +12,8 @@ mod tls;
 
 pub use authority::{Authority, CertifyError};
 pub use csr::CsrError;
+#[cfg(any(test, fuzzing))]
+pub(super) use csr::key_of;
 pub use pool::{MAX_STOCK, Mint};
 pub use seeded::{READY_KEYS, SeededMint, ready_key};
 pub use tls::{TlsAuthority, TlsIdentity};

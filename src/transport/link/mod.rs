@@ -1,7 +1,7 @@
 //! A WebSocket with an MQTT session on it.
 //!
-//! Owns the meeting of the pure [`Session`] with a byte stream: binary frames, one write for all that wants to be sent, time
-//! limits, and what every way of ending is called. Works over any stream; [`super::wss`] brings the TLS one.
+//! Joins the pure [`Session`] and a byte stream: binary frames, one write for all pending output, time limits, and a name for
+//! every way in which a connection ends. Works over any stream; [`super::wss`] brings TLS.
 
 mod wire;
 
@@ -28,13 +28,13 @@ use crate::call::Call;
 use crate::failure::{Cause, Failure, Stage};
 use crate::wording::clean;
 
-/// Allocated by every connection for as long as it lives; a reply of the service has about 3.6 KB.
+/// Allocated by every connection for all its life, in bytes; a reply of the service has about 3.6 KB.
 const READ_BUFFER: usize = 4 * 1024;
 
 /// More than any packet, so that the WebSocket writes only when it is told to: one write, one TLS record.
 const WRITE_BUFFER: usize = 256 * 1024;
 
-/// The largest frame or message that is taken: several packets may share one.
+/// The largest frame or message that is accepted: several packets may share one.
 const MAX_MESSAGE: usize = 3 * MAX_REMAINING;
 
 /// Acknowledgements that pile up to this many bytes are sent before more is read.
@@ -43,7 +43,7 @@ const OUTPUT_HIGH: usize = 4 * 1024;
 /// How many messages are read before others get their turn.
 const BATCH: usize = 64;
 
-/// How long a goodbye may take: the other side has no duty to answer it.
+/// How long a goodbye may take: the server need not answer it.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// An open MQTT connection over a WebSocket. Boxed, because the engine hands it around by value.
@@ -58,7 +58,7 @@ impl<S> std::fmt::Debug for WsConnection<S> {
 struct Link<S> {
     ws: Wire<S>,
     session: Session,
-    /// Bytes were given to the WebSocket that it has not yet written.
+    /// The WebSocket has bytes that it has not yet written.
     is_unflushed: bool,
     /// One timer for the connection's life, set anew only when something is due earlier than it is set to: most exchanges
     /// touch no timer wheel at all.
@@ -69,7 +69,7 @@ struct Link<S> {
 enum Ended {
     /// The limit given by the caller is reached.
     TimeUp,
-    /// The connection is not to be used any more.
+    /// The connection cannot be used any longer.
     Because(Cause),
 }
 
@@ -80,7 +80,7 @@ impl From<Cause> for Ended {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> WsConnection<S> {
-    /// Puts `session` on an upgraded stream, of which `early` has been read already.
+    /// Runs `session` on an upgraded stream, of which `early` has been read already.
     pub(super) async fn open(stream: S, early: Vec<u8>, session: Session) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
@@ -92,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> WsConnection<S> {
         Self::on(Wire::WebSocket(ws), session)
     }
 
-    /// Puts `session` on a stream that carries MQTT by itself.
+    /// Runs `session` on a stream that carries MQTT without a WebSocket.
     pub(super) fn open_plain(stream: S, session: Session) -> Self {
         Self::on(Wire::plain(stream), session)
     }
@@ -125,7 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for WsConnec
         patience: impl Patience,
     ) -> Result<(Reply, Self), Lost> {
         let link = &mut *self.0;
-        // What came before the request was published cannot answer it, and what ended the connection before was not its doing.
+        // What came before the request was published cannot answer it, and an end before that was not its doing.
         if let Err(cause) = link.settle().await {
             return Err(link.lost(Stage::Idle, cause, Duration::ZERO));
         }
@@ -143,6 +143,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for WsConnec
             Err(Ended::TimeUp) => Err(link.lost(stage, link.session.silence(service), service)),
             Err(Ended::Because(cause)) => Err(link.lost(stage, cause, service)),
         }
+    }
+
+    fn client_id(&self) -> &str {
+        self.0.session.client_id()
     }
 
     /// Cancel safe: everything that has been read or is to be written lives in the connection, never in this future. Bytes
@@ -207,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     fn poll_event(&mut self, cx: &mut Context<'_>, limit: Option<Instant>) -> Poll<Result<Event, Ended>> {
         loop {
             let is_blocked = self.poll_output(cx)?.is_pending();
-            // While nothing can be written, little is read: who does not take our acknowledgements gets no more of them.
+            // While nothing can be written, little is read: a server that does not take our acknowledgements gets no more.
             if !(is_blocked && self.session.pending_output() > OUTPUT_HIGH)
                 && let Poll::Ready(event) = self.poll_input(cx)
             {
@@ -226,7 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         }
     }
 
-    /// Gives the WebSocket all that is to be sent, as one frame, once any of it wants to be, and has it written.
+    /// Writes all pending output as one frame, as soon as any of it is to be sent now.
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
         loop {
             if self.is_unflushed {
@@ -261,7 +265,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
                 // The pong is on its way: the WebSocket sends it with its next read or write.
                 Message::Binary(_) | Message::Ping(_) | Message::Pong(_) => self.session.came_unasked()?,
                 Message::Close(frame) => {
-                    // Sends the answer to the close, as far as that goes without waiting.
+                    // Answers the close, if that can be written without waiting.
                     let _ = self.ws.poll_flush_unpin(cx);
                     return Poll::Ready(Err(closed(frame.as_ref())));
                 }
@@ -282,7 +286,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             if self.alarm.is_elapsed() || self.alarm.deadline() > due {
                 self.alarm.as_mut().reset(due);
             }
-            // If it goes off early, it was set for something that has been done since.
+            // An alarm that goes off early was set for something that has been done since.
             ready!(self.alarm.poll_unpin(cx));
         }
     }
@@ -317,13 +321,13 @@ pub(super) fn broken(error: &io::Error) -> Cause {
             Cause::Closed { detail: String::from("reset by the server") }
         }
         InvalidData if alert(error).is_some() => Cause::Closed { detail: alert(error).unwrap_or_default() },
-        // What TLS says of bytes that are none of its own.
+        // How TLS reports bytes that are not TLS.
         InvalidData => garbled(format!("not TLS: {}", clean(&error.to_string()))),
         _ => Cause::Closed { detail: clean(&error.to_string()) },
     }
 }
 
-/// What the server says of a TLS connection that it ends, such as one with a certificate that it does not take.
+/// Why the server ended a TLS connection, such as one with a client certificate that it refuses.
 fn alert(error: &io::Error) -> Option<String> {
     match error.get_ref()?.downcast_ref::<rustls::Error>()? {
         rustls::Error::AlertReceived(alert) => {

@@ -1,6 +1,5 @@
-//! What carries MQTT: the binary messages of a WebSocket, or a TLS stream by itself, as on mutual TLS.
-//!
-//! Owns that both look the same: messages come and go.
+//! What carries MQTT: the binary messages of a WebSocket, or a TLS stream by itself, as with mutual TLS. Both look the same
+//! from outside.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

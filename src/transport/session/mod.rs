@@ -1,7 +1,7 @@
 //! MQTT 3.1.1 as a client speaks it here, without IO: bytes and `now` in, events and bytes out.
 //!
 //! Owns what may come when: CONNECT, one SUBSCRIBE with the four response topics, then one PUBLISH at a time; packet ids,
-//! acknowledgements and the keep-alive. Which reply answers which request is [`Inbox`]'s to say. Knows no socket.
+//! acknowledgements and the keep-alive. Which reply answers which request is [`Inbox`]'s.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,19 +20,19 @@ use crate::call::Call;
 use crate::failure::Cause;
 use crate::provisioning::{Delivery, Topics};
 
-/// How many packets and frames that nothing asked for are put up with between two of our own. A server that is well has
-/// next to none; one that floods would be served for ever.
+/// How many unsolicited packets and frames are tolerated between two of our own. A healthy server sends hardly any; one that
+/// floods us would otherwise be served for ever.
 const MAX_UNASKED: u32 = 1000;
 
-/// How long an acknowledgement waits for a request to go with. Long for a commit to the disk, after which the next request
-/// follows; nothing to a service that waits for acknowledgements for many seconds.
+/// How long an acknowledgement waits for a request to be sent with. Long enough for a commit to the disk, after which the next
+/// request follows; negligible to a service that waits many seconds for acknowledgements.
 const ACK_DELAY: Duration = Duration::from_millis(200);
 
-/// Acknowledgements of more bytes than this do not wait.
+/// Acknowledgements of more bytes than this are sent at once.
 const MANY_ACKS: usize = 256;
 
 /// Something that the owner of the session waits for. Printed in tests only: a reply may hold a private key.
-#[cfg_attr(test, derive(Debug))]
+#[cfg_attr(any(test, fuzzing), derive(Debug))]
 #[derive(PartialEq, Eq)]
 pub(super) enum Event {
     /// CONNACK, accepted.
@@ -61,35 +61,36 @@ struct Request {
 
 /// One connection's MQTT state. Has no Debug: private keys pass through its buffers.
 pub(super) struct Session {
+    client_id: Box<str>,
     inbox: Inbox,
     phase: Phase,
     keep_alive: Duration,
-    /// Came last and is not read yet. Kept as it came, so that a reply's payload is a slice of it.
+    /// What came last and has not been read. Kept as it came, so that a reply's payload is a slice of it.
     arrived: Bytes,
-    /// Came before that: packets that spread over frames. Empty most of the time.
+    /// What came before `arrived`: the beginning of a packet that spans frames. Empty most of the time.
     pieces: BytesMut,
     out: BytesMut,
-    /// Until when acknowledgements wait for something else to go with; none if what is in `out` waits for nothing.
+    /// Until when the acknowledgements in `out` wait for a request to be sent with; `None` if `out` is to be sent now.
     acks_due: Option<Instant>,
     last_id: u16,
     request: Option<Request>,
     sent_at: Instant,
     ping_sent_at: Option<Instant>,
-    /// Of the request in flight.
+    /// Whether the connection was asked for life since the request in flight was published.
     ping: Ping,
-    /// Packets and frames that nothing asked for, since the last packet that was no acknowledgement.
+    /// Unsolicited packets and frames since the last packet of ours that was not an acknowledgement.
     unasked: u32,
 }
 
 impl Session {
-    /// A session that wants to send CONNECT (section 3.1): clean session, no user name; the signature was the login.
+    /// A session whose CONNECT (section 3.1) is queued: clean session, no user name; the signature was the login.
     pub(super) fn new(client_id: String, topics: Arc<Topics>, keep_alive: Duration, now: Instant) -> Self {
         let own = topics.of_client(&client_id);
         let connect = Connect {
             protocol: Protocol::V4,
             // Zero would turn the keep-alive off.
             keep_alive: u16::try_from(keep_alive.as_secs().max(1)).unwrap_or(u16::MAX),
-            client_id,
+            client_id: client_id.clone(),
             clean_session: true,
             last_will: None,
             login: None,
@@ -98,6 +99,7 @@ impl Session {
         connect.write(&mut out).expect(FITS);
         let topics = own.map_or(topics, Arc::new);
         Self {
+            client_id: client_id.into(),
             inbox: Inbox::new(topics),
             phase: Phase::Connecting,
             keep_alive,
@@ -114,8 +116,12 @@ impl Session {
         }
     }
 
-    /// Wants to send the one SUBSCRIBE (section 3.8); once, after [`Event::Connected`]. False if there is nothing to subscribe
-    /// to: a connection that is only held has no topics, and MQTT no empty SUBSCRIBE.
+    pub(super) fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
+    /// Queues the one SUBSCRIBE (section 3.8); once, after [`Event::Connected`]. False if there is nothing to subscribe to: a
+    /// connection that is only held open has no topics, and MQTT has no empty SUBSCRIBE.
     pub(super) fn subscribe(&mut self) -> bool {
         if self.filters().is_empty() {
             self.phase = Phase::Open;
@@ -129,7 +135,7 @@ impl Session {
         true
     }
 
-    /// Wants to publish a request of `call`; after [`Event::Subscribed`], and with none in flight.
+    /// Queues the PUBLISH of a request of `call`; after [`Event::Subscribed`], and with none in flight.
     pub(super) fn publish(&mut self, call: Call, payload: Bytes) {
         self.inbox.expect(call);
         let id = self.next_id();
@@ -141,14 +147,14 @@ impl Session {
         };
         let publish = Publish { dup: false, qos, retain: false, topic, pkid: id, payload };
         publish.write(&mut self.out).expect(FITS);
-        // What is not acknowledged at all has no PUBACK to miss.
+        // QoS 0 has no PUBACK that could be missing.
         self.request = Some(Request { id, is_acknowledged: qos == QoS::AtMostOnce });
         self.ping = Ping::NotSent;
         self.unasked = 0;
         self.acks_due = None;
     }
 
-    /// Wants to know whether the other side is there, because the request in flight has no reply.
+    /// Queues a PINGREQ, because the request in flight has no reply.
     pub(super) fn ping(&mut self, now: Instant) {
         self.ask_for_life(now);
         self.ping = Ping::Sent;
@@ -160,7 +166,7 @@ impl Session {
         Heard { age, is_acknowledged, ping: self.ping }
     }
 
-    /// Wants to say DISCONNECT (section 3.14).
+    /// Queues DISCONNECT (section 3.14).
     pub(super) fn disconnect(&mut self) {
         Disconnect.write(&mut self.out).expect(FITS);
         self.acks_due = None;
@@ -177,10 +183,10 @@ impl Session {
         }
     }
 
-    /// Something came that is right in itself and that nothing asked for.
+    /// Counts a packet or frame that is well-formed but unsolicited.
     ///
     /// # Errors
-    /// There is no end of it.
+    /// [`Cause::Garbled`] if there are too many.
     pub(super) fn came_unasked(&mut self) -> Result<(), Cause> {
         self.unasked += 1;
         if self.unasked <= MAX_UNASKED {
@@ -193,7 +199,7 @@ impl Session {
     /// Reads packets until one is an event, or none is left.
     ///
     /// # Errors
-    /// Why the connection is not to be used any more.
+    /// Why the connection cannot be used any longer.
     pub(super) fn next_event(&mut self, now: Instant) -> Result<Option<Event>, Cause> {
         while let Some(incoming) = self.next_packet()? {
             if let Some(event) = self.handle(incoming, now)? {
@@ -208,13 +214,13 @@ impl Session {
         self.out.len()
     }
 
-    /// Whether they are to be sent now: acknowledgements wait a little for the next request, for a write of their own costs
-    /// as much as the request's.
+    /// Whether there is output to be sent now: acknowledgements wait a little for the next request, because a write of their
+    /// own costs as much as the request's.
     pub(super) fn wants_output(&self) -> bool {
         !self.out.is_empty() && (self.acks_due.is_none() || self.out.len() > MANY_ACKS)
     }
 
-    /// What wants to be sent, all in one, and is sent `now`.
+    /// All pending output, which is sent `now`.
     pub(super) fn take_output(&mut self, now: Instant) -> Bytes {
         self.sent_at = now;
         self.acks_due = None;
@@ -222,7 +228,7 @@ impl Session {
         std::mem::take(&mut self.out).freeze()
     }
 
-    /// When to call [`Session::tick`] at the latest.
+    /// The latest instant at which to call [`Session::tick`].
     pub(super) fn deadline(&self) -> Instant {
         let alive = match self.ping_sent_at {
             Some(at) => at + self.keep_alive,
@@ -255,7 +261,7 @@ impl Session {
 
     /// Why the exchange in flight has no reply `after` its publish.
     pub(super) fn silence(&self, after: Duration) -> Cause {
-        // In tenths of a second: nobody wants more, and failures that differ in microseconds would not count as one cause.
+        // In tenths of a second: failures that differ in microseconds would not count as one cause.
         let after = Duration::from_millis((after.as_millis() as u64).saturating_add(50) / 100 * 100);
         match self.request {
             _ if self.inbox.grace_ends().is_some() => Inbox::same_reply(),
@@ -264,7 +270,7 @@ impl Session {
         }
     }
 
-    /// Replies that were delivered again since the last time this was asked.
+    /// How many replies were delivered again since this was last called.
     pub(super) fn take_redelivered(&mut self) -> u32 {
         self.inbox.take_redelivered()
     }
@@ -276,7 +282,7 @@ impl Session {
         self.unasked = 0;
     }
 
-    /// Nothing sent for this long makes a PINGREQ due. A tenth early, because the keep-alive is an upper limit and neither
+    /// After this long without output a PINGREQ is due: a tenth early, because the keep-alive is an upper limit and neither
     /// timers nor networks are punctual.
     fn quiet_limit(&self) -> Duration {
         self.keep_alive - self.keep_alive / 10
@@ -328,7 +334,7 @@ impl Session {
             (_, Incoming::PubAck(id)) => {
                 match self.request.as_mut().filter(|request| request.id == id) {
                     Some(request) if !request.is_acknowledged => request.is_acknowledged = true,
-                    // Most likely that of a request whose reply came before its PUBACK.
+                    // Most likely for a request whose reply came before its PUBACK.
                     _ => self.came_unasked()?,
                 }
                 Ok(None)

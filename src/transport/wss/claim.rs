@@ -1,6 +1,6 @@
 //! Claim certificates: what devices are shipped with to provision themselves, and what most fleets use in place of a signature.
 //!
-//! Owns reading them. Source: AWS IoT Developer Guide, "Provisioning by claim".
+//! Source: AWS IoT Developer Guide, "Provisioning by claim".
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,24 +18,24 @@ pub struct Claim {
 /// What is wrong with a claim. It never holds a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimError {
-    /// There is no certificate.
+    /// No certificate was found.
     #[error("no certificate found; wanted PEM with BEGIN CERTIFICATE")]
     NoCertificate,
-    /// There is no private key.
+    /// No private key was found.
     #[error(
         "no private key found; wanted PEM with BEGIN PRIVATE KEY, BEGIN RSA PRIVATE KEY or BEGIN EC PRIVATE KEY, not encrypted"
     )]
     NoKey,
-    /// They do not belong together, or are of a kind that TLS cannot use.
+    /// Certificate and key do not belong together, or are of a kind that TLS cannot use.
     #[error("certificate and key cannot be used together: {0}")]
     Unusable(String),
 }
 
 impl Claim {
-    /// Reads a certificate, with those that it chains to if they follow it, and a private key, both PEM.
+    /// Reads a certificate, followed by those that it chains to if need be, and a private key, both in PEM.
     ///
     /// # Errors
-    /// [`ClaimError`] if either is not there. Whether they belong together shows when a connector is made.
+    /// [`ClaimError`] if either is missing. Whether they belong together shows when a connector is made.
     pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, ClaimError> {
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
         let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or(ClaimError::NoCertificate)?;
@@ -44,7 +44,7 @@ impl Claim {
     }
 }
 
-/// The key is not shown.
+/// Does not show the key.
 impl fmt::Debug for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Claim").finish_non_exhaustive()

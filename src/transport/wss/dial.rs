@@ -1,6 +1,4 @@
-//! From a name to a TCP connection.
-//!
-//! Owns looking up addresses and trying them. Knows nothing of what is spoken over the connection.
+//! From a name to a TCP connection: looks up addresses and tries them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,14 +11,14 @@ use tokio::time::sleep;
 use crate::failure::Cause;
 use crate::wording::clean;
 
-/// The head start of an address before the next is tried beside it (RFC 8305 section 5), so that one dead route does not use
-/// up the time of the dial.
+/// The head start of an address before the next is tried as well (RFC 8305 section 5), so that one dead route does not use up
+/// the dial's time.
 const HEAD_START: Duration = Duration::from_millis(250);
 
 /// How many addresses of a name are tried.
 const MAX_ADDRESSES: usize = 8;
 
-/// The addresses of `host`; of `host` itself if it is one.
+/// The addresses of `host`, which may be an address itself.
 pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Cause> {
     let unresolvable = |detail: String| Cause::Unresolvable { detail: format!("{host}: {detail}") };
     let found = lookup_host((host, port)).await.map_err(|error| unresolvable(clean(&error.to_string())))?;

@@ -1,8 +1,7 @@
 //! MQTT 3.1.1 over a WebSocket over TLS: the real thing.
 //!
 //! Owns dialling: sign, resolve, TCP (through a proxy where there is one), TLS, upgrade, CONNECT, SUBSCRIBE, each timed and all
-//! under one deadline. What happens
-//! on the open connection is [`WssConnection`]'s. Never retries.
+//! under one deadline. Never retries. What happens on the open connection is [`WssConnection`]'s.
 
 mod claim;
 mod dial;
@@ -39,16 +38,16 @@ use crate::sigv4::{CredentialSource, Credentials, Signer};
 /// How long a dial may take, from signing to SUBACK, unless told otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The MQTT keep-alive unless told otherwise; the least that the service takes.
+/// The MQTT keep-alive unless told otherwise; the shortest that the service accepts.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(*KEEP_ALIVE_S.start());
 
 /// The longest prefix of client ids, in bytes: what is added takes a dash, 16 digits of randomness, a dash, and a counter of up
 /// to 16 digits.
 pub const MAX_CLIENT_ID_PREFIX: usize = MAX_CLIENT_ID - 34;
 
-/// All that a [`WssConnector`] needs to know.
+/// The settings of a [`WssConnector`].
 pub struct WssSettings {
-    /// Where to.
+    /// Where to connect.
     pub endpoint: Endpoint,
     /// The region that is signed for.
     pub region: String,
@@ -56,7 +55,7 @@ pub struct WssSettings {
     pub topics: Topics,
     /// What client ids start with; the rest makes them unique.
     pub client_id_prefix: String,
-    /// How the service is to know who dials.
+    /// How the client authenticates.
     pub authentication: Authentication,
     /// Certificate authorities to trust beside the public ones: PEM, any number of certificates, or one certificate in DER.
     /// Empty for none.
@@ -65,9 +64,9 @@ pub struct WssSettings {
     pub proxies: Proxies,
     /// How long a dial may take: [`CONNECT_TIMEOUT`].
     pub connect_timeout: Duration,
-    /// After how much silence to say that we are there: [`KEEP_ALIVE`].
+    /// The MQTT keep-alive: [`KEEP_ALIVE`].
     pub keep_alive: Duration,
-    /// Whether a handshake may build on an earlier one.
+    /// Whether TLS sessions are resumed.
     pub tls_resumption: TlsResumption,
 }
 
@@ -95,29 +94,29 @@ impl WssSettings {
     }
 }
 
-/// How the service is to know who dials.
+/// How the client authenticates to the service.
 #[derive(Clone)]
 pub enum Authentication {
     /// By a signature, on a WebSocket.
     Signature(Arc<dyn CredentialSource>),
-    /// By a claim certificate, with MQTT on mutual TLS: on port 8883, or with ALPN on any other, as the service has it on 443.
+    /// By a claim certificate, with MQTT on mutual TLS: on port 8883, or with ALPN on any other port, such as the service's 443.
     Claim(Claim),
 }
 
-/// Whether TLS sessions are resumed (RFC 8446 section 2.2): a dial then needs no signature of the server's.
+/// Whether TLS sessions are resumed (RFC 8446 section 2.2): the server then need not sign the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TlsResumption {
     /// All connections of a connector share their sessions.
     #[default]
     Shared,
-    /// Every handshake is a full one: what a fleet of devices that connect for the first time costs the service.
+    /// Every handshake is a full one, as with a fleet of devices that connect for the first time.
     Off,
 }
 
 /// Settings that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// The prefix leaves no room for what makes a client id unique, or starts with `$`, which the service reserves.
+    /// The prefix leaves no room for what makes client ids unique, or starts with `$`, which the service reserves.
     #[error(
         "the client id prefix is {found:?}; wanted at most {MAX_CLIENT_ID_PREFIX} bytes, not starting with $, without \
          control characters"
@@ -145,9 +144,9 @@ pub struct WssConnector {
     topics: Arc<Topics>,
     authentication: Authentication,
     signer: Signer,
-    /// One for all connections: they share its TLS sessions, so that all but the first can resume.
+    /// Shared by all connections, and with it the TLS sessions: all dials but the first can resume.
     tls: Arc<ClientConfig>,
-    /// On the way to the endpoint, if there is one.
+    /// The proxy on the way to the endpoint, if there is one.
     proxy: Option<Proxy>,
     client_id_stem: String,
     dials: AtomicU64,
@@ -162,7 +161,7 @@ impl fmt::Debug for WssConnector {
 }
 
 impl WssConnector {
-    /// A connector for `settings`. Touches no network.
+    /// A connector with `settings`. Touches no network.
     ///
     /// # Errors
     /// [`SettingsError`] if the client id prefix or the extra certificate authorities cannot be used.
@@ -255,7 +254,7 @@ impl WssConnector {
         Session::new(self.next_client_id(), Arc::clone(&self.topics), self.keep_alive, Instant::now())
     }
 
-    /// TLS to the endpoint.
+    /// A TLS connection to the endpoint.
     async fn secure(&self, progress: &mut Progress) -> Result<TlsStream<TcpStream>, Cause> {
         let tcp = self.reach(progress).await?;
         progress.phases.tcp = Some(progress.finish());
@@ -300,7 +299,7 @@ impl Connector for WssConnector {
     type Connection = WssConnection;
 
     fn dial(&self) -> impl Future<Output = Dial<WssConnection>> + Send {
-        // Boxed: a worker dials rarely, and should not carry the room for it all the time.
+        // Boxed: a worker dials rarely, and should not carry the space for it all the time.
         Box::pin(self.dial_once())
     }
 }
@@ -318,6 +317,7 @@ struct Progress {
 
 impl Progress {
     fn enter(&mut self, stage: Stage) {
+        tracing::trace!(?stage, "dialling");
         // Looking up the name belongs to the TCP phase.
         if stage != Stage::Tcp {
             self.since = Instant::now();

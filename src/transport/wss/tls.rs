@@ -21,7 +21,7 @@ use crate::wording::clean;
 /// Extra certificate authorities that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrustError {
-    /// There is no certificate in what was given.
+    /// No certificate was found.
     #[error(
         "no certificate found; wanted PEM with at least one BEGIN CERTIFICATE, or one certificate in DER"
     )]
@@ -60,7 +60,7 @@ pub(super) fn client_config(
     Ok(Arc::new(config))
 }
 
-/// TLS with a claim certificate. With ALPN, but on the port that MQTT has to itself (AWS IoT Developer Guide, "Device
+/// TLS with a claim certificate. With ALPN, except on the port that is MQTT's alone (AWS IoT Developer Guide, "Device
 /// communication protocols").
 pub(super) fn claim_config(
     extra_roots: &[u8],
@@ -134,7 +134,7 @@ pub(super) fn failed(error: &io::Error) -> Cause {
         return broken(error);
     };
     let meaning = match tls {
-        // A bad signature is what an authority looks like that was made anew under its old name.
+        // An authority that was made anew under its old name shows as a bad signature.
         Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "the server's certificate is not signed by a trusted authority"
         }

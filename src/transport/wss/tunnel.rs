@@ -8,7 +8,7 @@ use crate::proxy::Proxy;
 use crate::transport::upgrade::read_head;
 use crate::wording::clean;
 
-/// Asks the proxy at the other end of `stream` to connect it to `authority`, a host and a port. After that the stream is one to
+/// Asks the proxy at the other end of `stream` to connect it to `authority`, a host and a port. From then on the stream leads
 /// there.
 pub(super) async fn open<S>(stream: &mut S, proxy: &Proxy, authority: &str) -> Result<(), Cause>
 where
@@ -22,7 +22,7 @@ where
     let head = match read_head(stream, &mut bytes).await {
         Ok(head) => head,
         Err(Cause::Closed { .. }) => return Err(failed(String::from("hung up instead of answering"))),
-        Err(Cause::Garbled { detail }) => return Err(failed(format!("gave no answer of HTTP: {detail}"))),
+        Err(Cause::Garbled { detail }) => return Err(failed(format!("did not answer in HTTP: {detail}"))),
         Err(other) => return Err(other),
     };
     match head.status {
@@ -92,7 +92,7 @@ mod tests {
             (None, "HTTP/1.1 403 Forbidden\r\n\r\n", "answered 403 to CONNECT iot.example:443"),
             (None, "HTTP/1.1 502 Bad Gateway\r\n\r\n", "answered 502"),
             (None, "", "hung up instead of answering"),
-            (None, "SSH-2.0-OpenSSH\r\n", "gave no answer of HTTP"),
+            (None, "SSH-2.0-OpenSSH\r\n", "did not answer in HTTP"),
             (None, "HTTP/1.1 200 OK\r\n\r\nhello", "before it was sent anything"),
         ] {
             let (_, outcome) = ask(&proxy(authorization), answer).await;
