@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::call::Call;
-use crate::certificate::{IssuedCertificate, PreparedKey, RegisteredThing};
+use crate::certificate::{CertificateId, IssuedCertificate, PreparedKey, RegisteredThing};
 use crate::failure::Failure;
 
 /// A device's number in its ledger: its row's rank in the lot, from 1.
@@ -172,6 +172,46 @@ pub enum Change {
 }
 
 impl Change {
+    /// What it is called in the log.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Change::KeyPrepared { .. } => "key_prepared",
+            Change::Issued { .. } => "issued",
+            Change::Certified { .. } => "certified",
+            Change::Registered { .. } => "registered",
+            Change::Rejected { .. } => "rejected",
+            Change::Unknown { .. } => "unknown",
+            Change::TokenLapsed { .. } => "token_lapsed",
+            Change::Left { .. } => "left",
+        }
+    }
+
+    /// The certificate that it brings.
+    pub(crate) fn certificate_id(&self) -> Option<&CertificateId> {
+        match self {
+            Change::Issued { certificate, .. } => Some(&certificate.certificate_id),
+            Change::Certified { certificate, .. } => Some(&certificate.certificate_id),
+            _ => None,
+        }
+    }
+
+    /// The thing that it brings.
+    pub(crate) fn thing_name(&self) -> Option<&str> {
+        match self {
+            Change::Registered { thing, .. } => Some(&thing.thing_name),
+            _ => None,
+        }
+    }
+
+    /// The failure that it was made for.
+    pub(crate) fn failure(&self) -> Option<&Failure> {
+        match self {
+            Change::Rejected { failure, .. } | Change::Unknown { failure, .. } => Some(failure),
+            Change::Left { failure, .. } => failure.as_ref(),
+            _ => None,
+        }
+    }
+
     /// The device it is about.
     pub fn device(&self) -> DeviceId {
         match self {
@@ -197,6 +237,12 @@ pub struct Timing {
 }
 
 impl Timing {
+    /// The wait and the service time in microseconds, for the log.
+    pub(crate) fn micros(self) -> (u64, u64) {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        (micros(self.wait), micros(self.service))
+    }
+
     /// From the due instant to the reply: the response time.
     pub fn response(self) -> Duration {
         self.wait + self.service

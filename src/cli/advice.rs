@@ -139,7 +139,7 @@ pub(super) fn further(finding: &Finding) -> Option<&'static str> {
 
 /// Says that something happened that cannot.
 fn bug(detail: &str) -> String {
-    format!("error: a defect of fleetmint, please report it: {detail}")
+    format!("error: a bug in fleetmint, please report it: {detail}")
 }
 
 /// Says what of a load test's or a search's devices stays in the account, and how to find it.

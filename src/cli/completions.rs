@@ -13,7 +13,7 @@ Where they go:
   fish        fleetmint completions fish > ~/.config/fish/completions/fleetmint.fish
   powershell  fleetmint completions powershell >> $PROFILE";
 
-/// Print the completions of a shell.
+/// Print shell completions.
 #[derive(Debug, clap::Args)]
 #[command(after_help = PLACES)]
 pub(super) struct CompletionsArgs {

@@ -28,7 +28,7 @@ pub(super) struct EmulateArgs {
     #[arg(long, value_name = "NAME|FILE")]
     pub(super) scenario: Option<PathBuf>,
 
-    /// Keep the account and the keys in this directory, over restarts and crashes; made if it is not there.
+    /// Keep the account and the keys in this directory, across restarts and crashes; created if missing.
     #[arg(long, value_name = "DIR")]
     pub(super) state_dir: Option<PathBuf>,
 
@@ -46,13 +46,13 @@ pub(super) struct EmulateArgs {
     #[arg(long, value_name = "ADDRESS")]
     pub(super) admin: Option<SocketAddr>,
 
-    /// One more host name or address that the server's certificate is for; may be given several times. It always is for
-    /// localhost, loopback, and *.iot.REGION.amazonaws.com.
+    /// A further host name or address for the server's certificate, besides localhost, loopback and
+    /// *.iot.REGION.amazonaws.com. Repeatable.
     #[arg(long = "name", value_name = "HOST")]
     pub(super) names: Vec<String>,
 
-    /// The host that clients are told to dial, by the endpoint that is printed and by DescribeEndpoint: what other containers
-    /// call this one, for example [default: localhost].
+    /// The host that clients are told to dial, in the printed endpoint and by DescribeEndpoint, such as this container's name
+    /// for other containers [default: localhost].
     #[arg(long, value_name = "HOST")]
     pub(super) advertise: Option<String>,
 

@@ -70,15 +70,14 @@ impl Exit {
             Exit::NotAllRegistered => (3, "some devices are rejected or unknown", "no: see `status`"),
             Exit::Stopped => (
                 4,
-                "a final refusal, or too many failures of one kind; a load test without a device left; \
-                 `find-limit` that ended before it knew",
+                "a final refusal, too many failures of one kind, a load test out of devices, or nothing found",
                 "no: mend first",
             ),
             Exit::Interrupted => (5, "interrupted", "yes: it resumes"),
             Exit::Usage => (64, "wrong usage", "no: mend first"),
             Exit::BadIdentities => (65, "the lot is wrong, and nothing was sent", "no: mend first"),
             Exit::Unavailable => (69, "a check failed, or credentials are missing", "no: mend first"),
-            Exit::Bug => (70, "a defect of fleetmint", "no: report it"),
+            Exit::Bug => (70, "a bug in fleetmint", "no: report it"),
             Exit::LedgerLocked => (73, "the ledger is in use by another process", "once that has ended"),
             Exit::LedgerUnusable => {
                 (74, "the ledger, or a file to be written, is unusable", "no: mend first")

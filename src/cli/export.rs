@@ -26,12 +26,17 @@ Examples:
   fleetmint export lot.ledger --out identities
   fleetmint export lot.ledger --format csv --out identities.csv --since-run 2
 
-Formats: pem is a folder a device with certificate.pem and private.key, and manifest.csv, which says whose folder is whose.
-der is the same in DER. pkcs12 is a folder a device with device.p12, behind the password in --password-file. Each has
-configuration.json too, if the template configures devices. jsonl and csv are one file with a device a line, and
-FILE.manifest.csv. nvs is as pem, with an nvs.csv in each folder for Espressif's nvs_partition_gen. mass-mfg is as pem, with
-config.csv and values.csv for ESP-IDF's mfg_gen.py (--fileid file_id). Start Espressif's tools in the exported directory: they
-look for the files from there.";
+Formats:
+  pem       a folder per device with certificate.pem and private.key; manifest.csv lists them
+  der       the same in DER
+  pkcs12    a folder per device with device.p12, encrypted with the password in --password-file
+  jsonl     one file with a line per device, and FILE.manifest.csv
+  csv       the same as CSV
+  nvs       as pem, with an nvs.csv in each folder for Espressif's nvs_partition_gen
+  mass-mfg  as pem, with config.csv and values.csv for ESP-IDF's mfg_gen.py (--fileid file_id)
+
+A folder has configuration.json too, if the template configures devices. Start Espressif's tools in the exported directory, \
+which the paths are relative to.";
 
 /// Write the certificates and keys of a ledger's registered devices to files; a run may be writing the ledger.
 #[derive(Debug, clap::Args)]
@@ -40,7 +45,7 @@ pub(super) struct ExportArgs {
     /// The ledger of a provisioning run.
     pub(super) ledger: PathBuf,
 
-    /// What to write: a directory that is not there or empty; for jsonl and csv a file that is not there.
+    /// Where to write: a new or empty directory; for jsonl and csv, a new file.
     #[arg(long, value_name = "DIR|FILE")]
     pub(super) out: PathBuf,
 
@@ -52,7 +57,7 @@ pub(super) struct ExportArgs {
     #[arg(long, conflicts_with = "identity")]
     pub(super) sealed: bool,
 
-    /// What to write it as.
+    /// The format to write.
     #[arg(long, value_enum, default_value_t = FormatName::Pem)]
     pub(super) format: FormatName,
 
@@ -60,7 +65,7 @@ pub(super) struct ExportArgs {
     #[arg(long = "state", value_enum, value_name = "STATE", default_values_t = [CertifiedState::Registered])]
     pub(super) states: Vec<CertifiedState>,
 
-    /// Only devices that came to their state in run N or later; `status` lists the runs.
+    /// Only devices that reached their state in run N or later; `status` lists the runs.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     pub(super) since_run: Option<i64>,
 
@@ -68,7 +73,7 @@ pub(super) struct ExportArgs {
     #[arg(long = "key", value_name = "KEY")]
     pub(super) keys: Vec<String>,
 
-    /// The file whose first line is the password of the files of --format pkcs12.
+    /// A file whose first line is the password of the files that --format pkcs12 writes.
     #[arg(long, value_name = "FILE", required_if_eq("format", "pkcs12"))]
     pub(super) password_file: Option<PathBuf>,
 
@@ -77,7 +82,7 @@ pub(super) struct ExportArgs {
     pub(super) nvs_namespace: String,
 
     /// An entry of the image, for nvs and mass-mfg, SOURCE being key, thing_name, certificate_id, device_config, certificate,
-    /// private_key or column:COLUMN. Repeatable; without any, each of the first six is there under a name of its own.
+    /// private_key or column:COLUMN. Repeatable; by default, each of the first six is written under its own name.
     #[arg(long = "nvs-entry", value_name = "NAME=SOURCE")]
     pub(super) nvs_entries: Vec<Entry>,
 }

@@ -10,7 +10,7 @@ use crate::identity::Delimiter;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Lot")]
 pub(super) struct LotArgs {
-    /// What separates the columns: `,` `;` `tab` `|`, or `auto`, the only one of these that the header has unquoted.
+    /// What separates the columns: `,` `;` `tab` `|`, or `auto`: the only one of these that the header has unquoted.
     #[arg(long, value_name = "CHARACTER", default_value = "auto", value_parser = delimiter)]
     pub(super) delimiter: SoughtDelimiter,
 
@@ -22,7 +22,7 @@ pub(super) struct LotArgs {
     #[arg(long = "columns", id = "sent_columns", value_name = "COLUMN,…", value_delimiter = ',')]
     pub(super) sent_columns: Vec<String>,
 
-    /// What becomes of empty cells: they are sent as empty texts, or left out, so that the template's default is taken.
+    /// How to treat empty cells: send them as empty strings, or leave them out, so that the template's default applies.
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = Empty::Send)]
     pub(super) empty: Empty,
 
@@ -55,9 +55,9 @@ pub(super) struct SoughtDelimiter(pub(super) Option<Delimiter>);
 /// What becomes of empty cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Empty {
-    /// They are sent.
+    /// Send empty strings.
     Send,
-    /// Their parameters are left out.
+    /// Leave the parameters out.
     Omit,
 }
 

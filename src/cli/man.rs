@@ -7,11 +7,11 @@ use clap::Command;
 use super::exit::{Exit, Fatal};
 use super::speech::print;
 
-/// Write the manual pages, one for each verb, into a directory.
+/// Write the manual pages, one per verb, into a directory.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  fleetmint man ~/.local/share/man/man1 && man fleetmint-provision")]
 pub(super) struct ManArgs {
-    /// The directory; made if it is not there.
+    /// The directory; created if missing.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }

@@ -6,8 +6,10 @@ use std::sync::OnceLock;
 
 use clap::{ColorChoice, ValueEnum};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
-use super::args::MannerArgs;
+use super::args::{LogFormat, MannerArgs};
+use super::exit::{Exit, Fatal};
 use super::speech;
 use crate::report::Detail;
 
@@ -22,26 +24,52 @@ static MANNER: OnceLock<Manner> = OnceLock::new();
 
 /// From now on, things are said as was typed. Logs go to stderr, and only where FLEETMINT_LOG or `-v` asks for them: the
 /// progress and the summary say what matters.
-pub(super) fn settle(args: &MannerArgs) {
-    let MannerArgs { quiet, verbose, color } = *args;
+///
+/// # Errors
+/// FLEETMINT_LOG is not a filter.
+pub(super) fn settle(args: &MannerArgs) -> Result<(), Fatal> {
+    let MannerArgs { quiet, verbose, color, log_format } = *args;
     MANNER.get_or_init(|| Manner { verbose, color });
     if quiet {
         speech::be_quiet();
     }
-    let filter = EnvFilter::try_from_env("FLEETMINT_LOG").unwrap_or_else(|_| {
-        EnvFilter::new(match verbose {
-            0 => "off",
-            1 => "fleetmint=info",
-            _ => "fleetmint=debug",
-        })
-    });
+    if log_format == LogFormat::Json {
+        speech::speak_json();
+    }
+    let typed = std::env::var("FLEETMINT_LOG").unwrap_or_default();
+    let filter = match verbose {
+        _ if !typed.is_empty() => filter(&typed)?,
+        0 => EnvFilter::new("off"),
+        1 => EnvFilter::new("fleetmint=info"),
+        _ => EnvFilter::new("fleetmint=debug"),
+    };
     // A log that cannot be written would otherwise panic while saying so.
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| speech::Log)
         .with_ansi(has_colours())
         .log_internal_errors(false);
-    log.init();
+    match log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).init(),
+    }
+    Ok(())
+}
+
+/// What FLEETMINT_LOG says. A level alone is meant for fleetmint: libraries that see credentials log by themselves.
+fn filter(typed: &str) -> Result<EnvFilter, Fatal> {
+    let ours = |part: &str| match part.trim().parse::<LevelFilter>() {
+        Ok(level) => format!("fleetmint={level}"),
+        Err(_) => part.trim().to_owned(),
+    };
+    let directives: Vec<_> = typed.split(',').map(ours).collect();
+    EnvFilter::builder().parse(directives.join(",")).map_err(|_| {
+        let message = format!(
+            "FLEETMINT_LOG is {typed:?}; wanted error, warn, info, debug, trace or off, or a filter such as \
+             fleetmint::engine=debug"
+        );
+        Fatal::new(Exit::Usage, message)
+    })
 }
 
 /// The colours of help and usage errors, which are said before the command line is understood.

@@ -129,7 +129,9 @@ pub fn main() -> Exit {
         Ok(args) => args,
         Err(error) => return exit::usage(&near_miss::explained(error, &typed)),
     };
-    manner::settle(&args.manner);
+    if let Err(error) = manner::settle(&args.manner) {
+        return error.report();
+    }
     if SystemTime::now() < UNIX_EPOCH {
         let message = "this machine's clock says that it is before 1970: set it; what is signed and recorded carries the time";
         return Fatal::new(Exit::Unavailable, message).report();

@@ -53,8 +53,9 @@ Examples:
   fleetmint provision lot.csv --profile factory --template TEMP_DEVICE
   fleetmint provision lot.csv --template TEMP_DEVICE --keys local --rates quotas --results run.jsonl
 
-Credentials come from where AWS's own tools find them: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary
+Credentials come from where AWS's own tools find them: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary \
 ones, AWS_SESSION_TOKEN; the profile that --profile or AWS_PROFILE names; web identity, container, instance metadata.
+
 The first Ctrl-C or SIGTERM finishes what is in flight, a second one stops at once; the same command resumes.";
 
 /// Provision every device of a lot: a certificate and a thing for each row of a CSV.
@@ -219,9 +220,7 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
     if settings.dry_run {
         let told = settings.rehearsed(&chosen, &counts, &parameters, &rates);
         site.close().await;
-        let summary = Summary::new("dry_run", Duration::ZERO, counts, &Default::default());
-        print_summary(outputs.summary.as_ref(), &Shown::new(told, &summary))?;
-        return Ok(Exit::Complete);
+        return show_rehearsal(told, &outputs, counts);
     }
     let connector = site.connector(topics, settings.timeout)?;
     settings.say_start(&rates, &site, &counts, chosen.devices);
@@ -232,6 +231,13 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
     shard::wait(settings.part).await;
     let job = Provision { plan, connector, counts, chosen, settings };
     conduct(job, Some(ledger), site, outputs).await
+}
+
+/// Shows what a run would do, in place of its summary.
+fn show_rehearsal(told: String, outputs: &Outputs, counts: Counts) -> Result<Exit, Fatal> {
+    let summary = Summary::new("dry_run", Duration::ZERO, counts, &Default::default());
+    print_summary(outputs.summary.as_ref(), &Shown::new(told, &summary))?;
+    Ok(Exit::Complete)
 }
 
 impl Settings {

@@ -8,14 +8,14 @@ use super::exit::{Exit, Fatal, ledger as ledger_error};
 use super::speech::{print, say};
 use crate::ledger::{KeyCounts, Ledger};
 
-/// Blank the private keys that were exported, so that the ledger can be kept.
+/// Erase the exported private keys from the ledger, so that it can be kept.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  fleetmint purge-keys lot.ledger")]
 pub(super) struct PurgeKeysArgs {
     /// The ledger of a provisioning run.
     pub(super) ledger: PathBuf,
 
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long)]
     pub(super) yes: bool,
 }

@@ -13,9 +13,9 @@ Examples:
   fleetmint report run.jsonl
   fleetmint report one.jsonl two.jsonl --html report.html --json report.json
 
-Several files are merged: histograms and counters are added, so that percentiles are those of one run with all samples.
-They are laid beside each other by the clocks of their machines, to the second; pauses in which no run was under way are
-cut out. Thresholds are judged of all of them together.";
+Several files are merged: histograms and counters are added, so that percentiles are those of one run with all samples. \
+Runs are aligned by the clocks of their machines, to the second; pauses between them are cut out. Thresholds are judged by \
+the merged figures.";
 
 /// Show results files, one or several merged, as text, JSON, a page, or HdrHistogram logs.
 #[derive(Debug, clap::Args)]
@@ -29,7 +29,7 @@ pub(super) struct ReportArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
 
-    /// Write the report as a page to this file, `-` for stdout: one file that needs no network.
+    /// Write the report as an HTML page to this file, `-` for stdout; it needs no network.
     #[arg(long, value_name = "FILE")]
     pub(super) html: Option<PathBuf>,
 

@@ -36,11 +36,11 @@ pub(super) struct RetryArgs {
     #[arg(long)]
     pub(super) cause: Option<String>,
 
-    /// Needed for unknown devices: each gets another certificate, and may then own two.
+    /// Required for unknown devices: each gets another certificate, and may then own two.
     #[arg(long)]
     pub(super) reissue_unknown: bool,
 
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long)]
     pub(super) yes: bool,
 }

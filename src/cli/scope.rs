@@ -19,7 +19,7 @@ const PAGE: usize = 1_000;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Lot")]
 pub(super) struct ScopeArgs {
-    /// Take up N devices at most that are not registered yet, in the lot's order. The same command without it goes on with
+    /// Take up at most N devices that are not registered yet, in the lot's order. The same command without it goes on with
     /// the rest.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -28,7 +28,7 @@ pub(super) struct ScopeArgs {
     #[arg(long, value_name = "KEY")]
     only: Vec<String>,
 
-    /// Take up only devices whose keys stand in this file, one a line.
+    /// Take up only the devices whose keys are in this file, one per line.
     #[arg(long, value_name = "FILE")]
     only_file: Option<PathBuf>,
 }

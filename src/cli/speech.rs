@@ -9,9 +9,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::ProgressBar;
+use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Whether only what went wrong is said.
 static IS_QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Whether stderr is for programs.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
 
 /// The lines that stay in place, while there are any. There is one terminal, so there is one of these.
 static IN_PLACE: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -19,15 +25,25 @@ static IN_PLACE: Mutex<Option<ProgressBar>> = Mutex::new(None);
 /// Says a line on stderr, unless only what went wrong is wanted.
 pub(super) fn say(words: impl Display) {
     if !is_quiet() {
-        warn(words);
+        write_line("INFO", words);
     }
 }
 
 /// Says a line on stderr that must not be missed.
 pub(super) fn warn(words: impl Display) {
+    write_line("WARN", words);
+}
+
+fn write_line(level: &str, words: impl Display) {
+    let line = if is_json() { json(level, &words.to_string()) } else { words.to_string() };
     // In one write, so that lines of several threads do not mix.
-    let line = format!("{words}\n");
-    let _ = above(|| io::stderr().write_all(line.as_bytes()));
+    let _ = above(|| io::stderr().write_all((line + "\n").as_bytes()));
+}
+
+/// A line as the log has them.
+fn json(level: &str, message: &str) -> String {
+    let now = OffsetDateTime::now_utc().format(&Rfc3339).expect("the year has four digits");
+    json!({ "timestamp": now, "level": level, "message": message, "target": "fleetmint" }).to_string()
 }
 
 /// Prints a result to stdout, as it is.
@@ -46,6 +62,16 @@ pub(super) fn be_quiet() {
 /// Whether only what must not be missed is said.
 pub(super) fn is_quiet() -> bool {
     IS_QUIET.load(Ordering::Relaxed)
+}
+
+/// From now on, what is said on stderr is a JSON object a line.
+pub(super) fn speak_json() {
+    IS_JSON.store(true, Ordering::Relaxed);
+}
+
+/// Whether what is said on stderr is a JSON object a line.
+pub(super) fn is_json() -> bool {
+    IS_JSON.load(Ordering::Relaxed)
 }
 
 /// From now on, everything that is said appears above these lines.

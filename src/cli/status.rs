@@ -9,7 +9,7 @@ use super::speech::say;
 use crate::ledger::{Ledger, View};
 use crate::report::{StatusReport, render_status};
 
-/// Say where a ledger's devices stand, what went wrong, and what to do next.
+/// Show where a ledger's devices stand, what went wrong, and what to do next.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  fleetmint status lot.ledger\n  fleetmint status lot.ledger --json\n  fleetmint status lot.ledger --rejected rejected.csv"
@@ -18,7 +18,7 @@ pub(super) struct StatusArgs {
     /// The ledger of a provisioning run; a run may be writing it.
     pub(super) ledger: PathBuf,
 
-    /// Say it as JSON.
+    /// Print it as JSON.
     #[arg(long)]
     pub(super) json: bool,
 

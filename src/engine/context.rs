@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tracing::{debug, instrument};
 
 use super::clock::Clock;
 use super::keys::KeyPolicy;
@@ -87,11 +88,29 @@ impl<C: Connector> Context<C> {
     }
 
     /// Makes a change durable, while the line is kept alive.
+    #[instrument(
+        name = "commit",
+        level = "debug",
+        skip_all,
+        fields(
+            change = change.name(),
+            certificate_id = change.certificate_id().map(display),
+            thing_name = change.thing_name(),
+            failure = change.failure().map(display),
+        )
+    )]
     pub(super) async fn commit(&self, line: &mut Line<C>, change: Change) -> Result<Receipt, Halt> {
         let began = Instant::now();
         let receipt = line.while_idle(self.recorder.commit(change)).await;
-        self.trunk.crew.was_busy(began.elapsed());
-        Ok(receipt?)
+        let took = began.elapsed();
+        self.trunk.crew.was_busy(took);
+        let receipt = receipt?;
+        let took_us = took.as_micros() as u64;
+        match &receipt {
+            Receipt::Conflict(conflict) => debug!(took_us, %conflict, "refused by the ledger"),
+            Receipt::Done | Receipt::Issued(_) | Receipt::KeyPrepared(_) => debug!(took_us, "durable"),
+        }
+        Ok(receipt)
     }
 
     /// Does what takes a core for a while, off the threads that serve connections, while the line is kept alive. A panic in

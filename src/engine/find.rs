@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::instrument;
 
 use super::audience::Audience;
 use super::end::End;
@@ -113,6 +114,7 @@ const LEAST_GUESS: Duration = Duration::from_millis(50);
 
 /// Searches until the limit is found, the devices run out, or `stop` says so: a future whose end asks the search to stop, or
 /// a [`Stop`]. `ledger` has the devices; connections need none.
+#[instrument(name = "run", skip_all, fields(kind = "find-limit"))]
 pub async fn run<C: Connector>(
     plan: FindPlan,
     connector: C,

@@ -41,7 +41,7 @@ impl Intervals {
     /// open: it is counted in any case.
     pub(super) async fn record(&mut self, at: Instant, note: &Note) {
         let Some(second) = self.second_of(at) else { return };
-        // A second that is far ahead closes those before it, be it that the timer was not served in between.
+        // A note from a later second closes all earlier ones: the timer may not have fired yet.
         while second > self.second + 1 {
             self.cut().await;
         }

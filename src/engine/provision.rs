@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span, info, instrument};
 
 use super::audience::{Audience, Gauges};
 use super::context::{Context, DeviceRules, Limits};
@@ -49,6 +50,7 @@ pub struct Outcome {
 /// while there is a subscriber.
 ///
 /// Dropping this future stops the run at once too. The ledger is then closed, and can be opened again.
+#[instrument(name = "run", skip_all, fields(kind = "provision"))]
 pub async fn run<C: Connector>(
     plan: Plan,
     connector: C,
@@ -98,6 +100,7 @@ async fn conduct<C: Connector>(
         Err(panic) => (Metrics::default(), End::Bug(panic.to_string())),
     };
     let ledger = store.into_ledger().await;
+    info!(end = end.name(), elapsed = ?started.elapsed(), "ended");
     Outcome { end, metrics, usage: crew.usage(&limits), elapsed: started.elapsed(), ledger }
 }
 
@@ -127,6 +130,7 @@ impl<C: Connector> Work<C> {
             gauges: self.gauges,
             health: Health::new(),
             drain: stop.drain.clone(),
+            span: Span::current(),
         });
         let device = DeviceRules {
             parameters: plan.parameters,
@@ -141,7 +145,8 @@ impl<C: Connector> Work<C> {
         let (feed, queue) = queue::queue(first);
         let mut tasks = Tasks::new();
         let (drain, scope) = (stop.drain.clone(), plan.scope);
-        tasks.spawn(async move { queue::feed(store, feed, drain, scope).await.map_err(End::Ledger) });
+        let fed = async move { queue::feed(store, feed, drain, scope).await.map_err(End::Ledger) };
+        tasks.spawn(fed.in_current_span());
         let mut foreman = Hiring::new(trunk, journey, queue, stop.drain.clone());
         foreman.hire(first, &mut tasks);
         let end = supervise(foreman, tasks, &stop.abort, std::future::pending()).await;
@@ -185,10 +190,11 @@ impl<C: Connector> Foreman for Hiring<C> {
             let (journey, queue, crew) = (self.journey.clone(), self.queue.clone(), self.trunk.crew.clone());
             let shift = Crew::hire(&crew);
             self.hired += 1;
-            tasks.spawn(async move {
+            let work = async move {
                 let _at_work = shift;
                 worker::work(line, journey, queue, crew).await.map_err(End::Stopped)
-            });
+            };
+            tasks.spawn(work.in_current_span());
         }
     }
 

@@ -57,7 +57,7 @@ impl RecorderHandle {
 
     /// The same, of something that counts as of another instant.
     pub(super) async fn note_at(&self, at: Instant, note: Note) {
-        // If the recorder is gone, the next commit says so; a note has nobody to disappoint.
+        // A lost note needs no error: the next commit reports that the recorder is gone.
         let _ = self.0.send(Message::Note(at, note)).await;
     }
 

@@ -57,7 +57,7 @@ fn public_key_of(pem: &str) -> Vec<u8> {
 }
 
 /// The exported private keys, each checked against its certificate.
-fn exported_keys(out: &Path) -> Vec<String> {
+pub fn exported_keys(out: &Path) -> Vec<String> {
     let mut manifest = csv::Reader::from_path(out.join("manifest.csv")).unwrap();
     let read = |file: &str| std::fs::read_to_string(out.join(file)).unwrap();
     let keys = manifest.records().map(|record| {
@@ -375,10 +375,10 @@ const LEAK: &str = "cannot keep -----BEGIN PRIVATE KEY-----\nhunter2\n-----END P
 
 /// All that was said and written, by name.
 #[derive(Default)]
-struct Seen(Vec<(&'static str, Vec<u8>)>);
+pub struct Seen(Vec<(&'static str, Vec<u8>)>);
 
 impl Seen {
-    fn add(&mut self, name: &'static str, bytes: impl Into<Vec<u8>>) {
+    pub fn add(&mut self, name: &'static str, bytes: impl Into<Vec<u8>>) {
         self.0.push((name, bytes.into()));
     }
 
@@ -387,7 +387,7 @@ impl Seen {
     }
 
     #[track_caller]
-    fn expect_none(&self, needles: &[Vec<u8>], what: &str) {
+    pub fn expect_none(&self, needles: &[Vec<u8>], what: &str) {
         for (name, bytes) in &self.0 {
             let found = needles.iter().position(|needle| contains(bytes, needle));
             assert_eq!(found, None, "{what} in {name}, as guise number {}", found.unwrap_or_default());
@@ -396,7 +396,7 @@ impl Seen {
 }
 
 /// A private key's guises: lines of its PEM, base64 in one, hexadecimal, escaped as in JSON, as Debug shows bytes, raw.
-fn needles(pem: &str) -> Vec<Vec<u8>> {
+pub fn needles(pem: &str) -> Vec<Vec<u8>> {
     let der = der(pem);
     // The first bytes say what kind of key it is, and are the same in all.
     let secret = &der[der.len() / 3..der.len() / 3 + 24];
@@ -417,7 +417,7 @@ fn needles(pem: &str) -> Vec<Vec<u8>> {
 }
 
 /// A text's guises: as it is, escaped for a URL, base64, hexadecimal.
-fn needles_of_text(text: &str) -> Vec<Vec<u8>> {
+pub fn needles_of_text(text: &str) -> Vec<Vec<u8>> {
     let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
     let url = text.replace('/', "%2F").replace('+', "%2B").replace('=', "%3D");
     let base64 = STANDARD.encode(text).trim_end_matches('=').to_owned();

@@ -14,19 +14,19 @@ use crate::identity::Pattern;
 #[group(skip)]
 #[command(group = ArgGroup::new("taken").args(["lot", "devices"]).required(true))]
 pub(in crate::cli) struct DeviceArgs {
-    /// Take the devices of this CSV; or else make some up, with --devices.
+    /// Use the devices of this CSV. Instead, --devices makes some up.
     #[arg(long, value_name = "LOT.csv", conflicts_with_all = ["key_pattern", "columns"])]
     pub(in crate::cli) lot: Option<PathBuf>,
 
-    /// Make up this many devices; each arrival takes one. Or else --lot.
+    /// Make up this many devices; each arrival uses one. Instead, --lot takes them from a CSV.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub(in crate::cli) devices: Option<u64>,
 
-    /// What keys of made-up devices look like; {n:06} is the device's number, in six digits.
+    /// The pattern of made-up devices' keys; {n:06} is the device's number in six digits.
     #[arg(long, value_name = "PATTERN", default_value = "LOAD-{n:06}")]
     pub(in crate::cli) key_pattern: Pattern,
 
-    /// Another column of made-up devices; {n:06} and {hex:8} expand. Repeatable.
+    /// A further column of made-up devices; {n:06} and {hex:8} expand. Repeatable.
     #[arg(long = "column", value_name = "NAME=PATTERN")]
     pub(in crate::cli) columns: Vec<String>,
 

@@ -22,7 +22,7 @@ pub(in crate::cli) struct KeyArgs {
     #[arg(long, value_name = "RECIPIENT")]
     pub(in crate::cli) seal_to: Vec<String>,
 
-    /// The same for all recipients in this file: one a line; empty lines and lines that begin with # do not count.
+    /// Encrypt to the recipients in this file too: one per line; empty lines and lines that begin with # are ignored.
     /// Repeatable.
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) seal_to_file: Vec<PathBuf>,

@@ -1,20 +1,32 @@
-//! How much is said, and in which colours: options of every verb.
+//! How much is said, and how: options of every verb.
 
-use clap::{ArgAction, Args, ColorChoice};
+use clap::{ArgAction, Args, ColorChoice, ValueEnum};
 
-/// How much is said, and in which colours.
+/// How much is said, and how.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Manner")]
+#[command(next_help_heading = "Output")]
 pub(in crate::cli) struct MannerArgs {
-    /// Say only what went wrong: no progress, no notes. Results are printed all the same.
+    /// Report errors only: no progress, no notes. Results are still printed.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(in crate::cli) quiet: bool,
 
-    /// Say more: the steps of connecting in summaries, and what the program does (twice: in detail) on stderr.
+    /// Say more: summaries with the steps of connecting, and a log on stderr; twice, a detailed one.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(in crate::cli) verbose: u8,
 
-    /// When to use colours: where there is a terminal, always, or never.
+    /// When to use colours; `auto` is on a terminal.
     #[arg(long, global = true, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
     pub(in crate::cli) color: ColorChoice,
+
+    /// How to write to stderr: as text, or as a JSON object per line, progress and errors included.
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(in crate::cli) log_format: LogFormat,
+}
+
+/// How stderr is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(in crate::cli) enum LogFormat {
+    #[default]
+    Text,
+    Json,
 }

@@ -12,7 +12,7 @@ mod values;
 
 pub(super) use devices::DeviceArgs;
 pub(super) use keys::{KeyArgs, Keys, LocalKeyType};
-pub(super) use manner::MannerArgs;
+pub(super) use manner::{LogFormat, MannerArgs};
 pub(super) use outputs::OutputArgs;
 pub(super) use rates::{RateArgs, RateSource};
 pub(super) use shard::{ShardArgs, TotalArgs, TypedShard};

@@ -11,7 +11,7 @@ use super::{ScrapeAddress, timeout};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Results")]
 pub(in crate::cli) struct OutputArgs {
-    /// Serve live metrics for Prometheus at http://ADDR/metrics during the run; a port alone is this machine's.
+    /// Serve live metrics for Prometheus at http://ADDR/metrics during the run; a port alone means 127.0.0.1.
     #[arg(long, value_name = "ADDR")]
     pub(in crate::cli) prometheus: Option<ScrapeAddress>,
 

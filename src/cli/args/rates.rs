@@ -8,7 +8,7 @@ use crate::rate::RateLimit;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Speed")]
 pub(in crate::cli) struct RateArgs {
-    /// Where the rates come from that are not given: AWS's defaults as of 2024, or what Service Quotas says of the account.
+    /// Where rates come from that are not set: AWS's defaults as of 2024, or the account's Service Quotas.
     #[arg(long, value_name = "SOURCE", value_enum, default_value_t = RateSource::Defaults)]
     pub(in crate::cli) rates: RateSource,
 

@@ -10,7 +10,7 @@ use crate::transport::wss::MAX_CLIENT_ID_PREFIX;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Service")]
 pub(in crate::cli) struct TargetArgs {
-    /// Work against a built-in emulator instead of AWS; optionally as a scenario says, by name or file.
+    /// Use a built-in emulator instead of AWS; optionally with a scenario, by name or file.
     #[arg(long, value_name = "SCENARIO", num_args = 0..=1, require_equals = true,
           conflicts_with_all = ["endpoint", "ca_file", "profile", "control_endpoint", "service_quotas_endpoint"])]
     pub(in crate::cli) emulator: Option<Option<PathBuf>>,
@@ -23,11 +23,11 @@ pub(in crate::cli) struct TargetArgs {
     #[arg(long)]
     pub(in crate::cli) region: Option<String>,
 
-    /// Take the credentials of this profile of AWS's configuration files, and of nowhere else.
+    /// Use the credentials of this profile in AWS's configuration files, and no others.
     #[arg(long, value_name = "NAME")]
     pub(in crate::cli) profile: Option<String>,
 
-    /// Trust the certificates of this PEM file, besides the public authorities.
+    /// Trust the certificates in this PEM file, besides the public authorities.
     #[arg(long, value_name = "PEM")]
     pub(in crate::cli) ca_file: Option<PathBuf>,
 
@@ -41,8 +41,8 @@ pub(in crate::cli) struct TargetArgs {
     #[arg(long, value_name = "URL", value_parser = http_url)]
     pub(in crate::cli) service_quotas_endpoint: Option<String>,
 
-    /// Work as a device that was shipped with this claim certificate, over mutual TLS, in place of credentials; the port of the
-    /// endpoint is 443 or 8883.
+    /// Connect like a device with this claim certificate, over mutual TLS, instead of with credentials; the endpoint's port is
+    /// 443 or 8883.
     #[arg(long, value_name = "PEM", requires = "claim_key", conflicts_with = "emulator")]
     pub(in crate::cli) claim_cert: Option<PathBuf>,
 
@@ -50,7 +50,7 @@ pub(in crate::cli) struct TargetArgs {
     #[arg(long, value_name = "PEM", requires = "claim_cert")]
     pub(in crate::cli) claim_key: Option<PathBuf>,
 
-    /// What MQTT client ids begin with; the rest is unique per connection attempt.
+    /// The prefix of MQTT client ids; the rest is unique for each connection attempt.
     #[arg(long, value_name = "PREFIX", default_value = "fleetmint", value_parser = client_id_prefix)]
     pub(in crate::cli) client_id_prefix: String,
 }

@@ -190,8 +190,7 @@ pub(super) async fn run(args: CheckArgs) -> Result<Exit, Fatal> {
     calls.push(Call::RegisterThing);
     let things = if args.deep { Things::All } else { Things::Sample(SAMPLE) };
     let lot = reading.read(&args.lot);
-    let view = ledger.exists().then(|| View::open(&ledger)).transpose();
-    let view = view.map_err(ledger_error)?;
+    let view = ledger.exists().then(|| View::open(&ledger)).transpose().map_err(ledger_error)?;
     let target = args.target.resolve().await;
     let (target, site) = match target {
         Ok(target) => {
@@ -202,13 +201,7 @@ pub(super) async fn run(args: CheckArgs) -> Result<Exit, Fatal> {
         Err(fatal) if fatal.exit == Exit::Usage => return Err(fatal),
         Err(fatal) => (None, Err(fatal)),
     };
-    let lot = match lot {
-        Ok(lot) => Some(lot),
-        Err(fatal) => {
-            findings.add(Finding::of_fatal("lot", &fatal));
-            None
-        }
-    };
+    let lot = lot.map_err(|fatal| findings.add(Finding::of_fatal("lot", &fatal))).ok();
     let open = match site {
         Ok(site) => {
             let target = target.as_ref().expect("what is open was resolved");

@@ -17,12 +17,12 @@ pub(in crate::cli) struct FindLimitArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum FindCommand {
-    /// Find how many connections a second may be opened.
+    /// Find how many connections can be opened per second.
     Connect(Box<SearchArgs>),
-    /// Find how many certificates a second are issued. Each that is issued uses up a device, and is left unregistered.
+    /// Find how many certificates can be issued per second. Each uses up a device, which is left unregistered.
     Create(Box<CreateArgs>),
-    /// Find how many devices a second are registered. Certificates are issued for it first; each that is registered uses up
-    /// a device, and its thing stays.
+    /// Find how many devices can be registered per second. Certificates are issued first; each registration uses up a device,
+    /// and its thing remains.
     Register(Box<RegisterArgs>),
 }
 
@@ -31,11 +31,12 @@ Examples:
   fleetmint find-limit connect --emulator=throttled
   fleetmint find-limit create --emulator=throttled --devices 4000 --json finding.json
 
-The rate is doubled until the service throttles, refuses, goes silent, hangs up or slows down. What it still does under too
-much load tells where the limit is; the search comes back below it, spends what a burst allows before each look, and holds
-the rate that it reports once more, for longer. A rate is within 5 % of one that breaks.
-Exit codes: 0 the limit was found, or --max-rate was borne; 4 the search ended before (what is known is printed);
-5 interrupted; else as elsewhere.";
+The rate is doubled until the service throttles, refuses, stops answering, hangs up or slows down. What it still accepts \
+under overload shows where the limit is. The search then narrows it down from below, spending the burst before each \
+measurement, and holds the rate that it reports once more, for longer. That rate is within 5 % of one that breaks.
+
+Exit codes: 0 the limit was found, or --max-rate was sustained; 4 the search ended before that (what is known is \
+printed); 5 interrupted; else as elsewhere.";
 
 /// What bounds a search, and where it is done.
 #[derive(Debug, Args)]
@@ -52,15 +53,15 @@ pub(super) struct SearchArgs {
     #[arg(long, value_name = "RATE", default_value = "1000/s", help_heading = "Search")]
     pub(super) max_rate: Rate,
 
-    /// Count a rate as too much if the p99 of the service time exceeds this. Three times the usual p50 is too much anyway.
+    /// Consider a rate too high if the p99 of the service time exceeds this. Three times the usual p50 always is.
     #[arg(long, value_name = "TIME", value_parser = timeout, help_heading = "Search")]
     pub(super) max_p99: Option<Duration>,
 
-    /// How many connections at most.
+    /// The most connections.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = connections, help_heading = "Search")]
     pub(super) max_connections: usize,
 
-    /// How long a connection attempt, and a reply, may take; beyond it is silence.
+    /// How long a connection attempt, and a reply, may take; anything later counts as unanswered.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = timeout, help_heading = "Search")]
     pub(super) timeout: Duration,
 
@@ -68,7 +69,7 @@ pub(super) struct SearchArgs {
     #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true, help_heading = "Search")]
     pub(super) seed: u64,
 
-    /// Serve live metrics for Prometheus at http://ADDR/metrics during the search; a port alone is this machine's.
+    /// Serve live metrics for Prometheus at http://ADDR/metrics during the search; a port alone means 127.0.0.1.
     #[arg(long, value_name = "ADDR", help_heading = "Results")]
     pub(super) prometheus: Option<ScrapeAddress>,
 
@@ -97,8 +98,8 @@ pub(super) struct RegisterArgs {
     #[command(flatten)]
     pub(super) devices: DeviceArgs,
 
-    /// How fast to have the certificates issued that registrations need; halved if that is throttled [default: 8/s; 100/s
-    /// on loopback].
+    /// The rate at which to have certificates issued for registrations; halved if that is throttled [default: 8/s; 100/s on
+    /// loopback].
     #[arg(long, value_name = "RATE", help_heading = "Search")]
     pub(super) issue_rate: Option<Rate>,
 

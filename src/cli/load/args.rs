@@ -38,12 +38,18 @@ Examples:
   fleetmint load create --emulator=load --devices 6000 --rate 50/s --for 2m --threshold 'rejected<0.1%'
   fleetmint load publish --emulator=load --profile \"ramp 1..200/s 60s; hold 200/s 5m\" --warmup 60s
 
-Arrivals are due at instants computed in advance; one that finds no free connection waits, and after --max-wait is
-missed. Service time is from the send to the reply; response time is from the due instant to the reply, so that waiting
-is in it. Nothing is tried again: a refusal is a result.
-Profiles: \"ramp 1..200/s 60s; hold 200/s 5m; step 200..500/s by 50 every 30s; pause 10s\".
-Thresholds: register_thing.p99<500ms, create_certificate.service.max<2s, connect.tls.p99<1s, rejected<0.1%, missed=0,
-publish.accepted>=95/s, lateness.p99<5ms. Exit codes: 2 a threshold was missed, 4 stopped early; else as elsewhere.";
+Arrivals are due at instants computed in advance; one that finds no free connection waits, and is missed after \
+--max-wait. Service time is from the send to the reply; response time is from the due instant to the reply, waiting \
+included. Nothing is retried: a refusal is a result.
+
+Profiles:
+  \"ramp 1..200/s 60s; hold 200/s 5m; step 200..500/s by 50 every 30s; pause 10s\"
+
+Thresholds:
+  register_thing.p99<500ms, create_certificate.service.max<2s, connect.tls.p99<1s,
+  rejected<0.1%, missed=0, publish.accepted>=95/s, lateness.p99<5ms
+
+Exit codes: 2 a threshold was missed, 4 stopped early; else as elsewhere.";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER)]
@@ -59,15 +65,15 @@ pub(super) struct ConnectArgs {
 #[derive(Debug, Args)]
 #[command(after_help = AFTER)]
 pub(super) struct PublishArgs {
-    /// Deliver at most once (0) or at least once (1).
+    /// The QoS: at most once (0) or at least once (1).
     #[arg(long, value_name = "0|1", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
     pub(super) qos: u8,
 
-    /// How many bytes each message has.
+    /// The size of each message, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = message_size)]
     pub(super) payload_size: usize,
 
-    /// What topics begin with; a slash and the client id follow. iot:Publish and iot:Receive on topic/PREFIX/*, and iot:Subscribe
+    /// The prefix of topics; a slash and the client id follow. iot:Publish and iot:Receive on topic/PREFIX/*, and iot:Subscribe
     /// on topicfilter/PREFIX/* must be allowed.
     #[arg(long, value_name = "PREFIX", default_value = "fleetmint/load", value_parser = topic_prefix)]
     pub(super) topic_prefix: String,
@@ -112,7 +118,7 @@ pub(super) struct OfferArgs {
     #[arg(long, value_enum, default_value_t = SpacingName::Uniform, help_heading = "Load")]
     pub(super) spacing: SpacingName,
 
-    /// Leave out of all figures what is due in this first part of the profile.
+    /// Leave arrivals that are due in this first part of the profile out of all figures.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = time, help_heading = "Load")]
     pub(super) warmup: Duration,
 
@@ -124,7 +130,7 @@ pub(super) struct OfferArgs {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = connections, help_heading = "Load")]
     pub(super) connections: usize,
 
-    /// How many connections at most: more than --connections are opened while an arrival finds none free.
+    /// The most connections: more than --connections are opened while arrivals find none free.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = connections, help_heading = "Load")]
     pub(super) max_connections: usize,
 
@@ -143,7 +149,7 @@ pub(super) struct OfferArgs {
     #[command(flatten)]
     pub(super) shard: ShardArgs,
 
-    /// Demand something of the figures, such as 'register_thing.p99<500ms', 'rejected<0.1%' or 'missed=0'. Repeatable.
+    /// A demand on the figures, such as 'register_thing.p99<500ms', 'rejected<0.1%' or 'missed=0'. Repeatable.
     #[arg(long = "threshold", value_name = "THRESHOLD", help_heading = "Results")]
     pub(super) thresholds: Vec<Threshold>,
 

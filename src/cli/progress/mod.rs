@@ -42,7 +42,8 @@ impl Progress {
     /// Ready to follow a run. Reads the environment: TERM.
     pub(super) fn start() -> Self {
         let moves_cursor = std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
-        let has_screen = std::io::stderr().is_terminal() && moves_cursor && !speech::is_quiet();
+        let may_draw = moves_cursor && !speech::is_quiet() && !speech::is_json();
+        let has_screen = std::io::stderr().is_terminal() && may_draw;
         let colours = if manner::has_colours() { Colours::Ansi } else { Colours::None };
         Self { screen: has_screen.then(|| Screen::start(colours)) }
     }

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use tracing::{debug, instrument};
+
 use self::step::{Holder, Issued, Origin};
 use super::context::{Context, Halt};
 use super::keys::KeySource;
@@ -49,6 +51,15 @@ enum Step {
     Done,
 }
 
+/// Where a device stands that is taken up, in the log's words.
+fn began(work: &Work) -> &'static str {
+    match work {
+        Work::Create => "the start",
+        Work::Certify { .. } => "a key made here",
+        Work::Register { .. } => "a certificate of an earlier run",
+    }
+}
+
 impl<C: Connector> Journey<C> {
     pub(super) fn new(
         run: Arc<Context<C>>,
@@ -61,10 +72,12 @@ impl<C: Connector> Journey<C> {
     }
 
     /// Takes one device as far as it goes. An error leaves the device explained by the ledger.
+    #[instrument(name = "device", level = "debug", skip_all, fields(row = device.id.0, key = device.identity.key.as_str()))]
     pub(super) async fn take(&self, line: &mut Line<C>, device: OpenDevice) -> Result<(), Halt> {
         let own = (self.run.device.keys.source == KeySource::Device)
             .then(|| device.own_request(&self.run.device.parameters));
         let OpenDevice { id, identity, work } = device;
+        debug!(from = began(&work), "taken up");
         let mut step = match work {
             Work::Create => Step::Create,
             Work::Certify { request } => Step::Certify(request, Holder::Ledger),

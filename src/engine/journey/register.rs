@@ -5,6 +5,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tracing::debug;
+
 use super::step::{self, Issued, Origin};
 use super::{Journey, Step};
 use crate::call::Call;
@@ -169,6 +171,12 @@ impl<C: Connector> Journey<C> {
         for pause in SETTLE_PAUSES {
             line.pause(pause).await?;
             settlement = line.while_idle(settler.settle(&issued.certificate.certificate_id)).await;
+            let answer = match &settlement {
+                Settlement::Registered(_) => "registered",
+                Settlement::NotRegistered => "not registered",
+                Settlement::Unsettled { detail } => detail,
+            };
+            debug!(answer, "asked the control plane whether the certificate is registered");
             if matches!(settlement, Settlement::Registered(_)) {
                 break;
             }

@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
+use tracing::{Instrument, Span};
 
 use crate::failure::Failure;
 use crate::transport::Connection;
@@ -20,6 +21,8 @@ const SPREAD: f64 = 0.05;
 /// An open connection.
 pub(super) struct Held<C> {
     pub(super) connection: C,
+    /// The connection's in the log.
+    pub(super) span: Span,
     pub(super) life: Life,
 }
 
@@ -44,7 +47,7 @@ impl<C: Connection> Held<C> {
     pub(super) async fn idle(&mut self) -> Ended {
         tokio::select! {
             biased;
-            failure = self.connection.idle() => Ended::Lost(failure),
+            failure = self.connection.idle().instrument(self.span.clone()) => Ended::Lost(failure),
             () = &mut self.life.renewal => Ended::Due,
         }
     }

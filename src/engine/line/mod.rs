@@ -14,6 +14,8 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::field::Empty;
+use tracing::{Instrument, Span, debug, debug_span, instrument};
 
 use self::life::{Ended, Held, Life, beside};
 use super::audience::Gauges;
@@ -27,7 +29,7 @@ use crate::event::{Counter, Note, Timing};
 use crate::failure::{Cause, Failure, Remedy, RetryPolicy, Stage, Tried, redial, remedy};
 use crate::provisioning::{self, Request};
 use crate::rate::Rate;
-use crate::transport::{Connection, Connector, Reply, Verdict};
+use crate::transport::{Connection, Connector, Dial, Reply, Verdict};
 
 /// What all lines of a run share.
 pub(super) struct Trunk<C> {
@@ -41,6 +43,28 @@ pub(super) struct Trunk<C> {
     pub(super) health: Health,
     /// Nothing new is begun.
     pub(super) drain: CancellationToken,
+    /// The run's in the log: the parent of all connections', which outlive the devices that they were dialled for.
+    pub(super) span: Span,
+}
+
+impl<C: Connector> Trunk<C> {
+    /// Dials once, for something that was due at `due`. The connection's span is for [`Line::hold`].
+    pub(super) async fn dial(&self, due: Instant) -> (Timing, Dial<C::Connection>, Span) {
+        let span = debug_span!(parent: &self.span, "connection", client_id = Empty);
+        let started = Instant::now();
+        let dial = self.connector.dial().instrument(span.clone()).await;
+        let timing = Timing { wait: started - due, service: started.elapsed() };
+        let (wait_us, service_us) = timing.micros();
+        match &dial.outcome {
+            Ok(connection) => {
+                let client_id = connection.client_id();
+                span.record("client_id", client_id);
+                debug!(client_id, wait_us, service_us, "connected");
+            }
+            Err(failure) => debug!(wait_us, service_us, %failure, "could not connect"),
+        }
+        (timing, dial, span)
+    }
 }
 
 /// How connections are used.
@@ -177,8 +201,14 @@ impl<C: Connector> Line<C> {
 
     /// One attempt of a request, on a connection that has its permit. The connection survives only an answer that leaves
     /// no doubt what comes next on it.
+    #[instrument(
+        name = "call",
+        level = "debug",
+        skip_all,
+        fields(call = request.call.name(), client_id = permitted.held.connection.client_id())
+    )]
     async fn attempt<T>(&mut self, permitted: Permitted<C::Connection>, request: &Request<T>) -> Attempt<T> {
-        let Permitted { held: Held { connection, life }, permit, wait } = permitted;
+        let Permitted { held: Held { connection, span, life }, permit, wait } = permitted;
         let gauges = self.trunk.gauges.clone();
         // The request and its reply.
         let rest = self.trunk.settings.publishes_per_connection.map(|rate| 2 * rate.period());
@@ -191,7 +221,7 @@ impl<C: Connector> Line<C> {
             Ok((reply, connection)) => {
                 let (service, redelivered) = (reply.service, reply.redelivered);
                 self.trunk.health.served();
-                let held = Held { connection, life: life.answered() };
+                let held = Held { connection, span, life: life.answered() };
                 (service, redelivered, self.judge(request, reply, held, permit).await)
             }
             Err(lost) => {
@@ -207,7 +237,13 @@ impl<C: Connector> Line<C> {
         if redelivered > 0 {
             self.trunk.recorder.note(Note::Counted(Counter::Redelivered, redelivered.into())).await;
         }
-        Attempt { timing: Timing { wait, service }, answer }
+        let timing = Timing { wait, service };
+        let (wait_us, service_us) = timing.micros();
+        match &answer {
+            Ok(_) => debug!(wait_us, service_us, redelivered, "accepted"),
+            Err(failure) => debug!(wait_us, service_us, redelivered, %failure, "failed"),
+        }
+        Attempt { timing, answer }
     }
 
     /// What a reply means, and whether the connection may carry another exchange after it.
@@ -313,15 +349,13 @@ impl<C: Connector> Line<C> {
     }
 
     async fn dial(&mut self, due: Instant, permit: Permit) {
-        let started = Instant::now();
-        let dial = self.trunk.connector.dial().await;
-        let timing = Timing { wait: started - due, service: started.elapsed() };
+        let (timing, dial, span) = self.trunk.dial(due).await;
         permit.heard(Sign::of(&dial.outcome));
         self.trunk.crew.was_busy(timing.service);
         let outcome = dial.outcome.as_ref().map(|_| ()).map_err(Failure::clone);
         self.trunk.recorder.note(Note::Dialled { timing, phases: dial.phases, outcome }).await;
         match dial.outcome {
-            Ok(connection) => self.hold(connection),
+            Ok(connection) => self.hold(connection, span),
             Err(failure) => {
                 self.setbacks = self.setbacks.saturating_add(1);
                 self.setback = Some(Setback { at: Instant::now(), failure });
@@ -329,10 +363,10 @@ impl<C: Connector> Line<C> {
         }
     }
 
-    /// From here on this is the line's connection.
-    pub(super) fn hold(&mut self, connection: C::Connection) {
+    /// From here on this is the line's connection, of that span.
+    pub(super) fn hold(&mut self, connection: C::Connection, span: Span) {
         let life = Life::new(self.trunk.settings.connection_lifetime, self.jitter.random());
-        self.held = Some(Held { connection, life });
+        self.held = Some(Held { connection, span, life });
         self.trunk.health.connected();
         self.trunk.gauges.connection_opened();
     }
@@ -391,6 +425,7 @@ impl<C: Connector> Line<C> {
         let tried = self.tried(attempts);
         match remedy(failure, tried, &self.trunk.settings.retry) {
             Remedy::Again { after } | Remedy::Redial { after } | Remedy::Slower { after } => {
+                debug!(attempts, ?after, "trying again");
                 self.pause(after).await?;
             }
             Remedy::GiveUp | Remedy::Reissue => return Ok(Next::GiveUp),
@@ -424,12 +459,16 @@ impl<C: Connector> Line<C> {
 
     /// The same, for the connection's age. The next one is dialled when it is needed.
     async fn renew(&mut self) {
+        if let Some(held) = &self.held {
+            debug!(parent: &held.span, "renewed: it is as old as connections get");
+        }
         self.disconnect().await;
         self.trunk.recorder.note(Note::Counted(Counter::ConnectionsRenewed, 1)).await;
     }
 
     async fn lose(&mut self, failure: Failure) {
         let Some(held) = self.held.take() else { return };
+        debug!(parent: &held.span, %failure, "lost");
         self.connection_gone();
         self.set_back(&held.life, failure.clone());
         self.trunk.recorder.note(Note::ConnectionLost { failure }).await;

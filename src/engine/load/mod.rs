@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span, info, instrument};
 
 use super::audience::{Audience, Gauges};
 use super::clock::Clock;
@@ -205,6 +206,7 @@ pub struct LoadOutcome {
 /// out, or `stop` says so: a future whose end asks the run to drain, or a [`Stop`]. The audience may be `()`. `ledger` has the devices; a scenario that takes none needs none, and without one a scenario that
 /// takes some ends at once, [`End::OutOfDevices`]. The audience is told where the test stands every half second, and of each
 /// second from the end of the warm-up on.
+#[instrument(name = "run", skip_all, fields(kind = "load", scenario = ?plan.scenario))]
 pub async fn run<C: Connector>(
     plan: LoadPlan,
     connector: C,
@@ -263,6 +265,7 @@ pub(super) async fn conduct<C: Connector>(
     };
     let judgements = plan.thresholds.iter().map(|threshold| threshold.judge(&metrics, measured)).collect();
     let slowest = std::mem::take(&mut *scene.slowest.lock().unwrap_or_else(PoisonError::into_inner));
+    info!(end = end.name(), elapsed = ?began.elapsed(), "ended");
     LoadOutcome { end, metrics, slowest, measured, elapsed: began.elapsed(), judgements, ledger }
 }
 
@@ -328,6 +331,7 @@ fn context<C: Connector>(
         gauges,
         health: Health::new(),
         drain: over,
+        span: Span::current(),
     };
     let device = DeviceRules {
         parameters: plan.parameters.clone(),
@@ -401,7 +405,7 @@ impl<C: Connector> Foreman for Hiring<C> {
             let worker = LoadWorker::new(context, scene, self.plan.scenario, devices, self.hired);
             self.scene.desk.hired();
             self.hired += 1;
-            tasks.spawn(worker.run());
+            tasks.spawn(worker.run().in_current_span());
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::instrument;
 
 use super::desk::{Due, Hand, Turn};
 use super::devices::Devices;
@@ -117,14 +118,12 @@ impl<C: Connector> LoadWorker<C> {
             drop(seat);
             self.books.note(turn.due, Note::Started).await;
             let due = turn.due;
-            let started = Instant::now();
-            let dial = self.run.trunk.connector.dial().await;
-            let timing = Timing { wait: started - due.at, service: started.elapsed() };
+            let (timing, dial, span) = self.run.trunk.dial(due.at).await;
             let outcome = dial.outcome.as_ref().map(|_| ()).map_err(Failure::clone);
             self.books.remember(due, Operation::Connect, timing, outcome.is_ok(), None);
             self.books.note(due, Note::Dialled { timing, phases: dial.phases, outcome }).await;
             let Ok(connection) = dial.outcome else { continue };
-            self.line.hold(connection);
+            self.line.hold(connection, span);
             // The arrival has ended; the connection is held beyond the end of the profile, if need be.
             drop(turn);
             let cut = self.books.scene.cut.clone();
@@ -151,6 +150,7 @@ impl<C: Connector> LoadWorker<C> {
     }
 
     /// An arrival of [`Scenario::Create`].
+    #[instrument(name = "device", level = "debug", skip_all, fields(row = device.id.0, key = device.identity.key.as_str()))]
     async fn create_only(&mut self, turn: Turn, device: OpenDevice) -> Result<(), Halt> {
         let (_, issued) = self.create(turn.due, &device).await?;
         // What follows is bookkeeping; the arrival has ended.
@@ -162,6 +162,7 @@ impl<C: Connector> LoadWorker<C> {
     }
 
     /// An arrival of [`Scenario::Register`].
+    #[instrument(name = "device", level = "debug", skip_all, fields(row = device.id.0, key = device.identity.key.as_str()))]
     async fn register_only(&mut self, turn: Turn, device: OpenDevice) -> Result<(), Halt> {
         let OpenDevice { id, identity, work } = device;
         let Work::Register { certificate, issued_at, .. } = work else {
@@ -180,6 +181,7 @@ impl<C: Connector> LoadWorker<C> {
     }
 
     /// An arrival of [`Scenario::Provision`].
+    #[instrument(name = "device", level = "debug", skip_all, fields(row = device.id.0, key = device.identity.key.as_str()))]
     async fn provision(&mut self, turn: Turn, device: OpenDevice) -> Result<(), Halt> {
         let due = turn.due;
         let (created, issued) = self.create(due, &device).await?;
