@@ -40,7 +40,7 @@ fn a_run_s_results_say_what_its_summary_says() {
     let second = scratch.lot("second.csv", 1);
     let mut command = emulate.provision(&second);
     let before = fs::read(&results).unwrap();
-    run(command.arg("--results").arg(&results)).expect_code(74).expect_err(&["--results", "there already"]);
+    run(command.arg("--results").arg(&results)).expect_code(74).expect_err(&["--results", "the file exists"]);
     assert_eq!(fs::read(&results).unwrap(), before);
     let (page, logs) = (scratch.path("page.html"), scratch.path("logs"));
     let mut command = fleetmint();

@@ -270,3 +270,19 @@ fn samples() {
         Sample { seed, begins_s, seconds: 60, ..eventful() }.write(&folder, &format!("shard-{shard}.jsonl"));
     }
 }
+
+/// The whole text of a report whose every figure is given.
+#[test]
+fn the_text_is_as_it_was() {
+    let folder = folder();
+    let (files, _) = shards(folder.path());
+    let text = render_report(&report::compile(&files).unwrap());
+    insta::with_settings!({
+        prepend_module_to_snapshot => false,
+        omit_expression => true,
+        snapshot_path => "../snapshots",
+        filters => vec![(folder.path().to_str().unwrap(), "DIR")],
+    }, {
+        insta::assert_snapshot!("report", text);
+    });
+}

@@ -221,27 +221,7 @@ impl World {
             power: power.clone(),
             witness: self.witness.clone(),
         };
-        let settler: Option<Arc<dyn Settler>> = if self.setup.has_control_plane {
-            Some(Arc::new(self.network.settler(power.clone())))
-        } else {
-            None
-        };
-        let plan = Plan {
-            connections: self.setup.connections,
-            rates: self.setup.rates,
-            publishes_per_connection: self.setup.publishes_per_connection,
-            parameters: self.parameters.clone(),
-            exchange_timeout: self.setup.exchange_timeout,
-            retry: self.setup.retry.clone(),
-            connection_lifetime: self.setup.connection_lifetime,
-            keys: self.keys(),
-            failure_budget: self.setup.failure_budget,
-            settler,
-            commit_mode: CommitMode::Simulated(Arc::new(disk)),
-            clock: self.client_clock(),
-            seed: self.dice.next(),
-            ..Plan::default()
-        };
+        let plan = self.plan(disk);
         let ledger = match self.ledger.take() {
             Some(ledger) => ledger,
             None => Ledger::reopen_in_shared_memory(&self.name).unwrap(),
@@ -270,6 +250,30 @@ impl World {
             tokio::task::yield_now().await;
         }
         ended
+    }
+
+    fn plan(&mut self, disk: SimulatedDisk) -> Plan {
+        let settler: Option<Arc<dyn Settler>> = if self.setup.has_control_plane {
+            Some(Arc::new(self.network.settler(disk.power.clone())))
+        } else {
+            None
+        };
+        Plan {
+            connections: self.setup.connections,
+            rates: self.setup.rates,
+            publishes_per_connection: self.setup.publishes_per_connection,
+            parameters: self.parameters.clone(),
+            exchange_timeout: self.setup.exchange_timeout,
+            retry: self.setup.retry.clone(),
+            connection_lifetime: self.setup.connection_lifetime,
+            keys: self.keys(),
+            failure_budget: self.setup.failure_budget,
+            settler,
+            commit_mode: CommitMode::Simulated(Arc::new(disk)),
+            clock: self.client_clock(),
+            seed: self.dice.next(),
+            ..Plan::default()
+        }
     }
 
     /// Where this run's keys come from. Keys made here are ready-made ones in turn, as a key cannot be made from a seed.

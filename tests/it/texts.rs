@@ -1,0 +1,165 @@
+//! Texts that are contracts, word for word: help, summaries, status, reports, errors. A snapshot shows what a change does to
+//! them; `INSTA_UPDATE=always cargo test --test it texts` accepts it.
+//!
+//! Times, rates, ports and temporary folders are not the same twice, and are replaced.
+
+use std::path::Path;
+
+use crate::harness::{Said, Scratch, fleetmint, run};
+
+/// Every verb, and the verbs below them.
+const VERBS: [&[&str]; 21] = [
+    &[],
+    &["provision"],
+    &["load"],
+    &["load", "connect"],
+    &["load", "create"],
+    &["load", "provision"],
+    &["load", "publish"],
+    &["find-limit"],
+    &["find-limit", "connect"],
+    &["find-limit", "create"],
+    &["find-limit", "register"],
+    &["export"],
+    &["purge-keys"],
+    &["status"],
+    &["retry"],
+    &["report"],
+    &["emulate"],
+    &["completions"],
+    &["man"],
+    &["check"],
+    &["merge"],
+];
+
+/// A snapshot of `text` named `name`, with what is not the same twice replaced.
+fn expect(name: &str, scratch: &Scratch, said: &Said, more: &[(&str, &str)]) {
+    let text =
+        format!("exit code {}\n-- stdout\n{}-- stderr\n{}", said.code.unwrap_or(-1), said.out, said.err);
+    let folder = regex_of(scratch.path("").to_str().unwrap());
+    let filters = [(folder.as_str(), "DIR/"), (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME")];
+    let filters: Vec<_> = filters.iter().chain(more).copied().collect();
+    insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true, filters => filters }, {
+        insta::assert_snapshot!(name, text);
+    });
+}
+
+/// Of a run: figures, with the blanks before them, which make room for wider ones.
+const FIGURES: &[(&str, &str)] = &[
+    (r" +\d+(\.\d+)? (us|ms|s)\b", " LATENCY"),
+    // What bound the run depends on the machine.
+    (r"(?s)bound by .*?(\d+ of \d+ devices)", "BOUND AND RATE\n$1"),
+    (r#""pid": \d+"#, r#""pid": PID"#),
+];
+
+/// A pattern that matches `text` and nothing else.
+fn regex_of(text: &str) -> String {
+    text.chars()
+        .map(
+            |character| {
+                if character.is_ascii_alphanumeric() {
+                    character.to_string()
+                } else {
+                    format!("\\{character}")
+                }
+            },
+        )
+        .collect()
+}
+
+#[test]
+fn help() {
+    for verb in VERBS {
+        let said = run(fleetmint().args(verb).arg("--help")).expect_code(0);
+        insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_snapshot!(["help"].iter().chain(verb).copied().collect::<Vec<_>>().join("-"), said.out);
+        });
+    }
+}
+
+/// A lot of three, one of which is rejected.
+fn provisioned(scratch: &Scratch) -> Said {
+    let lot = scratch.write("lot.csv", "DeviceId,SerialNumber,MacAddress\nA,1,x\nno spaces,2,y\nC,3,z\n");
+    let scenario = scratch.write("s.toml", "keys = \"p256\"\n");
+    let mut command = fleetmint();
+    command.arg("provision").arg(lot).arg(format!("--emulator={}", scenario.display()));
+    run(command.args(["--connections", "1"])).expect_code(3)
+}
+
+#[test]
+fn a_run_and_what_is_left_of_it() {
+    let scratch = Scratch::new();
+    let provisioned = provisioned(&scratch);
+    expect("provision", &scratch, &provisioned, FIGURES);
+    let expect_of = |name: &str, args: &[&str]| {
+        let said = run(fleetmint().args(args).current_dir(scratch.path(""))).expect_code(0);
+        expect(name, &scratch, &said, FIGURES);
+    };
+    expect_of("status", &["status", "lot.ledger"]);
+    expect_of("status-json", &["status", "lot.ledger", "--json"]);
+    expect_of("export", &["export", "lot.ledger", "--out", "out"]);
+    expect_of("purge-keys", &["purge-keys", "lot.ledger", "--yes"]);
+    expect_of("retry", &["retry", "lot.ledger", "--state", "rejected"]);
+    expect_of("dry-run", &["provision", "lot.csv", "--emulator=s.toml", "--dry-run"]);
+}
+
+#[test]
+fn bad_lots() {
+    for lot in ["duplicate-keys", "invalid-utf8", "many-errors", "ragged"] {
+        let scratch = Scratch::new();
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/lots/{lot}.csv"));
+        scratch.write("lot.csv", std::fs::read(fixture).unwrap());
+        let mut command = fleetmint();
+        let said = run(command.args(["provision", "lot.csv", "--emulator"]).current_dir(scratch.path("")));
+        expect(&format!("lot-{lot}"), &scratch, &said.expect_code(65), &[]);
+    }
+}
+
+/// What people mistype, forget, and run into.
+#[test]
+fn errors() {
+    let scratch = Scratch::new();
+    provisioned(&scratch);
+    scratch.write("empty", "");
+    scratch.write("other.csv", "DeviceId\nA\n");
+    scratch.write("broken.toml", "keys = \"p25\"\n");
+    let cases: [(&str, &[&str]); 13] = [
+        ("no-verb", &[]),
+        ("misspelt-verb", &["provison", "lot.csv"]),
+        ("misspelt-option", &["provision", "lot.csv", "--emulator", "--conections", "4"]),
+        ("bad-rate", &["provision", "lot.csv", "--emulator", "--create-rate", "10"]),
+        (
+            "bad-threshold",
+            &[
+                "load",
+                "create",
+                "--emulator",
+                "--devices",
+                "9",
+                "--rate",
+                "1/s",
+                "--for",
+                "1s",
+                "--threshold",
+                "p99<5",
+            ],
+        ),
+        ("bad-profile", &["load", "create", "--emulator", "--devices", "9", "--profile", "hold 5/s"]),
+        ("bad-scenario", &["provision", "lot.csv", "--emulator=broken.toml"]),
+        ("no-lot", &["provision", "nowhere.csv", "--emulator"]),
+        (
+            "no-credentials",
+            &["provision", "other.csv", "--endpoint", "x-ats.iot.eu-west-1.amazonaws.com", "--template", "T"],
+        ),
+        ("no-ledger", &["status", "nowhere.ledger"]),
+        ("no-ledger-at-all", &["status", "lot.csv"]),
+        ("no-results", &["report", "empty"]),
+        ("out-is-there", &["export", "lot.ledger", "--out", "."]),
+    ];
+    for (name, args) in cases {
+        let mut command = fleetmint();
+        let said = run(command.args(args).current_dir(scratch.path("")));
+        assert_ne!(said.code, Some(0), "{name}");
+        expect(&format!("error-{name}"), &scratch, &said, &[]);
+    }
+}
