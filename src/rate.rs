@@ -67,7 +67,7 @@ pub enum RateLimit {
     Unlimited,
     /// Never more than this, and less where the service throttles.
     Fixed(Rate),
-    /// What the service is found to bear: starts low, grows, and settles just under the rate at which it throttles.
+    /// What the service is found to sustain: starts low, grows, and settles just under the rate at which it throttles.
     Auto,
 }
 

@@ -1,8 +1,7 @@
-//! Live metrics over HTTP, for Prometheus and whatever else reads OpenMetrics.
+//! Live metrics over HTTP, for Prometheus and everything else that reads OpenMetrics.
 //!
-//! Owns a listener, and what is served on it: `/metrics` and nothing else. What a scrape shows is [`Reading`]'s. No
-//! client can hold up a run, or another client: there are few connections at a time, each is short, none sends much, and the
-//! oldest makes room for a new one.
+//! Serves `/metrics` and nothing else. What a scrape shows is [`Reading`]'s. No client can hold up a run, or another client:
+//! connections are few and short, requests are small, and the oldest connection makes room for a new one.
 
 mod reading;
 
@@ -29,35 +28,35 @@ pub use reading::{Reading, encode};
 const OPENMETRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-/// Connections at a time. A scrape takes milliseconds: what is older than this many others only keeps a place.
+/// How many connections are open at a time. A scrape takes milliseconds: a connection older than this many others is idle.
 const CONNECTIONS: usize = 16;
 /// How long a connection may last. It carries one request.
 const CONNECTION_TIME: Duration = Duration::from_secs(3);
-/// Bytes of a request at most; hyper takes no less.
+/// The largest request, in bytes; hyper accepts no lower limit.
 const REQUEST_BYTES: usize = 8192;
-/// How long to wait where a connection could not be accepted, for want of file descriptors, say.
+/// How long to wait after a connection could not be accepted, for lack of file descriptors, say.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// Says what there is to be read, at each scrape.
+/// Called at each scrape for what to show.
 pub type Source = Arc<dyn Fn() -> Reading + Send + Sync>;
 
-/// An address that is listened on, and not yet served.
+/// A listener that is bound, and not yet served.
 #[derive(Debug)]
 pub struct Exposition {
     listener: TcpListener,
 }
 
 impl Exposition {
-    /// Listens. From here on the address is ours, and scrapes wait until they are served.
+    /// Listens. From here on the address is taken, and scrapes wait until they are served.
     ///
     /// # Errors
     ///
-    /// Those of the operating system: that the address is in use, say.
+    /// Those of the operating system, such as that the address is in use.
     pub async fn listen(address: SocketAddr) -> io::Result<Self> {
         Ok(Self { listener: TcpListener::bind(address).await? })
     }
 
-    /// Where it listens: the port that was chosen, if 0 was asked for.
+    /// The address that it listens on, with the port that was chosen if 0 was asked for.
     ///
     /// # Errors
     ///
@@ -88,7 +87,7 @@ impl Exposition {
     }
 }
 
-/// Serves a connection. How it ends matters to its client alone.
+/// Serves a connection. How it ends matters only to its client.
 async fn serve_one(stream: TcpStream, source: Source) {
     let service = service_fn(move |request| {
         let response = respond(&request, &source);

@@ -1,6 +1,6 @@
 //! What a scrape shows: names, units and labels.
 //!
-//! Owns the names, which are public interface. They follow Prometheus' conventions: base units, `_total` on counters.
+//! The names are public interface. They follow Prometheus' conventions: base units, `_total` on counters.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::event::{Counter, Operation};
 use crate::metrics::{Latency, Metrics};
 
-/// What every name begins with.
+/// The prefix of every name.
 const PREFIX: &str = "fleetmint";
 
 /// The histograms' buckets end at powers of two, from 2^8 us (256 us) to 2^26 us (67 s). Latencies are counted in whole
@@ -36,7 +36,7 @@ pub struct Reading {
     pub offered: Option<f64>,
     /// The limits that are set, per second.
     pub limits: Vec<(Operation, f64)>,
-    /// The rates that the service was found to bear, per second, where it has throttled.
+    /// The rates that the service was found to sustain, per second, for operations that it has throttled.
     pub found: Vec<(Operation, f64)>,
 }
 
@@ -79,7 +79,7 @@ impl Reading {
         }
         let mut found = out.gauges(
             "rate_found",
-            "Rates that the service was found to bear, in requests per second; only where it has throttled.",
+            "Rates that the service was found to sustain, in requests per second; only for operations that it has throttled.",
         )?;
         for (operation, rate) in &self.found {
             found.gauge([("operation", operation.name())], *rate)?;
@@ -197,7 +197,7 @@ impl Family<'_> {
 
     fn histogram<const N: usize>(&mut self, labels: [(&str, &str); N], latency: &Latency) -> fmt::Result {
         let (count, buckets) = (latency.count(), buckets(latency));
-        // To the histogram's three digits; no sum of what it never kept could be more exact.
+        // To the histogram's three digits: it has kept nothing more exact.
         let sum = latency.figures().mean * count as f64 / 1e6;
         match N {
             0 => self.0.encode_histogram::<NoLabelSet>(sum, count, &buckets, None),

@@ -1,19 +1,19 @@
 //! What a spreadsheet does to identifiers: it takes them for numbers, dates and formulas, and writes errors in their place.
 //!
-//! Guesses by the look of a text alone; whether it is damage, only people can say.
+//! Judges by the look of a text alone; whether it is damage, only people can say.
 
 /// What a spreadsheet seems to have made of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Damage {
-    /// An error in place of the value, as `#N/A`. It never identifies anything.
+    /// An error in place of the value, such as `#N/A`. It never identifies anything.
     Error,
     /// A number in scientific notation: digits are lost.
     Scientific,
-    /// A number with a fraction of nothing, as statistics tools write whole numbers: leading zeros are lost.
+    /// A number that ends in `.0`, as statistics tools write whole numbers: leading zeros are lost.
     Fraction,
     /// A date that was made of something like `1-3` or `MAR1`.
     Date,
-    /// A formula, as `="0420005"`.
+    /// A formula, such as `="0420005"`.
     Formula,
     /// The apostrophe that makes a spreadsheet leave a text alone, which then is part of the text.
     Apostrophe,
@@ -35,7 +35,8 @@ impl Damage {
         })
     }
 
-    /// What any value looks like. Dates, fractions and apostrophes may well be meant, where nothing is identified by them.
+    /// What any value looks like, if it looks like one of these. Dates, fractions and apostrophes may well be intended where
+    /// they identify nothing.
     pub(super) fn of_value(text: &str) -> Option<Self> {
         if is_error(text) {
             Some(Self::Error)
@@ -48,7 +49,7 @@ impl Damage {
         }
     }
 
-    /// In words: what it looks like.
+    /// What it looks like, in words.
     pub(super) fn words(self) -> &'static str {
         match self {
             Self::Error => "a spreadsheet's error",

@@ -1,6 +1,4 @@
-//! What makes two lots the same lot.
-//!
-//! Owns the digest of a lot's meaning: names, key column and values, not the bytes of the file.
+//! What makes two lots the same lot: a digest of names, key column and values, not of the file's bytes.
 
 use aws_lc_rs::digest::{Context, SHA256};
 

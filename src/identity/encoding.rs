@@ -1,11 +1,11 @@
 //! A lot's bytes as UTF-8, or what the file is instead of a table of text.
 //!
-//! UTF-16 is read where a byte order mark says that it is UTF-16, as spreadsheets write it. Files of other kinds are told by
-//! their first bytes.
+//! UTF-16 is read if a byte order mark says so, as spreadsheets write it. Files of other kinds are recognised by their first
+//! bytes.
 
 use std::io::{self, Cursor, ErrorKind, Read};
 
-/// What a lot's text is written in.
+/// The encoding of a lot's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
     /// UTF-8, with a byte order mark or without.
@@ -14,12 +14,12 @@ pub enum Encoding {
     Utf16,
 }
 
-/// A kind of file that is recognised and not read.
+/// A kind of file that is recognised but not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Foreign {
-    /// What it is.
+    /// What kind it is.
     pub(super) found: &'static str,
-    /// What makes it a file that is read.
+    /// How to turn it into a file that is read.
     pub(super) wanted: &'static str,
 }
 
@@ -29,19 +29,19 @@ pub(super) struct Utf8Source<R> {
     transcoder: Option<Transcoder>,
 }
 
-/// As many first bytes are looked at.
+/// How many bytes at the beginning are looked at.
 const LOOKED_AT: u64 = 256;
 
 impl<R: Read> Utf8Source<R> {
     /// Looks at the first bytes of a source.
     ///
     /// # Errors
-    /// If it is something else than text.
+    /// If it is something other than text.
     pub(super) fn new(source: R) -> Result<Self, Foreign> {
         let mut source = Uninterrupted { source, failure: None };
         let mut first = Vec::new();
         if let Err(error) = (&mut source).take(LOOKED_AT).read_to_end(&mut first) {
-            // To be told where it belongs: after what could be read.
+            // Reported where it belongs: after what could be read.
             source.failure = Some(error);
         }
         let (mark, transcoder) = match first.as_slice() {
@@ -74,11 +74,11 @@ impl<R: Read> Read for Utf8Source<R> {
 
 /// UTF-16 on its way to UTF-8.
 struct Transcoder {
-    /// Two bytes in the source's order.
+    /// Makes a unit of two bytes in the source's order.
     unit: fn([u8; 2]) -> u16,
-    /// What was decoded and not handed out.
+    /// What was decoded and has not been handed out.
     text: Cursor<Vec<u8>>,
-    /// The first byte of a unit, and the first unit of a surrogate pair, whose second ones are still to come.
+    /// The first byte of a unit, and the first unit of a surrogate pair, whose second halves are still to come.
     byte: Option<u8>,
     surrogate: Option<u16>,
     /// What ends the text after what was decoded.
@@ -138,10 +138,10 @@ fn broken_utf16() -> io::Error {
     io::Error::new(ErrorKind::InvalidData, "UTF-16 text with half a character in it")
 }
 
-/// A source that an interrupted system call does not end.
+/// A source that retries interrupted system calls.
 struct Uninterrupted<R> {
     source: R,
-    /// How it failed, if that has not been told.
+    /// How it failed, if that has not been reported.
     failure: Option<io::Error>,
 }
 
@@ -192,7 +192,7 @@ const BARE_UTF_16: Foreign = Foreign {
     wanted: "text in UTF-8, or in UTF-16 with a byte order mark (in a spreadsheet, save as \"CSV UTF-8\")",
 };
 
-/// What the file is, if it is something else than text with delimiters.
+/// What the file is, if it is something other than text with delimiters.
 fn recognise(first: &[u8]) -> Option<Foreign> {
     for (signature, found, wanted) in SIGNATURES {
         if first.starts_with(signature) {

@@ -1,4 +1,4 @@
-//! What can be wrong with a lot, in words, and how much of it is worth telling.
+//! What can be wrong with a lot, in words, and how much of it is reported.
 
 use std::fmt;
 
@@ -6,60 +6,60 @@ use crate::wording::Excerpt;
 
 /// One thing wrong with a lot.
 ///
-/// Reads `line 7, column SerialNumber: found …; wanted …`; the caller, which opened the file, puts its name before that. Shows
-/// no value of any column but the key, unless a spreadsheet damaged it, and every invisible character escaped.
+/// Displayed as `line 7, column SerialNumber: found …; wanted …`; the caller, which opened the file, puts its name before that.
+/// Shows values of the key column only, or those that a spreadsheet damaged, with every invisible character escaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowError {
-    /// The line on which the row starts, or the open quote stands, from 1.
+    /// The line on which the row starts, or that has the open quote, from 1.
     pub line: u64,
-    /// Column name as the header has it, where one column is to blame.
+    /// The column's name, as in the header, if one column is to blame.
     pub column: Option<String>,
     /// What kind of fault it is.
     pub fault: LotFault,
     /// What was found.
     pub found: String,
-    /// What was wanted, and where it is not plain, what to do.
+    /// What was wanted, and what to do if that is not obvious.
     pub wanted: String,
 }
 
 /// The kinds of faults. Errors of one kind are counted together and share their advice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LotFault {
-    /// The file is not CSV but something else that is recognised.
+    /// The file is of another kind than CSV, which was recognised.
     Format,
     /// The source cannot be read to its end.
     Source,
     /// Bytes that are not text.
     Encoding,
-    /// The header, or its `sep=` line, leaves open what separates the columns.
+    /// The header, or its `sep=` line, does not settle what separates the columns.
     Delimiter,
-    /// There is no header, or its place is taken by a row.
+    /// The header is missing, or a row stands in its place.
     Header,
-    /// There is no row.
+    /// The lot has no row.
     Rows,
     /// No column identifies devices.
     KeyColumn,
-    /// The name of a column.
+    /// Something is wrong with a column's name.
     ColumnName,
-    /// A quote that stays open, or is followed by text.
+    /// A quote is never closed, or is followed by text.
     Quote,
-    /// Too many or too few fields, or too long a row.
+    /// A row has too many or too few fields, or is too long.
     Fields,
     /// A value is too long.
     Value,
     /// A key is empty.
     NoKey,
-    /// A key has characters that nobody can see.
+    /// A key has invisible characters.
     Invisible,
     /// A spreadsheet wrote an error in place of a key.
     SpreadsheetError,
-    /// A spreadsheet seems to have changed a value; an error only where such values are refused.
+    /// A spreadsheet seems to have changed a value; an error only if such values are refused.
     SpreadsheetDamage,
-    /// A key that another row has too.
+    /// Another row has the same key.
     Duplicate,
-    /// Parameters that the service cannot take.
+    /// The service would not accept the row's parameters.
     Parameters,
-    /// A certification request.
+    /// Something is wrong with the row's certification request.
     Request,
 }
 
@@ -99,7 +99,7 @@ pub struct FaultErrors {
 pub const ERRORS_OF_A_KIND: usize = 20;
 
 impl LotErrors {
-    /// Takes note of errors.
+    /// Adds errors.
     pub fn add(&mut self, errors: impl IntoIterator<Item = RowError>) {
         for error in errors {
             let place = self.kinds.iter().position(|kind| kind.fault == error.fault).unwrap_or_else(|| {
@@ -130,7 +130,7 @@ impl LotErrors {
         &self.kinds
     }
 
-    /// Those that are kept, kind by kind.
+    /// The errors that are kept, kind by kind.
     pub fn iter(&self) -> impl Iterator<Item = &RowError> {
         self.kinds.iter().flat_map(|kind| &kind.first)
     }

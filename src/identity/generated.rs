@@ -1,7 +1,6 @@
-//! Identities that stand in no file: for load tests, whose devices need only be different.
+//! Made-up identities: for load tests, whose devices need only be different.
 //!
-//! Owns the patterns that values are made from, such as `LOAD-{n:06}`. The same pattern, number and seed give the same
-//! value.
+//! Values are made from patterns such as `LOAD-{n:06}`. The same pattern, number and seed give the same value.
 
 use std::fmt::Write;
 use std::str::FromStr;
@@ -9,11 +8,11 @@ use std::str::FromStr;
 use super::{Identity, LotShape};
 use crate::service::MAX_PARAMETER_VALUE;
 
-/// What a ledger of made-up devices has in place of its lot's file.
+/// The name that a ledger of made-up devices has in place of its lot's file.
 pub const MADE_UP: &str = "devices made up for a load test";
 
-/// Text with places that are filled in for each device: `{n}` its number from 1, `{n:06}` the same with leading zeros,
-/// `{hex:8}` that many hexadecimal digits drawn by the seed.
+/// Text with placeholders that are filled in for each device: `{n}` is its number from 1, `{n:06}` the same with leading zeros,
+/// and `{hex:8}` that many hexadecimal digits, drawn from the seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     pieces: Vec<Piece>,
@@ -32,7 +31,7 @@ enum Piece {
 pub struct NotAPattern {
     /// The column of the text, in characters from 1.
     pub column: usize,
-    /// What stands between the braces there.
+    /// The text between the braces there.
     pub found: String,
 }
 
@@ -55,7 +54,7 @@ impl Pattern {
         value
     }
 
-    /// Whether every number has a value of its own: only the number itself can promise that.
+    /// Whether every number gives a different value: only the number itself ensures that.
     pub fn is_unique(&self) -> bool {
         self.pieces.iter().any(|piece| matches!(piece, Piece::Number { .. }))
     }
@@ -110,7 +109,7 @@ pub struct GeneratedLot {
     pub columns: Vec<(String, Pattern)>,
     /// How many devices.
     pub devices: u64,
-    /// Draws what is drawn.
+    /// What random digits are drawn from.
     pub seed: u64,
 }
 
@@ -126,12 +125,12 @@ impl GeneratedLot {
         let Self { columns, devices, seed } = self;
         (1..=devices).map(move |number| {
             let values: Vec<_> = columns.iter().map(|(_, pattern)| pattern.value(number, seed)).collect();
-            // Its line in the file that it could stand in, below the header.
+            // The line that it would have in a file, below the header.
             Identity { line: number + 1, key: values[0].clone(), values }
         })
     }
 
-    /// The longest value that a pattern can make must be one that the service takes.
+    /// The longest value that a pattern can make must be one that the service accepts.
     pub fn is_short(&self) -> bool {
         let longest = |pattern: &Pattern| pattern.value(self.devices, self.seed).chars().count();
         self.columns.iter().all(|(_, pattern)| longest(pattern) <= MAX_PARAMETER_VALUE)

@@ -8,14 +8,14 @@ use super::{LotShape, is_longer_than};
 use crate::service::MAX_PARAMETER_NAME;
 use crate::wording::{Excerpt, is_invisible};
 
-/// Where the key is looked for if nothing else is asked for: the first of these that is a column.
+/// Where the key is looked for by default: the first of these that is a column.
 pub const KEY_COLUMNS: [&str; 3] = ["SerialNumber", "DeviceId", "ThingName"];
 
-/// As many errors are enough to see what is wrong with a header.
+/// How many errors are reported of a header: enough to see what is wrong with it.
 pub(super) const HEADER_ERRORS: usize = 100;
 
-/// A header's names and key column, or everything that is wrong with it: the first [`HEADER_ERRORS`] things, since a file that is
-/// not a lot at all has more.
+/// A header's names and key column, or what is wrong with it: at most [`HEADER_ERRORS`] things, since a file that is not a lot at
+/// all has more.
 pub(super) fn parse_header(header: &Record<'_>, key_column: Option<&str>) -> Result<LotShape, Vec<RowError>> {
     let line = header.extent.line;
     let mut errors = Vec::new();
@@ -43,14 +43,14 @@ pub(super) fn parse_header(header: &Record<'_>, key_column: Option<&str>) -> Res
     }
     match find_key_column(&columns, key_column, line) {
         Ok(key_column) if errors.is_empty() => return Ok(LotShape { columns, key_column }),
-        // What is wrong with the names may be all that keeps the key from being found.
+        // The key may only be missing because of what is wrong with the names.
         Err(missing) if errors.is_empty() || missing.fault == LotFault::Header => errors.push(missing),
         _ => {}
     }
     Err(errors)
 }
 
-/// What is wrong with a column's name by itself: what was found, what was wanted.
+/// What is wrong with a single column's name: what was found, what was wanted.
 fn name_fault(name: &str, number: usize) -> Option<(String, &'static str)> {
     if name.trim().is_empty() {
         let wanted = "the name of a template parameter (a delimiter at the end of the header makes one column too many)";
@@ -73,7 +73,7 @@ fn name_fault(name: &str, number: usize) -> Option<(String, &'static str)> {
     }
 }
 
-/// The key's place among `columns`.
+/// The key's index in `columns`.
 fn find_key_column(columns: &[String], wanted: Option<&str>, line: u64) -> Result<usize, RowError> {
     let place = |name: &str| columns.iter().position(|column| column == name);
     let found = wanted.map_or_else(|| KEY_COLUMNS.into_iter().find_map(place), place);
@@ -97,7 +97,7 @@ fn find_key_column(columns: &[String], wanted: Option<&str>, line: u64) -> Resul
     })
 }
 
-/// Whether nobody would call a column so: digits alone, or bytes in hexadecimal, as a MAC address.
+/// Whether a text is surely not a column's name: digits alone, or bytes in hexadecimal, such as a MAC address.
 fn is_value(name: &str) -> bool {
     let is_hex = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
     let is_address = |separator: char| name.contains(separator) && name.split(separator).all(is_hex);

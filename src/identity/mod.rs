@@ -1,7 +1,7 @@
 //! A lot: the table of device identities, row by row.
 //!
-//! Reads and checks rows, says what makes two lots the same, and which parameters a row becomes. Opens no file and keeps no row;
-//! so keys that stand in the lot twice are the ledger's to find, which has an index.
+//! Reads and checks rows, says what makes two lots the same, and which parameters a row becomes. Opens no file and keeps no row,
+//! so it is the ledger, which has an index, that finds keys that occur twice.
 
 mod damage;
 mod digest;
@@ -28,7 +28,7 @@ pub use records::{Delimiter, RECORD_LIMIT};
 
 /// One device of the lot.
 ///
-/// Its `Debug` shows the line and the key but none of the other values, for some of them are secrets (a `DeviceKey`).
+/// Its `Debug` shows the line and the key but no other value: some are secrets (a `DeviceKey`).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The line of the file on which its row starts, from 1.
@@ -58,17 +58,17 @@ pub struct LotShape {
     pub key_column: usize,
 }
 
-/// Whether `text` has more than `limit` characters; looks at them one by one only if it might.
+/// Whether `text` has more than `limit` characters. Counts them only if it might.
 fn is_longer_than(text: &str, limit: usize) -> bool {
     text.len() > limit && text.chars().nth(limit).is_some()
 }
 
-/// What is wrong with parameters that alone are more than the service takes in one message.
+/// What is wrong with parameters that exceed what the service accepts in one message.
 fn payload_fault<'a>(
     line: u64,
     parameters: impl Iterator<Item = (&'a str, &'a str)> + Clone,
 ) -> Option<RowError> {
-    // No byte takes more than six in JSON: almost every row is far from the limit and need not be looked at closely.
+    // A byte takes at most six in JSON: almost every row is so far from the limit that it need not be measured.
     let at_most: usize = parameters.clone().map(|(name, value)| 6 * (name.len() + value.len() + 1)).sum();
     if at_most + JSON_FRAME.len() <= MAX_PAYLOAD {
         return None;

@@ -1,4 +1,4 @@
-//! Where a service's limit lies: the search for the highest rate that it bears.
+//! Where a service's limit lies: the search for the highest rate that it sustains.
 //!
 //! Owns what to try next, what an observation of a step means, and when enough is known. Sends nothing and has no clock:
 //! whoever tries the steps tells what came of each.
@@ -21,7 +21,7 @@ pub struct SearchSettings {
     pub start: f64,
     /// No rate above this is ever tried, per second.
     pub max: f64,
-    /// How close the rate that is borne and the one that is not must come: 0.05 is 5 %.
+    /// How close the sustained rate and the one that breaks must come: 0.05 is 5 %.
     pub precision: f64,
     /// Latency breaks where the p99 of the service time exceeds this. In any case it does where the p50 exceeds three times
     /// that of the lowest rates, by at least 10 ms.
@@ -40,23 +40,23 @@ impl Default for SearchSettings {
 pub enum Finding {
     /// The limit lies between two rates.
     Limit {
-        /// The highest rate that was borne, per second.
+        /// The highest rate that was sustained, per second.
         sustainable: f64,
         /// The lowest rate that was not.
         breaks_at: f64,
         /// What happened at that one.
         breach: Breach,
-        /// Whether the sustainable rate, come back to from above, was held for longer.
+        /// Whether the rate was confirmed: held in a longer step that followed an overload.
         confirmed: bool,
     },
     /// Nothing broke as far as the search went.
     NoLimit {
-        /// The highest rate that was borne, per second.
+        /// The highest rate that was sustained, per second.
         held: f64,
         /// Why the search went no further.
         because: Stopped,
     },
-    /// Nothing can be said: not even the lowest rate that was tried was borne, or the search ended before any was.
+    /// Nothing can be said: not even the lowest rate that was tried was sustained, or the search ended before any was.
     Nothing {
         /// What happened at the lowest rate that was tried, and its rate.
         broke: Option<(f64, Breach)>,
@@ -65,11 +65,11 @@ pub enum Finding {
     },
 }
 
-/// Why a search ended before it knew. Reports have it in lower case.
+/// Why a search ended without a finding. Reports have it in lower case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stopped {
-    /// The rate that must not be exceeded was borne.
+    /// The highest rate that may be tried was sustained.
     MaxRate,
     /// This side could not offer more: connections were short.
     Generator,
@@ -97,10 +97,10 @@ pub enum Next {
 pub struct Search {
     settings: SearchSettings,
     stage: Stage,
-    /// What the service does while it bears the load, learned from the steps that it bore.
+    /// How the service performs under loads that it sustains, learned from the steps that it sustained.
     usual: step::Usual,
     steps: Vec<Step>,
-    /// The highest rate that is known to be borne.
+    /// The highest rate that is known to be sustained.
     low: Option<f64>,
     /// The lowest rate that is known to break, and how.
     high: Option<(f64, Breach)>,
@@ -120,7 +120,7 @@ enum Stage {
     Climbing { rate: f64 },
     /// At a rate that breaks, until what passes is the same for a longer and a shorter drain.
     Overloading { rate: f64, drain: Duration },
-    /// Between a rate that is borne and one that is not.
+    /// Between a rate that is sustained and one that breaks.
     Narrowing { rate: f64 },
     /// Back below, for longer.
     Confirming { rate: f64 },
@@ -140,7 +140,7 @@ const LEAST_DRAIN: Duration = Duration::from_secs(1);
 const MARGIN: f64 = 1.25;
 /// Two looks at what passes under too much load agree within this share of what does not pass.
 const AGREEMENT: f64 = 0.03;
-/// How often what was borne may turn out not to be.
+/// How often a sustained rate may turn out not to be.
 const MOST_UNSTEADY: u32 = 3;
 /// More steps than any search of a steady service takes.
 const MOST_STEPS: usize = 60;
@@ -262,7 +262,7 @@ impl Search {
             _ if rate >= self.settings.max => self.stage = Stage::Confirming { rate },
             _ => {
                 let next = (rate * CLIMB).min(self.settings.max);
-                // Where a descent has found the first rate that is borne, the next may be known to break.
+                // When a descent has found the first sustained rate, the next one up may be known to break.
                 match self.high {
                     Some((high, _)) if next >= high => self.narrow(),
                     _ => self.stage = Stage::Climbing { rate: next },
@@ -273,7 +273,7 @@ impl Search {
 
     fn overloaded(&mut self, rate: f64, drain: Duration, step: &Step) {
         let Verdict::Broke(breach) = step.verdict else {
-            // It bears this now, so what it did not bear before was no limit.
+            // It sustains this now, so what broke before was not a limit.
             self.high = None;
             self.low = Some(rate);
             return self.doubt(Stage::Climbing { rate: (rate * CLIMB).min(self.settings.max) });
@@ -294,7 +294,7 @@ impl Search {
         }
     }
 
-    /// What was borne on the way up may have been a burst: only what lies clearly below the capacity counts.
+    /// What was sustained on the way up may have been a burst: only what is clearly below the capacity counts.
     fn come_back(&mut self) {
         let surely = self.just_below();
         let held = self.steps.iter().filter(|step| step.verdict == Verdict::Held).map(|step| step.probe.rate);

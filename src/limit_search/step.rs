@@ -56,7 +56,7 @@ pub enum Sign {
     HungUp,
 }
 
-/// How a service shows that it does not bear a rate. Reports have it by its [`name`](Self::name).
+/// How a service shows that it does not sustain a rate. Reports have it by its [`name`](Self::name).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Breach {
@@ -146,7 +146,7 @@ fn whole_seconds(rate: f64, (requests, least, most): (f64, Duration, Duration)) 
 }
 
 impl Observation {
-    /// What the service did per second although it was too much: close to what it bears.
+    /// What the service accepted per second under overload: close to what it sustains.
     pub(super) fn capacity(&self, probe: &Probe, breach: Breach) -> f64 {
         match breach {
             // It did all of them, but took longer than they were offered for.
@@ -174,7 +174,7 @@ impl Observation {
     }
 }
 
-/// How a service does while it bears the load.
+/// How a service performs under a load that it sustains.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Usual {
     sent: u64,
@@ -192,7 +192,7 @@ const SLOWER: u32 = 3;
 const NOTICEABLE: Duration = Duration::from_millis(10);
 
 impl Usual {
-    /// Judges a step, and learns from it if it was borne.
+    /// Judges a step, and learns from it if its rate was sustained.
     pub(super) fn judge(&mut self, probe: &Probe, seen: &Observation, max_p99: Option<Duration>) -> Verdict {
         let verdict = self.verdict(seen, max_p99);
         if verdict == Verdict::Held {

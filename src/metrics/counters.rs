@@ -7,23 +7,23 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::event::Counter;
 
-/// How often what is counted has happened. In JSON, an object with a field for each counter; one that is missing is zero.
+/// The value of each [`Counter`]. In JSON, an object with a field for each; a missing field is zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters([u64; Counter::ALL.len()]);
 
 impl Counters {
-    /// How often it has happened.
+    /// The counter's value.
     pub fn of(&self, counter: Counter) -> u64 {
         self.0[counter as usize]
     }
 
-    /// It has happened so many times more.
+    /// Adds `more` to a counter.
     pub fn add(&mut self, counter: Counter, more: u64) {
         let count = &mut self.0[counter as usize];
         *count = count.saturating_add(more);
     }
 
-    /// Those that are not zero, in the order of the table.
+    /// The counters that are not zero, in the order of the table.
     pub fn counted(&self) -> impl Iterator<Item = (Counter, u64)> {
         Counter::ALL.into_iter().zip(self.0).filter(|(_, count)| *count > 0)
     }
@@ -59,7 +59,7 @@ impl<'de> Visitor<'de> for ByName {
         while let Some(name) = map.next_key::<String>()? {
             match Counter::ALL.into_iter().find(|counter| counter.name() == name) {
                 Some(counter) => counters.add(counter, map.next_value()?),
-                // Whatever else stands beside the counters where they are flattened, or is of another version.
+                // Another field beside the flattened counters, or a counter of another version.
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
         }

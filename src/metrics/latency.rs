@@ -9,7 +9,7 @@ use flate2::read::ZlibDecoder;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 
-/// The longest latency that is told apart, one hour; a longer one is recorded as this.
+/// The longest latency that is distinguished, one hour; a longer one is recorded as this.
 pub const MAX_LATENCY_US: u64 = 3_600_000_000;
 
 /// Significant decimal digits of every latency.
@@ -17,8 +17,8 @@ const DIGITS: u8 = 3;
 
 /// Latencies of one kind, in microseconds, to three significant digits.
 ///
-/// Takes no memory until the first is recorded, and then as much as the longest one needs: 16 KiB for a few
-/// milliseconds, 190 KiB at most. Two with the same latencies have the same figures, however they came about.
+/// Uses no memory until the first is recorded, and then as much as the longest one needs: 16 KiB for a few milliseconds, at most
+/// 190 KiB. Two histograms of the same latencies give the same figures, however they came about.
 #[derive(Debug, Clone, Default)]
 pub struct Latency(Option<Box<Histogram<u64>>>);
 
@@ -40,7 +40,7 @@ impl Latency {
     ///
     /// # Panics
     ///
-    /// If `earlier` is not that: if it has a latency more often than this one.
+    /// If `earlier` is not an older copy: if it has a latency more often than this one.
     pub fn since(&self, earlier: &Self) -> Self {
         let mut later = self.clone();
         if let (Some(later), Some(earlier)) = (&mut later.0, &earlier.0) {
@@ -60,12 +60,12 @@ impl Latency {
         self.0.as_ref().map_or(0, |histogram| histogram.count_between(0, us))
     }
 
-    /// The latency that the share `quantile` (0 to 1) of all did not exceed, in microseconds; 0 if nothing was recorded.
+    /// The latency at `quantile` (0 to 1), in microseconds; 0 if nothing was recorded.
     pub fn quantile(&self, quantile: f64) -> u64 {
         self.0.as_ref().map_or(0, |histogram| histogram.value_at_quantile(quantile))
     }
 
-    /// The figures that reports show, in microseconds; all zero if nothing was recorded.
+    /// The figures that reports show, in microseconds; all are zero if nothing was recorded.
     pub fn figures(&self) -> LatencyFigures {
         let Some(histogram) = &self.0 else { return LatencyFigures::default() };
         LatencyFigures {
@@ -95,7 +95,7 @@ impl Latency {
 
     /// HdrHistogram's own form: V2, deflated, as base64; every implementation of HdrHistogram reads it.
     ///
-    /// All have the range 1 us to 1 h and three digits, whatever was recorded, for readers that only add like to like.
+    /// Always with the range 1 us to 1 h and three digits, whatever was recorded, for readers that only merge equal ranges.
     pub fn encode(&self) -> String {
         let mut full = Histogram::new_with_bounds(1, MAX_LATENCY_US, DIGITS).expect(BOUNDS_ARE_VALID);
         if let Some(histogram) = &self.0 {
@@ -108,7 +108,7 @@ impl Latency {
         BASE64.encode(bytes)
     }
 
-    /// What [`encode`](Self::encode) wrote, here or elsewhere; another HdrHistogram's only if it has its range and digits.
+    /// Decodes what [`encode`](Self::encode) wrote; of other programs, histograms with the same range and digits.
     pub fn decode(text: &str) -> Result<Self, NotALatency> {
         let bytes = BASE64.decode(text).map_err(|error| NotALatency(format!("not base64: {error}")))?;
         let plain = inflated(&bytes)?;
@@ -129,7 +129,7 @@ impl Latency {
 
 const BOUNDS_ARE_VALID: &str = "1 us to 1 h with 3 digits are valid bounds";
 
-/// Text that is no latency histogram.
+/// Text that is not a latency histogram.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an HdrHistogram (V2, deflated, base64) of 1 us to 1 h with 3 digits: {0}")]
 pub struct NotALatency(String);
@@ -139,7 +139,7 @@ const V2_DEFLATED: u32 = 0x1c84_9314;
 const V2: u32 = 0x1c84_9313;
 /// The V2 header: cookie, length, offset, digits, lowest, highest, ratio.
 const HEADER: usize = 40;
-/// More than any histogram of our range takes: each of its counts at most nine bytes.
+/// More bytes than any histogram of our range takes: each count takes at most nine.
 const MAX_INFLATED: u64 = 256 * 1024;
 
 /// The V2 form of a deflated one, its header checked: the library trusts the lengths and ranges that it reads there, and

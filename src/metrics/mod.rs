@@ -1,7 +1,7 @@
-//! Counters and HDR histograms: the fold over what happened.
+//! Counters and HDR histograms: what a run has measured.
 //!
-//! Owns every number of a report that is not in the ledger's device table. Only adds: a number that was recorded is
-//! never changed, and none is invented. Merging two is adding their histograms and counters.
+//! Every number of a report is from here or from the ledger's device table. Numbers are only added: what was recorded is never
+//! changed. Merging two runs adds their histograms and counters.
 
 mod counters;
 mod latency;
@@ -19,10 +19,10 @@ pub use latency::{Latency, LatencyFigures, MAX_LATENCY_US, NotALatency};
 pub use operation::{DialPhaseLatencies, OperationCounts, OperationMetrics};
 pub use slowest::{Slow, Slowest};
 
-/// A kind of failure: how often, and one example in full.
+/// A kind of failure: how often it happened, and one example in full.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailureCount {
-    /// How often.
+    /// How often it happened.
     pub count: u64,
     /// The first of its kind.
     pub example: Failure,
@@ -31,11 +31,11 @@ pub struct FailureCount {
 /// The arrivals of an open-loop schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Arrivals {
-    /// Came due.
+    /// Arrivals that came due.
     pub scheduled: u64,
-    /// Were handed to a connection.
+    /// Arrivals that a connection took up.
     pub started: u64,
-    /// Were given up, because no connection became free in time. Their latencies are unknown, and in no percentile.
+    /// Arrivals that were given up because no connection became free in time. Their latencies are unknown, and in no percentile.
     pub missed: u64,
 }
 
@@ -50,7 +50,7 @@ impl Arrivals {
 /// What happened in one second of a run, by the instant at which it ended.
 #[derive(Debug, Clone, Default)]
 pub struct Interval {
-    /// Which: whole seconds since the run's start.
+    /// Its number: whole seconds since the run's start.
     pub second: u64,
     /// What was measured in it, and nothing before.
     pub metrics: Metrics,
@@ -64,21 +64,21 @@ pub struct Interval {
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     operations: [OperationMetrics; Operation::ALL.len()],
-    /// The steps of opening a connection, of the dials that got through the step.
+    /// The latencies of the steps of opening a connection, of the dials that completed the step.
     pub dial_phases: DialPhaseLatencies,
     /// Failures by stage and cause.
     pub failures: BTreeMap<(&'static str, &'static str), FailureCount>,
     /// What else was counted.
     pub counters: Counters,
-    /// What was due by a schedule; all zero without one.
+    /// The arrivals of a schedule; all zero without one.
     pub arrivals: Arrivals,
-    /// How late arrivals were handed out, from their due instant to a free connection's being looked for: the
-    /// generator's own inaccuracy.
+    /// How late arrivals were handed out, from their due instant to the search for a free connection: the generator's own
+    /// inaccuracy.
     pub lateness: Latency,
 }
 
 impl Metrics {
-    /// Folds one note in.
+    /// Adds one note.
     pub fn record(&mut self, note: &Note) {
         match note {
             Note::Dialled { timing, phases, outcome } => {
@@ -108,7 +108,7 @@ impl Metrics {
         &self.operations[operation as usize]
     }
 
-    /// One operation's numbers, to be added to.
+    /// One operation's numbers, mutable.
     pub fn operation_mut(&mut self, operation: Operation) -> &mut OperationMetrics {
         &mut self.operations[operation as usize]
     }

@@ -10,9 +10,9 @@ use super::Latency;
 pub struct OperationCounts {
     /// Attempts made.
     pub attempts: u64,
-    /// Ended well.
+    /// Accepted by the service.
     pub accepted: u64,
-    /// Refused by the service.
+    /// Refused by the service, for another reason than their rate.
     pub rejected: u64,
     /// Refused by the service for their rate (429).
     pub throttled: u64,
@@ -114,7 +114,7 @@ impl DialPhaseLatencies {
         ]
     }
 
-    /// The same, to be added to.
+    /// Names and latencies, mutable, in order.
     pub fn each_mut(&mut self) -> [(&'static str, &mut Latency); 5] {
         [
             ("tcp", &mut self.tcp),

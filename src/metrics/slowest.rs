@@ -7,9 +7,9 @@ use crate::event::Operation;
 /// An attempt that took long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slow {
-    /// What it was.
+    /// Its operation.
     pub operation: Operation,
-    /// The device's key, or what else tells which attempt it was, such as the arrival's number.
+    /// The device's key, or what else identifies the attempt, such as the arrival's number.
     pub device: String,
     /// When it ended, in whole seconds since the run's start.
     pub second: u64,
@@ -19,7 +19,7 @@ pub struct Slow {
     pub response: Duration,
 }
 
-/// The slowest attempts by response time, the slowest first; [`Slowest::KEPT`] at most.
+/// The slowest attempts by response time, the slowest first; at most [`Slowest::KEPT`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Slowest(Vec<Slow>);
 
@@ -27,7 +27,7 @@ impl Slowest {
     /// How many are kept.
     pub const KEPT: usize = 20;
 
-    /// Whether an attempt with this response time would be kept: for callers that can then spare themselves its key.
+    /// Whether an attempt with this response time would be kept; if not, callers need not copy its device's key.
     pub fn takes(&self, response: Duration) -> bool {
         self.0.len() < Self::KEPT || self.0.last().is_some_and(|last| response > last.response)
     }

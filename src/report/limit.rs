@@ -36,25 +36,25 @@ pub struct LimitReport {
 pub enum FindingReport {
     /// The limit lies between two rates.
     Limit {
-        /// The highest rate that was borne, per second.
+        /// The highest rate that was sustained, per second.
         sustainable_per_s: f64,
         /// The lowest rate that was not, per second.
         breaks_at_per_s: f64,
         /// What happened at that one.
         breach: Breach,
-        /// Whether the sustainable rate was come back to from above, and held for longer.
+        /// Whether the rate was confirmed: held in a longer step that followed an overload.
         confirmed: bool,
     },
     /// Nothing broke as far as the search went.
     NoLimit {
-        /// The highest rate that was borne, per second.
+        /// The highest rate that was sustained, per second.
         held_per_s: f64,
         /// Why the search went no further.
         because: Stopped,
     },
     /// Nothing can be said.
     Nothing {
-        /// The lowest rate that was tried and not borne, per second.
+        /// The lowest rate that was tried and not sustained, per second.
         broke_at_per_s: Option<f64>,
         /// What happened at that one.
         breach: Option<Breach>,
@@ -182,9 +182,9 @@ impl FindingReport {
         match self {
             FindingReport::Limit { sustainable_per_s, breaks_at_per_s, breach, confirmed } => {
                 let sure = if *confirmed {
-                    "it was come back to from above, and held"
+                    "confirmed: held again after an overload"
                 } else {
-                    "the search ended before that was confirmed"
+                    "not confirmed: the search ended first"
                 };
                 format!(
                     "{operation}: {} is sustainable; at {} the service {}; {sure}\n",
@@ -360,7 +360,7 @@ mod tests {
     fn the_finding_comes_first_then_the_quota_then_the_evidence() {
         assert_eq!(
             report().render(),
-            "register thing: 9.85/s is sustainable; at 10.3/s the service throttles (429); it was come back to from above, and held\n\
+            "register thing: 9.85/s is sustainable; at 10.3/s the service throttles (429); confirmed: held again after an overload\n\
              the account's quota is 10/s: applied quota L-B2BBBD8C\n\
              \n\
              \x20     rate    for  burst spent     due  accepted throttled  failed      p50      p99  result\n\

@@ -1,4 +1,4 @@
-//! The lines of a results file, as they stand in it.
+//! The lines of a results file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +11,10 @@ use crate::metrics::{
     Arrivals, Counters, FailureCount, Interval, Latency, Metrics, OperationCounts, OperationMetrics,
 };
 
-/// What a header says of the file before anything else.
+/// The name of the format, which every header begins with.
 pub(super) const FORMAT: &str = "fleetmint results";
 
-/// A line: an object with one field, which says what it is.
+/// A line: an object with one field, whose name says what kind of line it is.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Line {
@@ -68,7 +68,7 @@ struct FailureLine {
     stage: String,
     cause: String,
     count: u64,
-    /// In the first line of a file that has the kind.
+    /// An example, in the first line of a file that has this kind of failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     example: Option<Failure>,
 }
@@ -114,7 +114,7 @@ impl IntervalLine {
         }
     }
 
-    /// The interval of this line. `examples` has one of each kind of failure of the lines before, and gets this one's.
+    /// The interval of this line. `examples` has one of each kind of failure in earlier lines, and is given this one's.
     pub(super) fn into_interval(self, examples: &mut Vec<Failure>) -> Result<Interval, String> {
         let mut metrics = Metrics::default();
         metrics.arrivals = self.arrivals;
@@ -178,7 +178,7 @@ impl FailureLine {
                 return Err(format!("failures: {cause:?} at {stage:?} has an example of another kind"));
             }
             Some(example) => {
-                // Stages and causes are few, so the examples are.
+                // There are few kinds of failure, so there are few examples.
                 examples.push(example.clone());
                 example
             }

@@ -1,8 +1,8 @@
 //! Results files: what a run measured, second by second, so that it can be looked at, merged and compared later.
 //!
 //! Owns the file format, version 1: JSON Lines; the first line a header, then a line for each second, the last line a
-//! footer. A run that crashed leaves a file without a footer, whose seconds are all good. Written in constant memory, and
-//! read so. Computes nothing: adding up is [`crate::metrics`]', showing is the reports'.
+//! footer. A run that crashed leaves a file without a footer, whose seconds are all good. Written and read in constant memory.
+//! Computes nothing: adding up is [`crate::metrics`]', showing is the reports'.
 
 mod line;
 mod read;
@@ -36,16 +36,16 @@ pub struct Header {
     /// What the command meant, by name; no secret.
     #[serde(default)]
     pub settings: BTreeMap<String, serde_json::Value>,
-    /// The instant of second 0. Files of one test on several machines are laid beside each other by it.
+    /// The instant of second 0, by which files of one test on several machines are aligned.
     #[serde(with = "crate::instant::serde_text")]
     pub started_at: SystemTime,
-    /// The schedule of arrivals, in words; none where there was none.
+    /// The schedule of arrivals, in words; `None` if the run had none.
     #[serde(default)]
     pub offered: Option<String>,
     /// Rate limits by operation name, per second.
     #[serde(default)]
     pub limits: BTreeMap<String, f64>,
-    /// How long the warm-up before second 0 was, in seconds; what ended in it is in no figure and no line.
+    /// The warm-up before second 0, in seconds; what ended in it is in no figure and no line.
     #[serde(default)]
     pub warm_up_s: f64,
 }
@@ -53,17 +53,17 @@ pub struct Header {
 /// How the run ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Footer {
-    /// `complete`, `drained`, `aborted`, `stopped`, and whatever else the command has.
+    /// `complete`, `drained`, `aborted`, `stopped`, or another end that the command has.
     pub end: String,
-    /// Why, in words, and what to do; empty where the name says all.
+    /// Why, in words, and what to do; empty if the name says everything.
     #[serde(default)]
     pub detail: String,
     /// From second 0 to the end, in seconds.
     pub elapsed_s: f64,
-    /// The devices of the run's ledger by state, over all its runs; none if it had no ledger.
+    /// The devices of the run's ledger by state, over all its runs; `None` without a ledger.
     #[serde(default)]
     pub devices: Option<Devices>,
-    /// What the thresholds came to.
+    /// How the thresholds were judged.
     #[serde(default)]
     pub thresholds: Vec<Judgement>,
     /// The slowest attempts.
@@ -99,16 +99,16 @@ pub struct ResultsError {
 /// What is wrong with a results file.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
-    /// There is a file of that name.
-    #[error("it is there already, and is left as it is; choose another name, or move it away")]
+    /// A file of that name exists.
+    #[error("the file exists, and is left as it is; choose another name, or move it away")]
     Exists,
-    /// The operating system would not have it.
+    /// The operating system refused.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// It is something else.
+    /// The file is something else.
     #[error("not a results file of fleetmint: {0}")]
     NotResults(String),
-    /// It is of a format that this version does not know.
+    /// The file has a format that this version does not know.
     #[error(
         "its format is version {found}, and this fleetmint reads version {VERSION}; use the fleetmint that wrote it, or a newer one"
     )]
@@ -116,7 +116,7 @@ pub enum Problem {
         /// Its version.
         found: u64,
     },
-    /// A line cannot be what was written.
+    /// A line is damaged.
     #[error("line {line}{}: {what}; the lines before it are good, `head -n {} FILE` keeps them", in_column(.column), .line - 1)]
     Damaged {
         /// Its number, from 1.

@@ -13,7 +13,7 @@ use crate::metrics::Interval;
 
 /// Longer than any line of ours: sixteen full histograms and all kinds of failure.
 const MAX_LINE: u64 = 16 << 20;
-/// The last second that a file may have: ten years. What is beyond has been written by nobody.
+/// The last second that a file may have: ten years. Nothing beyond was written by a run.
 const MAX_SECOND: u64 = 10 * 366 * 86_400;
 
 /// A results file that is being read: an iterator over its seconds, in order.
@@ -29,7 +29,7 @@ pub struct Results<R> {
 /// How a file ends.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ending {
-    /// As it should.
+    /// With its footer.
     Footer(Box<Footer>),
     /// Without a footer: the run crashed or still writes, or the file was cut off.
     CutOff,
@@ -39,7 +39,7 @@ impl Results<BufReader<File>> {
     /// Opens a file and reads its header.
     ///
     /// # Errors
-    /// If it cannot be read, is no results file, or is one of another version.
+    /// If it cannot be read, is not a results file, or is of another version.
     pub fn open(path: &Path) -> Result<Self, ResultsError> {
         let file = File::open(path)
             .map_err(|error| ResultsError { file: path.to_owned(), problem: Problem::Io(error) })?;
@@ -63,7 +63,7 @@ impl<R: BufRead> Results<R> {
         &self.header
     }
 
-    /// How the file ends; known once the iterator has come to its end.
+    /// How the file ends; `None` until the iterator has ended.
     pub fn ending(&self) -> Option<&Ending> {
         self.ending.as_ref()
     }
@@ -156,7 +156,7 @@ struct Lines<R> {
 }
 
 impl<R: BufRead> Lines<R> {
-    /// Whether there is one more line. A last one without a line end is none: its writer did not finish it.
+    /// Whether there is one more line. A last one without a line end does not count: its writer did not finish it.
     fn advance(&mut self) -> Result<bool, ResultsError> {
         self.text.clear();
         self.line += 1;
@@ -200,7 +200,7 @@ impl<R: BufRead> Lines<R> {
 
     fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ResultsError> {
         serde_json::from_slice(&self.text).map_err(|error| {
-            // The position is said in our own words, which know the line.
+            // The position is in our own words, which know the line.
             let what = error.to_string();
             let what = what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what);
             let column = (error.column() > 0).then(|| error.column());

@@ -200,7 +200,7 @@ fn a_file_that_is_there_is_left_as_it_is() {
     let path = folder.path().join("r.jsonl");
     fs::write(&path, "precious").unwrap();
     let error = ResultsWriter::create(&path, &header()).unwrap_err();
-    assert!(error.to_string().contains("there already"), "{error}");
+    assert!(error.to_string().contains("the file exists, and is left as it is"), "{error}");
     assert_eq!(fs::read_to_string(path).unwrap(), "precious");
 }
 

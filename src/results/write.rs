@@ -24,7 +24,7 @@ impl ResultsWriter {
     /// Begins a new file at `path` with its header.
     ///
     /// # Errors
-    /// If there is a file of that name: results are never overwritten. If it cannot be written.
+    /// If a file of that name exists, since results are never overwritten; if it cannot be written.
     pub fn create(path: &Path, header: &Header) -> Result<Self, ResultsError> {
         let file = OpenOptions::new().write(true).create_new(true).open(path);
         let file = file.map_err(|error| {
@@ -42,7 +42,7 @@ impl ResultsWriter {
     /// Adds a second; they come in order.
     ///
     /// # Errors
-    /// If it cannot be written, on a full disk for one. The file then ends early.
+    /// If it cannot be written, because the disk is full, say. The file then ends early.
     pub fn interval(&mut self, interval: &Interval) -> Result<(), ResultsError> {
         let line = IntervalLine::new(interval, &mut self.shown);
         self.write(&Line::Interval(Box::new(line)))

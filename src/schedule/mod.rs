@@ -20,24 +20,24 @@ pub use parse::NotAProfile;
 /// The longest profile.
 pub const MAX_TIME: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// The offered rate over time: pieces that follow each other, each with a rate that is constant or changes evenly.
+/// The offered rate over time: successive pieces, each with a rate that is constant or changes linearly.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile {
     pieces: Vec<Piece>,
     text: String,
 }
 
-/// A part of a profile in which the rate changes evenly, or not at all.
+/// A part of a profile in which the rate is constant or changes linearly.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Piece {
-    /// Seconds before it.
+    /// When it begins, in seconds.
     start: f64,
     /// How many arrivals are due before it.
     before: f64,
-    /// Rates per second at its beginning and its end.
+    /// The rates per second at its beginning and end.
     from: f64,
     to: f64,
-    /// How long it is.
+    /// Its duration.
     seconds: f64,
 }
 
@@ -49,7 +49,7 @@ impl Profile {
         (!time.is_zero() && time <= MAX_TIME).then(|| Self::of([(rate, rate, time)], text))
     }
 
-    /// How long it is.
+    /// Its duration.
     pub fn time(&self) -> Duration {
         Duration::from_secs_f64(self.last().start + self.last().seconds)
     }
@@ -88,12 +88,12 @@ impl Profile {
             return None;
         }
         let after = self.pieces.partition_point(|piece| piece.before <= arrivals);
-        // Pieces without arrivals begin where the next one does: the last of them is the one that has this arrival.
+        // A piece without arrivals begins at the same count as the next: the last of them has this arrival.
         let piece = &self.pieces[after.saturating_sub(1)];
         Some(Duration::from_secs_f64(piece.start + piece.seconds_until(arrivals - piece.before)))
     }
 
-    /// From rates at the beginning and the end of each piece, and its time. At least one piece.
+    /// A profile from the rates at the beginning and end of each piece and its duration; at least one piece.
     fn of(pieces: impl IntoIterator<Item = (f64, f64, Duration)>, text: String) -> Self {
         let (mut start, mut before) = (0.0, 0.0);
         let piece = |(from, to, time): (f64, f64, Duration)| {
@@ -112,7 +112,7 @@ impl Profile {
 }
 
 impl fmt::Display for Profile {
-    /// As it would be typed.
+    /// Writes the profile as it would be typed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
@@ -137,13 +137,13 @@ impl Piece {
     }
 }
 
-/// How arrivals lie between each other.
+/// How arrivals are spaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Spacing {
-    /// As even as the rate: each is due when the integral of the rate reaches a whole number.
+    /// Evenly: each is due when the integral of the rate reaches a whole number.
     #[default]
     Uniform,
-    /// As independent customers come: a Poisson process with that rate. Bursts and gaps are part of it.
+    /// At random, like independent customers: a Poisson process with that rate, bursts and gaps included.
     Poisson,
 }
 
@@ -157,7 +157,7 @@ impl Spacing {
     }
 }
 
-/// An arrival: something that is to begin at an instant, whatever became of those before.
+/// An arrival: something that begins at its instant, whatever became of the arrivals before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {
     /// Its number, from 0.
@@ -179,7 +179,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The arrivals of `profile`; `seed` draws those of [`Spacing::Poisson`].
+    /// The arrivals of `profile`; those of [`Spacing::Poisson`] are drawn from `seed`.
     pub fn new(profile: Profile, spacing: Spacing, seed: u64) -> Self {
         let mut schedule = Self {
             profile,

@@ -15,9 +15,9 @@ const MAX_PIECES: usize = 10_000;
 pub struct NotAProfile {
     /// The column of the text, in characters from 1.
     pub column: usize,
-    /// What stands there; empty at the end of the text.
+    /// The text there; empty at the end.
     pub found: String,
-    /// What should.
+    /// What should be there.
     pub wanted: &'static str,
 }
 
@@ -83,7 +83,7 @@ fn read_steps(words: &mut Words<'_>, pieces: &mut Pieces) -> Result<(), NotAProf
     let by = by * per_second;
     words.literally("every", "`every` and how long each step lasts, as in `every 30s`")?;
     let time = words.time()?;
-    // A hair of tolerance: 0.1 + 0.2 must still reach 0.3.
+    // With a little tolerance: 0.1 + 0.2 must still reach 0.3.
     let steps = ((to - from).abs() / by + 1e-9).floor();
     if steps >= (MAX_PIECES - pieces.len().min(MAX_PIECES)) as f64 {
         return Err(words.wrong(word, "fewer and larger steps: at most 10000 pieces in all"));
@@ -131,7 +131,7 @@ impl<'a> Words<'a> {
         })
     }
 
-    /// `FROM..TO/UNIT`: both rates per second, and what one of the unit is per second.
+    /// `FROM..TO/UNIT`: both rates per second, and one of the unit as a rate per second.
     fn range(&mut self) -> Result<(f64, f64, f64), NotAProfile> {
         const WANTED: &str = "two rates such as 1..200/s, of 0 to 1000000/s";
         let word = self.next();

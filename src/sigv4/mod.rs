@@ -2,8 +2,8 @@
 //!
 //! Owns the canonical request and the order of the query. The day's key is derived by aws-sigv4; the one HMAC with it is
 //! aws-lc-rs's, which keeps the key's half of the work for the day. aws-sigv4's request signer is not used: it always adds
-//! `X-Amz-Expires`, and it canonicalises the session token, which the device gateway refuses. Reads no clock and no environment. Source: IAM User Guide, "Create a signed AWS API request"; AWS IoT
-//! Developer Guide, "MQTT over WebSocket".
+//! `X-Amz-Expires`, and it signs the session token, which the device gateway refuses. Sources: IAM User Guide, "Create a signed
+//! AWS API request"; AWS IoT Developer Guide, "MQTT over WebSocket".
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -17,17 +17,17 @@ use time::OffsetDateTime;
 use crate::certificate::Secret;
 use crate::service::SIGNING_NAME;
 
-/// SHA-256 of nothing: an upgrade request has no body.
+/// SHA-256 of the empty string: an upgrade request has no body.
 const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-/// What a caller signs with.
+/// What requests are signed with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// Names the key; sent in the clear.
+    /// The access key id; sent in the clear.
     pub access_key_id: String,
-    /// Signs; never sent.
+    /// The secret access key; never sent.
     pub secret_access_key: Secret<String>,
-    /// Goes with temporary credentials; sent beside the signature.
+    /// The session token of temporary credentials; sent beside the signature.
     pub session_token: Option<Secret<String>>,
 }
 
@@ -51,7 +51,7 @@ pub trait CredentialSource: Send + Sync + 'static {
     /// [`NoCredentials`] says why there are none.
     fn credentials(&self) -> BoxFuture<'_, Result<Credentials, NoCredentials>>;
 
-    /// The service has refused `credentials` as such. A source that can look for newer ones does so before it gives any out
+    /// The service has refused `credentials` as such. A source that can look for newer ones does so before it gives out any
     /// again.
     fn refused(&self, credentials: &Credentials) {
         let _ = credentials;
@@ -90,7 +90,7 @@ pub struct Signer {
 struct DayKey {
     date: [u8; 8],
     secret: Secret<String>,
-    /// Wiped by aws-lc when it is dropped; its Debug says only the algorithm.
+    /// Zeroed by aws-lc when it is dropped; its Debug shows only the algorithm.
     key: hmac::Key,
 }
 
@@ -109,12 +109,12 @@ impl Signer {
     ///
     /// `host_header` is what the request's `Host` will say, with the port if it says one; `path` holds nothing but
     /// unreserved characters and slashes, as an [`Endpoint`](crate::endpoint::Endpoint)'s does. `expires` adds
-    /// `X-Amz-Expires` in whole seconds; the service takes no notice of it and gives every signature five minutes.
+    /// `X-Amz-Expires` in whole seconds; the service ignores it and gives every signature five minutes.
     ///
     /// The result grants access for as long as the signature is valid, hence a [`Secret`].
     ///
     /// # Errors
-    /// [`SignError`] if the credentials are empty, or `now` is no time that can be written with four digits a year.
+    /// [`SignError`] if the credentials are empty, or `now` is not between the years 1970 and 9999.
     pub fn presign(
         &self,
         credentials: &Credentials,
@@ -136,15 +136,15 @@ impl Signer {
         target.push_str("&X-Amz-Signature=");
         push_hex(&mut target, signature.as_ref());
         if let Some(token) = &credentials.session_token {
-            // After the signature and not under it: the device gateway refuses a token that was signed.
+            // Behind the signature, which does not cover it: the device gateway refuses a token that was signed.
             target.push_str("&X-Amz-Security-Token=");
             push_encoded(&mut target, token.expose());
         }
         Ok(Secret::new(target))
     }
 
-    /// Path and query, its parameters sorted, as the canonical request wants them. Has room for what follows, so that the
-    /// token is never left behind in memory that was outgrown.
+    /// Path and query, its parameters sorted, as the canonical request wants them. Has room for what follows, so that no
+    /// reallocation leaves the token behind in memory.
     fn unsigned_target(
         &self,
         credentials: &Credentials,
@@ -184,10 +184,10 @@ impl Signer {
         text
     }
 
-    /// Signs with the key of `stamp`'s day, which is derived anew if the day or the secret has changed.
+    /// Signs with the key of `stamp`'s day, which is derived again if the day or the secret has changed.
     fn sign(&self, credentials: &Credentials, stamp: &Stamp, now: SystemTime, text: &str) -> hmac::Tag {
         let secret = &credentials.secret_access_key;
-        // A panic elsewhere cannot leave a half-written key: the key is replaced as a whole.
+        // No panic can leave a half-written key: the key is replaced as a whole.
         let mut cached = self.day_key.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(day) = &*cached
             && day.date[..] == stamp.0[..8]
@@ -227,7 +227,7 @@ fn is_region(text: &str) -> bool {
         && parts.all(is_word)
 }
 
-/// The canonical request of a GET with a body of nothing and one signed header (IAM User Guide, "Create a canonical
+/// The canonical request of a GET with an empty body and one signed header (IAM User Guide, "Create a canonical
 /// request").
 fn canonical_request(target: &str, path: &str, host_header: &str) -> String {
     let mut text = String::with_capacity(target.len() + host_header.len() + 96);
@@ -303,7 +303,7 @@ fn push_encoded(out: &mut String, text: &str) {
     out.push_str(text.get(plain..).unwrap_or_default());
 }
 
-/// 32 bytes at most.
+/// At most 32 bytes.
 fn push_hex(out: &mut String, bytes: &[u8]) {
     let mut room = [0; 64];
     let text = &mut room[..2 * bytes.len()];

@@ -1,6 +1,6 @@
 //! What a row becomes: the template parameters of one device.
 //!
-//! Which columns are sent, the constants beside them and their expansion, and the check that what comes of them can be sent.
+//! Owns which columns are sent, the constants beside them and their expansion, and the check that the result can be sent.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -41,20 +41,20 @@ pub enum EmptyCells {
     /// It is sent, empty.
     #[default]
     Sent,
-    /// It is left out, so that the template's default is taken. So is a constant that is made of nothing but empty cells.
+    /// It is left out, so that the template's default applies. So is a constant that consists of nothing but empty cells.
     LeftOut,
 }
 
 /// What is wrong with a constant. Never shows its value, which may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParameterError {
-    /// No `=` in it.
+    /// It has no `=`.
     #[error("found no = in the parameter {}; wanted NAME=VALUE", Excerpt(.text))]
     NotAnAssignment {
-        /// All of it.
+        /// The whole text.
         text: String,
     },
-    /// Nothing before the `=`.
+    /// It has nothing before the `=`.
     #[error("found a parameter without a name; wanted NAME=VALUE")]
     EmptyName,
     /// A name over [`MAX_PARAMETER_NAME`].
@@ -62,7 +62,7 @@ pub enum ParameterError {
     NameTooLong {
         /// The name.
         name: String,
-        /// How long it is.
+        /// Its length in characters.
         characters: usize,
     },
     /// A column to send that the lot does not have.
@@ -70,7 +70,7 @@ pub enum ParameterError {
     NotAColumn {
         /// The name.
         name: String,
-        /// Those that it has.
+        /// The lot's columns.
         known: Vec<String>,
     },
     /// A column of that name is sent.
@@ -102,26 +102,26 @@ pub enum ParameterError {
     UnknownName {
         /// The parameter's name.
         name: String,
-        /// What stands in the braces.
+        /// The text in the braces.
         placeholder: String,
-        /// What could: `certificate_id` and the columns.
+        /// What may stand there: `certificate_id` and the columns.
         known: Vec<String>,
     },
-    /// A value over [`MAX_PARAMETER_VALUE`] for whatever row.
+    /// A value over [`MAX_PARAMETER_VALUE`] for every row.
     #[error("found at least {characters} characters in the value of the parameter {}; wanted at most 4096, the service's limit", Excerpt(.name))]
     ValueTooLong {
         /// The parameter's name.
         name: String,
-        /// How long the value is at least.
+        /// The value's least length in characters.
         characters: usize,
     },
 }
 
-/// Takes the `NAME=VALUE` of a command line apart, at the first `=`.
+/// Splits the `NAME=VALUE` of a command line at the first `=`.
 ///
 /// # Errors
 ///
-/// Without a `=`, or without a name before it. What the value says is looked at by [`ParameterPlan::new`].
+/// If there is no `=`, or no name before it. The value is checked by [`ParameterPlan::new`].
 pub fn parse_constant(text: &str) -> Result<(String, String), ParameterError> {
     match text.split_once('=') {
         None => Err(ParameterError::NotAnAssignment { text: text.to_owned() }),
@@ -144,9 +144,9 @@ impl ParameterPlan {
     ///
     /// # Errors
     ///
-    /// The first column that is not in the lot or is named twice. The first constant's whose name is empty, too long, another
-    /// constant's or that of a column that is sent, or whose text has a brace without its other one, a name that stands for
-    /// nothing, or is too long for any row.
+    /// The first column that is not in the lot or is named twice. The first constant whose name is empty, too long, another
+    /// constant's or that of a column that is sent, or whose text has an unpaired brace, an unknown placeholder, or is too long
+    /// for every row.
     pub fn sending(
         shape: &LotShape,
         sent: &SentColumns,
@@ -158,7 +158,7 @@ impl ParameterPlan {
             empty_cells: sent.empty_cells,
             requests: sent.requests.as_ref().and_then(|name| place_of(shape, name)),
         };
-        // What is never sent has no name that could stand for it.
+        // The column that is never sent is no placeholder either.
         let known: Vec<(String, usize)> = shape
             .columns
             .iter()
@@ -209,7 +209,7 @@ impl ParameterPlan {
         self.requests.and_then(|place| identity.values.get(place)).map(String::as_str)
     }
 
-    /// Whether what `identity` becomes can be sent, whatever its certificate's id: to be asked before anything is.
+    /// Checks that what `identity` becomes can be sent, whatever its certificate's id: to be called before anything is sent.
     ///
     /// # Errors
     ///
@@ -221,7 +221,7 @@ impl ParameterPlan {
         }
         let any_id = "0".repeat(CERTIFICATE_ID_DIGITS);
         let parameters: Vec<_> = self.expand(identity, &any_id).collect();
-        // Values that are as the row has them were checked with it.
+        // Values that are the row's own were checked with it.
         let mut errors: Vec<RowError> = parameters
             .iter()
             .filter(|(_, value)| is_longer_than(value, MAX_PARAMETER_VALUE))
@@ -283,7 +283,7 @@ struct Text(Vec<Piece>);
 enum Piece {
     Literal(String),
     CertificateId,
-    /// An index into the lot's columns.
+    /// The value in a column of the lot, by its index.
     Column(usize),
 }
 
@@ -293,7 +293,7 @@ impl fmt::Debug for Text {
     }
 }
 
-/// What is wrong with a text, before it is known whose it is.
+/// What is wrong with a text, without the parameter's name.
 enum Fault {
     OpenBrace,
     StrayBrace,
@@ -351,7 +351,7 @@ impl Text {
         }
     }
 
-    /// Whether something in it stands for a row's value.
+    /// Whether it has a placeholder for a row's value.
     fn has_cells(&self) -> bool {
         self.0.iter().any(|piece| matches!(piece, Piece::Column(_)))
     }

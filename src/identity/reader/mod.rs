@@ -1,7 +1,7 @@
 //! Reads a lot: its header, then its rows one by one.
 //!
-//! What makes a row good, and the words for what is wrong with a bad one. How records come out of bytes is in `records`; what
-//! makes a header good, in `header`.
+//! Owns what makes a row good, and the words for what is wrong with a bad one. How records come out of bytes is in `records`;
+//! what makes a header good, in `header`.
 
 use std::io::Read;
 use std::iter::FusedIterator;
@@ -22,14 +22,14 @@ pub struct LotFormat {
     pub delimiter: Option<Delimiter>,
     /// The column that identifies a device; `None` takes the first of [`KEY_COLUMNS`](super::KEY_COLUMNS) that there is.
     pub key_column: Option<String>,
-    /// What becomes of values that look as if a spreadsheet had damaged them.
+    /// How to treat values that look as if a spreadsheet had damaged them.
     pub doubtful: Doubtful,
 }
 
-/// What becomes of what looks wrong and may be right.
+/// How to treat what looks wrong and may be right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Doubtful {
-    /// It is taken, and counted among the reader's [doubts](LotReader::doubts).
+    /// It is accepted, and counted among the reader's [doubts](LotReader::doubts).
     #[default]
     Taken,
     /// It is an error.
@@ -44,9 +44,9 @@ pub enum Doubtful {
 /// column is a template parameter.
 ///
 /// As an iterator it yields one item a row, good or bad, and goes on after a bad one: an `Err` holds everything that is
-/// wrong with that row. Only a source that fails, a quote that stays open and a record over [`RECORD_LIMIT`] end it early,
-/// each as its last item. A lot without rows yields one error. Keys that stand in the lot twice are not found here, nor are
-/// keys that a [new device may not have](new_key_fault): both depend on what else there is.
+/// wrong with that row. Only a source that fails, a quote that is never closed and a record over [`RECORD_LIMIT`] end it early,
+/// each as its last item. A lot without rows yields one error. Keys that occur twice are not found here, nor are keys that a
+/// [new device may not have](new_key_fault): both depend on what the ledger has.
 pub struct LotReader<R> {
     records: RecordReader<R>,
     shape: LotShape,
@@ -82,9 +82,9 @@ impl<R: Read> LotReader<R> {
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with the header: there is none, the key column is not in it, names that are empty, equal,
-    /// too long, or have characters that nobody can see; more than one delimiter; also a source that fails, and one that is
-    /// recognised as something else than text with delimiters.
+    /// Everything that is wrong with the header: it is missing, lacks the key column, has more than one delimiter, or names that
+    /// are empty, equal, too long, or have invisible characters; also a source that fails, or is recognised as something other
+    /// than text with delimiters.
     pub fn with_format(source: R, format: &LotFormat) -> Result<Self, Vec<RowError>> {
         let broken = |broken: Broken| vec![broken_record(broken, &[])];
         let mut records = RecordReader::new(source, format.delimiter).map_err(broken)?;
@@ -114,24 +114,24 @@ impl<R: Read> LotReader<R> {
         self.records.delimiter()
     }
 
-    /// What the lot is written in.
+    /// The lot's encoding.
     pub fn encoding(&self) -> Encoding {
         self.records.encoding()
     }
 
-    /// What looks wrong with the rows that were read so far, and was taken all the same.
+    /// What looks wrong with the rows that were read so far, and was accepted all the same.
     pub fn doubts(&self) -> &LotErrors {
         &self.doubts
     }
 
-    /// The item for a source that holds no further record.
+    /// The item for a source that has no further record.
     fn finish(&mut self) -> Option<Result<Identity, Vec<RowError>>> {
         let is_empty = self.progress == Progress::Header;
         self.progress = Progress::End;
         is_empty.then(|| Err(vec![no_rows(self.header_line)]))
     }
 
-    /// A row's doubts: taken note of, or its errors.
+    /// Keeps a row's doubts, or makes them its errors.
     fn sort_out(&mut self, identity: Identity) -> Result<Identity, Vec<RowError>> {
         let key_column = &self.shape.columns[self.shape.key_column];
         let doubts = value_doubts(&identity, &self.shape);
@@ -139,7 +139,7 @@ impl<R: Read> LotReader<R> {
             return Err(doubts);
         }
         self.doubts.add(doubts);
-        // An error for a new device; where it is an old one's key, it is only to be told.
+        // An error for a new device; for a device that the ledger has already, only worth reporting.
         self.doubts.add(new_key_fault(&identity, key_column));
         Ok(identity)
     }
@@ -169,8 +169,8 @@ impl<R: Read> Iterator for LotReader<R> {
 
 impl<R: Read> FusedIterator for LotReader<R> {}
 
-/// Why a new device may not have this key, in the column of this name: it has a character that nobody can see, or is a
-/// spreadsheet's error. A device that a ledger has already keeps its key.
+/// Why a new device may not have this key, in the column of this name: it has an invisible character, or is a spreadsheet's
+/// error. A device that the ledger has already keeps its key.
 pub fn new_key_fault(identity: &Identity, key_column: &str) -> Option<RowError> {
     let key = identity.key.as_str();
     let error = |fault, found, wanted: &str| {
@@ -194,8 +194,8 @@ pub fn new_key_fault(identity: &Identity, key_column: &str) -> Option<RowError> 
 
 /// A row's values, or everything that is wrong with it.
 ///
-/// Where quotes are misplaced or fields missing it is anybody's guess which value belongs to which column, so nothing else is
-/// said of such a row.
+/// If quotes are misplaced or fields missing, nobody knows which value belongs to which column, so nothing else is reported of
+/// such a row.
 fn parse_row(record: &Record<'_>, shape: &LotShape) -> Result<Identity, Vec<RowError>> {
     let Extent { line, last_line, stray_text: stray } = record.extent;
     if let Some(quote) = stray {
@@ -256,14 +256,14 @@ fn key_fault(key: &str) -> Option<(LotFault, String, &'static str)> {
     }
 }
 
-/// What looks as if a spreadsheet had changed it. Of columns other than the key only what cannot be a secret is shown.
+/// What looks as if a spreadsheet had changed it. Of columns other than the key, only what cannot be a secret is shown.
 fn value_doubts(identity: &Identity, shape: &LotShape) -> Vec<RowError> {
     let mut doubts = Vec::new();
     for (index, (value, column)) in identity.values.iter().zip(&shape.columns).enumerate() {
         let is_key = index == shape.key_column;
         let damage = if is_key { Damage::of_key(value) } else { Damage::of_value(value) };
         let found = match damage {
-            // Worse than a doubt.
+            // It is an error, not a doubt.
             Some(Damage::Error) if is_key => continue,
             Some(damage @ (Damage::Formula | Damage::Apostrophe)) if !is_key => {
                 format!("a value that looks like {}", damage.words())
@@ -282,7 +282,7 @@ fn value_doubts(identity: &Identity, shape: &LotShape) -> Vec<RowError> {
     doubts
 }
 
-/// The text in `bytes`, or what was found in them that is none. Shows one byte and no more: the value may be a secret.
+/// The text in `bytes`, or what was found that is not UTF-8. Shows one byte and no more: the value may be a secret.
 pub(super) fn decode(bytes: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(bytes).map_err(|error| {
         let place = error.valid_up_to();

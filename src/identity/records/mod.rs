@@ -1,8 +1,8 @@
 //! CSV records out of bytes: what separates fields, where each record starts, and when to stop reading one.
 //!
-//! The rules are those of RFC 4180 section 2, and those of the csv crate where that says nothing. A parser of our own, since the
-//! libraries make something of any bytes: the two mistakes that swallow rows in silence, a quote that stays open and one that
-//! a later row's quote closes, are found here.
+//! The rules are those of RFC 4180 section 2, and those of the csv crate where the RFC says nothing. The parser is our own because
+//! the libraries accept any bytes: the two mistakes that swallow rows in silence, a quote that is never closed and one that a
+//! later row's quote closes, are found here.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -25,7 +25,7 @@ pub enum Delimiter {
 }
 
 impl Delimiter {
-    /// All there are.
+    /// All delimiters.
     pub const ALL: [Self; 4] = [Self::Comma, Self::Semicolon, Self::Tab, Self::Pipe];
 
     fn byte(self) -> u8 {
@@ -41,7 +41,7 @@ impl Delimiter {
         Self::ALL.into_iter().find(|delimiter| delimiter.byte() == byte)
     }
 
-    /// In words, for more than one of them.
+    /// Its name in words, in the plural.
     pub fn plural(self) -> &'static str {
         match self {
             Self::Comma => "commas",
@@ -63,15 +63,15 @@ pub(super) struct RecordReader<R> {
     ends: Vec<usize>,
 }
 
-/// What separates fields.
+/// What separates a record's fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Delimiters {
     One(Delimiter),
-    /// Whichever the header has; which of [`Delimiter::ALL`] were seen in it.
+    /// The one that the header has; which of [`Delimiter::ALL`] were seen in it so far.
     Sought([bool; 4]),
 }
 
-/// One record, as long as the next is not read.
+/// One record, valid until the next is read.
 pub(super) struct Record<'a> {
     pub(super) extent: Extent,
     text: &'a [u8],
@@ -85,17 +85,17 @@ pub(super) struct Extent {
     pub(super) line: u64,
     /// The line on which it ends: another only if a quoted field has line ends in it.
     pub(super) last_line: u64,
-    /// The first quoted field with text after its closing quote: most likely one quote was left open and a later row's
-    /// taken for its end.
+    /// The first quoted field with text after its closing quote: most likely the quote was never closed, and a later row's quote
+    /// was taken for its end.
     pub(super) stray_text: Option<Quote>,
 }
 
 /// A quote that opens a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Quote {
-    /// The line on which it stands.
+    /// Its line.
     pub(super) line: u64,
-    /// The field it opens, from 0.
+    /// The index of the field that it opens.
     pub(super) field: usize,
 }
 
@@ -104,9 +104,9 @@ pub(super) struct Quote {
 pub(super) enum Broken {
     /// The source failed.
     Source {
-        /// At this line.
+        /// The line that was being read.
         line: u64,
-        /// In this way.
+        /// How it failed.
         error: io::Error,
     },
     /// The source is not CSV.
@@ -118,7 +118,7 @@ pub(super) enum Broken {
         /// Those that it has.
         found: Vec<Delimiter>,
     },
-    /// A `sep=` line that names none of the delimiters, or another than was asked for.
+    /// A `sep=` line names none of the delimiters, or another one than was asked for.
     Separator {
         /// Its line.
         line: u64,
@@ -127,9 +127,9 @@ pub(super) enum Broken {
         /// What was asked for.
         wanted: Option<Delimiter>,
     },
-    /// A quote was opened and never closed, in the rest of the file or in [`RECORD_LIMIT`] bytes.
+    /// A quote was opened and not closed, in the rest of the file or within [`RECORD_LIMIT`] bytes.
     OpenQuote(Quote),
-    /// A record of more than [`RECORD_LIMIT`] bytes.
+    /// A record has more than [`RECORD_LIMIT`] bytes.
     TooLong {
         /// The line on which it starts.
         line: u64,
@@ -191,7 +191,7 @@ impl<R: Read> RecordReader<R> {
         }
     }
 
-    /// What the source is written in.
+    /// The source's encoding.
     pub(super) fn encoding(&self) -> Encoding {
         self.source.get_ref().encoding()
     }
@@ -200,7 +200,7 @@ impl<R: Read> RecordReader<R> {
         Record { extent, text: &self.text, ends: &self.ends }
     }
 
-    /// What the record names if it is a `sep=` line: the text after that.
+    /// If the record is a `sep=` line, the text after `sep=`.
     fn named_separator(&self) -> Option<Vec<u8>> {
         let name = self.text.get(..SEPARATOR.len())?;
         let rest = &self.text[SEPARATOR.len()..];
@@ -208,7 +208,7 @@ impl<R: Read> RecordReader<R> {
             return None;
         }
         match (rest, self.delimiters, self.ends.len()) {
-            // The delimiter itself has been taken for one.
+            // The named delimiter itself has ended the field.
             ([], Delimiters::One(delimiter), 2) => Some(vec![delimiter.byte()]),
             ([], Delimiters::Sought(seen), 2) => seen_in(seen).next().map(|delimiter| vec![delimiter.byte()]),
             (rest, _, 1) if (1..=4).contains(&rest.len()) && std::str::from_utf8(rest).is_ok_and(is_one) => {
@@ -299,7 +299,7 @@ impl<R: Read> RecordReader<R> {
         }
     }
 
-    /// Passes over line ends; whether anything comes after them.
+    /// Skips line ends; whether anything comes after them.
     fn skip_line_ends(&mut self) -> Result<bool, Broken> {
         loop {
             let line = self.place.line;
@@ -330,7 +330,7 @@ fn seen_in(seen: [bool; 4]) -> impl Iterator<Item = Delimiter> {
 }
 
 impl Delimiters {
-    /// Whether `byte` separates fields; takes note of it.
+    /// Whether `byte` separates fields; remembers that it was seen.
     fn meet(&mut self, byte: u8) -> bool {
         match self {
             Self::One(delimiter) => byte == delimiter.byte(),
@@ -342,8 +342,8 @@ impl Delimiters {
     }
 }
 
-/// A record that is being read. A quote opens only at a field's start, two inside stand for one, and elsewhere it is a character
-/// like any other.
+/// A record that is being read. A quote opens only at a field's start, two inside mean one, and elsewhere it is a character like
+/// any other.
 struct Part {
     extent: Extent,
     /// Bytes of the source.
@@ -402,7 +402,7 @@ impl Part {
         step
     }
 
-    /// An error if the record cannot end here.
+    /// Fails if the record cannot end here.
     fn check_closed(&self) -> Result<(), Broken> {
         if self.state == State::Inside {
             return Err(Broken::OpenQuote(Quote { line: self.quote_line, field: self.field }));

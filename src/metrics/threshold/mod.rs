@@ -1,7 +1,7 @@
-//! Thresholds: what is demanded of what was measured.
+//! Thresholds: demands on what was measured.
 //!
 //! Owns their syntax, as in `register_thing.p99<500ms`, `rejected<0.1%` or `missed=0`, and the judgement. What follows from
-//! a judgement is the caller's.
+//! a judgement is up to the caller.
 
 mod parse;
 
@@ -21,7 +21,7 @@ pub struct Threshold {
     text: String,
     quantity: Quantity,
     relation: Relation,
-    /// In the quantity's unit.
+    /// The bound, in the quantity's unit.
     bound: f64,
 }
 
@@ -30,11 +30,11 @@ pub struct Threshold {
 enum Quantity {
     /// A figure of a latency, in microseconds.
     Latency(Kind, Figure),
-    /// How many.
+    /// A count.
     Count(Counted),
-    /// How many of all that could have been, from 0 to 1.
+    /// A share, from 0 to 1.
     Share(Counted),
-    /// How many per second of the time that was measured.
+    /// A rate per second of the measured time.
     Rate(Counted),
 }
 
@@ -45,14 +45,14 @@ enum Kind {
     Response(Operation),
     /// A step of opening a connection, by its place among them.
     Phase(usize),
-    /// The generator's own.
+    /// How late the generator was.
     Lateness,
 }
 
-/// What of a latency.
+/// Which figure of a latency.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Figure {
-    /// From 0 to 1.
+    /// A quantile, from 0 to 1.
     Quantile(f64),
     Mean,
     Max,
@@ -75,7 +75,7 @@ enum End {
     Throttled,
     TimedOut,
     Dropped,
-    /// All but the accepted.
+    /// All ends but `accepted`.
     Failed,
 }
 
@@ -100,13 +100,13 @@ enum Relation {
 /// Whether a threshold was held.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Judgement {
-    /// The threshold, as it was typed.
+    /// The threshold, as it was written.
     pub threshold: String,
     /// Whether it was held. Where nothing was measured, it was not: a run that measures nothing proves nothing.
     pub passed: bool,
-    /// What was measured: microseconds, a count, a share from 0 to 1, or a rate per second. None if there was nothing to measure.
+    /// What was measured: microseconds, a count, a share from 0 to 1, or a rate per second. `None` if nothing was.
     pub measured: Option<f64>,
-    /// The same for people, with its unit.
+    /// What was measured, for people, with its unit.
     pub shown: String,
 }
 
@@ -122,9 +122,9 @@ impl Threshold {
         }
     }
 
-    /// Whether a run that is not over has failed it for good, or so clearly that going on is a waste: a count above an upper
-    /// bound cannot come back; a percentile or a share needs as many samples as its bound tells apart, and
-    /// [`LEAST_SAMPLES`] at least. What is missing to a lower bound may still come.
+    /// Whether a run that goes on has missed it for good, or so clearly that going on is a waste: a count above an upper bound
+    /// cannot fall again; a percentile or a share needs as many samples as its bound distinguishes, and at least
+    /// [`LEAST_SAMPLES`]. A lower bound may still be reached.
     pub fn is_lost(&self, metrics: &Metrics, time: Duration) -> bool {
         let Some(measured) = self.quantity.measure(metrics, time) else { return false };
         let is_above = measured > self.bound || (measured == self.bound && self.relation == Relation::Less);
@@ -145,11 +145,11 @@ impl Threshold {
     }
 }
 
-/// No percentile, mean or share of fewer samples ends a run.
+/// The fewest samples whose percentile, mean or share may end a run.
 pub const LEAST_SAMPLES: f64 = 20.0;
 
 impl fmt::Display for Threshold {
-    /// As it was typed.
+    /// As it was written.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
@@ -169,7 +169,7 @@ impl Relation {
 }
 
 impl Quantity {
-    /// None if there was nothing to measure.
+    /// The measured value; `None` if nothing was measured.
     fn measure(self, metrics: &Metrics, time: Duration) -> Option<f64> {
         match self {
             Quantity::Latency(kind, figure) => {
@@ -208,7 +208,7 @@ impl Quantity {
     }
 }
 
-/// One digit more than the histograms tell apart, so that a bound that is missed by little is seen to be missed.
+/// One digit more than the histograms distinguish, so that a bound that is narrowly missed is seen to be missed.
 fn four_digits(value: f64) -> String {
     match value {
         _ if value < 10.0 => format!("{value:.3}"),
@@ -217,7 +217,7 @@ fn four_digits(value: f64) -> String {
     }
 }
 
-/// Three significant digits, as far as the fraction goes.
+/// At most three significant digits in the fraction.
 fn three_digits(value: f64) -> String {
     match value {
         _ if value == 0.0 => String::from("0"),
@@ -250,11 +250,11 @@ impl Figure {
 }
 
 impl Counted {
-    /// How many, and of how many.
+    /// The count, and of how many.
     fn of(self, metrics: &Metrics) -> (u64, u64) {
         match self {
             Counted::Ends(end, Some(operation)) => end.of(metrics, operation),
-            // A whole device consists of attempts that are counted already.
+            // A whole device consists of attempts that are already counted.
             Counted::Ends(end, None) => Operation::ALL
                 .into_iter()
                 .filter(|operation| *operation != Operation::Provision)

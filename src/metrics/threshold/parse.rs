@@ -11,9 +11,9 @@ use crate::event::Operation;
 pub struct NotAThreshold {
     /// The column of the text, in characters from 1.
     pub column: usize,
-    /// What stands there; empty at the end of the text.
+    /// The text there; empty at the end.
     pub found: String,
-    /// What should.
+    /// What should be there.
     pub wanted: &'static str,
 }
 
@@ -54,7 +54,7 @@ enum Subject {
     Counted(Counted),
 }
 
-/// The subject; or what of it is wrong, and what was wanted there.
+/// The subject, or what is wrong with it and what was wanted.
 fn read_subject(text: &str) -> Result<Subject, (&str, &'static str)> {
     let (first, rest) = text.split_once('.').unwrap_or((text, &text[text.len()..]));
     if let Some(operation) = Operation::ALL.into_iter().find(|operation| operation.name() == first) {
@@ -77,7 +77,7 @@ fn read_of_operation(operation: Operation, text: &str) -> Result<Subject, (&str,
     if let Some(end) = end(text) {
         return Ok(Subject::Counted(Counted::Ends(end, Some(operation))));
     }
-    // Without a word for which latency it is the response time: what a client of the service would see.
+    // Unless it says which latency, it is the response time: what a client of the service would see.
     if let Some(figure) = figure(text) {
         return Ok(Subject::Latency(Kind::Response(operation), figure));
     }
@@ -116,7 +116,7 @@ fn end(text: &str) -> Option<End> {
     })
 }
 
-/// The relation, and what follows it.
+/// The relation, and the rest of the text.
 fn read_relation(text: &str) -> Option<(Relation, &str)> {
     let relations = [
         ("<=", Relation::AtMost),
