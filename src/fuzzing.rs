@@ -107,7 +107,7 @@ fn policy(data: &[u8]) {
     if let Ok(document) = Document::parse(text) {
         let variable = |_: &str| Some(String::from("a"));
         for (action, resource) in [("iot:Connect", "arn:aws:iot:eu-west-1:1:client/a"), ("", "")] {
-            decide([&document], &Attempt { action, resource, variable: &variable });
+            decide([&document], &Attempt { action, resource: Some(resource), variable: &variable });
         }
     }
 }

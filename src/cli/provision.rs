@@ -16,7 +16,7 @@ use super::conduct::{self, Done, Job, Offer, Reins, SEAL_TO, Shown, conduct, pri
 use super::dry_run::{self, Rehearsal};
 use super::exit::{Exit, Fatal, ledger as ledger_error};
 use super::fit;
-use super::lot::{LotReading, ledger_of};
+use super::lot::{LotReading, OpenLot, ledger_of};
 use super::lot_args::{LotArgs, RequestArgs};
 use super::manner;
 use super::open_files;
@@ -183,15 +183,7 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
     }
     let rehearsal = settings.dry_run.then(|| Rehearsal::of(&settings.ledger)).transpose()?;
     let path = rehearsal.as_ref().map_or(settings.ledger.as_path(), Rehearsal::ledger);
-    let (mut ledger, parameters) = lot.into_ledger(path, &settings.binding)?;
-    if let Some(content) = &settings.changed_content {
-        ledger.change_content(content).map_err(ledger_error)?;
-    }
-    say_changes(ledger.lot_changes());
-    settings.warn_of_others(ledger.view());
-    if settings.reissue_unknown {
-        super::retry::reissue_unknown(&mut ledger)?;
-    }
+    let (ledger, parameters) = take_in(lot, path, &settings)?;
     let counts = ledger.view().counts().map_err(ledger_error)?;
     if counts.open() == 0 {
         return nothing_to_do(&settings, &outputs, &counts, Exit::of_devices(&counts));
@@ -231,6 +223,20 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
     shard::wait(settings.part).await;
     let job = Provision { plan, connector, counts, chosen, settings };
     conduct(job, Some(ledger), site, outputs).await
+}
+
+/// The lot's ledger, with what is new in the lot, and the parameters.
+fn take_in(lot: OpenLot, path: &Path, settings: &Settings) -> Result<(Ledger, ParameterPlan), Fatal> {
+    let (mut ledger, parameters) = lot.into_ledger(path, &settings.binding)?;
+    if let Some(content) = &settings.changed_content {
+        ledger.change_content(content).map_err(ledger_error)?;
+    }
+    say_changes(ledger.lot_changes());
+    settings.warn_of_others(ledger.view());
+    if settings.reissue_unknown {
+        super::retry::reissue_unknown(&mut ledger)?;
+    }
+    Ok((ledger, parameters))
 }
 
 /// Shows what a run would do, in place of its summary.
