@@ -89,6 +89,7 @@ pub mod ledger;
 pub mod results;
 pub mod transport;
 // L3: work
+pub mod aftercare;
 pub mod engine;
 pub mod export;
 pub mod preflight;

@@ -116,6 +116,11 @@ pub fn shell_word(word: &str) -> String {
     }
 }
 
+/// A cell that no spreadsheet takes for a formula. Source: OWASP, "CSV Injection".
+pub fn harmless_cell(cell: &str) -> String {
+    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell.to_owned() }
+}
+
 /// What an error says, and what each of its causes adds.
 pub fn causes(error: &(dyn Error + 'static)) -> String {
     let mut said = error.to_string();
@@ -206,6 +211,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_a_spreadsheet_would_run_is_made_harmless_and_nothing_else() {
+        for formula in ["=1+1", "+49", "-rf", "@SUM(A1)", "\t=1", "\r=1"] {
+            assert_eq!(harmless_cell(formula), format!("'{formula}"));
+        }
+        for text in ["", "SN-1", "a=b", "'x", " =1"] {
+            assert_eq!(harmless_cell(text), text);
+        }
+    }
 
     #[test]
     fn private_keys_go() {

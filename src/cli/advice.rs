@@ -155,7 +155,7 @@ pub(super) fn left_behind(counts: &Counts, ledger: &Path) -> Vec<String> {
     }
     if counts.registered > 0 {
         words.push(format!(
-            "{}: `fleetmint export {ledger} --format csv --out FILE` lists them and their certificates for deletion",
+            "{}: `fleetmint cleanup {ledger}` takes them out of the account again; --cleanup does so after the test",
             number(counts.registered, "thing was registered, and stays", "things were registered, and stay")
         ));
     }

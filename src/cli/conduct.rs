@@ -107,12 +107,17 @@ pub(super) async fn conduct<J: Job>(
     site: Site,
     outputs: Outputs,
 ) -> Result<Exit, Fatal> {
-    let exit = run(job, ledger, outputs).await;
+    let exit = conduct_open(job, ledger, outputs).await;
     site.close().await;
     exit
 }
 
-async fn run<J: Job>(job: J, mut ledger: Option<Ledger>, outputs: Outputs) -> Result<Exit, Fatal> {
+/// The same, and leaves the site open.
+pub(super) async fn conduct_open<J: Job>(
+    job: J,
+    mut ledger: Option<Ledger>,
+    outputs: Outputs,
+) -> Result<Exit, Fatal> {
     let Outputs { scrapes, summary, results, junit, drain_timeout } = outputs;
     let (verb, settings) = (job.verb(), job.settings());
     let kept = Value::Object(settings.clone());

@@ -14,7 +14,7 @@ use crate::ledger::{Binding, Counts, Ledger};
 use crate::shard::Shard;
 
 /// The name of the template where none is needed: no template can have it.
-const NO_TEMPLATE: &str = "(none)";
+pub(super) const NO_TEMPLATE: &str = "(none)";
 
 /// Which devices to use up.
 pub(super) struct DeviceSettings {
@@ -45,6 +45,8 @@ pub(super) struct Devices {
     pub(super) path: PathBuf,
     pub(super) template: String,
     pub(super) parameters: ParameterPlan,
+    /// Parameters of every device, as they were typed.
+    pub(super) constants: Vec<(String, String)>,
     /// The devices by state.
     pub(super) counts: Counts,
     /// Whether some have keys that were made here.
@@ -101,7 +103,15 @@ impl DeviceSettings {
         };
         let has_keys = ledger.view().open_prepared_keys().map_err(ledger_error)? > 0;
         let counts = ledger.view().counts().map_err(ledger_error)?;
-        Ok(Devices { ledger, path, template, parameters, counts, has_keys })
+        Ok(Devices {
+            ledger,
+            path,
+            template,
+            parameters,
+            constants: self.reading.constants,
+            counts,
+            has_keys,
+        })
     }
 }
 

@@ -67,7 +67,11 @@ impl Exit {
         match self {
             Exit::Complete => (0, "complete", "no need"),
             Exit::ThresholdMissed => (2, "a threshold of a load test was missed", "to measure again"),
-            Exit::NotAllRegistered => (3, "some devices are rejected or unknown", "no: see `status`"),
+            Exit::NotAllRegistered => (
+                3,
+                "some devices are rejected, unknown or removed; `verify` found differences; `cleanup` kept something",
+                "no: see `status`",
+            ),
             Exit::Stopped => (
                 4,
                 "a final refusal, too many failures of one kind, a load test out of devices, or nothing found",
@@ -146,7 +150,7 @@ impl Exit {
     pub(super) fn of_devices(devices: &Counts) -> Self {
         if devices.registered == devices.total() {
             Exit::Complete
-        } else if devices.rejected + devices.unknown + devices.issued_may_sent > 0 {
+        } else if devices.rejected + devices.unknown + devices.removed + devices.issued_may_sent > 0 {
             Exit::NotAllRegistered
         } else {
             Exit::Stopped

@@ -8,6 +8,7 @@ mod advice;
 mod args;
 mod ca_file;
 mod check;
+mod cleanup;
 mod completions;
 mod conduct;
 mod devices;
@@ -45,6 +46,8 @@ mod signals;
 mod speech;
 mod status;
 mod target;
+mod tended;
+mod verify;
 
 pub use exit::Exit;
 
@@ -81,6 +84,8 @@ enum Verb {
     Provision(Box<provision::ProvisionArgs>),
     Load(Box<load::LoadArgs>),
     FindLimit(Box<find_limit::FindLimitArgs>),
+    Verify(Box<verify::VerifyArgs>),
+    Cleanup(Box<cleanup::CleanupArgs>),
     Export(export::ExportArgs),
     PurgeKeys(purge_keys::PurgeKeysArgs),
     Status(status::StatusArgs),
@@ -109,6 +114,8 @@ impl Verb {
             Verb::Provision(args) => provision::run(*args).await,
             Verb::Load(args) => load::run(*args).await,
             Verb::FindLimit(args) => find_limit::run(*args).await,
+            Verb::Verify(args) => verify::run(*args).await,
+            Verb::Cleanup(args) => cleanup::run(*args).await,
             Verb::Export(args) => export::run(args).await,
             Verb::PurgeKeys(args) => purge_keys::run(&args),
             Verb::Status(args) => status::run(&args),

@@ -529,13 +529,20 @@ fn say_keys(keys: &KeyPolicy) -> String {
 fn nothing_to_do(settings: &Settings, outputs: &Outputs, counts: &Counts, exit: Exit) -> Result<Exit, Fatal> {
     let summary = Summary::new("complete", Duration::ZERO, *counts, &Default::default());
     let text = format!(
-        "nothing to do, nothing was sent: of {} devices {} are registered, {} rejected, {} unknown (ledger {})\n",
+        "nothing to do, nothing was sent: of {} devices {} are registered, {} rejected, {} unknown{} (ledger {})\n",
         counts.total(),
         summary.devices.registered,
         summary.devices.rejected,
         summary.devices.unknown,
+        if counts.removed > 0 { format!(", {} removed", counts.removed) } else { String::new() },
         settings.ledger.display()
     );
+    if counts.removed > 0 {
+        say(format_args!(
+            "what was made for removed devices was taken out of the account again; to make it anew: fleetmint retry {} --state removed",
+            settings.ledger.display()
+        ));
+    }
     print_summary(outputs.summary.as_ref(), &Shown::new(text, &summary))?;
     Ok(exit)
 }

@@ -64,6 +64,12 @@ pub(super) fn tool() -> String {
     format!("fleetmint {}", env!("CARGO_PKG_VERSION"))
 }
 
+/// The name of this machine, where the system tells it.
+pub(super) fn host() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(wording::plain(name.trim())).filter(|name| !name.is_empty())
+}
+
 /// The command line for a POSIX shell. No option takes a secret; what looks like one all the same is taken out.
 pub(super) fn command_line() -> String {
     let words = std::env::args_os().enumerate().map(|(at, word)| {

@@ -1,4 +1,4 @@
-//! `fleetmint retry`: rejected and unknown devices back to pending.
+//! `fleetmint retry`: rejected, unknown and removed devices back to pending.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ const WARNING: &str = "\
 an unknown device may be registered already, with the certificate that the ledger has. It gets another one, and may
 then own two: the first stays active in the account until it is found and deleted there. The ledger keeps it, retired.";
 
-/// Return rejected or unknown devices to pending, so that the next provision takes them up again.
+/// Return rejected, unknown or removed devices to pending, so that the next provision takes them up again.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  fleetmint retry lot.ledger --state rejected\n  fleetmint retry lot.ledger --state rejected --key SN000009"
@@ -50,6 +50,7 @@ pub(super) struct RetryArgs {
 pub(super) enum GivenUpState {
     Rejected,
     Unknown,
+    Removed,
 }
 
 /// Returns all unknown devices of a ledger that a run is about to take up. Whoever typed the flag was told what it means.
@@ -91,8 +92,9 @@ fn meaning(args: &RetryArgs) -> Result<Retry, Fatal> {
     let usage = |message: &str| Err(Fatal::new(Exit::Usage, message));
     let from = match (args.state, args.reissue_unknown) {
         (GivenUpState::Rejected, false) => GivenUp::Rejected,
-        (GivenUpState::Rejected, true) => {
-            return usage("--reissue-unknown: is for --state unknown; rejected devices need no such consent");
+        (GivenUpState::Removed, false) => GivenUp::Removed,
+        (GivenUpState::Rejected | GivenUpState::Removed, true) => {
+            return usage("--reissue-unknown: is for --state unknown; others need no such consent");
         }
         (GivenUpState::Unknown, true) => GivenUp::Unknown,
         (GivenUpState::Unknown, false) => {

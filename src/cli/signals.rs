@@ -67,8 +67,8 @@ pub(super) fn interrupted() -> impl Future<Output = ()> {
 /// What the signals have asked for.
 #[derive(Clone, Default)]
 pub(super) struct Wheel {
-    drain: CancellationToken,
-    abort: CancellationToken,
+    pub(super) drain: CancellationToken,
+    pub(super) abort: CancellationToken,
 }
 
 impl Wheel {

@@ -8,6 +8,7 @@ use super::outputs::Place;
 use super::speech::say;
 use crate::ledger::{Ledger, View};
 use crate::report::{StatusReport, render_status};
+use crate::wording::harmless_cell;
 
 /// Show where a ledger's devices stand, what went wrong, and what to do next.
 #[derive(Debug, clap::Args)]
@@ -48,7 +49,8 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Fatal> {
 
 fn list_rejected(view: &View, file: &Path) -> Result<Exit, Fatal> {
     let place = Place::check("--rejected", file.to_owned())?;
-    let columns = view.lot().shape.columns.iter().map(|column| harmless(&format!("parameters.{column}")));
+    let columns =
+        view.lot().shape.columns.iter().map(|column| harmless_cell(&format!("parameters.{column}")));
     let own = ["line", "key", "reason", "stage", "cause", "rejected_at"].map(str::to_owned);
     let mut table = csv::Writer::from_writer(Vec::new());
     let add = |table: &mut csv::Writer<Vec<u8>>, row: Vec<String>| {
@@ -66,7 +68,7 @@ fn list_rejected(view: &View, file: &Path) -> Result<Exit, Fatal> {
             device.cause,
             device.rejected_at,
         ];
-        add(&mut table, own.into_iter().chain(device.values).map(|cell| harmless(&cell)).collect());
+        add(&mut table, own.into_iter().chain(device.values).map(|cell| harmless_cell(&cell)).collect());
         Ok(())
     })
     .map_err(exit::ledger)?;
@@ -81,24 +83,4 @@ fn list_rejected(view: &View, file: &Path) -> Result<Exit, Fatal> {
         say(format_args!("{number} in {}", file.display()));
     }
     Ok(Exit::Complete)
-}
-
-/// A cell that no spreadsheet takes for a formula. Source: OWASP, "CSV Injection".
-fn harmless(cell: &str) -> String {
-    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell.to_owned() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_spreadsheet_would_run_is_made_harmless_and_nothing_else() {
-        for formula in ["=1+1", "+49", "-rf", "@SUM(A1)", "\t=1", "\r=1"] {
-            assert_eq!(harmless(formula), format!("'{formula}"));
-        }
-        for text in ["", "SN-1", "a=b", "'x", " =1"] {
-            assert_eq!(harmless(text), text);
-        }
-    }
 }

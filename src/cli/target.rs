@@ -15,6 +15,7 @@ use super::args::TargetArgs;
 use super::exit::{Exit, Fatal};
 use super::settings::{check_template, first_template, scenario, usage};
 use super::speech::say;
+use crate::aftercare::connect::Door;
 use crate::control_plane::{
     AskError, AwsSettings, ConfiguredEndpoints, ControlPlane, DescribedTemplate, Settler, aws_chain,
     configured_endpoints, profile_region,
@@ -323,6 +324,17 @@ impl Site {
     /// What the account says of a provisioning template.
     pub(super) async fn template(&self, name: &str) -> Result<DescribedTemplate, AskError> {
         self.control_plane().template(name).await
+    }
+
+    /// Where devices connect.
+    pub(super) fn door(&self, timeout: Duration) -> Door {
+        Door {
+            endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+            extra_roots: self.extra_roots.clone(),
+            proxies: self.proxies.clone(),
+            timeout,
+        }
     }
 
     /// Whether it is an emulator, here or elsewhere on this machine.

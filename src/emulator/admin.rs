@@ -144,8 +144,14 @@ fn account(service: &Service) -> Value {
 }
 
 fn counts(service: &Service) -> Value {
-    let account = service.account(|account| serde_json::to_value(&account.state().counters));
-    json!({"server": service.counts.counters(), "account": account.unwrap_or_default()})
+    service.account(|account| {
+        let operations = account.operation_counts().map(|(name, counts)| (name.to_owned(), json!(counts)));
+        json!({
+            "server": service.counts.counters(),
+            "account": account.state().counters,
+            "controlPlane": serde_json::Map::from_iter(operations),
+        })
+    })
 }
 
 fn reply(body: &Value) -> Response {

@@ -150,6 +150,13 @@ fn every_number_of_the_fixture_is_enforced() {
         assert!(keys.contains_key(*key), "{key} is not in the fixture");
     }
     for (key, text) in &keys {
+        if let Some(operation) = key.strip_prefix("quotas.control_plane.") {
+            let halved = format!("[quotas]\ncontrol_plane = {{ {operation} = {} }}", half(text));
+            assert_close(key, operations(&scenario, operation), number(text));
+            let halved = Scenario::from_toml(&halved).unwrap();
+            assert_close(key, operations(&halved, operation), number(text) / 2.0);
+            continue;
+        }
         let Some(probe) = probes.get(key.as_str()) else {
             assert!(NOT_MEASURED.contains(&key.as_str()), "{key} is not measured");
             continue;
@@ -236,6 +243,14 @@ fn account(scenario: &Scenario) -> Account {
 fn requests(scenario: &Scenario, route: Route<'_>) -> f64 {
     let mut account = account(scenario);
     per_second(|age| account.admit(age, &route).is_ok())
+}
+
+/// How many requests for an operation of the control plane get through per second.
+fn operations(scenario: &Scenario, name: &str) -> f64 {
+    let name: &'static str = String::from(name).leak();
+    super::control::check_quotas(scenario).unwrap();
+    let mut account = account(scenario);
+    per_second(|age| account.admit_operation(age, name))
 }
 
 /// How long a client may be silent, in seconds, that asked for this keep-alive.

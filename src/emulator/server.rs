@@ -308,6 +308,7 @@ impl Inside {
 /// The account of a scenario, if all of it can be emulated.
 fn check(scenario: &Scenario) -> Result<Account, AccountError> {
     control::check_denied(scenario)?;
+    control::check_quotas(scenario)?;
     Account::new(scenario)
 }
 

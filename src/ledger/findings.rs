@@ -2,14 +2,14 @@
 
 use std::time::SystemTime;
 
-use rusqlite::params;
+use rusqlite::{Transaction, params};
 use serde_json::Value;
 
 use super::commit::write_one;
 use super::error::{LedgerError, Problem};
 use super::rows::read_json;
 use super::{Ledger, View, instant};
-use crate::event::{DeviceId, DeviceState};
+use crate::event::DeviceId;
 
 /// What was last found out about one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,35 +45,24 @@ impl Ledger {
         now: SystemTime,
     ) -> Result<(), LedgerError> {
         let (at, run) = (instant::to_text(now), self.run.map(|run| run.0));
-        self.write(|transaction| {
-            let sql = "INSERT INTO finding (device, verb, found_at, outcome, details, run) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                       ON CONFLICT (device, verb) DO UPDATE SET
-                       found_at = excluded.found_at, outcome = excluded.outcome, details = excluded.details, run = excluded.run";
-            findings.iter().try_for_each(|Finding { device, outcome, details }| {
-                write_one(transaction, sql, params![device.0, verb, at, outcome, details.to_string(), run])
-            })
-        })
+        self.write(|transaction| write_findings(transaction, verb, findings, &at, run))
     }
+}
 
-    /// Writes down that the account has nothing of these devices any more: they are Removed, and their certificates deleted.
-    /// The names of their things stay, for people.
-    ///
-    /// # Errors
-    /// If writing fails, as in [`commit`](Self::commit); or there is no such device.
-    pub fn record_removed(&mut self, devices: &[DeviceId], now: SystemTime) -> Result<(), LedgerError> {
-        let (at, run) = (instant::to_text(now), self.run.map(|run| run.0));
-        self.write(|transaction| {
-            for DeviceId(device) in devices {
-                transaction.prepare_cached("DELETE FROM token WHERE device = ?1")?.execute([device])?;
-                let sql = "UPDATE credential SET deleted_at = ?2, retired_at = coalesce(retired_at, ?2) WHERE device = ?1";
-                transaction.prepare_cached(sql)?.execute(params![device, at])?;
-                let sql = "UPDATE device SET state = ?2, registration = NULL, updated_at = ?3, run = ?4
-                           WHERE id = ?1";
-                write_one(transaction, sql, params![device, DeviceState::Removed.name(), at, run])?;
-            }
-            Ok(())
-        })
-    }
+/// Puts findings of `verb` in place of those that it had about the same devices.
+pub(super) fn write_findings<'a>(
+    transaction: &Transaction<'_>,
+    verb: &str,
+    findings: impl IntoIterator<Item = &'a Finding>,
+    at: &str,
+    run: Option<i64>,
+) -> Result<(), Problem> {
+    let sql = "INSERT INTO finding (device, verb, found_at, outcome, details, run) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+               ON CONFLICT (device, verb) DO UPDATE SET
+               found_at = excluded.found_at, outcome = excluded.outcome, details = excluded.details, run = excluded.run";
+    findings.into_iter().try_for_each(|Finding { device, outcome, details }| {
+        write_one(transaction, sql, params![device.0, verb, at, outcome, details.to_string(), run])
+    })
 }
 
 impl View {

@@ -21,6 +21,7 @@ mod import;
 mod integrity;
 mod keys;
 mod lock;
+mod made;
 mod merge;
 mod opening;
 mod pem;
@@ -49,6 +50,10 @@ pub use error::{ImportError, LedgerError, Problem};
 pub use findings::{Finding, Found};
 pub use import::LotRows;
 pub use keys::KeyCounts;
+pub use made::{
+    CredentialId, LastFinding, MadeCertificate, MadeDevice, MadeDevices, MadeKind, MadeScope, UNFINISHED,
+    Undone,
+};
 pub use merge::{MERGED_OUTCOME, Merged, Unmergeable};
 #[cfg(all(any(test, fuzzing), feature = "emulator"))]
 pub(crate) use pem::fuzz as fuzz_pem;

@@ -1,6 +1,6 @@
 //! Returning devices that were given up to Pending, so that the next run takes them up again.
 //!
-//! Rejected devices surely have no registration. Unknown ones may: whoever returns them accepts that a device may then own
+//! Rejected devices surely have no registration, removed ones no longer have one. Unknown ones may: whoever returns them accepts that a device may then own
 //! two certificates. Registered devices are never touched here; see [`rework`](super::rework).
 
 use std::time::SystemTime;
@@ -35,6 +35,8 @@ pub enum GivenUp {
     Rejected,
     /// Possibly registered. The certificate that the ledger has may stay behind in the account, active.
     Unknown,
+    /// Registered once, and taken out of the account again.
+    Removed,
 }
 
 impl GivenUp {
@@ -43,6 +45,7 @@ impl GivenUp {
         match self {
             Self::Rejected => DeviceState::Rejected,
             Self::Unknown => DeviceState::Unknown,
+            Self::Removed => DeviceState::Removed,
         }
     }
 }
@@ -184,7 +187,7 @@ fn retire_certificates(transaction: &Transaction<'_>, retry: &Retry, at: &str) -
 fn make_pending(transaction: &Transaction<'_>, retry: &Retry, at: &str, run: RunId) -> Result<u64, Problem> {
     let sql = format!(
         "UPDATE device SET state = 'pending', registration = NULL, failure_stage = NULL, failure_cause = NULL,
-         failure = NULL, updated_at = :at, run = :run WHERE {CHOSEN}"
+         failure = NULL, thing_name = NULL, device_configuration = NULL, updated_at = :at, run = :run WHERE {CHOSEN}"
     );
     let changed = transaction.execute(
         &sql,

@@ -16,6 +16,7 @@ mod hlog;
 mod html;
 mod limit;
 mod load;
+mod lot;
 mod model;
 mod status;
 mod summary;
@@ -25,9 +26,13 @@ mod wording;
 
 pub use compile::{CompileError, LONGEST_PAUSE_S, MAX_POINTS, compile};
 pub use hlog::{HlogError, write_hlogs};
-pub use html::render_html;
+pub use html::{render_html, render_lot_html};
 pub use limit::{FindingReport, IssuedAhead, LimitReport, QuotaReport, StepReport, per_second, step_line};
 pub use load::{LOAD_SCHEMA, LoadFacts, LoadSummary, NamedOperation, render_load};
+pub use lot::{
+    LOT_REPORT_SCHEMA, LotCounts, LotDevice, LotFacts, LotReport, LotReportDraft, LotReportHead,
+    MOST_EXCEPTIONS, MOST_LISTED, render_lot_report,
+};
 pub use model::{
     ArrivalReport, CurvePoint, Curves, Headline, Hint, OperationReport, PhaseReport, Point, PointLatency,
     PointOperation, REPORT_SCHEMA, Report, Run, SlowReport, Timeline, Weight,

@@ -256,6 +256,12 @@ fn next_steps(ledger: &str, lot: &LotInfo, status: &Status) -> Vec<NextStep> {
     );
     let command = format!("fleetmint retry {quoted} --state unknown --reissue-unknown");
     add(counts.unknown > 0 && !is_busy, "reissue", why, Some(command));
+    let why = format!(
+        "{} devices were removed from the account: return them if they are to be provisioned anew",
+        counts.removed
+    );
+    let command = format!("fleetmint retry {quoted} --state removed");
+    add(counts.removed > 0 && !is_busy, "retry", why, Some(command));
     let why = format!("{} devices are registered: hand over their certificates and keys", counts.registered);
     add(counts.registered > 0, "export", why, Some(format!("fleetmint export {quoted} --out DIR")));
     steps

@@ -7,6 +7,7 @@
 //! resource types and properties, references to parameters that are not declared, and a template without a certificate
 //! are errors.
 
+mod dependence;
 mod draft;
 mod expression;
 mod fit;
@@ -23,6 +24,7 @@ use serde_json::Value;
 
 use expression::{Document, List, Scope, Text};
 
+pub use dependence::Dependence;
 pub use draft::{AccountPlace, Columns, Draft, DraftSettings, LeftOut, role_trust, run_policy};
 pub use fit::{Declared, Fit, Missing, declared_parameters, fit};
 pub use limits::{

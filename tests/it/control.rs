@@ -71,6 +71,19 @@ pub async fn perform(emulator: &Emulator, method: &str, target: &str) -> (String
     (status_of(&head).to_owned(), body)
 }
 
+/// Performs an operation on a principal, or with a body; its status and body.
+pub async fn ask(
+    emulator: &Emulator,
+    method: &str,
+    target: &str,
+    principal: Option<&str>,
+    body: &str,
+) -> (String, String) {
+    let request = Request { method, principal, body, ..get(target) }.sign(emulator);
+    let (head, body) = Client::dial(emulator).await.ask(&request).await;
+    (status_of(&head).to_owned(), body)
+}
+
 fn status_of(head: &str) -> &str {
     head.split(' ').nth(1).unwrap()
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 #![expect(unreachable_pub, reason = "nothing outside this binary can reach anything in it")]
 
+mod cleanup;
 mod control;
 mod crash;
 mod credentials;
@@ -26,3 +27,4 @@ mod shards;
 mod simulation;
 mod texts;
 mod transport;
+mod verify;

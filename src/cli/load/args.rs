@@ -88,6 +88,11 @@ pub(super) struct CreateArgs {
     #[command(flatten)]
     pub(super) devices: DeviceArgs,
 
+    /// After the test, take out of the account again what it has made: things, certificates, and policies that the template
+    /// carries. `fleetmint cleanup` says how.
+    #[arg(long, help_heading = "Devices")]
+    pub(super) cleanup: bool,
+
     #[command(flatten)]
     pub(super) offer: OfferArgs,
 }

@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 use super::advice;
 use super::args::DeviceArgs;
 use super::check::{self, BeforeArgs, Intent};
-use super::conduct::{self, Done, Job, Offer, Reins, Shown, conduct};
+use super::cleanup::Afterwards;
+use super::conduct::{self, Done, Job, Offer, Reins, Shown, conduct, conduct_open};
 use super::devices::{DeviceSettings, Devices};
 use super::exit::{Exit, Fatal};
 use super::manner;
@@ -45,13 +46,15 @@ struct Settings {
     messages: Option<Topics>,
     devices: Option<DeviceSettings>,
     before: BeforeArgs,
+    /// Whether what the test makes is taken out of the account again.
+    cleans_up: bool,
     /// All but the devices' parameters.
     plan: LoadPlan,
 }
 
 /// Offers a load, and says what came of it.
 pub(super) async fn run(args: LoadArgs) -> Result<Exit, Fatal> {
-    let (Settings { verb, target, messages, devices, before, mut plan }, outputs) =
+    let (Settings { verb, target, messages, devices, before, cleans_up, mut plan }, outputs) =
         Settings::new(args).await?;
     let is_registering = plan.scenario == Scenario::Provision;
     let devices = devices.map(|devices| devices.open(&target, is_registering)).transpose()?;
@@ -67,8 +70,22 @@ pub(super) async fn run(args: LoadArgs) -> Result<Exit, Fatal> {
     }
     let connector = site.connector(topics, plan.exchange_timeout)?;
     say_start(verb, &plan, &site, devices.as_ref());
+    let constants = devices.as_ref().map(|devices| devices.constants.clone()).unwrap_or_default();
     let (ledger, path) = devices.map(|devices| (devices.ledger, devices.path)).unzip();
-    conduct(Load { verb, plan, connector, path }, ledger, site, outputs).await
+    let cleanup = match (cleans_up, &ledger, &path) {
+        (true, Some(ledger), Some(path)) => {
+            Some(Afterwards::new(path, ledger, &site, outputs.drain_timeout)?)
+        }
+        _ => None,
+    };
+    let job = Load { verb, plan, connector, path, constants, cleans_up };
+    match cleanup {
+        None => conduct(job, ledger, site, outputs).await,
+        Some(cleanup) => {
+            let exit = conduct_open(job, ledger, outputs).await;
+            cleanup.carry_out(site, exit).await
+        }
+    }
 }
 
 impl Settings {
@@ -124,8 +141,9 @@ impl Settings {
             seed: offer.seed,
             ..default
         };
-        let Typed { verb, messages, .. } = typed;
-        Ok((Self { verb, target, messages, devices, before: offer.before, plan }, outputs))
+        let Typed { verb, messages, cleans_up, .. } = typed;
+        let settings = Self { verb, target, messages, devices, before: offer.before, cleans_up, plan };
+        Ok((settings, outputs))
     }
 }
 
@@ -135,6 +153,7 @@ struct Typed {
     scenario: Scenario,
     messages: Option<Topics>,
     devices: Option<DeviceArgs>,
+    cleans_up: bool,
     offer: OfferArgs,
 }
 
@@ -146,6 +165,7 @@ impl Typed {
                 scenario: Scenario::Connect { hold: args.hold },
                 messages: None,
                 devices: None,
+                cleans_up: false,
                 offer: args.offer,
             },
             LoadCommand::Create(args) => Self {
@@ -153,6 +173,7 @@ impl Typed {
                 scenario: Scenario::Create,
                 messages: None,
                 devices: Some(args.devices),
+                cleans_up: args.cleanup,
                 offer: args.offer,
             },
             LoadCommand::Provision(args) => Self {
@@ -160,6 +181,7 @@ impl Typed {
                 scenario: Scenario::Provision,
                 messages: None,
                 devices: Some(args.devices),
+                cleans_up: args.cleanup,
                 offer: args.offer,
             },
             LoadCommand::Publish(args) => {
@@ -169,6 +191,7 @@ impl Typed {
                     scenario: Scenario::Publish { size: args.payload_size },
                     messages: Some(Topics::of_messages(&args.topic_prefix, delivery)),
                     devices: None,
+                    cleans_up: false,
                     offer: args.offer,
                 }
             }
@@ -264,6 +287,10 @@ struct Load {
     connector: WssConnector,
     /// The ledger's, if there is one.
     path: Option<PathBuf>,
+    /// Parameters of every device, as they were typed.
+    constants: Vec<(String, String)>,
+    /// Whether what it makes is taken out of the account again.
+    cleans_up: bool,
 }
 
 impl Job for Load {
@@ -286,6 +313,7 @@ impl Job for Load {
             "timeout_s": plan.exchange_timeout.as_secs_f64(),
             "seed": plan.seed,
             "shard": plan.shard.map(|shard| shard.to_string()),
+            "parameters": self.constants,
         });
         conduct::settings(plan.keys.seal_to.as_ref(), own)
     }
@@ -315,7 +343,7 @@ impl Job for Load {
     }
 
     async fn run(self, ledger: Option<Ledger>, reins: Reins<LoadSnapshot>) -> Result<Done, Fatal> {
-        let Self { verb, plan, connector, path } = self;
+        let Self { verb, plan, connector, path, cleans_up, .. } = self;
         let audience = Audience { progress: reins.progress, intervals: reins.intervals };
         let outcome = load::run(plan.clone(), connector, ledger, reins.stop, audience).await;
         let counts = conduct::counts(outcome.ledger.as_ref())?;
@@ -336,7 +364,7 @@ impl Job for Load {
             summary: Shown::new(report::render_load(&summary, manner::detail()), &summary),
             footer: footer(&outcome, counts),
             elapsed: outcome.elapsed,
-            words: words(verb, &outcome, &plan, counts, path.as_deref()),
+            words: words(verb, &outcome, &plan, counts, path.as_deref().filter(|_| !cleans_up)),
             ledger: outcome.ledger.filter(|_| !matches!(outcome.end, End::Ledger(_))),
         })
     }

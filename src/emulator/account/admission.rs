@@ -2,7 +2,7 @@
 //!
 //! Owns the account's counters and when each is asked. What an excess looks like to a client is the caller's matter.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::super::scenario::{Quota, Quotas, Refusal};
@@ -27,6 +27,23 @@ pub(super) struct Admission {
     publish: RateCounter,
     deliver: RateCounter,
     subscribe: RateCounter,
+    control_plane: BTreeMap<&'static str, Operation>,
+}
+
+/// An operation of the control plane: its quota's counter, and what came of its requests.
+#[derive(Debug, Default)]
+struct Operation {
+    counter: RateCounter,
+    counts: OperationCounts,
+}
+
+/// How often an operation of the control plane was asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct OperationCounts {
+    /// Requests that were signed well.
+    pub requests: u64,
+    /// Of those, the ones above the quota.
+    pub throttled: u64,
 }
 
 impl Admission {
@@ -43,6 +60,7 @@ impl Admission {
             publish: RateCounter::default(),
             deliver: RateCounter::default(),
             subscribe: RateCounter::default(),
+            control_plane: BTreeMap::new(),
         }
     }
 
@@ -120,6 +138,21 @@ impl Account {
         passes(deliver, 1, age, quotas.deliver.as_ref(), *counting)
     }
 
+    /// Whether the quota of an operation of the control plane lets a request through.
+    pub fn admit_operation(&mut self, age: Duration, name: &'static str) -> bool {
+        let Admission { quotas, counting, control_plane, .. } = &mut self.admission;
+        let Operation { counter, counts } = control_plane.entry(name).or_default();
+        let is_admitted = passes(counter, 1, age, quotas.control_plane.get(name), *counting);
+        counts.requests += 1;
+        counts.throttled += u64::from(!is_admitted);
+        is_admitted
+    }
+
+    /// What came of each operation of the control plane that was asked for.
+    pub fn operation_counts(&self) -> impl Iterator<Item = (&'static str, OperationCounts)> {
+        self.admission.control_plane.iter().map(|(name, operation)| (*name, operation.counts))
+    }
+
     /// Whether the account's quota takes a SUBSCRIBE of so many filters.
     pub fn admit_subscribe(&mut self, age: Duration, filters: usize) -> bool {
         let Admission { quotas, counting, subscribe, .. } = &mut self.admission;
@@ -170,6 +203,20 @@ mod tests {
         }
         let known = account.admission.by_client_id.len();
         assert!(known <= 2 * CLIENT_IDS, "{known}");
+    }
+
+    #[test]
+    fn operations_of_the_control_plane_have_a_quota_each_and_are_counted() {
+        let mut account = account("control_plane = { DescribeThing = \"3/s\" }");
+        let admitted = (0..5).filter(|_| account.admit_operation(S, "DescribeThing")).count();
+        assert_eq!(admitted, 3);
+        assert!((0..5).all(|_| account.admit_operation(S, "DeleteThing")));
+        assert!(account.admit_operation(2 * S, "DescribeThing"));
+        let counts = |requests, throttled| OperationCounts { requests, throttled };
+        assert_eq!(
+            account.operation_counts().collect::<Vec<_>>(),
+            [("DeleteThing", counts(5, 0)), ("DescribeThing", counts(6, 2))]
+        );
     }
 
     #[test]

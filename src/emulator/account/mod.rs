@@ -37,6 +37,7 @@ use super::scenario::{
 };
 use crate::template::{Template, TemplateError};
 
+pub use admission::OperationCounts;
 pub use answer::{Answer, Verdict};
 pub use change::Changes;
 pub use fingerprint::{Fingerprint, NotAFingerprint};
@@ -156,6 +157,14 @@ pub enum AccountError {
     NotEnforced {
         /// Which.
         action: String,
+    },
+    /// A quota is set for an operation of the control plane that there is not.
+    #[error(
+        "quotas.control_plane: found {name}; wanted the name of an operation that the emulator offers, such as DescribeThing"
+    )]
+    NoSuchOperation {
+        /// What stands there.
+        name: String,
     },
     /// A template of the scenario was never read from its file.
     #[error(

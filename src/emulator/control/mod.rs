@@ -163,6 +163,18 @@ pub(super) fn check_denied(scenario: &Scenario) -> Result<(), AccountError> {
     }
 }
 
+/// That every quota of the control plane is one of an operation that there is.
+///
+/// # Errors
+/// [`AccountError::NoSuchOperation`] for a name that is none.
+pub(super) fn check_quotas(scenario: &Scenario) -> Result<(), AccountError> {
+    let is_known = |name: &str| [IOT, STS, SERVICE_QUOTAS].into_iter().flatten().any(|row| row.name == name);
+    match scenario.quotas.control_plane.keys().find(|name| !is_known(name)) {
+        Some(name) => Err(AccountError::NoSuchOperation { name: name.clone() }),
+        None => Ok(()),
+    }
+}
+
 fn is_permission(action: &str) -> bool {
     let mut rows = IOT.iter().chain(SERVICE_QUOTAS);
     Action::ALL.iter().any(|known| known.name() == action) || rows.any(|row| row.permission == action)
@@ -292,6 +304,9 @@ async fn perform(
 ) -> Answer {
     let owner =
         Owner { scenario: &service.scenario, port: service.port, host: &service.host, age: service.age() };
+    if !service.account(|account| account.admit_operation(service.age(), row.name)) {
+        return Err(ApiError::throttled());
+    }
     let signer = claimed_access_key(signed).unwrap_or_default();
     let may = row.permission.is_empty()
         || service.account(|account| account.signer_allows(&signer, row.permission));

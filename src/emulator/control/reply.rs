@@ -39,6 +39,11 @@ impl ApiError {
         Self::new(INVALID_REQUEST, message)
     }
 
+    /// Too many requests for an operation.
+    pub(super) fn throttled() -> Self {
+        Self::new((400, "ThrottlingException"), "Rate exceeded")
+    }
+
     /// What is asked for is not there.
     pub(super) fn not_found(message: impl Into<String>) -> Self {
         Self::new(NOT_FOUND, message)

@@ -3,6 +3,7 @@
 //! Owns the scenario's `[quotas]` table and its notation, `10/s until 60s, then 20/s`. Counts nothing:
 //! [`super::super::account`] does. AWS publishes rates, not how it counts: the window is a setting.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -49,6 +50,9 @@ pub struct Quotas {
     /// Bytes to and from the service together, of one connection, per second; AWS's is 524,288. What is above it waits.
     #[serde(deserialize_with = "bytes_per_second")]
     pub bytes_per_connection: Option<u32>,
+    /// Operations of the control plane, each by its name, such as `DescribeThing`. Excess is answered with 400
+    /// `ThrottlingException`.
+    pub control_plane: BTreeMap<String, Quota>,
 }
 
 /// How a quota is counted.
@@ -202,6 +206,7 @@ impl Default for Quotas {
             publish_per_connection: None,
             subscribe: None,
             bytes_per_connection: None,
+            control_plane: BTreeMap::new(),
         }
     }
 }

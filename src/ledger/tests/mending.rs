@@ -4,7 +4,7 @@ use super::*;
 use crate::event::DeviceState;
 use crate::shard::Shard;
 
-use DeviceState::{Issued, Pending, Registered, Rejected, Unknown, Withdrawn};
+use DeviceState::{Issued, Pending, Registered, Unknown};
 
 /// Row number `rank` with other values.
 fn changed(rank: u64) -> Identity {
@@ -481,8 +481,4 @@ fn findings_are_the_last_ones_of_their_verb() {
     };
     ledger.view().for_each_finding("verify", keep).unwrap();
     assert_eq!(found, [(identity(2).key, finding("differs"))]);
-    ledger.commit(vec![issued(1), registered(1)], now()).unwrap();
-    ledger.record_removed(&[DeviceId(1)], now()).unwrap();
-    assert_eq!(ledger.view().counts().unwrap().removed, 1);
-    assert!(!matches!(states(&ledger)[0].1, Registered | Rejected | Withdrawn));
 }

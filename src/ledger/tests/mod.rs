@@ -8,6 +8,7 @@ mod keys;
 mod mending;
 mod merging;
 mod opening;
+mod undoing;
 mod upgrading;
 
 use std::path::{Path, PathBuf};

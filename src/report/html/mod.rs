@@ -5,6 +5,7 @@
 
 mod axis;
 mod chart;
+mod lot;
 mod page;
 mod plots;
 mod tables;
@@ -17,12 +18,18 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::model::Report;
 use super::wording;
 
+pub use lot::render_lot_html;
+
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
 /// The page.
 pub fn render_html(report: &Report) -> String {
-    let title = page::title(report);
+    shell(&page::title(report), &page::body(report))
+}
+
+/// A page with this body, and a title that says what it is of.
+fn shell(title: &str, body: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -36,7 +43,7 @@ pub fn render_html(report: &Report) -> String {
                 style { (PreEscaped(STYLE)) }
             }
             body {
-                (page::body(report))
+                (body)
                 script { (PreEscaped(SCRIPT)) }
             }
         }

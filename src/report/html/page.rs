@@ -62,7 +62,7 @@ fn subtitle(report: &Report) -> Markup {
 }
 
 /// An instant to the second, for people: `2026-11-24 03:16:52 UTC`.
-fn date(instant: &str) -> String {
+pub(super) fn date(instant: &str) -> String {
     let (date, time) = instant.split_once('T').unwrap_or((instant, ""));
     let time = time.split(['.', 'Z']).next().unwrap_or_default();
     format!("{date} {time} UTC")

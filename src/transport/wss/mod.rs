@@ -149,6 +149,8 @@ pub struct WssConnector {
     /// The proxy on the way to the endpoint, if there is one.
     proxy: Option<Proxy>,
     client_id_stem: String,
+    /// In place of what is unique.
+    client_id: Option<String>,
     dials: AtomicU64,
     connect_timeout: Duration,
     keep_alive: Duration,
@@ -192,10 +194,18 @@ impl WssConnector {
             authentication: settings.authentication,
             // Random per connector, counted per dial: unique across processes and hosts, and never used twice.
             client_id_stem: format!("{prefix}-{:016x}", rand::random::<u64>()),
+            client_id: None,
             dials: AtomicU64::new(0),
             connect_timeout: settings.connect_timeout,
             keep_alive: settings.keep_alive,
         })
+    }
+
+    /// The same with this client id on every dial, as a device has it: a second connection ends the first.
+    #[must_use]
+    pub fn with_client_id(mut self, client_id: &str) -> Self {
+        self.client_id = Some(client_id.to_owned());
+        self
     }
 
     async fn dial_once(&self) -> Dial<WssConnection> {
@@ -291,6 +301,9 @@ impl WssConnector {
     }
 
     fn next_client_id(&self) -> String {
+        if let Some(client_id) = &self.client_id {
+            return client_id.clone();
+        }
         format!("{}-{:x}", self.client_id_stem, self.dials.fetch_add(1, Ordering::Relaxed))
     }
 }

@@ -166,6 +166,32 @@ impl View {
         view
     }
 
+    /// Of a run that goes through the devices of a ledger, of which some want a look: how many, and in which words.
+    pub(in crate::cli) fn of_devices(
+        done: u64,
+        total: u64,
+        per_second: f64,
+        under_way: u64,
+        (wanting, words): (u64, &str),
+    ) -> Self {
+        let open = total.saturating_sub(done);
+        let seconds = (per_second > 0.0 && open > 0).then(|| (open as f64 / per_second).ceil());
+        Self {
+            unit: "devices",
+            done,
+            total,
+            eta: seconds.map(|seconds| Duration::from_secs(seconds as u64)),
+            pace: vec![Phrase::plain(format!("{per_second:.1}/s"))],
+            latencies: Vec::new(),
+            now: vec![Phrase::plain(format!("{under_way} under way"))],
+            troubles: (wanting > 0)
+                .then(|| Phrase { words: format!("{wanting} {words}"), look: Look::Warning })
+                .into_iter()
+                .collect(),
+            is_for_logs: true,
+        }
+    }
+
     /// The lines for a terminal of this size.
     pub(super) fn rows(&self, size: Size, colours: Colours) -> Rows {
         // The last column stays free: a character in it may or may not end the line.

@@ -1,0 +1,101 @@
+//! What the ledger's devices should be like: the template as the account has it now, and the parameters that were sent.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::inspection::{Wanted, Wanting, wanted};
+use crate::certificate::CertificateId;
+use crate::identity::{EmptyCells, ParameterPlan, SentColumns};
+use crate::ledger::{Content, LotInfo, MadeDevice, RunId, RunInfo};
+use crate::template::{CertificateFacts, Parameters, Template};
+
+/// What a ledger's devices should be like.
+#[derive(Debug, Default)]
+pub struct Expectation {
+    template: Option<Template>,
+    has_hook: bool,
+    /// What rows became, by the run that registered them.
+    plans: HashMap<RunId, ParameterPlan>,
+    /// The same where a run did not write it down.
+    plan: ParameterPlan,
+}
+
+/// Why it cannot be told what devices should be like.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotRead {
+    /// The template's body.
+    #[error("the template cannot be read: {0}")]
+    Template(String),
+    /// The parameters, as the ledger has them.
+    #[error("the parameters that the ledger was made with do not go with its columns: {0}")]
+    Parameters(String),
+}
+
+impl Expectation {
+    /// What `body`, the template's, makes of the rows of `lot`, sent as `runs` say.
+    ///
+    /// # Errors
+    /// [`NotRead`] if the template or the ledger's own parameters cannot be understood.
+    pub fn new(body: &str, has_hook: bool, lot: &LotInfo, runs: &[RunInfo]) -> Result<Self, NotRead> {
+        let template = Template::parse(body).map_err(|error| NotRead::Template(error.to_string()))?;
+        let default = Content::default();
+        let content = lot.binding.content.as_ref().unwrap_or(&default);
+        let sent = SentColumns {
+            only: content.others.get("columns").map(|names| names.split(',').map(str::to_owned).collect()),
+            requests: None,
+            empty_cells: match content.others.get("empty").map(String::as_str) {
+                Some("omit") => EmptyCells::LeftOut,
+                _ => EmptyCells::Sent,
+            },
+        };
+        let plan = |constants: &[(String, String)]| {
+            ParameterPlan::sending(&lot.shape, &sent, constants)
+                .map_err(|error| NotRead::Parameters(error.to_string()))
+        };
+        let recorded: Vec<_> = content.parameters.clone().into_iter().collect();
+        let mut plans = HashMap::new();
+        for run in runs {
+            let settings: Value = serde_json::from_str(&run.settings).unwrap_or_default();
+            let constants: Option<Vec<(String, String)>> =
+                serde_json::from_value(settings["parameters"].clone()).ok();
+            if let Some(constants) = constants {
+                plans.insert(RunId(run.id), plan(&constants)?);
+            }
+        }
+        Ok(Self { template: Some(template), has_hook, plans, plan: plan(&recorded)? })
+    }
+
+    /// Nothing is known of the template.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// What `device` should be like with the certificate `id`; `None` if that cannot be told, and why if the template makes
+    /// nothing of its row.
+    pub fn of(&self, device: &MadeDevice, id: Option<&CertificateId>) -> (Option<Wanted>, Option<String>) {
+        let Some(template) = &self.template else { return (None, None) };
+        let plan = device.run.and_then(|run| self.plans.get(&run)).unwrap_or(&self.plan);
+        let id = id.map(CertificateId::as_str);
+        let parameters: Parameters<'_> = plan
+            .expand(&device.identity, id.unwrap_or_default())
+            .map(|(name, value)| (name.into(), value))
+            .collect();
+        let certificate = CertificateFacts { id, subject: None };
+        let wanting = Wanting { certificate, parameters: &parameters, has_hook: self.has_hook };
+        match wanted(template, &wanting) {
+            Ok(wanted) => (Some(wanted), None),
+            Err(error) => (None, Some(error.to_string())),
+        }
+    }
+
+    /// Whether the template has a hook.
+    pub fn has_hook(&self) -> bool {
+        self.has_hook
+    }
+
+    /// Whether it names thing groups.
+    pub fn has_template(&self) -> bool {
+        self.template.is_some()
+    }
+}

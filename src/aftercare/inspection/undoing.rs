@@ -1,0 +1,460 @@
+//! In which order what was made for a device is undone, and what of it is kept.
+//!
+//! Source of the order: AWS IoT API Reference, DeleteCertificate (inactive, without policies and things) and DeleteThing (without
+//! principals).
+
+use std::fmt;
+
+use super::differences::is_same_attributes;
+use super::wanted::{Expected, Wanted, WantedPolicy};
+use super::{Seen, SeenCertificate, SeenThing};
+use crate::wording::plain;
+
+/// What the ledger knows of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Made<'a> {
+    /// The thing that it was registered as, or surely is, if it is registered.
+    pub thing: Option<&'a str>,
+    /// The id of the certificate that it is registered with; `None` where it is not known to be registered.
+    pub registered: Option<&'a str>,
+    /// Whether its undoing was begun before.
+    pub begun: Begun,
+}
+
+/// Whether the undoing of a device was begun before: then it is the undoing that changed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// It was.
+    Yes,
+    /// Whatever changed since the registration, another client has changed.
+    No,
+}
+
+/// One request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// DetachPolicy.
+    DetachPolicy {
+        /// The policy.
+        policy: String,
+        /// The certificate's ARN.
+        arn: String,
+    },
+    /// DetachThingPrincipal.
+    DetachPrincipal {
+        /// The thing.
+        thing: String,
+        /// The certificate's ARN.
+        arn: String,
+    },
+    /// UpdateCertificate to INACTIVE.
+    Deactivate {
+        /// The certificate's id.
+        certificate: String,
+    },
+    /// DeleteCertificate.
+    DeleteCertificate {
+        /// The certificate's id.
+        certificate: String,
+    },
+    /// DeleteThing, if it still has this version.
+    DeleteThing {
+        /// The thing.
+        thing: String,
+        /// Its version.
+        version: i64,
+    },
+}
+
+/// Something that is detached, and kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keep {
+    /// What: a thing's or a policy's name, with the word.
+    pub what: String,
+    /// Why.
+    pub why: String,
+}
+
+impl fmt::Display for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.why)
+    }
+}
+
+/// What is to be done for a device.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Undoing {
+    /// The requests, in their order.
+    pub steps: Vec<Step>,
+    /// What is kept.
+    pub kept: Vec<Keep>,
+    /// The names of the policies that the template carries: to be deleted once nothing is attached to them any more.
+    pub policies: Vec<String>,
+}
+
+/// Why nothing of a device is touched: another client has changed its certificate since it was registered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Untouched {
+    /// Its status.
+    #[error("its certificate is {found}, and was {wanted}: another client has changed it")]
+    Status {
+        /// What it is.
+        found: String,
+        /// What the registration made it.
+        wanted: String,
+    },
+    /// A policy of the template was detached.
+    #[error("another client has detached {0} from its certificate")]
+    PolicyDetached(String),
+    /// It was detached from its thing.
+    #[error("another client has detached its certificate from thing {}", plain(.0))]
+    Detached(String),
+    /// The account has another certificate under its id.
+    #[error("the account has another certificate under the id that the ledger has")]
+    OtherCertificate,
+}
+
+/// How the undoing of a device goes; `wanted` is `None` where the template is not there, or makes nothing of the row.
+///
+/// # Errors
+/// [`Untouched`] if nothing of it may be touched.
+pub fn undo(made: Made<'_>, wanted: Option<&Wanted>, seen: &Seen) -> Result<Undoing, Untouched> {
+    if let (Begun::No, Some(id)) = (made.begun, made.registered)
+        && let Some(certificate) = seen.certificate(id)
+    {
+        check_unchanged(made, wanted, seen, certificate)?;
+    }
+    let mut undoing = Undoing::default();
+    for certificate in &seen.certificates {
+        if !certificate.is_as_recorded {
+            return Err(Untouched::OtherCertificate);
+        }
+        undoing.take_apart(certificate, made, wanted, seen);
+    }
+    if let Some(thing) = &seen.thing {
+        match reason_to_keep(thing, wanted, seen) {
+            None => {
+                let step = Step::DeleteThing { thing: thing.name.clone(), version: thing.version };
+                undoing.steps.push(step);
+            }
+            Some(why) => undoing.keep(format!("thing {}", thing.name), why),
+        }
+    }
+    Ok(undoing)
+}
+
+fn check_unchanged(
+    made: Made<'_>,
+    wanted: Option<&Wanted>,
+    seen: &Seen,
+    certificate: &SeenCertificate,
+) -> Result<(), Untouched> {
+    let Some(wanted) = wanted else { return Ok(()) };
+    if let Some(status) = wanted.status.known()
+        && *status != certificate.status
+    {
+        let (found, wanted) = (certificate.status.clone(), (*status).to_owned());
+        return Err(Untouched::Status { found, wanted });
+    }
+    for policy in wanted.policies.iter().filter_map(Expected::known) {
+        if !certificate.policies.iter().any(|seen| policy.is(seen)) {
+            return Err(Untouched::PolicyDetached(match policy {
+                WantedPolicy::Named(name) => format!("policy {}", plain(name)),
+                WantedPolicy::Inline(_) => String::from("the policy whose document the template carries"),
+            }));
+        }
+    }
+    if let Some(thing) = made.thing
+        && seen.thing.is_some()
+        && !certificate.things.iter().any(|name| name == thing)
+    {
+        return Err(Untouched::Detached(thing.to_owned()));
+    }
+    Ok(())
+}
+
+/// Why a thing is not deleted; `None` if it is surely what the registration made.
+fn reason_to_keep(thing: &SeenThing, wanted: Option<&Wanted>, seen: &Seen) -> Option<String> {
+    let is_ours =
+        |principal: &String| seen.certificates.iter().any(|certificate| certificate.arn == *principal);
+    if let Some(other) = thing.principals.iter().find(|principal| !is_ours(principal)) {
+        return Some(format!("{} is attached to it, which this ledger does not have", plain(other)));
+    }
+    if thing.version != 1 {
+        let version = thing.version;
+        return Some(format!(
+            "it has version {version}: it was there before, or another client has changed it"
+        ));
+    }
+    let wanted = wanted?.thing.as_ref()?;
+    let attributes = wanted.attributes.known()?;
+    (!is_same_attributes(attributes, &thing.attributes)).then(|| {
+        String::from("its attributes are not what the template and the row make: it was there before")
+    })
+}
+
+impl Undoing {
+    fn take_apart(
+        &mut self,
+        certificate: &SeenCertificate,
+        made: Made<'_>,
+        wanted: Option<&Wanted>,
+        seen: &Seen,
+    ) {
+        let arn = || certificate.arn.clone();
+        for policy in &certificate.policies {
+            self.steps.push(Step::DetachPolicy { policy: policy.name.clone(), arn: arn() });
+            let of_template = wanted.map(|wanted| wanted.policies.iter().filter_map(Expected::known));
+            let kind = of_template.and_then(|mut policies| policies.find(|wanted| wanted.is(policy)));
+            let has_open = wanted.is_some_and(|wanted| wanted.policies.iter().any(|it| it.known().is_none()));
+            match kind {
+                // It was there before, for the template only names it.
+                Some(WantedPolicy::Named(_)) => {}
+                Some(WantedPolicy::Inline(_)) if self.policies.contains(&policy.name) => {}
+                Some(WantedPolicy::Inline(_)) => self.policies.push(policy.name.clone()),
+                None => {
+                    let why = match wanted {
+                        None => "there is no template to say whether it carries its document",
+                        Some(_) if has_open => "the template's hook may have changed its document",
+                        Some(_) => "the template does not have it",
+                    };
+                    self.keep(format!("policy {}", policy.name), String::from(why));
+                }
+            }
+        }
+        let mut things: Vec<&String> = certificate.things.iter().collect();
+        if let Some(thing) = &seen.thing
+            && thing.principals.contains(&certificate.arn)
+            && !things.contains(&&thing.name)
+        {
+            things.push(&thing.name);
+        }
+        for thing in things {
+            self.steps.push(Step::DetachPrincipal { thing: thing.clone(), arn: arn() });
+            let is_its_own = seen.thing.as_ref().is_some_and(|seen| seen.name == *thing);
+            if !is_its_own && made.thing != Some(thing) {
+                let why = "this ledger does not have it; its certificate was attached to it";
+                self.keep(format!("thing {thing}"), String::from(why));
+            }
+        }
+        let id = || certificate.id.clone();
+        if certificate.status == "ACTIVE" {
+            self.steps.push(Step::Deactivate { certificate: id() });
+        }
+        self.steps.push(Step::DeleteCertificate { certificate: id() });
+    }
+
+    fn keep(&mut self, what: String, why: String) {
+        let keep = Keep { what, why };
+        if !self.kept.contains(&keep) {
+            self.kept.push(keep);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::SeenPolicy;
+    use super::super::wanted::WantedThing;
+    use super::*;
+
+    const DOCUMENT: &str = r#"{"Version":"2012-10-17","Statement":[]}"#;
+
+    fn arn(id: &str) -> String {
+        format!("arn:aws:iot:eu-west-1:1:cert/{id}")
+    }
+
+    fn wanted() -> Wanted {
+        Wanted {
+            thing: Some(WantedThing {
+                name: Expected::Known("dev-42".into()),
+                type_name: Expected::Known(None),
+                attributes: Expected::Known([("serial".to_owned(), Expected::Known("42".to_owned()))].into()),
+                groups: Expected::Known(None),
+                billing_group: Expected::Known(None),
+            }),
+            status: Expected::Known("ACTIVE"),
+            policies: vec![
+                Expected::Known(WantedPolicy::Named("Shared".into())),
+                Expected::Known(WantedPolicy::Inline(DOCUMENT.into())),
+            ],
+        }
+    }
+
+    fn seen() -> Seen {
+        let policy = |name: &str, document: Option<&str>| SeenPolicy {
+            name: name.into(),
+            document: document.map(String::from),
+        };
+        Seen {
+            thing: Some(SeenThing {
+                name: "dev-42".into(),
+                attributes: [("serial".into(), "42".into())].into(),
+                version: 1,
+                principals: vec![arn("c0ffee")],
+                ..SeenThing::default()
+            }),
+            certificates: vec![SeenCertificate {
+                id: "c0ffee".into(),
+                arn: arn("c0ffee"),
+                status: "ACTIVE".into(),
+                is_as_recorded: true,
+                policies: vec![policy("Shared", None), policy("5e1f", Some(DOCUMENT))],
+                things: vec!["dev-42".into()],
+            }],
+        }
+    }
+
+    const MADE: Made<'_> = Made { thing: Some("dev-42"), registered: Some("c0ffee"), begun: Begun::No };
+
+    fn short(undoing: &Undoing) -> Vec<String> {
+        let words = |step: &Step| match step {
+            Step::DetachPolicy { policy, arn } => format!("detach policy {policy} from {}", &arn[29..]),
+            Step::DetachPrincipal { thing, arn } => format!("detach {} from {thing}", &arn[29..]),
+            Step::Deactivate { certificate } => format!("deactivate {certificate}"),
+            Step::DeleteCertificate { certificate } => format!("delete {certificate}"),
+            Step::DeleteThing { thing, version } => format!("delete {thing} at {version}"),
+        };
+        undoing.steps.iter().map(words).collect()
+    }
+
+    #[test]
+    fn what_was_made_is_undone_from_the_outside_in() {
+        let undoing = undo(MADE, Some(&wanted()), &seen()).unwrap();
+        assert_eq!(
+            short(&undoing),
+            [
+                "detach policy Shared from c0ffee",
+                "detach policy 5e1f from c0ffee",
+                "detach c0ffee from dev-42",
+                "deactivate c0ffee",
+                "delete c0ffee",
+                "delete dev-42 at 1"
+            ]
+        );
+        assert_eq!(undoing.policies, ["5e1f"]);
+        assert_eq!(undoing.kept, []);
+    }
+
+    #[test]
+    fn a_thing_that_may_not_be_of_this_ledger_is_detached_and_kept() {
+        let kept = |change: fn(&mut SeenThing)| {
+            let mut seen = seen();
+            change(seen.thing.as_mut().unwrap());
+            let undoing = undo(MADE, Some(&wanted()), &seen).unwrap();
+            assert_eq!(short(&undoing).last().unwrap(), "delete c0ffee");
+            assert_eq!(short(&undoing)[2], "detach c0ffee from dev-42");
+            undoing.kept.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            kept(|thing| thing.version = 2),
+            ["thing dev-42: it has version 2: it was there before, or another client has changed it"]
+        );
+        assert_eq!(
+            kept(|thing| thing.principals.push(arn("dead"))),
+            [
+                "thing dev-42: arn:aws:iot:eu-west-1:1:cert/dead is attached to it, which this ledger does not have"
+            ]
+        );
+        assert_eq!(
+            kept(|thing| {
+                thing.attributes.clear();
+            }),
+            ["thing dev-42: its attributes are not what the template and the row make: it was there before"]
+        );
+    }
+
+    #[test]
+    fn a_certificate_that_another_client_has_changed_is_left_alone_unless_this_has_begun() {
+        let untouched = |change: fn(&mut SeenCertificate), begun| {
+            let mut seen = seen();
+            change(&mut seen.certificates[0]);
+            let made = Made { begun, ..MADE };
+            undo(made, Some(&wanted()), &seen).map(|undoing| short(&undoing)).map_err(|it| it.to_string())
+        };
+        let inactive = |certificate: &mut SeenCertificate| certificate.status = "INACTIVE".into();
+        assert_eq!(
+            untouched(inactive, Begun::No).unwrap_err(),
+            "its certificate is INACTIVE, and was ACTIVE: another client has changed it"
+        );
+        assert_eq!(
+            untouched(inactive, Begun::Yes).unwrap()[2..],
+            ["detach c0ffee from dev-42", "delete c0ffee", "delete dev-42 at 1"]
+        );
+        let bare = |certificate: &mut SeenCertificate| certificate.policies.truncate(1);
+        assert_eq!(
+            untouched(bare, Begun::No).unwrap_err(),
+            "another client has detached the policy whose document the template carries from its certificate"
+        );
+        assert_eq!(untouched(bare, Begun::Yes).unwrap().len(), 5);
+        let loose = |certificate: &mut SeenCertificate| certificate.things.clear();
+        assert_eq!(
+            untouched(loose, Begun::No).unwrap_err(),
+            "another client has detached its certificate from thing dev-42"
+        );
+        let other = |certificate: &mut SeenCertificate| certificate.is_as_recorded = false;
+        for begun in [Begun::No, Begun::Yes] {
+            assert!(untouched(other, begun).unwrap_err().contains("another certificate"));
+        }
+    }
+
+    #[test]
+    fn what_others_have_attached_is_detached_and_kept() {
+        let mut seen = seen();
+        seen.certificates[0].things.push("other".into());
+        seen.certificates[0].policies.push(SeenPolicy { name: "Theirs".into(), document: None });
+        let undoing = undo(MADE, Some(&wanted()), &seen).unwrap();
+        let kept: Vec<_> = undoing.kept.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            kept,
+            [
+                "policy Theirs: the template does not have it",
+                "thing other: this ledger does not have it; its certificate was attached to it"
+            ]
+        );
+        let steps = short(&undoing);
+        assert_eq!(
+            steps[2..5],
+            ["detach policy Theirs from c0ffee", "detach c0ffee from dev-42", "detach c0ffee from other"]
+        );
+        assert_eq!(undoing.policies, ["5e1f"]);
+    }
+
+    #[test]
+    fn an_earlier_certificate_of_a_device_goes_with_it_and_one_that_is_gone_needs_nothing() {
+        let mut seen = seen();
+        let earlier = SeenCertificate {
+            id: "b0b".into(),
+            arn: arn("b0b"),
+            status: "INACTIVE".into(),
+            policies: vec![],
+            ..seen.certificates[0].clone()
+        };
+        seen.certificates.insert(0, earlier);
+        seen.thing.as_mut().unwrap().principals.push(arn("b0b"));
+        let undoing = undo(MADE, Some(&wanted()), &seen).unwrap();
+        assert_eq!(
+            short(&undoing)[..3],
+            ["detach b0b from dev-42", "delete b0b", "detach policy Shared from c0ffee"]
+        );
+        assert_eq!(short(&undoing).last().unwrap(), "delete dev-42 at 1");
+        assert_eq!(undo(MADE, Some(&wanted()), &Seen::default()), Ok(Undoing::default()));
+    }
+
+    #[test]
+    fn without_a_template_policies_are_kept_and_an_orphan_needs_no_deactivation() {
+        let undoing = undo(MADE, None, &seen()).unwrap();
+        assert!(undoing.policies.is_empty());
+        assert_eq!(undoing.kept.len(), 2);
+        let orphan = SeenCertificate {
+            id: "c0ffee".into(),
+            arn: arn("c0ffee"),
+            status: "PENDING_ACTIVATION".into(),
+            is_as_recorded: true,
+            ..SeenCertificate::default()
+        };
+        let made = Made { thing: None, registered: None, begun: Begun::No };
+        let seen = Seen { thing: None, certificates: vec![orphan] };
+        assert_eq!(short(&undo(made, Some(&wanted()), &seen).unwrap()), ["delete c0ffee"]);
+    }
+}

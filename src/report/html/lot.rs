@@ -1,0 +1,184 @@
+//! The lot report's page.
+
+use maud::{Markup, html};
+
+use super::super::lot::{LotCounts, LotDevice, LotReport, MOST_LISTED};
+use super::super::wording::count;
+use super::{n, page::date, shell};
+
+/// The page of a lot report.
+pub fn render_lot_html(report: &LotReport) -> String {
+    let title = format!("Lot {}", report.lot.source);
+    shell(&title, &body(report))
+}
+
+fn body(report: &LotReport) -> Markup {
+    html! {
+        a.skip href="#main" { "To the report" }
+        header {
+            p.over { "fleetmint lot report" }
+            h1 { (report.lot.source) }
+            p.sub { (verdict(&report.counts)) }
+            (figures(&report.counts))
+        }
+        main id="main" {
+            (exceptions(report))
+            (kinds("differences", "What differs", &report.differences))
+            (kinds("unchecked", "What is not checkable", &report.not_checkable))
+            (about(report))
+            (devices(report))
+        }
+        footer { div {
+            "Made with " (report.head.tool) ". Schema " (report.schema)
+            ". This page holds all it shows: it loads nothing and sends nothing."
+        } }
+    }
+}
+
+fn verdict(counts: &LotCounts) -> String {
+    match (counts.differ, counts.not_looked_at) {
+        (0, 0) => format!("All {} registered devices are as they should be.", count(counts.registered)),
+        (0, left) => format!("No difference so far; {} registered devices were not looked at.", count(left)),
+        (differ, _) => format!(
+            "{} of {} registered devices are not as they should be.",
+            count(differ),
+            count(counts.registered)
+        ),
+    }
+}
+
+fn figures(counts: &LotCounts) -> Markup {
+    let figures = [
+        ("As they should be", "sound", counts.sound, false),
+        ("Differ", "differ", counts.differ, counts.differ > 0),
+        ("Not looked at", "not_looked_at", counts.not_looked_at, counts.not_looked_at > 0),
+        ("Rejected", "rejected", counts.rejected, counts.rejected > 0),
+        ("Unknown", "unknown", counts.unknown, counts.unknown > 0),
+    ];
+    html! {
+        dl.figures {
+            @for (name, place, number, is_bad) in figures {
+                div { dt { (name) } dd.big.bad[is_bad] { (n(&format!("/counts/{place}"), number)) } }
+            }
+        }
+    }
+}
+
+fn exceptions(report: &LotReport) -> Markup {
+    let more = report.counts.differ.saturating_sub(report.exceptions.len() as u64);
+    html! {
+        section aria-labelledby="exceptions" {
+            h2 id="exceptions" { "Exceptions" }
+            @if report.exceptions.is_empty() { p.note { "None." } } @else {
+                div.scroll role="region" aria-label="Exceptions" tabindex="0" { table {
+                    thead { tr {
+                        th.text scope="col" { "Device" } th.text scope="col" { "Thing" } th.text scope="col" { "Reasons" }
+                        th.text scope="col" { "Certificate" }
+                    } }
+                    tbody { @for device in &report.exceptions {
+                        tr {
+                            th scope="row" { (device.key) }
+                            td.text { (device.thing_name.as_deref().unwrap_or("none")) }
+                            td.text { @for reason in &device.reasons { div { (reason) } } }
+                            td.text { code { (device.certificate_id) } }
+                        }
+                    } }
+                } }
+                @if more > 0 { p.note { "And " (count(more)) " more, which the CSV has." } }
+            }
+        }
+    }
+}
+
+fn kinds(id: &str, title: &str, kinds: &std::collections::BTreeMap<String, u64>) -> Markup {
+    if kinds.is_empty() {
+        return html! {};
+    }
+    html! {
+        section aria-labelledby=(id) {
+            h2 id=(id) { (title) }
+            div.scroll role="region" aria-label=(title) tabindex="0" { table {
+                thead { tr { th scope="col" { "Kind" } th scope="col" { "Devices" } } }
+                tbody { @for (kind, number) in kinds {
+                    tr { th scope="row" { (kind.replace('_', " ")) } td { (count(*number)) } }
+                } }
+            } }
+        }
+    }
+}
+
+fn about(report: &LotReport) -> Markup {
+    let between =
+        report.verified_between.as_ref().map_or(String::from("nothing was looked at"), |[first, last]| {
+            format!("{} to {}", date(first), date(last))
+        });
+    let by = report.head.verified_by.as_deref().unwrap_or("not known: STS was not asked");
+    let rows = [
+        ("Lot", report.lot.source.clone()),
+        ("SHA-256 of the lot", report.lot.digest.clone()),
+        ("Ledger", report.head.ledger.clone()),
+        ("Devices", count(report.counts.devices)),
+        ("Registered", count(report.counts.registered)),
+        ("Template", report.lot.template.clone()),
+        ("Region", report.lot.region.clone()),
+        ("Account", report.lot.account.clone()),
+        ("Looked at", between),
+        ("By", by.to_owned()),
+        ("On", report.head.host.clone().unwrap_or_default()),
+        ("Ended", report.head.end.clone()),
+        ("Report made", date(&report.head.made_at)),
+        ("SHA-256 of the CSV", report.csv_sha256.clone().unwrap_or_default()),
+    ];
+    html! {
+        section aria-labelledby="about" {
+            h2 id="about" { "What, who and when" }
+            div.scroll role="region" aria-label="What, who and when" tabindex="0" { table {
+                tbody { @for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
+                    tr { th scope="row" { (name) } td.text { (value) } }
+                } }
+            } }
+            @if report.head.has_hook {
+                p.note { "The template has a pre-provisioning hook: what it can change is not checkable, and no difference." }
+            }
+            @for remark in &report.head.remarks { p.note { (remark) } }
+        }
+    }
+}
+
+fn devices(report: &LotReport) -> Markup {
+    html! {
+        section aria-labelledby="devices" {
+            h2 id="devices" { "Devices and certificates" }
+            @if report.devices.is_empty() {
+                p.note { "More than " (count(MOST_LISTED as u64)) " devices, or none: the CSV has them, each with its hash." }
+            } @else {
+                p.note { "The hash is the SHA-256 of the certificate, DER, as the ledger has it." }
+                details { summary { (count(report.devices.len() as u64)) " devices" }
+                    div.scroll role="region" aria-label="Devices" tabindex="0" { table {
+                        thead { tr {
+                            th.text scope="col" { "Device" } th.text scope="col" { "Thing" } th.text scope="col" { "Result" }
+                            th.text scope="col" { "Looked at" } th.text scope="col" { "SHA-256 of the certificate" }
+                        } }
+                        tbody { @for device in &report.devices { (device_row(device)) } }
+                    } }
+                }
+            }
+        }
+    }
+}
+
+fn device_row(device: &LotDevice) -> Markup {
+    html! {
+        tr {
+            th scope="row" { (device.key) }
+            td.text { (device.thing_name.as_deref().unwrap_or("none")) }
+            @match (&device.verified_at, device.reasons.is_empty()) {
+                (None, _) => td.text { "not looked at" },
+                (Some(_), true) => td.text.good { "✓ as it should be" },
+                (Some(_), false) => td.text.bad { "✗ differs" },
+            }
+            td.text { (device.verified_at.as_deref().map(date).unwrap_or_default()) }
+            td.text { code { (device.certificate_sha256) } }
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! The lot report: what a verification has found about every device, for people who file it.
+//!
+//! Owns what stands in it, and the CSV; the page is [`html`](super::html)'s.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::wording::count;
+use crate::certificate::PemBlock;
+use crate::ledger::{Counts, LotInfo, MadeDevice};
+use crate::wording::harmless_cell;
+
+/// The version of the lot report's schema: raised when a field changes its meaning or goes away, not when one is added.
+pub const LOT_REPORT_SCHEMA: u32 = 1;
+/// Exceptions that the page and the JSON name; the CSV has all.
+pub const MOST_EXCEPTIONS: usize = 1_000;
+/// Devices that the page lists one by one, with their hashes; the CSV has all.
+pub const MOST_LISTED: usize = 5_000;
+
+/// What the outcomes of a verification are called in the ledger.
+const SOUND: &str = "sound";
+
+/// Whose report it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LotReportHead {
+    /// The tool and its version.
+    pub tool: String,
+    /// The ledger's file, as it was named.
+    pub ledger: String,
+    /// Who asked the account, as STS knows them; `None` where STS was not asked.
+    pub verified_by: Option<String>,
+    /// The machine that asked.
+    pub host: Option<String>,
+    /// When the report was made, RFC 3339.
+    pub made_at: String,
+    /// How the verification ended: `complete`, or why it did not go on.
+    pub end: String,
+    /// Whether the template has a pre-provisioning hook.
+    pub has_hook: bool,
+    /// What could not be asked or compared at all; empty if all could.
+    pub remarks: Vec<String>,
+}
+
+/// The lot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LotFacts {
+    /// The name of its file.
+    pub source: String,
+    /// SHA-256 of its content, hexadecimal.
+    pub digest: String,
+    /// The provisioning template.
+    pub template: String,
+    /// The region.
+    pub region: String,
+    /// What tells the account: the endpoint's host, or `localhost`.
+    pub account: String,
+    /// When it was imported, RFC 3339.
+    pub imported_at: String,
+}
+
+/// Devices by what became of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct LotCounts {
+    /// All devices of the ledger.
+    pub devices: u64,
+    /// Of those, the registered ones.
+    pub registered: u64,
+    /// Registered, looked at, and as they should be.
+    pub sound: u64,
+    /// Registered, looked at, and not as they should be.
+    pub differ: u64,
+    /// Registered, and not looked at.
+    pub not_looked_at: u64,
+    /// Registered, looked at, and with something that is not checkable.
+    pub partly_checked: u64,
+    /// Certificates that were tried with a connection.
+    pub connected: u64,
+    /// Refused by the service.
+    pub rejected: u64,
+    /// Possibly registered.
+    pub unknown: u64,
+    /// Not provisioned yet.
+    pub open: u64,
+    /// Taken out of the account again.
+    pub removed: u64,
+}
+
+/// A registered device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LotDevice {
+    /// Its key.
+    pub key: String,
+    /// Its thing; `None` where the template has no thing.
+    pub thing_name: Option<String>,
+    /// Its certificate's id.
+    pub certificate_id: String,
+    /// SHA-256 of the certificate that the ledger has, DER, hexadecimal.
+    pub certificate_sha256: String,
+    /// When the ledger got its registration, RFC 3339.
+    pub registered_at: String,
+    /// When it was last looked at, RFC 3339; `None` if it was not.
+    pub verified_at: Option<String>,
+    /// In what it is not as it should be.
+    pub reasons: Vec<String>,
+    /// What is not checkable.
+    pub not_checkable: Vec<String>,
+    /// What a connection with its certificate showed; `None` if there was none.
+    pub connected: Option<String>,
+}
+
+/// The report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LotReport {
+    /// [`LOT_REPORT_SCHEMA`].
+    pub schema: u32,
+    /// Whose it is.
+    pub head: LotReportHead,
+    /// The lot.
+    pub lot: LotFacts,
+    /// The counts.
+    pub counts: LotCounts,
+    /// When the first and the last device were looked at, RFC 3339.
+    pub verified_between: Option<[String; 2]>,
+    /// How often each kind of difference was found.
+    pub differences: BTreeMap<String, u64>,
+    /// How often each property was not checkable.
+    pub not_checkable: BTreeMap<String, u64>,
+    /// Devices that are not as they should be: the first [`MOST_EXCEPTIONS`].
+    pub exceptions: Vec<LotDevice>,
+    /// SHA-256 of the CSV of all devices, hexadecimal; `None` where none was written.
+    pub csv_sha256: Option<String>,
+    /// The registered devices, if there are [`MOST_LISTED`] at most.
+    #[serde(skip)]
+    pub devices: Vec<LotDevice>,
+}
+
+/// A lot report in the making: registered devices in, one after the other.
+#[derive(Debug)]
+pub struct LotReportDraft {
+    report: LotReport,
+    csv: csv::Writer<Vec<u8>>,
+}
+
+impl LotReportDraft {
+    /// A report of the ledger with `lot`, whose devices stand as `counts` say.
+    pub fn new(head: LotReportHead, lot: &LotInfo, counts: &Counts) -> Self {
+        let mut csv = csv::Writer::from_writer(Vec::new());
+        csv.write_record(COLUMNS).expect("memory takes every row");
+        let report = LotReport {
+            schema: LOT_REPORT_SCHEMA,
+            head,
+            lot: LotFacts {
+                source: lot.source.clone(),
+                digest: lot.digest.clone(),
+                template: lot.binding.template.clone(),
+                region: lot.binding.region.clone(),
+                account: lot.binding.account.clone(),
+                imported_at: lot.created_at.clone(),
+            },
+            counts: LotCounts {
+                devices: counts.total(),
+                registered: counts.registered,
+                rejected: counts.rejected,
+                unknown: counts.unknown,
+                open: counts.open(),
+                removed: counts.removed,
+                ..LotCounts::default()
+            },
+            verified_between: None,
+            differences: BTreeMap::new(),
+            not_checkable: BTreeMap::new(),
+            exceptions: Vec::new(),
+            csv_sha256: None,
+            devices: Vec::new(),
+        };
+        Self { report, csv }
+    }
+
+    /// Takes a registered device in, with what was last found out about it.
+    pub fn add(&mut self, made: &MadeDevice) {
+        let Some(device) = lot_device(made) else { return };
+        let report = &mut self.report;
+        let counts = &mut report.counts;
+        let finding = made.finding.as_ref();
+        match finding.map(|finding| finding.outcome == SOUND) {
+            None => counts.not_looked_at += 1,
+            Some(true) => counts.sound += 1,
+            Some(false) => counts.differ += 1,
+        }
+        counts.partly_checked += u64::from(!device.not_checkable.is_empty());
+        counts.connected += u64::from(device.connected.is_some());
+        for property in &device.not_checkable {
+            *report.not_checkable.entry(property.clone()).or_default() += 1;
+        }
+        for difference in
+            finding.and_then(|finding| finding.details["differences"].as_array()).into_iter().flatten()
+        {
+            let kind = difference["kind"].as_str().unwrap_or_default().to_owned();
+            *report.differences.entry(kind).or_default() += 1;
+        }
+        if let Some(at) = &device.verified_at {
+            let between = report.verified_between.get_or_insert_with(|| [at.clone(), at.clone()]);
+            if *at < between[0] {
+                between[0].clone_from(at);
+            }
+            if *at > between[1] {
+                between[1].clone_from(at);
+            }
+        }
+        self.csv.write_record(row(&device)).expect("memory takes every row, and all have as many cells");
+        if !device.reasons.is_empty() && report.exceptions.len() < MOST_EXCEPTIONS {
+            report.exceptions.push(device.clone());
+        }
+        if report.counts.registered as usize <= MOST_LISTED {
+            report.devices.push(device);
+        }
+    }
+
+    /// The report, and the CSV of all its devices.
+    pub fn finish(self) -> (LotReport, String) {
+        let bytes = self.csv.into_inner().expect("memory takes every row");
+        let csv = String::from_utf8(bytes).expect("every cell is a text");
+        let csv_sha256 = Some(hex::encode(digest(&SHA256, csv.as_bytes())));
+        (LotReport { csv_sha256, ..self.report }, csv)
+    }
+}
+
+const COLUMNS: [&str; 10] = [
+    "key",
+    "thing_name",
+    "certificate_id",
+    "certificate_sha256",
+    "registered_at",
+    "verified_at",
+    "result",
+    "reasons",
+    "not_checkable",
+    "connected",
+];
+
+fn row(device: &LotDevice) -> Vec<String> {
+    let result = match (&device.verified_at, device.reasons.is_empty()) {
+        (None, _) => "not looked at",
+        (Some(_), true) => "sound",
+        (Some(_), false) => "differs",
+    };
+    [
+        &device.key,
+        device.thing_name.as_ref().unwrap_or(&String::new()),
+        &device.certificate_id,
+        &device.certificate_sha256,
+        &device.registered_at,
+        device.verified_at.as_ref().unwrap_or(&String::new()),
+        result,
+        &device.reasons.join("; "),
+        &device.not_checkable.join("; "),
+        device.connected.as_ref().unwrap_or(&String::new()),
+    ]
+    .map(harmless_cell)
+    .to_vec()
+}
+
+fn lot_device(made: &MadeDevice) -> Option<LotDevice> {
+    let certificate = made.certificate()?;
+    let sha256 = PemBlock::read(&certificate.pem).map(|block| hex::encode(digest(&SHA256, &block.der)));
+    let none = Value::Null;
+    let details = made.finding.as_ref().map_or(&none, |finding| &finding.details);
+    let texts = |value: &Value| -> Vec<String> { serde_json::from_value(value.clone()).unwrap_or_default() };
+    let differences = details["differences"].as_array().into_iter().flatten();
+    let mut not_checkable = texts(&details["not_checkable"]);
+    if let Some(why) = details["why_not_checkable"].as_str() {
+        not_checkable.push(format!("because {why}"));
+    }
+    Some(LotDevice {
+        key: made.identity.key.clone(),
+        thing_name: made.thing_name.clone(),
+        certificate_id: certificate.id.to_string(),
+        certificate_sha256: sha256.unwrap_or_default(),
+        registered_at: made.updated_at.clone().unwrap_or_default(),
+        verified_at: made.finding.as_ref().map(|finding| finding.found_at.clone()),
+        reasons: differences
+            .filter_map(|difference| difference["what"].as_str())
+            .map(str::to_owned)
+            .collect(),
+        not_checkable,
+        connected: details["connected"].as_str().map(str::to_owned),
+    })
+}
+
+/// Exceptions that the text names.
+const MOST_SHOWN: usize = 10;
+
+/// The report as text for a terminal, ending in a newline.
+pub fn render_lot_report(report: &LotReport) -> String {
+    let mut text = String::new();
+    let LotCounts { registered, sound, differ, not_looked_at, partly_checked, connected, .. } = report.counts;
+    line!(
+        text,
+        "{} of {} registered devices are as template {} and their rows say",
+        count(sound),
+        count(registered),
+        report.lot.template
+    );
+    for (number, what) in [
+        (differ, "not as they should be"),
+        (not_looked_at, "not looked at"),
+        (partly_checked, "with properties that are not checkable"),
+        (connected, "tried with a connection of their own"),
+    ] {
+        if number > 0 {
+            line!(text, "{:>9} {what}", count(number));
+        }
+    }
+    for (kind, number) in &report.differences {
+        line!(text, "{:>9} {}", count(*number), kind.replace('_', " "));
+    }
+    if !report.not_checkable.is_empty() {
+        let names: Vec<_> = report.not_checkable.keys().map(String::as_str).collect();
+        line!(text, "not checkable: {}", names.join(", "));
+    }
+    for remark in &report.head.remarks {
+        line!(text, "note: {remark}");
+    }
+    for device in report.exceptions.iter().take(MOST_SHOWN) {
+        line!(text, "{}: {}", crate::wording::Excerpt(&device.key), device.reasons.join("; "));
+    }
+    let more = (differ as usize).saturating_sub(MOST_SHOWN);
+    if more > 0 {
+        line!(text, "… and {} more", count(more as u64));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{DeviceId, DeviceState};
+    use crate::identity::{Identity, LotShape};
+    use crate::ledger::{Binding, LastFinding, MadeCertificate};
+    use serde_json::json;
+
+    /// Fixture `p256.pem`; its SHA-256 by `openssl x509 -outform der | sha256sum`.
+    const PEM: &str = include_str!("../../fixtures/issued/p256.pem");
+
+    fn made(key: &str, finding: Option<(&str, Value)>) -> MadeDevice {
+        MadeDevice {
+            id: DeviceId(1),
+            identity: Identity { line: 2, key: key.into(), values: vec![key.into()] },
+            state: DeviceState::Registered,
+            thing_name: Some(format!("thing-{key}")),
+            updated_at: Some("2026-01-01T00:00:00.000Z".into()),
+            run: None,
+            certificates: vec![MadeCertificate::sample(PEM)],
+            finding: finding.map(|(outcome, details)| LastFinding {
+                outcome: outcome.into(),
+                details,
+                found_at: format!("2026-01-02T00:00:0{}.000Z", key.len()),
+            }),
+        }
+    }
+
+    fn report() -> (LotReport, String) {
+        let head = LotReportHead {
+            tool: "fleetmint 0".into(),
+            ledger: "lot.ledger".into(),
+            verified_by: Some("arn:aws:iam::1:user/q".into()),
+            host: None,
+            made_at: "2026-01-02T00:00:09Z".into(),
+            end: "complete".into(),
+            has_hook: true,
+            remarks: vec![],
+        };
+        let lot = LotInfo {
+            source: "lot.csv".into(),
+            digest: "d1".into(),
+            shape: LotShape { columns: vec!["Key".into()], key_column: 0 },
+            devices: 4,
+            binding: Binding { template: "T".into(), ..Binding::default() },
+            created_at: String::new(),
+        };
+        let counts = Counts { registered: 3, rejected: 1, ..Counts::default() };
+        let mut draft = LotReportDraft::new(head, &lot, &counts);
+        let details = json!({"differences": [], "not_checkable": ["attribute site"], "connected": "as a, published to b"});
+        draft.add(&made("a", Some(("sound", details))));
+        let differences =
+            json!([{"kind": "certificate_status", "what": "certificate: found INACTIVE; wanted ACTIVE"}]);
+        draft.add(&made("=bb", Some(("differs", json!({"differences": differences, "not_checkable": []})))));
+        draft.add(&made("ccc", None));
+        draft.finish()
+    }
+
+    #[test]
+    fn every_device_is_in_exactly_one_count_and_in_the_table() {
+        let (report, csv) = report();
+        assert_eq!(
+            report.counts,
+            LotCounts {
+                devices: 4,
+                registered: 3,
+                sound: 1,
+                differ: 1,
+                not_looked_at: 1,
+                partly_checked: 1,
+                connected: 1,
+                rejected: 1,
+                ..LotCounts::default()
+            }
+        );
+        let lines: Vec<_> = csv.lines().collect();
+        assert_eq!(lines.len(), 4);
+        assert!(lines[0].starts_with("key,thing_name,certificate_id,certificate_sha256,"));
+        assert!(lines[1].starts_with("a,thing-a,"), "{}", lines[1]);
+        assert!(lines[1].ends_with("sound,,attribute site,\"as a, published to b\""), "{}", lines[1]);
+        assert!(lines[2].starts_with("'=bb,thing-=bb,"), "no formula: {}", lines[2]);
+        assert!(lines[2].contains("differs,certificate: found INACTIVE; wanted ACTIVE"), "{}", lines[2]);
+        assert!(lines[3].contains("not looked at"), "{}", lines[3]);
+        assert_eq!(report.csv_sha256, Some(hex::encode(digest(&SHA256, csv.as_bytes()))));
+        assert_eq!(
+            report.verified_between.as_ref().unwrap(),
+            &["2026-01-02T00:00:01.000Z", "2026-01-02T00:00:03.000Z"].map(String::from)
+        );
+    }
+
+    #[test]
+    fn the_text_says_what_differs_and_the_page_has_the_hashes() {
+        let (report, _) = report();
+        let text = render_lot_report(&report);
+        for words in [
+            "1 of 3 registered devices are as template T and their rows say",
+            "1 not as they should be",
+            "not checkable: attribute site",
+            "=bb: certificate: found INACTIVE; wanted ACTIVE",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        let page = super::super::html::render_lot_html(&report);
+        let sha256 = &report.devices[0].certificate_sha256;
+        for words in [sha256.as_str(), "found INACTIVE", "arn:aws:iam::1:user/q", "lot.csv"] {
+            assert!(page.contains(words), "{words}");
+        }
+    }
+}

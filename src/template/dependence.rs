@@ -1,0 +1,129 @@
+//! What of a plan a pre-provisioning hook can change: whatever refers to a parameter that a caller gives.
+//!
+//! Source: AWS IoT Developer Guide, "Pre-provisioning hooks": `parameterOverrides` are merged into the parameters. The service's
+//! own, such as `AWS::IoT::Certificate::Id`, are not among them.
+
+use std::collections::BTreeSet;
+
+use super::expression::{Document, List, OF_CERTIFICATE, Text};
+use super::{NamedOrInline, Template};
+
+/// Which parts of a plan depend on parameters that a caller, or a hook, gives.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Dependence {
+    /// The thing's name.
+    pub thing_name: bool,
+    /// Its type.
+    pub type_name: bool,
+    /// The names of those of its attributes that do.
+    pub attributes: BTreeSet<String>,
+    /// Its groups.
+    pub groups: bool,
+    /// Its billing group.
+    pub billing_group: bool,
+    /// The certificate's status.
+    pub status: bool,
+    /// Each of the policies, in the order of the plan: its name or its document.
+    pub policies: Vec<bool>,
+}
+
+impl Template {
+    /// What depends on parameters that a caller gives.
+    pub fn dependence(&self) -> Dependence {
+        let optional = |text: &Option<Text>| text.as_ref().is_some_and(Text::reads_parameters);
+        let mut found = Dependence {
+            status: optional(&self.certificate.status),
+            policies: self.policies.iter().map(|policy| policy.policy.reads_parameters()).collect(),
+            ..Dependence::default()
+        };
+        if let Some(thing) = &self.thing {
+            let attributes = thing.attributes.iter().flatten().filter(|(_, text)| text.reads_parameters());
+            found.thing_name = thing.name.reads_parameters();
+            found.type_name = optional(&thing.type_name);
+            found.attributes = attributes.map(|(name, _)| name.clone()).collect();
+            found.groups = thing.groups.as_ref().is_some_and(List::reads_parameters);
+            found.billing_group = optional(&thing.billing_group);
+        }
+        found
+    }
+}
+
+impl NamedOrInline {
+    fn reads_parameters(&self) -> bool {
+        match self {
+            Self::Named(name) => name.reads_parameters(),
+            Self::Inline(document) => document.reads_parameters(),
+        }
+    }
+}
+
+impl Text {
+    fn reads_parameters(&self) -> bool {
+        match self {
+            Self::Literal(_) => false,
+            Self::Ref(name) => !name.starts_with(OF_CERTIFICATE),
+            Self::Join { parts, .. } => parts.reads_parameters(),
+            Self::Select { index, list } => index.reads_parameters() || list.reads_parameters(),
+            Self::FindInMap(keys) => keys.iter().any(Self::reads_parameters),
+        }
+    }
+}
+
+impl List {
+    fn reads_parameters(&self) -> bool {
+        match self {
+            Self::Items(items) => items.iter().any(Text::reads_parameters),
+            Self::Split { source, .. } => source.reads_parameters(),
+        }
+    }
+}
+
+impl Document {
+    fn reads_parameters(&self) -> bool {
+        match self {
+            Self::Text(text) => text.reads_parameters(),
+            Self::Plain(_) => false,
+            Self::Array(items) => items.iter().any(Self::reads_parameters),
+            Self::Object(members) => members.iter().any(|(_, member)| member.reads_parameters()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_refers_to_a_parameter_depends_on_it_however_deep_it_stands() {
+        let template = Template::parse(
+            r#"{"Parameters": {"Serial": {"Type": "String"}, "AWS::IoT::Certificate::Id": {"Type": "String"}},
+                "Mappings": {"M": {"a": {"b": "c"}}},
+                "Resources": {
+                  "t": {"Type": "AWS::IoT::Thing", "Properties": {
+                    "ThingName": {"Ref": "AWS::IoT::Certificate::Id"},
+                    "ThingTypeName": {"Fn::FindInMap": ["M", {"Ref": "Serial"}, "b"]},
+                    "AttributePayload": {"fixed": "x", "serial": {"Fn::Join": ["-", ["a", {"Ref": "Serial"}]]},
+                                         "first": {"Fn::Select": ["0", {"Fn::Split": ["-", {"Ref": "Serial"}]}]},
+                                         "mapped": {"Fn::FindInMap": ["M", "a", "b"]}},
+                    "ThingGroups": ["all"], "BillingGroup": {"Fn::Sub": "lot-${Serial}"}}},
+                  "c": {"Type": "AWS::IoT::Certificate", "Properties": {"Status": "ACTIVE"}},
+                  "p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": "shared"}},
+                  "q": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyDocument": {
+                    "Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iot:Connect",
+                      "Resource": [{"Fn::Sub": "arn:aws:iot:r:a:client/${Serial}"}]}]}}}}}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            template.dependence(),
+            Dependence {
+                thing_name: false,
+                type_name: true,
+                attributes: ["first", "serial"].map(String::from).into(),
+                groups: false,
+                billing_group: true,
+                status: false,
+                policies: vec![false, true],
+            }
+        );
+    }
+}
