@@ -51,10 +51,10 @@ impl Looker {
             .and_then(|wanted| wanted.thing.as_ref())
             .is_some_and(|thing| matches!(thing.groups, Expected::Known(Some(_))));
         let groups = async {
-            match wants_groups {
-                true => there(self.control_plane.groups_of_thing(name).await),
-                false => Ok(None),
+            if !wants_groups {
+                return Ok(None);
             }
+            there(self.control_plane.groups_of_thing(name).await)
         };
         let principals = async { there(self.control_plane.thing_principals(name).await) };
         let (groups, principals) = try_join(groups, principals).await?;

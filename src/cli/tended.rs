@@ -21,7 +21,9 @@ use super::speech::warn;
 use super::target::{Site, Target};
 use crate::aftercare::{Ended, Expectation, Halt, Progress, Setting};
 use crate::control_plane::AskError;
+use crate::endpoint::Endpoint;
 use crate::ledger::{Binding, Ledger, LotInfo, NotThere, Problem, RunInfo, Selection};
+use crate::sigv4::region_of;
 use crate::template::body_of;
 
 /// A ledger and the account that it was made for.
@@ -49,7 +51,9 @@ pub(super) async fn open(
     }
     let ledger = Ledger::reopen(path).map_err(ledger_error)?;
     let binding = ledger.view().lot().binding.clone();
-    if target.region.is_none() && target.endpoint.is_none() {
+    // An endpoint whose name says its region is right about it; any other is in the ledger's.
+    let says_region = target.endpoint.as_deref().and_then(|endpoint| endpoint.parse::<Endpoint>().ok());
+    if target.region.is_none() && says_region.is_none_or(|endpoint| region_of(endpoint.host()).is_none()) {
         target.region = Some(binding.region.clone());
     }
     let target = target.resolve().await?;

@@ -1,7 +1,7 @@
 //! `fleetmint verify`: whether every registered device is in the account what it should be.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
@@ -14,7 +14,7 @@ use super::exit::{Exit, Fatal, ledger as ledger_error};
 use super::outputs::Place;
 use super::recording;
 use super::settings::usage;
-use super::speech::{say, warn};
+use super::speech::{print, say, warn};
 use super::target::Site;
 use super::tended::{self, Tended};
 use crate::aftercare::connect::{Connected, Door, Trial, connect};
@@ -101,7 +101,7 @@ pub(super) async fn run(args: VerifyArgs) -> Result<Exit, Fatal> {
     let since = (is_whole && !args.anew).then(|| verification::unfinished(&runs)).flatten();
     let plan = Plan { keys: keys.clone(), since };
     let devices = ledger.view().count_made(&plan.scope()).map_err(ledger_error)?;
-    let (who, host) = (who(&site).await, recording::host());
+    let who = who(&site).await;
     say(format_args!(
         "looking at {} of {} in {} on {site}",
         number(devices, "device", "devices"),
@@ -116,56 +116,87 @@ pub(super) async fn run(args: VerifyArgs) -> Result<Exit, Fatal> {
     });
     let settings = Value::Object(conduct::settings(None, own));
     let run = ledger.begin_run(&settings, SystemTime::now()).map_err(ledger_error)?;
-    let work = async {
-        let (ended, mut ledger) = verification::run(&plan, ledger, &setting).await;
-        let tried = match ended {
-            Ended::Complete => {
-                let door = site.door(args.timeout);
-                try_certificates(args.connect, &keys, &mut ledger, &setting, &door, &opener).await
-            }
-            _ => Ok(()),
-        };
-        (ended, ledger, tried)
-    };
+    let doing = Doing { plan: &plan, connect: args.connect, door: site.door(args.timeout), opener: &opener };
+    let work = doing.run(ledger, &setting);
     let (ended, mut ledger, tried) =
         tended::attend(work, &setting, devices, "that differ", args.drain_timeout).await;
-    let head = LotReportHead {
-        tool: recording::tool(),
-        ledger: args.ledger.display().to_string(),
-        verified_by: who,
-        host,
-        made_at: instant::to_text(SystemTime::now()),
-        end: ended.name().to_owned(),
-        has_hook: setting.expectation.has_hook(),
-        remarks,
-    };
+    let head = head(&args.ledger, &ended, setting.expectation.has_hook(), who, remarks);
     site.close().await;
     tried?;
     let (report, csv) = report(&ledger, head, &keys)?;
-    let end = ended.name();
     if !matches!(ended, Ended::Ledger(_)) {
         let kept = json!({ "counts": report.counts, "differences": report.differences });
-        ledger.end_run(run, end, &kept, SystemTime::now()).map_err(ledger_error)?;
+        ledger.end_run(run, ended.name(), &kept, SystemTime::now()).map_err(ledger_error)?;
         ledger.close().map_err(ledger_error)?;
     }
-    let shown = Shown::new(render_lot_report(&report), &report);
-    if args.json {
-        super::speech::print(&shown.json);
-    } else {
-        print_summary(None, &shown)?;
-    }
+    tell(&report, args.json)?;
     if let Some(page) = page {
         page.write(&render_lot_html(&report))?;
     }
     if let Some(table) = table {
         table.write(&csv)?;
     }
+    Ok(left_so(ended, &report))
+}
+
+fn head(
+    ledger: &Path,
+    ended: &Ended,
+    has_hook: bool,
+    verified_by: Option<String>,
+    remarks: Vec<String>,
+) -> LotReportHead {
+    LotReportHead {
+        tool: recording::tool(),
+        ledger: ledger.display().to_string(),
+        verified_by,
+        host: recording::host(),
+        made_at: instant::to_text(SystemTime::now()),
+        end: ended.name().to_owned(),
+        has_hook,
+        remarks,
+    }
+}
+
+/// What is done while people watch.
+struct Doing<'a> {
+    plan: &'a Plan,
+    connect: usize,
+    door: Door,
+    opener: &'a KeyOpener,
+}
+
+impl Doing<'_> {
+    async fn run(self, ledger: Ledger, setting: &Setting) -> (Ended, Ledger, Result<(), Fatal>) {
+        let Self { plan, connect, door, opener } = self;
+        let (ended, mut ledger) = verification::run(plan, ledger, setting).await;
+        let tried = match ended {
+            Ended::Complete => {
+                try_certificates(connect, &plan.keys, &mut ledger, setting, &door, opener).await
+            }
+            _ => Ok(()),
+        };
+        (ended, ledger, tried)
+    }
+}
+
+fn tell(report: &LotReport, as_json: bool) -> Result<(), Fatal> {
+    let shown = Shown::new(render_lot_report(report), report);
+    if as_json {
+        print(&shown.json);
+        return Ok(());
+    }
+    print_summary(None, &shown)
+}
+
+/// The exit code; says why the run ended, where it did not come to its end.
+fn left_so(ended: Ended, report: &LotReport) -> Exit {
     let (exit, words) = tended::ended(ended, VERB).unwrap_or_else(|| {
         let exit = if report.counts.differ > 0 { Exit::NotAllRegistered } else { Exit::Complete };
         (exit, Vec::new())
     });
     words.iter().for_each(warn);
-    Ok(exit)
+    exit
 }
 
 /// That sealed keys can be opened that are to be tried, before an hour is spent on the rest.

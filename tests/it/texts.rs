@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::harness::{Said, Scratch, fleetmint, run};
 
 /// Every verb, and the verbs below them.
-const VERBS: [&[&str]; 21] = [
+const VERBS: [&[&str]; 23] = [
     &[],
     &["provision"],
     &["load"],
@@ -30,6 +30,8 @@ const VERBS: [&[&str]; 21] = [
     &["man"],
     &["check"],
     &["merge"],
+    &["verify"],
+    &["cleanup"],
 ];
 
 /// A snapshot of `text` named `name`, with what is not the same twice replaced.
