@@ -1,5 +1,8 @@
 //! The packets of the exchanges, as bytes: prepared once, so that floor and server need not make any.
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use fleetmint::certificate::Secret;
 use fleetmint::provisioning::{self, Topics};
@@ -22,20 +25,47 @@ pub(crate) struct Numbered {
     pub(crate) holes: Vec<usize>,
 }
 
-/// CreateKeysAndCertificate's accepted reply in a PUBLISH: 3.5 KB, as of an RSA key.
-pub(crate) fn issued() -> Numbered {
-    let pem = |label: &str, lines| {
-        let body =
-            format!("{}\n", "MIIDWTCCAkGgAwIBAgIUJ2Zk0x8m3QvXl5l6Y1c9bN7hQkEwDQYJKoZIhvcNAQEL").repeat(lines);
-        format!("-----BEGIN {label}-----\n{body}-----END {label}-----\n")
-    };
+/// CreateKeysAndCertificate's accepted reply in a PUBLISH: 3.5 KB, with an RSA key. Each certificate has a serial number of its
+/// own, so that no two are equal, and the id that goes with it. Its signature does not: nobody verifies it.
+pub(crate) struct Issued {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) der: Vec<u8>,
+    /// Where the id and the serial number's digits in the PEM are.
+    pub(crate) id: usize,
+    pub(crate) serial: usize,
+}
+
+/// Six bytes of the serial number, which are eight digits of base 64, on the first line.
+const SERIAL: std::ops::Range<usize> = 18..24;
+const CERTIFICATE: &str = include_str!("../../fixtures/issued/rsa.pem");
+const KEY: &str = include_str!("../../fixtures/issued/rsa.key");
+
+pub(crate) fn issued() -> Issued {
+    let body: String = CERTIFICATE.lines().filter(|line| !line.starts_with("-----")).collect();
+    let der = STANDARD.decode(body).expect("the fixture is PEM");
+    let id = "f".repeat(64);
     let reply = serde_json::json!({
-        "certificateId": format!("{HOLE}{}", "f".repeat(48)),
-        "certificatePem": pem("CERTIFICATE", 18),
-        "privateKey": pem("RSA PRIVATE KEY", 25),
+        "certificateId": id,
+        "certificatePem": CERTIFICATE,
+        "privateKey": KEY,
         "certificateOwnershipToken": format!("{HOLE}{}", "ey".repeat(224)),
     });
-    numbered(&topics().create.accepted, &reply.to_string())
+    let bytes = publish(&topics().create.accepted, reply.to_string().as_bytes(), 1).to_vec();
+    let find =
+        |text: &[u8]| bytes.windows(text.len()).position(|window| window == text).expect("the reply has it");
+    let first_line = b"BEGIN CERTIFICATE-----\\n";
+    let serial = find(first_line) + first_line.len() + SERIAL.start / 3 * 4;
+    Issued { id: find(id.as_bytes()), serial, der, bytes: bytes.clone() }
+}
+
+impl Issued {
+    /// The digits of the serial number and of the id of the certificate with this number.
+    pub(crate) fn digits(&self, number: u64) -> (String, String) {
+        let mut der = self.der.clone();
+        der[SERIAL].copy_from_slice(&number.to_be_bytes()[..6]);
+        let id = digest(&SHA256, &der);
+        (STANDARD.encode(&der[SERIAL]), id.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
 }
 
 /// RegisterThing's accepted reply in a PUBLISH.

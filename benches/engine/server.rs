@@ -14,7 +14,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::packets::{self, DIGITS, Numbered};
+use crate::packets::{self, DIGITS, Issued, Numbered};
 
 /// Asks this program to be the server.
 pub(crate) const ARGUMENT: &str = "--serve";
@@ -96,7 +96,7 @@ struct Answers {
     connack: Vec<u8>,
     suback: Vec<u8>,
     pong: Vec<u8>,
-    issued: Numbered,
+    issued: Issued,
     registered: Numbered,
     devices: AtomicU64,
 }
@@ -107,7 +107,7 @@ impl Answers {
             connack: frame(&packets::connack()),
             suback: frame(&packets::suback()),
             pong: frame(&[0xd0, 0]),
-            issued: framed(packets::issued()),
+            issued: framed_issued(packets::issued()),
             registered: framed(packets::registered()),
             devices: AtomicU64::new(0),
         }
@@ -128,6 +128,12 @@ fn framed(answer: Numbered) -> Numbered {
     let bytes = frame(&answer.bytes);
     let shift = bytes.len() - answer.bytes.len();
     Numbered { bytes, holes: answer.holes.iter().map(|hole| hole + shift).collect() }
+}
+
+fn framed_issued(answer: Issued) -> Issued {
+    let bytes = frame(&answer.bytes);
+    let shift = bytes.len() - answer.bytes.len();
+    Issued { id: answer.id + shift, serial: answer.serial + shift, bytes, ..answer }
 }
 
 async fn talk(mut stream: TlsStream<TcpStream>, answers: &Answers) -> std::io::Result<()> {
@@ -226,13 +232,20 @@ fn answer(packet: &[u8], answers: &Answers, out: &mut Vec<u8>) {
             let id = u16::from_be_bytes([packet[topic_end], packet[topic_end + 1]]);
             out.extend_from_slice(&frame(&packets::puback(id)));
             let is_create = packet[at + 2..].starts_with(b"$aws/certificates");
-            let reply = if is_create { &answers.issued } else { &answers.registered };
             let start = out.len();
-            out.extend_from_slice(&reply.bytes);
             // Spread out, as a hash is: certificate ids come in no order.
             let number = answers.devices.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            if is_create {
+                let issued = &answers.issued;
+                out.extend_from_slice(&issued.bytes);
+                let (serial, id) = issued.digits(number);
+                out[start + issued.serial..][..serial.len()].copy_from_slice(serial.as_bytes());
+                out[start + issued.id..][..id.len()].copy_from_slice(id.as_bytes());
+                return;
+            }
+            out.extend_from_slice(&answers.registered.bytes);
             let number = format!("{number:0DIGITS$x}");
-            for hole in &reply.holes {
+            for hole in &answers.registered.holes {
                 out[start + hole..][..DIGITS].copy_from_slice(number.as_bytes());
             }
         }

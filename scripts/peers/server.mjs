@@ -134,7 +134,8 @@ for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => process.exi
 const https = createServer({
   cert: pem(certify("localhost", server.publicKey, authority.privateKey, [isLoopback])),
   key: server.privateKey.export({ type: "pkcs8", format: "pem" }),
-});
+  // Whoever looks for a control plane here learns at once that there is none.
+}, (_, response) => response.writeHead(404).end());
 const sockets = new WebSocketServer({ server: https, handleProtocols: () => "mqtt", perMessageDeflate: false });
 sockets.on("connection", serve);
 https.listen(0, "127.0.0.1", () => {
