@@ -14,6 +14,7 @@ use super::inspection::{Begun, Expected, Keep, Made, Seen, Step, Undoing, Untouc
 use super::look::{Looker, Subject, there};
 use super::round::{Books, Trouble, go_through};
 use super::{Ended, Setting, Shared};
+use crate::certificate::CertificateId;
 use crate::control_plane::{AskError, ControlPlane};
 use crate::event::{DeviceId, DeviceState};
 use crate::ledger::{
@@ -176,6 +177,8 @@ struct Earlier {
     was_cut_off: bool,
     policies: Vec<String>,
     kept: Vec<String>,
+    /// The certificate that the device was registered with: its template may refer to that.
+    certificate: Option<CertificateId>,
 }
 
 impl Earlier {
@@ -191,6 +194,7 @@ impl Earlier {
             was_cut_off: outcome == outcome::BEGUN,
             policies: if has_begun { texts(&details["policies"]) } else { Vec::new() },
             kept: if has_begun { texts(&details["kept"]) } else { Vec::new() },
+            certificate: details["certificate"].as_str().and_then(|id| id.to_owned().try_into().ok()),
         }
     }
 }
@@ -218,7 +222,7 @@ impl Cleaner {
     /// Whether something of it is left.
     async fn clean(&self, device: MadeDevice) -> Result<bool, Trouble> {
         let earlier = Earlier::of(&device);
-        let id = device.certificate().or(device.certificates.first()).map(|certificate| &certificate.id);
+        let id = registered_with(&device).or(earlier.certificate.as_ref());
         let (wanted, _) = self.setting.expectation.of(&device, id);
         let seen = self.look(&device, &earlier, wanted.as_ref()).await?;
         let made = Made {
@@ -379,10 +383,22 @@ impl Cleaner {
         kept: &[String],
         gone: Vec<CredentialId>,
     ) -> Result<(), Trouble> {
-        let details = json!({ "thing": device.thing_name, "policies": policies, "kept": kept });
+        let earlier = Earlier::of(device).certificate;
+        let certificate = registered_with(device).or(earlier.as_ref());
+        let details = json!({
+            "thing": device.thing_name,
+            "certificate": certificate,
+            "policies": policies,
+            "kept": kept,
+        });
         let finding = Finding { device: device.id, outcome: outcome.to_owned(), details };
         self.books.note(Undone { finding, gone }).await
     }
+}
+
+/// The certificate that a device has, or the first that it had.
+fn registered_with(device: &MadeDevice) -> Option<&CertificateId> {
+    device.certificate().or(device.certificates.first()).map(|certificate| &certificate.id)
 }
 
 /// Asks again while the answer is that something is still attached. A request that is refused for another reason, or for that
@@ -452,7 +468,7 @@ async fn delete_policies(shared: &Shared, cleaner: &Arc<Cleaner>) -> Ended {
             Some(Err(ended)) => std::panic::resume_unwind(ended.into_panic()),
         }
     }
-    for (id, Device { key, thing, policies, mut kept_before }) in devices {
+    for (id, Device { key, thing, certificate, policies, mut kept_before }) in devices {
         let still: Vec<&String> = policies.iter().filter(|name| kept.contains_key(*name)).collect();
         for name in &still {
             let what = format!("policy {name}: {}", kept[*name]);
@@ -465,7 +481,8 @@ async fn delete_policies(shared: &Shared, cleaner: &Arc<Cleaner>) -> Ended {
             done.tally.removed = done.tally.removed.saturating_sub(1);
             done.tally.kept += 1;
         }
-        let details = json!({ "thing": thing, "policies": still, "kept": kept_before });
+        let details =
+            json!({ "thing": thing, "certificate": certificate, "policies": still, "kept": kept_before });
         let finding = Finding { device: id, outcome: outcome.to_owned(), details };
         if cleaner.books.note(Undone { finding, gone: Vec::new() }).await.is_err() {
             break;
@@ -478,6 +495,7 @@ async fn delete_policies(shared: &Shared, cleaner: &Arc<Cleaner>) -> Ended {
 struct Device {
     key: String,
     thing: Value,
+    certificate: Value,
     policies: Vec<String>,
     kept_before: Vec<String>,
 }
@@ -500,8 +518,8 @@ fn waiting(ledger: &Ledger) -> Result<Waiting, LedgerError> {
         for name in &policies {
             found.policies.entry(name.clone()).or_default().insert(device);
         }
-        let thing = details["thing"].clone();
-        found.devices.push((device, Device { key: each.key, thing, policies, kept_before }));
+        let (thing, certificate) = (details["thing"].clone(), details["certificate"].clone());
+        found.devices.push((device, Device { key: each.key, thing, certificate, policies, kept_before }));
         Ok(())
     })?;
     Ok(found)
