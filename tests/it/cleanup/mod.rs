@@ -260,8 +260,8 @@ async fn a_load_test_cleans_up_after_itself_and_after_nothing_else() {
     let before = lab.holdings();
     for scenario in ["create", "provision"] {
         let made = lab.scratch.path(&format!("{scenario}.ledger"));
-        let mut command = lab.command("load");
-        command.arg(scenario).args([
+        let mut command = lab.command(&format!("load {scenario}"));
+        command.args([
             "--template",
             "LOT",
             "--devices",
