@@ -29,6 +29,7 @@ mod http_connection;
 mod mqtt;
 mod mqtt_connection;
 mod mqtt_stream;
+mod pem;
 mod reach;
 mod server;
 mod service;

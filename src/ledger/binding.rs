@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::Ledger;
 use super::error::{LedgerError, Problem};
-use super::view::LotInfo;
 use crate::shard::Shard;
 
 /// What a ledger is bound to: a run with anything else is refused, once a certificate or a key of it is in the ledger. Until
@@ -80,8 +79,7 @@ pub(super) enum Bound {
 }
 
 /// Refuses a run that is for something else than the ledger is bound to.
-pub(super) fn check(connection: &Connection, lot: &LotInfo, wanted: &Binding) -> Result<Bound, Problem> {
-    let recorded = &lot.binding;
+pub(super) fn check(connection: &Connection, recorded: &Binding, wanted: &Binding) -> Result<Bound, Problem> {
     if recorded.shard != wanted.shard {
         let (found, wanted) = (said(recorded.shard), said(wanted.shard));
         return Err(Problem::OtherBinding { what: "shard", found, wanted });
@@ -133,17 +131,17 @@ fn holds_sealed_keys(connection: &Connection) -> Result<bool, Problem> {
 /// Binds the ledger to what a run is for. Nothing was made for the binding before: what was refused there may not be here.
 pub(super) fn bind(
     connection: &Connection,
-    lot: &LotInfo,
+    recorded: &Binding,
     wanted: &Binding,
     at: &str,
 ) -> Result<(), Problem> {
-    let content = wanted.content.as_ref().or(lot.binding.content.as_ref());
+    let content = wanted.content.as_ref().or(recorded.content.as_ref());
     let sql = "UPDATE lot SET template = ?1, region = ?2, account = ?3, content = ?4";
     let values = params![wanted.template, wanted.region, wanted.account, content.map(to_json)];
     connection.execute(sql, values)?;
     let place =
         |binding: &Binding| (binding.template.clone(), binding.region.clone(), binding.account.clone());
-    if place(&lot.binding) != place(wanted) {
+    if place(recorded) != place(wanted) {
         let sql =
             "UPDATE device SET state = 'pending', failure_stage = NULL, failure_cause = NULL, failure = NULL,
                    updated_at = ?1 WHERE state = 'rejected'";

@@ -6,12 +6,15 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension, Params, Transaction, TransactionBehavior, params};
 
-use super::error::{LedgerError, Problem, Shown};
+use super::error::{LedgerError, Problem};
 use super::ids::{KeptId, KnownIds};
 use super::keys::{self, KeyColumns};
 use super::pem::{CERTIFICATE, Kept};
+use super::refusal::Shown;
 use super::rows::{Found, find_device, find_key, registration_name};
-use super::{Ledger, LotInfo, Recorded, RunId, instant, schema};
+use super::sql::write_one;
+use super::values::LotInfo;
+use super::{Ledger, Recorded, RunId, instant, schema};
 use crate::certificate::{
     CertificateId, IssuedCertificate, PreparedKey, RegisteredThing, SigningRequest, StoredKey,
 };
@@ -350,14 +353,6 @@ fn move_device(
     ];
     write_one(connection, sql, values)?;
     Ok(Written::Done)
-}
-
-/// Runs a statement that must change one row: any other number says that the ledger contradicts itself.
-pub(super) fn write_one(connection: &Connection, sql: &str, values: impl Params) -> Result<(), Problem> {
-    match connection.prepare_cached(sql)?.execute(values)? {
-        1 => Ok(()),
-        rows => Err(Problem::damaged(format!("a change of one row met {rows} rows"))),
-    }
 }
 
 fn find_text(connection: &Connection, sql: &str, values: impl Params) -> Result<Option<String>, Problem> {

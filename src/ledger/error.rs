@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
-use super::merge::Unmergeable;
-use super::resume::LotRefusal;
-use super::select::NotThere;
+use super::refusal::{LotRefusal, NotThere, Shown, Unmergeable};
 use crate::event::{DeviceId, DeviceState};
 use crate::identity::LotErrors;
 
@@ -319,17 +317,6 @@ impl From<rusqlite::Error> for Problem {
             // What is not SQLite's own failure is a value that our schema does not allow, or a row that must be there.
             None => Self::Damaged { detail },
         }
-    }
-}
-
-/// A text of the lot as it can be shown: on one line, and not without end.
-pub(super) struct Shown<'a>(pub(super) &'a str);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const LONGEST: usize = 40;
-        write!(f, "\"{}", self.0.chars().take(LONGEST).collect::<String>().escape_debug())?;
-        f.write_str(if self.0.chars().nth(LONGEST).is_some() { "…\"" } else { "\"" })
     }
 }
 

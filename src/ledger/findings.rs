@@ -5,9 +5,8 @@ use std::time::SystemTime;
 use rusqlite::{Transaction, params};
 use serde_json::Value;
 
-use super::commit::write_one;
 use super::error::{LedgerError, Problem};
-use super::rows::read_json;
+use super::sql::{read_json, write_one};
 use super::{Ledger, View, instant};
 use crate::event::DeviceId;
 

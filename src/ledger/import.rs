@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::error::{ImportError, Problem};
-use super::integrity::row_digest;
+use super::row_digest::row_digest;
 use super::{Binding, binding, instant};
 use crate::event::DeviceState;
 use crate::identity::{Identity, LotDigest, LotErrors, LotFault, LotShape, MADE_UP, RowError, new_key_fault};

@@ -4,10 +4,7 @@
 //! value: a key with a flipped bit is as good a text as any. So each row of weight carries a digest of itself, which
 //! triggers keep up to date whoever writes, and which is looked at before a run takes the ledger up.
 
-use aws_lc_rs::digest::{Context, SHA256};
 use rusqlite::Connection;
-use rusqlite::functions::FunctionFlags;
-use rusqlite::types::ValueRef;
 
 use super::error::Problem;
 use super::schema;
@@ -108,39 +105,6 @@ fn definitions(connection: &Connection) -> Result<Vec<(String, String, Option<St
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Teaches `connection` the function `row_digest`: of any values, in their order, with their types.
-pub(super) fn add_row_digest(connection: &Connection) -> Result<(), Problem> {
-    let flags =
-        FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
-    connection.create_scalar_function("row_digest", -1, flags, |arguments| {
-        Ok(row_digest((0..arguments.len()).map(|index| arguments.get_raw(index))))
-    })?;
-    Ok(())
-}
-
-/// The first 64 bits of SHA-256: against chance, not against somebody who alters a ledger on purpose.
-pub(super) fn row_digest<'a>(values: impl Iterator<Item = ValueRef<'a>>) -> i64 {
-    let mut context = Context::new(&SHA256);
-    let mut absorb = |kind: u8, bytes: &[u8]| {
-        let mut head = [kind; 9];
-        head[1..].copy_from_slice(&(bytes.len() as u64).to_be_bytes());
-        context.update(&head);
-        context.update(bytes);
-    };
-    for value in values {
-        match value {
-            ValueRef::Null => absorb(0, &[]),
-            ValueRef::Integer(number) => absorb(1, &number.to_be_bytes()),
-            ValueRef::Real(number) => absorb(2, &number.to_be_bytes()),
-            ValueRef::Text(text) => absorb(3, text),
-            ValueRef::Blob(bytes) => absorb(4, bytes),
-        }
-    }
-    let mut digest = [0; 8];
-    digest.copy_from_slice(&context.finish().as_ref()[..8]);
-    i64::from_be_bytes(digest)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,7 +168,7 @@ mod tests {
     #[test]
     fn a_digest_tells_types_and_bounds_apart() {
         let connection = Connection::open_in_memory().unwrap();
-        add_row_digest(&connection).unwrap();
+        crate::ledger::row_digest::add_row_digest(&connection).unwrap();
         let digest = |arguments: &str| -> i64 {
             connection.query_row(&format!("SELECT row_digest({arguments})"), [], |row| row.get(0)).unwrap()
         };

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::Problem;
 use super::place;
-use super::status::Writer;
+use super::values::Writer;
 
 /// The right to write one ledger, until it is dropped.
 #[derive(Debug)]

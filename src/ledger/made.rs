@@ -8,13 +8,10 @@ use std::time::SystemTime;
 use rusqlite::{Connection, Row, Transaction, named_params, params};
 use serde_json::Value;
 
-use super::commit::write_one;
 use super::error::{LedgerError, Problem};
 use super::findings::{Finding, write_findings};
-use super::rows::{
-    has_certificate, impossible, read_all, read_certificate_id, read_certificate_pem, read_count, read_json,
-    read_state,
-};
+use super::rows::{has_certificate, impossible, read_certificate_id, read_certificate_pem, read_state};
+use super::sql::{read_all, read_count, read_json, write_one};
 use super::{Ledger, RunId, View, instant};
 use crate::certificate::CertificateId;
 use crate::event::{DeviceId, DeviceState};

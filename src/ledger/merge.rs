@@ -1,21 +1,22 @@
 //! The ledgers of all shards of a lot into one of the whole lot: exactly, or not at all.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
 
-use super::error::{LedgerError, Problem, Shown};
+use super::error::{LedgerError, Problem};
 use super::ids::{self, KnownIds};
 use super::import::{Refusal, is_own, key_column_name, values_to_text};
 use super::lock::LedgerLock;
 use super::opening;
 use super::place::Place;
+use super::refusal::Unmergeable;
 use super::retry::insert_deed;
-use super::rows::{read_count, read_json};
-use super::{Ledger, LotInfo, binding, instant};
+use super::sql::{read_count, read_json};
+use super::values::LotInfo;
+use super::{Ledger, binding, instant};
 use crate::identity::LotDigest;
 use crate::shard::Shard;
 
@@ -29,84 +30,6 @@ pub struct Merged {
     pub shards: u32,
     /// How many devices they have: all of the lot, each once.
     pub devices: u64,
-}
-
-/// Why ledgers do not make a whole.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unmergeable {
-    /// It is not of a shard.
-    #[error("it has the whole lot, and is no shard's; only the ledgers of --shard runs are merged")]
-    NotAShard,
-    /// It is not of the same job as the first one.
-    #[error("its {what} is {found}, and that of {} is {wanted}: these are not the shards of one job", .first.display())]
-    OtherJob {
-        /// What differs.
-        what: &'static str,
-        /// Its own.
-        found: String,
-        /// The first one's.
-        wanted: String,
-        /// The first ledger.
-        first: PathBuf,
-    },
-    /// Two ledgers are of one shard.
-    #[error("it is of shard {shard}, and so is {}: which of the two is right is not guessed", .first.display())]
-    Twice {
-        /// Which.
-        shard: Shard,
-        /// The other ledger.
-        first: PathBuf,
-    },
-    /// Some shards were not named.
-    #[error("the ledger of {} is missing; name the ledgers of all {} shards", list(.shards), .shards.first().map_or(0, |shard| shard.of))]
-    Missing {
-        /// Which.
-        shards: Vec<Shard>,
-    },
-    /// A row is not of the shard.
-    #[error("its device {} does not belong to shard {shard}", Shown(.key))]
-    ForeignRow {
-        /// The device's key.
-        key: String,
-        /// The ledger's shard.
-        shard: Shard,
-    },
-    /// Two devices of different shards have one thing.
-    #[error("its device {} has the thing {}, and so has the device {} of another shard", Shown(.key), Shown(.thing), Shown(.other))]
-    SharedThing {
-        /// One device's key.
-        key: String,
-        /// The thing's name.
-        thing: String,
-        /// The other's key.
-        other: String,
-    },
-    /// Two devices have one certificate.
-    #[error("the devices {} and {} have one certificate", Shown(.key), Shown(.other))]
-    SharedCertificate {
-        /// One device's key.
-        key: String,
-        /// The other's.
-        other: String,
-    },
-    /// The rows of all shards are not those of the lot.
-    #[error(
-        "the rows of the shards are together not those of the lot that they say they are of; run each shard once more on the same \
-         file, then merge"
-    )]
-    OtherRows,
-}
-
-fn list(shards: &[Shard]) -> String {
-    const NAMED: usize = 10;
-    let mut text = if shards.len() == 1 { String::from("shard ") } else { String::from("shards ") };
-    for (at, shard) in shards.iter().take(NAMED).enumerate() {
-        let _ = write!(text, "{}{}", if at == 0 { "" } else { ", " }, shard);
-    }
-    if shards.len() > NAMED {
-        let _ = write!(text, " and {} more", shards.len() - NAMED);
-    }
-    text
 }
 
 /// Refuses a ledger that another one goes on for.

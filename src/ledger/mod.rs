@@ -19,6 +19,7 @@ mod findings;
 mod ids;
 mod import;
 mod integrity;
+mod key_counts;
 mod keys;
 mod lock;
 mod made;
@@ -26,16 +27,20 @@ mod merge;
 mod opening;
 mod pem;
 mod place;
+mod refusal;
 mod resume;
 mod retry;
 mod rework;
+mod row_digest;
 mod rows;
 mod schema;
 mod select;
 mod siblings;
+mod sql;
 mod status;
 #[cfg(test)]
 mod tests;
+mod values;
 mod view;
 
 use std::ops::Deref;
@@ -49,21 +54,23 @@ pub use commit::{Conflict, Contested, Receipt};
 pub use error::{ImportError, LedgerError, Problem};
 pub use findings::{Finding, Found};
 pub use import::LotRows;
-pub use keys::KeyCounts;
+pub use key_counts::KeyCounts;
 pub use made::{
     CredentialId, LastFinding, MadeCertificate, MadeDevice, MadeDevices, MadeKind, MadeScope, UNFINISHED,
     Undone,
 };
-pub use merge::{MERGED_OUTCOME, Merged, Unmergeable};
+pub use merge::{MERGED_OUTCOME, Merged};
 #[cfg(all(any(test, fuzzing), feature = "emulator"))]
 pub(crate) use pem::fuzz as fuzz_pem;
-pub use resume::{LotChanges, LotRefusal, RefusedRow, Standing};
+pub use refusal::{LotRefusal, NotThere, RefusedRow, Standing, Unmergeable};
+pub use resume::LotChanges;
 pub use retry::{GivenUp, RETRY_OUTCOME, Retry, Returned};
 pub use rework::{REWORK_OUTCOME, Rework};
-pub use select::{CertifiedDevice, NotThere, RejectedDevice, Selection};
+pub use select::{CertifiedDevice, RejectedDevice, Selection};
 pub use siblings::Overlap;
-pub use status::{RunStanding, RunStatus, Status, Writer};
-pub use view::{Counts, LotInfo, OpenDevice, RunInfo, Trouble, View, Work};
+pub use status::{RunStanding, RunStatus, Status};
+pub use values::{Counts, LotInfo, OpenDevice, Work, Writer};
+pub use view::{RunInfo, Trouble, View};
 
 use crate::identity::{Identity, RowError};
 use crate::instant;
@@ -189,7 +196,7 @@ impl Ledger {
     {
         let at = instant::to_text(now);
         merge::refuse_merged(&self.view.connection)?;
-        let bound = binding::check(&self.view.connection, &self.view.lot, binding)?;
+        let bound = binding::check(&self.view.connection, &self.view.lot.binding, binding)?;
         if self.lock.is_some() {
             let place = Place::of(self.view.path()).map_err(|error| error.problem)?;
             siblings::refuse_other_cut(&self.view.connection, &place, binding)?;
@@ -200,7 +207,7 @@ impl Ledger {
         let changes = resume::take(&transaction, &self.view.lot, lot, check, &at)?;
         let changes = LotChanges { bound_anew: bound == Bound::Anew, ..changes };
         if changes.bound_anew {
-            binding::bind(&transaction, &self.view.lot, binding, &at)?;
+            binding::bind(&transaction, &self.view.lot.binding, binding, &at)?;
         }
         if transaction.total_changes() > before {
             let commits = schema::count_commit(&transaction)?;

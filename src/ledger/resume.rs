@@ -3,15 +3,14 @@
 //! Rows are told apart by their keys; their order does not matter. What happened for a device decides whether its row may
 //! change: a registered device keeps it, and so does one that may be registered, until that is settled. Keeps no row.
 
-use std::fmt;
-
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::commit::write_one;
-use super::error::{Problem, Shown};
+use super::error::Problem;
 use super::import::{DeviceTable, LotRows, Refusal, is_own, key_column_name, line_number, values_to_text};
-use super::rows::{read_count, read_registration, read_state};
-use super::view::LotInfo;
+use super::refusal::{LotRefusal, RefusedRow, Standing};
+use super::rows::{read_registration, read_state};
+use super::sql::{read_count, write_one};
+use super::values::LotInfo;
 use crate::event::{DeviceState, Registration};
 use crate::identity::{Identity, LotDigest, LotErrors, LotShape, RowError, new_key_fault};
 
@@ -30,100 +29,6 @@ pub struct LotChanges {
     pub moved: u64,
     /// Whether the ledger, in which nothing was issued, was bound to something else than before.
     pub bound_anew: bool,
-}
-
-/// Why a row may not be other than it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// Its device is registered.
-    Registered,
-    /// Its device may be registered.
-    Perhaps,
-}
-
-/// A row that may not be other than it was.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefusedRow {
-    /// Why.
-    pub because: Standing,
-    /// Its line; where it is missing, the one that it was on.
-    pub line: u64,
-    /// Its key.
-    pub key: String,
-    /// The columns that differ, without values, for they may be secrets. Empty where the row is missing.
-    pub columns: Vec<String>,
-}
-
-impl fmt::Display for RefusedRow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.columns.is_empty() {
-            return write!(f, "the row of key {}, once on line {}, is missing", Shown(&self.key), self.line);
-        }
-        write!(f, "line {} (key {}) differs in {}", self.line, Shown(&self.key), self.columns.join(", "))
-    }
-}
-
-/// A lot that was refused, for what its ledger has done forbids that its rows change so. Nothing was taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LotRefusal {
-    /// The name of the file that the ledger was made from.
-    pub lot: String,
-    /// The first of the rows.
-    pub first: Vec<RefusedRow>,
-    /// How many rows are of registered devices.
-    pub registered: u64,
-    /// How many are of devices that may be registered.
-    pub perhaps: u64,
-}
-
-impl LotRefusal {
-    /// How many rows are named; the others are counted.
-    const NAMED: usize = 20;
-
-    fn new(lot: &str) -> Self {
-        Self { lot: lot.to_owned(), first: Vec::new(), registered: 0, perhaps: 0 }
-    }
-
-    fn add(&mut self, row: RefusedRow) {
-        match row.because {
-            Standing::Registered => self.registered += 1,
-            Standing::Perhaps => self.perhaps += 1,
-        }
-        if self.first.len() < Self::NAMED {
-            self.first.push(row);
-        }
-    }
-
-    /// How many rows were refused.
-    pub fn rows(&self) -> u64 {
-        self.registered + self.perhaps
-    }
-}
-
-impl fmt::Display for LotRefusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of = |devices: u64, what: &str| {
-            let noun = if devices == 1 { "device that is" } else { "devices that are" };
-            (devices > 0).then(|| format!("{devices} {noun} {what}"))
-        };
-        let kinds = [of(self.registered, "registered"), of(self.perhaps, "perhaps registered")];
-        let kinds: Vec<_> = kinds.into_iter().flatten().collect();
-        write!(f, "the lot differs in the rows of {}, and nothing was taken: ", kinds.join(" and "))?;
-        for (at, row) in self.first.iter().enumerate() {
-            write!(f, "{}{row}", if at == 0 { "" } else { "; " })?;
-        }
-        match self.rows() - self.first.len() as u64 {
-            0 => {}
-            more => write!(f, "; and {more} more")?,
-        }
-        f.write_str(". Put these rows back as they were")?;
-        if self.perhaps > 0 {
-            f.write_str(
-                "; a run then settles what is perhaps registered, and what is not may change after it",
-            )?;
-        }
-        Ok(())
-    }
 }
 
 /// Takes what is new or changed in a lot into its ledger, within the transaction of `connection`. Reads the lot to its end.

@@ -9,8 +9,9 @@ use rusqlite::{Connection, Transaction, named_params, params};
 use serde_json::json;
 
 use super::error::{LedgerError, Problem};
-use super::rows::{read_all_with, read_count};
-use super::select::{NotThere, check_keys, keys_to_json};
+use super::refusal::NotThere;
+use super::select::{check_keys, keys_to_json};
+use super::sql::{read_all_with, read_count};
 use super::{Ledger, RunId, View, instant};
 use crate::event::DeviceState;
 

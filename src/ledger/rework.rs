@@ -5,11 +5,12 @@ use std::time::SystemTime;
 use rusqlite::{Connection, params};
 use serde_json::json;
 
-use super::commit::write_one;
 use super::error::{LedgerError, Problem};
 use super::ids::KeptId;
+use super::refusal::NotThere;
 use super::retry::insert_deed;
-use super::select::{NotThere, check_keys};
+use super::select::check_keys;
+use super::sql::write_one;
 use super::{Ledger, RunId, instant};
 use crate::certificate::CertificateId;
 use crate::event::DeviceState;

@@ -3,40 +3,18 @@
 use std::time::SystemTime;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Params, Row};
+use rusqlite::{Connection, Row};
 
 use super::error::Problem;
 use super::keys::read_stored_key;
 use super::pem::{self, CERTIFICATE};
-use super::view::{Counts, LotInfo, OpenDevice, Work};
+use super::sql::{read_all, read_count, read_json};
+use super::values::{Counts, LotInfo, OpenDevice, Work};
 use super::{Binding, Content, Recorded, ids, instant};
 use crate::certificate::{CertificateId, IssuedCertificate, PreparedKey, Secret, SigningRequest};
 use crate::event::{DeviceId, DeviceState, Registration};
 use crate::identity::{Identity, LotShape};
 use crate::shard::Shard;
-
-pub(super) fn read_all<T>(
-    connection: &Connection,
-    sql: &str,
-    read: impl Fn(&Row<'_>) -> Result<T, Problem>,
-) -> Result<Vec<T>, Problem> {
-    read_all_with(connection, sql, [], read)
-}
-
-pub(super) fn read_all_with<T>(
-    connection: &Connection,
-    sql: &str,
-    values: impl Params,
-    read: impl Fn(&Row<'_>) -> Result<T, Problem>,
-) -> Result<Vec<T>, Problem> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query(values)?;
-    let mut all = Vec::new();
-    while let Some(row) = rows.next()? {
-        all.push(read(row)?);
-    }
-    Ok(all)
-}
 
 pub(super) fn read_lot(connection: &Connection) -> Result<LotInfo, Problem> {
     let mut lots = read_all(connection, "SELECT * FROM lot", |row| {
@@ -205,21 +183,9 @@ pub(super) fn read_certificate_id(row: &Row<'_>) -> Result<CertificateId, Proble
     ids::restore(row.get_ref("certificate_id")?)
 }
 
-pub(super) fn read_count(row: &Row<'_>, column: &str) -> Result<u64, Problem> {
-    let number: i64 = row.get(column)?;
-    u64::try_from(number).map_err(|_| Problem::damaged(format!("{column} is negative")))
-}
-
 fn read_instant(row: &Row<'_>, column: &str) -> Result<SystemTime, Problem> {
     let text: String = row.get(column)?;
     instant::from_text(&text).ok_or_else(|| Problem::damaged(format!("{column} is not an instant")))
-}
-
-pub(super) fn read_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> Result<T, Problem> {
-    let text: String = row.get(column)?;
-    // What serde says is left out, for it quotes what it finds.
-    serde_json::from_str(&text)
-        .map_err(|_| Problem::damaged(format!("{column} is not the JSON that it should be")))
 }
 
 pub(super) fn impossible(device: DeviceId, what: &str) -> Problem {

@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
-use super::error::{LedgerError, Problem, Shown};
+use super::error::{LedgerError, Problem};
 use super::keys::read_stored_key;
-use super::rows::{
-    has_certificate, impossible, read_certificate_id, read_certificate_pem, read_count, read_json, read_state,
-};
+use super::refusal::NotThere;
+use super::rows::{has_certificate, impossible, read_certificate_id, read_certificate_pem, read_state};
+use super::sql::{read_count, read_json};
 use super::{RunId, View};
 use crate::certificate::{CertificateId, RegisteredThing, StoredKey};
 use crate::event::{DeviceId, DeviceState};
@@ -73,51 +73,6 @@ pub struct RejectedDevice {
     pub failure: String,
     /// When, RFC 3339.
     pub rejected_at: String,
-}
-
-/// Something that was asked for by name and is not there. Nothing was changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotThere {
-    /// No device has these keys.
-    #[error("has no device with key {}", List(.keys))]
-    Keys {
-        /// The keys; never empty.
-        keys: Vec<String>,
-    },
-    /// A device is in another state than those chosen.
-    #[error("the device with key {} is {}, not {}", Shown(.key), .found.name(), States(.wanted))]
-    State {
-        /// The device's key.
-        key: String,
-        /// Its state.
-        found: DeviceState,
-        /// The states chosen.
-        wanted: Vec<DeviceState>,
-    },
-    /// A device has another certificate than the one named.
-    #[error("the device with key {} has another certificate by now; look at it again", Shown(.key))]
-    Certificate {
-        /// The device's key.
-        key: String,
-    },
-    /// There has been no such run yet.
-    #[error("has {last} runs so far, none with number {}", .wanted.0)]
-    Run {
-        /// The run asked for.
-        wanted: RunId,
-        /// The last run that there was; 0 if none.
-        last: i64,
-    },
-    /// No device of the state has the cause.
-    #[error("no {} device that was chosen has cause {}; the causes of such devices are: {}", .state.name(), Shown(.wanted), .found.join(", "))]
-    Cause {
-        /// The devices' state.
-        state: DeviceState,
-        /// The cause asked for.
-        wanted: String,
-        /// The causes that there are.
-        found: Vec<String>,
-    },
 }
 
 /// Devices with what belongs to them. A registered device always has a certificate; if the ledger has none for it, reading it
@@ -334,31 +289,6 @@ fn read_thing(row: &Row<'_>) -> Result<RegisteredThing, Problem> {
         thing_name: row.get::<_, Option<String>>("thing_name")?.unwrap_or_default(),
         device_configuration: read_json(row, "device_configuration")?,
     })
-}
-
-struct States<'a>(&'a [DeviceState]);
-
-impl std::fmt::Display for States<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names: Vec<_> = self.0.iter().map(|state| state.name()).collect();
-        f.write_str(&names.join(" or "))
-    }
-}
-
-/// The first of many texts.
-struct List<'a>(&'a [String]);
-
-impl std::fmt::Display for List<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const MOST: usize = 10;
-        for (at, text) in self.0.iter().take(MOST).enumerate() {
-            write!(f, "{}{}", if at == 0 { "" } else { ", " }, Shown(text))?;
-        }
-        match self.0.len() {
-            ..=MOST => Ok(()),
-            more => write!(f, " and {} more", more - MOST),
-        }
-    }
 }
 
 #[cfg(test)]

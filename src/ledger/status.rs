@@ -4,7 +4,8 @@
 
 use super::error::{LedgerError, Problem};
 use super::place::Place;
-use super::view::{Counts, RunInfo, Trouble, View};
+use super::values::{Counts, Writer};
+use super::view::{RunInfo, Trouble, View};
 use super::{lock, rows};
 
 /// How a ledger stands, all of one instant.
@@ -20,13 +21,6 @@ pub struct Status {
     pub holds_plain_keys: bool,
     /// The process that has it, if one does.
     pub writer: Option<Writer>,
-}
-
-/// A process that has a ledger to write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Writer {
-    /// Its number, as far as it is known.
-    pub pid: Option<u32>,
 }
 
 /// A run and how it stands.

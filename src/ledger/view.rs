@@ -3,18 +3,16 @@
 //! Owns what can be asked of a ledger. Takes no lock: any number of views may look at a ledger while a run writes it.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use rusqlite::Connection;
 
 use super::error::{LedgerError, Problem};
 use super::place::Place;
-use super::rows::{read_all, read_count, read_counts, read_lot, read_open_device, read_state};
-use super::{Binding, Recorded, integrity, opening};
-use crate::certificate::{IssuedCertificate, SigningRequest};
-use crate::csr::{self, RequestFault};
-use crate::event::{DeviceId, DeviceState, Registration};
-use crate::identity::{Identity, LotShape, ParameterPlan};
+use super::rows::{read_counts, read_lot, read_open_device, read_state};
+use super::sql::{read_all, read_count};
+use super::values::{Counts, LotInfo, OpenDevice};
+use super::{integrity, opening};
+use crate::event::{DeviceId, DeviceState};
 
 /// A ledger to look at.
 #[derive(Debug)]
@@ -22,104 +20,6 @@ pub struct View {
     pub(super) connection: Connection,
     pub(super) path: PathBuf,
     pub(super) lot: LotInfo,
-}
-
-/// The lot that a ledger was made from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LotInfo {
-    /// The name of its file.
-    pub source: String,
-    /// SHA-256 of its content, hexadecimal.
-    pub digest: String,
-    /// Its columns.
-    pub shape: LotShape,
-    /// How many devices it has.
-    pub devices: u64,
-    /// What it is bound to.
-    pub binding: Binding,
-    /// When it was imported, RFC 3339.
-    pub created_at: String,
-}
-
-/// A device that there is something to do for.
-#[derive(Debug)]
-pub struct OpenDevice {
-    /// Its number.
-    pub id: DeviceId,
-    /// Its row.
-    pub identity: Identity,
-    /// What to do.
-    pub work: Work,
-}
-
-impl OpenDevice {
-    /// The device's own certification request, which is in its row, and so as durable as that.
-    ///
-    /// # Errors
-    /// If the row has none that can be read.
-    pub fn own_request(&self, parameters: &ParameterPlan) -> Result<Recorded<SigningRequest>, RequestFault> {
-        let text = parameters.request(&self.identity).unwrap_or_default();
-        csr::read(text.as_bytes()).map(Recorded::new)
-    }
-}
-
-/// What there is to do for an open device.
-#[derive(Debug)]
-pub enum Work {
-    /// It is Pending: get it a certificate.
-    Create,
-    /// It is Pending, and has a key of its own: get that certified. No other key is ever made for it.
-    Certify {
-        /// The request for its key.
-        request: Recorded<SigningRequest>,
-    },
-    /// It is Issued: register its certificate.
-    Register {
-        /// The certificate, with its key and token.
-        certificate: Recorded<IssuedCertificate>,
-        /// When the ledger got it: at the earliest when it was issued, which the token's age counts from.
-        issued_at: SystemTime,
-        /// Whether a registration may have happened already.
-        registration: Registration,
-    },
-}
-
-/// How many devices are in which state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Pending.
-    pub pending: u64,
-    /// Issued, and surely not registered.
-    pub issued_not_sent: u64,
-    /// Issued, and possibly registered.
-    pub issued_may_sent: u64,
-    /// Registered.
-    pub registered: u64,
-    /// Rejected.
-    pub rejected: u64,
-    /// Unknown.
-    pub unknown: u64,
-    /// Taken out of the account again.
-    pub removed: u64,
-    /// Withdrawn: their rows are no longer in the lot.
-    pub withdrawn: u64,
-}
-
-impl Counts {
-    /// Issued, registered or not.
-    pub fn issued(&self) -> u64 {
-        self.issued_not_sent + self.issued_may_sent
-    }
-
-    /// Devices that there is something to do for.
-    pub fn open(&self) -> u64 {
-        self.pending + self.issued()
-    }
-
-    /// All devices of the lot; those that were withdrawn are not in it.
-    pub fn total(&self) -> u64 {
-        self.open() + self.registered + self.rejected + self.unknown + self.removed
-    }
 }
 
 /// Devices that share a state and the last failure's stage and cause.

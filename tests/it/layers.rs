@@ -1,5 +1,6 @@
 //! The structure that ARCHITECTURE.md promises: layers, and one address for each dependency.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -76,6 +77,124 @@ fn supers_stay_in_their_module() {
             file.display()
         );
     }
+}
+
+/// Inside a module that has many sub-modules, too, a reader can begin at one and go down: there is no way back up.
+#[test]
+fn the_sub_modules_of_a_module_import_each_other_in_no_circle() {
+    for module in ["cli", "ledger", "emulator"] {
+        let imports = imports_among_sub_modules(module);
+        assert!(imports.len() > 10, "the sub-modules of {module} were found");
+        if let Some(circle) = circle_in(&imports) {
+            panic!("{module} has an import circle: {}", circle.join(" -> "));
+        }
+    }
+}
+
+/// Which of a module's direct sub-modules import which.
+fn imports_among_sub_modules(module: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let sources: Vec<_> = sources().into_iter().filter(|(file, _)| module_of(file) == module).collect();
+    let sub_module = |file: &Path| {
+        let name = file.components().nth(1).unwrap().as_os_str().to_str().unwrap();
+        name.strip_suffix(".rs").unwrap_or(name).to_owned()
+    };
+    let mut found: BTreeMap<_, BTreeSet<_>> =
+        sources.iter().map(|(file, _)| (sub_module(file), BTreeSet::new())).collect();
+    let root = found.remove("mod").map(|_| format!("{module}/mod.rs")).unwrap();
+    let root = &sources.iter().find(|(file, _)| *file == Path::new(&root)).unwrap().1;
+    let homes = homes_of_names(root, &found);
+    for (file, code) in &sources {
+        let importer = sub_module(file);
+        let is_folder = file.file_stem().is_some_and(|stem| stem == "mod");
+        let depth = file.components().count() - 1 - usize::from(is_folder);
+        if importer == "mod" {
+            continue;
+        }
+        let ways = [format!("crate::{module}::"), "super::".repeat(depth)];
+        for name in ways.iter().flat_map(|way| names_after(code, way)) {
+            let home = if found.contains_key(name) { Some(name) } else { homes.get(name).copied() };
+            if let Some(home) = home.filter(|home| *home != importer) {
+                found.get_mut(&importer).unwrap().insert(home.to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// The sub-module that each name comes from which a module brings into its own scope.
+fn homes_of_names<'a, V>(root: &'a str, sub_modules: &BTreeMap<String, V>) -> BTreeMap<&'a str, &'a str> {
+    let mut homes = BTreeMap::new();
+    for used in root.split("use ").skip(1) {
+        let used = used.strip_prefix("self::").unwrap_or(used);
+        let home = first_word(used);
+        if sub_modules.contains_key(home)
+            && let Some(names) = used[home.len()..].strip_prefix("::")
+        {
+            homes.extend(leading_names(names).into_iter().map(|name| (name, home)));
+        }
+    }
+    homes
+}
+
+/// The names that follow `way` wherever it begins a path.
+fn names_after<'a>(code: &'a str, way: &str) -> Vec<&'a str> {
+    let begins =
+        |at: usize| !code[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':');
+    let places = code.match_indices(way).filter(|(at, _)| begins(*at));
+    places.flat_map(|(at, way)| leading_names(&code[at + way.len()..])).collect()
+}
+
+/// The first name of a path, or of each path in a group.
+fn leading_names(paths: &str) -> Vec<&str> {
+    let Some(group) = paths.strip_prefix('{') else { return vec![first_word(paths)] };
+    let (mut names, mut depth) = (vec![first_word(group)], 0);
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => names.push(first_word(&group[at + 1..])),
+            _ => {}
+        }
+    }
+    names
+}
+
+/// Some circle, if there is one: what does not import anything that is left is taken away until nothing changes.
+fn circle_in(imports: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    let mut left: BTreeSet<_> = imports.keys().collect();
+    loop {
+        let before = left.len();
+        let in_circle = left.clone();
+        left.retain(|module| imports[*module].iter().any(|imported| in_circle.contains(imported)));
+        if left.len() == before {
+            break;
+        }
+    }
+    let mut way = vec![(*left.first()?).clone()];
+    loop {
+        let next = imports[way.last()?].iter().find(|imported| left.contains(imported))?.clone();
+        let closes = way.iter().position(|module| *module == next);
+        way.push(next);
+        if let Some(first) = closes {
+            return Some(way.split_off(first));
+        }
+    }
+}
+
+/// The test above would find one.
+#[test]
+fn a_circle_is_found_and_a_chain_is_none() {
+    let imports = |edges: &[(&str, &[&str])]| -> BTreeMap<String, BTreeSet<String>> {
+        let owned = |names: &[&str]| names.iter().map(|name| String::from(*name)).collect();
+        edges.iter().map(|(module, imported)| (String::from(*module), owned(imported))).collect()
+    };
+    let chain: [(&str, &[&str]); 4] = [("a", &["b", "c"]), ("b", &["c"]), ("c", &[]), ("d", &["a"])];
+    assert_eq!(circle_in(&imports(&chain)), None);
+    let circle: [(&str, &[&str]); 4] = [("a", &["b"]), ("b", &["c"]), ("c", &["b"]), ("d", &["a"])];
+    assert_eq!(circle_in(&imports(&circle)).unwrap().join(" "), "b c b");
+    assert_eq!(leading_names("{a::{b, c}, d, self as e}"), ["a", "d", "self"]);
+    assert_eq!(names_after("use super::x::Y; super::super::z", "super::"), ["x", "super"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use ::pem::parse as parse_pem;
 use serde::de::Deserializer;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::super::mint::pem::encode;
+use super::super::pem::encode;
 
 /// Stands between two entries. No name or value of the registry may hold it.
 const BETWEEN: char = '\n';

@@ -11,7 +11,7 @@ use super::request::{Call, Material};
 use crate::emulator::account::{
     Certificate, CertificateStatus, Deletion, Fingerprint, Origin, RegistryError,
 };
-use crate::emulator::mint::pem::encode;
+use crate::emulator::pem::encode;
 
 pub(super) fn create_keys(call: &mut Call<'_>) -> Answer {
     let Material::Keys(minted) = std::mem::replace(&mut call.material, Material::None) else {

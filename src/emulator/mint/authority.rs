@@ -21,9 +21,10 @@ use zeroize::Zeroizing;
 
 use super::super::account::{Certified, Minted};
 use super::super::scenario::Keys;
+use super::MintError;
 use super::csr::{self, CsrError};
-use super::{MintError, pem};
 use crate::certificate::Secret;
+use crate::emulator::pem;
 
 /// The service's issuer is one attribute, an organizational unit, with this text.
 const ISSUER: &str = "Amazon Web Services O=Amazon.com Inc. L=Seattle ST=Washington C=US";

@@ -167,8 +167,8 @@ mod tests {
         CertificateParams, KeyPair, PKCS_ECDSA_P521_SHA256, PKCS_ED25519, PKCS_RSA_SHA384, PKCS_RSA_SHA512,
     };
 
-    use super::super::pem;
     use super::*;
+    use crate::emulator::pem;
 
     /// By OpenSSL, of a key of 1024 bits.
     const RSA_1024: &str = include_str!("../../../fixtures/csr/rsa1024.csr");

@@ -5,7 +5,6 @@
 
 mod authority;
 mod csr;
-pub(in crate::emulator) mod pem;
 mod pool;
 mod seeded;
 mod tls;

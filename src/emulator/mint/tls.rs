@@ -13,7 +13,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 use time::macros::datetime;
 
-use super::{MintError, pem};
+use super::MintError;
+use crate::emulator::pem;
 
 const NOT_BEFORE: OffsetDateTime = datetime!(2020-01-01 0:00 UTC);
 const NOT_AFTER: OffsetDateTime = datetime!(2049-12-31 23:59:59 UTC);

@@ -9,7 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::error::Problem;
-use super::{integrity, pem};
+use super::{pem, row_digest};
 use history::HISTORY;
 
 /// Marks the file as a fleetmint ledger: "FLMT" in ASCII, in the database header's application id.
@@ -104,7 +104,7 @@ pub(super) fn set_up(connection: &Connection) -> Result<(), Problem> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     // Otherwise SQLite may plan a statement anew for each value that it is given, which costs more than running it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    integrity::add_row_digest(connection)?;
+    row_digest::add_row_digest(connection)?;
     pem::add_functions(connection)?;
     // A damaged or prepared file gets as little of a hold on us as SQLite can arrange.
     connection.pragma_update(None, "trusted_schema", false)?;

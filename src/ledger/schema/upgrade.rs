@@ -150,7 +150,7 @@ fn check_pairs(connection: &Connection) -> Result<(), Problem> {
         let id = read_certificate_id(row)?;
         if let Err(mismatch) = crate::keys::check_pair(id.as_str(), &certificate, &key) {
             let device: String = row.get("key")?;
-            let device = crate::ledger::error::Shown(&device).to_string();
+            let device = crate::ledger::refusal::Shown(&device).to_string();
             return Err(Problem::damaged(format!(
                 "the certificate of the device with key {device} is not what an older version wrote: {mismatch}"
             )));

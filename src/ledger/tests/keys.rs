@@ -183,7 +183,7 @@ fn rebuilding_removes_what_rows_left_in_the_gaps_of_pages() {
         (1..=600).filter(|id| text.contains(&mark(*id))).count()
     };
     assert!(left() > 0, "blanking was enough this time: the test has lost its point");
-    super::super::keys::scrub(&connection).unwrap();
+    super::super::key_counts::scrub(&connection).unwrap();
     assert_eq!(left(), 0);
 }
 

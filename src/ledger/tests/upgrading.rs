@@ -132,7 +132,7 @@ fn an_upgrade_that_was_killed_is_begun_anew() {
 fn an_older_ledger_with_a_log_loses_nothing_of_it() {
     let (directory, path) = old_ledger(4);
     let writer = Connection::open(&path).unwrap();
-    integrity::add_row_digest(&writer).unwrap();
+    crate::ledger::row_digest::add_row_digest(&writer).unwrap();
     let _: String = writer.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).unwrap();
     writer.execute_batch("UPDATE device SET failure = 'in the log' WHERE id = 6").unwrap();
     let failure = "SELECT failure FROM device WHERE id = 6";

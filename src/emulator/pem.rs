@@ -3,7 +3,7 @@
 use ::pem::{EncodeConfig, LineEnding, Pem};
 
 /// `der` as a PEM block with this label.
-pub(in crate::emulator) fn encode(label: &str, der: &[u8]) -> String {
+pub(super) fn encode(label: &str, der: &[u8]) -> String {
     ::pem::encode_config(&Pem::new(label, der), EncodeConfig::new().set_line_ending(LineEnding::LF))
 }
 
