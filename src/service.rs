@@ -70,6 +70,31 @@ pub const MAX_PARAMETER_NAME: usize = 2_048;
 /// \[V\] API Reference, RegisterThing, `parameters`.
 pub const MAX_PARAMETER_VALUE: usize = 4_096;
 
+/// How many attributes a thing without a thing type may have.
+///
+/// \[V\] Developer Guide, "Thing types".
+pub const MAX_ATTRIBUTES_WITHOUT_TYPE: usize = 3;
+
+/// How many attributes a thing with a thing type may have.
+///
+/// \[V\] Developer Guide, "Thing types".
+pub const MAX_ATTRIBUTES_WITH_TYPE: usize = 50;
+
+/// How many groups a thing may be in.
+///
+/// \[V\] Developer Guide, "Static thing groups".
+pub const MAX_GROUPS: usize = 10;
+
+/// How many policies may be attached to a certificate.
+///
+/// \[V-old\] AWS IoT Core quotas, "policies attached to a certificate".
+pub const MAX_POLICIES: usize = 10;
+
+/// The longest policy document, in characters that are not white space.
+///
+/// \[V-old\] AWS IoT Core quotas, "policy document size".
+pub const MAX_POLICY_DOCUMENT: usize = 2_048;
+
 /// The longest certificate signing request, in characters of PEM.
 ///
 /// \[V\] API Reference, CreateCertificateFromCsr.

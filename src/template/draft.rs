@@ -5,12 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::TemplateError;
-use super::limits::{
-    ATTRIBUTES_WITH_TYPE, ATTRIBUTES_WITHOUT_TYPE, check_attribute_name, check_attribute_value,
-    check_thing_name,
-};
+use super::limits::{check_attribute_name, check_attribute_value, check_thing_name};
 use super::secrets::looks_secret;
-use crate::service::MAX_TEMPLATE_BODY;
+use crate::service::{MAX_ATTRIBUTES_WITH_TYPE, MAX_ATTRIBUTES_WITHOUT_TYPE, MAX_TEMPLATE_BODY};
 
 /// What a lot's columns are like, as one pass over its rows shows.
 #[derive(Debug, Clone, Default)]
@@ -102,7 +99,11 @@ impl Columns {
 
     /// A template for them: the key is the thing's name, and the others are its attributes as far as they can be.
     pub fn draft(&self, settings: &DraftSettings) -> Draft {
-        let most = if settings.thing_type.is_some() { ATTRIBUTES_WITH_TYPE } else { ATTRIBUTES_WITHOUT_TYPE };
+        let most = if settings.thing_type.is_some() {
+            MAX_ATTRIBUTES_WITH_TYPE
+        } else {
+            MAX_ATTRIBUTES_WITHOUT_TYPE
+        };
         let (mut attributes, mut left_out, mut renamed) =
             (Vec::<(String, String)>::new(), Vec::new(), Vec::new());
         for (at, column) in self.names.iter().enumerate() {

@@ -7,18 +7,10 @@
 use serde_json::Value;
 
 use super::{Plan, PolicyPlan, TemplateError, ThingPlan};
+use crate::service::{
+    MAX_ATTRIBUTES_WITH_TYPE, MAX_ATTRIBUTES_WITHOUT_TYPE, MAX_GROUPS, MAX_POLICIES, MAX_POLICY_DOCUMENT,
+};
 use crate::wording::Excerpt;
-
-/// The most attributes of a thing without a thing type.
-pub const ATTRIBUTES_WITHOUT_TYPE: usize = 3;
-/// The most attributes of a thing with a thing type.
-pub const ATTRIBUTES_WITH_TYPE: usize = 50;
-/// The most groups that a thing may be in.
-pub const GROUPS: usize = 10;
-/// The most policies on one certificate.
-pub const POLICIES: usize = 10;
-/// The longest policy document, in characters that are not white space.
-pub const POLICY_DOCUMENT: usize = 2048;
 
 /// What a text may be.
 struct Limit {
@@ -98,7 +90,7 @@ pub fn check_policy_document(document: &str) -> Result<(), TemplateError> {
         Err(TemplateError { at: String::from("PolicyDocument"), found, wanted: wanted.to_owned() })
     };
     let length = document.chars().filter(|c| !c.is_whitespace()).count();
-    if length > POLICY_DOCUMENT {
+    if length > MAX_POLICY_DOCUMENT {
         return wrong(format!("{length} characters besides white space"), "at most 2048");
     }
     let Ok(Value::Object(policy)) = serde_json::from_str(document) else {
@@ -129,9 +121,9 @@ impl Plan {
         if let Some(thing) = &self.thing {
             thing.add_refused(&mut refused);
         }
-        if self.policies.len() > POLICIES {
+        if self.policies.len() > MAX_POLICIES {
             let found = format!("{} policies", self.policies.len());
-            refused.push(too_many("Resources", found, format!("at most {POLICIES} on a certificate")));
+            refused.push(too_many("Resources", found, format!("at most {MAX_POLICIES} on a certificate")));
         }
         refused.extend(self.policies.iter().filter_map(|policy| {
             match policy {
@@ -160,17 +152,17 @@ impl ThingPlan {
         }
         let attributes = self.attributes.as_ref().map_or(0, |attributes| attributes.len());
         let (most, kind) = match self.type_name {
-            Some(_) => (ATTRIBUTES_WITH_TYPE, "with"),
-            None => (ATTRIBUTES_WITHOUT_TYPE, "without"),
+            Some(_) => (MAX_ATTRIBUTES_WITH_TYPE, "with"),
+            None => (MAX_ATTRIBUTES_WITHOUT_TYPE, "without"),
         };
         if attributes > most {
             let wanted = format!("at most {most} for a thing {kind} a thing type");
             refused.push(too_many("AttributePayload", format!("{attributes} attributes"), wanted));
         }
         let groups = self.groups.as_ref().map_or(0, Vec::len);
-        if groups > GROUPS {
+        if groups > MAX_GROUPS {
             let found = format!("{groups} groups");
-            refused.push(too_many("ThingGroups", found, format!("at most {GROUPS} for a thing")));
+            refused.push(too_many("ThingGroups", found, format!("at most {MAX_GROUPS} for a thing")));
         }
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::expression::{Document, List, OF_CERTIFICATE, Text};
-use super::limits::{
-    ATTRIBUTES_WITH_TYPE, ATTRIBUTES_WITHOUT_TYPE, GROUPS, POLICIES, POLICY_DOCUMENT, check_attribute_name,
-};
+use super::limits::check_attribute_name;
 use super::secrets::looks_secret;
 use super::{
     CertificateFacts, CertificateSource, NamedOrInline, Parameters, PolicyResource, Template, TemplateError,
     ThingResource, reader,
+};
+use crate::service::{
+    MAX_ATTRIBUTES_WITH_TYPE, MAX_ATTRIBUTES_WITHOUT_TYPE, MAX_GROUPS, MAX_POLICIES, MAX_POLICY_DOCUMENT,
 };
 
 /// What was found in a template, each with its path.
@@ -81,8 +82,8 @@ impl Lint {
         let at = |key: &str| format!("{}.{key}", thing.at);
         let attributes = thing.attributes.as_deref().unwrap_or_default();
         let (most, kind) = match thing.type_name {
-            Some(_) => (ATTRIBUTES_WITH_TYPE, "with a ThingTypeName"),
-            None => (ATTRIBUTES_WITHOUT_TYPE, "without a ThingTypeName"),
+            Some(_) => (MAX_ATTRIBUTES_WITH_TYPE, "with a ThingTypeName"),
+            None => (MAX_ATTRIBUTES_WITHOUT_TYPE, "without a ThingTypeName"),
         };
         if attributes.len() > most {
             let wanted = format!("at most {most} {kind}");
@@ -109,9 +110,13 @@ impl Lint {
             }
         }
         if let Some(List::Items(groups)) = &thing.groups
-            && groups.len() > GROUPS
+            && groups.len() > MAX_GROUPS
         {
-            self.error(&at("ThingGroups"), format!("{} groups", groups.len()), format!("at most {GROUPS}"));
+            self.error(
+                &at("ThingGroups"),
+                format!("{} groups", groups.len()),
+                format!("at most {MAX_GROUPS}"),
+            );
         }
         if is_constant(&thing.name) {
             self.warn(
@@ -130,17 +135,17 @@ impl Lint {
                 "one: a certificate without a policy may not even connect",
             );
         }
-        if policies.len() > POLICIES {
-            let wanted = format!("at most {POLICIES} on a certificate");
+        if policies.len() > MAX_POLICIES {
+            let wanted = format!("at most {MAX_POLICIES} on a certificate");
             self.error("Resources", format!("{} policies", policies.len()), wanted);
         }
         for policy in policies {
             let NamedOrInline::Inline(document) = &policy.policy else { continue };
             let place = format!("{}.PolicyDocument", policy.at);
             let least = least_characters(document);
-            if least > POLICY_DOCUMENT {
+            if least > MAX_POLICY_DOCUMENT {
                 let found = format!("at least {least} characters besides white space");
-                self.error(&place, found, format!("at most {POLICY_DOCUMENT}"));
+                self.error(&place, found, format!("at most {MAX_POLICY_DOCUMENT}"));
             }
             let mut parameters = BTreeSet::new();
             document.each_reference(&mut |parameter| {

@@ -27,10 +27,7 @@ use expression::{Document, List, Scope, Text};
 pub use dependence::Dependence;
 pub use draft::{AccountPlace, Columns, Draft, DraftSettings, LeftOut, role_trust, run_policy};
 pub use fit::{Declared, Fit, Missing, declared_parameters, fit};
-pub use limits::{
-    ATTRIBUTES_WITH_TYPE, ATTRIBUTES_WITHOUT_TYPE, GROUPS, POLICIES, POLICY_DOCUMENT, check_attribute_name,
-    check_attribute_value, check_policy_document, check_thing_name,
-};
+pub use limits::{check_attribute_name, check_attribute_value, check_policy_document, check_thing_name};
 pub use lint::{Lint, lint};
 pub use reader::body_of;
 pub use secrets::looks_secret;
