@@ -16,7 +16,7 @@ use crate::identity::{Identity, LotReader, LotShape, Pattern, RowError};
 use crate::ledger::{Binding, Counts, LotInfo, RunInfo, RunStanding, RunStatus, Status};
 use crate::metrics::threshold::Threshold;
 use crate::rate::RateLimit;
-use crate::report::{StatusReport, render_status};
+use crate::report::{NextStep, StatusReport, render_status};
 use crate::results::Results;
 use crate::schedule::Profile;
 use crate::template::{CertificateFacts, Template};
@@ -223,7 +223,9 @@ fn ledger_settings(data: &[u8]) {
         holds_plain_keys: false,
         writer: None,
     };
-    let shown = render_status(&StatusReport::new(Path::new("x.ledger"), &lot, &status));
+    let path = Path::new("x.ledger");
+    let next = vec![NextStep { step: "resume", why: owned(), command: Some(owned()) }];
+    let shown = render_status(&StatusReport::new(path, &lot, &status, next));
     assert!(!shown.chars().any(|character| character.is_control() && character != '\n'), "{shown:?}");
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::call::Call;
 use crate::engine::End;
 use crate::failure::{Cause, Failure, Stage};
-use crate::ledger::{Counts, NotThere, Problem};
+use crate::ledger::{Account, Counts, NotThere, Problem};
 use crate::limit_search::{Finding, Stopped};
 use crate::usage::{Bound, Usage};
 
@@ -113,9 +113,13 @@ pub(super) fn of_ledger(problem: &Problem) -> Option<&'static str> {
         Problem::NotThere(NotThere::State { .. }) => Some("choose another --state, or leave this --key out"),
         Problem::NotThere(NotThere::Run { .. }) => Some("`fleetmint status` lists them"),
         Problem::Unsealing => Some("--seal-to names recipients"),
-        Problem::OtherBinding { what: "account", found, .. } if found == "emulator" => Some(
-            "it is of a trial on the emulator: give the real run another ledger (--ledger), or move that one away",
-        ),
+        Problem::OtherBinding { what: "account", found, .. }
+            if Account::named(found) == Account::Emulator =>
+        {
+            Some(
+                "it is of a trial on the emulator: give the real run another ledger (--ledger), or move that one away",
+            )
+        }
         _ => None,
     }
 }

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::advice::number;
 use super::args::{TargetArgs, timeout};
-use super::conduct;
 use super::devices::NO_TEMPLATE;
 use super::exit::{Exit, Fatal, ledger as ledger_error};
+use super::run_settings;
 use super::settings::usage;
 use super::speech::{print, say, warn};
 use super::target::Site;
@@ -192,7 +192,7 @@ async fn clean(
     let mut run = None;
     if !plan.is_rehearsal {
         let own = json!({ "verb": VERB, "orphans": plan.orphans, "changed": plan.changed, "only": plan.keys.len() });
-        let settings = Value::Object(conduct::settings(None, own));
+        let settings = Value::Object(run_settings::kept(None, own));
         run = Some(ledger.begin_run(&settings, SystemTime::now()).map_err(ledger_error)?);
     }
     let work = undoing::run(plan, ledger, &setting);

@@ -15,7 +15,7 @@ use super::junit;
 use super::outputs::{Outputs, Place};
 use super::progress::{Progress, View};
 use super::recording::{self, Recording};
-use super::retyped;
+use super::run_settings;
 use super::signals::{self, Wheel};
 use super::speech::{print, say, warn};
 use super::target::Site;
@@ -24,7 +24,6 @@ use crate::exposition::Reading;
 use crate::ledger::{Counts, Ledger};
 use crate::metrics::Interval;
 use crate::results::{Footer, Header};
-use crate::sealing::Sealer;
 
 /// What is particular to a verb.
 pub(super) trait Job {
@@ -171,29 +170,12 @@ pub(super) fn print_summary(place: Option<&Place>, shown: &Shown) -> Result<(), 
     place.map_or(Ok(()), |place| place.write(&shown.json))
 }
 
-/// What the ledger keeps of every run's settings, with what is the verb's own.
-pub(super) fn settings(sealer: Option<&Sealer>, own: Value) -> Map<String, Value> {
-    let Value::Object(mut settings) = own else { unreachable!("settings are an object") };
-    settings.insert(String::from("version"), env!("CARGO_PKG_VERSION").into());
-    settings.insert(String::from(COMMAND), retyped::again().into());
-    settings.insert(String::from(SEAL_TO), sealer.map_or(&[][..], Sealer::recipients).into());
-    settings
-}
-
-/// The setting that has the command to type again, but for its ledger and what was for one run alone.
-const COMMAND: &str = "command";
-
-/// The setting that lists the age recipients of a run's private keys; absent in runs recorded before sealing existed.
-pub(super) const SEAL_TO: &str = "seal_to";
-
-fn header(verb: &str, mut settings: Map<String, Value>, offer: Offer) -> Header {
-    // Said elsewhere in the header; parameters are the lot's own affair.
-    settings.retain(|name, _| name != "version" && name != "parameters" && name != COMMAND);
+fn header(verb: &str, settings: Map<String, Value>, offer: Offer) -> Header {
     Header {
         tool: recording::tool(),
         verb: verb.to_owned(),
         command: recording::command_line(),
-        settings: settings.into_iter().collect(),
+        settings: run_settings::published(settings).into_iter().collect(),
         started_at: SystemTime::now(),
         offered: offer.schedule,
         limits: offer.limits.into_iter().collect(),

@@ -87,7 +87,7 @@ impl DeviceSettings {
         let binding = Binding {
             template: template.clone(),
             region: target.region.clone(),
-            account: target.account(),
+            account: target.account().to_string(),
             shard: self.shard,
             ..Binding::default()
         };

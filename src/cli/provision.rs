@@ -12,7 +12,7 @@ use super::args::{
     KeyArgs, OutputArgs, RateArgs, ShardArgs, TargetArgs, TotalArgs, connections, lifetime, timeout,
 };
 use super::check::{self, BeforeArgs};
-use super::conduct::{self, Done, Job, Offer, Reins, SEAL_TO, Shown, conduct, print_summary};
+use super::conduct::{Done, Job, Offer, Reins, Shown, conduct, print_summary};
 use super::dry_run::{self, Rehearsal};
 use super::exit::{Exit, Fatal, ledger as ledger_error};
 use super::fit;
@@ -25,6 +25,7 @@ use super::progress::{Recent, View};
 use super::prometheus;
 use super::rates::{ChosenRates, RateSettings, publishes_per_connection};
 use super::requests::RequestSource;
+use super::run_settings::{self, RunSettings};
 use super::scope::{Chosen, ScopeArgs};
 use super::settings::{Requests, check_template, creating, key_policy};
 use super::shard::{self, Part};
@@ -272,7 +273,7 @@ impl Settings {
             binding: Binding {
                 template,
                 region: target.region.clone(),
-                account: target.account(),
+                account: target.account().to_string(),
                 content: (!args.change_settings).then_some(content),
                 shard: part.shard,
             },
@@ -390,10 +391,7 @@ impl Settings {
 
     /// Whether the ledger gets keys in plain text and no run before has said so.
     fn is_first_to_hold_plain_keys(&self, view: &LedgerView) -> Result<bool, Fatal> {
-        let was_said = |run: &RunInfo| {
-            let settings: Value = serde_json::from_str(&run.settings).unwrap_or_default();
-            settings[SEAL_TO].as_array().is_none_or(Vec::is_empty)
-        };
+        let was_said = |run: &RunInfo| RunSettings::of(run).seal_to.is_none_or(|to| to.is_empty());
         let runs = view.runs().map_err(ledger_error)?;
         Ok(self.keys.seal_to.is_none() && !runs.iter().any(was_said))
     }
@@ -581,7 +579,7 @@ impl Job for Provision {
             "timeout_s": self.plan.exchange_timeout.as_secs_f64(),
             "parameters": self.settings.reading.constants,
         });
-        conduct::settings(self.plan.keys.seal_to.as_ref(), own)
+        run_settings::kept(self.plan.keys.seal_to.as_ref(), own)
     }
 
     fn offer(&self) -> Offer {

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::exit::{self, Exit, Fatal};
+use super::next;
 use super::outputs::Place;
 use super::speech::say;
 use crate::ledger::{Ledger, View};
@@ -35,7 +36,8 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Fatal> {
         return list_rejected(&view, file);
     }
     let status = view.status().map_err(exit::ledger)?;
-    let report = StatusReport::new(&args.ledger, view.lot(), &status);
+    let next = next::steps(&args.ledger, view.lot(), &status);
+    let report = StatusReport::new(&args.ledger, view.lot(), &status, next);
     let text = if args.json {
         serde_json::to_string_pretty(&report).expect("a status is plain data") + "\n"
     } else {

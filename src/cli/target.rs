@@ -23,6 +23,7 @@ use crate::control_plane::{
 use crate::emulator::Emulator;
 use crate::emulator::scenario::Scenario;
 use crate::endpoint::Endpoint;
+use crate::ledger::Account;
 use crate::provisioning::Topics;
 use crate::proxy::Proxies;
 use crate::sigv4::{self, CredentialSource};
@@ -215,12 +216,12 @@ impl Target {
         matches!(&self.service, Service::Endpoint(endpoint) if !is_loopback(endpoint))
     }
 
-    /// What tells one account from another, as far as the outside can: the endpoint's host. Everything on loopback is one.
-    pub(super) fn account(&self) -> String {
+    /// What tells one account from another. Everything on loopback is one.
+    pub(super) fn account(&self) -> Account {
         match &self.service {
-            Service::Emulator(_) => String::from("emulator"),
-            Service::Endpoint(endpoint) if is_loopback(endpoint) => String::from("localhost"),
-            Service::Endpoint(endpoint) => endpoint.host().to_ascii_lowercase(),
+            Service::Emulator(_) => Account::Emulator,
+            Service::Endpoint(endpoint) if is_loopback(endpoint) => Account::Loopback,
+            Service::Endpoint(endpoint) => Account::Endpoint(endpoint.host().to_ascii_lowercase()),
         }
     }
 

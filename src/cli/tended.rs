@@ -80,7 +80,7 @@ fn runs(ledger: &Ledger) -> Result<Vec<RunInfo>, Fatal> {
 }
 
 fn check_binding(path: &Path, binding: &Binding, target: &Target) -> Result<(), Fatal> {
-    let account = target.account();
+    let account = target.account().to_string();
     let (what, recorded, found) = if account != binding.account {
         ("--endpoint", &binding.account, &account)
     } else if target.region != binding.region {

@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use super::advice::number;
 use super::args::{TargetArgs, timeout};
-use super::conduct::{self, Shown, print_summary};
+use super::conduct::{Shown, print_summary};
 use super::exit::{Exit, Fatal, ledger as ledger_error};
 use super::outputs::Place;
 use super::recording;
+use super::run_settings;
 use super::settings::usage;
 use super::speech::{print, say, warn};
 use super::target::Site;
@@ -114,7 +115,7 @@ pub(super) async fn run(args: VerifyArgs) -> Result<Exit, Fatal> {
         "connect": args.connect,
         "by": who,
     });
-    let settings = Value::Object(conduct::settings(None, own));
+    let settings = Value::Object(run_settings::kept(None, own));
     let run = ledger.begin_run(&settings, SystemTime::now()).map_err(ledger_error)?;
     let doing = Doing { plan: &plan, connect: args.connect, door: site.door(args.timeout), opener: &opener };
     let work = doing.run(ledger, &setting);

@@ -17,7 +17,7 @@ pub struct Binding {
     pub template: String,
     /// The AWS region.
     pub region: String,
-    /// Which account, in whatever words the caller tells accounts apart.
+    /// Which account, in whatever words the caller tells accounts apart: an [`Account`](super::Account), as the command writes it.
     pub account: String,
     /// What decides the content of an identity beside its row. `None` where the caller does not say: then it is neither
     /// compared nor changed.

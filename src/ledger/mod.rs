@@ -10,6 +10,7 @@
 //!   the proof.
 //! - A ledger that is damaged, foreign or newer is refused and left as it is. Nothing is ever repaired by guessing.
 
+mod account;
 mod backup;
 mod binding;
 mod checkpoint;
@@ -49,6 +50,7 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OpenFlags, Transaction, params};
 
+pub use account::Account;
 pub use binding::{Binding, Content};
 pub use commit::{Conflict, Contested, Receipt};
 pub use error::{ImportError, LedgerError, Problem};

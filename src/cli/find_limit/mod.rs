@@ -17,6 +17,7 @@ use super::open_files;
 use super::outputs::{Outputs, Place};
 use super::progress::View;
 use super::prometheus::{self, Scrapes};
+use super::run_settings;
 use super::settings::{Requests, creating, key_policy};
 use super::shard::Part;
 use super::speech::say;
@@ -228,7 +229,7 @@ impl Job for Search {
             "max_connections": self.plan.load.max_connections,
             "timeout_s": self.plan.load.exchange_timeout.as_secs_f64(),
         });
-        conduct::settings(self.plan.load.keys.seal_to.as_ref(), own)
+        run_settings::kept(self.plan.load.keys.seal_to.as_ref(), own)
     }
 
     fn before(&self) -> FindSnapshot {

@@ -19,6 +19,7 @@ use super::open_files;
 use super::outputs::{Outputs, Place};
 use super::progress::View;
 use super::prometheus;
+use super::run_settings;
 use super::settings::{Requests, creating, key_policy, usage};
 use super::shard::Part;
 use super::speech::{say, warn};
@@ -315,7 +316,7 @@ impl Job for Load {
             "shard": plan.shard.map(|shard| shard.to_string()),
             "parameters": self.constants,
         });
-        conduct::settings(plan.keys.seal_to.as_ref(), own)
+        run_settings::kept(plan.keys.seal_to.as_ref(), own)
     }
 
     fn offer(&self) -> Offer {

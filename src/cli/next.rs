@@ -1,0 +1,203 @@
+//! What to type next about a ledger.
+
+use std::path::Path;
+
+use super::run_settings::RunSettings;
+use crate::identity::{KEY_COLUMNS, MADE_UP};
+use crate::ledger::{Account, LotInfo, RETRY_OUTCOME, REWORK_OUTCOME, RunStatus, Status};
+use crate::report::NextStep;
+use crate::wording::shell_word;
+
+/// What to do next about the ledger at `path`, the most urgent first.
+pub(super) fn steps(path: &Path, lot: &LotInfo, status: &Status) -> Vec<NextStep> {
+    let counts = &status.counts;
+    let quoted = quote_path(&path.display().to_string());
+    let mut steps = Vec::new();
+    let mut add = |is_due: bool, step, why: String, command| {
+        if is_due {
+            steps.push(NextStep { step, why, command });
+        }
+    };
+    let pid =
+        status.writer.and_then(|writer| writer.pid).map_or(String::new(), |pid| format!(" (pid {pid})"));
+    let is_busy = status.writer.is_some();
+    add(
+        is_busy,
+        "wait",
+        format!("a fleetmint process{pid} has the ledger: wait until it has ended, or stop it"),
+        None,
+    );
+    let resume = resume_command(&quoted, lot, status);
+    let open = counts.open();
+    add(
+        // There is no file to provision made-up devices from, nor a reason to.
+        open > 0 && !is_busy && lot.source != MADE_UP,
+        "resume",
+        format!("{open} devices are still open. {}", resume_needs(lot)),
+        Some(resume),
+    );
+    let why = format!(
+        "{} devices were rejected: mend what is named under causes, return them, and provision again",
+        counts.rejected
+    );
+    add(
+        counts.rejected > 0 && !is_busy,
+        "retry",
+        why,
+        Some(format!("fleetmint retry {quoted} --state rejected")),
+    );
+    let why = format!(
+        "{} devices may be registered already: look in the account for their certificates. Reissued, a device may own two",
+        counts.unknown
+    );
+    let command = format!("fleetmint retry {quoted} --state unknown --reissue-unknown");
+    add(counts.unknown > 0 && !is_busy, "reissue", why, Some(command));
+    let why = format!(
+        "{} devices were removed from the account: return them if they are to be provisioned anew",
+        counts.removed
+    );
+    let command = format!("fleetmint retry {quoted} --state removed");
+    add(counts.removed > 0 && !is_busy, "retry", why, Some(command));
+    let why = format!("{} devices are registered: hand over their certificates and keys", counts.registered);
+    add(counts.registered > 0, "export", why, Some(format!("fleetmint export {quoted} --out DIR")));
+    steps
+}
+
+/// What the ledger does not know of the command that made it.
+fn resume_needs(lot: &LotInfo) -> &'static str {
+    match lot.binding.account() {
+        Account::Emulator => "Run the same command again; a scenario file it had is not in the ledger",
+        Account::Loopback => "Run the same command again; the ledger knows neither the port nor the CA file",
+        Account::Endpoint(_) => {
+            "Run the same command again, with the same AWS credentials; limits and --ca-file are not in the ledger"
+        }
+    }
+}
+
+/// The provision command, as far as the ledger knows it.
+fn resume_command(ledger: &str, lot: &LotInfo, status: &Status) -> String {
+    if let Some(typed) = typed(status) {
+        return format!("{typed} --ledger {ledger}");
+    }
+    let binding = &lot.binding;
+    let mut command = format!("fleetmint provision {} --ledger {ledger}", quote_path(&lot.source));
+    match binding.account() {
+        Account::Emulator => command += " --emulator",
+        Account::Loopback => command += " --endpoint localhost:PORT --ca-file PEM",
+        Account::Endpoint(host) => command += &format!(" --endpoint {}", shell_word(&host)),
+    }
+    command +=
+        &format!(" --region {} --template {}", shell_word(&binding.region), shell_word(&binding.template));
+    let columns = &lot.shape.columns;
+    let key_column = columns.get(lot.shape.key_column).map_or("", String::as_str);
+    let default = KEY_COLUMNS.into_iter().find(|name| columns.iter().any(|column| column == name));
+    if default != Some(key_column) {
+        command += &format!(" --key-column {}", shell_word(key_column));
+    }
+    for (name, value) in constants(status) {
+        command += &format!(" --param {}", shell_word(&format!("{name}={value}")));
+    }
+    command
+}
+
+/// The command of the last provisioning run, as that run wrote it down: all of it but the ledger.
+fn typed(status: &Status) -> Option<String> {
+    let command = |run: &RunStatus| {
+        let command = RunSettings::of(&run.run).command?;
+        command.starts_with("fleetmint provision ").then_some(command)
+    };
+    status.runs.iter().rev().find_map(command)
+}
+
+/// The `--param`s of the last run.
+fn constants(status: &Status) -> Vec<(String, String)> {
+    let is_run =
+        |run: &&RunStatus| !matches!(run.run.outcome.as_deref(), Some(RETRY_OUTCOME | REWORK_OUTCOME));
+    let Some(last) = status.runs.iter().rev().find(is_run) else { return Vec::new() };
+    RunSettings::of(&last.run).parameters.unwrap_or_default()
+}
+
+/// A path for a POSIX shell: never to be taken for an option.
+fn quote_path(path: &str) -> String {
+    if path.starts_with('-') { shell_word(&format!("./{path}")) } else { shell_word(path) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::LotShape;
+    use crate::ledger::{Binding, Counts, RunInfo, RunStanding};
+
+    fn lot(account: &str, columns: &[&str], key_column: usize) -> LotInfo {
+        LotInfo {
+            source: String::from("my lot.csv"),
+            digest: String::new(),
+            shape: LotShape { columns: columns.iter().map(ToString::to_string).collect(), key_column },
+            devices: 9,
+            binding: Binding {
+                template: "T".into(),
+                region: "eu-west-1".into(),
+                account: account.into(),
+                ..Binding::default()
+            },
+            created_at: String::new(),
+        }
+    }
+
+    fn run(settings: &str, outcome: &str) -> RunStatus {
+        let run = RunInfo {
+            id: 1,
+            started_at: String::new(),
+            ended_at: Some(String::new()),
+            pid: 1,
+            settings: settings.into(),
+            outcome: Some(outcome.into()),
+            summary: None,
+        };
+        RunStatus { run, standing: RunStanding::Ended }
+    }
+
+    fn status(counts: Counts, runs: Vec<RunStatus>) -> Status {
+        Status { counts, troubles: Vec::new(), runs, holds_plain_keys: false, writer: None }
+    }
+
+    #[test]
+    fn the_resume_command_is_as_exact_as_the_ledger_allows() {
+        let runs = vec![
+            run(r#"{"parameters": [["Site", "old"]]}"#, "drained"),
+            run(r#"{"parameters": [["Site", "it's {DeviceId}"]]}"#, "drained"),
+            run(r#"{"retry": {}}"#, "retry"),
+        ];
+        let status = status(Counts { pending: 9, ..Counts::default() }, runs);
+        let host = "x-ats.iot.eu-west-1.amazonaws.com";
+        let report = steps(Path::new("-x.ledger"), &lot(host, &["Mac", "DeviceId"], 1), &status);
+        assert_eq!(
+            report[0].command.as_deref(),
+            Some(
+                "fleetmint provision 'my lot.csv' --ledger ./-x.ledger --endpoint x-ats.iot.eu-west-1.amazonaws.com \
+                 --region eu-west-1 --template T --param 'Site=it'\\''s {DeviceId}'"
+            )
+        );
+        let other_key = steps(Path::new("l"), &lot("emulator", &["Mac", "DeviceId"], 0), &status);
+        let command = other_key[0].command.as_deref().unwrap();
+        assert!(command.contains(" --emulator ") && command.contains(" --key-column Mac"), "{command}");
+    }
+
+    #[test]
+    fn every_state_has_its_step_and_a_busy_ledger_only_waits() {
+        let counts = Counts { pending: 1, rejected: 2, unknown: 3, registered: 4, ..Counts::default() };
+        let mut status = status(counts, Vec::new());
+        let named = |status: &Status| -> Vec<&str> {
+            let next = steps(Path::new("l"), &lot("emulator", &["Mac"], 0), status);
+            next.iter().map(|next| next.step).collect()
+        };
+        assert_eq!(named(&status), ["resume", "retry", "reissue", "export"]);
+        let made_up = LotInfo { source: String::from(MADE_UP), ..lot("emulator", &["Mac"], 0) };
+        let report = steps(Path::new("l"), &made_up, &status);
+        assert!(report.iter().all(|next| next.step != "resume"), "there is no lot to resume from");
+        status.writer = Some(crate::ledger::Writer { pid: Some(7) });
+        assert_eq!(named(&status), ["wait", "export"]);
+        let next = steps(Path::new("l"), &lot("e", &["M"], 0), &status);
+        assert!(next[0].why.contains("(pid 7)"), "{}", next[0].why);
+    }
+}
