@@ -75,3 +75,36 @@ pub(super) struct StopTokens {
     /// Drop everything now.
     pub(super) abort: CancellationToken,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_asked_for_reaches_the_work_when_it_is_asked_for() {
+        let seconds = |n| sleep(Duration::from_secs(n));
+        let began = Instant::now();
+        let stop = Stop::when(seconds(2)).abort_when(seconds(5));
+        let told = stop.during(|stop| async move {
+            stop.drain.cancelled().await;
+            let drained = began.elapsed().as_secs();
+            assert!(!stop.abort.is_cancelled());
+            stop.abort.cancelled().await;
+            (drained, began.elapsed().as_secs())
+        });
+        assert_eq!(told.await, (2, 5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_ends_by_itself_where_nothing_is_asked_for() {
+        let work = |stop: StopTokens| async move {
+            sleep(Duration::from_secs(3600)).await;
+            stop.drain.is_cancelled() || stop.abort.is_cancelled()
+        };
+        assert!(!Stop::never().during(work).await);
+    }
+}
