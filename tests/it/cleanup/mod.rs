@@ -261,17 +261,7 @@ async fn a_load_test_cleans_up_after_itself_and_after_nothing_else() {
     for scenario in ["create", "provision"] {
         let made = lab.scratch.path(&format!("{scenario}.ledger"));
         let mut command = lab.command(&format!("load {scenario}"));
-        command.args([
-            "--template",
-            "LOT",
-            "--devices",
-            "20",
-            "--rate",
-            "20/s",
-            "--for",
-            "1s",
-            "--cleanup",
-        ]);
+        command.args(["--template", "LOT", "--devices", "20", "--rate", "20/s", "--for", "1s", "--cleanup"]);
         command.args([
             "--key-pattern",
             "SN9{n:05}",
