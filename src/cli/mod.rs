@@ -48,6 +48,7 @@ mod signals;
 mod speech;
 mod status;
 mod target;
+mod template;
 mod tended;
 mod verify;
 
@@ -86,6 +87,7 @@ enum Verb {
     Provision(Box<provision::ProvisionArgs>),
     Load(Box<load::LoadArgs>),
     FindLimit(Box<find_limit::FindLimitArgs>),
+    Template(template::TemplateArgs),
     Verify(Box<verify::VerifyArgs>),
     Cleanup(Box<cleanup::CleanupArgs>),
     Export(export::ExportArgs),
@@ -116,6 +118,7 @@ impl Verb {
             Verb::Provision(args) => provision::run(*args).await,
             Verb::Load(args) => load::run(*args).await,
             Verb::FindLimit(args) => find_limit::run(*args).await,
+            Verb::Template(args) => template::run(args).await,
             Verb::Verify(args) => verify::run(*args).await,
             Verb::Cleanup(args) => cleanup::run(*args).await,
             Verb::Export(args) => export::run(args).await,

@@ -220,7 +220,8 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
     if holds_new_secrets {
         settings.say_plain_keys();
     }
-    let plan = settings.plan(parameters, connections, rates.rates(), site.settler());
+    let scope = chosen.scope.clone();
+    let plan = settings.plan(scope, parameters, connections, rates.rates(), site.settler());
     shard::wait(settings.part).await;
     let job = Provision { plan, connector, counts, chosen, settings };
     conduct(job, Some(ledger), site, outputs).await
@@ -305,7 +306,7 @@ impl Settings {
             return Ok(site);
         }
         let devices = match self.reading.read_again(&self.lot)? {
-            Some(lot) => check::Devices::Lot(Box::new(lot), ledger),
+            Some(lot) => check::Devices::Lot(Box::new(lot), ledger, self.binding.shard),
             None => ledger.map_or(check::Devices::Unread(parameters), |ledger| {
                 check::Devices::Ledger(ledger, parameters)
             }),
@@ -370,13 +371,14 @@ impl Settings {
 
     fn plan(
         &self,
+        scope: Scope,
         parameters: ParameterPlan,
         connections: Connections,
         rates: Rates,
         settler: Option<Arc<dyn Settler>>,
     ) -> Plan {
         Plan {
-            scope: self.scope.clone(),
+            scope,
             connections,
             rates,
             publishes_per_connection: publishes_per_connection(self.target.is_aws()),

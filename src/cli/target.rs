@@ -81,12 +81,7 @@ impl TargetArgs {
             let scenario = scenario(file.as_deref())?;
             return self.emulated(scenario);
         }
-        let endpoint: Option<Endpoint> = self
-            .endpoint
-            .as_deref()
-            .map(str::parse)
-            .transpose()
-            .map_err(|error| usage("--endpoint", error))?;
+        let endpoint = self.endpoint()?;
         let region = self.region(endpoint.as_ref()).await?;
         let extra_roots = self.extra_roots()?;
         let claim = self.claim()?;
@@ -117,6 +112,32 @@ impl TargetArgs {
             extra_roots,
             proxies,
         })
+    }
+
+    /// How the account's control plane and STS are asked, without an endpoint to dial. Sees that there are credentials.
+    pub(super) async fn account_settings(&self) -> Result<(AwsSettings, AwsSettings), Fatal> {
+        let endpoint = self.endpoint()?;
+        let region = self.region(endpoint.as_ref()).await?;
+        let (extra_roots, proxies) = (self.extra_roots()?, proxies(endpoint.as_ref())?);
+        let services = self.services().await;
+        let chain = aws_chain(self.profile.clone(), region.clone(), &extra_roots, &proxies)
+            .map_err(|error| Fatal::new(Exit::Unavailable, error))?;
+        check_credentials(self.profile.as_deref(), &chain).await?;
+        let credentials: Arc<dyn CredentialSource> = Arc::new(chain);
+        let emulated = endpoint.as_ref().and_then(emulated_control_plane);
+        let ask = |configured: Option<String>| AwsSettings {
+            endpoint_url: configured.or_else(|| emulated.clone()),
+            region: region.clone(),
+            credentials: Arc::clone(&credentials),
+            extra_roots: extra_roots.clone(),
+            proxies: proxies.clone(),
+        };
+        Ok((ask(services.iot), ask(services.sts)))
+    }
+
+    fn endpoint(&self) -> Result<Option<Endpoint>, Fatal> {
+        let parsed = self.endpoint.as_deref().map(str::parse).transpose();
+        parsed.map_err(|error| usage("--endpoint", error))
     }
 
     /// Where AWS's services are: what was typed goes before the environment and the profile.

@@ -142,6 +142,7 @@ impl AskError {
             code if is_throttle(code) => Self::Throttled { operation, detail },
             code => match answer.raw().status().as_u16() {
                 429 => Self::Throttled { operation, detail },
+                401 | 403 if metadata.code().is_none() => Self::Refused { operation, detail },
                 400..500 => Self::Rejected { operation, code: code.to_owned(), detail },
                 _ => Self::Failed { operation, detail },
             },

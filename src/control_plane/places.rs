@@ -28,7 +28,8 @@ pub async fn configured_endpoints(profile: Option<&str>) -> ConfiguredEndpoints 
     ConfiguredEndpoints {
         iot: endpoint_of(&config, "IoT"),
         sts: endpoint_of(&config, "STS"),
-        service_quotas: endpoint_of(&config, "Service Quotas"),
+        // With the underscore that the guide has in profiles; from a space the SDK makes a hyphen.
+        service_quotas: endpoint_of(&config, "Service_Quotas"),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::cli::target::Site;
 use crate::control_plane::{
     AskError, Caller, ControlPlane, DescribedTemplate, QuotaSource, account_quotas, caller,
 };
+use crate::failure::Cause;
 use crate::preflight::{Expected, SKEW_LIMIT, is_same_endpoint, role_account, time_left};
 use crate::provisioning::Topics;
 use crate::service::Quota;
@@ -34,18 +35,23 @@ pub(super) struct Account<'a> {
     site: &'a Site,
     plane: ControlPlane,
     template: &'a str,
+    caller: Option<Caller>,
 }
 
 impl<'a> Account<'a> {
     pub(super) fn new(site: &'a Site, template: &'a str) -> Self {
-        Self { site, plane: site.control_plane(), template }
+        Self { site, plane: site.control_plane(), template, caller: None }
     }
 
     /// Whose the credentials are.
-    pub(super) async fn caller(&self) -> (Finding, Option<Caller>) {
+    pub(super) async fn learn_caller(&mut self) -> Finding {
         match within("GetCallerIdentity", caller(&self.site.sts)).await {
-            Ok(caller) => (Finding::ok("credentials", &caller), Some(caller)),
-            Err(error) => (unanswered("credentials", &error), None),
+            Ok(caller) => {
+                let finding = Finding::ok("credentials", &caller);
+                self.caller = Some(caller);
+                finding
+            }
+            Err(error) => unanswered("credentials", &error),
         }
     }
 
@@ -63,7 +69,7 @@ impl<'a> Account<'a> {
                 );
                 let remedy = "leave --endpoint out, or use the credentials of the endpoint's account";
                 // A domain of one's own may stand for the same endpoint.
-                if given.contains(".iot.") {
+                if given.contains(".iot.") && described.contains(".iot.") {
                     Finding::wrong("endpoint", Exit::Unavailable, found).remedy(remedy)
                 } else {
                     Finding::warning("endpoint", found).remedy(remedy)
@@ -95,10 +101,7 @@ impl<'a> Account<'a> {
     }
 
     /// The template, and what is wrong with it.
-    pub(super) async fn template(
-        &self,
-        caller: Option<&Caller>,
-    ) -> (Vec<Finding>, Option<DescribedTemplate>) {
+    pub(super) async fn template(&self) -> (Vec<Finding>, Option<DescribedTemplate>) {
         let name = self.template;
         let described = match self.described().await {
             Ok(described) => described,
@@ -111,7 +114,7 @@ impl<'a> Account<'a> {
             Err(error) => return (vec![unanswered("template", &error)], None),
         };
         let mut findings = vec![self.state(&described)];
-        findings.extend(role(&described, caller));
+        findings.extend(role(&described, self.caller.as_ref()));
         if let Some(hook) = &described.hook {
             let found = format!(
                 "{hook} is asked before each registration, and can refuse it or change its parameters"
@@ -245,7 +248,11 @@ pub(super) async fn connection(site: &Site, topics: Topics, timeout: Duration) -
                 _ => Exit::Unavailable,
             };
             let remedy = advice::remedy("check", &failure).unwrap_or_default();
-            Finding::wrong("connection", exit, &failure).remedy(remedy)
+            let finding = Finding::wrong("connection", exit, &failure).remedy(remedy);
+            match failure.cause {
+                Cause::UpgradeRefused { status: 401 | 403, .. } => finding.as_refusal(),
+                _ => finding,
+            }
         }
     }
 }
@@ -333,7 +340,8 @@ pub(super) fn unanswered(check: &'static str, error: &AskError) -> Finding {
                 .remedy("allow it to have this looked at")
         }
         AskError::Refused { .. } => Finding::wrong(check, Exit::NotPermitted, error)
-            .remedy("get new credentials (temporary ones expire), and check --region"),
+            .remedy("get new credentials (temporary ones expire), and check --region")
+            .as_refusal(),
         error => Finding::skipped(check, error),
     }
 }

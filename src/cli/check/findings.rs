@@ -21,6 +21,9 @@ pub(in crate::cli) struct Finding {
     exit_code: Option<u8>,
     #[serde(skip)]
     exit: Option<Exit>,
+    /// Whether it comes of credentials or of a signature that were refused.
+    #[serde(skip)]
+    is_refusal: bool,
 }
 
 /// How a check ended.
@@ -43,7 +46,15 @@ pub(in crate::cli) struct Findings(Vec<Finding>);
 
 impl Finding {
     fn new(check: &'static str, outcome: Outcome, found: impl ToString) -> Self {
-        Self { check, outcome, found: found.to_string(), remedy: None, exit_code: None, exit: None }
+        Self {
+            check,
+            outcome,
+            found: found.to_string(),
+            remedy: None,
+            exit_code: None,
+            exit: None,
+            is_refusal: false,
+        }
     }
 
     /// All is well with `check`.
@@ -69,6 +80,11 @@ impl Finding {
     /// What to do about it.
     pub(in crate::cli) fn remedy(self, remedy: impl ToString) -> Self {
         Self { remedy: Some(remedy.to_string()).filter(|remedy| !remedy.is_empty()), ..self }
+    }
+
+    /// It comes of credentials, or of a signature, that were refused; so may others.
+    pub(in crate::cli) fn as_refusal(self) -> Self {
+        Self { is_refusal: true, ..self }
     }
 
     /// An error that would end a run, as a finding.
@@ -101,6 +117,22 @@ impl Findings {
 
     pub(in crate::cli) fn extend(&mut self, findings: impl IntoIterator<Item = Finding>) {
         self.0.extend(findings);
+    }
+
+    /// Leaves one line of each cause: refused signatures come of a wrong clock, if that is wrong, and otherwise of the credentials.
+    pub(in crate::cli) fn settle(&mut self) {
+        let is_wrong =
+            |check: &str, finding: &Finding| finding.check == check && finding.outcome == Outcome::Wrong;
+        let is_of_clock = self.0.iter().any(|finding| is_wrong("clock", finding));
+        let refusals = || self.0.iter().filter(|finding| finding.is_refusal);
+        let Some(first) = refusals().find(|finding| finding.check != "connection").cloned() else {
+            // A connection alone may be refused for reasons of its own.
+            return self.0.retain(|finding| !(is_of_clock && finding.is_refusal));
+        };
+        self.0.retain(|finding| !finding.is_refusal && finding.check != "credentials");
+        if !is_of_clock {
+            self.0.insert(0, Finding { check: "credentials", ..first });
+        }
     }
 
     /// Whether a run could not succeed.

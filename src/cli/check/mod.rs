@@ -28,6 +28,7 @@ use crate::identity::ParameterPlan;
 use crate::ledger::View;
 use crate::preflight::Expected;
 use crate::provisioning::Topics;
+use crate::shard::Shard;
 use account::Account;
 use findings::{Finding, Findings};
 pub(super) use rows::Things;
@@ -104,8 +105,8 @@ pub(super) struct Intent<'a> {
 
 /// Where a run's devices are.
 pub(super) enum Devices<'a> {
-    /// In a lot that may have a ledger.
-    Lot(Box<OpenLot>, Option<&'a View>),
+    /// In a lot that may have a ledger; of the shards of a lot only the first looks at more than its own rows.
+    Lot(Box<OpenLot>, Option<&'a View>, Option<Shard>),
     /// In a ledger, and become what these parameters say.
     Ledger(&'a View, &'a ParameterPlan),
     /// Nowhere that could be read twice; but what is sent of each is known.
@@ -128,11 +129,13 @@ pub(super) async fn before(
     let mut findings = Findings::default();
     let template = intent.template.unwrap_or_default();
     let account = site.can_ask().then(|| Account::new(site, template));
+    // Who asks is not asked: a run does not need STS, and not every network lets it through.
     let open = look(site, account.as_ref(), intent, devices, Things::Sample(SAMPLE), &mut findings).await?;
     if let Some(ledger) = ledger {
         findings.extend(machine::ledger(ledger, open));
     }
     findings.add(open_files(open, service));
+    findings.settle();
     findings.conclude_before_run()
 }
 
@@ -191,6 +194,7 @@ pub(super) async fn run(args: CheckArgs) -> Result<Exit, Fatal> {
     let things = if args.deep { Things::All } else { Things::Sample(SAMPLE) };
     let lot = reading.read(&args.lot);
     let view = ledger.exists().then(|| View::open(&ledger)).transpose().map_err(ledger_error)?;
+    let shard = view.as_ref().and_then(|view| view.lot().binding.shard);
     let target = args.target.resolve().await;
     let (target, site) = match target {
         Ok(target) => {
@@ -202,17 +206,20 @@ pub(super) async fn run(args: CheckArgs) -> Result<Exit, Fatal> {
         Err(fatal) => (None, Err(fatal)),
     };
     let lot = lot.map_err(|fatal| findings.add(Finding::of_fatal("lot", &fatal))).ok();
+    let devices = lot.map_or(Devices::None, |lot| Devices::Lot(Box::new(lot), view.as_ref(), shard));
     let open = match site {
         Ok(site) => {
             let target = target.as_ref().expect("what is open was resolved");
             let template = target.template(args.template.as_deref())?;
-            let account = site.can_ask().then(|| Account::new(&site, &template));
+            let mut account = site.can_ask().then(|| Account::new(&site, &template));
+            if let Some(account) = &mut account {
+                findings.add(account.learn_caller().await);
+            }
             let intent = Intent {
                 template: Some(&template),
                 topics: Topics::of(&template, &calls),
                 timeout: args.timeout,
             };
-            let devices = lot.map_or(Devices::None, |lot| Devices::Lot(Box::new(lot), view.as_ref()));
             let open = look(&site, account.as_ref(), intent, devices, things, &mut findings).await?;
             if let Some(account) = &account {
                 findings.add(account.quotas(calls[0], open).await);
@@ -222,18 +229,14 @@ pub(super) async fn run(args: CheckArgs) -> Result<Exit, Fatal> {
         }
         Err(fatal) => {
             findings.add(Finding::of_fatal("credentials", &fatal));
-            match lot {
-                Some(lot) => {
-                    look_at_rows(Devices::Lot(Box::new(lot), view.as_ref()), None, things, &mut findings)?.0
-                }
-                None => 0,
-            }
+            look_at_rows(devices, None, things, &mut findings)?.0
         }
     };
     findings.extend(machine::ledger(&ledger, open));
     if let Some(target) = &target {
         findings.add(open_files(open, &target.service));
     }
+    findings.settle();
     print(&if args.json { findings.json() } else { findings.text() });
     Ok(findings.exit())
 }
@@ -263,7 +266,7 @@ async fn look(
 impl Devices<'_> {
     fn parameters(&self) -> Option<&ParameterPlan> {
         match self {
-            Self::Lot(lot, _) => Some(&lot.parameters),
+            Self::Lot(lot, ..) => Some(&lot.parameters),
             Self::Ledger(_, parameters) | Self::Unread(parameters) => Some(parameters),
             Self::None => None,
         }
@@ -299,15 +302,8 @@ async fn look_at_account(
         findings.add(connection.await);
         return None;
     };
-    let asked = async {
-        let (caller_finding, caller) = account.caller().await;
-        let (template_findings, described) =
-            if is_registering { account.template(caller.as_ref()).await } else { (Vec::new(), None) };
-        (caller_finding, template_findings, described)
-    };
-    let ((caller, template, described), endpoint, connection) =
-        tokio::join!(asked, account.endpoint(), connection);
-    findings.add(caller);
+    let asked = async { if is_registering { account.template().await } else { (Vec::new(), None) } };
+    let ((template, described), endpoint, connection) = tokio::join!(asked, account.endpoint(), connection);
     findings.add(endpoint);
     findings.extend(account.clock());
     findings.add(connection);

@@ -11,6 +11,7 @@ use crate::control_plane::DescribedTemplate;
 use crate::event::Registration;
 use crate::ledger::{View, Work};
 use crate::preflight::{Expected, Rows, Standing};
+use crate::shard::Shard;
 use crate::template::Template;
 
 /// What the rows of a lot are.
@@ -48,7 +49,7 @@ pub(super) fn look(
     };
     let mut rows = template.as_ref().map(|template| Rows::new(template, &parameters, most));
     let (mut findings, open) = match devices {
-        Devices::Lot(lot, view) => look_at_lot(*lot, view, rows.as_mut())?,
+        Devices::Lot(lot, view, shard) => look_at_lot(*lot, view, shard, rows.as_mut())?,
         Devices::Ledger(view, _) => (Vec::new(), look_at_ledger(view, rows.as_mut())?),
         Devices::Unread(_) => {
             let found = "a lot that is no file can be read only once, and is read by the run";
@@ -66,12 +67,18 @@ pub(super) fn look(
 fn look_at_lot(
     lot: OpenLot,
     view: Option<&View>,
+    shard: Option<Shard>,
     mut rows: Option<&mut Rows<'_>>,
 ) -> Result<(Vec<Finding>, u64), Fatal> {
     let (mut all, mut open, mut failed) = (0_u64, 0_u64, None);
     let mut keys = Keys::default();
     let source = lot.source.clone();
+    // One shard looks at the lot as a whole, the others at their own rows.
+    let shard = shard.filter(|shard| shard.index != 0);
     let read = lot.look_through(|identity| {
+        if shard.is_some_and(|shard| !shard.has(&identity.key)) {
+            return;
+        }
         all += 1;
         keys.add(&identity.key, identity.line);
         let is_to_come = view.map_or(Ok(true), |view| view.is_to_come(&identity.key));
