@@ -250,7 +250,7 @@ pub(super) async fn connection(site: &Site, topics: Topics, timeout: Duration) -
             let remedy = advice::remedy("check", &failure).unwrap_or_default();
             let finding = Finding::wrong("connection", exit, &failure).remedy(remedy);
             match failure.cause {
-                Cause::UpgradeRefused { status: 401 | 403, .. } => finding.as_refusal(),
+                Cause::UpgradeRefused { status: 401 | 403, .. } => finding.because_refused(),
                 _ => finding,
             }
         }
@@ -341,7 +341,7 @@ pub(super) fn unanswered(check: &'static str, error: &AskError) -> Finding {
         }
         AskError::Refused { .. } => Finding::wrong(check, Exit::NotPermitted, error)
             .remedy("get new credentials (temporary ones expire), and check --region")
-            .as_refusal(),
+            .because_refused(),
         error => Finding::skipped(check, error),
     }
 }

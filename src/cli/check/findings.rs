@@ -83,7 +83,7 @@ impl Finding {
     }
 
     /// It comes of credentials, or of a signature, that were refused; so may others.
-    pub(in crate::cli) fn as_refusal(self) -> Self {
+    pub(in crate::cli) fn because_refused(self) -> Self {
         Self { is_refusal: true, ..self }
     }
 
