@@ -431,11 +431,8 @@ async fn what_somebody_made_that_cannot_work() {
     emulator.shutdown().await;
 }
 
-/// `AWS_ENDPOINT_URL_<SERVICE>`, the profile's services, and what turns them off; what is typed goes before all of them.
-#[test]
-fn services_are_where_every_aws_tool_looks_for_them() {
-    let setup = Setup::new();
-    let lot = setup.scratch.write("lot.csv", LOT);
+/// The files of a profile whose services are in the emulator: configuration and credentials.
+fn profile(setup: &Setup) -> [PathBuf; 2] {
     let config = setup.scratch.write(
         "config",
         format!(
@@ -452,6 +449,15 @@ fn services_are_where_every_aws_tool_looks_for_them() {
             setup.emulate.text("secret_access_key")
         ),
     );
+    [config, credentials]
+}
+
+/// `AWS_ENDPOINT_URL_<SERVICE>`, the profile's services, and what turns them off; what is typed goes before all of them.
+#[test]
+fn services_are_where_every_aws_tool_looks_for_them() {
+    let setup = Setup::new();
+    let lot = setup.scratch.write("lot.csv", LOT);
+    let [config, credentials] = profile(&setup);
     // Even the endpoint to dial is found there.
     let check = |env: &[(&str, &str)], args: &[&str]| {
         let mut command = fleetmint();
