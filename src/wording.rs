@@ -106,6 +106,25 @@ pub fn is_invisible(character: char) -> bool {
         || matches!(character, '\u{2800}' | '\u{fff9}'..='\u{fffb}')
 }
 
+/// A hexadecimal run of this many characters is an id: a UUID has 36 with its hyphens, a certificate id 64.
+const ID: usize = 32;
+
+/// `text` with an ellipsis in the place of each id that it holds.
+pub fn without_ids(text: &str) -> String {
+    let is_hex = |c: char| c.is_ascii_hexdigit() || c == '-';
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let run = rest.find(|c| !is_hex(c)).unwrap_or(rest.len());
+        out.push_str(if run >= ID { "…" } else { &rest[..run] });
+        rest = &rest[run..];
+        let gap = rest.find(is_hex).unwrap_or(rest.len());
+        out.push_str(&rest[..gap]);
+        rest = &rest[gap..];
+    }
+    out
+}
+
 /// A word for a POSIX shell. Only what has to be quoted is: `shlex` would quote every `=` and `,` of a command too.
 pub fn shell_word(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./:=@%+,-".contains(c);

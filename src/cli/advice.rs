@@ -7,14 +7,16 @@ use crate::engine::End;
 use crate::failure::{Cause, Failure, Stage};
 use crate::ledger::{Account, Counts, NotThere, Problem};
 use crate::limit_search::{Finding, Stopped};
+use crate::provisioning::Topics;
 use crate::usage::{Bound, Usage};
 
-/// Says why a run of `verb` ended, where that was not to be expected, and what to do.
-pub(super) fn ended(verb: &str, end: &End) -> Vec<String> {
+/// Says why a run of `verb` ended, where that was not to be expected, and what to do. A provisioning run has its `topics`.
+pub(super) fn ended(verb: &str, end: &End, topics: Option<&Topics>) -> Vec<String> {
     match end {
         End::Complete | End::OutOfDevices | End::Drained | End::Aborted => Vec::new(),
         End::ThresholdLost => vec![String::from("stopped: a threshold is surely missed")],
         End::Stopped(failure) => stopped(verb, failure),
+        End::Refused { failure, times } => refused(verb, failure, *times, topics),
         End::Ledger(error) => vec![format!("error: {error}")],
         End::Bug(detail) => vec![bug(detail)],
     }
@@ -33,6 +35,19 @@ pub(super) fn remedy(verb: &str, failure: &Failure) -> Option<String> {
         ("", Some(options)) => Some(options.to_owned()),
         (hint, Some(options)) => Some(format!("{hint}: {options}")),
     }
+}
+
+/// The same, with what was seen: how often, where, and that nothing else was.
+fn refused(verb: &str, failure: &Failure, times: u32, topics: Option<&Topics>) -> Vec<String> {
+    let mut words = stopped(verb, failure);
+    let Some(call) = failure.stage.call() else { return words };
+    let topic = topics.map_or(String::new(), |topics| format!(" (topic {})", topics.call(call).request));
+    let seen = match failure.cause {
+        Cause::Closed { .. } => format!("{times} times the connection ended in the place of an answer"),
+        _ => format!("{} refused so", number(times.into(), "device was", "devices were")),
+    };
+    words.insert(1, format!("  {seen}, and in this run no {}{topic} was accepted", call.spelled()));
+    words
 }
 
 /// Which options a failure has to do with.
@@ -112,6 +127,9 @@ pub(super) fn of_ledger(problem: &Problem) -> Option<&'static str> {
         Problem::NotThere(NotThere::Keys { .. }) => Some("check --key against the lot's key column"),
         Problem::NotThere(NotThere::State { .. }) => Some("choose another --state, or leave this --key out"),
         Problem::NotThere(NotThere::Run { .. }) => Some("`fleetmint status` lists them"),
+        Problem::OtherLot(refusal) if refusal.registered > 0 => Some(
+            "a registered device whose values or board are others now: fleetmint retry --state registered --reissue returns it first",
+        ),
         Problem::Unsealing => Some("--seal-to names recipients"),
         Problem::OtherBinding { what: "account", found, .. }
             if Account::named(found) == Account::Emulator =>

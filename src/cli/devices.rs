@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use super::args::DeviceArgs;
 use super::exit::{Fatal, ledger as ledger_error};
+use super::fit;
 use super::lot::{LotReading, Rows};
 use super::settings::usage;
 use super::shard::Part;
-use super::target::Target;
+use super::target::{Site, Target};
 use crate::emulator::scenario::BUILT_IN_TEMPLATE;
 use crate::identity::{GeneratedLot, KEY_COLUMNS, MADE_UP, ParameterPlan, Pattern, parse_constant};
 use crate::ledger::{Binding, Counts, Ledger};
@@ -78,8 +79,13 @@ impl DeviceSettings {
     }
 
     /// Reads or makes up the devices into their ledger, or checks that the ledger that is there is theirs. Only where they
-    /// are registered is a template needed.
-    pub(super) fn open(self, target: &Target, is_template_needed: bool) -> Result<Devices, Fatal> {
+    /// are registered is a template needed, and compared with what is sent.
+    pub(super) async fn open(
+        self,
+        target: &Target,
+        site: &Site,
+        is_template_needed: bool,
+    ) -> Result<Devices, Fatal> {
         let template = match &self.template {
             None if !is_template_needed && target.is_aws() => String::from(NO_TEMPLATE),
             typed => target.template(typed.as_deref())?,
@@ -93,11 +99,20 @@ impl DeviceSettings {
         };
         let path = self.ledger;
         let (ledger, parameters) = match &self.source {
-            Source::Lot(lot) => self.reading.read(lot)?.into_ledger(&path, &binding)?,
+            Source::Lot(lot) => {
+                let lot = self.reading.read(lot, &path)?;
+                if is_template_needed && let Err(fatal) = fit::check(site, &template, &lot.parameters).await {
+                    return Err(lot.or_wrong_rows(fatal));
+                }
+                lot.into_ledger(&path, &binding)?
+            }
             Source::MadeUp(made_up) => {
                 let is_built_in = !target.is_aws() && template == BUILT_IN_TEMPLATE;
                 let lot = made_up.lot(self.reading.format.key_column.as_deref(), is_built_in)?;
                 let rows = Rows { source: MADE_UP, shape: lot.shape(), rows: lot.rows().map(Ok) };
+                if is_template_needed {
+                    fit::check(site, &template, &self.reading.parameters(&rows.shape)?).await?;
+                }
                 self.reading.open(rows, &path, &binding)?
             }
         };

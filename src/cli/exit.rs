@@ -140,7 +140,7 @@ impl Exit {
         match end {
             End::Complete | End::OutOfDevices | End::ThresholdLost => None,
             End::Drained | End::Aborted => Some(Exit::Interrupted),
-            End::Stopped(failure) => Some(Exit::of_failure(failure)),
+            End::Stopped(failure) | End::Refused { failure, .. } => Some(Exit::of_failure(failure)),
             End::Ledger(error) => Some(Exit::of_ledger(error)),
             End::Bug(_) => Some(Exit::Bug),
         }

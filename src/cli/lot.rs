@@ -17,7 +17,7 @@ use crate::identity::{
     Delimiter, Doubtful, EmptyCells, Encoding, Identity, LotErrors, LotFault, LotFormat, LotReader, LotShape,
     ParameterPlan, RowError, SentColumns, new_key_fault, parse_constant,
 };
-use crate::ledger::{Binding, ImportError, Ledger, LotRows};
+use crate::ledger::{Binding, ImportError, Ledger, LotRows, View};
 
 /// How lots are read, and what their rows become.
 pub(super) struct LotReading {
@@ -57,6 +57,7 @@ impl LotReading {
             delimiter: args.delimiter.0,
             key_column: args.key_column,
             doubtful: if args.strict { Doubtful::Refused } else { Doubtful::Taken },
+            known_columns: Vec::new(),
         };
         let sent = SentColumns {
             only: (!args.sent_columns.is_empty()).then_some(args.sent_columns),
@@ -77,9 +78,9 @@ impl LotReading {
         only.into_iter().chain(empty).collect()
     }
 
-    /// Opens a lot and reads its header.
-    pub(super) fn read(&self, lot: &Path) -> Result<OpenLot, Fatal> {
-        let open = self.read_quietly(lot)?;
+    /// Opens a lot and reads its header. Column names that the ledger has already, if there is one, stay valid.
+    pub(super) fn read(&self, lot: &Path, ledger: &Path) -> Result<OpenLot, Fatal> {
+        let open = self.read_quietly(lot, ledger)?;
         if let Some(recognised) = recognised(&open.rows) {
             say(format_args!("{}: {recognised}", open.source));
         }
@@ -87,22 +88,33 @@ impl LotReading {
     }
 
     /// Opens a lot once more, beside what is reading it; `None` if it is not a file, and can be read only once.
-    pub(super) fn read_again(&self, lot: &Path) -> Result<Option<OpenLot>, Fatal> {
-        if lot.is_file() { self.read_quietly(lot).map(Some) } else { Ok(None) }
+    pub(super) fn read_again(&self, lot: &Path, ledger: &Path) -> Result<Option<OpenLot>, Fatal> {
+        if lot.is_file() { self.read_quietly(lot, ledger).map(Some) } else { Ok(None) }
     }
 
-    fn read_quietly(&self, lot: &Path) -> Result<OpenLot, Fatal> {
-        let (source, file): (String, Box<dyn Read + Send>) = if lot == Path::new(STDIN) {
-            (String::from("standard input"), Box::new(std::io::stdin()))
+    fn read_quietly(&self, lot: &Path, ledger: &Path) -> Result<OpenLot, Fatal> {
+        let (source, rows) = if lot == Path::new(STDIN) {
+            let format = LotFormat { known_columns: columns_of(ledger), ..self.format.clone() };
+            let stdin: Box<dyn Read + Send> = Box::new(std::io::stdin());
+            (String::from("standard input"), LotReader::with_format(stdin, &format))
         } else {
             let source = lot.display().to_string();
-            let file = File::open(lot).map_err(|error| {
-                Fatal::new(Exit::BadIdentities, format!("{source}: cannot be read: {error}"))
-            })?;
-            (source, Box::new(BufReader::with_capacity(1 << 16, file)))
+            let open = |format: &LotFormat| {
+                let file = File::open(lot).map_err(|error| {
+                    Fatal::new(Exit::BadIdentities, format!("{source}: cannot be read: {error}"))
+                })?;
+                let file: Box<dyn Read + Send> = Box::new(BufReader::with_capacity(1 << 16, file));
+                Ok(LotReader::with_format(file, format))
+            };
+            let rows = match open(&self.format)? {
+                Err(errors) if errors.iter().all(|error| error.fault == LotFault::ColumnName) => {
+                    open(&LotFormat { known_columns: columns_of(ledger), ..self.format.clone() })?
+                }
+                rows => rows,
+            };
+            (source, rows)
         };
-        let rows = LotReader::with_format(file, &self.format)
-            .map_err(|errors| wrong_rows(&source, &errors.into()))?;
+        let rows = rows.map_err(|errors| wrong_rows(&source, &errors.into()))?;
         let mut shape = rows.shape().clone();
         let mut requests = None;
         if let Some(source) = &self.requests {
@@ -129,7 +141,8 @@ impl LotReading {
         Ok((ledger, parameters))
     }
 
-    fn parameters(&self, shape: &LotShape) -> Result<ParameterPlan, Fatal> {
+    /// What rows of this shape become.
+    pub(super) fn parameters(&self, shape: &LotShape) -> Result<ParameterPlan, Fatal> {
         use crate::identity::ParameterError::NotAColumn;
         ParameterPlan::sending(shape, &self.sent, &self.constants).map_err(|error| match error {
             NotAColumn { .. } => usage("--columns", error),
@@ -231,6 +244,11 @@ where
     })
 }
 
+/// The columns that a ledger has; none if there is none, or it cannot be read: that is said when it is opened.
+fn columns_of(ledger: &Path) -> Vec<String> {
+    View::open(ledger).map_or_else(|_| Vec::new(), |view| view.lot().shape.columns.clone())
+}
+
 /// What a lot turned out to be, where it is not the plainest.
 fn recognised<R: Read>(rows: &LotReader<R>) -> Option<String> {
     let columns = format!("columns separated by {}", rows.delimiter().plural());
@@ -250,6 +268,9 @@ fn say_doubts(lot: &str, doubts: &LotErrors) {
         let (what, advice) = match kind.fault {
             LotFault::SpreadsheetDamage => {
                 ("that a spreadsheet may have changed", "; --strict refuses such values")
+            }
+            LotFault::ColumnName => {
+                ("that no new lot could have as the name of a column, and that the ledger has already", "")
             }
             _ => ("that no new device could have as its key, and that the ledger has already", ""),
         };

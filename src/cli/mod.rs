@@ -6,6 +6,7 @@
 
 mod advice;
 mod args;
+mod backup;
 mod ca_file;
 mod check;
 mod cleanup;
@@ -40,6 +41,7 @@ mod report;
 mod requests;
 mod retry;
 mod retyped;
+mod rework;
 mod run_settings;
 mod scope;
 mod settings;
@@ -70,7 +72,7 @@ use exit::Fatal;
     about,
     propagate_version = true,
     max_term_width = 100,
-    after_help = Exit::table()
+    after_help = format!("{}\nRuns on Linux and macOS, and on Windows in WSL.", Exit::table())
 )]
 struct Args {
     #[command(subcommand)]
@@ -94,6 +96,7 @@ enum Verb {
     PurgeKeys(purge_keys::PurgeKeysArgs),
     Status(status::StatusArgs),
     Retry(retry::RetryArgs),
+    Backup(backup::BackupArgs),
     Merge(merge::MergeArgs),
     Report(report::ReportArgs),
     Emulate(emulate::EmulateArgs),
@@ -124,7 +127,8 @@ impl Verb {
             Verb::Export(args) => export::run(args).await,
             Verb::PurgeKeys(args) => purge_keys::run(&args),
             Verb::Status(args) => status::run(&args),
-            Verb::Retry(args) => retry::run(&args),
+            Verb::Retry(args) => retry::run(args).await,
+            Verb::Backup(args) => backup::run(&args),
             Verb::Merge(args) => merge::run(&args),
             Verb::Report(args) => report::run(&args),
             Verb::Emulate(args) => emulate::run(&args).await,
@@ -158,7 +162,13 @@ pub fn main() -> Exit {
             return Fatal::new(Exit::Bug, format!("cannot start the async runtime: {error}")).report();
         }
     };
-    runtime.block_on(args.verb.run()).unwrap_or_else(Fatal::report)
+    let exit = runtime.block_on(args.verb.run()).unwrap_or_else(Fatal::report);
+    match speech::lost_output() {
+        Some(error) if exit == Exit::Complete => {
+            Fatal::new(Exit::LedgerUnusable, format!("standard output cannot be written: {error}")).report()
+        }
+        _ => exit,
+    }
 }
 
 fn parse(typed: &[OsString]) -> Result<Args, clap::Error> {

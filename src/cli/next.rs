@@ -33,7 +33,7 @@ pub(super) fn steps(path: &Path, lot: &LotInfo, status: &Status) -> Vec<NextStep
         // There is no file to provision made-up devices from, nor a reason to.
         open > 0 && !is_busy && lot.source != MADE_UP,
         "resume",
-        format!("{open} devices are still open. {}", resume_needs(lot)),
+        format!("{open} devices are still open. {}", resume_needs(lot, status)),
         Some(resume),
     );
     let why = format!(
@@ -64,7 +64,10 @@ pub(super) fn steps(path: &Path, lot: &LotInfo, status: &Status) -> Vec<NextStep
 }
 
 /// What the ledger does not know of the command that made it.
-fn resume_needs(lot: &LotInfo) -> &'static str {
+fn resume_needs(lot: &LotInfo, status: &Status) -> &'static str {
+    if typed(status).is_some() {
+        return "Run the same command again, with the same AWS credentials";
+    }
     match lot.binding.account() {
         Account::Emulator => "Run the same command again; a scenario file it had is not in the ledger",
         Account::Loopback => "Run the same command again; the ledger knows neither the port nor the CA file",

@@ -1,7 +1,8 @@
 //! Files that a command writes for its user: looked at before anything is sent, written at the end.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -61,9 +62,8 @@ impl Place {
     /// A place that can be written, as far as that can be told without writing there.
     pub(super) fn check(option: &'static str, file: PathBuf) -> Result<Self, Fatal> {
         let place = Self { option, file };
-        if !place.is_stdout() {
-            probe(&place.file).map_err(|error| place.unwritable(&error))?;
-        }
+        let probed = if place.is_stdout() { probe_stdout() } else { probe(&place.file) };
+        probed.map_err(|error| place.unwritable(&error))?;
         Ok(place)
     }
 
@@ -111,6 +111,16 @@ fn probe(file: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => probe_new(file),
         Err(error) => Err(error),
     }
+}
+
+/// Whether what stdout leads to takes anything. A pipe or a terminal is not to be touched before there is something to say, and
+/// need not be: neither is ever full.
+fn probe_stdout() -> io::Result<()> {
+    let there = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    if there.metadata()?.file_type().is_char_device() && !io::stdout().is_terminal() {
+        return (&there).write(b"").map(drop);
+    }
+    Ok(())
 }
 
 /// Whether a file that is not there can be made, and has room for a page.

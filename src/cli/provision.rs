@@ -173,7 +173,7 @@ struct Settings {
 /// Takes every open device of a lot to a registered thing.
 pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
     let (settings, outputs) = Settings::new(args).await?;
-    let lot = settings.reading.read(&settings.lot)?;
+    let lot = settings.reading.read(&settings.lot, &settings.ledger)?;
     // A ledger that is there may have nothing left to do, and nothing needs to be asked then.
     let mut site = None;
     if !settings.ledger.exists() {
@@ -305,7 +305,7 @@ impl Settings {
             fit::check(&site, &self.binding.template, parameters).await?;
             return Ok(site);
         }
-        let devices = match self.reading.read_again(&self.lot)? {
+        let devices = match self.reading.read_again(&self.lot, &self.ledger)? {
             Some(lot) => check::Devices::Lot(Box::new(lot), ledger, self.binding.shard),
             None => ledger.map_or(check::Devices::Unread(parameters), |ledger| {
                 check::Devices::Ledger(ledger, parameters)
@@ -448,7 +448,7 @@ impl Settings {
         };
         format!(
             "dry run: nothing was sent, and no ledger was made or changed (ledger {})\n\
-             {devices} of {} would be provisioned; {} registered, {} rejected, {} unknown\n\
+             {devices} of {} would be provisioned; {} registered, {} rejected, {} unknown, {} unsettled\n\
              {} certificates and {devices} registrations at most, with the parameters {}\n\
              {rates}; {}\n\
              {time}\n",
@@ -456,7 +456,8 @@ impl Settings {
             advice::number(counts.total(), "device", "devices"),
             counts.registered,
             counts.rejected,
-            counts.unknown + counts.issued_may_sent,
+            counts.unknown,
+            counts.issued_may_sent,
             devices.min(counts.pending),
             names.join(", "),
             say_keys(&self.keys),
@@ -638,9 +639,9 @@ impl Job for Provision {
             summary: Shown::new(report::render(&summary, manner::detail()), &summary),
             footer,
             elapsed,
-            words: words(&end, exit, &counts, &settings.ledger)
+            words: words(&end, exit, &counts, &settings)
                 .into_iter()
-                .chain(advice::faster(&usage))
+                .chain(advice::faster(&usage).filter(|_| exit == Exit::Complete))
                 .collect(),
             ledger: (!matches!(end, End::Ledger(_))).then_some(ledger),
         })
@@ -648,9 +649,10 @@ impl Job for Provision {
 }
 
 /// Why it ended and what to do next.
-fn words(end: &End, exit: Exit, counts: &Counts, ledger: &Path) -> Vec<String> {
-    let mut words = advice::ended("provision", end);
-    let ledger = ledger.display();
+fn words(end: &End, exit: Exit, counts: &Counts, settings: &Settings) -> Vec<String> {
+    let topics = Topics::new(&settings.binding.template);
+    let mut words = advice::ended("provision", end, Some(&topics));
+    let ledger = settings.ledger.display();
     match exit {
         Exit::Complete => {
             words.push(format!("keys and certificates: fleetmint export {ledger} --out DIR"));

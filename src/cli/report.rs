@@ -1,11 +1,12 @@
 //! `fleetmint report`: results files as text, JSON, a page, and HdrHistogram logs.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::exit::{Exit, Fatal};
 use super::outputs::Place;
+use super::settings::usage;
 use super::speech::{print, say};
-use crate::report::{self, CompileError, HlogError, Report};
+use crate::report::{self, CompileError, HlogError, Report, SameVerb};
 use crate::results::Problem;
 
 const MERGING: &str = "\
@@ -15,7 +16,7 @@ Examples:
 
 Several files are merged: histograms and counters are added, so that percentiles are those of one run with all samples. \
 Runs are aligned by the clocks of their machines, to the second; pauses between them are cut out. Thresholds are judged by \
-the merged figures.";
+the merged figures. Runs of different verbs are shown one after the other, and not merged.";
 
 /// Show results files, one or several merged, as text, JSON, a page, or HdrHistogram logs.
 #[derive(Debug, clap::Args)]
@@ -39,6 +40,17 @@ pub(super) struct ReportArgs {
 }
 
 pub(super) fn run(args: &ReportArgs) -> Result<Exit, Fatal> {
+    let places = Places::check(args)?;
+    let groups = report::by_verb(&args.results).map_err(unreadable)?;
+    if groups.len() > 1 {
+        places.refuse_several(&groups)?;
+        for (nth, group) in groups.iter().enumerate() {
+            let report = report::compile(&group.files).map_err(unreadable)?;
+            let heading = format!("{}== {} ==\n\n", if nth == 0 { "" } else { "\n" }, group.verb);
+            print(&(heading + &report::render_report(&report)));
+        }
+        return Ok(Exit::Complete);
+    }
     let report = report::compile(&args.results).map_err(unreadable)?;
     if let Some(folder) = &args.hlog {
         let logs = report::write_hlogs(&args.results, folder).map_err(|error| match error {
@@ -47,12 +59,12 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Fatal> {
         })?;
         say(format_args!("{logs} HdrHistogram logs in {}", folder.display()));
     }
-    if let Some(file) = &args.html {
-        write("--html", file, &report::render_html(&report))?;
+    if let (Some(place), Some(file)) = (&places.html, &args.html) {
+        place.write(&report::render_html(&report))?;
         say(format_args!("the page: {}", file.display()));
     }
-    if let Some(file) = &args.json {
-        write("--json", file, &json(&report))?;
+    if let Some(place) = &places.json {
+        place.write(&json(&report))?;
     }
     if args.html.is_none() && args.json.is_none() && args.hlog.is_none() {
         print(&report::render_report(&report));
@@ -64,8 +76,42 @@ fn json(report: &Report) -> String {
     serde_json::to_string_pretty(report).expect("a report is plain data") + "\n"
 }
 
-fn write(option: &'static str, file: &Path, text: &str) -> Result<(), Fatal> {
-    Place::check(option, file.to_owned())?.write(text)
+/// Where reports are written, looked at before anything is read.
+struct Places {
+    json: Option<Place>,
+    html: Option<Place>,
+    hlog: bool,
+}
+
+impl Places {
+    fn check(args: &ReportArgs) -> Result<Self, Fatal> {
+        let place = |option, file: &Option<PathBuf>| {
+            file.as_ref().map(|file| Place::check(option, file.clone())).transpose()
+        };
+        Ok(Self {
+            json: place("--json", &args.json)?,
+            html: place("--html", &args.html)?,
+            hlog: args.hlog.is_some(),
+        })
+    }
+
+    /// Refuses to write one report of runs of several verbs.
+    fn refuse_several(&self, groups: &[SameVerb]) -> Result<(), Fatal> {
+        let asked = [(self.json.is_some(), "--json"), (self.html.is_some(), "--html"), (self.hlog, "--hlog")];
+        let Some((_, option)) = asked.into_iter().find(|(is_asked, _)| *is_asked) else { return Ok(()) };
+        let files = |group: &SameVerb| {
+            let files: Vec<_> = group.files.iter().map(|file| file.display().to_string()).collect();
+            format!("{} ({})", group.verb, files.join(", "))
+        };
+        let groups: Vec<_> = groups.iter().map(files).collect();
+        Err(usage(
+            option,
+            format!(
+                "these files are of several verbs, whose figures are not to be added up: {}; name those of one verb at a time",
+                groups.join("; ")
+            ),
+        ))
+    }
 }
 
 /// A file that is not there or something else was named wrongly; one that is damaged is unusable.

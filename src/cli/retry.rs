@@ -1,4 +1,4 @@
-//! `fleetmint retry`: rejected, unknown and removed devices back to pending.
+//! `fleetmint retry`: rejected, unknown and removed devices back to pending, and registered ones that are to be certified anew.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
@@ -7,6 +7,8 @@ use std::time::SystemTime;
 use clap::ValueEnum;
 
 use super::exit::{self, Exit, Fatal};
+use super::rework::{self, AccountArgs};
+use super::settings::usage;
 use super::speech::{print, say, warn};
 use crate::ledger::{GivenUp, Ledger, Retry};
 
@@ -15,18 +17,23 @@ const WARNING: &str = "\
 an unknown device may be registered already, with the certificate that the ledger has. It gets another one, and may
 then own two: the first stays active in the account until it is found and deleted there. The ledger keeps it, retired.";
 
-/// Return rejected, unknown or removed devices to pending, so that the next provision takes them up again.
+/// Return rejected, unknown or removed devices to pending, so that the next provision takes them up again; or registered ones, to
+/// be given another certificate.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example:\n  fleetmint retry lot.ledger --state rejected\n  fleetmint retry lot.ledger --state rejected --key SN000009"
-)]
+#[command(after_help = "Examples:
+  fleetmint retry lot.ledger --state rejected
+  fleetmint retry lot.ledger --state rejected --key SN000009
+  fleetmint retry lot.ledger --state registered --key SN000009 --reissue
+
+The last one is for a device whose board or key was lost. Its certificate is made inactive in the account first, where these
+credentials may do that (iot:UpdateCertificate); the ledger keeps it beside the new one.")]
 pub(super) struct RetryArgs {
     /// The ledger of a provisioning run.
     pub(super) ledger: PathBuf,
 
     /// Which devices to return to pending.
     #[arg(long, value_enum)]
-    pub(super) state: GivenUpState,
+    pub(super) state: RetriedState,
 
     /// Only the device with this key. Repeatable.
     #[arg(long = "key", value_name = "KEY")]
@@ -40,17 +47,25 @@ pub(super) struct RetryArgs {
     #[arg(long)]
     pub(super) reissue_unknown: bool,
 
+    /// Needed for registered devices, which are named by --key: each gets another certificate.
+    #[arg(long, conflicts_with_all = ["reissue_unknown", "cause"])]
+    pub(super) reissue: bool,
+
     /// Do not ask for confirmation.
     #[arg(long)]
     pub(super) yes: bool,
+
+    #[command(flatten)]
+    pub(super) account: AccountArgs,
 }
 
 /// A state that a device can be returned from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum GivenUpState {
+pub(super) enum RetriedState {
     Rejected,
     Unknown,
     Removed,
+    Registered,
 }
 
 /// Returns all unknown devices of a ledger that a run is about to take up. Whoever typed the flag was told what it means.
@@ -64,16 +79,22 @@ pub(super) fn reissue_unknown(ledger: &mut Ledger) -> Result<(), Fatal> {
     Ok(())
 }
 
-pub(super) fn run(args: &RetryArgs) -> Result<Exit, Fatal> {
-    let retry = meaning(args)?;
+pub(super) async fn run(args: RetryArgs) -> Result<Exit, Fatal> {
+    let Some(from) = args.given_up()? else {
+        let ledger = Ledger::reopen(&args.ledger).map_err(exit::ledger)?;
+        let agree = |warning: &str| args.yes || is_agreed(warning, "give them another certificate");
+        return rework::run(ledger, &args.keys, args.account, agree).await;
+    };
+    let retry = Retry { from, keys: args.keys, cause: args.cause };
     let mut ledger = Ledger::reopen(&args.ledger).map_err(exit::ledger)?;
     let devices = ledger.view().count_retry(&retry).map_err(exit::ledger)?;
-    let state = retry.from.state().name();
+    let state = from.state().name();
     if devices == 0 {
         print(&format!("nothing to do: no {state} device to return to pending\n"));
         return Ok(Exit::Complete);
     }
-    if retry.from == GivenUp::Unknown && !args.yes && !is_agreed(devices) {
+    let wanted = format!("return {devices} unknown devices to pending");
+    if from == GivenUp::Unknown && !args.yes && !is_agreed(WARNING, &wanted) {
         say("nothing was changed");
         return Ok(Exit::Interrupted);
     }
@@ -87,30 +108,57 @@ pub(super) fn run(args: &RetryArgs) -> Result<Exit, Fatal> {
     Ok(Exit::Complete)
 }
 
-/// What was typed, if it goes together, and whoever has to be asked can be.
-fn meaning(args: &RetryArgs) -> Result<Retry, Fatal> {
-    let usage = |message: &str| Err(Fatal::new(Exit::Usage, message));
-    let from = match (args.state, args.reissue_unknown) {
-        (GivenUpState::Rejected, false) => GivenUp::Rejected,
-        (GivenUpState::Removed, false) => GivenUp::Removed,
-        (GivenUpState::Rejected | GivenUpState::Removed, true) => {
-            return usage("--reissue-unknown: is for --state unknown; others need no such consent");
+impl RetryArgs {
+    /// Which devices are to be returned, if what was typed goes together and whoever has to be asked can be; `None` for
+    /// registered ones.
+    fn given_up(&self) -> Result<Option<GivenUp>, Fatal> {
+        let from = match (self.state, self.reissue_unknown) {
+            (RetriedState::Unknown, true) => Some(GivenUp::Unknown),
+            (RetriedState::Unknown, false) => {
+                return Err(usage(
+                    "--state unknown",
+                    format!("{WARNING} If that is wanted, add --reissue-unknown"),
+                ));
+            }
+            (_, true) => {
+                return Err(usage(
+                    "--reissue-unknown",
+                    "is for --state unknown; no others need that consent",
+                ));
+            }
+            (RetriedState::Rejected, false) => Some(GivenUp::Rejected),
+            (RetriedState::Removed, false) => Some(GivenUp::Removed),
+            (RetriedState::Registered, false) => None,
+        };
+        match (from, self.reissue) {
+            (None, true) if self.keys.is_empty() => {
+                return Err(usage(
+                    "--key",
+                    "is missing: name the registered devices that are to be certified anew",
+                ));
+            }
+            (None, false) => {
+                return Err(usage(
+                    "--state registered",
+                    "such devices have a certificate that works. If they are to get another one, add --reissue",
+                ));
+            }
+            (Some(_), true) => return Err(usage("--reissue", "is for --state registered")),
+            _ => {}
         }
-        (GivenUpState::Unknown, true) => GivenUp::Unknown,
-        (GivenUpState::Unknown, false) => {
-            return usage(&format!("--state unknown: {WARNING} If that is wanted, add --reissue-unknown"));
+        let asks = matches!(from, None | Some(GivenUp::Unknown)) && !self.yes;
+        if asks && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+            let option = if from.is_none() { "--reissue" } else { "--reissue-unknown" };
+            return Err(usage(option, "there is no terminal to ask on; add --yes if you are sure"));
         }
-    };
-    if from == GivenUp::Unknown && !args.yes && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        return usage("--reissue-unknown: there is no terminal to ask on; add --yes if you are sure");
+        Ok(from)
     }
-    Ok(Retry { from, keys: args.keys.clone(), cause: args.cause.clone() })
 }
 
 /// Asks on the terminal.
-fn is_agreed(devices: u64) -> bool {
-    warn(format_args!("warning: {WARNING}"));
-    eprint!("return {devices} unknown devices to pending? Type yes to go on: ");
+fn is_agreed(warning: &str, wanted: &str) -> bool {
+    warn(format_args!("warning: {warning}"));
+    eprint!("{wanted}? Type yes to go on: ");
     let _ = io::stderr().flush();
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer).is_ok() && answer.trim().eq_ignore_ascii_case("yes")

@@ -18,6 +18,8 @@ static IS_QUIET: AtomicBool = AtomicBool::new(false);
 
 /// Whether stderr is for programs.
 static IS_JSON: AtomicBool = AtomicBool::new(false);
+/// Why the last result that was not printed was not.
+static LOST_OUTPUT: Mutex<Option<io::Error>> = Mutex::new(None);
 
 /// The lines that stay in place, while there are any. There is one terminal, so there is one of these.
 static IN_PLACE: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -46,12 +48,23 @@ fn json(level: &str, message: &str) -> String {
     json!({ "timestamp": now, "level": level, "message": message, "target": "fleetmint" }).to_string()
 }
 
-/// Prints a result to stdout, as it is.
+/// Prints a result to stdout, as it is. What could not be printed is told [at the end](lost_output).
 pub(super) fn print(text: &str) {
-    let _ = above(|| {
+    let printed = above(|| {
         let mut stdout = io::stdout().lock();
         stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
     });
+    match printed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            *LOST_OUTPUT.lock().expect("no code panics while it holds this lock") = Some(error);
+        }
+        _ => {}
+    }
+}
+
+/// Why a result could not be printed; `None` where all was, or its reader went away.
+pub(super) fn lost_output() -> Option<io::Error> {
+    LOST_OUTPUT.lock().expect("no code panics while it holds this lock").take()
 }
 
 /// From now on, only what must not be missed is said.

@@ -1,12 +1,11 @@
 //! `fleetmint status`: where a ledger's devices stand.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::exit::{self, Exit, Fatal};
 use super::next;
 use super::outputs::Place;
-use super::speech::say;
+use super::speech::{print, say};
 use crate::ledger::{Ledger, View};
 use crate::report::{StatusReport, render_status};
 use crate::wording::harmless_cell;
@@ -43,9 +42,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Fatal> {
     } else {
         render_status(&report)
     };
-    let mut stdout = std::io::stdout().lock();
-    // A reader that went away is none of our business.
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    print(&text);
     Ok(Exit::Complete)
 }
 

@@ -18,6 +18,13 @@ pub enum End {
     Aborted,
     /// Nothing that was still to be done would have fared better than what failed last.
     Stopped(Failure),
+    /// The service refused in the same way again and again, and never did what was asked for.
+    Refused {
+        /// The refusal.
+        failure: Failure,
+        /// How often.
+        times: u32,
+    },
     /// The ledger could not be written or read.
     Ledger(LedgerError),
     /// A defect of ours: a task panicked.
@@ -33,7 +40,7 @@ impl End {
             End::ThresholdLost => "threshold_lost",
             End::Drained => "drained",
             End::Aborted => "aborted",
-            End::Stopped(_) => "stopped",
+            End::Stopped(_) | End::Refused { .. } => "stopped",
             End::Ledger(_) => "ledger_failed",
             End::Bug(_) => "bug",
         }
@@ -46,6 +53,7 @@ impl End {
             End::OutOfDevices => String::from("there were fewer devices than arrivals"),
             End::ThresholdLost => String::from("a threshold was surely missed"),
             End::Stopped(failure) => failure.to_string(),
+            End::Refused { failure, times } => format!("{failure} ({times} times, and nothing else)"),
             End::Ledger(error) => error.to_string(),
             End::Bug(detail) => detail.clone(),
         }

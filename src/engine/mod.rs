@@ -22,6 +22,7 @@ mod provision;
 mod queue;
 mod rate;
 mod recorder;
+mod refusals;
 mod scope;
 mod stop;
 mod store;

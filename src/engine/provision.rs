@@ -22,6 +22,7 @@ use super::plan::Plan;
 use super::queue::{self, Queue};
 use super::rate::Limit;
 use super::recorder::{Recorder, RecorderHandle};
+use super::refusals::Refusals;
 use super::stop::{Stop, StopTokens};
 use super::store::Store;
 use super::worker;
@@ -73,6 +74,7 @@ async fn conduct<C: Connector>(
     let store = Store::new(ledger, plan.commit_mode.clone());
     let gauges = Arc::new(Gauges::default());
     let Audience { progress, intervals } = audience;
+    let refusals = Arc::new(Refusals::new(progress.borrow().devices.registered > 0));
     let (drain, epoch) = (stop.drain.clone(), Some(started));
     let (recorder, handle) = Recorder::new(
         store.clone(),
@@ -92,7 +94,7 @@ async fn conduct<C: Connector>(
     let crew = Arc::new(Crew::new(plan.connections));
     let recorder = recorder.telling_usage(crew.clone(), limits.clone());
     let mut recorder = JoinSet::from_iter([recorder.run()]);
-    let work = Work { connector, gauges, limits: limits.clone(), recorder: handle };
+    let work = Work { connector, gauges, refusals, limits: limits.clone(), recorder: handle };
     let end = work.run(plan, &crew, store.clone(), &stop).await;
     let (metrics, end) = match recorder.join_next().await.expect("the recorder was spawned just above") {
         Ok((metrics, Ok(()))) => (metrics, end),
@@ -108,6 +110,7 @@ async fn conduct<C: Connector>(
 struct Work<C> {
     connector: C,
     gauges: Arc<Gauges>,
+    refusals: Arc<Refusals>,
     limits: Arc<Limits>,
     recorder: RecorderHandle,
 }
@@ -140,7 +143,8 @@ impl<C: Connector> Work<C> {
         };
         let context = Context::new(trunk.clone(), self.limits, self.recorder, plan.clock, device);
         let (budget, lifetime) = (plan.failure_budget, plan.certificate_lifetime);
-        let journey = Arc::new(Journey::new(Arc::new(context), plan.settler, lifetime, budget));
+        let refusals = self.refusals.clone();
+        let journey = Arc::new(Journey::new(Arc::new(context), plan.settler, lifetime, budget, refusals));
         let first = crew.first();
         let (feed, queue) = queue::queue(first);
         let mut tasks = Tasks::new();
@@ -150,7 +154,11 @@ impl<C: Connector> Work<C> {
         let mut foreman = Hiring::new(trunk, journey, queue, stop.drain.clone());
         foreman.hire(first, &mut tasks);
         let end = supervise(foreman, tasks, &stop.abort, std::future::pending()).await;
-        end.unwrap_or(if stop.drain.is_cancelled() { End::Drained } else { End::Complete })
+        self.refusals.judge(end).unwrap_or(if stop.drain.is_cancelled() {
+            End::Drained
+        } else {
+            End::Complete
+        })
     }
 }
 

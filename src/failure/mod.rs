@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::call::Call;
+use crate::wording;
 
 pub use remedy::{Remedy, RetryPolicy, Standing, Tried, redial, remedy};
 
@@ -58,6 +59,14 @@ impl Stage {
     /// Whether the stage belongs to opening a connection.
     pub fn is_dialling(self) -> bool {
         self <= Stage::Suback
+    }
+
+    /// The call whose answer was waited for; `None` at every other stage.
+    pub fn call(self) -> Option<Call> {
+        match self {
+            Stage::Call(call) => Some(call),
+            _ => None,
+        }
     }
 
     fn doing(self) -> &'static str {
@@ -228,6 +237,17 @@ impl Failure {
         )
     }
 
+    /// Whether the service refused what it was asked for, for another reason than the rate or a fault of its own.
+    pub fn is_rejection(&self) -> bool {
+        matches!(self.cause, Cause::Rejected { status_code: 400..=499, .. }) && !self.is_throttle()
+    }
+
+    /// The failure in words, without the certificate and request ids that name one device's: equal for devices that failed for
+    /// the same reason.
+    pub fn reason(&self) -> String {
+        wording::without_ids(&self.to_string())
+    }
+
     /// Whether the service may have carried out the request that this failure ended.
     ///
     /// Only a rejection says that it did not. Silence without a PUBACK most likely means so, but is no proof: the PUBACK
@@ -289,7 +309,8 @@ impl Failure {
                 "the service closes the connection where iot:Subscribe is not allowed: check the policy's topicfilter/ resources and the template's name"
             }
             Cause::Closed { .. } if matches!(self.stage, Stage::Call(_)) => {
-                "the service closes the connection where iot:Publish or iot:Receive is not allowed: check the policy's topic/ resources"
+                "a possible cause: a policy that does not allow iot:Publish on this topic, or iot:Receive on its accepted and \
+                 rejected ones; the service then closes the connection instead of answering"
             }
             Cause::Closed { .. } if self.stage == Stage::Idle => {
                 "if it goes on: check the policy's iot:Receive on topic/ resources, and that nothing else connects with the same client ids"

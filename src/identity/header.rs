@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::fault::{LotFault, RowError};
+use super::reader::LotFormat;
 use super::records::Record;
 use super::{LotShape, is_longer_than};
 use crate::service::MAX_PARAMETER_NAME;
@@ -14,11 +15,14 @@ pub const KEY_COLUMNS: [&str; 3] = ["SerialNumber", "DeviceId", "ThingName"];
 /// How many errors are reported of a header: enough to see what is wrong with it.
 pub(super) const HEADER_ERRORS: usize = 100;
 
-/// A header's names and key column, or what is wrong with it: at most [`HEADER_ERRORS`] things, since a file that is not a lot at
-/// all has more.
-pub(super) fn parse_header(header: &Record<'_>, key_column: Option<&str>) -> Result<LotShape, Vec<RowError>> {
+/// A header's names and key column, and what is doubtful about the names; or everything that is wrong with it: the first
+/// [`HEADER_ERRORS`] things, since a file that is not a lot at all has more.
+pub(super) fn parse_header(
+    header: &Record<'_>,
+    format: &LotFormat,
+) -> Result<(LotShape, Vec<RowError>), Vec<RowError>> {
     let line = header.extent.line;
-    let mut errors = Vec::new();
+    let (mut errors, mut doubts) = (Vec::new(), Vec::new());
     let mut columns: Vec<String> = Vec::with_capacity(header.len());
     let mut seen: HashMap<String, usize> = HashMap::new();
     for (bytes, number) in header.fields().zip(1..) {
@@ -30,7 +34,9 @@ pub(super) fn parse_header(header: &Record<'_>, key_column: Option<&str>) -> Res
             let found = format!("in the name of column {number} {found}");
             errors.push(error(line, LotFault::Encoding, found, super::reader::WANTED_UTF8));
         } else if let Some((found, wanted)) = name_fault(&name, number) {
-            errors.push(error(line, LotFault::ColumnName, found, wanted));
+            let is_known = format.known_columns.contains(&name);
+            let told = if is_known { &mut doubts } else { &mut errors };
+            told.push(error(line, LotFault::ColumnName, found, wanted));
         } else {
             let first = *seen.entry(name.clone()).or_insert(number);
             if first != number {
@@ -41,8 +47,8 @@ pub(super) fn parse_header(header: &Record<'_>, key_column: Option<&str>) -> Res
         }
         columns.push(name);
     }
-    match find_key_column(&columns, key_column, line) {
-        Ok(key_column) if errors.is_empty() => return Ok(LotShape { columns, key_column }),
+    match find_key_column(&columns, format.key_column.as_deref(), line) {
+        Ok(key_column) if errors.is_empty() => return Ok((LotShape { columns, key_column }, doubts)),
         // The key may only be missing because of what is wrong with the names.
         Err(missing) if errors.is_empty() || missing.fault == LotFault::Header => errors.push(missing),
         _ => {}

@@ -116,6 +116,14 @@ pub enum Problem {
         /// What was said.
         detail: String,
     },
+    /// Its file system lacks what keeps two processes apart.
+    #[error(
+        "its file system has no locks or no shared memory, as many network file systems have none: put the ledger on a local disk ({detail})"
+    )]
+    NotLocal {
+        /// What was said.
+        detail: String,
+    },
     /// It was made for another template, region or account.
     #[error(
         "made for {what} {found}, and this run is for {wanted}; certificates or keys of it are there, so use that {what} again"
@@ -303,6 +311,9 @@ impl From<rusqlite::Error> for Problem {
         // SQLite quotes statements of its schema, line breaks and all.
         let detail = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         match error.sqlite_error_code() {
+            Some(_) if error.sqlite_error().is_some_and(|error| is_not_local(error.extended_code)) => {
+                Self::NotLocal { detail }
+            }
             Some(ErrorCode::DiskFull) => Self::Full,
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
             Some(ErrorCode::NotADatabase) => {
@@ -318,6 +329,21 @@ impl From<rusqlite::Error> for Problem {
             None => Self::Damaged { detail },
         }
     }
+}
+
+/// Whether SQLite could not lock a file, or share memory with others who have it open.
+fn is_not_local(extended_code: i32) -> bool {
+    use rusqlite::ffi;
+    matches!(
+        extended_code,
+        ffi::SQLITE_IOERR_LOCK
+            | ffi::SQLITE_IOERR_RDLOCK
+            | ffi::SQLITE_IOERR_CHECKRESERVEDLOCK
+            | ffi::SQLITE_IOERR_SHMOPEN
+            | ffi::SQLITE_IOERR_SHMLOCK
+            | ffi::SQLITE_IOERR_SHMMAP
+            | ffi::SQLITE_PROTOCOL
+    )
 }
 
 struct Holder<'a>(&'a Option<u32>);

@@ -65,6 +65,9 @@ impl LedgerLock {
                     continue;
                 }
                 Err(TryLockError::WouldBlock) => return Err(Problem::InUse { pid: read_note(&file).pid }),
+                Err(TryLockError::Error(error)) if place::has_no_locks(&error) => {
+                    return Err(Problem::NotLocal { detail: format!("locking {}: {error}", path.display()) });
+                }
                 Err(TryLockError::Error(error)) => {
                     return Err(Problem::io("locking the lock file beside it", error));
                 }

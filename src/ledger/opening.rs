@@ -127,6 +127,8 @@ pub(super) fn build(
     schema::create(&mut connection)?;
     fill(&mut connection)?;
     schema::set_up_writing(&connection)?;
+    // The first look with a write-ahead log: it fails here, and leaves nothing, where no memory can be shared.
+    schema::read_commits(&connection)?;
     close(connection)?;
     Ok(building.install()?)
 }

@@ -23,6 +23,14 @@ pub(super) fn is_link(error: &io::Error) -> bool {
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
+/// Whether an error is that of a file system without locks.
+pub(super) fn has_no_locks(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::NOLCK, Errno::NOSYS, Errno::OPNOTSUPP, Errno::NOTSUP]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// The files of one ledger.
 #[derive(Debug)]
 pub(super) struct Place {

@@ -2,6 +2,9 @@
 //!
 //! Owns what can be asked of a ledger. Takes no lock: any number of views may look at a ledger while a run writes it.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
@@ -13,6 +16,7 @@ use super::sql::{read_all, read_count};
 use super::values::{Counts, LotInfo, OpenDevice};
 use super::{integrity, opening};
 use crate::event::{DeviceId, DeviceState};
+use crate::wording::without_ids;
 
 /// A ledger to look at.
 #[derive(Debug)]
@@ -22,7 +26,8 @@ pub struct View {
     pub(super) lot: LotInfo,
 }
 
-/// Devices that share a state and the last failure's stage and cause.
+/// Devices that share a state and the last failure's stage, cause and [reason](crate::failure::Failure::reason); or all for which
+/// there was no room, of several reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
     /// Their state.
@@ -33,6 +38,8 @@ pub struct Trouble {
     pub cause: String,
     /// How many they are.
     pub devices: u64,
+    /// How many reasons they have.
+    pub reasons: u64,
     /// The key of the first of them.
     pub example_key: String,
     /// The failure of the first of them, in full.
@@ -75,9 +82,56 @@ pub(super) const OPEN_DEVICES: &str = "
 const TROUBLES: &str = "
     SELECT device.state, device.failure_stage, device.failure_cause, grouped.devices, device.key, device.failure
     FROM (SELECT min(id) AS first, count(*) AS devices FROM device WHERE failure IS NOT NULL
-          GROUP BY state, failure_stage, failure_cause) AS grouped
+          GROUP BY state, failure_stage, failure_cause, failure) AS grouped
     JOIN device ON device.id = grouped.first
-    ORDER BY grouped.devices DESC, device.id";
+    ORDER BY device.id";
+
+/// How many reasons of a state, stage and cause are told apart.
+const REASONS: usize = 20;
+
+/// Troubles on their way from the texts of the ledger to reasons.
+#[derive(Default)]
+struct Troubles {
+    /// By state, stage, cause, and reason.
+    found: BTreeMap<(&'static str, String, String, String), Trouble>,
+}
+
+impl Troubles {
+    /// Adds devices with the same text; the first devices first.
+    fn add(&mut self, trouble: Trouble) {
+        let reason = without_ids(&trouble.example);
+        let kind = (trouble.state.name(), trouble.stage.clone(), trouble.cause.clone(), reason);
+        match self.found.entry(kind) {
+            Entry::Occupied(mut same) => same.get_mut().devices += trouble.devices,
+            Entry::Vacant(place) => {
+                place.insert(trouble);
+            }
+        }
+    }
+
+    /// The most frequent first; the rarest reasons of a kind as one where there are very many.
+    fn finish(self) -> Vec<Trouble> {
+        let mut troubles: Vec<Trouble> = self.found.into_values().collect();
+        troubles.sort_by_key(|trouble| Reverse(trouble.devices));
+        let mut told: Vec<Trouble> = Vec::new();
+        let mut others: Vec<Trouble> = Vec::new();
+        for trouble in troubles {
+            let is_same = |other: &&Trouble| {
+                (other.state, &other.stage, &other.cause) == (trouble.state, &trouble.stage, &trouble.cause)
+            };
+            if told.iter().filter(is_same).count() < REASONS {
+                told.push(trouble);
+            } else if let Some(rest) = others.iter().position(|other| is_same(&other)) {
+                others[rest].devices += trouble.devices;
+                others[rest].reasons += 1;
+            } else {
+                others.push(trouble);
+            }
+        }
+        told.extend(others);
+        told
+    }
+}
 
 impl View {
     /// Opens the ledger at `path` to look at it; a run may be writing it. One of an older schema is looked at through a private
@@ -168,16 +222,20 @@ impl View {
     }
 
     pub(super) fn read_troubles(&self) -> Result<Vec<Trouble>, Problem> {
-        read_all(&self.connection, TROUBLES, |row| {
+        let alike = read_all(&self.connection, TROUBLES, |row| {
             Ok(Trouble {
                 state: read_state(row, "state")?,
                 stage: row.get("failure_stage")?,
                 cause: row.get("failure_cause")?,
                 devices: read_count(row, "devices")?,
+                reasons: 1,
                 example_key: row.get("key")?,
                 example: row.get("failure")?,
             })
-        })
+        })?;
+        let mut troubles = Troubles::default();
+        alike.into_iter().for_each(|trouble| troubles.add(trouble));
+        Ok(troubles.finish())
     }
 
     /// All runs, the first one first.

@@ -19,13 +19,63 @@ pub use latency::{Latency, LatencyFigures, MAX_LATENCY_US, NotALatency};
 pub use operation::{DialPhaseLatencies, OperationCounts, OperationMetrics};
 pub use slowest::{Slow, Slowest};
 
-/// A kind of failure: how often it happened, and one example in full.
+/// A kind of failure: how often it happened, and for which reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailureCount {
     /// How often it happened.
     pub count: u64,
     /// The first of its kind.
     pub example: Failure,
+    /// By [reason](Failure::reason), in the order of their first: at most [`REASONS`]. What is counted and not in here has
+    /// further ones.
+    pub reasons: Vec<ReasonCount>,
+}
+
+/// Failures of a kind that have the same reason.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ReasonCount {
+    /// How many.
+    pub count: u64,
+    /// The first of them.
+    pub example: Failure,
+}
+
+/// How many reasons of a kind are told apart. They come from the other side, which may have one for every device.
+pub const REASONS: usize = 16;
+
+impl FailureCount {
+    /// None yet of the kind of `example`.
+    pub fn none(example: &Failure) -> Self {
+        Self { count: 0, example: example.clone(), reasons: Vec::new() }
+    }
+
+    /// Adds `count` failures for the reason of `example`.
+    pub fn add(&mut self, count: u64, example: &Failure) {
+        self.count = self.count.saturating_add(count);
+        let same = self.reasons.iter().position(|reason| reason.example == *example);
+        let same = same.or_else(|| {
+            let reason = example.reason();
+            self.reasons.iter().position(|other| other.example.reason() == reason)
+        });
+        match same {
+            Some(place) => self.reasons[place].count = self.reasons[place].count.saturating_add(count),
+            None if self.reasons.len() < REASONS => {
+                self.reasons.push(ReasonCount { count, example: example.clone() });
+            }
+            None => {}
+        }
+    }
+
+    /// How many have a reason that is not among [`reasons`](Self::reasons).
+    pub fn others(&self) -> u64 {
+        let told = self.reasons.iter().fold(0_u64, |sum, reason| sum.saturating_add(reason.count));
+        self.count.saturating_sub(told)
+    }
+
+    fn merge(&mut self, other: &Self) {
+        other.reasons.iter().for_each(|reason| self.add(reason.count, &reason.example));
+        self.count = self.count.saturating_add(other.others());
+    }
 }
 
 /// The arrivals of an open-loop schedule.
@@ -120,8 +170,7 @@ impl Metrics {
         }
         self.dial_phases.merge(&other.dial_phases);
         for (kind, theirs) in &other.failures {
-            let example = || FailureCount { count: 0, example: theirs.example.clone() };
-            self.failures.entry(*kind).or_insert_with(example).count += theirs.count;
+            self.failures.entry(*kind).or_insert_with(|| FailureCount::none(&theirs.example)).merge(theirs);
         }
         self.counters.merge(&other.counters);
         self.arrivals.merge(other.arrivals);
@@ -138,8 +187,7 @@ impl Metrics {
 
     fn count_failure(&mut self, failure: &Failure) {
         let kind = (failure.stage.name(), failure.cause.name());
-        let first = || FailureCount { count: 0, example: failure.clone() };
-        self.failures.entry(kind).or_insert_with(first).count += 1;
+        self.failures.entry(kind).or_insert_with(|| FailureCount::none(failure)).add(1, failure);
     }
 }
 
@@ -225,5 +273,28 @@ mod tests {
         for (place, operation) in Operation::ALL.into_iter().enumerate() {
             assert_eq!(operation as usize, place, "ALL is in the order of the declaration");
         }
+    }
+
+    #[test]
+    fn reasons_are_counted_each_and_merged() {
+        let rejected = |message: &str| {
+            Some(Cause::Rejected { status_code: 400, error_code: "X".into(), error_message: message.into() })
+        };
+        let of = |messages: &[String]| {
+            let mut metrics = Metrics::default();
+            messages.iter().for_each(|message| metrics.record(&exchanged(1, 0, rejected(message))));
+            metrics
+        };
+        let id = |n: u32| format!("certificate {n:064x} is not known");
+        let (mut one, two) = (of(&[id(1), id(2), String::from("site")]), of(&[String::from("site"), id(3)]));
+        one.merge(&two);
+        let kind = &one.failures[&("register_thing", "rejected")];
+        let counts: Vec<_> = kind.reasons.iter().map(|reason| reason.count).collect();
+        assert_eq!((kind.count, counts, kind.others()), (5, vec![3, 2], 0));
+        let many: Vec<_> = (0..100).map(|n| format!("site {n}")).collect();
+        one.merge(&of(&many));
+        let kind = &one.failures[&("register_thing", "rejected")];
+        assert_eq!((kind.count, kind.reasons.len()), (105, REASONS));
+        assert_eq!(kind.others(), 105 - 5 - (REASONS as u64 - 2));
     }
 }

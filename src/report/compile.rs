@@ -44,7 +44,32 @@ pub enum CompileError {
     Twice(PathBuf, PathBuf),
 }
 
-/// Reads and merges `files`, at least one.
+/// Files of runs of one verb, which may be added up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SameVerb {
+    /// The verb, as results name it.
+    pub verb: String,
+    /// The files, in the order in which they were named.
+    pub files: Vec<PathBuf>,
+}
+
+/// `files` by verb, in the order of the first file of each: what different verbs measured is not to be added up.
+///
+/// # Errors
+/// If the header of one of them cannot be read.
+pub fn by_verb(files: &[PathBuf]) -> Result<Vec<SameVerb>, CompileError> {
+    let mut groups: Vec<SameVerb> = Vec::new();
+    for file in files {
+        let verb = Results::open(file)?.header().verb.clone();
+        match groups.iter_mut().find(|group| group.verb == verb) {
+            Some(group) => group.files.push(file.clone()),
+            None => groups.push(SameVerb { verb, files: vec![file.clone()] }),
+        }
+    }
+    Ok(groups)
+}
+
+/// Reads and merges `files`, at least one, of runs of one verb.
 ///
 /// # Errors
 /// If one of them cannot be read to its end, or is there twice.

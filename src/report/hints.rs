@@ -127,7 +127,17 @@ fn failures(report: &Report) -> Vec<Hint> {
             format!("{} × {} at {}", count(failure.count), words(&failure.cause), words(&failure.stage));
         hint(Weight::Notable, finding, sentence(&failure.hint))
     };
-    told.take(FAILURES).map(hint).collect()
+    let mut kinds: Vec<super::FailureSummary> = Vec::new();
+    for failure in told {
+        let is_same = |kind: &&mut super::FailureSummary| {
+            (&kind.stage, &kind.cause, &kind.hint) == (&failure.stage, &failure.cause, &failure.hint)
+        };
+        match kinds.iter_mut().find(is_same) {
+            Some(kind) => kind.count = kind.count.saturating_add(failure.count),
+            None => kinds.push(failure.clone()),
+        }
+    }
+    kinds.iter().take(FAILURES).map(hint).collect()
 }
 
 fn waiting(report: &Report) -> Option<Hint> {

@@ -75,7 +75,7 @@ pub struct StateReport {
     pub unknown: u64,
     /// With a certificate, surely not registered.
     pub issued_not_sent: u64,
-    /// With a certificate, possibly registered; the next run may settle it.
+    /// With a certificate, possibly registered; the next run may settle it: the summary's `unsettled`.
     pub issued_may_sent: u64,
     /// With nothing yet.
     pub pending: u64,
@@ -108,7 +108,7 @@ impl From<Counts> for StateReport {
     }
 }
 
-/// Devices that share a state and a failure.
+/// Devices that share a state and the reason of a failure; or, where a kind has very many reasons, those with the others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CauseReport {
     /// Their state.
@@ -119,6 +119,8 @@ pub struct CauseReport {
     pub cause: String,
     /// How many they are.
     pub devices: u64,
+    /// How many reasons they have; more than 1 only where not all are told apart.
+    pub reasons: u64,
     /// The key of the first of them.
     pub example_key: String,
     /// Its failure, in full.
@@ -134,7 +136,7 @@ pub struct RunReport {
     pub started_at: String,
     /// When it ended, RFC 3339.
     pub ended_at: Option<String>,
-    /// How it ended; `running` or `crashed` if it never did; `retry` if it only returned devices to pending.
+    /// How it ended; `running` or `crashed` if it never did; `retry` or `rework` if it only returned devices to pending.
     pub outcome: String,
     /// Its process.
     pub pid: u32,
@@ -191,6 +193,7 @@ fn cause_report(trouble: &Trouble) -> CauseReport {
         stage: trouble.stage.clone(),
         cause: trouble.cause.clone(),
         devices: trouble.devices,
+        reasons: trouble.reasons,
         example_key: trouble.example_key.clone(),
         example: trouble.example.clone(),
     }
@@ -254,7 +257,7 @@ fn render_devices(text: &mut String, devices: &StateReport) {
         (
             devices.issued_may_sent,
             DeviceState::Issued.name(),
-            ", maybe registered: the next run may settle it",
+            ", unsettled: maybe registered, and the next run may settle it",
         ),
         (devices.pending, DeviceState::Pending.name(), ""),
     ];
@@ -276,15 +279,15 @@ fn render_causes(text: &mut String, causes: &[CauseReport]) {
     }
     line!(text, "\ncauses");
     for cause in causes {
-        let CauseReport { state, stage, cause, devices, example_key, example } = cause;
-        line!(
-            text,
-            "{devices:>9} {state}, {} at {}; for one, {}: {}",
-            shown(cause),
-            shown(stage),
-            shown(example_key),
-            shown(example)
-        );
+        let CauseReport { state, stage, cause, devices, reasons, example_key, example } = cause;
+        let key = shown(example_key);
+        let which = match (*reasons, *devices) {
+            (1, 1) => key,
+            (1, _) => format!("{key} and others"),
+            (reasons, _) => format!("for {reasons} further reasons (--rejected lists them); for one, {key}"),
+        };
+        let (cause, stage) = (shown(cause), shown(stage));
+        line!(text, "{devices:>9} {state}, {cause} at {stage}, {which}: {}", shown(example));
     }
 }
 

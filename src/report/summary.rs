@@ -28,7 +28,7 @@ pub struct Summary {
     pub operations: OperationSummaries,
     /// The steps of the dials of this run.
     pub dial_phases_us: PhaseSummaries,
-    /// This run's failures by kind, most frequent first.
+    /// This run's failures by reason, most frequent first.
     pub failures: Vec<FailureSummary>,
     /// What else was counted: a field for each [`Counter`](crate::event::Counter).
     #[serde(flatten)]
@@ -82,8 +82,12 @@ pub struct DeviceSummary {
     pub registered: u64,
     /// Refused by the service for good.
     pub rejected: u64,
-    /// A registration was published and its answer never came.
+    /// A registration was published, its answer never came, and nothing can settle it.
     pub unknown: u64,
+    /// A registration was published and its answer never came; the next run may settle it. Older summaries count these as
+    /// unknown.
+    #[serde(default)]
+    pub unsettled: u64,
     /// Still to do; nothing of them can be registered yet.
     pub pending: u64,
 }
@@ -94,7 +98,8 @@ impl From<Counts> for DeviceSummary {
             total: counts.total(),
             registered: counts.registered,
             rejected: counts.rejected,
-            unknown: counts.unknown + counts.issued_may_sent,
+            unknown: counts.unknown,
+            unsettled: counts.issued_may_sent,
             pending: counts.pending + counts.issued_not_sent,
         }
     }
@@ -102,8 +107,8 @@ impl From<Counts> for DeviceSummary {
 
 impl From<Counts> for Devices {
     fn from(counts: Counts) -> Self {
-        let DeviceSummary { total, registered, rejected, unknown, pending } = counts.into();
-        Self { total, registered, rejected, unknown, pending }
+        let DeviceSummary { total, registered, rejected, unknown, unsettled, pending } = counts.into();
+        Self { total, registered, rejected, unknown, unsettled, pending }
     }
 }
 
@@ -155,7 +160,7 @@ pub struct PhaseSummaries {
     pub suback: LatencyFigures,
 }
 
-/// A kind of failure.
+/// Failures for the same reason; or, where a kind of failure has very many reasons, those for the others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureSummary {
     /// The stage's name.
@@ -164,7 +169,7 @@ pub struct FailureSummary {
     pub cause: String,
     /// How often.
     pub count: u64,
-    /// The first of its kind, in words.
+    /// The first of them, in words.
     pub example: String,
     /// What to do about it; empty if nothing.
     pub hint: String,
@@ -228,19 +233,27 @@ fn eta_s(elapsed: Duration, devices: Counts, metrics: &Metrics) -> Option<f64> {
         .then(|| devices.open() as f64 * elapsed.as_secs_f64() / registered as f64)
 }
 
-/// The failures by kind, most frequent first.
+/// The failures by reason, most frequent first.
 pub(super) fn failures(metrics: &Metrics) -> Vec<FailureSummary> {
-    let mut failures: Vec<_> = metrics
-        .failures
-        .iter()
-        .map(|((stage, cause), failures)| FailureSummary {
+    let by_reason = metrics.failures.iter().flat_map(|((stage, cause), failures)| {
+        let summary = |count, example, hint: &str| FailureSummary {
             stage: (*stage).to_owned(),
             cause: (*cause).to_owned(),
-            count: failures.count,
-            example: failures.example.to_string(),
-            hint: failures.example.hint().to_owned(),
-        })
-        .collect();
+            count,
+            example,
+            hint: hint.to_owned(),
+        };
+        let told = failures.reasons.iter().map(move |reason| {
+            let example = &reason.example;
+            summary(reason.count, example.to_string(), example.hint())
+        });
+        let others = (failures.others() > 0).then(|| {
+            let example = format!("{} at {stage}, for further reasons", cause.replace('_', " "));
+            summary(failures.others(), example, failures.example.hint())
+        });
+        told.chain(others)
+    });
+    let mut failures: Vec<_> = by_reason.collect();
     failures.sort_by_key(|failure| std::cmp::Reverse(failure.count));
     failures
 }

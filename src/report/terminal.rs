@@ -47,9 +47,13 @@ fn headline(text: &mut String, summary: &Summary) {
         let left = humantime::format_duration(Duration::from_secs(eta_s.ceil() as u64));
         line!(text, "the devices that are open: about {left} more at this run's speed");
     }
+    let unsettled = match devices.unsettled {
+        0 => String::new(),
+        unsettled => format!(" {unsettled} unsettled,"),
+    };
     line!(
         text,
-        "{} of {} devices registered, {} rejected, {} unknown, {} pending; {:.1} s",
+        "{} of {} devices registered, {} rejected, {} unknown,{unsettled} {} pending; {:.1} s",
         devices.registered,
         devices.total,
         devices.rejected,
@@ -180,9 +184,10 @@ pub(super) fn failures(text: &mut String, failures: &[FailureSummary]) {
         return;
     }
     line!(text, "\nwhat went wrong on the way:");
-    for failure in failures {
+    let next = failures.iter().skip(1).map(|failure| failure.hint.as_str()).chain([""]);
+    for (failure, next_hint) in failures.iter().zip(next) {
         line!(text, "{:>8} x {}", failure.count, failure.example);
-        if !failure.hint.is_empty() {
+        if !failure.hint.is_empty() && failure.hint != next_hint {
             line!(text, "{:>10} {}", "->", failure.hint);
         }
     }

@@ -1,6 +1,6 @@
 //! The lines of a results file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -9,6 +9,7 @@ use crate::event::Operation;
 use crate::failure::Failure;
 use crate::metrics::{
     Arrivals, Counters, FailureCount, Interval, Latency, Metrics, OperationCounts, OperationMetrics,
+    ReasonCount,
 };
 
 /// The name of the format, which every header begins with.
@@ -71,7 +72,13 @@ struct FailureLine {
     /// An example, in the first line of a file that has this kind of failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     example: Option<Failure>,
+    /// By reason; left out where all have that of the file's first example of the kind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<ReasonCount>,
 }
+
+/// The reason of the first example of each kind of failure that a file has.
+pub(super) type Shown = BTreeMap<Kind, String>;
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
@@ -83,16 +90,12 @@ fn counted<S: Serializer>(counters: &Counters, to: S) -> Result<S::Ok, S::Error>
 
 impl IntervalLine {
     /// The line of `interval`, with an example of each kind of failure that `shown` does not have yet.
-    pub(super) fn new(interval: &Interval, shown: &mut BTreeSet<(&'static str, &'static str)>) -> Self {
+    pub(super) fn new(interval: &Interval, shown: &mut Shown) -> Self {
         let metrics = &interval.metrics;
         let operations =
             Operation::ALL.into_iter().map(|operation| (operation, metrics.operation(operation)));
-        let failures = metrics.failures.iter().map(|(kind, failures)| FailureLine {
-            stage: kind.0.to_owned(),
-            cause: kind.1.to_owned(),
-            count: failures.count,
-            example: shown.insert(*kind).then(|| failures.example.clone()),
-        });
+        let failures =
+            metrics.failures.iter().map(|(kind, failures)| FailureLine::new(*kind, failures, shown));
         Self {
             second: interval.second,
             connections: interval.connections,
@@ -170,9 +173,32 @@ impl OperationLine {
 type Kind = (&'static str, &'static str);
 
 impl FailureLine {
+    fn new(kind: Kind, failures: &FailureCount, shown: &mut Shown) -> Self {
+        let is_first = !shown.contains_key(&kind);
+        let known = shown.entry(kind).or_insert_with(|| failures.example.reason());
+        let is_known = match &failures.reasons[..] {
+            [only] => failures.others() == 0 && only.example.reason() == *known,
+            _ => false,
+        };
+        Self {
+            stage: kind.0.to_owned(),
+            cause: kind.1.to_owned(),
+            count: failures.count,
+            example: is_first.then(|| failures.example.clone()),
+            reasons: if is_known { Vec::new() } else { failures.reasons.clone() },
+        }
+    }
+
     fn into_failures(self, examples: &mut Vec<Failure>) -> Result<(Kind, FailureCount), String> {
-        let Self { stage, cause, count, example } = self;
+        let Self { stage, cause, count, example, reasons } = self;
         let kind_of = |failure: &Failure| (failure.stage.name(), failure.cause.name());
+        let told = reasons.iter().try_fold(0_u64, |sum, reason| sum.checked_add(reason.count));
+        if told.is_none_or(|told| told > count) {
+            return Err(format!("failures: {cause:?} at {stage:?}: the reasons of {count} are of more"));
+        }
+        if reasons.iter().any(|reason| kind_of(&reason.example) != (stage.as_str(), cause.as_str())) {
+            return Err(format!("failures: {cause:?} at {stage:?} has a reason of another kind"));
+        }
         let example = match example {
             Some(example) if kind_of(&example) != (stage.as_str(), cause.as_str()) => {
                 return Err(format!("failures: {cause:?} at {stage:?} has an example of another kind"));
@@ -188,7 +214,13 @@ impl FailureLine {
                 .cloned()
                 .ok_or_else(|| format!("failures: {cause:?} at {stage:?} has no example, here or before"))?,
         };
-        Ok((kind_of(&example), FailureCount { count, example }))
+        let mut failures = FailureCount::none(&example);
+        match &reasons[..] {
+            [] => failures.add(count, &example),
+            _ => reasons.iter().for_each(|reason| failures.add(reason.count, &reason.example)),
+        }
+        failures.count = count;
+        Ok((kind_of(&example), failures))
     }
 }
 

@@ -80,8 +80,11 @@ pub struct Devices {
     pub registered: u64,
     /// Refused for good.
     pub rejected: u64,
-    /// Maybe registered, unconfirmed.
+    /// Maybe registered, and nothing can settle it.
     pub unknown: u64,
+    /// Maybe registered; the next run may settle it. Older files count these as unknown.
+    #[serde(default)]
+    pub unsettled: u64,
     /// Surely not registered yet.
     pub pending: u64,
 }

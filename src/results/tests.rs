@@ -86,7 +86,7 @@ fn interval(second: u64, notes: &[(u8, u64)]) -> Interval {
 
 /// All that an interval has, as text: metrics have no equality of their own.
 fn shown(interval: &Interval) -> String {
-    let mut all = std::collections::BTreeSet::new();
+    let mut all = line::Shown::new();
     let line = line::IntervalLine::new(interval, &mut all);
     serde_json::to_string(&line).unwrap()
 }

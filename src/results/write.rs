@@ -1,11 +1,10 @@
 //! Writing a results file while the run goes on.
 
-use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::line::{FORMAT, HeaderLine, IntervalLine, Line};
+use super::line::{FORMAT, HeaderLine, IntervalLine, Line, Shown};
 use super::{Footer, Header, Problem, ResultsError, VERSION};
 use crate::metrics::Interval;
 
@@ -17,7 +16,7 @@ pub struct ResultsWriter {
     path: PathBuf,
     file: File,
     /// The kinds of failure that have an example in the file.
-    shown: BTreeSet<(&'static str, &'static str)>,
+    shown: Shown,
 }
 
 impl ResultsWriter {
@@ -32,7 +31,7 @@ impl ResultsWriter {
             let problem = if is_there { Problem::Exists } else { Problem::Io(error) };
             ResultsError { file: path.to_owned(), problem }
         })?;
-        let mut writer = Self { path: path.to_owned(), file, shown: BTreeSet::new() };
+        let mut writer = Self { path: path.to_owned(), file, shown: Shown::new() };
         let header =
             HeaderLine { format: FORMAT.to_owned(), version: VERSION.into(), header: header.clone() };
         writer.write(&Line::Header(Box::new(header)))?;

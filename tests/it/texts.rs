@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::harness::{Said, Scratch, fleetmint, run};
 
 /// Every verb, and the verbs below them.
-const VERBS: [&[&str]; 23] = [
+const VERBS: [&[&str]; 24] = [
     &[],
     &["provision"],
     &["load"],
@@ -32,6 +32,7 @@ const VERBS: [&[&str]; 23] = [
     &["merge"],
     &["verify"],
     &["cleanup"],
+    &["backup"],
 ];
 
 /// A snapshot of `text` named `name`, with what is not the same twice replaced.

@@ -192,7 +192,7 @@ pub(super) async fn run(args: CheckArgs) -> Result<Exit, Fatal> {
     let mut calls = creating(keys.source, false);
     calls.push(Call::RegisterThing);
     let things = if args.deep { Things::All } else { Things::Sample(SAMPLE) };
-    let lot = reading.read(&args.lot);
+    let lot = reading.read(&args.lot, &ledger);
     let view = ledger.exists().then(|| View::open(&ledger)).transpose().map_err(ledger_error)?;
     let shard = view.as_ref().and_then(|view| view.lot().binding.shard);
     let target = args.target.resolve().await;

@@ -55,12 +55,15 @@ struct Settings {
 pub(super) async fn run(args: FindLimitArgs) -> Result<Exit, Fatal> {
     let (Settings { verb, target, devices, mut plan }, outputs) = Settings::new(args).await?;
     let is_registering = plan.load.scenario == Scenario::Register;
-    let devices = devices.map(|devices| devices.open(&target, is_registering)).transpose()?;
+    open_files::allow(plan.load.max_connections, &target.service, "--max-connections")?;
+    let site = target.open().await?;
+    let devices = match devices {
+        Some(devices) => Some(devices.open(&target, &site, is_registering).await?),
+        None => None,
+    };
     if let Some(devices) = &devices {
         plan.load.parameters = devices.parameters.clone();
     }
-    open_files::allow(plan.load.max_connections, &target.service, "--max-connections")?;
-    let site = target.open().await?;
     let connector = site.connector(topics(devices.as_ref(), &plan), plan.load.exchange_timeout)?;
     let quota = quota(&plan, target.is_aws(), &site).await;
     say_start(verb, &plan, &site, devices.as_ref(), quota.as_ref());
@@ -284,10 +287,11 @@ fn report(operation: Operation, outcome: &FindOutcome, quota: Option<QuotaReport
 
 /// Why it ended and what it leaves.
 fn words(verb: &str, outcome: &FindOutcome, counts: Option<Counts>, ledger: Option<&Path>) -> Vec<String> {
-    let mut words = advice::ended(verb, &outcome.end);
+    let mut words = advice::ended(verb, &outcome.end, None);
     words.extend(advice::further(&outcome.finding).map(str::to_owned));
     let kinds = outcome.metrics.failures.values().filter(|kind| !kind.example.is_throttle());
-    words.extend(kinds.map(|kind| format!("{} x {}", kind.count, kind.example)));
+    let reasons = kinds.flat_map(|kind| &kind.reasons);
+    words.extend(reasons.map(|reason| format!("{} x {}", reason.count, reason.example)));
     if let (Some(counts), Some(ledger)) = (counts, ledger) {
         words.extend(advice::left_behind(&counts, ledger));
     }

@@ -58,13 +58,16 @@ pub(super) async fn run(args: LoadArgs) -> Result<Exit, Fatal> {
     let (Settings { verb, target, messages, devices, before, cleans_up, mut plan }, outputs) =
         Settings::new(args).await?;
     let is_registering = plan.scenario == Scenario::Provision;
-    let devices = devices.map(|devices| devices.open(&target, is_registering)).transpose()?;
+    open_files::allow(plan.max_connections, &target.service, "--max-connections")?;
+    let site = target.open().await?;
+    let devices = match devices {
+        Some(devices) => Some(devices.open(&target, &site, is_registering).await?),
+        None => None,
+    };
     if let Some(devices) = &devices {
         check_pending(devices)?;
         plan.parameters = devices.parameters.clone();
     }
-    open_files::allow(plan.max_connections, &target.service, "--max-connections")?;
-    let site = target.open().await?;
     let topics = messages.unwrap_or_else(|| topics(devices.as_ref(), &plan));
     if target.is_aws() && !before.no_check {
         check(&site, &target, topics.clone(), &plan, devices.as_ref()).await?;
@@ -391,7 +394,7 @@ fn words(
     counts: Option<Counts>,
     ledger: Option<&Path>,
 ) -> Vec<String> {
-    let mut words = advice::ended(verb, &outcome.end);
+    let mut words = advice::ended(verb, &outcome.end, None);
     if matches!(outcome.end, End::OutOfDevices) {
         words.push(format!(
             "error: the devices were used up after {} arrivals of {:.0}: the profile was not offered to its end; give more \

@@ -99,6 +99,11 @@ impl Crew {
         }
     }
 
+    /// How many there are.
+    pub(super) fn workers(&self) -> usize {
+        self.roster().workers
+    }
+
     /// Whether their number can change, still.
     pub(super) fn is_changing(&self) -> bool {
         matches!(self.connections, Connections::Auto { .. }) && !self.is_exhausted.load(Ordering::Relaxed)

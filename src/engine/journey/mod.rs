@@ -16,7 +16,8 @@ use tracing::{debug, instrument};
 use self::step::{Holder, Issued, Origin};
 use super::context::{Context, Halt};
 use super::keys::KeySource;
-use super::line::Line;
+use super::line::{Line, Next};
+use super::refusals::Refusals;
 use crate::call::Call;
 use crate::certificate::SigningRequest;
 use crate::control_plane::Settler;
@@ -35,6 +36,7 @@ pub(super) struct Journey<C> {
     /// After how many devices in a row without a registration the run stops.
     failure_budget: u32,
     failed_in_a_row: AtomicU32,
+    refusals: Arc<Refusals>,
     /// The account has said of a device that was registered without a thing name that there is no thing.
     has_no_things: AtomicBool,
 }
@@ -66,9 +68,10 @@ impl<C: Connector> Journey<C> {
         settler: Option<Arc<dyn Settler>>,
         certificate_lifetime: Duration,
         failure_budget: u32,
+        refusals: Arc<Refusals>,
     ) -> Self {
         let (failed_in_a_row, has_no_things) = (AtomicU32::new(0), AtomicBool::new(false));
-        Self { run, settler, certificate_lifetime, failure_budget, failed_in_a_row, has_no_things }
+        Self { run, settler, certificate_lifetime, failure_budget, failed_in_a_row, refusals, has_no_things }
     }
 
     /// Takes one device as far as it goes. An error leaves the device explained by the ledger.
@@ -98,7 +101,22 @@ impl<C: Connector> Journey<C> {
 
     /// Counts an attempt, once it is known what its answer is worth.
     async fn conclude(&self, call: Call, timing: Timing, outcome: Result<(), Failure>) {
+        self.refusals.attempted(call, &outcome);
         self.run.recorder.note(Note::Exchanged { operation: Operation::of(call), timing, outcome }).await;
+    }
+
+    /// What to do about a device's n-th failure of a call, once the waiting that it takes is over.
+    async fn recover(
+        &self,
+        line: &mut Line<C>,
+        call: Call,
+        failure: &Failure,
+        attempts: u32,
+    ) -> Result<Next, Halt> {
+        if self.refusals.is_barred(call, failure, attempts) {
+            return Err(Halt::Stop(failure.clone()));
+        }
+        line.recover(failure, attempts).await
     }
 
     /// Back to the start, with another certificate; a key that was made here is kept.
@@ -114,9 +132,10 @@ impl<C: Connector> Journey<C> {
         Step::Done
     }
 
-    /// Counts a device that was not registered; stops the run when too many in a row were not.
+    /// Counts a device that was not registered; stops the run when too many in a row were not, or all for the same reason.
     fn charge_budget(&self, failure: Failure) -> Result<Step, Halt> {
         let failed = self.failed_in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
-        if failed < self.failure_budget { Ok(Step::Done) } else { Err(Halt::Stop(failure)) }
+        let is_enough = self.refusals.gave_up(&failure, self.run.trunk.crew.workers());
+        if failed < self.failure_budget && !is_enough { Ok(Step::Done) } else { Err(Halt::Stop(failure)) }
     }
 }

@@ -24,6 +24,9 @@ pub struct LotFormat {
     pub key_column: Option<String>,
     /// How to treat values that look as if a spreadsheet had damaged them.
     pub doubtful: Doubtful,
+    /// Columns that a ledger has already: their names stay valid, whatever stands at their ends, and are counted among the
+    /// reader's [doubts](LotReader::doubts).
+    pub known_columns: Vec<String>,
 }
 
 /// How to treat what looks wrong and may be right.
@@ -93,12 +96,14 @@ impl<R: Read> LotReader<R> {
         if let Some(quote) = header.extent.stray_text {
             return Err(vec![stray_text(quote, header.extent.last_line, &[])]);
         }
-        let shape = parse_header(&header, format.key_column.as_deref())?;
+        let (shape, doubtful_names) = parse_header(&header, format)?;
+        let mut doubts = LotErrors::default();
+        doubts.add(doubtful_names);
         Ok(Self {
             records,
             shape,
             doubtful: format.doubtful,
-            doubts: LotErrors::default(),
+            doubts,
             header_line,
             progress: Progress::Header,
         })
@@ -119,7 +124,7 @@ impl<R: Read> LotReader<R> {
         self.records.encoding()
     }
 
-    /// What looks wrong with the rows that were read so far, and was accepted all the same.
+    /// What looks wrong with the header and the rows that were read so far, and was accepted all the same.
     pub fn doubts(&self) -> &LotErrors {
         &self.doubts
     }

@@ -133,9 +133,8 @@ pub(super) fn keep_log(connection: &Connection, keep: bool) -> Result<(), Proble
 pub(super) fn set_up_writing(connection: &Connection) -> Result<(), Problem> {
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if !["wal", "memory"].contains(&mode.as_str()) {
-        let detail =
-            format!("its file system allows no write-ahead log (journal mode {mode}); use a local disk");
-        return Err(Problem::Denied { detail });
+        let detail = format!("SQLite allows no write-ahead log there, but journal mode {mode}");
+        return Err(Problem::NotLocal { detail });
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Without this, macOS only passes the data on to the drive's cache. Elsewhere it changes nothing.

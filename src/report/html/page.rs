@@ -124,6 +124,11 @@ fn figures(report: &Report) -> Markup {
                     dd.big.bad[arrivals.counts.missed > 0] { (n("/arrivals/missed", arrivals.counts.missed)) }
                     dd.small { "of " (n("/arrivals/scheduled", arrivals.counts.scheduled)) " due" }
                 }
+                div {
+                    dt { "Generator late, 99 % within" }
+                    dd.big { (us("/arrivals/lateness_us/p99", arrivals.lateness_us.p99)) }
+                    dd.small { (us("/arrivals/lateness_us/max", arrivals.lateness_us.max)) " at most" }
+                }
             }
         }
     }
@@ -266,6 +271,7 @@ fn one_run(report: &Report, at: usize, run: &Run) -> Markup {
                         (n(&place("devices/registered"), devices.registered)) " of " (n(&place("devices/total"), devices.total))
                         " registered, " (n(&place("devices/rejected"), devices.rejected)) " rejected, "
                         (n(&place("devices/unknown"), devices.unknown)) " unknown, "
+                        (n(&place("devices/unsettled"), devices.unsettled)) " unsettled, "
                         (n(&place("devices/pending"), devices.pending)) " pending"
                     }
                 }

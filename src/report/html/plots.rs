@@ -163,10 +163,12 @@ pub(super) fn throughput(report: &Report) -> Chart {
 }
 
 fn throughput_words(report: &Report, point: &Point) -> String {
-    let accepted = accepted_per_s(report, point);
-    let mut words = format!("{}: accepted {}", when(report, point), rate(accepted));
+    // What happened in a part of a second is not a rate.
+    let told = |number: u64, per_s: f64| if is_whole(report, point) { rate(per_s) } else { count(number) };
+    let accepted = told(subject(report, point).accepted, accepted_per_s(report, point));
+    let mut words = format!("{}: accepted {accepted}", when(report, point));
     if report.arrivals.is_some() {
-        words += &format!(", offered {}", rate(offered_per_s(point)));
+        words += &format!(", offered {}", told(point.scheduled, offered_per_s(point)));
     }
     if let Some(limit) = point.limit_per_s {
         words += &format!(", limit {}", rate(limit));
@@ -249,8 +251,12 @@ pub(super) fn failures(report: &Report) -> Option<Chart> {
     if report.failures.is_empty() {
         return None;
     }
-    let kinds: Vec<String> =
-        report.failures.iter().map(|failure| format!("{}.{}", failure.stage, failure.cause)).collect();
+    let mut kinds: Vec<String> = Vec::new();
+    for kind in report.failures.iter().map(|failure| format!("{}.{}", failure.stage, failure.cause)) {
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
     let own = if kinds.len() > CAUSES.len() { CAUSES.len() - 1 } else { kinds.len() };
     let group = |kind: &str| {
         kinds.iter().position(|other| other == kind).unwrap_or(own).min(CAUSES.len() - 1).min(own)
@@ -351,7 +357,7 @@ pub(super) fn subject(report: &Report, point: &Point) -> PointOperation {
 
 /// Whether a point lasted long enough for a rate: the last one may be a sliver, and one event in it a thousand per second.
 pub(super) fn is_whole(report: &Report, point: &Point) -> bool {
-    point.seconds * 2.0 >= report.timeline.point_s as f64
+    point.seconds >= report.timeline.point_s as f64 || report.timeline.points.len() == 1
 }
 
 /// The seconds that a point stands for: `1:05`, `1:00 to 1:10`.

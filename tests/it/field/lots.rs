@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::SystemTime;
+
+use fleetmint::identity::{Identity, LotShape, RowError};
+use fleetmint::ledger::{Binding, Ledger, LotRows};
 
 use crate::harness::{Said, Scratch, column, fleetmint, run};
 
@@ -251,4 +255,41 @@ fn keys_that_a_ledger_has_already_stay_valid_with_a_warning() {
     // Without its ledger the same lot has keys of new devices.
     std::fs::remove_file(scratch.path("lot.ledger")).unwrap();
     provision(&lot, &["--key-column", "Label"]).expect_code(65).expect_err(&["3 errors"]);
+}
+
+/// The operator whose ledger was made by a version that took a blank after the comma for a part of the name.
+#[test]
+fn columns_that_a_ledger_has_already_stay_valid_with_a_warning() {
+    let scratch = Scratch::new();
+    let lot = scratch.write("lot.csv", "DeviceId,SerialNumber,MacAddress, Note\nD1,S1,M1,x\nD2,S2,M2,y\n");
+    let ledger = scratch.path("lot.ledger");
+    provision(&lot, &[]).expect_code(65).expect_err(&[r#"a space at an end of the name "\u{20}Note""#]);
+
+    // As that version would have made it.
+    let columns = ["DeviceId", "SerialNumber", "MacAddress", " Note"].map(str::to_owned).to_vec();
+    let row = |n: u64, note: &str| {
+        let values = vec![format!("D{n}"), format!("S{n}"), format!("M{n}"), note.to_owned()];
+        Ok::<_, Vec<RowError>>(Identity { line: n + 1, key: format!("S{n}"), values })
+    };
+    let rows = vec![row(1, "x"), row(2, "y")].into_iter();
+    let lot_rows = LotRows { source: "lot.csv", shape: LotShape { columns, key_column: 1 }, rows };
+    let binding = Binding {
+        template: "TEMP_DEVICE".into(),
+        region: "us-east-1".into(),
+        account: "emulator".into(),
+        ..Binding::default()
+    };
+    let made = Ledger::import(&ledger, &binding, lot_rows, |_| Ok(()), SystemTime::now()).unwrap();
+    made.close().unwrap();
+    provision(&lot, &[]).expect_code(0).expect_out(&["2 of 2 devices registered"]).expect_err(&[
+        "warning",
+        "1 value",
+        r#""\u{20}Note""#,
+    ]);
+    let mut piped = fleetmint();
+    piped.args(["provision", "-", "--emulator", "--ledger"]).arg(&ledger);
+    run(piped.stdin(Stdio::from(std::fs::File::open(&lot).unwrap())))
+        .expect_code(0)
+        .expect_out(&["nothing to do"])
+        .expect_err(&["warning"]);
 }

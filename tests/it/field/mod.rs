@@ -9,6 +9,7 @@ mod pilot;
 mod places;
 mod proxy;
 mod rejected;
+mod rework;
 mod settings;
 mod template_fit;
 mod templates;

@@ -84,3 +84,24 @@ fn a_link_is_not_written_through() {
         .expect_err(&["symbolic link"]);
     assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
 }
+
+/// The operator who read "2 x … attribute site", mended that, and met the other reason the next day.
+#[test]
+fn each_reason_is_counted_by_itself() {
+    let scratch = Scratch::new();
+    let ledger = rejected(&scratch, "DeviceId,Site\nD1,x\nD2,y\n");
+    let said = run(fleetmint().arg("status").arg(&ledger)).expect_code(0);
+    said.expect_out(&["1 rejected, rejected at register_thing, D1: ", "reason 0", ", D2: ", "reason 1"]);
+    let said = run(fleetmint().arg("status").arg("--json").arg(&ledger)).expect_code(0);
+    let status: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let causes: Vec<_> = status["causes"].as_array().unwrap().iter().map(|cause| &cause["devices"]).collect();
+    assert_eq!(causes, [1, 1]);
+
+    let many: String = (0..60).map(|n| format!("E{n},x\n")).collect();
+    let more = Scratch::new();
+    let ledger = rejected(&more, &format!("DeviceId,Site\n{many}"));
+    let said = run(fleetmint().arg("status").arg(&ledger)).expect_code(0);
+    said.expect_out(&[
+        "40 rejected, rejected at register_thing, for 40 further reasons (--rejected lists them)",
+    ]);
+}

@@ -100,3 +100,28 @@ fn empty_cells_are_sent_or_left_out() {
         assert_eq!(column(&ledger, "SELECT thing_name FROM device"), [thing]);
     }
 }
+
+/// The load tester: a hundred thousand arrivals that were rejected, each, for a column that is called otherwise.
+#[test]
+fn load_tests_and_searches_compare_columns_too() {
+    let scratch = Scratch::new();
+    let scenario = scenario(&scratch, "").display().to_string();
+    let lot = scratch.write("lot.csv", "SerialNumber,site\n1,Berlin\n2,Rome\n");
+    let ledger = scratch.path("x.ledger");
+    let test = |verb: &[&str], devices: &[&str]| {
+        let mut command = fleetmint();
+        command.args(verb).arg(format!("--emulator={scenario}")).args(devices).arg("--ledger").arg(&ledger);
+        run(&mut command)
+    };
+    let load = ["load", "provision", "--rate", "5/s", "--for", "1s"];
+    for verb in [&load[..], &["find-limit", "register", "--max-rate", "4/s"]] {
+        test(verb, &["--lot", lot.to_str().unwrap()])
+            .expect_code(65)
+            .expect_err(&["--param 'Site={site}'", "Nothing was sent"]);
+        test(verb, &["--devices", "9", "--key-column", "DeviceId"])
+            .expect_code(65)
+            .expect_err(&["needs the parameter SerialNumber"]);
+        assert!(!ledger.exists());
+    }
+    test(&load, &["--devices", "9"]).expect_code(0);
+}

@@ -64,3 +64,40 @@ fn files_that_cannot_be_shown_are_told_apart() {
     report("r.jsonl").expect_code(74).expect_err(&["r.jsonl: line 3, column ", "expected u64", "head -n 2"]);
     run(fleetmint().arg("report")).expect_code(64).expect_err(&["RESULTS"]);
 }
+
+/// Whoever reports a morning's runs with one wildcard: connections of one verb and certificates of another are no sum.
+#[test]
+fn runs_of_different_verbs_are_kept_apart() {
+    let scratch = Scratch::new();
+    let sample = |verb, seed, name: &str| {
+        let sample = Sample { verb, seed, seconds: 5, ..Sample::default() };
+        sample.write(scratch.path("").as_path(), name).0
+    };
+    let files = [
+        sample("load provision", 1, "a.jsonl"),
+        sample("provision", 2, "b.jsonl"),
+        sample("load provision", 3, "c.jsonl"),
+    ];
+    let said = run(fleetmint().arg("report").args(&files)).expect_code(0);
+    let alone = |files: &[std::path::PathBuf]| run(fleetmint().arg("report").args(files)).expect_code(0).out;
+    let (load, mint) = (alone(&[files[0].clone(), files[2].clone()]), alone(&files[1..2]));
+    assert_eq!(said.out, format!("== load provision ==\n\n{load}\n== provision ==\n\n{mint}"));
+    for option in ["--json", "--html", "--hlog"] {
+        run(fleetmint().arg("report").args(&files).arg(option).arg(scratch.path("out")))
+            .expect_code(64)
+            .expect_err(&[option, "load provision (", "a.jsonl", "provision (", "b.jsonl"]);
+    }
+    assert!(!scratch.path("out").exists());
+}
+
+/// Whoever reads the page and not the text: a generator that was late makes both worthless.
+#[test]
+fn the_page_says_how_late_the_generator_was() {
+    let scratch = Scratch::new();
+    let (path, _) = Sample { seconds: 5, ..Sample::default() }.write(scratch.path("").as_path(), "r.jsonl");
+    let json = run(fleetmint().arg("report").arg(&path).args(["--json", "-"])).expect_code(0).out;
+    let report: Value = serde_json::from_str(&json).unwrap();
+    let page = run(fleetmint().arg("report").arg(&path).args(["--html", "-"])).expect_code(0).out;
+    assert!(page.contains("Generator late") && page.contains("/arrivals/lateness_us/p99"), "{page}");
+    assert!(report["arrivals"]["lateness_us"]["p99"].as_u64().is_some());
+}

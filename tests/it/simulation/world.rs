@@ -332,7 +332,7 @@ impl World {
             End::OutOfDevices | End::ThresholdLost => {
                 self.violate(String::from("it ended as a load test does"))
             }
-            End::Complete | End::Drained | End::Stopped(_) | End::Aborted => {}
+            End::Complete | End::Drained | End::Stopped(_) | End::Refused { .. } | End::Aborted => {}
         }
     }
 

@@ -1,0 +1,183 @@
+//! `fleetmint retry --state registered --reissue`: devices whose board or key was lost are to get another certificate.
+//!
+//! The old certificate is made inactive in the account before the ledger gives the device back: whatever fails on the way, no
+//! device is left with two that work.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use clap::Args;
+
+use super::advice::number;
+use super::args::TargetArgs;
+use super::exit::{Exit, Fatal, ledger as ledger_error};
+use super::settings::usage;
+use super::speech::{print, say, warn};
+use super::target::{Site, asked};
+use crate::control_plane::{AskError, ControlPlane};
+use crate::event::DeviceState;
+use crate::ledger::{Account, Binding, CertifiedDevice, Ledger, LedgerError, Rework, Selection};
+
+/// Where the account is asked; the ledger knows its region and endpoint.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Service (with --state registered)")]
+pub(super) struct AccountArgs {
+    /// The endpoint of the account [default: the ledger's].
+    #[arg(long, value_name = "HOST|URL")]
+    pub(super) endpoint: Option<String>,
+
+    /// Take the credentials of this profile of AWS's configuration files, and of nowhere else.
+    #[arg(long, value_name = "NAME")]
+    pub(super) profile: Option<String>,
+
+    /// Trust the certificates of this PEM file, besides the public authorities.
+    #[arg(long, value_name = "PEM")]
+    pub(super) ca_file: Option<PathBuf>,
+
+    /// Where to ask for certificates to be made inactive [default: the region's https://iot.REGION.amazonaws.com; on loopback
+    /// the endpoint itself].
+    #[arg(long, value_name = "URL")]
+    pub(super) control_endpoint: Option<String>,
+}
+
+/// What became of an old certificate in the account.
+enum Old {
+    /// It is inactive, or gone.
+    Inactive,
+    /// The account does not let these credentials change it, for this reason.
+    Untouched(String),
+}
+
+/// Gives registered devices back, so that the next provision gives each another certificate. `agree` is asked with the whole
+/// of it in words, before anything is done.
+pub(super) async fn run(
+    mut ledger: Ledger,
+    keys: &[String],
+    account: AccountArgs,
+    agree: impl FnOnce(&str) -> bool,
+) -> Result<Exit, Fatal> {
+    let devices = registered(&ledger, keys)?;
+    let site = site(&ledger.view().lot().binding, account).await?;
+    if !agree(&warning(&devices, site.is_some())) {
+        say("nothing was changed");
+        return Ok(Exit::Interrupted);
+    }
+    let account = site.as_ref().map(Site::control_plane);
+    let mut reworks = Vec::with_capacity(devices.len());
+    for device in devices {
+        let old = match &account {
+            Some(account) => deactivate(account, &device).await?,
+            None => Old::Untouched(String::from("the account was a built-in emulator, which is gone")),
+        };
+        let deactivated_at = match old {
+            Old::Inactive => Some(SystemTime::now()),
+            Old::Untouched(why) => {
+                let id = &device.certificate_id;
+                warn(format_args!("warning: {}: its old certificate {id} stays as it is: {why}", device.key));
+                None
+            }
+        };
+        reworks.push(Rework { key: device.key, certificate: device.certificate_id, deactivated_at });
+    }
+    ledger.rework(&reworks, SystemTime::now()).map_err(ledger_error)?;
+    ledger.close().map_err(ledger_error)?;
+    let inactive = reworks.iter().filter(|rework| rework.deactivated_at.is_some()).count();
+    print(&format!(
+        "{} pending again, {} inactive; the ledger keeps all of them\n",
+        number(reworks.len() as u64, "registered device is", "registered devices are"),
+        number(inactive as u64, "old certificate is", "old certificates are"),
+    ));
+    say("run the same provision command again to give them new ones: fleetmint status shows what it needs");
+    if let Some(site) = site {
+        site.close().await;
+    }
+    Ok(Exit::Complete)
+}
+
+/// The devices with these keys, all of them registered.
+fn registered(ledger: &Ledger, keys: &[String]) -> Result<Vec<CertifiedDevice>, Fatal> {
+    let states = vec![DeviceState::Registered];
+    let selection = Selection { states, since_run: None, keys: keys.to_vec() };
+    // Says which of the keys is wrong.
+    ledger.view().count_certified(&selection).map_err(ledger_error)?;
+    let mut devices = Vec::new();
+    let keep = |device: CertifiedDevice| {
+        devices.push(device);
+        Ok::<_, LedgerError>(())
+    };
+    ledger.view().for_each_certified(&selection, keep).map_err(ledger_error)?;
+    Ok(devices)
+}
+
+/// The ledger's account; `None` where there is none any more.
+async fn site(binding: &Binding, args: AccountArgs) -> Result<Option<Site>, Fatal> {
+    let endpoint = match (binding.account(), args.endpoint) {
+        (Account::Emulator, _) => return Ok(None),
+        (Account::Loopback, None) => {
+            return Err(usage(
+                "--endpoint",
+                "is missing: the ledger's account is on this machine, at a port that the ledger does not know",
+            ));
+        }
+        (_, Some(typed)) => typed,
+        (Account::Endpoint(host), None) => host,
+    };
+    let target = TargetArgs {
+        emulator: None,
+        endpoint: Some(endpoint),
+        region: Some(binding.region.clone()),
+        profile: args.profile,
+        ca_file: args.ca_file,
+        control_endpoint: args.control_endpoint,
+        service_quotas_endpoint: None,
+        claim_cert: None,
+        claim_key: None,
+        client_id_prefix: String::from("fleetmint"),
+    };
+    let target = target.resolve().await?;
+    if target.account() != binding.account() {
+        let found = target.account();
+        return Err(usage(
+            "--endpoint",
+            format!("is of account {found}; the ledger's is {}", binding.account),
+        ));
+    }
+    target.open().await.map(Some)
+}
+
+async fn deactivate(account: &ControlPlane, device: &CertifiedDevice) -> Result<Old, Fatal> {
+    match account.deactivate(device.certificate_id.as_str()).await {
+        Ok(()) | Err(AskError::NotFound { .. }) => Ok(Old::Inactive),
+        Err(error @ AskError::NotPermitted { .. }) => Ok(Old::Untouched(error.to_string())),
+        Err(error) => Err(asked(
+            &error,
+            "allow iot:UpdateCertificate to these credentials",
+            "the ledger was not changed; run the same command again",
+        )),
+    }
+}
+
+fn warning(devices: &[CertifiedDevice], is_asked: bool) -> String {
+    const SHOWN: usize = 10;
+    let mut lines: Vec<_> = devices
+        .iter()
+        .take(SHOWN)
+        .map(|device| {
+            let thing = device.thing.as_ref().map_or("", |thing| thing.thing_name.as_str());
+            let thing = if thing.is_empty() { String::new() } else { format!(", thing {thing}") };
+            format!("  {}: certificate {}{thing}", device.key, device.certificate_id)
+        })
+        .collect();
+    if devices.len() > SHOWN {
+        lines.push(format!("  … and {} more", devices.len() - SHOWN));
+    }
+    let fate = if is_asked {
+        "are made inactive in the account first: a device that still uses one cannot connect any more"
+    } else {
+        "stay as they are: there is no account to ask"
+    };
+    format!(
+        "these registered devices get another certificate. The ones that they have {fate}. The ledger keeps both.\n{}",
+        lines.join("\n")
+    )
+}

@@ -1,0 +1,179 @@
+//! The same refusal again and again, and never anything else: a run that goes on would only leave certificates behind.
+//!
+//! Owns the counts of a provisioning run that say so. Decides nothing about a single device: that is [`crate::failure`]'s.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
+use super::end::End;
+use crate::call::Call;
+use crate::failure::{Cause, Failure};
+
+/// After this many hang-ups at a step that nobody has got past, one of them the third of one device, the run stops.
+const HANG_UPS: u32 = 6;
+const HANG_UPS_OF_A_DEVICE: u32 = 3;
+/// After this many identical rejections the run stops, or after this many for each connection, if that is more.
+const REJECTIONS: u32 = 12;
+const REJECTIONS_PER_CONNECTION: u32 = 3;
+
+/// What the service has refused so far; shared by all workers.
+pub(super) struct Refusals {
+    seen: Mutex<Seen>,
+}
+
+struct Seen {
+    /// Something was registered, in this run or before.
+    has_registered: bool,
+    /// The calls that were accepted in this run.
+    accepted: Vec<Call>,
+    /// How often a connection ended in the place of an answer, for each call that was never accepted; and the last one.
+    hang_ups: HashMap<Call, (u32, Failure)>,
+    /// How many devices were rejected with the same words.
+    rejections: HashMap<String, (u32, Failure)>,
+}
+
+impl Refusals {
+    /// Of a run over a ledger in which something is registered, or nothing yet.
+    pub(super) fn new(has_registered: bool) -> Self {
+        let seen = Seen {
+            has_registered,
+            accepted: Vec::new(),
+            hang_ups: HashMap::new(),
+            rejections: HashMap::new(),
+        };
+        Self { seen: Mutex::new(seen) }
+    }
+
+    /// An attempt has ended so.
+    pub(super) fn attempted(&self, call: Call, outcome: &Result<(), Failure>) {
+        let mut seen = self.seen();
+        match outcome {
+            Ok(()) => {
+                if !seen.accepted.contains(&call) {
+                    seen.accepted.push(call);
+                }
+                seen.hang_ups.remove(&call);
+                if call == Call::RegisterThing {
+                    seen.has_registered = true;
+                    seen.rejections.clear();
+                }
+            }
+            Err(failure) if is_hang_up(failure) && !seen.accepted.contains(&call) => {
+                seen.hang_ups.entry(call).or_insert_with(|| (0, failure.clone())).0 += 1;
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Whether nobody has got past this step, which ended so for one device for the n-th time.
+    pub(super) fn is_barred(&self, call: Call, failure: &Failure, attempts: u32) -> bool {
+        let hang_ups = self.seen().hang_ups.get(&call).map_or(0, |(times, _)| *times);
+        is_hang_up(failure) && attempts >= HANG_UPS_OF_A_DEVICE && hang_ups >= HANG_UPS
+    }
+
+    /// A device was given up for this. Whether it is time to stop, with so many connections.
+    pub(super) fn gave_up(&self, failure: &Failure, connections: usize) -> bool {
+        let mut seen = self.seen();
+        if seen.has_registered || !failure.is_rejection() {
+            return false;
+        }
+        let rejected = seen.rejections.entry(failure.reason()).or_insert_with(|| (0, failure.clone()));
+        rejected.0 += 1;
+        let connections = u32::try_from(connections).unwrap_or(u32::MAX);
+        rejected.0 >= connections.saturating_mul(REJECTIONS_PER_CONNECTION).max(REJECTIONS)
+    }
+
+    /// How a run ended that came to this end, or to none of its own: what it saw of refusals, if nothing else was to be seen.
+    pub(super) fn judge(&self, end: Option<End>) -> Option<End> {
+        let seen = self.seen();
+        let hang_up = |failure: &Failure| {
+            seen.hang_ups.values().find(|(times, last)| *times >= HANG_UPS && last.stage == failure.stage)
+        };
+        let rejected =
+            || seen.rejections.values().filter(|(times, _)| *times >= REJECTIONS).max_by_key(|found| found.0);
+        let refused = match &end {
+            None => rejected(),
+            Some(End::Stopped(failure)) if is_hang_up(failure) => hang_up(failure),
+            Some(End::Stopped(failure)) => rejected().filter(|(_, found)| found.reason() == failure.reason()),
+            Some(_) => None,
+        };
+        refused.map(|(times, failure)| End::Refused { failure: failure.clone(), times: *times }).or(end)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+/// Whether the connection ended in the place of an answer.
+fn is_hang_up(failure: &Failure) -> bool {
+    matches!(failure.cause, Cause::Closed { .. }) && failure.stage.call().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Stage;
+
+    fn hang_up(call: Call) -> Failure {
+        Failure::new(Stage::Call(call), Cause::Closed { detail: String::from("reset") })
+    }
+
+    fn rejected(message: &str) -> Failure {
+        let (error_code, error_message) = (String::from("InvalidParameters"), message.to_owned());
+        let cause = Cause::Rejected { status_code: 400, error_code, error_message };
+        Failure::new(Stage::Call(Call::RegisterThing), cause)
+    }
+
+    /// Hang-ups of three devices in turn.
+    fn is_barred_after(refusals: &Refusals, hang_ups: u32) -> bool {
+        let failure = hang_up(Call::RegisterThing);
+        let mut is_barred = false;
+        for n in 0..hang_ups {
+            refusals.attempted(Call::RegisterThing, &Err(failure.clone()));
+            is_barred = refusals.is_barred(Call::RegisterThing, &failure, n / 3 + 1);
+        }
+        is_barred
+    }
+
+    #[test]
+    fn a_step_that_nobody_gets_past_is_barred_and_one_that_somebody_did_is_not() {
+        let refusals = Refusals::new(true);
+        assert!(
+            !is_barred_after(&refusals, 6),
+            "each of three has tried twice: one node may have been restarted"
+        );
+        assert!(is_barred_after(&Refusals::new(true), 7));
+        let failure = hang_up(Call::RegisterThing);
+        assert!(!refusals.is_barred(Call::CreateKeysAndCertificate, &failure, 9), "another step");
+        refusals.attempted(Call::RegisterThing, &Ok(()));
+        assert!(!is_barred_after(&refusals, 40));
+        assert!(refusals.judge(None).is_none());
+    }
+
+    #[test]
+    fn identical_rejections_are_counted_and_others_are_not() {
+        let refusals = Refusals::new(false);
+        for n in 1..12 {
+            assert!(!refusals.gave_up(&rejected("no such group"), 4), "{n}");
+            assert!(!refusals.gave_up(&rejected(&format!("site {n} is not allowed")), 4));
+        }
+        assert!(refusals.judge(None).is_none());
+        assert!(refusals.gave_up(&rejected("no such group"), 4));
+        let Some(End::Refused { times, failure }) = refusals.judge(None) else { panic!() };
+        assert_eq!((times, failure), (12, rejected("no such group")));
+        refusals.attempted(Call::RegisterThing, &Ok(()));
+        assert!(!refusals.gave_up(&rejected("no such group"), 4) && refusals.judge(None).is_none());
+    }
+
+    #[test]
+    fn more_connections_see_more_rejections_at_once() {
+        let refusals = Refusals::new(false);
+        let stops = (1..).find(|_| refusals.gave_up(&rejected("no"), 20)).unwrap();
+        assert_eq!(stops, 60);
+        assert!(
+            !(0..200).any(|_| Refusals::new(true).gave_up(&rejected("no"), 1)),
+            "something is registered"
+        );
+    }
+}
