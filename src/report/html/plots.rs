@@ -246,17 +246,23 @@ pub(super) fn latencies(report: &Report) -> Chart {
 /// How many causes have a colour of their own; the rest share the last one.
 const CAUSES: [&str; 6] = ["area c0", "area c1", "area c2", "area c3", "area c4", "area c5"];
 
-/// Failures per second by cause, stacked; none if there was none.
-pub(super) fn failures(report: &Report) -> Option<Chart> {
-    if report.failures.is_empty() {
-        return None;
-    }
+/// Stages and causes, each once, in the order of their first reason.
+fn failure_kinds(report: &Report) -> Vec<String> {
     let mut kinds: Vec<String> = Vec::new();
     for kind in report.failures.iter().map(|failure| format!("{}.{}", failure.stage, failure.cause)) {
         if !kinds.contains(&kind) {
             kinds.push(kind);
         }
     }
+    kinds
+}
+
+/// Failures per second by cause, stacked; none if there was none.
+pub(super) fn failures(report: &Report) -> Option<Chart> {
+    if report.failures.is_empty() {
+        return None;
+    }
+    let kinds = failure_kinds(report);
     let own = if kinds.len() > CAUSES.len() { CAUSES.len() - 1 } else { kinds.len() };
     let group = |kind: &str| {
         kinds.iter().position(|other| other == kind).unwrap_or(own).min(CAUSES.len() - 1).min(own)
