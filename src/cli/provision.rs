@@ -569,7 +569,7 @@ impl Job for Provision {
     fn settings(&self) -> Map<String, Value> {
         let rate = |limit: RateLimit| limit.fixed().map(Rate::as_per_second);
         let Rates { connect, create, register } = self.plan.rates;
-        let own = json!({
+        let mut own = json!({
             "connections": self.settings.connections,
             "connect_per_s": rate(connect),
             "create_per_s": rate(create),
@@ -582,6 +582,9 @@ impl Job for Provision {
             "timeout_s": self.plan.exchange_timeout.as_secs_f64(),
             "parameters": self.settings.reading.constants,
         });
+        if let Some(shard) = self.settings.part.shard {
+            own["shard"] = shard.to_string().into();
+        }
         run_settings::kept(self.plan.keys.seal_to.as_ref(), own)
     }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::exit::{Exit, Fatal};
 use super::outputs::Place;
 use super::settings::usage;
-use super::speech::{print, say};
-use crate::report::{self, CompileError, HlogError, Report, SameVerb};
+use super::speech::{print, say, warn};
+use crate::report::{self, CompileError, HlogError, Report, SameVerb, ShardReport};
 use crate::results::Problem;
 
 const MERGING: &str = "\
@@ -69,7 +69,18 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Fatal> {
     if args.html.is_none() && args.json.is_none() && args.hlog.is_none() {
         print(&report::render_report(&report));
     }
-    Ok(Exit::Complete)
+    Ok(report::shards(&args.results).map_err(unreadable)?.map_or(Exit::Complete, |shards| judged(&shards)))
+}
+
+/// A shard that was lost is a failure: its part of the job was not done.
+fn judged(shards: &ShardReport) -> Exit {
+    let said = shards.sentences().join("; ");
+    if shards.is_whole() {
+        say(said);
+        return Exit::Complete;
+    }
+    warn(format_args!("warning: {said}: the figures are not of the whole job"));
+    Exit::Stopped
 }
 
 fn json(report: &Report) -> String {
@@ -121,7 +132,7 @@ fn unreadable(error: CompileError) -> Fatal {
             Problem::Damaged { .. } => Exit::LedgerUnusable,
             _ => Exit::Usage,
         },
-        CompileError::Twice(..) => Exit::Usage,
+        CompileError::Twice(..) | CompileError::ShardTwice { .. } | CompileError::OtherCut(..) => Exit::Usage,
     };
     Fatal::new(exit, error)
 }

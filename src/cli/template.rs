@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 
 use super::args::TargetArgs;
 use super::exit::{Exit, Fatal};
-use super::lot::{LotReading, OpenLot};
+use super::lot::{LotReading, OpenLot, ledger_of};
 use super::lot_args::LotArgs;
 use super::settings::{check_template, usage};
+use super::shard::Part;
 use super::speech::{print, say, warn};
 use super::target::asked;
 use crate::control_plane::{AskError, ControlPlane, NewTemplate, caller};
@@ -161,7 +162,9 @@ fn init(args: InitArgs) -> Result<Exit, Fatal> {
     let place = AccountPlace { region: args.region, account: args.account };
     let settings = DraftSettings { thing_type: args.thing_type, policy: args.policy, place: place.clone() };
     let reading = LotReading::new(args.reading, None)?;
-    let columns = columns(reading.read(&args.lot)?)?;
+    // A ledger beside the lot may know its columns.
+    let ledger = ledger_of(&args.lot, None, Part::default()).unwrap_or_default();
+    let columns = columns(reading.read(&args.lot, &ledger)?)?;
     let draft = columns.draft(&settings);
     let folder = args.out.or_else(|| args.lot.parent().map(Path::to_owned)).unwrap_or_default();
     let file = |kind: &str| folder.join(format!("{stem}.{kind}.json"));

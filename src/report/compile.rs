@@ -16,6 +16,7 @@ use super::model::{
     ArrivalReport, CurvePoint, Curves, Headline, OperationReport, PhaseReport, Point, PointLatency,
     PointOperation, REPORT_SCHEMA, Report, Run, SlowReport, Timeline,
 };
+use super::shards::{self, ShardReport};
 use super::summary::{self, FailureSummary};
 use crate::event::Operation;
 use crate::instant;
@@ -24,6 +25,7 @@ use crate::metrics::{
     Arrivals, Interval, Latency, LatencyFigures, Metrics, OperationCounts, OperationMetrics, Slow, Slowest,
 };
 use crate::results::{self, Ending, Extent, Footer, Results, ResultsError};
+use crate::shard::Shard;
 use crate::wording;
 
 /// The longest pause between two runs that stays on the time line, in seconds.
@@ -42,6 +44,27 @@ pub enum CompileError {
     /// A run that is named twice would be counted twice.
     #[error("{} and {} are the same run, which would be counted twice; name it once", .0.display(), .1.display())]
     Twice(PathBuf, PathBuf),
+    /// Two runs of a load test's shard: which of them was meant is not guessed.
+    #[error("{} and {} are both of shard {shard} of a load test, which would be counted twice; name the one that was meant", .first.display(), .second.display())]
+    ShardTwice {
+        /// Which.
+        shard: Shard,
+        /// One file.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// Runs that do not go together.
+    #[error("{} is of {}, and {} of {}: these are not parts of one job", .0.display(), .1, .2.display(), .3)]
+    OtherCut(PathBuf, String, PathBuf, String),
+}
+
+/// What shards the results in `files` are of; `None` if they are of whole jobs.
+///
+/// # Errors
+/// As [`compile`].
+pub fn shards(files: &[PathBuf]) -> Result<Option<ShardReport>, CompileError> {
+    shards::of(place(files)?.runs.iter().map(|run| (run.file.as_path(), &run.extent)))
 }
 
 /// Files of runs of one verb, which may be added up.
@@ -75,6 +98,7 @@ pub fn by_verb(files: &[PathBuf]) -> Result<Vec<SameVerb>, CompileError> {
 /// If one of them cannot be read to its end, or is there twice.
 pub fn compile(files: &[PathBuf]) -> Result<Report, CompileError> {
     let placed = place(files)?;
+    shards::of(placed.runs.iter().map(|run| (run.file.as_path(), &run.extent)))?;
     let merged = merge(&placed)?;
     Ok(arrange(&placed, merged))
 }

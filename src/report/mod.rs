@@ -18,13 +18,14 @@ mod limit;
 mod load;
 mod lot;
 mod model;
+mod shards;
 mod status;
 mod summary;
 mod terminal;
 mod text;
 mod wording;
 
-pub use compile::{CompileError, LONGEST_PAUSE_S, MAX_POINTS, SameVerb, by_verb, compile};
+pub use compile::{CompileError, LONGEST_PAUSE_S, MAX_POINTS, SameVerb, by_verb, compile, shards};
 pub use hlog::{HlogError, write_hlogs};
 pub use html::{render_html, render_lot_html};
 pub use limit::{FindingReport, IssuedAhead, LimitReport, QuotaReport, StepReport, per_second, step_line};
@@ -37,6 +38,7 @@ pub use model::{
     ArrivalReport, CurvePoint, Curves, Headline, Hint, OperationReport, PhaseReport, Point, PointLatency,
     PointOperation, REPORT_SCHEMA, Report, Run, SlowReport, Timeline, Weight,
 };
+pub use shards::{EarlyShard, ShardReport};
 pub use status::{NextStep, STATUS_SCHEMA, StatusReport, render_status};
 pub use summary::{
     DeviceSummary, FailureSummary, OperationSummaries, OperationSummary, PhaseSummaries, SCHEMA, Summary,

@@ -5,7 +5,13 @@ use std::process::{Command, Stdio};
 
 use crate::harness::{Emulate, Scratch, column, fleetmint, run, signal, summary};
 
+/// Keys that take no time to make.
+const P256: &str = "keys = \"p256\"\n";
 const COUNT: &str = "SELECT count(*) FROM device WHERE state = 'registered'";
+
+fn emulate(scratch: &Scratch) -> Emulate {
+    Emulate::start(&["--scenario", scratch.write("scenario.toml", P256).to_str().unwrap()])
+}
 
 /// Task `index` of a Slurm array of four.
 fn task(emulate: &Emulate, lot: &Path, index: u32) -> Command {
@@ -18,7 +24,7 @@ fn task(emulate: &Emulate, lot: &Path, index: u32) -> Command {
 fn an_array_whose_task_is_killed_and_requeued_provisions_a_lot_once() {
     let scratch = Scratch::new();
     let lot = scratch.lot("lot.csv", 240);
-    let emulate = Emulate::start(&[]);
+    let emulate = emulate(&scratch);
     let ledger = |index: u32| scratch.path(&format!("lot.{index}-of-4.ledger"));
     let mut tasks: Vec<_> = (0..4)
         .map(|index| task(&emulate, &lot, index).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
@@ -53,7 +59,7 @@ fn an_array_whose_task_is_killed_and_requeued_provisions_a_lot_once() {
 fn a_lot_is_not_provisioned_whole_beside_its_shards() {
     let scratch = Scratch::new();
     let lot = scratch.lot("lot.csv", 20);
-    let emulate = Emulate::start(&[]);
+    let emulate = emulate(&scratch);
     run(&mut task(&emulate, &lot, 0)).expect_code(0);
     run(&mut emulate.provision(&lot)).expect_code(74).expect_err(&["the whole lot", "shard 0/4"]);
     assert!(!scratch.path("lot.ledger").exists());
@@ -90,7 +96,7 @@ fn a_shard_that_is_not_clear_is_refused_before_anything_is_done() {
 #[test]
 fn the_shards_of_a_load_test_offer_what_one_would() {
     let scratch = Scratch::new();
-    let emulate = Emulate::start(&[]);
+    let emulate = emulate(&scratch);
     let shard = |index: u32| {
         let mut command = fleetmint();
         command
@@ -127,4 +133,13 @@ fn the_shards_of_a_load_test_offer_what_one_would() {
     all.sort();
     all.dedup();
     assert_eq!(all.len(), 100, "each device is one shard's");
+    let report = |indices: &[u32]| {
+        let files = indices.iter().map(|index| scratch.path(&format!("{index}.jsonl")));
+        run(fleetmint().arg("report").args(files))
+    };
+    report(&[0, 1, 2]).expect_code(0).expect_err(&["3 of 3 shards"]);
+    report(&[0, 2]).expect_code(4).expect_err(&["2 of 3 shards", "shard 1/3 is missing"]);
+    std::fs::copy(scratch.path("1.jsonl"), scratch.path("0.jsonl.again")).unwrap();
+    let twice = [scratch.path("1.jsonl"), scratch.path("0.jsonl.again")];
+    run(fleetmint().arg("report").args(twice)).expect_code(64);
 }

@@ -306,7 +306,7 @@ impl Job for Load {
 
     fn settings(&self) -> Map<String, Value> {
         let plan = &self.plan;
-        let own = json!({
+        let mut own = json!({
             "verb": self.verb,
             "profile": plan.profile.to_string(),
             "spacing": plan.spacing.name(),
@@ -316,9 +316,11 @@ impl Job for Load {
             "max_wait_s": plan.max_wait.as_secs_f64(),
             "timeout_s": plan.exchange_timeout.as_secs_f64(),
             "seed": plan.seed,
-            "shard": plan.shard.map(|shard| shard.to_string()),
             "parameters": self.constants,
         });
+        if let Some(shard) = plan.shard {
+            own["shard"] = shard.to_string().into();
+        }
         run_settings::kept(plan.keys.seal_to.as_ref(), own)
     }
 
