@@ -15,7 +15,7 @@ pub struct ConfiguredEndpoints {
     pub service_quotas: Option<String>,
 }
 
-/// Reads AWS_ENDPOINT_URL_<SERVICE>, then the services section of the profile, then AWS_ENDPOINT_URL, then the profile's
+/// Reads `AWS_ENDPOINT_URL_<SERVICE>`, then the services section of the profile, then AWS_ENDPOINT_URL, then the profile's
 /// `endpoint_url`; none where AWS_IGNORE_CONFIGURED_ENDPOINT_URLS says so.
 ///
 /// Source: AWS SDKs and Tools Reference Guide, "Service-specific endpoints".

@@ -120,7 +120,7 @@ fn a_device_that_was_found_out_about_since_a_run_is_left_out() {
     assert_eq!(brought, [4]);
     // Another verb's findings are nothing to it.
     let other = MadeScope { verb: "verify", ..since(first) };
-    assert_eq!(devices(&ledger, other).len(), 1);
+    assert_eq!(devices(&ledger, other).len(), 2);
 }
 
 #[test]

@@ -131,6 +131,6 @@ fn what_is_typed_wrong_is_said_with_its_place() {
     }
     let args = [&base[..], &["--results=there"]].concat();
     let output = said(&run(load(&scratch, "create", &args), 74));
-    assert!(output.contains("is there already"), "{output}");
+    assert!(output.contains("the file exists"), "{output}");
     assert_eq!(scratch.files(), ["there"], "nothing was begun");
 }
