@@ -1,26 +1,26 @@
-//! The calls that are made on a connection, by name.
+//! The calls that are made on a connection.
 
 /// A request and its reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Call {
-    /// A certificate and its key, both made by the service.
+    /// Gets a certificate and its key, both made by the service.
     #[serde(rename = "create_certificate")]
     CreateKeysAndCertificate,
-    /// A certificate for a key that was made here.
+    /// Gets a certificate for a key that was made here.
     CreateCertificateFromCsr,
-    /// A thing for a certificate.
+    /// Gets a thing for a certificate.
     RegisterThing,
-    /// A message to a topic of the connection's own, which comes back on it: not a part of the API, but a load test's.
+    /// Sends a message to a topic that the same connection subscribes to: not part of the API, for load tests.
     Publish,
 }
 
 impl Call {
-    /// All of them, in a device's order.
+    /// All calls, in the order in which a device makes them.
     pub const ALL: [Call; 4] =
         [Call::CreateKeysAndCertificate, Call::CreateCertificateFromCsr, Call::RegisterThing, Call::Publish];
 
-    /// The name in reports and results files: stable, lower case.
+    /// The call's name in reports and results files: stable, lower case.
     pub fn name(self) -> &'static str {
         match self {
             Call::CreateKeysAndCertificate => "create_certificate",
@@ -30,7 +30,7 @@ impl Call {
         }
     }
 
-    /// As AWS spells it.
+    /// The call's name as AWS spells it.
     pub fn spelled(self) -> &'static str {
         match self {
             Call::CreateKeysAndCertificate => "CreateKeysAndCertificate",

@@ -1,7 +1,7 @@
-//! Certification requests of devices that keep their keys to themselves: read and judged before the service is asked.
+//! Certification requests of devices that keep their keys: read and checked before the service is asked.
 //!
-//! A request is taken in whatever wrapping it comes: PEM, PEM on one line as in a cell of a table, bare base64, or DER.
-//! Sources: RFC 2986 (PKCS #10), RFC 7468, RFC 8017, RFC 5480; for the kinds of keys AWS IoT API Reference,
+//! Accepts a request in any common wrapping: PEM, PEM on one line as in a table cell, bare base64, or DER. Sources:
+//! RFC 2986 (PKCS #10), RFC 7468, RFC 8017, RFC 5480; for the kinds of keys, AWS IoT API Reference,
 //! CreateCertificateFromCsr.
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -24,22 +24,22 @@ use crate::service::{MAX_SIGNING_REQUEST, MIN_RSA_BITS};
 /// The longest RSA key whose signature can be checked here, in bits.
 const MAX_RSA_BITS: usize = 8192;
 
-/// A request that may be sent.
+/// A request that may be sent to the service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckedRequest {
-    /// The request, in PEM as RFC 7468 has it.
+    /// The request, in RFC 7468 PEM.
     pub request: SigningRequest,
-    /// Tells its public key from others: the beginning of the SHA-256 of the SubjectPublicKeyInfo.
+    /// Identifies its public key: the beginning of the SHA-256 of the SubjectPublicKeyInfo.
     pub key: [u8; 16],
 }
 
 /// Why a text is not a request that may be sent. Repeats nothing of the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestFault {
-    /// Nothing.
+    /// Empty.
     #[error("no request")]
     Empty,
-    /// A private key, which belongs on the device and nowhere else.
+    /// A private key, which must never leave the device.
     #[error("a private key: nobody but the device should have it")]
     PrivateKey,
     /// A certificate.
@@ -51,7 +51,7 @@ pub enum RequestFault {
     /// Not the ASN.1 of a request.
     #[error("something else than a PKCS #10 request")]
     Structure,
-    /// Longer than the service takes.
+    /// Longer than the service accepts.
     #[error("a request of {0} characters")]
     TooLong(usize),
     /// An RSA key that is too short or too long.
@@ -60,16 +60,16 @@ pub enum RequestFault {
     /// Neither RSA nor one of the three curves.
     #[error("a request for a key that is neither RSA nor on a NIST curve")]
     KeyKind,
-    /// Signed with SHA-1, or with an algorithm that does not go with the key.
+    /// Signed with SHA-1, or with an algorithm that does not match the key.
     #[error("a request that is signed with another algorithm")]
     Algorithm,
-    /// The signature is not by the request's key.
+    /// The signature was not made with the request's key.
     #[error("a request whose signature is not by its own key")]
     Signature,
 }
 
 impl RequestFault {
-    /// What is wanted in its place.
+    /// What is expected instead.
     pub fn wanted(&self) -> &'static str {
         match self {
             Self::Empty | Self::PrivateKey | Self::Certificate | Self::Wrapping | Self::Structure => {
@@ -84,10 +84,11 @@ impl RequestFault {
     }
 }
 
-/// Reads a request, and holds it against what the service certifies.
+/// Reads a request and checks it against what the service certifies.
 ///
 /// # Errors
-/// [`RequestFault`] if it is not a request, not signed by its own key, or for a key that the service does not certify.
+/// [`RequestFault`] if it is not a request, is not signed with its own key, or is for a key that the service does not
+/// certify.
 pub fn check(text: &[u8]) -> Result<CheckedRequest, RequestFault> {
     let der = unwrap(text)?;
     let request = SigningRequest { pem: pem(&der) };
@@ -125,14 +126,14 @@ fn pem(der: &[u8]) -> String {
     pem::encode_config(&pem::Pem::new(LABELS[0], der), config)
 }
 
-/// The DER of a request, out of its wrapping.
+/// The DER of a request, without its wrapping.
 fn unwrap(text: &[u8]) -> Result<Vec<u8>, RequestFault> {
-    /// The first byte of every request in DER: a SEQUENCE; in text it is the digit 0.
+    /// The first byte of every request in DER, a SEQUENCE; in text it is the digit 0.
     const SEQUENCE: u8 = 0x30;
     let Ok(text) = std::str::from_utf8(text) else {
         return if text.first() == Some(&SEQUENCE) { Ok(text.to_vec()) } else { Err(RequestFault::Wrapping) };
     };
-    // A cell on one line often has its line ends spelled out.
+    // In a one-line cell, line ends are often written as escapes.
     let text = text.replace("\\r", "\n").replace("\\n", "\n");
     let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
     if text.is_empty() {
@@ -150,7 +151,7 @@ fn unwrap(text: &[u8]) -> Result<Vec<u8>, RequestFault> {
     BASE64_STANDARD.decode(base64).map_err(|_| RequestFault::Wrapping)
 }
 
-/// What stands between the lines of a PEM block, of which there is one.
+/// The text between the BEGIN and END lines of a PEM block; `None` unless there is exactly one block.
 fn enclosed<'a>(text: &'a str, label: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(&format!("-----BEGIN {label}-----"))?;
     let (body, rest) = rest.split_once(&format!("-----END {label}-----"))?;
@@ -183,7 +184,7 @@ impl KeyKind {
     }
 }
 
-/// What checks signatures of a kind of keys with an algorithm; `None` for one that is not taken, SHA-1 above all.
+/// The verifier for signatures by this kind of key with this algorithm; `None` if it is not accepted, as with SHA-1.
 fn verifier(kind: KeyKind, algorithm: &str) -> Option<&'static dyn VerificationAlgorithm> {
     const RSA: &str = "1.2.840.113549.1.1.";
     const ECDSA: &str = "1.2.840.10045.4.3.";

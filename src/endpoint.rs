@@ -1,6 +1,6 @@
 //! Where the service listens: host, port and path.
 //!
-//! Owns reading an endpoint as people write it and saying what the handshake's `Host` header is. Resolves and dials nothing.
+//! Owns parsing an endpoint as users write it, and the handshake's `Host` header. Resolves and dials nothing.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use crate::service::MQTT_PATH;
 
-/// The port of HTTPS and WSS, the only one that a `Host` header leaves out.
+/// The port of HTTPS and WSS, which a `Host` header omits.
 const HTTPS_PORT: u16 = 443;
 
 /// An endpoint of the service. Written `HOST`, `HOST:PORT` or `wss://HOST[:PORT][/mqtt]`; IPv6 addresses in brackets.
@@ -35,7 +35,7 @@ impl Endpoint {
         &self.path
     }
 
-    /// The `Host` header exactly as the handshake sends it, and so as it is signed: IPv6 in brackets, no port if it is 443.
+    /// The `Host` header as the handshake sends and signs it: IPv6 in brackets, port 443 omitted.
     pub fn host_header(&self) -> String {
         let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
         match self.port {
@@ -54,7 +54,7 @@ impl fmt::Display for Endpoint {
 /// Text that is not an endpoint: what was found and what was wanted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
-    /// Nothing at all, or no host.
+    /// Empty, or without a host.
     #[error("the endpoint has no host; wanted HOST, HOST:PORT or wss://HOST[:PORT]/mqtt")]
     NoHost,
     /// A scheme other than `wss`.
@@ -122,7 +122,7 @@ fn without_scheme(text: &str) -> Result<&str, EndpointError> {
     }
 }
 
-/// Host, still in its brackets, and the text after the port's colon.
+/// Splits off the port: the host, still in its brackets, and the text after the port's colon.
 fn split_port(authority: &str) -> Result<(&str, Option<&str>), EndpointError> {
     let bracket = authority.find(']').map_or(0, |at| at + 1);
     match authority[bracket..].find(':') {
@@ -130,7 +130,7 @@ fn split_port(authority: &str) -> Result<(&str, Option<&str>), EndpointError> {
         Some(colon) => {
             let (host, port) = authority.split_at(bracket + colon);
             if port[1..].contains(':') {
-                // Several colons outside of brackets: most likely a bare IPv6 address.
+                // Several colons outside brackets: most likely a bare IPv6 address.
                 Err(EndpointError::Host { found: authority.to_owned() })
             } else {
                 Ok((host, Some(&port[1..])))
@@ -170,7 +170,7 @@ fn parse_port(port: Option<&str>) -> Result<u16, EndpointError> {
     text.parse().ok().filter(|port| is_number && *port != 0).ok_or_else(wrong)
 }
 
-/// Only characters that a signature's canonical path leaves as they are.
+/// Checks that the path has only characters that a signature's canonical path leaves unchanged.
 fn parse_path(path: &str) -> Result<String, EndpointError> {
     let is_plain = |segment: &str| {
         !matches!(segment, "" | "." | "..")

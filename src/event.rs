@@ -1,7 +1,7 @@
 //! What happens during a run, as plain values.
 //!
-//! Owns the two things a worker tells the recorder: a [`Change`], which the ledger must make durable, and a [`Note`],
-//! which only the metrics hear of. Knows neither the ledger nor the metrics.
+//! Owns the two things that a worker tells the recorder: a [`Change`], which the ledger must make durable, and a
+//! [`Note`], which only the metrics receive. Knows neither the ledger nor the metrics.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::call::Call;
 use crate::certificate::{CertificateId, IssuedCertificate, PreparedKey, RegisteredThing};
 use crate::failure::Failure;
 
-/// A device's number in its ledger: its row's rank in the lot, from 1.
+/// A device's number in its ledger: the position of its row in the lot, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeviceId(pub i64);
 
@@ -22,14 +22,14 @@ pub enum Operation {
     CreateCertificate,
     /// RegisterThing.
     RegisterThing,
-    /// A message published to a topic that its own connection subscribes to, until it comes back. Load tests only.
+    /// A message published to a topic that the same connection subscribes to, until it comes back. Load tests only.
     Publish,
-    /// A whole device, from the instant it was due to its registration, which is durable. Load tests only.
+    /// A whole device, from the instant it was due until its registration is durable. Load tests only.
     Provision,
 }
 
 impl Operation {
-    /// All of them, in a device's order.
+    /// All operations, in the order in which a device goes through them.
     pub const ALL: [Operation; 5] = [
         Operation::Connect,
         Operation::CreateCertificate,
@@ -38,7 +38,7 @@ impl Operation {
         Operation::Provision,
     ];
 
-    /// What counts as the same operation as `call`.
+    /// The operation that `call` is counted as.
     pub fn of(call: Call) -> Self {
         match call {
             Call::CreateKeysAndCertificate | Call::CreateCertificateFromCsr => Operation::CreateCertificate,
@@ -47,7 +47,7 @@ impl Operation {
         }
     }
 
-    /// The name in reports: stable, lower case.
+    /// The operation's name in reports: stable, lower case.
     pub fn name(self) -> &'static str {
         match self {
             Operation::Connect => "connect",
@@ -59,27 +59,27 @@ impl Operation {
     }
 }
 
-/// Where a device stands. `Issued` means: it has a certificate, and a registration *may* have happened.
+/// The state of a device. `Issued` means that it has a certificate, and that a registration *may* have happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DeviceState {
-    /// Nothing was sent, or nothing that counts came of it.
+    /// Nothing was sent, or nothing with a lasting result.
     Pending,
     /// A certificate and its key are durable.
     Issued,
     /// The service confirmed the registration.
     Registered,
-    /// The service refused for good.
+    /// The service refused the device for good.
     Rejected,
-    /// A registration was published, its answer never came, and nothing could settle it.
+    /// A registration was published, its answer never came, and nothing could settle the outcome.
     Unknown,
-    /// Its row is no longer in the lot; nothing was made for it that counts.
+    /// Its row is no longer in the lot, and nothing lasting was made for it.
     Withdrawn,
-    /// What was made for it was taken out of the account again.
+    /// What was made for it was removed from the account again.
     Removed,
 }
 
 impl DeviceState {
-    /// The name in the ledger and in reports: stable, lower case.
+    /// The state's name in the ledger and in reports: stable, lower case.
     pub fn name(self) -> &'static str {
         match self {
             DeviceState::Pending => "pending",
@@ -92,7 +92,7 @@ impl DeviceState {
         }
     }
 
-    /// The state of that name.
+    /// The state with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         use DeviceState::{Issued, Pending, Registered, Rejected, Removed, Unknown, Withdrawn};
         [Pending, Issued, Registered, Rejected, Unknown, Withdrawn, Removed]
@@ -101,78 +101,79 @@ impl DeviceState {
     }
 }
 
-/// How sure we are that no registration of an issued certificate has reached the service.
+/// Whether a registration of an issued certificate may have reached the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registration {
-    /// None was published.
+    /// No registration was published.
     NotSent,
-    /// One may have been.
+    /// A registration may have been published.
     MaySent,
 }
 
-/// A step of a device that the ledger must make durable.
+/// A change to a device that the ledger must make durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Pending stays Pending, and has from here on a key of its own, made here. It keeps it: no other is ever made for it.
+    /// Pending stays Pending, but now has a key that was made here. The device keeps this key; no other is ever made
+    /// for it.
     KeyPrepared {
-        /// Whose.
+        /// The device.
         device: DeviceId,
-        /// With the only copy of the private key.
+        /// The only copy of the private key.
         key: PreparedKey,
     },
     /// Pending → Issued, with a key that the service made.
     Issued {
-        /// Whose.
+        /// The device.
         device: DeviceId,
-        /// With the only copy of its key.
+        /// The certificate, with the only copy of its key.
         certificate: IssuedCertificate,
     },
-    /// Pending → Issued, for the key that was prepared.
+    /// Pending → Issued, for the key that was prepared here.
     Certified {
-        /// Whose.
+        /// The device.
         device: DeviceId,
-        /// Without its key, which the ledger has.
+        /// The certificate without its key, which the ledger already has.
         certificate: IssuedCertificate<()>,
     },
     /// Issued → Registered.
     Registered {
-        /// Which.
+        /// The device.
         device: DeviceId,
-        /// As the service said.
+        /// The thing in the service's reply.
         thing: RegisteredThing,
     },
     /// Pending or Issued → Rejected, for good.
     Rejected {
-        /// Which.
+        /// The device.
         device: DeviceId,
         /// Why.
         failure: Failure,
     },
     /// Issued → Unknown.
     Unknown {
-        /// Which.
+        /// The device.
         device: DeviceId,
-        /// What was last seen.
+        /// The last failure.
         failure: Failure,
     },
-    /// Issued → Pending: the token went stale and surely nothing was registered with it.
+    /// Issued → Pending: the token expired, and certainly nothing was registered with it.
     TokenLapsed {
-        /// Which.
+        /// The device.
         device: DeviceId,
     },
-    /// The run leaves the device in its state, to be taken up again: what is known of it, and why.
+    /// The run leaves the device in its state, to be resumed by a later run.
     Left {
-        /// Which.
+        /// The device.
         device: DeviceId,
-        /// Whether a registration may have happened; only looked at while the device is Issued.
+        /// Whether a registration may have happened; only used while the device is Issued.
         registration: Registration,
-        /// The failure it was left for; none if the run was stopped.
+        /// Why it was left; `None` if the run was stopped.
         failure: Option<Failure>,
     },
 }
 
 impl Change {
-    /// What it is called in the log.
+    /// The change's name in the log.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Change::KeyPrepared { .. } => "key_prepared",
@@ -186,7 +187,7 @@ impl Change {
         }
     }
 
-    /// The certificate that it brings.
+    /// The certificate in this change.
     pub(crate) fn certificate_id(&self) -> Option<&CertificateId> {
         match self {
             Change::Issued { certificate, .. } => Some(&certificate.certificate_id),
@@ -195,7 +196,7 @@ impl Change {
         }
     }
 
-    /// The thing that it brings.
+    /// The thing in this change.
     pub(crate) fn thing_name(&self) -> Option<&str> {
         match self {
             Change::Registered { thing, .. } => Some(&thing.thing_name),
@@ -203,7 +204,7 @@ impl Change {
         }
     }
 
-    /// The failure that it was made for.
+    /// The failure that caused this change.
     pub(crate) fn failure(&self) -> Option<&Failure> {
         match self {
             Change::Rejected { failure, .. } | Change::Unknown { failure, .. } => Some(failure),
@@ -212,7 +213,7 @@ impl Change {
         }
     }
 
-    /// The device it is about.
+    /// The device that this change is about.
     pub fn device(&self) -> DeviceId {
         match self {
             Change::KeyPrepared { device, .. }
@@ -227,12 +228,12 @@ impl Change {
     }
 }
 
-/// How long one attempt of an operation took, in its parts.
+/// How long one attempt of an operation took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Timing {
-    /// From the instant the attempt was due to the instant it was sent: waiting for a limit, or for a connection.
+    /// From the instant the attempt was due until it was sent: waiting for a limit or a connection.
     pub wait: Duration,
-    /// From sending the request to its reply: the service time.
+    /// From sending the request to its reply.
     pub service: Duration,
 }
 
@@ -243,13 +244,14 @@ impl Timing {
         (micros(self.wait), micros(self.service))
     }
 
-    /// From the due instant to the reply: the response time.
+    /// The response time: from the due instant to the reply.
     pub fn response(self) -> Duration {
         self.wait + self.service
     }
 }
 
-/// The steps of opening a connection, each from the end of the one before; `None` where it did not get that far.
+/// The steps of opening a connection, each from the end of the one before; `None` if the dial did not complete the
+/// step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DialPhases {
     /// Name lookup and TCP connection.
@@ -264,74 +266,74 @@ pub struct DialPhases {
     pub suback: Option<Duration>,
 }
 
-/// Something that happened, for the metrics only.
+/// An event for the metrics only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
     /// A dial ended.
     Dialled {
         /// How long it took.
         timing: Timing,
-        /// Its parts.
+        /// How long each step took.
         phases: DialPhases,
         /// How it ended.
         outcome: Result<(), Failure>,
     },
     /// An exchange ended.
     Exchanged {
-        /// Which request.
+        /// The operation.
         operation: Operation,
         /// How long it took.
         timing: Timing,
         /// How it ended.
         outcome: Result<(), Failure>,
     },
-    /// The instant of a load test's arrival has come: it was handed to a connection, or waits for one.
+    /// A load test's arrival is due: it was handed to a connection, or waits for one.
     Scheduled {
-        /// From the instant it was due to the instant the generator got to it: how late the generator itself is.
+        /// From the due instant until the generator handled it: the generator's own lateness.
         lateness: Duration,
     },
-    /// A connection took an arrival up.
+    /// A connection began an arrival.
     Started,
-    /// No connection was free for an arrival in time: it was given up, and nothing was sent for it.
+    /// No connection was free for an arrival in time: it was dropped, and nothing was sent for it.
     Missed,
-    /// An arrival that takes more than one exchange ended. The failures in it have been told one by one.
+    /// An arrival of several exchanges ended. Its failures were reported one by one.
     Finished {
-        /// Which kind of arrival.
+        /// The operation that the arrival stands for.
         operation: Operation,
         /// How long it took.
         timing: Timing,
         /// How it ended.
         outcome: Result<(), Failure>,
     },
-    /// A connection ended by itself while it waited.
+    /// A waiting connection ended without our doing.
     ConnectionLost {
-        /// How.
+        /// Why it ended.
         failure: Failure,
     },
-    /// Something that is only counted.
+    /// An event that is only counted.
     Counted(Counter, u64),
 }
 
-/// What is counted beside attempts and their ends. All of them are in every report: metrics, results files, summaries and
-/// scrapes go by [`Counter::ALL`].
+/// What is counted besides attempts and their outcomes. Metrics, results files, summaries and scrapes iterate over
+/// [`Counter::ALL`], so every counter is in each of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Counter {
-    /// Connections that ended by themselves.
+    /// Connections that ended without our doing.
     ConnectionsLost,
-    /// Connections that were closed for their age.
+    /// Connections that were closed because of their age.
     ConnectionsRenewed,
     /// Registrations that the control plane confirmed.
     Settled,
-    /// Replies that were delivered again.
+    /// Replies that were delivered more than once.
     Redelivered,
 }
 
 impl Counter {
-    /// All of them, in the order of the declaration.
+    /// All counters, in the order of declaration.
     pub const ALL: [Counter; 4] =
         [Counter::ConnectionsLost, Counter::ConnectionsRenewed, Counter::Settled, Counter::Redelivered];
 
-    /// The name in reports and files: stable, lower case.
+    /// The counter's name in reports and files: stable, lower case.
     pub fn name(self) -> &'static str {
         match self {
             Counter::ConnectionsLost => "connections_lost",
@@ -341,7 +343,7 @@ impl Counter {
         }
     }
 
-    /// What is counted, as a sentence that begins with it.
+    /// What is counted, as a sentence.
     pub fn meaning(self) -> &'static str {
         match self {
             Counter::ConnectionsLost => "Connections that ended by themselves while they waited.",

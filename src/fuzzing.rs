@@ -1,7 +1,7 @@
-//! What fuzzers feed: for each parser of bytes that come from elsewhere, a function that panics where a promise is broken.
+//! Fuzz targets: for each parser of foreign bytes, a function that panics if a guarantee is broken.
 //!
-//! `tests/fuzz` runs them with libFuzzer; the tests below run the same functions on random and on damaged bytes with every
-//! `cargo test`. Compiled for these two only.
+//! `tests/fuzz` runs them with libFuzzer; the tests below run the same functions on random and damaged bytes with
+//! every `cargo test`. Compiled only for these two.
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read};
@@ -25,7 +25,7 @@ use crate::{csr, keys, provisioning, sealing, transport};
 
 type Target = fn(&[u8]);
 
-/// Every target, by the name that it has in `tests/fuzz` too.
+/// Every target, by its name in `tests/fuzz`.
 const TARGETS: [(&str, Target); 14] = [
     ("cbor", crate::emulator::fuzzing::cbor),
     ("grammars", grammars),
@@ -43,13 +43,13 @@ const TARGETS: [(&str, Target); 14] = [
     ("template", template),
 ];
 
-/// Runs the target of that name.
+/// Runs the target with this name.
 pub fn run(name: &str, data: &[u8]) {
     let (_, target) = TARGETS.into_iter().find(|(known, _)| *known == name).expect("it is in the table");
     target(data);
 }
 
-/// A lot: however it is cut into pieces, the same rows and errors come of it, and each row has a value for every column.
+/// A lot: the rows and errors do not depend on how it is read in pieces, and each row has a value for every column.
 fn lot(data: &[u8]) {
     let whole = rows(data);
     assert_eq!(whole, rows(OneByOne(data)), "the pieces do not matter");
@@ -59,7 +59,7 @@ fn lot(data: &[u8]) {
     }
 }
 
-/// The number of columns and the rows; or what is wrong with the header.
+/// The number of columns and the rows, or what is wrong with the header.
 type Rows = Result<(usize, Vec<Result<Identity, Vec<RowError>>>), Vec<RowError>>;
 
 fn rows(source: impl Read) -> Rows {
@@ -67,7 +67,7 @@ fn rows(source: impl Read) -> Rows {
     Ok((reader.shape().columns.len(), reader.collect()))
 }
 
-/// Gives a byte at a time.
+/// A reader that returns one byte at a time.
 struct OneByOne<'a>(&'a [u8]);
 
 impl Read for OneByOne<'_> {
@@ -77,7 +77,7 @@ impl Read for OneByOne<'_> {
     }
 }
 
-/// A provisioning template's body. What is one can be evaluated, whatever the parameters.
+/// A provisioning template's body. A valid one can be evaluated with any parameters.
 fn template(data: &[u8]) {
     let Some(text) = text(data) else { return };
     match Template::parse(text) {
@@ -101,7 +101,7 @@ fn scenario(data: &[u8]) {
     }
 }
 
-/// A policy document. What is one can be asked.
+/// A policy document. A valid one can be evaluated.
 fn policy(data: &[u8]) {
     let Some(text) = text(data) else { return };
     if let Ok(document) = Document::parse(text) {
@@ -112,7 +112,7 @@ fn policy(data: &[u8]) {
     }
 }
 
-/// What is typed or written in a small grammar: what can be read is read again from how it is shown.
+/// Small grammars that users type: a parsed value, shown, parses to itself.
 fn grammars(data: &[u8]) {
     let Some(text) = text(data) else { return };
     if let Ok(limit) = text.parse::<RateLimit>() {
@@ -136,7 +136,7 @@ fn grammars(data: &[u8]) {
     let _ = crate::instant::from_text(text);
 }
 
-/// The replies of the provisioning API. An error says which field is wrong, in one short line.
+/// Replies of the provisioning API. An error names the field that is wrong, in one short line.
 fn replies(data: &[u8]) {
     let garbled = [
         provisioning::parse_issued(data).err(),
@@ -157,7 +157,7 @@ fn replies(data: &[u8]) {
     }
 }
 
-/// Certificates, keys and requests: PEM, DER, and what is sealed.
+/// Certificates, keys and requests: PEM, DER, and sealed keys.
 fn pem(data: &[u8]) {
     if let Ok(checked) = csr::check(data) {
         assert_eq!(csr::read(data).as_ref(), Ok(&checked.request));
@@ -177,7 +177,7 @@ fn pem(data: &[u8]) {
     }
 }
 
-/// A results file: its seconds come in order, and an error is the end of it.
+/// A results file: its seconds are in order, and an error ends it.
 fn results(data: &[u8]) {
     let Ok(mut results) = Results::read(Path::new("x"), BufReader::new(data)) else { return };
     let mut last = None;
@@ -195,7 +195,7 @@ fn results(data: &[u8]) {
     assert!(results.ending().is_some());
 }
 
-/// What an earlier run wrote into the ledger about itself.
+/// The settings that an earlier run recorded in the ledger.
 fn ledger_settings(data: &[u8]) {
     let Some(text) = text(data) else { return };
     let owned = || text.to_owned();
@@ -233,7 +233,7 @@ fn text(data: &[u8]) -> Option<&str> {
     std::str::from_utf8(data).ok()
 }
 
-/// What people are shown has nothing that a terminal would act on.
+/// Text shown to users contains nothing that a terminal would act on.
 #[track_caller]
 fn show(words: &str) {
     assert!(!words.chars().any(|character| is_invisible(character) && character != ' '), "{words:?}");
@@ -248,7 +248,7 @@ mod tests {
 
     use super::*;
 
-    /// What damages a seed.
+    /// A way to damage a seed.
     #[derive(Debug, Clone)]
     enum Damage {
         Flip(Index, u8),
@@ -296,12 +296,12 @@ mod tests {
         TestRunner::new(Config { cases: 64, failure_persistence: None, ..Config::default() })
     }
 
-    /// The examples of a target, which a fuzzer starts from too.
+    /// The seeds of a target; the fuzzer starts from them too.
     fn seeds(target: &str) -> Vec<Vec<u8>> {
         files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds").join(target))
     }
 
-    /// The content of all files in a folder and the folders in it.
+    /// The content of all files in a folder and its subfolders.
     fn files(folder: &Path) -> Vec<Vec<u8>> {
         let entries =
             std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -343,7 +343,7 @@ mod tests {
         }
     }
 
-    /// A target that only one of the two runs would be half a target.
+    /// The fuzzer and these tests must cover the same targets.
     #[test]
     fn the_fuzzer_has_the_same_targets() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/fuzz_targets");

@@ -1,4 +1,4 @@
-//! Instants as files have them: RFC 3339, UTC, milliseconds. Reads no clock.
+//! Instants as files store them: RFC 3339, UTC, milliseconds. Reads no clock.
 
 use std::time::SystemTime;
 
@@ -10,7 +10,7 @@ use time::macros::format_description;
 const FORMAT: StaticFormatDescription =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
-/// `at` as text, cut to the millisecond.
+/// `at` as text, truncated to the millisecond.
 ///
 /// # Panics
 /// If `at` is after the year 9999.
@@ -18,7 +18,7 @@ pub fn to_text(at: SystemTime) -> String {
     OffsetDateTime::from(at).format(&FORMAT).expect("every part of the format is a part of a date and time")
 }
 
-/// The instant that `text` names; none if it is not RFC 3339.
+/// Parses an instant; `None` if `text` is not RFC 3339.
 pub fn from_text(text: &str) -> Option<SystemTime> {
     OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from)
 }

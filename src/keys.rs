@@ -1,6 +1,6 @@
 //! Key pairs made here, and the certification requests for them.
 //!
-//! Owns what a key made here is like, and the check that a certificate is for it. Does not know where keys are kept.
+//! Owns the kinds of these keys, and the check that a certificate is for one. Does not know where keys are kept.
 
 use aws_lc_rs::error::Unspecified;
 use base64::Engine as _;
@@ -13,20 +13,20 @@ use zeroize::Zeroizing;
 
 use crate::certificate::{CertificateId, Evidence, Flaw, PreparedKey, Secret, SigningRequest};
 
-/// The kinds of keys that can be made. The service takes RSA of at least 2048 bits and the NIST curves P-256, P-384 and P-521
-/// (API reference, CreateCertificateFromCsr).
+/// The kinds of keys that can be made. The service accepts RSA of at least 2048 bits and the NIST curves P-256, P-384
+/// and P-521 (API Reference, CreateCertificateFromCsr).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum KeyType {
-    /// ECDSA on NIST P-256: made in microseconds.
+    /// ECDSA on NIST P-256; takes microseconds to make.
     #[default]
     P256,
-    /// RSA of 2048 bits, for devices whose secure element or bootloader wants it. Making one takes a core a good part of a
-    /// second: never on a thread that serves connections.
+    /// RSA of 2048 bits, for devices whose secure element or bootloader needs it. Making one occupies a core for a
+    /// large part of a second: never do it on a thread that serves connections.
     Rsa2048,
 }
 
 impl KeyType {
-    /// The name on the command line and in the ledger: stable.
+    /// The kind's name on the command line and in the ledger: stable.
     pub fn name(self) -> &'static str {
         match self {
             KeyType::P256 => "p256",
@@ -35,18 +35,18 @@ impl KeyType {
     }
 }
 
-/// The subject of every request: the one that the service itself writes into the certificates that it makes keys for. Which
-/// device a certificate is of is the template's business, and a subject could not be changed later.
+/// The subject of every request, the same that the service uses when it makes the key. The template decides which
+/// device a certificate belongs to, and a subject could not be changed later.
 const COMMON_NAME: &str = "AWS IoT Certificate";
 
-/// The cryptographic library could not make a key: it has no randomness, or no memory.
+/// The cryptographic library could not make a key: it ran out of randomness or memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a key pair could not be made: the cryptographic library failed")]
 pub struct KeyNotMade;
 
 impl From<rcgen::Error> for KeyNotMade {
     fn from(_: rcgen::Error) -> Self {
-        // What it says is left out, for it is about a private key.
+        // The details are dropped: they concern a private key.
         Self
     }
 }
@@ -62,7 +62,7 @@ impl From<Unspecified> for KeyNotMade {
 /// # Errors
 /// If the cryptographic library fails.
 pub fn prepare(key_type: KeyType) -> Result<PreparedKey<Secret<String>>, KeyNotMade> {
-    // Zeroed when it goes; the library zeroes its own copy.
+    // Zeroed on drop; the library zeroes its own copy.
     let pair = Zeroizing::new(match key_type {
         KeyType::P256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?,
         KeyType::Rsa2048 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)?,
@@ -74,7 +74,7 @@ pub fn prepare(key_type: KeyType) -> Result<PreparedKey<Secret<String>>, KeyNotM
     Ok(PreparedKey { private_key: private_key_pem(pair.serialized_der()), request })
 }
 
-/// PKCS #8 in PEM (RFC 5958, RFC 7468 section 10). Our own encoder, for it leaves no copy behind.
+/// PKCS #8 in PEM (RFC 5958, RFC 7468 section 10). Our own encoder, because it leaves no copies behind.
 fn private_key_pem(der: &[u8]) -> Secret<String> {
     const BEGIN: &str = "-----BEGIN PRIVATE KEY-----\n";
     const END: &str = "-----END PRIVATE KEY-----\n";
@@ -92,16 +92,16 @@ fn private_key_pem(der: &[u8]) -> Secret<String> {
     Secret::new(pem)
 }
 
-/// Why a certificate is not for the key of a request.
+/// Why a certificate does not match a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyMismatch {
-    /// The request is not one.
+    /// The request cannot be read.
     #[error("the certification request in the ledger is not a PKCS #10 request")]
     NoRequest,
-    /// The certificate is not one.
+    /// The certificate cannot be read.
     #[error("certificatePem is not an X.509 certificate")]
     NoCertificate,
-    /// It is for another key.
+    /// The certificate is for another key.
     #[error("the certificate's public key is not that of the certification request")]
     OtherKey,
 }
@@ -116,27 +116,27 @@ pub fn check_certificate(request: &SigningRequest, certificate_pem: &str) -> Res
     if wanted == certificate.public_key() { Ok(()) } else { Err(KeyMismatch::OtherKey) }
 }
 
-/// Why a certificate, its id and its private key are not of one making.
+/// Why a certificate, its id and its private key do not belong together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PairMismatch {
-    /// The certificate is not one.
+    /// The certificate cannot be read.
     #[error("the certificate is not an X.509 certificate in PEM")]
     NoCertificate,
     /// The id is not the SHA-256 of the certificate's DER.
     #[error("its id is not the SHA-256 of the certificate")]
     OtherId,
-    /// The private key is not one.
+    /// The private key cannot be read, or is not of the certificate's kind.
     #[error("the private key is not an RSA or EC key in PEM")]
     NoKey,
-    /// The key is another's.
+    /// The private key is not the certificate's.
     #[error("the private key is not that of the certificate")]
     OtherKey,
 }
 
-/// Checks that a certificate, its id, and a private key are of one making, as [`Evidence`] does.
+/// Checks that a certificate, its id and a private key belong together, as [`Evidence`] does.
 ///
 /// # Errors
-/// What does not fit, or cannot be read.
+/// The first part that cannot be read or does not match.
 pub fn check_pair(id: &str, certificate_pem: &str, private_key: &Secret<String>) -> Result<(), PairMismatch> {
     let evidence = Evidence::of(certificate_pem).map_err(|_| PairMismatch::NoCertificate)?;
     if !CertificateId::try_from(id.to_owned()).is_ok_and(|id| evidence.has_id(&id)) {

@@ -1,18 +1,20 @@
-//! fleetmint mints device identities in AWS IoT Core: it takes the rows of a lot through fleet provisioning, many at once, and
-//! loses no private key. This is the library under the command of the same name.
+//! fleetmint mints device identities in AWS IoT Core: it takes the rows of a lot through fleet provisioning, many at
+//! once, and loses no private key. This is the library behind the command of the same name.
 //!
 //! The parts, in the order in which a run meets them:
 //!
-//! - [`identity`] reads a lot: a CSV whose rows are devices, and what a row becomes as template parameters.
-//! - [`ledger`] keeps the lot, its certificates and keys in SQLite. A certificate is durable before it is registered, so that a
-//!   run can be killed at any instant and taken up again.
-//! - [`transport`] opens connections: [`WssConnector`](transport::wss::WssConnector) dials AWS, or an emulator of it.
+//! - [`identity`] reads a lot, a CSV with a device per row, and turns rows into template parameters.
+//! - [`ledger`] keeps the lot, its certificates and keys in SQLite. A certificate is durable before it is registered,
+//!   so a run can be killed at any instant and resumed.
+//! - [`transport`] opens connections: [`WssConnector`](transport::wss::WssConnector) dials AWS or an emulator of it.
 //! - [`engine`] does the work: [`engine::run`] provisions, [`engine::load::run`] tests the account's quotas, and
-//!   [`engine::find::run`] looks for a limit. Each takes a plan, whose defaults suit an AWS account with its default quotas.
-//! - [`control_plane`] asks the account what provisioning leaves open: credentials, endpoint, quotas, and whether a registration
-//!   happened whose answer was lost.
-//! - [`export`] hands out certificates and keys, [`report`] makes summaries and pages of what [`metrics`] and [`results`] hold.
-//! - `emulator`, with the feature of that name, is the other side: AWS IoT Core's endpoint, for tests.
+//!   [`engine::find::run`] looks for a limit. Each takes a plan whose defaults suit an AWS account with default
+//!   quotas.
+//! - [`control_plane`] asks the account for what provisioning itself does not tell: credentials, endpoint, quotas,
+//!   and whether a registration happened whose answer was lost.
+//! - [`export`] writes certificates and keys to files, [`report`] makes summaries and pages from [`metrics`] and
+//!   [`results`].
+//! - `emulator`, with the feature of that name, emulates AWS IoT Core's endpoint for tests.
 //!
 //! Provisioning two devices against the emulator:
 //!
@@ -53,8 +55,8 @@
 //!
 //! # Features
 //!
-//! - `cli` (default) is the command, and brings `emulator`. Who embeds the library switches default features off.
-//! - `emulator` is the emulator alone: for a dev-dependency, as in `examples/emulator_in_tests.rs`.
+//! - `cli` (default) is the command; it enables `emulator`. To embed the library, disable default features.
+//! - `emulator` is the emulator alone, for use as a dev-dependency as in `examples/emulator_in_tests.rs`.
 //!
 //! `ARCHITECTURE.md` is the map of the source.
 
@@ -100,6 +102,6 @@ pub mod emulator;
 // L5: the binary
 #[cfg(feature = "cli")]
 pub mod cli;
-// What fuzzers feed
+// For fuzzers
 #[cfg(all(any(test, fuzzing), feature = "emulator"))]
 pub mod fuzzing;

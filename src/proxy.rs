@@ -1,6 +1,6 @@
-//! Which hosts are reached through an HTTP proxy, and what it is told.
+//! Which hosts are reached through an HTTP proxy, and how to address it.
 //!
-//! The rules are those of curl and of AWS's own clients, of which one matcher judges both doors: the WebSocket to the endpoint
+//! The rules are those of curl and of AWS's own clients. One matcher decides for both the WebSocket to the endpoint
 //! and HTTPS to the control plane. Connects to nothing.
 
 use std::fmt;
@@ -11,18 +11,19 @@ use hyper_util::client::proxy::matcher::Matcher;
 
 use crate::certificate::Secret;
 
-/// Never through a proxy: this machine, and the link-local addresses of instance and container metadata.
+/// Hosts that are never reached through a proxy: this machine, and the link-local addresses of instance and container
+/// metadata.
 const NEVER: &str = "localhost,127.0.0.0/8,::1,169.254.0.0/16,fd00:ec2::/32";
 
 /// The port of a proxy whose URL has none.
 const DEFAULT_PORT: u16 = 80;
 
-/// The proxy of a network, and the hosts that are reached without it.
+/// The network's proxy, and the hosts that are reached without it.
 #[derive(Clone, Default)]
 pub struct Proxies(Option<Arc<Inner>>);
 
 struct Inner {
-    /// With user and password.
+    /// Includes user and password.
     url: Secret<String>,
     exceptions: String,
     matcher: Matcher,
@@ -35,11 +36,11 @@ pub struct Proxy {
     pub host: String,
     /// Its TCP port.
     pub port: u16,
-    /// The value of `Proxy-Authorization`, if it is to have one.
+    /// The value of `Proxy-Authorization`, if that header is needed.
     pub authorization: Option<Secret<String>>,
 }
 
-/// Why something is not a proxy that can be used. Never shows user or password.
+/// Why a proxy cannot be used. Never shows user or password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAProxy {
     /// A SOCKS proxy.
@@ -48,13 +49,13 @@ pub enum NotAProxy {
         /// Its scheme.
         scheme: String,
     },
-    /// Another scheme, TLS to the proxy itself among them.
+    /// Another unsupported scheme, such as TLS to the proxy itself.
     #[error("found a proxy with the scheme {scheme}; wanted http://[USER:PASSWORD@]HOST:PORT")]
     Scheme {
         /// The scheme.
         scheme: String,
     },
-    /// Not a URL with a host, or with more than that.
+    /// Not a URL with only a host, or one without a host.
     #[error(
         "found no proxy's URL; wanted http://[USER:PASSWORD@]HOST:PORT, with %40 for an @ in user or password"
     )]
@@ -62,11 +63,12 @@ pub enum NotAProxy {
 }
 
 impl Proxies {
-    /// The proxy at `url` for all hosts but those of `exceptions`, a list as `NO_PROXY` has it: names with all names below them,
-    /// addresses, networks such as `10.0.0.0/8`, or `*`. Without a scheme the URL is `http://`.
+    /// The proxy at `url` for all hosts except `exceptions`, a list in the form of `NO_PROXY`: names, which include
+    /// their subdomains, addresses, networks such as `10.0.0.0/8`, or `*`. A URL without a scheme is taken as
+    /// `http://`.
     ///
     /// # Errors
-    /// [`NotAProxy`] if it is anything but an HTTP proxy.
+    /// [`NotAProxy`] if it is not an HTTP proxy.
     pub fn new(url: &str, exceptions: &str) -> Result<Self, NotAProxy> {
         let url = Secret::new(match url.trim().split_once("://") {
             None => format!("http://{}", url.trim()),
@@ -83,7 +85,7 @@ impl Proxies {
         {
             return Err(NotAProxy::Url);
         }
-        // Lists are written with commas or blanks between their entries, and with a star before names.
+        // Entries may be separated by commas or blanks, and names may begin with a star.
         let exceptions: Vec<&str> = exceptions
             .split([',', ' ', '\t'])
             .map(|entry| entry.strip_prefix("*.").unwrap_or(entry))
@@ -91,7 +93,7 @@ impl Proxies {
             .chain(NEVER.split(','))
             .collect();
         if exceptions.contains(&"*") {
-            // The matcher takes it for names alone.
+            // The matcher would take the star for names only.
             return Ok(Self(None));
         }
         let exceptions = exceptions.join(",");
@@ -99,7 +101,7 @@ impl Proxies {
         Ok(Self(Some(Arc::new(Inner { url, exceptions, matcher }))))
     }
 
-    /// The proxy on the way to a host and port, if there is one.
+    /// The proxy for a host and port, if there is one.
     pub fn on_the_way_to(&self, host: &str, port: u16) -> Option<Proxy> {
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let target: Uri = format!("https://{host}:{port}/").parse().ok()?;
@@ -113,7 +115,8 @@ impl Proxies {
         })
     }
 
-    /// The proxy's URL, which may hold a password, and the hosts that are reached without it; for clients of their own.
+    /// The proxy's URL, which may hold a password, and the hosts that are reached without it, for clients with their
+    /// own proxy support.
     pub fn settings(&self) -> Option<(&Secret<String>, &str)> {
         self.0.as_ref().map(|inner| (&inner.url, inner.exceptions.as_str()))
     }

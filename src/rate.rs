@@ -1,6 +1,6 @@
-//! Rates, as people write them: `10/s`.
+//! Rates as users write them: `10/s`.
 //!
-//! Owns the values and their syntax. Limiting is the engine's.
+//! Owns the values and their syntax; the engine does the limiting.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use std::time::Duration;
 pub struct Rate(f64);
 
 impl Rate {
-    /// `n` events per second; `None` unless `n` is a positive number of at most a million.
+    /// A rate of `n` events per second; `None` unless `n` is a positive number of at most a million.
     pub const fn per_second(n: f64) -> Option<Self> {
         if n.is_finite() && n > 0.0 && n <= MAX_PER_SECOND { Some(Self(n)) } else { None }
     }
@@ -59,20 +59,21 @@ impl fmt::Display for Rate {
     }
 }
 
-/// What an operation is limited to.
+/// The rate limit of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum RateLimit {
-    /// No limit, until the service throttles.
+    /// No limit until the service throttles.
     #[default]
     Unlimited,
-    /// Never more than this, and less where the service throttles.
+    /// At most this rate, and less while the service throttles.
     Fixed(Rate),
-    /// What the service is found to sustain: starts low, grows, and settles just under the rate at which it throttles.
+    /// The rate that the service is found to sustain: starts low, grows, and settles just below the rate at which it
+    /// throttles.
     Auto,
 }
 
 impl RateLimit {
-    /// A fixed limit of `n` per second; none unless `n` is a rate.
+    /// A fixed limit of `n` per second; [`RateLimit::Unlimited`] if `n` is not a valid rate.
     pub fn per_second(n: f64) -> Self {
         Rate::per_second(n).into()
     }
@@ -87,7 +88,7 @@ impl RateLimit {
 }
 
 impl From<Option<Rate>> for RateLimit {
-    /// No rate is no limit.
+    /// `None` means unlimited.
     fn from(rate: Option<Rate>) -> Self {
         rate.map_or(RateLimit::Unlimited, RateLimit::Fixed)
     }

@@ -1,7 +1,7 @@
-//! Private keys encrypted at rest, with age (<https://age-encryption.org/v1>).
+//! Private keys encrypted at rest with age (<https://age-encryption.org/v1>).
 //!
-//! Owns recipients and identities: how they are read, how a key is sealed to the ones and opened with the others. Does not know
-//! where sealed keys are kept.
+//! Owns recipients and identities: how they are read, how keys are sealed to recipients and opened with identities.
+//! Does not know where sealed keys are kept.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::certificate::{SealedKey, Secret, StoredKey};
 
-/// How many recipients there may be: each costs 100 bytes and a key agreement a device.
+/// The most recipients: each costs 100 bytes and one key agreement per device.
 pub const MAX_RECIPIENTS: usize = 20;
 
 /// Seals private keys. Cheap to clone.
@@ -24,10 +24,10 @@ pub struct Sealer {
     names: Arc<[String]>,
 }
 
-/// Text that is not a recipient, or too many of them.
+/// Text that is not a recipient, or the wrong number of recipients.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoRecipient {
-    /// Not one that can be sealed to.
+    /// Text that is not a recipient.
     #[error(
         "{found:?} is no age recipient; wanted one like age1…, as `age-keygen` prints it as the public key"
     )]
@@ -35,12 +35,12 @@ pub enum NoRecipient {
         /// What was given, shortened.
         found: String,
     },
-    /// A secret key, where the public one belongs.
+    /// A secret key instead of a public one.
     #[error(
         "that is an age identity, which is secret: pass the recipient (`age-keygen -y FILE` prints it), and keep the identity for export"
     )]
     IsAnIdentity,
-    /// Of a kind that is not supported.
+    /// A recipient of an unsupported kind.
     #[error(
         "{found:?} is not an age recipient of the kind supported here, X25519: age1 and 58 more characters"
     )]
@@ -48,16 +48,17 @@ pub enum NoRecipient {
         /// What was given, shortened.
         found: String,
     },
-    /// None, or more than [`MAX_RECIPIENTS`].
+    /// No recipient, or more than [`MAX_RECIPIENTS`].
     #[error("{0} recipients; wanted 1 to {MAX_RECIPIENTS}")]
     Count(usize),
 }
 
 impl Sealer {
-    /// Seals to all of `recipients`, each `age1…`; every one of their identities opens what was sealed.
+    /// Seals to all of `recipients`, each `age1…`; the identity of any one of them opens what was sealed. Duplicates
+    /// count once.
     ///
     /// # Errors
-    /// If one is not an X25519 recipient, or there are none or too many. One given twice counts once.
+    /// If one is not an X25519 recipient, or there are none or too many.
     pub fn new<T: AsRef<str>>(recipients: &[T]) -> Result<Self, NoRecipient> {
         let mut names: Vec<String> = Vec::new();
         let mut parsed = Vec::new();
@@ -74,7 +75,7 @@ impl Sealer {
         }
     }
 
-    /// Whom it seals to.
+    /// The recipients that it seals to.
     pub fn recipients(&self) -> &[String] {
         &self.names
     }
@@ -104,7 +105,7 @@ fn encrypt(encryptor: Encryptor, plain: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 fn parse_recipient(text: &str) -> Result<Recipient, NoRecipient> {
-    // Never quoted: it is what the sealing is to keep from others.
+    // Never quoted: this is a secret.
     if text.to_ascii_uppercase().contains("AGE-SECRET-KEY-") || text.contains("PRIVATE KEY") {
         return Err(NoRecipient::IsAnIdentity);
     }
@@ -117,7 +118,7 @@ fn parse_recipient(text: &str) -> Result<Recipient, NoRecipient> {
     })
 }
 
-/// Opens stored keys, with the identities that it was given.
+/// Opens stored keys with the identities that it was given.
 pub struct KeyOpener {
     identities: Vec<Box<dyn Identity + Send + Sync>>,
     sealed: SealedKeys,
@@ -130,27 +131,27 @@ enum SealedKeys {
     PassOn,
 }
 
-/// A key, ready to be written out.
+/// A key ready for export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenedKey {
     /// The text: PEM, or an armored age file.
     pub text: Secret<String>,
-    /// What it is.
+    /// The form of the text.
     pub form: KeyForm,
 }
 
-/// What the text of a key is.
+/// The form of a key's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyForm {
     /// PEM.
     Pem,
-    /// An age file, armored, as it is in the ledger.
+    /// An armored age file, as stored in the ledger.
     Age,
-    /// There is none: only the device has it. The text is empty.
+    /// No key: only the device has it. The text is empty.
     Absent,
 }
 
-/// Why a stored key cannot be written out.
+/// Why a stored key cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// It is sealed, and no identity was given.
@@ -159,24 +160,24 @@ pub enum OpenError {
         .recipients.join(", ")
     )]
     NoIdentity {
-        /// Whom it is sealed to.
+        /// The recipients that it is sealed to.
         recipients: Arc<[String]>,
     },
-    /// It is sealed to others.
+    /// It is sealed to other identities.
     #[error("its private key is sealed to {}, and the identities that were given are of none of them", .recipients.join(", "))]
     OtherIdentity {
-        /// Whom it is sealed to.
+        /// The recipients that it is sealed to.
         recipients: Arc<[String]>,
     },
-    /// What is stored is not what was sealed.
+    /// The stored text is not what was sealed.
     #[error("its sealed private key is damaged; restore the ledger from a backup")]
     Damaged,
-    /// It is gone.
+    /// It was purged.
     #[error(
         "its private key was purged from the ledger at {at}, after it had been exported; only that export has it"
     )]
     Purged {
-        /// When, RFC 3339.
+        /// When it was purged, RFC 3339.
         at: String,
     },
 }
@@ -187,24 +188,24 @@ impl KeyOpener {
         Self { identities: Vec::new(), sealed: SealedKeys::Open }
     }
 
-    /// Passes sealed keys on as they are.
+    /// Passes sealed keys on unopened.
     pub fn pass_sealed_on() -> Self {
         Self { identities: Vec::new(), sealed: SealedKeys::PassOn }
     }
 
-    /// Opens sealed keys with the identities in the content of an identity file too.
+    /// Adds the identities in the content of an identity file.
     ///
     /// # Errors
-    /// If it holds no identity.
+    /// If the file holds no usable identity.
     pub fn add_identities(&mut self, file: &[u8]) -> Result<(), IdentityError> {
         self.identities.extend(read_identities(file)?);
         Ok(())
     }
 
-    /// The key as it is to be written out.
+    /// The key in the form for export.
     ///
     /// # Errors
-    /// If it cannot be opened with what was given, or is gone.
+    /// If it cannot be opened with the given identities, or was purged.
     pub fn open(&self, key: &StoredKey) -> Result<OpenedKey, OpenError> {
         match (key, self.sealed) {
             (StoredKey::Plain(pem), _) => Ok(OpenedKey { text: pem.clone(), form: KeyForm::Pem }),
@@ -233,7 +234,7 @@ impl KeyOpener {
             DecryptError::NoMatchingKeys => OpenError::OtherIdentity { recipients: recipients() },
             _ => OpenError::Damaged,
         })?;
-        // As large as any key gets, so that it does not move and leave copies; a larger one is not a key.
+        // As large as the largest key, so that it does not reallocate and leave copies; anything larger is not a key.
         let mut plain = Zeroizing::new(vec![0; LARGEST_KEY]);
         let mut length = 0;
         loop {
@@ -254,29 +255,29 @@ impl fmt::Debug for KeyOpener {
     }
 }
 
-/// More than the longest reply of the service, so more than any key in one.
+/// More than the service's longest reply, so more than any key in one.
 const LARGEST_KEY: usize = 160 * 1024;
 
-/// A file that is no age identity file, or not one that can be used here. Never quotes it.
+/// Why an identity file cannot be used. Never quotes the file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
-    /// It is encrypted itself.
+    /// It is encrypted.
     #[error(
         "the identity file is protected with a passphrase, which is not asked for here; decrypt it first (`age -d -o FILE …`)"
     )]
     Protected,
-    /// It is an SSH key.
+    /// It holds an SSH key.
     #[error("the identity file is an SSH key; wanted an age identity file with a line AGE-SECRET-KEY-1…")]
     Ssh,
-    /// It is something else.
+    /// A line is not an identity.
     #[error(
         "line {line} of the identity file is no age identity; wanted a line AGE-SECRET-KEY-1…, as `age-keygen` writes it"
     )]
     Malformed {
-        /// Which line.
+        /// The number of the line.
         line: usize,
     },
-    /// It has no identity.
+    /// It holds no identity.
     #[error(
         "the identity file holds no identity; wanted a line AGE-SECRET-KEY-1…, as `age-keygen` writes it"
     )]
@@ -291,7 +292,7 @@ fn read_identities(file: &[u8]) -> Result<Vec<Box<dyn Identity + Send + Sync>>, 
     if starts("-----BEGIN") {
         return Err(IdentityError::Ssh);
     }
-    // A line that ends in CR is one that an editor elsewhere has saved.
+    // Some editors save lines with a CR at the end.
     let text = Zeroizing::new(String::from_utf8_lossy(file).replace('\r', ""));
     for (line, content) in (1..).zip(text.lines()) {
         let is_identity = content.parse::<age::x25519::Identity>().is_ok();

@@ -1,15 +1,16 @@
-//! What AWS IoT Core is documented to do: each fact once, with its source and how sure it is.
+//! The documented behaviour of AWS IoT Core: each fact once, with its source and how reliable it is.
 //!
-//! The tags say how sure: **\[V\]** read in AWS's documentation, API model or SDK source; **\[V-old\]** the same, of an edition
-//! that may be out of date; **\[R\]** reported by users. Quotas are those of a new account: an account's own may differ, and
-//! [`crate::control_plane::account_quotas`] asks for them. The emulator keeps its own list: it is the witness.
+//! The tags state the reliability: **\[V\]** read in AWS's documentation, API model or SDK source; **\[V-old\]** read
+//! there, but in an edition that may be out of date; **\[R\]** reported by users. Quotas are those of a new account;
+//! [`crate::control_plane::account_quotas`] queries an account's own. The emulator keeps a separate list, so that it
+//! can serve as a check on this one.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::rate::Rate;
 
-/// How long an ownership token can be used. An unregistered certificate is deleted when its token lapses.
+/// How long an ownership token is valid. An unregistered certificate is deleted when its token expires.
 ///
 /// \[V\] Developer Guide, "Device provisioning MQTT API".
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
@@ -19,13 +20,14 @@ pub const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
 /// \[V-old\] AWS IoT Core quotas, "WebSocket connection duration".
 pub const WEBSOCKET_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 
-/// The MQTT keep-alives that the service takes as they are, in seconds; others are raised or lowered to one of these.
+/// The MQTT keep-alives that the service accepts unchanged, in seconds; it raises or lowers others to the nearest of
+/// these.
 ///
 /// \[V-old\] AWS IoT Core quotas, "keep-alive interval".
 pub const KEEP_ALIVE_S: RangeInclusive<u64> = 30..=1_200;
 
-/// How many messages a second may pass on one connection, in and out together. The service discards the others; no account
-/// can have more.
+/// How many messages per second one connection may carry, in and out together. The service discards the rest; no
+/// account can raise this quota.
 ///
 /// \[V-old\] General Reference, "publish requests per second per connection".
 pub const PUBLISHES_PER_CONNECTION: Rate = per_second(100.0);
@@ -40,7 +42,7 @@ pub const MAX_PAYLOAD: usize = 128 * 1024;
 /// \[V-old\] AWS IoT Core quotas, "topic size".
 pub const MAX_TOPIC: usize = 256;
 
-/// How many slashes a topic may have.
+/// The most slashes in a topic.
 ///
 /// \[V-old\] AWS IoT Core quotas, "maximum number of slashes in topic and topic filter".
 pub const MAX_TOPIC_SLASHES: usize = 7;
@@ -70,27 +72,27 @@ pub const MAX_PARAMETER_NAME: usize = 2_048;
 /// \[V\] API Reference, RegisterThing, `parameters`.
 pub const MAX_PARAMETER_VALUE: usize = 4_096;
 
-/// How many attributes a thing without a thing type may have.
+/// The most attributes of a thing without a thing type.
 ///
 /// \[V\] Developer Guide, "Thing types".
 pub const MAX_ATTRIBUTES_WITHOUT_TYPE: usize = 3;
 
-/// How many attributes a thing with a thing type may have.
+/// The most attributes of a thing with a thing type.
 ///
 /// \[V\] Developer Guide, "Thing types".
 pub const MAX_ATTRIBUTES_WITH_TYPE: usize = 50;
 
-/// How many groups a thing may be in.
+/// The most groups that a thing can be in.
 ///
 /// \[V\] Developer Guide, "Static thing groups".
 pub const MAX_GROUPS: usize = 10;
 
-/// How many policies may be attached to a certificate.
+/// The most policies that can be attached to a certificate.
 ///
 /// \[V-old\] AWS IoT Core quotas, "policies attached to a certificate".
 pub const MAX_POLICIES: usize = 10;
 
-/// The longest policy document, in characters that are not white space.
+/// The longest policy document, in characters other than white space.
 ///
 /// \[V-old\] AWS IoT Core quotas, "policy document size".
 pub const MAX_POLICY_DOCUMENT: usize = 2_048;
@@ -105,27 +107,27 @@ pub const MAX_SIGNING_REQUEST: usize = 4_096;
 /// \[V\] API Reference, CreateCertificateFromCsr.
 pub const MIN_RSA_BITS: usize = 2_048;
 
-/// How many hexadecimal digits a certificate's id has.
+/// The number of hexadecimal digits in a certificate id.
 ///
 /// \[V\] API Reference, `CertificateId`.
 pub const CERTIFICATE_ID_DIGITS: usize = 64;
 
-/// The service that WebSocket URLs are signed for.
+/// The service name that WebSocket URLs are signed for.
 ///
 /// \[V\] Developer Guide, "MQTT over WebSocket".
 pub const SIGNING_NAME: &str = "iotdevicegateway";
 
-/// The path of WebSockets that carry MQTT.
+/// The path of WebSocket connections that carry MQTT.
 ///
 /// \[V\] Developer Guide, "MQTT over WebSocket".
 pub const MQTT_PATH: &str = "/mqtt";
 
-/// The port of MQTT on mutual TLS without ALPN.
+/// The port of MQTT over mutual TLS without ALPN.
 ///
 /// \[V\] Developer Guide, "Device communication protocols".
 pub const MQTT_PORT: u16 = 8_883;
 
-/// The ALPN protocol of MQTT on mutual TLS, on any other port.
+/// The ALPN protocol of MQTT over mutual TLS on any other port.
 ///
 /// \[V\] Developer Guide, "Device communication protocols".
 pub const MQTT_ALPN: &[u8] = b"x-amzn-mqtt-ca";
@@ -140,7 +142,7 @@ pub const ENDPOINT_TYPE: &str = "iot:Data-ATS";
 /// \[V-old\] Service Quotas, as of February 2024.
 pub const QUOTA_SERVICE: &str = "iotcore";
 
-/// A quota that limits provisioning: requests per second of an account in a region.
+/// A quota that limits provisioning: requests per second, per account and region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Quota {
     /// MQTT CONNECT.
@@ -154,7 +156,7 @@ pub enum Quota {
 }
 
 impl Quota {
-    /// Its code in Service Quotas.
+    /// The quota's code in Service Quotas.
     ///
     /// \[V-old\] Service Quotas, as of February 2024.
     pub fn code(self) -> &'static str {
@@ -166,7 +168,7 @@ impl Quota {
         }
     }
 
-    /// What AWS gives a new account.
+    /// The value for a new account.
     ///
     /// \[V-old\] Service Quotas, as of February 2024.
     pub const fn aws_default(self) -> Rate {

@@ -1,4 +1,4 @@
-//! A part of a job that several processes share: which rows, arrivals, rates and connections are whose.
+//! A part of a job that several processes share: which rows, arrivals, rates and connections belong to it.
 
 use std::fmt;
 
@@ -6,23 +6,23 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::rate::Rate;
 
-/// One of the parts of a job, numbered from 0. All of them together are the job, and no two have anything in common.
+/// One part of a job. All parts together are the job, and no two overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shard {
-    /// Which, from 0.
+    /// The number of this part, from 0.
     pub index: u32,
-    /// Of how many.
+    /// The number of parts.
     pub of: u32,
 }
 
 impl Shard {
-    /// Number `index` of `of`; `None` unless `index` is less than `of`.
+    /// Part `index` of `of`; `None` unless `index` is less than `of`.
     pub fn new(index: u32, of: u32) -> Option<Self> {
         (index < of).then_some(Self { index, of })
     }
 
-    /// Whether the row with `key` belongs to it: by the first 64 bits of the key's SHA-256, big-endian, modulo the number of
-    /// shards. Adding rows to a lot moves none from one shard to another.
+    /// Whether the row with `key` belongs to this shard: by the first 64 bits of the key's SHA-256, big-endian,
+    /// modulo the number of shards. Adding rows to a lot moves none of the others to another shard.
     pub fn has(self, key: &str) -> bool {
         let hash = digest(&SHA256, key.as_bytes());
         let mut first = [0; 8];
@@ -30,28 +30,29 @@ impl Shard {
         u64::from_be_bytes(first) % u64::from(self.of.max(1)) == u64::from(self.index)
     }
 
-    /// Whether it is its turn at number `number`, from 0, of what has no key: arrivals of a load test, and devices made up.
+    /// Whether item `number`, from 0, belongs to this shard; for items without a key, which are load test arrivals
+    /// and made-up devices.
     pub fn has_turn(self, number: u64) -> bool {
         number % u64::from(self.of.max(1)) == u64::from(self.index)
     }
 
-    /// Its part of `total` indivisible things. The parts of all shards add up to `total`, and differ by one at most.
+    /// This shard's share of `total` indivisible items. The shares add up to `total` and differ by at most one.
     pub fn share(self, total: u64) -> u64 {
         let of = u64::from(self.of.max(1));
         total / of + u64::from(u64::from(self.index) < total % of)
     }
 
-    /// Its part of a rate: the same for each.
+    /// This shard's part of a rate, the same for every shard.
     ///
     /// # Errors
-    /// `None` if that is no rate any more.
+    /// `None` if the result is not a valid rate.
     pub fn rate(self, total: Rate) -> Option<Rate> {
         Rate::per_second(total.as_per_second() / f64::from(self.of.max(1)))
     }
 }
 
 impl fmt::Display for Shard {
-    /// As it would be typed: `3/8`.
+    /// Formats it as it is typed: `3/8`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.index, self.of)
     }
@@ -73,7 +74,7 @@ mod tests {
                 assert_eq!(all(of).filter(|shard| shard.has(&key)).count(), 1, "{key} of {of}");
             }
         }
-        // Worked out by `sha256sum`; stable for ever, for ledgers rest on it.
+        // Computed with `sha256sum`. Must never change: ledgers depend on it.
         for (key, index) in [("SN-0", 5), ("SN-1", 4), ("é", 3)] {
             assert!(Shard { index, of: 7 }.has(key), "{key}");
         }

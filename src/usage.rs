@@ -1,6 +1,7 @@
-//! Where a run's time went, and so what it was bound by.
+//! Where a run's time went, and so what limited it.
 //!
-//! Owns the judgement, from times that were measured. Measures nothing itself, and says nothing where they do not tell.
+//! Owns the judgement, from measured times. Measures nothing itself, and gives no answer if the times do not show
+//! one.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,118 +9,118 @@ use std::time::Duration;
 use crate::event::Operation;
 use crate::rate::RateLimit;
 
-/// Less than this of the time does not bind.
+/// A limit that held requests back for less than this share of the time did not limit the run.
 const BINDING: f64 = 0.8;
-/// Workers that are busy for this much of their time are too few.
+/// Workers that are busy for this share of their time are too few.
 const BUSY: f64 = 0.8;
-/// Workers that wait for this much of their time after failures are held up by the service.
+/// Workers that wait after failures for this share of their time are held up by the service.
 const HELD_UP: f64 = 0.3;
-/// A run that is shorter tells nothing.
+/// Shorter runs give no answer.
 const TOO_SHORT: Duration = Duration::from_secs(1);
 
-/// Where the time of a run, or of a part of it, went.
+/// Where the time of a run, or of part of it, went.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Usage {
-    /// How long it was.
+    /// How long it took.
     pub elapsed: Duration,
-    /// The limits.
+    /// How the rate limits were used.
     pub limits: Vec<LimitUsage>,
-    /// The time of all workers together: more than `elapsed`, where there are several.
+    /// The time of all workers together: more than `elapsed` if there are several.
     pub workers: Duration,
-    /// Of it, in exchanges, dials and commits.
+    /// The workers' time in exchanges, dials and commits.
     pub busy: Duration,
-    /// Of it, waiting after failures, throttles among them.
+    /// The workers' time waiting after failures, including throttles.
     pub pausing: Duration,
     /// How many connections the run had, and why not more.
     pub connections: ConnectionUsage,
 }
 
-/// How a limit was used.
+/// How a rate limit was used.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LimitUsage {
-    /// Of which requests.
+    /// The operation that it limits.
     pub operation: Operation,
-    /// As it was asked for.
+    /// The limit as requested.
     pub asked: RateLimit,
-    /// The service's own limit, once it was established that there is one below `asked`.
+    /// The service's own limit; `None` until one below `asked` is established.
     pub found: Option<Found>,
-    /// The share of requests that is never answered, at any rate, from 0 to 1; `None` unless a test has shown that.
+    /// The share of requests, 0 to 1, that are never answered at any rate; `None` unless a test has shown it.
     pub unanswered: Option<f64>,
-    /// For how long it held requests back.
+    /// How long it held requests back.
     pub held: Duration,
 }
 
-/// A limit of the service, established.
+/// An established limit of the service.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Found {
     /// Requests per second.
     pub rate: f64,
-    /// How it is known.
+    /// The evidence for it.
     pub by: Evidence,
 }
 
 /// How it is known that a rate is too high.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
-    /// The service says so: it throttles.
+    /// The service throttles.
     Throttles,
-    /// Requests were lost in silence, fewer at a lower rate, and more again at a higher one.
+    /// Requests went unanswered, fewer at a lower rate, and more again at a higher one.
     Silence,
 }
 
-/// How the number of connections came about.
+/// Why the run had this number of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ConnectionUsage {
     /// It was set.
     Fixed(usize),
     /// It was the most that is allowed.
     AtMost(usize),
-    /// More would not have helped, or have not been tried yet.
+    /// More would not have helped, or were not tried yet.
     #[default]
     Enough,
 }
 
-/// What a run was bound by.
+/// What limited a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Bound {
-    /// A rate limit that was set.
+    /// A configured rate limit.
     Limit {
-        /// Of which requests.
+        /// The operation that it limits.
         operation: Operation,
         /// Requests per second.
         rate: f64,
-        /// The part of the time at which it held requests back.
+        /// The share of the time in which it held requests back.
         share: f64,
     },
-    /// The service's own limit, established.
+    /// The service's own limit, once established.
     Throttle {
-        /// Of which requests.
+        /// The operation that it limits.
         operation: Operation,
-        /// What the service lets pass, and how that is known.
+        /// The limit and the evidence for it.
         found: Found,
-        /// The part of the time at which it held requests back.
+        /// The share of the time in which it held requests back.
         share: f64,
     },
     /// The number of connections: all were busy.
     Connections {
-        /// How many.
+        /// How many connections.
         count: usize,
-        /// The part of their time that they were busy.
+        /// The share of their time in which they were busy.
         share: f64,
     },
-    /// The service: it kept refusing, or took its time however many connections there were.
+    /// The service: it kept refusing, or was slow with any number of connections.
     Service {
-        /// The part of the workers' time that went into it.
+        /// The share of the workers' time spent on it.
         share: f64,
-        /// Whether that was waiting after failures, rather than for replies.
+        /// Whether that time was waiting after failures, rather than for replies.
         is_failing: bool,
     },
-    /// The times do not tell.
+    /// The times do not show it.
     Unclear,
 }
 
 impl Usage {
-    /// What bound it.
+    /// What limited the run.
     pub fn bound(&self) -> Bound {
         if self.elapsed < TOO_SHORT || self.workers.is_zero() {
             return Bound::Unclear;
@@ -149,7 +150,7 @@ impl Usage {
         }
     }
 
-    /// The part of it that came after `earlier`.
+    /// The usage since `earlier`.
     pub fn since(&self, earlier: &Usage) -> Usage {
         let held_before = |operation| {
             let limit = earlier.limits.iter().find(|limit| limit.operation == operation);
@@ -181,7 +182,7 @@ impl Bound {
         }
     }
 
-    /// What to do about it; empty where there is nothing to say.
+    /// What the user can do about it; empty if nothing.
     pub fn hint(&self) -> String {
         match self {
             Bound::Limit { operation, .. } => {
@@ -207,7 +208,7 @@ impl Bound {
     }
 }
 
-/// AWS's names for the quotas (Service Quotas, AWS IoT Core).
+/// AWS's code and name for the quota (Service Quotas, AWS IoT Core).
 fn quota(operation: Operation) -> &'static str {
     match operation {
         Operation::Connect => "L-AEA1E176 (connect requests per second per account)",

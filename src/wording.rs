@@ -1,8 +1,8 @@
-//! Foreign text, made fit to show to people.
+//! Foreign text, made safe to show.
 //!
-//! What a service, a proxy or an operating system said is shortened, rid of control characters and of everything that looks
-//! like a secret ([`clean`]). A name or a value that someone chose is shown as it is, with every character that nobody could see
-//! escaped ([`Excerpt`], [`plain`]): what is wrong with it may be just that character.
+//! Text from a service, a proxy or an operating system is shortened, and control characters and everything that looks
+//! like a secret are removed ([`clean`]). A name or value that someone chose is shown unchanged, but with invisible
+//! characters escaped ([`Excerpt`], [`plain`]): such a character may be the very problem.
 
 use std::error::Error;
 use std::fmt;
@@ -10,15 +10,15 @@ use std::fmt;
 /// The longest text that [`clean`] returns, in characters, the ellipsis included.
 pub const MAX_CHARS: usize = 500;
 
-/// A run of this many base64 characters is taken for a key or a token, unless it is a [topic or a path](is_place). A certificate's
-/// ID with its ARN's `cert/` has 69.
+/// A run of this many base64 characters is treated as a key or token, unless it is a [topic or a path](is_place). A
+/// certificate id with its ARN's `cert/` has 69.
 const SECRET_RUN: usize = 72;
 
-/// A run of this many base64 characters is taken for a key or a token, whatever it looks like. The longest topic has 88.
+/// A run of this many base64 characters is always treated as a key or token. The longest topic has 88.
 const LONG_RUN: usize = 100;
 
-/// Names of what is secret however long it is: query parameters, which error pages like to repeat with the URL that they refuse,
-/// and fields of JSON.
+/// Names whose values are secret at any length: query parameters, which error pages often repeat with the refused
+/// URL, and JSON fields.
 const SECRET_NAMES: [&str; 8] = [
     "x-amz-security-token",
     "x-amz-signature",
@@ -30,8 +30,8 @@ const SECRET_NAMES: [&str; 8] = [
     "session_token",
 ];
 
-/// Shortens `text` to [`MAX_CHARS`], turns invisible characters into spaces, and takes out private keys, signatures, session
-/// tokens and long runs of base64.
+/// Shortens `text` to [`MAX_CHARS`], turns invisible characters into spaces, and removes private keys, signatures,
+/// session tokens and long runs of base64.
 pub fn clean(text: &str) -> String {
     let text = without_private_keys(text);
     let text = without_named_secrets(&text);
@@ -40,23 +40,23 @@ pub fn clean(text: &str) -> String {
     shortened(text.trim())
 }
 
-/// Shortens `text` to [`MAX_CHARS`] and escapes its invisible characters: for a name that holds no secret, but may have been
-/// chosen by anyone, such as a device's key.
+/// Shortens `text` to [`MAX_CHARS`] and escapes invisible characters: for names that are not secret but that anyone
+/// may have chosen, such as a device's key.
 pub fn plain(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     escape(text, &mut shown).expect("a String takes every write");
     shortened(&shown)
 }
 
-/// A name or value as a part of a message: invisible characters and spaces at its ends are escaped, as in `"0420001\u{a0}"`, and
-/// of a long text only both ends are shown.
+/// A name or value within a message: invisible characters, and spaces at the ends, are escaped, as in
+/// `"0420001\u{a0}"`; of a long text only both ends are shown.
 #[derive(Debug, Clone, Copy)]
 pub struct Excerpt<'a>(pub &'a str);
 
 /// A text up to this many characters is shown in full.
 const SHOWN_IN_FULL: usize = 40;
 
-/// Of a longer text this many characters are shown from its beginning and from its end.
+/// How many characters of a longer text are shown from its beginning and from its end.
 const SHOWN_OF_MORE: (usize, usize) = (24, 12);
 
 impl fmt::Display for Excerpt<'_> {
@@ -67,7 +67,7 @@ impl fmt::Display for Excerpt<'_> {
         let count = self.0.chars().count();
         let place = |character| self.0.char_indices().nth(character).map_or(self.0.len(), |(place, _)| place);
         let (head, tail) = (place(SHOWN_OF_MORE.0), place(count - SHOWN_OF_MORE.1));
-        // Escaped as one text, so that a space beside the gap is not taken for one at the end.
+        // Escaped as one text, so that a space beside the gap does not count as one at an end.
         let whole = format!("{}…{}", &self.0[..head], &self.0[tail..]);
         escape(&whole, f)?;
         write!(f, " ({count} characters)")
@@ -90,10 +90,10 @@ fn escape(text: &str, out: &mut dyn fmt::Write) -> fmt::Result {
     out.write_str(&"\\u{20}".repeat(trailing))
 }
 
-/// Whether nobody can see `character`, or a terminal would act on it: control characters, white space other than the space
-/// itself, and whatever Unicode says is not to be displayed: zero-width characters, the byte order mark, the marks that turn the
-/// direction of writing. Source: Unicode Character Database, `Default_Ignorable_Code_Point` and `White_Space`; besides these, the
-/// blank Braille pattern and the interlinear annotation marks.
+/// Whether `character` is invisible, or a terminal would act on it: control characters, white space other than the
+/// space itself, and what Unicode says is not displayed, such as zero-width characters, the byte order mark and
+/// direction marks. Source: Unicode Character Database, `Default_Ignorable_Code_Point` and `White_Space`; in
+/// addition, the blank Braille pattern and the interlinear annotation marks.
 pub fn is_invisible(character: char) -> bool {
     let is_ignorable = matches!(character,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
@@ -109,7 +109,7 @@ pub fn is_invisible(character: char) -> bool {
 /// A hexadecimal run of this many characters is an id: a UUID has 36 with its hyphens, a certificate id 64.
 const ID: usize = 32;
 
-/// `text` with an ellipsis in the place of each id that it holds.
+/// `text` with an ellipsis in place of each id.
 pub fn without_ids(text: &str) -> String {
     let is_hex = |c: char| c.is_ascii_hexdigit() || c == '-';
     let mut out = String::with_capacity(text.len());
@@ -125,7 +125,7 @@ pub fn without_ids(text: &str) -> String {
     out
 }
 
-/// A word for a POSIX shell. Only what has to be quoted is: `shlex` would quote every `=` and `,` of a command too.
+/// A word for a POSIX shell, quoted only if necessary: `shlex` would quote every `=` and `,` of a command.
 pub fn shell_word(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./:=@%+,-".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {
@@ -135,18 +135,18 @@ pub fn shell_word(word: &str) -> String {
     }
 }
 
-/// A cell that no spreadsheet takes for a formula. Source: OWASP, "CSV Injection".
+/// A cell that spreadsheets do not treat as a formula. Source: OWASP, "CSV Injection".
 pub fn harmless_cell(cell: &str) -> String {
     if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell.to_owned() }
 }
 
-/// What an error says, and what each of its causes adds.
+/// An error's message, followed by what each of its causes adds.
 pub fn causes(error: &(dyn Error + 'static)) -> String {
     let mut said = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
         let more = cause.to_string();
-        // Many errors repeat their cause.
+        // Many errors already repeat their cause.
         if !said.ends_with(&more) {
             said.push_str(": ");
             said.push_str(&more);
@@ -160,7 +160,7 @@ fn without_private_keys(text: &str) -> String {
     const MARKER: &str = "PRIVATE KEY";
     const REDACTED: &str = "[private key redacted]";
     let Some(marker) = text.find(MARKER) else { return text.to_owned() };
-    // Without a BEGIN line the key may be anywhere before the marker, so everything goes.
+    // Without a BEGIN line the key may be anywhere before the marker, so everything before it is removed.
     let start = text[..marker].rfind("-----BEGIN").unwrap_or(0);
     let after = &text[marker + MARKER.len()..];
     let rest = after
@@ -184,7 +184,8 @@ fn without_named_secrets(text: &str) -> String {
     out
 }
 
-/// Where the next named secret's value starts, from `at` on: after `=` or `:` and whatever quotes and blanks surround that.
+/// Where the next named secret's value starts, searching from `at`: after `=` or `:` and any quotes and blanks around
+/// it.
 fn next_secret(lower: &str, at: usize) -> Option<usize> {
     let value_of = |name: &&str| {
         lower[at..].match_indices(*name).find_map(|(found, _)| {
@@ -213,7 +214,7 @@ fn without_long_runs(text: &str) -> String {
     out
 }
 
-/// Whether a run of characters is a topic of the service, or a path.
+/// Whether a run of characters is a topic of the service or a path.
 fn is_place(run: &str) -> bool {
     run.starts_with("aws/") || (run.starts_with('/') && run.matches('/').count() >= 3)
 }

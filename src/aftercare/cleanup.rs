@@ -1,7 +1,8 @@
-//! Taking out of the account what was made for a ledger's devices, and nothing else.
+//! Removes from the account what was made for a ledger's devices, and nothing else.
 //!
-//! Before the first request that changes anything of a device, the ledger has it that its undoing has begun, with the policies
-//! that may go: so a run after a crash takes for its own what an earlier one did, and for another client's what nobody here did.
+//! Before the first request that changes anything for a device, the ledger records that its undoing has begun, and
+//! which policies may be deleted. A run after a crash can therefore tell an earlier run's changes from another
+//! client's.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -23,50 +24,51 @@ use crate::ledger::{
 };
 use crate::wording::plain;
 
-/// The verb, as the ledger has it with what was found out.
+/// The verb under which the ledger records the findings.
 pub const VERB: &str = "cleanup";
 
-/// What became of a device; the names are the outcomes in the ledger.
+/// What became of a device: the names of the outcomes in the ledger.
 pub mod outcome {
     /// Its undoing has begun.
     pub const BEGUN: &str = "begun";
-    /// All is gone but policies of its own, which may still be in use.
+    /// Everything is gone except its own policies, which may still be in use.
     pub const POLICIES: &str = "policies";
     /// Its certificate is gone, and something else was kept.
     pub const KEPT: &str = "kept";
-    /// Nothing was touched, for another client has changed its certificate.
+    /// Nothing was touched, because another client has changed its certificate.
     pub const LEFT_ALONE: &str = "left_alone";
     /// All is gone.
     pub const REMOVED: &str = "removed";
 }
 
-/// How long a detachment may take to take effect; documented are several seconds (DetachThingPrincipal).
+/// The longest wait for a detachment to take effect: the API reference says several seconds (DetachThingPrincipal).
 const DETACHED_WITHIN: Duration = Duration::from_secs(120);
-/// And of a policy: up to five minutes (DeletePolicy).
+/// The longest wait for a policy's detachment to take effect: up to five minutes (DeletePolicy).
 const POLICY_DETACHED_WITHIN: Duration = Duration::from_secs(360);
-/// The pause before something is tried again that waits for a detachment; each later one is twice as long, up to [`LONGEST_PAUSE`].
+/// The first pause before a retry that waits for a detachment. Each later pause is twice as long, up to
+/// [`LONGEST_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How many policies are deleted at once.
+/// How many policies are deleted concurrently.
 const POLICIES_UNDER_WAY: usize = 32;
 
-/// What is undone.
+/// What to undo.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// Only devices with one of these keys; empty for any.
     pub keys: HashSet<String>,
-    /// Only devices that this run or a later one brought to their state.
+    /// Only devices that reached their state in this run or a later one.
     pub since_run: Option<RunId>,
-    /// Also certificates that were issued and never registered.
+    /// Whether to include certificates that were issued but never registered.
     pub orphans: bool,
-    /// Also devices whose certificate another client has changed.
+    /// Whether to include devices whose certificate another client has changed.
     pub changed: bool,
-    /// Only look, and say what would be done.
+    /// Whether to change nothing, and only report what would be done.
     pub is_rehearsal: bool,
 }
 
 impl Plan {
-    /// As the ledger chooses by it.
+    /// The devices that the plan chooses.
     pub fn scope(&self) -> MadeScope {
         MadeScope {
             verb: VERB,
@@ -78,14 +80,14 @@ impl Plan {
     }
 }
 
-/// What a run did, or would do.
+/// What a run did, or what a rehearsal would do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Tally {
     /// Devices of which nothing is left.
     pub removed: u64,
-    /// Devices whose certificate is gone, and of which something else was kept.
+    /// Devices whose certificate is gone, while something else was kept.
     pub kept: u64,
-    /// Devices of which nothing was touched.
+    /// Devices that were left untouched.
     pub left_alone: u64,
     /// Certificates deleted.
     pub certificates: u64,
@@ -104,20 +106,20 @@ pub struct Left {
     pub what: String,
 }
 
-/// What came of a run.
+/// How a run ended, and what it did.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Why it ended.
+    /// Why the run ended.
     pub ended: Ended,
-    /// What it did.
+    /// What the run did.
     pub tally: Tally,
-    /// What is left, [`MOST_LEFT`] at most.
+    /// What is left: at most [`MOST_LEFT`] entries.
     pub left: Vec<Left>,
-    /// The ledger.
+    /// The ledger, handed back.
     pub ledger: Ledger,
 }
 
-/// How much of what is left is named.
+/// The most entries in [`Outcome::left`].
 pub const MOST_LEFT: usize = 10_000;
 
 /// Undoes what `plan` chooses.
@@ -159,7 +161,7 @@ struct Cleaner {
 struct Done {
     tally: Tally,
     left: Vec<Left>,
-    /// Policies that would be deleted.
+    /// Policies that a rehearsal would delete.
     policies: HashSet<String>,
 }
 
@@ -171,13 +173,13 @@ impl Done {
     }
 }
 
-/// What an earlier run wrote down about a device.
+/// What an earlier run recorded about a device.
 struct Earlier {
     begun: Begun,
     was_cut_off: bool,
     policies: Vec<String>,
     kept: Vec<String>,
-    /// The certificate that the device was registered with: its template may refer to that.
+    /// The certificate that the device was registered with, which its template may refer to.
     certificate: Option<CertificateId>,
 }
 
@@ -200,7 +202,8 @@ impl Earlier {
 }
 
 impl Earlier {
-    /// What it was to keep of others' things and policies: not its own thing, nor policies that may go, which are looked at again.
+    /// What an interrupted undoing had decided to keep, except the device's own thing and deletable policies: those are
+    /// checked again.
     fn detached<'a>(
         &'a self,
         device: &'a MadeDevice,
@@ -219,7 +222,7 @@ impl Cleaner {
         self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Whether something of it is left.
+    /// Cleans up after `device`; returns whether something of it is left.
     async fn clean(&self, device: MadeDevice) -> Result<bool, Trouble> {
         let earlier = Earlier::of(&device);
         let id = registered_with(&device).or(earlier.certificate.as_ref());
@@ -243,7 +246,7 @@ impl Cleaner {
             return Ok(self.rehearse(&device, &undoing));
         }
         let mut kept: Vec<String> = undoing.kept.iter().map(Keep::to_string).collect();
-        // What an undoing that was cut off has detached does not show any more.
+        // Things and policies that an interrupted undoing detached no longer show up in the account.
         for what in earlier.detached(&device, &undoing) {
             if !kept.contains(what) {
                 kept.push(what.clone());
@@ -257,9 +260,9 @@ impl Cleaner {
         self.finish(&device, &undoing, &kept, tally).await
     }
 
-    /// What there is of a device: the thing that the ledger has, or the one that the template and the row make, where the
-    /// certificate of a device that is not known to be registered is attached to it. A thing that was deleted before, and is there
-    /// again, is another's.
+    /// What the account has for a device. Its thing is the one in the ledger; for a device not known to be registered
+    /// it is the one that the template and the row make, if the certificate is attached to that. A thing that was
+    /// deleted before and exists again belongs to another client.
     async fn look(
         &self,
         device: &MadeDevice,
@@ -319,7 +322,7 @@ impl Cleaner {
         is_kept
     }
 
-    /// Does one step. What is gone already needs nothing; a thing that cannot be deleted after all is kept.
+    /// Does one step. Something already gone needs no request; a thing that turns out to be undeletable is kept.
     async fn take(&self, step: &Step, tally: &mut Tally, kept: &mut Vec<String>) -> Result<(), AskError> {
         let control_plane = &self.setting.control_plane;
         match step {
@@ -396,13 +399,13 @@ impl Cleaner {
     }
 }
 
-/// The certificate that a device has, or the first that it had.
+/// The device's current certificate, or its first one.
 fn registered_with(device: &MadeDevice) -> Option<&CertificateId> {
     device.certificate().or(device.certificates.first()).map(|certificate| &certificate.id)
 }
 
-/// Asks again while the answer is that something is still attached. A request that is refused for another reason, or for that
-/// one for too long, stays refused.
+/// Retries while the answer is that something is still attached, for at most `within`. Any other refusal is returned at
+/// once.
 async fn once_detached<F>(within: Duration, send: impl Fn() -> F) -> Result<(), AskError>
 where
     F: Future<Output = Result<(), AskError>>,
@@ -419,18 +422,18 @@ where
     }
 }
 
-/// Whether the service says that something is attached yet. A thing with principals is an invalid request to it, as are things
-/// that time does not mend, which are refused the second time too.
+/// Whether the service may be saying that something is still attached. For a thing with principals it answers
+/// InvalidRequestException, a code it also uses for lasting problems: those fail again on the retry.
 fn is_attached(error: &AskError) -> bool {
     let AskError::Rejected { code, .. } = error else { return false };
     matches!(code.as_str(), "DeleteConflictException" | "InvalidRequestException")
 }
 
-/// Policies that may go, and whose they were.
+/// The policies to delete, each with the devices it belonged to.
 type OfPolicy = BTreeMap<String, BTreeSet<DeviceId>>;
 
-/// Deletes the policies that the template carries, once nothing is attached to them any more, and writes down for their devices
-/// what became of that.
+/// Deletes the policies that the template carries, once nothing is attached to them any more, and records the outcome
+/// for their devices.
 async fn delete_policies(shared: &Shared, cleaner: &Arc<Cleaner>) -> Ended {
     let found = match shared.with(|ledger| waiting(ledger)).await {
         Ok(found) => found,
@@ -491,7 +494,7 @@ async fn delete_policies(shared: &Shared, cleaner: &Arc<Cleaner>) -> Ended {
     Ended::Complete
 }
 
-/// A device that waits for its policies.
+/// A device whose policies are still to be deleted.
 struct Device {
     key: String,
     thing: Value,
@@ -525,11 +528,11 @@ fn waiting(ledger: &Ledger) -> Result<Waiting, LedgerError> {
     Ok(found)
 }
 
-/// What became of a policy.
+/// The outcome of deleting a policy.
 enum Gone {
     Deleted,
     Before,
-    /// It is still there.
+    /// It is still there, for this reason.
     Not(String),
 }
 
@@ -539,7 +542,7 @@ async fn delete_policy(control_plane: &ControlPlane, name: &str) -> Result<Gone,
     while let Some(target) =
         there(control_plane.policy_targets(name).await)?.and_then(|targets| targets.into_iter().next())
     {
-        // One that this has detached may be listed for a while yet; its certificate is gone.
+        // The list may still show a certificate that this run has detached and deleted.
         let is_detached = match target.rsplit_once(":cert/") {
             Some((_, id)) => there(control_plane.certificate(id).await)?.is_none(),
             None => false,

@@ -1,4 +1,4 @@
-//! A trial of new certificates: a real connection with mutual TLS, as the device will open it, and a message.
+//! Tries out a new certificate: connects with mutual TLS, as the device will, and publishes a message.
 
 use std::time::Duration;
 
@@ -16,25 +16,25 @@ use crate::proxy::Proxies;
 use crate::transport::wss::{Authentication, Claim, KEEP_ALIVE, TlsResumption, WssConnector, WssSettings};
 use crate::transport::{Connection, Connector, Heard, Patience, Wait};
 
-/// Where devices connect.
+/// Where and how devices connect.
 #[derive(Debug, Clone)]
 pub struct Door {
     /// The endpoint.
     pub endpoint: Endpoint,
     /// The region.
     pub region: String,
-    /// Certificate authorities to trust beside the public ones: PEM or DER.
+    /// Certificate authorities to trust besides the public ones: PEM or DER.
     pub extra_roots: Vec<u8>,
-    /// The network's proxy, if it has one.
+    /// The network's proxies, if it has any.
     pub proxies: Proxies,
-    /// How long a connection, and a PUBACK, may take.
+    /// The timeout for a connection, and for a PUBACK.
     pub timeout: Duration,
 }
 
-/// A device that is tried.
+/// A device to try out.
 #[derive(Debug)]
 pub struct Trial<'a> {
-    /// Its thing, if it has one.
+    /// The name of its thing, if it has one.
     pub thing: Option<&'a str>,
     /// Its certificate's id.
     pub certificate_id: &'a str,
@@ -44,19 +44,21 @@ pub struct Trial<'a> {
     pub key: &'a Secret<String>,
 }
 
-/// What a trial showed.
+/// The result of a successful trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connected {
     /// The client id that the device connected with.
     pub client_id: String,
-    /// The topic that a message was published to, and acknowledged; `None` where no policy was found to allow one.
+    /// The topic that a message was published to and acknowledged on; `None` if no policy was found to allow
+    /// publishing.
     pub topic: Option<String>,
 }
 
-/// Connects as the device, and publishes where its policies allow it.
+/// Connects as the device, and publishes if its policies allow it.
 ///
 /// # Errors
-/// What the account did not answer; or, inside, why the connection or the message failed, for people.
+/// The control plane's error, if it did not answer; or, as the inner error, a readable reason why the connection or the
+/// message failed.
 pub async fn connect(
     door: &Door,
     control_plane: &ControlPlane,
@@ -93,7 +95,7 @@ async fn open(door: &Door, trial: &Trial<'_>, client_id: &str, topic: Option<&st
     let settings = WssSettings {
         endpoint: door.endpoint.clone(),
         region: door.region.clone(),
-        // Nothing is subscribed to: a device's policy need not allow it.
+        // No subscription: a device's policy need not allow one.
         topics: Topics { publish, ..Topics::of("unused", &[]) },
         client_id_prefix: String::from("fleetmint"),
         authentication: Authentication::Claim(claim),
@@ -116,13 +118,13 @@ async fn open(door: &Door, trial: &Trial<'_>, client_id: &str, topic: Option<&st
             connection.close().await;
             Ok(())
         }
-        // Nobody answers a device's message: the PUBACK is what there is to wait for.
+        // The message was acknowledged, and nobody replies to it: that is all there is to wait for.
         Err(lost) if matches!(lost.failure, Failure { cause: Cause::NoReply { .. }, .. }) => Ok(()),
         Err(lost) => Err(format!("publishing to {}: {}", topic.unwrap_or_default(), lost.failure)),
     }
 }
 
-/// Waits for a PUBACK, and for nothing after it.
+/// Waits for the PUBACK only.
 struct UntilAcknowledged {
     within: Duration,
 }

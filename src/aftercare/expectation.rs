@@ -1,4 +1,4 @@
-//! What the ledger's devices should be like: the template as the account has it now, and the parameters that were sent.
+//! What the ledger's devices should be like, by the template's current version and the parameters that were sent.
 
 use std::collections::HashMap;
 
@@ -15,25 +15,25 @@ use crate::template::{CertificateFacts, Parameters, Template};
 pub struct Expectation {
     template: Option<Template>,
     has_hook: bool,
-    /// What rows became, by the run that registered them.
+    /// How rows became parameters, by the run that registered them.
     plans: HashMap<RunId, ParameterPlan>,
-    /// The same where a run did not write it down.
+    /// How rows became parameters in runs that did not record it.
     plan: ParameterPlan,
 }
 
-/// Why it cannot be told what devices should be like.
+/// Why the expected state of devices cannot be determined.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotRead {
-    /// The template's body.
+    /// The template's body cannot be parsed.
     #[error("the template cannot be read: {0}")]
     Template(String),
-    /// The parameters, as the ledger has them.
+    /// The recorded parameters do not match the ledger's columns.
     #[error("the parameters that the ledger was made with do not go with its columns: {0}")]
     Parameters(String),
 }
 
 impl Expectation {
-    /// What `body`, the template's, makes of the rows of `lot`, sent as `runs` say.
+    /// What the template `body` makes of the rows of `lot`, with the parameters sent as `runs` recorded them.
     ///
     /// # Errors
     /// [`NotRead`] if the template or the ledger's own parameters cannot be understood.
@@ -66,13 +66,13 @@ impl Expectation {
         Ok(Self { template: Some(template), has_hook, plans, plan: plan(&recorded)? })
     }
 
-    /// Nothing is known of the template.
+    /// An expectation without a template: nothing is known.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// What `device` should be like with the certificate `id`; `None` if that cannot be told, and why if the template makes
-    /// nothing of its row.
+    /// What `device` should be like with the certificate `id`: `None` if that is unknown, together with the reason if
+    /// the template cannot be evaluated for its row.
     pub fn of(&self, device: &MadeDevice, id: Option<&CertificateId>) -> (Option<Wanted>, Option<String>) {
         let Some(template) = &self.template else { return (None, None) };
         let plan = device.run.and_then(|run| self.plans.get(&run)).unwrap_or(&self.plan);
@@ -94,7 +94,7 @@ impl Expectation {
         self.has_hook
     }
 
-    /// Whether it names thing groups.
+    /// Whether the template is known.
     pub fn has_template(&self) -> bool {
         self.template.is_some()
     }

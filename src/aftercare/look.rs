@@ -1,4 +1,4 @@
-//! Looking at what the account has of a device.
+//! Reads what the account has for a device.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,17 +10,17 @@ use crate::certificate::PemBlock;
 use crate::control_plane::{AskError, ControlPlane};
 use crate::ledger::MadeCertificate;
 
-/// So many documents are remembered: templates have a few that all devices share.
+/// How many policy documents are cached: the devices of a template usually share a few.
 const DOCUMENTS: usize = 256;
 
-/// Looks at the account.
+/// Reads from the account, and caches policy documents.
 pub(super) struct Looker {
     control_plane: Arc<ControlPlane>,
-    /// Documents of policies, by name.
+    /// Policy documents, by policy name.
     documents: Mutex<HashMap<String, String>>,
 }
 
-/// What of a device is looked at.
+/// What to look up for a device.
 pub(super) struct Subject<'a> {
     /// The name of its thing, if it has one.
     pub(super) thing: Option<&'a str>,
@@ -35,7 +35,7 @@ impl Looker {
         Self { control_plane, documents: Mutex::default() }
     }
 
-    /// What the account has of `subject`. What is not there is no error.
+    /// What the account has for `subject`. Something missing is not an error.
     pub(super) async fn look(&self, subject: &Subject<'_>) -> Result<Seen, AskError> {
         let certificates = subject.certificates.iter().map(|made| self.certificate(made, subject.wanted));
         let thing = self.thing(subject);
@@ -91,7 +91,7 @@ impl Looker {
         }))
     }
 
-    /// The document is only asked for where one that the template carries has to be told from others.
+    /// Asks for the document only if it is needed to recognize a policy that the template carries inline.
     async fn policy(&self, name: String, wanted: Option<&Wanted>) -> Result<SeenPolicy, AskError> {
         let known = || wanted.into_iter().flat_map(|wanted| &wanted.policies).filter_map(Expected::known);
         let is_named = known().any(|policy| matches!(policy, WantedPolicy::Named(wanted) if *wanted == name));
@@ -117,7 +117,7 @@ impl Looker {
     }
 }
 
-/// What is not there is none.
+/// Turns "not found" into `None`.
 pub(super) fn there<T>(answer: Result<T, AskError>) -> Result<Option<T>, AskError> {
     match answer {
         Ok(found) => Ok(Some(found)),
@@ -126,7 +126,7 @@ pub(super) fn there<T>(answer: Result<T, AskError>) -> Result<Option<T>, AskErro
     }
 }
 
-/// PEM may be wrapped in other ways; what it holds counts.
+/// Compares the DER contents, because PEM can be wrapped in different ways.
 fn is_same_certificate(recorded: &str, found: &str) -> bool {
     match (PemBlock::read(recorded), PemBlock::read(found)) {
         (Ok(recorded), Ok(found)) => recorded.der == found.der,

@@ -1,8 +1,8 @@
-//! After a run: what became of a ledger's devices in the account, looked at ([`verify`]) or taken out again ([`cleanup`]).
+//! After a run: checks a ledger's devices in the account ([`verify`]), or removes them again ([`cleanup`]).
 //!
-//! Both go through the ledger's devices, ask the control plane at the rates that its throttles allow, and write into the ledger what
-//! they found, so that a run that was cut off is taken up where it stopped. What is judged, and in which order something is
-//! undone, is [`inspection`]'s.
+//! Both go through the ledger's devices, ask the control plane at the rates that its throttles allow, and record their
+//! findings in the ledger, so that an interrupted run resumes where it stopped. [`inspection`] owns the judgement, and
+//! the order in which something is undone.
 
 pub mod cleanup;
 pub mod connect;
@@ -23,38 +23,38 @@ use crate::ledger::{Ledger, LedgerError};
 
 pub use expectation::{Expectation, NotRead};
 
-/// What both kinds of run need.
+/// What both verbs need.
 #[derive(Clone)]
 pub struct Setting {
     /// The account.
     pub control_plane: Arc<ControlPlane>,
     /// What devices should be like.
     pub expectation: Arc<Expectation>,
-    /// What time it is.
+    /// The clock.
     pub clock: fn() -> SystemTime,
-    /// How far it is.
+    /// The progress so far.
     pub progress: Arc<Progress>,
-    /// Ends it.
+    /// How to end the run.
     pub halt: Halt,
 }
 
-/// How a run is asked to end.
+/// How to ask a run to end.
 #[derive(Debug, Clone, Default)]
 pub struct Halt {
-    /// Finish the devices under way, begin no other.
+    /// Finish the devices in progress, and begin no others.
     pub drain: CancellationToken,
     /// Drop everything now. What is in the ledger stays true.
     pub abort: CancellationToken,
 }
 
-/// How far a run is, while it runs.
+/// The progress of a run.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Devices that are done.
     pub done: AtomicU64,
-    /// Of those, the ones that somebody should look at.
+    /// Devices among those done that need someone's attention.
     pub wanting: AtomicU64,
-    /// Devices under way.
+    /// Devices in progress.
     pub under_way: AtomicU64,
 }
 
@@ -68,25 +68,25 @@ impl Progress {
 /// Why a run ended.
 #[derive(Debug)]
 pub enum Ended {
-    /// Every device was looked at.
+    /// Every device was handled.
     Complete,
-    /// It was asked to.
+    /// A halt was requested.
     Stopped,
-    /// The account did not answer for so many devices; the last error.
+    /// The account did not answer for some devices.
     Unanswered {
         /// How many devices are left for another run.
         devices: u64,
-        /// For one of them.
+        /// The last error.
         error: AskError,
     },
-    /// The service does not let these credentials do what is needed.
+    /// The service denies these credentials an operation that the run needs.
     Refused(AskError),
     /// The ledger cannot be written.
     Ledger(LedgerError),
 }
 
 impl Ended {
-    /// The name of it in the ledger: stable.
+    /// The stable name of this ending in the ledger.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Complete => "complete",
@@ -98,7 +98,7 @@ impl Ended {
     }
 }
 
-/// A ledger that several tasks reach.
+/// A ledger shared by several tasks.
 #[derive(Clone)]
 struct Shared(Arc<Mutex<Ledger>>);
 
@@ -107,20 +107,20 @@ impl Shared {
         Self(Arc::new(Mutex::new(ledger)))
     }
 
-    /// Runs `work` on the ledger, off the threads that serve connections.
+    /// Runs `work` on the ledger in a blocking thread, not on those that serve connections.
     async fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Ledger) -> T + Send + 'static) -> T {
         let shared = self.0.clone();
         let done = tokio::task::spawn_blocking(move || work(&mut lock(&shared))).await;
         done.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()))
     }
 
-    /// Gives the ledger back, once nobody else has it.
+    /// Hands the ledger back once nothing else holds it.
     async fn into_ledger(self) -> Ledger {
         let mut shared = self.0;
         loop {
             match Arc::try_unwrap(shared) {
                 Ok(ledger) => return ledger.into_inner().unwrap_or_else(PoisonError::into_inner),
-                // A commit that an aborted task has asked for is still done.
+                // A commit that an aborted task had started still finishes.
                 Err(still) => shared = still,
             }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;

@@ -1,4 +1,4 @@
-//! Going through a ledger's devices: many at once, each once, what is found out about each durable.
+//! Goes through a ledger's devices: many at once, each once, with every finding made durable.
 //!
 //! Owns when a device is begun, and which trouble ends the run.
 
@@ -14,13 +14,13 @@ use super::{Ended, Setting, Shared};
 use crate::control_plane::AskError;
 use crate::ledger::{Ledger, LedgerError, MadeDevice, MadeDevices, MadeScope, Undone};
 
-/// How many devices are under way at once: enough to use a quota while each waits for its turn, or for a detachment.
+/// How many devices are in progress at once: enough to use a quota while each waits for a permit or a detachment.
 const UNDER_WAY: usize = 128;
 /// How many devices are read from the ledger at once.
 const PAGE: usize = 500;
-/// What is written together at most.
+/// The most findings written in one commit.
 const BATCH: usize = 256;
-/// After so many devices in a row that the account did not answer for, it is away.
+/// The account counts as unreachable after this many devices in a row without an answer.
 const IN_A_ROW: u32 = 20;
 
 /// Why a device is not done.
@@ -37,20 +37,20 @@ impl From<AskError> for Trouble {
     }
 }
 
-/// Writes down what is found out, many devices together.
+/// Records findings, those of many devices in one commit.
 #[derive(Clone)]
 pub(super) struct Books {
     notes: mpsc::Sender<(Undone, oneshot::Sender<()>)>,
 }
 
-/// The task behind [`Books`], and what went wrong with the ledger.
+/// The task behind [`Books`], and the ledger's error if it failed.
 pub(super) struct Keeper {
     task: JoinHandle<()>,
     problem: Arc<Mutex<Option<LedgerError>>>,
 }
 
 impl Books {
-    /// Opens the books of `verb`.
+    /// Opens the books for `verb`.
     pub(super) fn open(shared: &Shared, verb: &'static str, clock: fn() -> SystemTime) -> (Self, Keeper) {
         let (notes, queue) = mpsc::channel(BATCH);
         let problem = Arc::new(Mutex::new(None));
@@ -58,7 +58,7 @@ impl Books {
         (Self { notes }, Keeper { task, problem })
     }
 
-    /// Makes it durable.
+    /// Returns once `undone` is durable.
     pub(super) async fn note(&self, undone: Undone) -> Result<(), Trouble> {
         let (done, is_durable) = oneshot::channel();
         self.notes.send((undone, done)).await.map_err(|_| Trouble::Ledger)?;
@@ -67,7 +67,7 @@ impl Books {
 }
 
 impl Keeper {
-    /// Waits until everything is written, once all books are closed. What went wrong, if anything did.
+    /// Waits until everything is written, once all books are closed. Returns the ledger's error, if there was one.
     pub(super) async fn close(self) -> Option<LedgerError> {
         if let Err(ended) = self.task.await {
             std::panic::resume_unwind(ended.into_panic());
@@ -88,7 +88,7 @@ async fn keep(
         let (undone, waiting): (Vec<_>, Vec<_>) = notes.drain(..).unzip();
         let write = move |ledger: &mut Ledger| ledger.record_undone(verb, &undone, clock());
         match shared.with(write).await {
-            // Who was aborted meanwhile does not hear of it.
+            // The receiver may have been aborted meanwhile.
             Ok(()) => {
                 for done in waiting {
                     let _ = done.send(());
@@ -102,7 +102,7 @@ async fn keep(
     }
 }
 
-/// Takes every device of `scope` through `act`, which says whether somebody should look at it.
+/// Runs `act` on every device of `scope`; it returns whether the device needs someone's attention.
 pub(super) async fn go_through<F>(
     shared: &Shared,
     scope: MadeScope,
@@ -163,7 +163,7 @@ struct Round {
 }
 
 impl Round {
-    /// Reads a page of devices where there is nothing to begin.
+    /// Reads the next page of devices if the queue is empty.
     async fn fill(&mut self, shared: &Shared) -> Result<(), LedgerError> {
         if !self.queue.is_empty() {
             return Ok(());
@@ -186,10 +186,10 @@ impl Round {
         self.queue.clear();
     }
 
-    /// What a trouble means for the run; `None` if it goes on.
+    /// How the run ends because of `trouble`; `None` if it goes on.
     fn bear(&mut self, trouble: Trouble) -> Option<Ended> {
         let error = match trouble {
-            // What is wrong with it, the keeper knows.
+            // The keeper has the error.
             Trouble::Ledger => return Some(Ended::Stopped),
             Trouble::Ask(error @ (AskError::NotPermitted { .. } | AskError::Refused { .. })) => {
                 return Some(Ended::Refused(error));

@@ -1,4 +1,4 @@
-//! Whether every registered device is in the account what its template and its row say.
+//! Checks that every registered device is in the account what its template and its row say.
 
 use std::sync::Arc;
 
@@ -11,24 +11,24 @@ use super::{Ended, Setting, Shared};
 use crate::event::DeviceState;
 use crate::ledger::{Finding, Ledger, MadeDevice, MadeKind, MadeScope, RunId, RunInfo, Undone};
 
-/// The verb, as the ledger has it with what was found out.
+/// The verb under which the ledger records the findings.
 pub const VERB: &str = "verify";
 /// The outcome of a device that is as it should be.
 pub const SOUND: &str = "sound";
-/// The outcome of one that is not.
+/// The outcome of a device that is not as it should be.
 pub const DIFFERS: &str = "differs";
 
-/// What is looked at.
+/// What to verify.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// Only devices with one of these keys; empty for any.
     pub keys: std::collections::HashSet<String>,
-    /// Devices that were looked at in this run or a later one are done.
+    /// Skip devices that were checked in this run or a later one.
     pub since: Option<RunId>,
 }
 
 impl Plan {
-    /// As the ledger chooses by it.
+    /// The devices that the plan chooses.
     pub fn scope(&self) -> MadeScope {
         MadeScope {
             verb: VERB,
@@ -40,8 +40,8 @@ impl Plan {
     }
 }
 
-/// The first run of the verification that is still under way: the first after the last one that came to its end, those of a few
-/// chosen devices aside. `None` if a new one is to begin.
+/// The first run of the verification that is still in progress: the first one after the last that completed, ignoring
+/// runs over a few chosen devices. `None` if a new verification is to begin.
 pub fn unfinished(runs: &[RunInfo]) -> Option<RunId> {
     let is_of_verb = |run: &&RunInfo| {
         let settings: Value = serde_json::from_str(&run.settings).unwrap_or_default();
@@ -52,7 +52,7 @@ pub fn unfinished(runs: &[RunInfo]) -> Option<RunId> {
     open.last().map(|run| RunId(run.id))
 }
 
-/// Looks at every device that `plan` chooses, and writes down what was found.
+/// Checks every device that `plan` chooses, and records the findings.
 pub async fn run(plan: &Plan, ledger: Ledger, setting: &Setting) -> (Ended, Ledger) {
     let shared = Shared::new(ledger);
     let (books, keeper) = Books::open(&shared, VERB, setting.clock);
@@ -78,10 +78,10 @@ struct Inspector {
 }
 
 impl Inspector {
-    /// Whether it differs.
+    /// Checks and records one device; returns whether it differs.
     async fn inspect(&self, device: MadeDevice) -> Result<bool, Trouble> {
         let Some(certificate) = device.certificate() else {
-            // A registered device has one: the ledger was looked through.
+            // Cannot happen: opening the ledger has checked that every registered device has a certificate.
             return Ok(true);
         };
         let (wanted, why_not) = self.setting.expectation.of(&device, Some(&certificate.id));
@@ -98,7 +98,8 @@ impl Inspector {
     }
 }
 
-/// What is wanted of a device whose template is not there, or makes nothing of its row: that what there is hangs together.
+/// What is expected of a device whose template is missing or cannot be evaluated for its row: only that its parts
+/// belong together.
 fn unknown(has_thing: bool) -> Wanted {
     let thing = WantedThing {
         name: Expected::NotCheckable,

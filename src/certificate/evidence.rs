@@ -1,7 +1,7 @@
 //! Whether a certificate, its id and its private key belong together.
 //!
-//! Owns that check, which what a service sent passes before anything counts as issued, and what a ledger holds before it
-//! is exported. Parses and compares; the only arithmetic is deriving the public point of an elliptic-curve key.
+//! Owns that check. A reply passes it before a certificate counts as issued, and a ledger's content before it is
+//! exported. Parses and compares; the only arithmetic is deriving the public point of an elliptic-curve key.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{
@@ -17,20 +17,20 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use super::pem::{NotOnePemBlock, PemBlock};
 use super::{CertificateId, Secret};
 
-/// What a certificate says of itself: what its id and its private key are held against.
+/// The facts in a certificate that its id and private key are compared with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence {
     sha256: [u8; 32],
     public_key: Vec<u8>,
 }
 
-/// What is wrong with a certificate or a key, in words that follow its name. Says nothing of its content.
+/// What is wrong with a certificate or key, worded to follow its name. Reveals nothing of its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
-    /// It is not one PEM block, or its content is not X.509.
+    /// Not one PEM block, or its content is not X.509.
     #[error("is not a certificate in PEM")]
     NotACertificate,
-    /// It is not one PEM block with a label of a private key.
+    /// Not one PEM block with the label of a private key.
     #[error("is not a private key in PEM")]
     NotAPrivateKey,
     /// Something follows the PEM block.
@@ -39,19 +39,19 @@ pub enum Flaw {
     /// Another PEM block follows.
     #[error("has a second PEM block after the first")]
     SecondBlock,
-    /// No device key is of that kind.
+    /// A kind of key that devices do not use.
     #[error("is for a key that is neither RSA nor on the curves P-256, P-384 and P-521")]
     UnknownKind,
-    /// It does not parse as a private key of the kind that the certificate is for.
+    /// Does not parse as a private key of the certificate's kind.
     #[error("does not parse as a private key of the certificate's kind")]
     OtherKind,
-    /// It is a private key, and another one.
+    /// A private key, but not the certificate's.
     #[error("is not the private key of the certificate")]
     OtherKey,
 }
 
 impl Evidence {
-    /// Reads a certificate: one PEM block (RFC 7468 section 5) and nothing after it, which holds one certificate.
+    /// Reads a certificate: one PEM block (RFC 7468 section 5) that holds one certificate, with nothing after it.
     ///
     /// # Errors
     /// [`Flaw`] if it is anything else.
@@ -60,7 +60,7 @@ impl Evidence {
         if block.label != "CERTIFICATE" {
             return Err(Flaw::NotACertificate);
         }
-        // What the extensions say is between the service and those that verify the certificate.
+        // The extensions concern only the service and the peers that verify the certificate.
         let mut parser = X509CertificateParser::new().with_deep_parse_extensions(false);
         let (rest, certificate) = parser.parse(&block.der).map_err(|_| Flaw::NotACertificate)?;
         if !rest.is_empty() {
@@ -73,7 +73,7 @@ impl Evidence {
         })
     }
 
-    /// Its public key: the DER of the `SubjectPublicKeyInfo` (RFC 5280 section 4.1.2.7).
+    /// The certificate's public key: the DER of the `SubjectPublicKeyInfo` (RFC 5280 section 4.1.2.7).
     pub fn public_key(&self) -> &[u8] {
         &self.public_key
     }
@@ -89,8 +89,8 @@ impl Evidence {
             })
     }
 
-    /// Checks that `private_key` is the certificate's: one PEM block, PKCS #1, SEC 1 or PKCS #8, and nothing after it. For
-    /// RSA the moduli and public exponents are compared, and whether the rest of the key fits them is not computed.
+    /// Checks that `private_key` is the certificate's: one PEM block, PKCS #1, SEC 1 or PKCS #8, with nothing after
+    /// it. For RSA, only the moduli and public exponents are compared.
     ///
     /// # Errors
     /// [`Flaw`] if it is anything else.
@@ -112,7 +112,7 @@ impl Evidence {
     }
 }
 
-/// The one PEM block that `text` is; `otherwise` where it is not PEM at all.
+/// Reads `text` as exactly one PEM block; fails with `otherwise` if it is not PEM at all.
 fn read_block(text: &str, otherwise: Flaw) -> Result<PemBlock<'_>, Flaw> {
     PemBlock::read(text).map_err(|wrong| match wrong {
         NotOnePemBlock::Malformed => otherwise,
@@ -121,7 +121,8 @@ fn read_block(text: &str, otherwise: Flaw) -> Result<PemBlock<'_>, Flaw> {
     })
 }
 
-/// The modulus and the public exponent of an RSA private key, if it parses to its end (RFC 8017 appendix A.1.2).
+/// The modulus and public exponent of an RSA private key (RFC 8017 appendix A.1.2); `None` if it does not parse
+/// completely.
 fn rsa_public_parts<'b>(block: &'b PemBlock<'_>) -> Option<[&'b [u8]; 2]> {
     let key = match block.label {
         "RSA PRIVATE KEY" => &block.der[..],
@@ -138,7 +139,7 @@ fn rsa_public_parts<'b>(block: &'b PemBlock<'_>) -> Option<[&'b [u8]; 2]> {
     is_whole.then_some([modulus, exponent])
 }
 
-/// The key in a PKCS #8 wrapping: it comes after a version and the algorithm (RFC 5958 section 2).
+/// The key inside a PKCS #8 wrapper, after the version and the algorithm (RFC 5958 section 2).
 fn pkcs8_content(der: &[u8]) -> Option<&[u8]> {
     let (info, []) = element(der, Tag::Sequence)? else { return None };
     let (_version, rest) = integer(info)?;
@@ -146,13 +147,13 @@ fn pkcs8_content(der: &[u8]) -> Option<&[u8]> {
     element(rest, Tag::OctetString).map(|(key, _attributes)| key)
 }
 
-/// The content of the DER element that `der` begins with, and what follows it.
+/// The content of the DER element at the start of `der`, and what follows it.
 fn element(der: &[u8], tag: Tag) -> Option<(&[u8], &[u8])> {
     let (rest, element) = Any::from_der(der).ok()?;
     (element.class() == Class::Universal && element.tag() == tag).then_some((element.data, rest))
 }
 
-/// The number that `der` begins with, not negative and without leading zeros, and what follows it.
+/// The non-negative number at the start of `der`, without leading zeros, and what follows it.
 fn integer(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (bytes, rest) = element(der, Tag::Integer)?;
     (*bytes.first()? < 0x80).then_some((without_zeros(bytes), rest))
@@ -162,7 +163,7 @@ fn without_zeros(number: &[u8]) -> &[u8] {
     &number[number.iter().take_while(|byte| **byte == 0).count()..]
 }
 
-/// An elliptic-curve private key and its public point, on the curve whose uncompressed points are as long as `like`.
+/// An elliptic-curve key pair, on the curve whose uncompressed points have the length of `like`.
 fn key_pair(block: &PemBlock<'_>, like: &[u8]) -> Result<EcdsaKeyPair, Flaw> {
     let curve = match like.len() {
         65 => &ECDSA_P256_SHA256_ASN1_SIGNING,

@@ -1,7 +1,7 @@
-//! What a device is given: certificates, private keys, tokens, things.
+//! What a device receives: certificates, private keys, tokens, things.
 //!
 //! Owns the types whose misuse would lose or leak a key, and the check that a certificate, its id and its key belong
-//! together. Knows nothing of how they arrive or where they are stored.
+//! together. Does not know how they arrive or where they are stored.
 
 mod evidence;
 mod pem;
@@ -18,32 +18,33 @@ use zeroize::Zeroize;
 pub use evidence::{Evidence, Flaw};
 pub use pem::{NotOnePemBlock, PemBlock};
 
-/// A value that must never be printed: it has no `Display`, its `Debug` says only that it is there, and its memory is
-/// zeroed when it is dropped.
+/// A value that must never be printed: it has no `Display`, its `Debug` hides the content, and its memory is zeroed
+/// when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret<T: Wipe>(T);
 
-/// What can be zeroed in memory.
+/// A value that can be zeroed in memory.
 pub trait Wipe {
-    /// Overwrites it with zeros, its spare room included. What it left elsewhere when it grew is not found.
+    /// Overwrites the value with zeros, spare capacity included. Copies left elsewhere when it grew are not reached.
     fn wipe(&mut self);
 }
 
 impl Wipe for String {
     fn wipe(&mut self) {
-        // Emptied first: zeroize does characters one at a time and spare room as a block, and a device has 2 KB of secrets.
+        // Cleared first: zeroize goes through characters one by one but spare capacity as a block, and a device has 2
+        // KB of secrets.
         self.clear();
         self.zeroize();
     }
 }
 
 impl<T: Wipe> Secret<T> {
-    /// Takes charge of `value`.
+    /// Wraps `value`.
     pub fn new(value: T) -> Self {
         Self(value)
     }
 
-    /// The value itself. Every call is a place to look at in a review.
+    /// The value itself. A review should look at every call.
     pub fn expose(&self) -> &T {
         &self.0
     }
@@ -67,10 +68,10 @@ impl<T: Wipe> From<T> for Secret<T> {
     }
 }
 
-/// A certificate's id: the service gives the lower-case hexadecimal SHA-256 of the certificate's DER, 64 characters.
+/// A certificate's id: the service uses the lower-case hexadecimal SHA-256 of the certificate's DER, 64 characters.
 ///
-/// The client only checks the pattern that the API model states, `(0x)?[a-fA-F0-9]+` with 64 digits, and keeps the text
-/// as it came.
+/// The client only checks the pattern in the API model, `(0x)?[a-fA-F0-9]+` with 64 digits, and keeps the text
+/// unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CertificateId(String);
@@ -114,16 +115,16 @@ impl fmt::Display for CertificateId {
     }
 }
 
-/// A private key as it is kept: what the ledger takes and gives.
+/// A private key as the ledger stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoredKey {
     /// PEM, in plain text.
     Plain(Secret<String>),
     /// Encrypted; only the holders of the recipients' identities can read it.
     Sealed(SealedKey),
-    /// It never was here: the device made it, and keeps it to itself.
+    /// Never here: the device made it and keeps it.
     Elsewhere,
-    /// It was here, and was blanked.
+    /// Was here, and was purged.
     Purged {
         /// When, RFC 3339.
         at: String,
@@ -141,24 +142,24 @@ impl From<Secret<String>> for StoredKey {
 pub struct SealedKey {
     /// An age file, armored (<https://age-encryption.org/v1>), whose content is the key's PEM.
     pub age: String,
-    /// Whom it is encrypted to: age recipients, in the order given.
+    /// The age recipients that it is encrypted to, in the order given.
     pub recipients: Arc<[String]>,
 }
 
-/// A certificate that the service issued, on its way to its thing. `K` is what comes with it of the private key:
+/// A certificate that the service issued and that has no thing yet. `K` is the form of its private key:
 ///
-/// - [`StoredKey`]: as the ledger keeps it, and takes it. Nothing else can be recorded, so a key that is to be sealed is.
-/// - `Secret<String>`: PEM in plain text, as CreateKeysAndCertificate answers; the only copy in existence.
-/// - `()`: nothing, as CreateCertificateFromCsr answers; the key is in the ledger already.
+/// - [`StoredKey`]: the form in the ledger. No other can be recorded, so a key that has to be sealed is sealed.
+/// - `Secret<String>`: PEM in plain text, as in CreateKeysAndCertificate's reply; the only copy.
+/// - `()`: none, as in CreateCertificateFromCsr's reply; the ledger already has the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuedCertificate<K = StoredKey> {
-    /// Names the certificate in the account.
+    /// The certificate's id in the account.
     pub certificate_id: CertificateId,
     /// The certificate, PEM.
     pub certificate_pem: String,
     /// Its private key.
     pub private_key: K,
-    /// Proves to RegisterThing that we own the certificate; valid for one hour from issuance.
+    /// Proves to RegisterThing that we own the certificate; valid for one hour after issuance.
     pub ownership_token: Secret<String>,
 }
 
@@ -174,28 +175,28 @@ impl<K> IssuedCertificate<K> {
     }
 }
 
-/// What CreateCertificateFromCsr is asked with: a PKCS #10 certification request (RFC 2986), PEM. No secret.
+/// The argument of CreateCertificateFromCsr: a PKCS #10 certification request (RFC 2986), PEM. Not secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SigningRequest {
     /// The request, label `CERTIFICATE REQUEST`.
     pub pem: String,
 }
 
-/// A key pair that was made here, for a certificate to come.
+/// A key pair that was made here and has no certificate yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreparedKey<K = StoredKey> {
-    /// The private key; `Secret<String>` as long as it is in plain text, as in [`IssuedCertificate`].
+    /// The private key; `Secret<String>` while it is in plain text, as in [`IssuedCertificate`].
     pub private_key: K,
-    /// Holds the public key, signed with the private one. With it beside the key, a sealed key need not be opened again.
+    /// Holds the public key, signed with the private key. Because of it, a sealed key need not be opened again.
     pub request: SigningRequest,
 }
 
-/// What RegisterThing answered.
+/// RegisterThing's reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegisteredThing {
-    /// The thing that the template made or found; empty where the template has no thing.
+    /// The thing that the template created or found; empty if the template has no thing.
     pub thing_name: String,
-    /// The template's `DeviceConfiguration`, flat; empty if the template has none.
+    /// The template's `DeviceConfiguration`, flattened; empty if the template has none.
     pub device_configuration: BTreeMap<String, serde_json::Value>,
 }
 

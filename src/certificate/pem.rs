@@ -1,4 +1,4 @@
-//! PEM as devices' certificates and keys come in it (RFC 7468): one block, and nothing after it.
+//! PEM (RFC 7468) as devices' certificates and keys use it: one block, with nothing after it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,13 +7,13 @@ use zeroize::Zeroizing;
 /// A PEM block.
 #[derive(Debug)]
 pub struct PemBlock<'t> {
-    /// What it says that it holds, such as `CERTIFICATE`.
+    /// The label, such as `CERTIFICATE`.
     pub label: &'t str,
-    /// What it holds. Never empty.
+    /// The content, never empty.
     pub der: Zeroizing<Vec<u8>>,
 }
 
-/// Why a text is not one PEM block.
+/// Why a text is not exactly one PEM block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotOnePemBlock {
     /// It does not begin with a block, or the block is malformed, empty or encrypted.
@@ -25,7 +25,7 @@ pub enum NotOnePemBlock {
 }
 
 impl<'t> PemBlock<'t> {
-    /// Reads the one block that `text` is; white space around it does no harm.
+    /// Reads `text`, which must be one block; white space around it is ignored.
     ///
     /// # Errors
     /// [`NotOnePemBlock`] if it is anything else.

@@ -1,4 +1,4 @@
-//! Certificates for tests: each is one of fixtures/issued under another serial number, which its signature does not cover.
+//! Certificates for tests: one of fixtures/issued with varying serial numbers. The signature is not updated.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
@@ -6,13 +6,13 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::{CertificateId, IssuedCertificate, PemBlock, Secret};
 
-/// The private key of them all.
+/// The private key of all of them.
 pub(crate) const PRIVATE_KEY: &str = include_str!("../../fixtures/issued/p256.key");
 
-/// Where the last eight bytes of the serial number are.
+/// The position of the last eight bytes of the serial number.
 const SERIAL_END: std::ops::Range<usize> = 27..35;
 
-/// The certificate with this number, its own key, and the token `token NUMBER`.
+/// The certificate with this number, its key, and the token `token NUMBER`.
 pub(crate) fn issued(number: u64) -> IssuedCertificate<Secret<String>> {
     let mut der = PemBlock::read(include_str!("../../fixtures/issued/p256.pem")).unwrap().der;
     der[SERIAL_END].copy_from_slice(&number.to_be_bytes());
@@ -33,7 +33,7 @@ pub(crate) fn id_of(certificate_pem: &str) -> CertificateId {
     digits.try_into().unwrap()
 }
 
-/// CreateKeysAndCertificate's answer with that certificate.
+/// CreateKeysAndCertificate's reply with that certificate.
 pub(crate) fn reply(number: u64) -> serde_json::Value {
     let issued = issued(number);
     serde_json::json!({

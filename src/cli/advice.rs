@@ -1,4 +1,4 @@
-//! What to type about it. Errors say what is wrong in the library's words; here stands which option of which verb mends it.
+//! Advice for users. The library's errors say what is wrong; this module says which option of which verb helps.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::limit_search::{Finding, Stopped};
 use crate::provisioning::Topics;
 use crate::usage::{Bound, Usage};
 
-/// Says why a run of `verb` ended, where that was not to be expected, and what to do. A provisioning run has its `topics`.
+/// Why a run of `verb` ended, if unexpectedly, and what to do. A provisioning run passes its `topics`.
 pub(super) fn ended(verb: &str, end: &End, topics: Option<&Topics>) -> Vec<String> {
     match end {
         End::Complete | End::OutOfDevices | End::Drained | End::Aborted => Vec::new(),
@@ -37,7 +37,7 @@ pub(super) fn remedy(verb: &str, failure: &Failure) -> Option<String> {
     }
 }
 
-/// The same, with what was seen: how often, where, and that nothing else was.
+/// Why a run was refused, with what was seen: how often, where, and that nothing else was.
 fn refused(verb: &str, failure: &Failure, times: u32, topics: Option<&Topics>) -> Vec<String> {
     let mut words = stopped(verb, failure);
     let Some(call) = failure.stage.call() else { return words };
@@ -50,7 +50,7 @@ fn refused(verb: &str, failure: &Failure, times: u32, topics: Option<&Topics>) -
     words
 }
 
-/// Which options a failure has to do with.
+/// The options that concern a failure.
 fn options(verb: &str, failure: &Failure) -> Option<&'static str> {
     let speed = Speed::of(verb);
     match &failure.cause {
@@ -80,7 +80,7 @@ fn options(verb: &str, failure: &Failure) -> Option<&'static str> {
     }
 }
 
-/// What a verb's speed is set with, and whose credentials it uses.
+/// The options that set a verb's speed, and whose credentials it uses.
 struct Speed {
     connects: &'static str,
     requests: &'static str,
@@ -105,7 +105,7 @@ impl Speed {
     }
 }
 
-/// What to type to go faster, where that may help.
+/// The option that makes a run faster, if one may help.
 pub(super) fn faster(usage: &Usage) -> Option<String> {
     use crate::event::Operation;
     let option = match usage.bound() {
@@ -118,7 +118,7 @@ pub(super) fn faster(usage: &Usage) -> Option<String> {
     Some(format!("what bound the run is set with {option}"))
 }
 
-/// What to type about a ledger that is refused.
+/// What to do about a refused ledger.
 pub(super) fn of_ledger(problem: &Problem) -> Option<&'static str> {
     match problem {
         Problem::OtherContent { .. } => Some(
@@ -142,7 +142,7 @@ pub(super) fn of_ledger(problem: &Problem) -> Option<&'static str> {
     }
 }
 
-/// What to type to search further, where that may help.
+/// The option that makes a search go further, if one may help.
 pub(super) fn further(finding: &Finding) -> Option<&'static str> {
     let because = match finding {
         Finding::Limit { .. } => return None,
@@ -159,12 +159,12 @@ pub(super) fn further(finding: &Finding) -> Option<&'static str> {
     }
 }
 
-/// Says that something happened that cannot.
+/// The error for something that cannot happen.
 fn bug(detail: &str) -> String {
     format!("error: a bug in fleetmint, please report it: {detail}")
 }
 
-/// Says what of a load test's or a search's devices stays in the account, and how to find it.
+/// What a load test's or a search's devices leave in the account, and how to find it.
 pub(super) fn left_behind(counts: &Counts, ledger: &Path) -> Vec<String> {
     let ledger = ledger.display();
     let mut words = Vec::new();

@@ -22,7 +22,7 @@ pub(super) struct BackupArgs {
 pub(super) fn run(args: &BackupArgs) -> Result<Exit, Fatal> {
     let ledger = View::open(&args.ledger).map_err(ledger_error)?;
     ledger.backup(&args.copy).map_err(ledger_error)?;
-    // What is only found to be damaged when it is needed is no backup.
+    // A backup that turns out to be damaged when it is needed is useless.
     let copy = View::open(&args.copy).map_err(ledger_error)?;
     copy.check_integrity().map_err(ledger_error)?;
     let status = copy.status().map_err(ledger_error)?;

@@ -1,7 +1,7 @@
 //! The emulator's CA certificate on disk, where clients can read it.
 //!
-//! Owns the temporary directory that it stands in when nobody chose another place, and clears away those of emulators that
-//! were killed: a directory is alive for as long as its lock is held, whatever becomes of process numbers.
+//! Owns the temporary directory for it, which is used if no other path is given, and removes those of killed
+//! emulators. A directory is in use while its lock is held, which is independent of process ids.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -12,26 +12,27 @@ use std::time::Duration;
 use super::exit::{Exit, Fatal};
 use crate::emulator::Emulator;
 
-/// What the names of temporary directories begin with; a random number follows.
+/// The prefix of temporary directories; a random number follows.
 const PREFIX: &str = "fleetmint-emulator-";
 const LOCK: &str = "lock";
-/// A directory that is younger may be one whose emulator has not locked it yet.
+/// A younger directory may belong to an emulator that has not locked it yet.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// The CA certificate on disk; in a temporary directory of its own it goes with the emulator.
+/// The CA certificate on disk; a temporary directory for it is removed with the emulator.
 pub(super) struct CaFile {
     pub(super) path: PathBuf,
     _temporary: Option<Temporary>,
 }
 
-/// A directory that goes with this value, or after it: the lock tells those who come later that it is not in use any more.
+/// A directory that is removed on drop, or later by another emulator, which sees from the lock that it is no longer
+/// in use.
 struct Temporary {
     directory: PathBuf,
     lock: File,
 }
 
 impl CaFile {
-    /// Where it was chosen to be, or where the emulator keeps it, or else somewhere temporary.
+    /// Places the certificate at the chosen path, or where the emulator keeps it, or in a temporary directory.
     pub(super) fn place(chosen: Option<&Path>, emulator: &Emulator) -> Result<Self, Fatal> {
         let (path, temporary) = match (chosen, emulator.ca_file()) {
             (None, Some(kept)) => return Ok(Self { path: kept.to_owned(), _temporary: None }),
@@ -65,13 +66,13 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // Nothing of value is in it, and nobody is left to tell.
+        // Nothing of value is in it, and nobody is left to read an error.
         let _ = fs::remove_dir_all(&self.directory);
         let _ = self.lock.unlock();
     }
 }
 
-/// Removes the directories of this user whose emulators are gone. What cannot be read or removed is left to the system.
+/// Removes this user's directories whose emulators are gone. What cannot be read or removed is left to the system.
 fn clear_away(parent: &Path, user: u32, grace: Duration) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
@@ -106,7 +107,7 @@ mod tests {
         let alive = Temporary::make(parent.path()).unwrap();
         let killed = Temporary::make(parent.path()).unwrap();
         let left = killed.directory.clone();
-        // What a kill does: the lock is gone, the directory is not.
+        // As after a kill: the lock is gone, the directory is not.
         killed.lock.unlock().unwrap();
         for other in ["fleetmint-emulator-notes", "fleetmint-emulator-0123456789abcdef", "other"] {
             fs::create_dir(parent.path().join(other)).unwrap();

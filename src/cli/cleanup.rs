@@ -1,4 +1,4 @@
-//! `fleetmint cleanup`: takes out of the account what was made for a ledger's devices, and nothing else.
+//! `fleetmint cleanup`: removes from the account what was made for a ledger's devices, and nothing else.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -77,10 +77,10 @@ pub(super) struct CleanupArgs {
     pub(super) drain_timeout: Duration,
 }
 
-/// How many of the things that are left the text names.
+/// The most remaining things that the text lists.
 const MOST_SHOWN: usize = 20;
 
-/// What a cleanup says as JSON.
+/// The result of a cleanup as JSON.
 #[derive(Serialize)]
 struct Told<'a> {
     schema: u32,
@@ -123,10 +123,10 @@ pub(super) struct Afterwards {
 }
 
 impl Afterwards {
-    /// To be made before the test, whose ledger this is.
+    /// Prepares the cleanup, before the test that uses this ledger.
     ///
     /// # Errors
-    /// If there is nobody to ask about the account.
+    /// If the account cannot be queried.
     pub(super) fn new(
         path: &Path,
         ledger: &Ledger,
@@ -141,7 +141,7 @@ impl Afterwards {
         Ok(Self { path: path.to_owned(), since_run: RunId(last + 1), drain_timeout })
     }
 
-    /// Cleans up, whatever came of the test.
+    /// Cleans up, whatever the outcome of the test.
     pub(super) async fn carry_out(self, site: Site, tested: Result<Exit, Fatal>) -> Result<Exit, Fatal> {
         let exit = match tested {
             Ok(exit) => exit,
@@ -171,12 +171,12 @@ impl Afterwards {
     }
 }
 
-/// How the result is told.
+/// Where and how the result is reported.
 #[derive(Clone, Copy)]
 enum Telling {
     Text,
     Json,
-    /// On stderr: stdout is a load test's.
+    /// On stderr: stdout belongs to the load test.
     Beside,
 }
 
@@ -220,7 +220,7 @@ async fn clean(
     Ok(exit)
 }
 
-/// What was done, or would be.
+/// What was done, or would be done.
 fn text(plan: &Plan, tally: &Tally, left: &[Left]) -> String {
     let Tally { removed, kept, left_alone, certificates, things, policies } = *tally;
     let mut text = format!(

@@ -1,4 +1,4 @@
-//! `fleetmint completions`: what shells complete.
+//! `fleetmint completions`: shell completions.
 
 use clap::Command;
 use clap_complete::{Shell, generate};

@@ -1,7 +1,7 @@
-//! A run from its first word to its exit code: what all verbs that send something have in common.
+//! A run from its start to its exit code: what all verbs that send something have in common.
 //!
-//! Signals, progress, scrapes, the results file, the ledger's record of the run, the summary, and which of several bad ends
-//! the exit code tells. What is particular to a verb is its [`Job`].
+//! Signals, progress, scrapes, the results file, the ledger's record of the run, the summary, and which of several
+//! errors determines the exit code. The part that is specific to a verb is its [`Job`].
 
 use std::time::{Duration, SystemTime};
 
@@ -25,30 +25,30 @@ use crate::ledger::{Counts, Ledger};
 use crate::metrics::Interval;
 use crate::results::{Footer, Header};
 
-/// What is particular to a verb.
+/// The part of a run that is specific to a verb.
 pub(super) trait Job {
-    /// Where it stands, for those who watch.
+    /// The progress of the run.
     type Snapshot: Clone + Send + Sync + 'static;
 
-    /// As results name it, such as `load create`.
+    /// The verb's name in results files, such as `load create`.
     fn verb(&self) -> &'static str;
-    /// What was asked for, as the ledger and the results keep it: no secret.
+    /// The settings for the ledger and the results file; no secrets.
     fn settings(&self) -> Map<String, Value>;
-    /// What a results file says of it besides.
+    /// The offered load, for the results file.
     fn offer(&self) -> Offer {
         Offer::default()
     }
-    /// Where it stands before it begins.
+    /// The progress before the run begins.
     fn before(&self) -> Self::Snapshot;
-    /// When the second 0 of its results was, where that is not the instant at which it began.
+    /// The instant of second 0 in the results file; `None` if it is the instant at which the run began.
     fn second_zero(_: &Self::Snapshot) -> Option<SystemTime> {
         None
     }
-    /// What people see of it.
+    /// Turns snapshots into what the terminal shows.
     fn view(&self) -> impl FnMut(&Self::Snapshot) -> View + Send + 'static;
-    /// What Prometheus sees of it.
+    /// Turns snapshots into what Prometheus scrapes.
     fn reading(&self) -> impl Fn(&Self::Snapshot) -> Reading + Send + Sync + 'static;
-    /// Does it.
+    /// Does the work.
     async fn run(self, ledger: Option<Ledger>, reins: Reins<Self::Snapshot>) -> Result<Done, Fatal>;
 }
 
@@ -57,7 +57,7 @@ pub(super) trait Job {
 pub(super) struct Offer {
     /// The schedule of arrivals, in words.
     pub(super) schedule: Option<String>,
-    /// How much of it is warm-up.
+    /// How much of the schedule is warm-up.
     pub(super) warm_up: Duration,
     /// Rate limits by operation name, per second.
     pub(super) limits: Vec<(String, f64)>,
@@ -67,26 +67,26 @@ pub(super) struct Offer {
 pub(super) struct Reins<S> {
     pub(super) stop: Stop,
     pub(super) progress: watch::Sender<S>,
-    /// What happened in each second, if anyone wants to know.
+    /// What happened in each second, if anyone listens.
     pub(super) intervals: Option<mpsc::Sender<Interval>>,
 }
 
-/// What came of a run.
+/// The result of a run.
 pub(super) struct Done {
     pub(super) exit: Exit,
-    /// Its ledger, if it had one that still can be written.
+    /// The ledger, if there is one and it can still be written.
     pub(super) ledger: Option<Ledger>,
-    /// What the ledger keeps of it.
+    /// What the ledger records about the run.
     pub(super) kept: Value,
     pub(super) summary: Shown,
     /// How it ended, for the results file.
     pub(super) footer: Footer,
     pub(super) elapsed: Duration,
-    /// What is said of the end on stderr, line by line.
+    /// What is said about the end on stderr, line by line.
     pub(super) words: Vec<String>,
 }
 
-/// A summary as a text for people and as JSON.
+/// A summary as text and as JSON.
 pub(super) struct Shown {
     pub(super) text: String,
     pub(super) json: String,
@@ -99,7 +99,7 @@ impl Shown {
     }
 }
 
-/// Runs a job to its exit code. Everything that can be refused before has been: from here on something is sent.
+/// Runs a job to its exit code. All checks are done: from here on something is sent.
 pub(super) async fn conduct<J: Job>(
     job: J,
     ledger: Option<Ledger>,
@@ -111,7 +111,7 @@ pub(super) async fn conduct<J: Job>(
     exit
 }
 
-/// The same, and leaves the site open.
+/// Runs a job to its exit code, and leaves the site open.
 pub(super) async fn conduct_open<J: Job>(
     job: J,
     mut ledger: Option<Ledger>,
@@ -156,13 +156,13 @@ pub(super) async fn conduct_open<J: Job>(
     Ok(unless_worse(exit, [printed, recorded, judged]))
 }
 
-/// How a run ended matters more than that a file about it could not be written; all is said.
+/// The exit code, considering errors in writing files: how the run ended takes precedence. Reports all errors.
 fn unless_worse(exit: Exit, written: impl IntoIterator<Item = Result<(), Fatal>>) -> Exit {
     let unwritten = written.into_iter().filter_map(Result::err).map(Fatal::report);
     unwritten.fold(exit, |exit, worse| if exit == Exit::Complete { worse } else { exit })
 }
 
-/// Prints the summary where it was asked for: text to stdout, unless the JSON goes there.
+/// Prints the summary: JSON to its place, and text to stdout unless the JSON goes there.
 pub(super) fn print_summary(place: Option<&Place>, shown: &Shown) -> Result<(), Fatal> {
     if !place.is_some_and(Place::is_stdout) {
         print(&shown.text);

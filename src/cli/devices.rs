@@ -1,4 +1,4 @@
-//! The devices that a load test or a search uses up: a CSV's, or made up; and their ledger.
+//! The devices that a load test or a search uses up, from a CSV or made up, and their ledger.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use crate::identity::{GeneratedLot, KEY_COLUMNS, MADE_UP, ParameterPlan, Pattern
 use crate::ledger::{Binding, Counts, Ledger};
 use crate::shard::Shard;
 
-/// The name of the template where none is needed: no template can have it.
+/// Stands for the template if none is needed. Not a valid template name.
 pub(super) const NO_TEMPLATE: &str = "(none)";
 
 /// Which devices to use up.
@@ -31,7 +31,7 @@ enum Source {
     MadeUp(MadeUp),
 }
 
-/// Devices that stand in no file.
+/// Devices that are in no file.
 struct MadeUp {
     devices: u64,
     key_pattern: Pattern,
@@ -46,16 +46,16 @@ pub(super) struct Devices {
     pub(super) path: PathBuf,
     pub(super) template: String,
     pub(super) parameters: ParameterPlan,
-    /// Parameters of every device, as they were typed.
+    /// Parameters of every device, as given.
     pub(super) constants: Vec<(String, String)>,
     /// The devices by state.
     pub(super) counts: Counts,
-    /// Whether some have keys that were made here.
+    /// Whether some devices have keys that were made here.
     pub(super) has_keys: bool,
 }
 
 impl DeviceSettings {
-    /// What was typed. `seed` is what random values of made-up devices are drawn from.
+    /// The devices that the arguments request. `seed` determines the random values of made-up devices.
     pub(super) fn new(args: DeviceArgs, seed: u64, part: Part) -> Result<Self, Fatal> {
         let beside = args.lot.as_ref().map(|lot| lot.with_extension("load.ledger"));
         let own = || part.own_file(beside.unwrap_or_else(|| PathBuf::from("load.ledger")));
@@ -78,8 +78,8 @@ impl DeviceSettings {
         Ok(Self { source, template: args.template, ledger, reading, shard: part.shard })
     }
 
-    /// Reads or makes up the devices into their ledger, or checks that the ledger that is there is theirs. Only where they
-    /// are registered is a template needed, and compared with what is sent.
+    /// Reads or makes up the devices into a new ledger, or checks that the existing ledger is theirs. The template is
+    /// required, and compared with what is sent, only if devices are registered.
     pub(super) async fn open(
         self,
         target: &Target,
@@ -131,7 +131,7 @@ impl DeviceSettings {
 }
 
 impl MadeUp {
-    /// For the emulator's own template they have the columns that it asks for.
+    /// For the emulator's built-in template, the made-up devices have the columns that it needs.
     fn lot(&self, key_column: Option<&str>, is_built_in: bool) -> Result<GeneratedLot, Fatal> {
         let key_column = key_column.unwrap_or(if is_built_in { "DeviceId" } else { KEY_COLUMNS[0] });
         let mut columns = vec![(key_column.to_owned(), self.key_pattern.clone())];

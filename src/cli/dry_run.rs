@@ -1,4 +1,4 @@
-//! `--dry-run`: everything but sending.
+//! `--dry-run`: everything except sending.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
@@ -10,15 +10,15 @@ use crate::engine::Rates;
 use crate::ledger::Ledger;
 use crate::rate::RateLimit;
 
-/// A place for the ledger that a run would have: gone with this value. Until then it may hold private keys, so that nobody
-/// else can look into it.
+/// A temporary place for the ledger that a run would have, removed on drop. It may hold private keys, so only the
+/// owner can read it.
 pub(super) struct Rehearsal {
     directory: PathBuf,
     ledger: PathBuf,
 }
 
 impl Rehearsal {
-    /// With a copy of the ledger, if there is one. It is never written.
+    /// Prepares a copy of the ledger, if there is one. The original is never written.
     pub(super) fn of(ledger: &Path) -> Result<Self, Fatal> {
         let beside = ledger.parent().filter(|folder| !folder.as_os_str().is_empty());
         let parent =
@@ -36,7 +36,7 @@ impl Rehearsal {
         Ok(rehearsal)
     }
 
-    /// Where the ledger is that a run would have.
+    /// The path of the temporary ledger.
     pub(super) fn ledger(&self) -> &Path {
         &self.ledger
     }
@@ -44,12 +44,12 @@ impl Rehearsal {
 
 impl Drop for Rehearsal {
     fn drop(&mut self) {
-        // What cannot be removed is said by nobody, but can be read by nobody else either.
+        // If removal fails, nothing is reported, but only the owner can read what is left.
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
-/// How long a run over so many devices takes at least; `None` where no rate is fixed.
+/// The least time that a run over this many devices takes; `None` if no rate is fixed.
 pub(super) fn least_time(devices: u64, rates: &Rates) -> Option<Duration> {
     let slowest = [rates.create, rates.register]
         .into_iter()

@@ -1,23 +1,23 @@
-//! `FLEETMINT_*`: an environment variable for every option, but those that confirm or may do harm.
+//! `FLEETMINT_*`: an environment variable for every option, except those that confirm or may do harm.
 
 use std::ffi::OsString;
 
 use clap::{Arg, Command};
 
-/// Options that only count where they are typed: they confirm, or may do harm.
+/// Options that are only accepted on the command line: they confirm, or may do harm.
 const ONLY_TYPED: [&str; 4] = ["yes", "reissue-unknown", "reissue", "change-settings"];
 
-/// Options, by their ids, whose variable is not named after them: two verbs have a `--profile` that is not the same.
+/// Options, by id, whose variable has another name: two verbs have a `--profile` with different meanings.
 const RENAMED: [(&str, &str); 2] = [("profile", "AWS_PROFILE"), ("profile_text", "LOAD_PROFILE")];
 
-/// The command with its environment variables. What is `typed` counts more: a variable that goes against an option that
-/// stands there is left alone.
+/// Adds environment variables to the command. The options in `typed` take precedence: a variable that conflicts with
+/// one is ignored.
 pub(super) fn read(command: Command, typed: &[OsString]) -> Command {
     let overruled = overruled(&command, typed);
     let command = command.mut_args(|arg| {
         let is_left_alone = overruled.contains(&arg.get_id().to_string());
         match variable(&arg).filter(|_| !is_left_alone) {
-            // An empty variable is one that is not set.
+            // An empty variable counts as unset.
             Some(name) if std::env::var_os(&name).is_none_or(|value| !value.is_empty()) => {
                 arg.env(name).hide_env_values(true)
             }
@@ -36,7 +36,7 @@ fn variable(arg: &Arg) -> Option<String> {
     Some(format!("FLEETMINT_{name}"))
 }
 
-/// The options that cannot be used with one that is typed.
+/// The options that conflict with one that was typed.
 fn overruled(command: &Command, typed: &[OsString]) -> Vec<String> {
     let id = |arg: &Arg| arg.get_id().to_string();
     let mut ids = Vec::new();

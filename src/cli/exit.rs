@@ -1,4 +1,4 @@
-//! Exit codes and how errors are said. The codes are a contract; README documents them.
+//! Exit codes and error messages. The codes are a contract; the README documents them.
 
 use std::process::ExitCode;
 
@@ -21,9 +21,9 @@ pub enum Exit {
     ThresholdMissed,
     /// Some devices were rejected, or their outcome is unknown.
     NotAllRegistered,
-    /// The service refused for good, or a test or search ended before it had what it was to find.
+    /// The service refused for good, or a test or search ended without a result.
     Stopped,
-    /// Interrupted; the same command goes on where it stopped.
+    /// Interrupted; the same command resumes the run.
     Interrupted,
     /// The command line is wrong.
     Usage,
@@ -31,20 +31,20 @@ pub enum Exit {
     BadIdentities,
     /// Credentials are missing, or a check before the run failed.
     Unavailable,
-    /// A defect of fleetmint.
+    /// A bug in fleetmint.
     Bug,
-    /// Another process has the ledger.
+    /// Another process has the ledger open.
     LedgerLocked,
-    /// The ledger, or a file to be written, cannot be used.
+    /// The ledger, or an output file, cannot be used.
     LedgerUnusable,
-    /// The service is away, or throttles too much: nothing is wrong that time does not mend.
+    /// The service is unavailable or throttles too much: trying again later may help.
     Later,
-    /// The service does not permit it.
+    /// The credentials lack a permission.
     NotPermitted,
 }
 
 impl Exit {
-    /// All, in the order of their codes.
+    /// All exit codes, in ascending order.
     const ALL: [Exit; 13] = [
         Exit::Complete,
         Exit::ThresholdMissed,
@@ -61,8 +61,8 @@ impl Exit {
         Exit::NotPermitted,
     ];
 
-    /// The exit code, what it means, and whether the same command may be run again. The codes are stable; the README has the
-    /// same table.
+    /// The exit code, its meaning, and whether the same command may be run again. The codes are stable; the README
+    /// has the same table.
     fn row(self) -> (u8, &'static str, &'static str) {
         match self {
             Exit::Complete => (0, "complete", "no need"),
@@ -98,7 +98,7 @@ impl Exit {
         self.row().0
     }
 
-    /// All codes, for the help.
+    /// The table of all codes, for the help.
     pub(super) fn table() -> String {
         let row = |exit: Exit| {
             let (code, meaning, _) = exit.row();
@@ -107,14 +107,12 @@ impl Exit {
         format!("Exit codes:\n{}", Exit::ALL.map(row).concat())
     }
 
-    /// How a run that ended so leaves the process.
-    ///
-    /// `complete` says what it means that nothing was left to try.
+    /// The exit code of a run with this outcome; `complete` if it had nothing left to try.
     pub(super) fn of_run(outcome: &Outcome, complete: Exit) -> Self {
         Self::of_end(&outcome.end).unwrap_or(complete)
     }
 
-    /// How a load test that ended so leaves the process. A refusal is a result: only thresholds say what is too many.
+    /// The exit code of a load test. Refusals are a result: only thresholds say how many are too many.
     pub(super) fn of_load(outcome: &LoadOutcome) -> Self {
         let has_missed = outcome.judgements.iter().any(|judgement| !judgement.passed);
         Self::of_end(&outcome.end).unwrap_or(match outcome.end {
@@ -124,8 +122,7 @@ impl Exit {
         })
     }
 
-    /// How a search that ended so leaves the process. One that could not say more than that the limit is not where it looked
-    /// has not found what it was to find.
+    /// The exit code of a search. One that only found where the limit is not has not reached its goal.
     pub(super) fn of_search(outcome: &FindOutcome) -> Self {
         Self::of_end(&outcome.end).unwrap_or(match outcome.finding {
             Finding::Limit { confirmed: true, .. } | Finding::NoLimit { because: Stopped::MaxRate, .. } => {
@@ -135,7 +132,7 @@ impl Exit {
         })
     }
 
-    /// What an end means that says all by itself; `None` where it depends on what was found or done.
+    /// The exit code for this end; `None` if it depends on what was found or done.
     fn of_end(end: &End) -> Option<Self> {
         match end {
             End::Complete | End::OutOfDevices | End::ThresholdLost => None,
@@ -146,7 +143,7 @@ impl Exit {
         }
     }
 
-    /// What the states of a lot's devices mean when there is nothing left to try.
+    /// The exit code for the states of a lot's devices when there is nothing left to try.
     pub(super) fn of_devices(devices: &Counts) -> Self {
         if devices.registered == devices.total() {
             Exit::Complete
@@ -157,13 +154,13 @@ impl Exit {
         }
     }
 
-    /// What a failure that ended a run means: whether the same command can fare better later.
+    /// The exit code for a failure that ended a run: depends on whether the same command may succeed later.
     pub(super) fn of_failure(failure: &Failure) -> Self {
         match &failure.cause {
             Cause::UpgradeRefused { status: 401 | 403, .. }
             | Cause::ConnectRefused { code: 4 | 5 | 7 }
             | Cause::SubscriptionRefused { .. } => Exit::NotPermitted,
-            // A certificate that is not trusted stays so.
+            // A certificate that is not trusted will not be trusted later either.
             Cause::Credentials { .. } | Cause::Tls { .. } => Exit::Unavailable,
             Cause::UpgradeRefused { .. } | Cause::ConnectRefused { .. } if failure.is_refusal() => {
                 Exit::Stopped
@@ -177,7 +174,7 @@ impl Exit {
             | Cause::NoReply { .. }
             | Cause::Rejected { status_code: 429 | 500.., .. }
             | Cause::TokenExpired => Exit::Later,
-            // Before MQTT is spoken, nothing was asked for that could be forbidden.
+            // Before MQTT begins, nothing was requested that could be forbidden.
             Cause::Closed { .. } if matches!(failure.stage, Stage::Tcp | Stage::Tls | Stage::Upgrade) => {
                 Exit::Later
             }
@@ -202,7 +199,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// An error that ends the command, with everything that is said about it.
+/// An error that ends the command, with its message and advice.
 #[derive(Debug)]
 pub(super) struct Fatal {
     pub(super) exit: Exit,
@@ -214,14 +211,14 @@ impl Fatal {
         Self { exit, message: message.to_string() }
     }
 
-    /// Says it on stderr.
+    /// Reports it on stderr.
     pub(super) fn report(self) -> Exit {
         warn(format_args!("error: {}", self.message));
         self.exit
     }
 }
 
-/// The end of a command that its ledger refused, or that asked for what is not in it.
+/// The error for a command that the ledger refused, or that asked for something that is not in it.
 pub(super) fn ledger(error: LedgerError) -> Fatal {
     let exit = Exit::of_ledger(&error);
     match advice::of_ledger(&error.problem) {
@@ -230,9 +227,9 @@ pub(super) fn ledger(error: LedgerError) -> Fatal {
     }
 }
 
-/// Prints what clap has to say: help and version to stdout and success, anything else to stderr.
+/// Prints clap's output: help and version to stdout with success, anything else to stderr.
 pub(super) fn usage(error: &clap::Error) -> Exit {
-    // A closed pipe is the reader's choice, not an error of ours.
+    // A closed pipe is the reader's choice, not our error.
     let _ = error.print();
     if error.use_stderr() { Exit::Usage } else { Exit::Complete }
 }

@@ -147,7 +147,7 @@ fn write(args: &ExportArgs, stopped: &AtomicBool) -> Result<Exit, Fatal> {
     Ok(Exit::Complete)
 }
 
-/// A bar on a terminal, and nothing elsewhere.
+/// A progress bar on a terminal, and nothing elsewhere.
 fn progress_bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{wide_bar} {pos} of {len} devices, {eta} left");
     let bar = ProgressBar::new(0).with_style(style.expect("the template is valid"));
@@ -156,7 +156,7 @@ fn progress_bar() -> ProgressBar {
     bar
 }
 
-/// A number of devices in words.
+/// A number of devices as text.
 fn devices(number: u64) -> String {
     if number == 1 { String::from("1 device") } else { format!("{number} devices") }
 }
@@ -184,7 +184,8 @@ fn devices_are(number: u64) -> String {
     format!("{} {}", devices(number), if number == 1 { "is" } else { "are" })
 }
 
-/// Lets the ledger know, so that it can tell which keys it need not keep. Where it cannot be written, it keeps them.
+/// Records the export in the ledger, so that it knows which keys it need not keep. If it cannot be written, it keeps
+/// them.
 fn record(view: &View, args: &ExportArgs, summary: &ExportSummary) -> Result<(), Fatal> {
     let destination = args.out.canonicalize().unwrap_or_else(|_| args.out.clone());
     let noted = Ledger::reopen_unread(view.path()).and_then(|mut ledger| {
@@ -279,7 +280,7 @@ fn format(args: &ExportArgs) -> Result<Format, Fatal> {
     }
 }
 
-/// The first line of the file, without its end.
+/// The first line of the file, without its line end.
 fn password(file: &Path) -> Result<Secret<String>, Fatal> {
     let content = read_secret("--password-file", file)?;
     let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();

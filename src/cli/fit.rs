@@ -1,4 +1,4 @@
-//! Whether what a lot sends is what its template takes, said before anything is sent.
+//! Whether a lot sends what its template expects; reported before anything is sent.
 
 use super::exit::{Exit, Fatal};
 use super::speech::say;
@@ -8,15 +8,15 @@ use crate::identity::ParameterPlan;
 use crate::template::{Fit, Missing, declared_parameters, fit};
 use crate::wording::Excerpt;
 
-/// How a lot and a template fit, in words with what to type.
+/// How a lot and a template fit together, with advice on options.
 pub(super) struct Comparison {
-    /// What is not sent and should be.
+    /// What should be sent but is not.
     pub(super) wrong: Vec<String>,
-    /// What a function of the account's may still mend, and what is sent for nothing.
+    /// What an account's pre-provisioning hook may still provide, and what is sent but not used.
     pub(super) warnings: Vec<String>,
-    /// Parameters that are not sent, and have a default.
+    /// Parameters that are not sent but have a default.
     pub(super) defaulted: Vec<String>,
-    /// How many parameters the template declares and the lot sends.
+    /// How many declared parameters the lot sends.
     pub(super) sent: usize,
 }
 
@@ -54,15 +54,15 @@ pub(super) fn compare(
     })
 }
 
-/// Asks the account for the template and compares its parameters with those that are sent.
+/// Queries the template and compares its parameters with those that are sent.
 ///
 /// # Errors
-/// If a parameter without a default is not sent, or one would take its default although something with nearly its name is
-/// sent; not where a function of the account's may give them.
+/// If a parameter without a default is not sent, or one would take its default although a parameter with a similar
+/// name is sent; unless a pre-provisioning hook may provide them.
 pub(super) async fn check(site: &Site, template: &str, parameters: &ParameterPlan) -> Result<(), Fatal> {
     let described = match site.template(template).await {
         Ok(described) => described,
-        // The emulator's own template has no body that could be asked for.
+        // The emulator's built-in template has no body to query.
         Err(AskError::NotFound { .. }) if site.is_emulated() => return Ok(()),
         Err(error) => {
             say(format_args!(
@@ -87,7 +87,7 @@ pub(super) async fn check(site: &Site, template: &str, parameters: &ParameterPla
     Err(Fatal::new(Exit::BadIdentities, wrong.join("\n       ")))
 }
 
-/// What is not sent and should be, each with what to type.
+/// What should be sent but is not, each with the option that helps.
 fn wrong(found: &Fit, template: &str) -> Vec<String> {
     let missing = found.missing.iter().map(|missing| {
         format!(

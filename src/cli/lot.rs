@@ -1,4 +1,4 @@
-//! A lot into its ledger: how it is read, what its rows become, and what is said of rows that are wrong.
+//! From a lot to its ledger: how it is read, what its rows become, and how wrong rows are reported.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -28,29 +28,29 @@ pub(super) struct LotReading {
     pub(super) constants: Vec<(String, String)>,
 }
 
-/// A lot whose header was read.
+/// A lot after its header was read.
 pub(super) struct OpenLot {
     pub(super) source: String,
     rows: LotReader<Box<dyn Read + Send>>,
     pub(super) shape: LotShape,
-    /// Where its devices' own certification requests are, and what judges them.
+    /// Where its devices' own certification requests are, and their checker.
     requests: Option<(RequestSource, RequestCheck)>,
     /// What its rows become.
     pub(super) parameters: ParameterPlan,
 }
 
-/// Rows of a lot, and where they come from.
+/// Rows of a lot, and their source.
 pub(super) struct Rows<'a, I> {
     pub(super) source: &'a str,
     pub(super) shape: LotShape,
     pub(super) rows: I,
 }
 
-/// The lot on standard input.
+/// The name for the lot on standard input.
 const STDIN: &str = "-";
 
 impl LotReading {
-    /// What was typed.
+    /// The reading that the arguments request.
     pub(super) fn new(args: LotArgs, requests: Option<RequestSource>) -> Result<Self, Fatal> {
         let constants = args.params.iter().map(|param| parse_constant(param)).collect::<Result<_, _>>();
         let format = LotFormat {
@@ -70,7 +70,7 @@ impl LotReading {
         Ok(Self { format, sent, requests, constants: constants.map_err(|error| usage("--param", error))? })
     }
 
-    /// What decides what is sent for a row, besides parameters.
+    /// What determines the content sent for a row, besides parameters.
     pub(super) fn others(&self) -> BTreeMap<String, String> {
         let only = self.sent.only.as_ref().map(|names| (String::from("columns"), names.join(",")));
         let empty = (self.sent.empty_cells == EmptyCells::LeftOut)
@@ -78,7 +78,7 @@ impl LotReading {
         only.into_iter().chain(empty).collect()
     }
 
-    /// Opens a lot and reads its header. Column names that the ledger has already, if there is one, stay valid.
+    /// Opens a lot and reads its header. Column names of an existing ledger stay valid.
     pub(super) fn read(&self, lot: &Path, ledger: &Path) -> Result<OpenLot, Fatal> {
         let open = self.read_quietly(lot, ledger)?;
         if let Some(recognised) = recognised(&open.rows) {
@@ -87,7 +87,7 @@ impl LotReading {
         Ok(open)
     }
 
-    /// Opens a lot once more, beside what is reading it; `None` if it is not a file, and can be read only once.
+    /// Opens a lot a second time while it is being read; `None` if it is not a file and so can be read only once.
     pub(super) fn read_again(&self, lot: &Path, ledger: &Path) -> Result<Option<OpenLot>, Fatal> {
         if lot.is_file() { self.read_quietly(lot, ledger).map(Some) } else { Ok(None) }
     }
@@ -126,7 +126,7 @@ impl LotReading {
         Ok(OpenLot { source, rows, shape, requests, parameters })
     }
 
-    /// Takes rows into the ledger at `path`, or checks that the ledger that is there has these.
+    /// Takes rows into a new ledger at `path`, or checks that the existing ledger has these rows.
     pub(super) fn open<I>(
         &self,
         rows: Rows<'_, I>,
@@ -141,7 +141,7 @@ impl LotReading {
         Ok((ledger, parameters))
     }
 
-    /// What rows of this shape become.
+    /// The parameters for rows of this shape.
     pub(super) fn parameters(&self, shape: &LotShape) -> Result<ParameterPlan, Fatal> {
         use crate::identity::ParameterError::NotAColumn;
         ParameterPlan::sending(shape, &self.sent, &self.constants).map_err(|error| match error {
@@ -152,8 +152,8 @@ impl LotReading {
 }
 
 impl OpenLot {
-    /// Why the lot cannot be provisioned: what is wrong with its rows, and after that `fatal`, which was found first. Rows can be
-    /// mended without another run to find the next fault.
+    /// Why the lot cannot be provisioned: what is wrong with its rows, followed by `fatal`, which was found first.
+    /// The user can then correct all of it at once.
     pub(super) fn or_wrong_rows(self, fatal: Fatal) -> Fatal {
         match self.look_through(|_| {}) {
             Ok(()) => fatal,
@@ -161,10 +161,10 @@ impl OpenLot {
         }
     }
 
-    /// Shows every good row to `show`.
+    /// Passes every good row to `show`.
     ///
     /// # Errors
-    /// What is wrong with the rows, once all of them were shown. Keys that stand in the lot twice are not found here.
+    /// What is wrong with the rows, after all of them were read. Duplicate keys are not found here.
     pub(super) fn look_through(self, mut show: impl FnMut(&Identity)) -> Result<(), Fatal> {
         let Self { source, rows, shape, requests, parameters } = self;
         let (place, mut requests) = requests.unzip();
@@ -188,7 +188,8 @@ impl OpenLot {
         if errors.is_empty() { Ok(()) } else { Err(wrong_rows(&source, &errors)) }
     }
 
-    /// Takes the lot into the ledger at `path`, or checks that the ledger that is there is this lot's. Says what is doubtful.
+    /// Takes the lot into a new ledger at `path`, or checks that the existing ledger is this lot's. Reports what is
+    /// doubtful.
     pub(super) fn into_ledger(
         self,
         path: &Path,
@@ -212,7 +213,8 @@ impl OpenLot {
     }
 }
 
-/// The ledger of a lot, or of a part of it: where it was asked for, or beside the lot. What comes by standard input has no place beside it.
+/// The ledger of a lot or part of a lot: as requested, or beside the lot. A lot on standard input has no place beside
+/// it.
 pub(super) fn ledger_of(lot: &Path, asked: Option<PathBuf>, part: Part) -> Result<PathBuf, Fatal> {
     match asked {
         Some(ledger) => Ok(ledger),
@@ -244,12 +246,13 @@ where
     })
 }
 
-/// The columns that a ledger has; none if there is none, or it cannot be read: that is said when it is opened.
+/// The columns of an existing ledger; empty if it does not exist or cannot be read, which is reported when it is
+/// opened.
 fn columns_of(ledger: &Path) -> Vec<String> {
     View::open(ledger).map_or_else(|_| Vec::new(), |view| view.lot().shape.columns.clone())
 }
 
-/// What a lot turned out to be, where it is not the plainest.
+/// How a lot is encoded and delimited, if that is unusual.
 fn recognised<R: Read>(rows: &LotReader<R>) -> Option<String> {
     let columns = format!("columns separated by {}", rows.delimiter().plural());
     match (rows.encoding(), rows.delimiter()) {
@@ -259,7 +262,7 @@ fn recognised<R: Read>(rows: &LotReader<R>) -> Option<String> {
     }
 }
 
-/// Says what looks wrong with a lot that was taken, once for each kind.
+/// Reports what looks wrong with an accepted lot, once for each kind of doubt.
 fn say_doubts(lot: &str, doubts: &LotErrors) {
     for kind in doubts.kinds() {
         let Some(first) = kind.first.first() else { continue };
@@ -278,7 +281,7 @@ fn say_doubts(lot: &str, doubts: &LotErrors) {
     }
 }
 
-/// What is wrong with a lot, kind by kind, and that nothing was done.
+/// The error for a lot: what is wrong, kind by kind, and that nothing was done.
 pub(super) fn wrong_rows(lot: &str, errors: &LotErrors) -> Fatal {
     let mut lines = Vec::new();
     for kind in errors.kinds() {
@@ -296,7 +299,7 @@ pub(super) fn wrong_rows(lot: &str, errors: &LotErrors) -> Fatal {
     Fatal::new(Exit::BadIdentities, lines.join("\n       "))
 }
 
-/// What to type about errors of a kind, where that helps.
+/// Which option may help with errors of this kind.
 fn advice(fault: LotFault) -> Option<&'static str> {
     match fault {
         LotFault::Delimiter => Some("--delimiter says which it is: , ; tab or |"),

@@ -1,4 +1,4 @@
-//! How a lot is read, and what its rows become: typed.
+//! The arguments for how a lot is read and what its rows become.
 
 use std::path::PathBuf;
 

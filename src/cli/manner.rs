@@ -1,4 +1,4 @@
-//! How much is said and in which colours. Settled once, before anything is said.
+//! How much is reported and in which colours. Settled once, before anything is reported.
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -19,14 +19,14 @@ struct Manner {
     color: ColorChoice,
 }
 
-/// There is one stderr, so there is one of these.
+/// Global because there is one stderr.
 static MANNER: OnceLock<Manner> = OnceLock::new();
 
-/// From now on, things are said as was typed. Logs go to stderr, and only where FLEETMINT_LOG or `-v` asks for them: the
-/// progress and the summary say what matters.
+/// Settles how things are reported, from the arguments. Logs go to stderr, and only if FLEETMINT_LOG or `-v` asks for
+/// them: progress and summary suffice otherwise.
 ///
 /// # Errors
-/// FLEETMINT_LOG is not a filter.
+/// If FLEETMINT_LOG is not a valid filter.
 pub(super) fn settle(args: &MannerArgs) -> Result<(), Fatal> {
     let MannerArgs { quiet, verbose, color, log_format } = *args;
     MANNER.get_or_init(|| Manner { verbose, color });
@@ -43,7 +43,7 @@ pub(super) fn settle(args: &MannerArgs) -> Result<(), Fatal> {
         1 => EnvFilter::new("fleetmint=info"),
         _ => EnvFilter::new("fleetmint=debug"),
     };
-    // A log that cannot be written would otherwise panic while saying so.
+    // Without this, a log that cannot be written would panic while reporting that.
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| speech::Log)
@@ -56,7 +56,7 @@ pub(super) fn settle(args: &MannerArgs) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// What FLEETMINT_LOG says. A level alone is meant for fleetmint: libraries that see credentials log by themselves.
+/// The filter in FLEETMINT_LOG. A level alone applies only to fleetmint: libraries that handle credentials log too.
 fn filter(typed: &str) -> Result<EnvFilter, Fatal> {
     let ours = |part: &str| match part.trim().parse::<LevelFilter>() {
         Ok(level) => format!("fleetmint={level}"),
@@ -72,7 +72,7 @@ fn filter(typed: &str) -> Result<EnvFilter, Fatal> {
     })
 }
 
-/// The colours of help and usage errors, which are said before the command line is understood.
+/// The colours of help and usage errors, which are needed before the command line is parsed.
 pub(super) fn color_of_help(typed: &[OsString]) -> ColorChoice {
     let mut words = typed.iter().filter_map(|word| word.to_str());
     let after = |word: &str| word.strip_prefix("--color=").map(str::to_owned);
@@ -84,13 +84,13 @@ pub(super) fn color_of_help(typed: &[OsString]) -> ColorChoice {
     value.and_then(|value| ColorChoice::from_str(&value, true).ok()).unwrap_or(ColorChoice::Auto)
 }
 
-/// How much summaries say.
+/// How detailed summaries are.
 pub(super) fn detail() -> Detail {
     if MANNER.get().is_some_and(|manner| manner.verbose > 0) { Detail::Full } else { Detail::Brief }
 }
 
-/// Whether stderr gets colours. As <https://no-color.org> has it, any text but the empty one in NO_COLOR means none, unless
-/// the command line says otherwise.
+/// Whether stderr is coloured. Following <https://no-color.org>, any non-empty NO_COLOR disables colours, unless the
+/// command line says otherwise.
 pub(super) fn has_colours() -> bool {
     match MANNER.get().map_or(ColorChoice::Auto, |manner| manner.color) {
         ColorChoice::Always => true,

@@ -1,8 +1,8 @@
 //! The command line: the only part that reads arguments and the environment, prints, handles signals and exits.
 //!
-//! A verb is a file, and a line in the table below: what was typed after it, what that means, and what is done. What verbs
-//! share is beside them: `args` is what several of them take, `settings`, `target`, `rates` and `devices` what it means, and
-//! `conduct` a run from its first word to its exit code.
+//! A verb is a file, and a line in the table below: its arguments, their meaning, and the work. Shared parts are
+//! beside the verbs: `args` has common arguments, `settings`, `target`, `rates` and `devices` resolve them, and
+//! `conduct` takes a run from its start to its exit code.
 
 mod advice;
 mod args;
@@ -105,9 +105,9 @@ enum Verb {
 }
 
 impl Verb {
-    /// How many threads serve its connections; `None` for as many as there are cores. One takes thousands of devices a second,
-    /// where no emulator shares it; a second one only costs the time in which they wake each other up. Load tests have many
-    /// connections to open in a moment, and are to be punctual meanwhile.
+    /// How many threads serve the verb's connections; `None` for one per core. One thread handles thousands of
+    /// devices per second unless an emulator shares it; a second would only add wake-ups. Load tests must open many
+    /// connections quickly and stay punctual meanwhile.
     fn threads(&self) -> Option<usize> {
         match self {
             Verb::Provision(args) if args.target.emulator.is_none() => Some(1),
@@ -138,7 +138,7 @@ impl Verb {
     }
 }
 
-/// Runs the command that was typed, to its exit code.
+/// Runs the command and returns its exit code.
 pub fn main() -> Exit {
     let typed: Vec<OsString> = std::env::args_os().collect();
     let args = match parse(&typed) {
@@ -178,7 +178,8 @@ fn parse(typed: &[OsString]) -> Result<Args, clap::Error> {
     Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command.clone()))
 }
 
-/// The whole command line, as help, completions and manual pages show it, whatever is set and typed.
+/// The whole command line as shown by help, completions and manual pages, regardless of the environment and
+/// arguments.
 fn command() -> Command {
     environment::read(Args::command(), &[])
 }

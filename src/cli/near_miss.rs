@@ -1,4 +1,4 @@
-//! What was probably meant by a command line that is wrong in a way that people often are.
+//! What the user probably meant by a command line with a common mistake.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -17,7 +17,7 @@ pub(super) fn explained(mut error: Error, typed: &[OsString]) -> Error {
     error
 }
 
-/// A scenario after `--emulator` and a blank, where it is taken for something else.
+/// A scenario separated from `--emulator` by a blank, which makes it a different argument.
 fn detached_scenario(typed: &[OsString]) -> Option<&str> {
     let words: Vec<&str> = typed.iter().map(|word| word.to_str().unwrap_or_default()).collect();
     let after = words.windows(2).find(|pair| pair[0] == "--emulator").map(|pair| pair[1])?;

@@ -1,4 +1,4 @@
-//! What to type next about a ledger.
+//! The next commands to run for a ledger.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::ledger::{Account, LotInfo, RETRY_OUTCOME, REWORK_OUTCOME, RunStatus, 
 use crate::report::NextStep;
 use crate::wording::shell_word;
 
-/// What to do next about the ledger at `path`, the most urgent first.
+/// What to do next with the ledger at `path`, the most urgent first.
 pub(super) fn steps(path: &Path, lot: &LotInfo, status: &Status) -> Vec<NextStep> {
     let counts = &status.counts;
     let quoted = quote_path(&path.display().to_string());
@@ -30,7 +30,7 @@ pub(super) fn steps(path: &Path, lot: &LotInfo, status: &Status) -> Vec<NextStep
     let resume = resume_command(&quoted, lot, status);
     let open = counts.open();
     add(
-        // There is no file to provision made-up devices from, nor a reason to.
+        // There is no file to provision made-up devices from, and no reason to.
         open > 0 && !is_busy && lot.source != MADE_UP,
         "resume",
         format!("{open} devices are still open. {}", resume_needs(lot, status)),
@@ -63,7 +63,7 @@ pub(super) fn steps(path: &Path, lot: &LotInfo, status: &Status) -> Vec<NextStep
     steps
 }
 
-/// What the ledger does not know of the command that made it.
+/// What a resume needs that the ledger does not know.
 fn resume_needs(lot: &LotInfo, status: &Status) -> &'static str {
     if typed(status).is_some() {
         return "Run the same command again, with the same AWS credentials";
@@ -77,7 +77,7 @@ fn resume_needs(lot: &LotInfo, status: &Status) -> &'static str {
     }
 }
 
-/// The provision command, as far as the ledger knows it.
+/// The provision command, reconstructed from the ledger where possible.
 fn resume_command(ledger: &str, lot: &LotInfo, status: &Status) -> String {
     if let Some(typed) = typed(status) {
         return format!("{typed} --ledger {ledger}");
@@ -103,7 +103,7 @@ fn resume_command(ledger: &str, lot: &LotInfo, status: &Status) -> String {
     command
 }
 
-/// The command of the last provisioning run, as that run wrote it down: all of it but the ledger.
+/// The command of the last provisioning run as recorded, without the ledger.
 fn typed(status: &Status) -> Option<String> {
     let command = |run: &RunStatus| {
         let command = RunSettings::of(&run.run).command?;
@@ -120,7 +120,7 @@ fn constants(status: &Status) -> Vec<(String, String)> {
     RunSettings::of(&last.run).parameters.unwrap_or_default()
 }
 
-/// A path for a POSIX shell: never to be taken for an option.
+/// A path quoted for a POSIX shell, never mistaken for an option.
 fn quote_path(path: &str) -> String {
     if path.starts_with('-') { shell_word(&format!("./{path}")) } else { shell_word(path) }
 }

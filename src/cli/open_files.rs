@@ -1,24 +1,24 @@
 //! How many files the process may have open: a connection is one.
 //!
-//! Owns the process's limit, raised where that is possible, and what is said where it is not.
+//! Owns the process's limit, which is raised if possible, and the message if it is not.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::exit::{Exit, Fatal};
 use super::target::Service;
 
-/// What is open beside connections: the ledger with its log and its lock, the runtime's own, questions to the control plane and
-/// to the resolver, and a dial that tries several addresses at once.
+/// Files open besides connections: the ledger with its log and lock, the runtime's own, connections to the control
+/// plane and the resolver, and a dial that tries several addresses at once.
 const RESERVE: u64 = 64;
 
-/// What is asked for where as many as possible are wanted: Linux's default for the most that any process may have.
+/// The limit requested when as many files as possible are needed: Linux's default maximum for any process.
 const PLENTY: u64 = 1 << 20;
 
-/// What systems refuse no process whose own limit allows it (macOS names it OPEN_MAX).
+/// A limit that systems always grant within the hard limit (macOS calls it OPEN_MAX).
 const MODEST: u64 = 10_240;
 
-/// Lets the process hold `connections` to `service`, as `option` asks for: a run that finds out half-way that it cannot is
-/// worse than none.
+/// Lets the process hold `connections` to `service`, as `option` requests. Fails early: running out half-way would be
+/// worse.
 pub(super) fn allow(connections: usize, service: &Service, option: &str) -> Result<(), Fatal> {
     let fits = allow_up_to(connections, service);
     if fits >= connections {
@@ -36,7 +36,7 @@ pub(super) fn allow(connections: usize, service: &Service, option: &str) -> Resu
     Err(Fatal::new(Exit::Unavailable, message))
 }
 
-/// Lets the process hold `most` connections to `service`, or as many as the system lets it; how many that is.
+/// Lets the process hold up to `most` connections to `service`, and returns how many the system allows.
 pub(super) fn allow_up_to(most: usize, service: &Service) -> usize {
     let allowed = raise_to(files(most, service));
     let fits = allowed.saturating_sub(RESERVE) / files_each(service);
@@ -48,19 +48,19 @@ fn files(connections: usize, service: &Service) -> u64 {
     connections.saturating_mul(files_each(service)).saturating_add(RESERVE)
 }
 
-/// With the built-in emulator, both ends of each connection are ours.
+/// Open files per connection: with the built-in emulator, both ends are ours.
 fn files_each(service: &Service) -> u64 {
     if matches!(service, Service::Emulator(_)) { 2 } else { 1 }
 }
 
-/// Lets the process hold as many connections as the system lets it; how many that is, of one open file each.
+/// Lets the process hold as many connections of one file each as the system allows, and returns how many.
 pub(super) fn allow_plenty() -> u64 {
     let raised = raise_to(PLENTY);
-    // A system may refuse a limit that the hard one would allow.
+    // A system may refuse a limit that is below the hard one.
     raised.max(raise_to(MODEST)).saturating_sub(RESERVE)
 }
 
-/// Raises the soft limit to `wanted`, or as far as the hard one lets it; never lowers it. What it is then.
+/// Raises the soft limit to `wanted` or to the hard limit; never lowers it. Returns the resulting limit.
 fn raise_to(wanted: u64) -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let Some(target) = target(&limit, wanted) else { return limit.current.unwrap_or(u64::MAX) };
@@ -70,7 +70,7 @@ fn raise_to(wanted: u64) -> u64 {
     }
 }
 
-/// What to raise a soft limit to; none if it is high enough already, or as high as it gets.
+/// The new soft limit; `None` if it is high enough or cannot be raised.
 fn target(limit: &Rlimit, wanted: u64) -> Option<u64> {
     let current = limit.current?;
     let target = wanted.min(limit.maximum.unwrap_or(u64::MAX));

@@ -1,4 +1,4 @@
-//! Files that a command writes for its user: looked at before anything is sent, written at the end.
+//! Files that a command writes for its user: checked before anything is sent, written at the end.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
@@ -14,18 +14,18 @@ use super::recording::unwritable;
 use super::speech::print;
 use crate::results::{Problem, ResultsError};
 
-/// What a run writes besides its ledger, and who may watch it.
+/// What a run writes besides its ledger, and its scrapes.
 pub(super) struct Outputs {
     pub(super) scrapes: Scrapes,
     pub(super) summary: Option<Place>,
     pub(super) results: Option<PathBuf>,
     pub(super) junit: Option<Place>,
-    /// How long the run may take to end when it is asked to.
+    /// How long the run may take to end after it is asked to.
     pub(super) drain_timeout: Duration,
 }
 
 impl Outputs {
-    /// What was typed, once it is clear that all of it can be written.
+    /// The outputs that the arguments request, after checking that all of them can be written.
     pub(super) async fn open(args: OutputArgs) -> Result<Self, Fatal> {
         let summary = args.summary_json.map(|file| Place::check("--summary-json", file)).transpose()?;
         if let Some(file) = &args.results {
@@ -41,7 +41,7 @@ impl Outputs {
     }
 }
 
-/// Refuses a place where no new results file can be.
+/// Refuses a path where no new results file can be created.
 fn check_results(file: &Path) -> Result<(), Fatal> {
     let wrong = |problem| unwritable(ResultsError { file: file.to_owned(), problem });
     if file.exists() {
@@ -50,7 +50,7 @@ fn check_results(file: &Path) -> Result<(), Fatal> {
     probe_new(file).map_err(|error| wrong(Problem::Io(error)))
 }
 
-/// Where a text goes that an option asks for.
+/// Where an option's text is written.
 #[derive(Debug)]
 pub(super) struct Place {
     option: &'static str,
@@ -59,7 +59,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// A place that can be written, as far as that can be told without writing there.
+    /// Checks, without changing anything, that the place can probably be written.
     pub(super) fn check(option: &'static str, file: PathBuf) -> Result<Self, Fatal> {
         let place = Self { option, file };
         let probed = if place.is_stdout() { probe_stdout() } else { probe(&place.file) };
@@ -71,7 +71,7 @@ impl Place {
         self.file == Path::new("-")
     }
 
-    /// Writes the text there.
+    /// Writes the text.
     pub(super) fn write(&self, text: &str) -> Result<(), Fatal> {
         if self.is_stdout() {
             print(text);
@@ -88,7 +88,8 @@ impl Place {
     }
 }
 
-/// Refuses a link, whoever made it, to a file that nobody named. What the system keeps in /dev are links too.
+/// Refuses a symbolic link: it may lead to a file that nobody named. Links in /dev are the system's own and are
+/// allowed.
 fn refuse_link(file: &Path) -> io::Result<()> {
     let is_link = fs::symlink_metadata(file).is_ok_and(|found| found.is_symlink());
     if is_link && !file.starts_with("/dev") {
@@ -97,13 +98,13 @@ fn refuse_link(file: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a file can be written, without a change to what is there.
+/// Checks that a file can be written, without changing an existing one.
 fn probe(file: &Path) -> io::Result<()> {
     refuse_link(file)?;
     match fs::metadata(file) {
-        // Opening a pipe waits for its reader.
+        // Opening a pipe would wait for its reader.
         Ok(there) if there.file_type().is_fifo() => Ok(()),
-        // Devices can refuse what they are given, and take nothing all the same: /dev/full for one.
+        // Some devices refuse every write, such as /dev/full; an empty write shows it.
         Ok(there) if there.file_type().is_char_device() => {
             OpenOptions::new().write(true).open(file)?.write(b"").map(drop)
         }
@@ -113,8 +114,8 @@ fn probe(file: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether what stdout leads to takes anything. A pipe or a terminal is not to be touched before there is something to say, and
-/// need not be: neither is ever full.
+/// Checks that stdout accepts output. Pipes and terminals are not touched before there is something to write, and
+/// need not be: they are never full.
 fn probe_stdout() -> io::Result<()> {
     let there = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     if there.metadata()?.file_type().is_char_device() && !io::stdout().is_terminal() {
@@ -123,7 +124,7 @@ fn probe_stdout() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a file that is not there can be made, and has room for a page.
+/// Checks that a new file can be created, with room for a page.
 fn probe_new(file: &Path) -> io::Result<()> {
     let mut made = OpenOptions::new().write(true).create_new(true).open(file)?;
     let written = made.write_all(&[b'\n'; 4096]).and_then(|()| made.sync_data());

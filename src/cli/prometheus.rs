@@ -1,4 +1,4 @@
-//! `--prometheus`: where live metrics are served, and what of a run they show.
+//! `--prometheus`: where live metrics are served, and what they show of a run.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use crate::engine::{Rates, Snapshot};
 use crate::event::Operation;
 use crate::exposition::{Exposition, Reading};
 
-/// Who may scrape a run: nobody, or who comes to the address that was asked for.
+/// Where a run can be scraped: nowhere, or at the requested address.
 #[derive(Debug)]
 pub(super) struct Scrapes(Option<Exposition>);
 
 impl Scrapes {
-    /// Listens where it was asked for. Done before a run sends anything: an address that is in use ends it here.
+    /// Listens at the requested address. Done before a run sends anything, so that an address in use fails early.
     pub(super) async fn listen(address: Option<ScrapeAddress>) -> Result<Self, Fatal> {
         let Some(ScrapeAddress(address)) = address else { return Ok(Self(None)) };
         let failed = |error| {
@@ -29,7 +29,7 @@ impl Scrapes {
         Ok(Self(Some(exposition)))
     }
 
-    /// Shows where a run stands to whoever asks. Never ends.
+    /// Serves the metrics of a run. Never ends.
     pub(super) async fn serve<S: Send + Sync + 'static>(
         self,
         snapshots: watch::Receiver<S>,
@@ -44,7 +44,7 @@ impl Scrapes {
     }
 }
 
-/// What is shown of a load test.
+/// The metrics of a load test.
 pub(super) fn reading_of_load(snapshot: &LoadSnapshot) -> Reading {
     Reading {
         metrics: snapshot.metrics.clone(),
@@ -55,7 +55,7 @@ pub(super) fn reading_of_load(snapshot: &LoadSnapshot) -> Reading {
     }
 }
 
-/// What is shown of a provisioning run under these limits.
+/// The metrics of a provisioning run with these limits.
 pub(super) fn reading(snapshot: &Snapshot, rates: &Rates) -> Reading {
     let devices = &snapshot.devices;
     let limits = [

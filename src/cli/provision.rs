@@ -148,7 +148,7 @@ pub(super) enum IfExists {
     Refuse,
 }
 
-/// What was typed means.
+/// The parsed arguments.
 struct Settings {
     lot: PathBuf,
     ledger: PathBuf,
@@ -166,15 +166,15 @@ struct Settings {
     if_exists: IfExists,
     before: BeforeArgs,
     dry_run: bool,
-    /// What decides the content of identities, if the ledger is to take it in place of what it has.
+    /// The settings for the content of identities, if they are to replace those in the ledger.
     changed_content: Option<Content>,
 }
 
-/// Takes every open device of a lot to a registered thing.
+/// Provisions every open device of a lot.
 pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
     let (settings, outputs) = Settings::new(args).await?;
     let lot = settings.reading.read(&settings.lot, &settings.ledger)?;
-    // A ledger that is there may have nothing left to do, and nothing needs to be asked then.
+    // An existing ledger may have nothing left to do; then the account need not be queried.
     let mut site = None;
     if !settings.ledger.exists() {
         match settings.open(&lot.parameters, None).await {
@@ -227,7 +227,7 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
     conduct(job, Some(ledger), site, outputs).await
 }
 
-/// The lot's ledger, with what is new in the lot, and the parameters.
+/// Opens or creates the lot's ledger, adds what is new in the lot, and returns it with the parameters.
 fn take_in(lot: OpenLot, path: &Path, settings: &Settings) -> Result<(Ledger, ParameterPlan), Fatal> {
     let (mut ledger, parameters) = lot.into_ledger(path, &settings.binding)?;
     if let Some(content) = &settings.changed_content {
@@ -241,7 +241,7 @@ fn take_in(lot: OpenLot, path: &Path, settings: &Settings) -> Result<(Ledger, Pa
     Ok((ledger, parameters))
 }
 
-/// Shows what a run would do, in place of its summary.
+/// Shows what a run would do, instead of its summary.
 fn show_rehearsal(told: String, outputs: &Outputs, counts: Counts) -> Result<Exit, Fatal> {
     let summary = Summary::new("dry_run", Duration::ZERO, counts, &Default::default());
     print_summary(outputs.summary.as_ref(), &Shown::new(told, &summary))?;
@@ -250,7 +250,7 @@ fn show_rehearsal(told: String, outputs: &Outputs, counts: Counts) -> Result<Exi
 
 impl Settings {
     async fn new(args: ProvisionArgs) -> Result<(Self, Outputs), Fatal> {
-        // What is wrong with the arguments is told before the account is asked anything.
+        // Errors in the arguments are reported before the account is queried.
         let requests = RequestSource::new(args.requests)?;
         let given = if requests.is_some() { Requests::Given } else { Requests::Absent };
         let keys = key_policy(&args.keys, given)?;
@@ -295,7 +295,7 @@ impl Settings {
         Ok((settings, outputs))
     }
 
-    /// The other side, ready to be dialled, where the run can succeed.
+    /// Opens the target after checking that the run can succeed.
     async fn open(&self, parameters: &ParameterPlan, ledger: Option<&LedgerView>) -> Result<Site, Fatal> {
         let site = self.target.open().await?;
         if self.before.no_check {
@@ -322,7 +322,7 @@ impl Settings {
         Ok(site)
     }
 
-    /// What the run takes up, without the devices whose thing exists already; says which those are.
+    /// The run's scope without the devices whose thing already exists; reports those.
     async fn without_existing(
         &self,
         site: &Site,
@@ -345,8 +345,8 @@ impl Settings {
         Ok(Scope { except: Arc::new(existing), ..self.scope.clone() })
     }
 
-    /// How many connections: what was typed, or as many as are needed, and in any case no more than there are devices: the
-    /// others would have nothing to do. Sees to it that the process may open them.
+    /// The number of connections: as requested, or as many as needed, but at most one per device, since others would
+    /// be idle. Makes sure that the process may open them.
     fn connections(&self, devices: u64) -> Result<Connections, Fatal> {
         let devices = usize::try_from(devices).unwrap_or(usize::MAX);
         let service = &self.target.service;
@@ -391,14 +391,14 @@ impl Settings {
         }
     }
 
-    /// Whether the ledger gets keys in plain text and no run before has said so.
+    /// Whether the ledger gets keys in plain text and no earlier run has said so.
     fn is_first_to_hold_plain_keys(&self, view: &LedgerView) -> Result<bool, Fatal> {
         let was_said = |run: &RunInfo| RunSettings::of(run).seal_to.is_none_or(|to| to.is_empty());
         let runs = view.runs().map_err(ledger_error)?;
         Ok(self.keys.seal_to.is_none() && !runs.iter().any(was_said))
     }
 
-    /// Says what begins, on stderr.
+    /// Announces the run on stderr.
     fn say_start(&self, rates: &ChosenRates, site: &Site, counts: &Counts, chosen: u64) {
         say(format_args!(
             "provisioning {chosen} of {} devices of {} with template {} in {} on {site}",
@@ -415,11 +415,11 @@ impl Settings {
         ));
     }
 
-    /// Warns of other ledgers in the same place that have done something for the same devices: each of them would get a second
-    /// certificate here.
+    /// Warns of other ledgers in the same directory that have done something for the same devices: each of these
+    /// would get a second certificate here.
     fn warn_of_others(&self, view: &LedgerView) {
         let beside = self.ledger.parent().filter(|folder| !folder.as_os_str().is_empty());
-        // A folder that cannot be listed is not known to hold any.
+        // A folder that cannot be listed is treated as empty.
         let others = view.overlaps(beside.unwrap_or(Path::new("."))).unwrap_or_default();
         for other in others.iter().filter(|other| !is_same_file(&other.ledger, &self.ledger)) {
             warn(format_args!(
@@ -432,7 +432,7 @@ impl Settings {
         }
     }
 
-    /// What a run would do.
+    /// Describes what a run would do.
     fn rehearsed(
         &self,
         chosen: &Chosen,
@@ -477,7 +477,7 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
-/// What decides the content of an identity beside its row.
+/// What determines the content of an identity besides its row.
 fn content(reading: &LotReading, keys: &KeyPolicy) -> Content {
     let (key_source, key_type) = match keys.source {
         KeySource::Service => ("aws", None),
@@ -493,7 +493,7 @@ fn content(reading: &LotReading, keys: &KeyPolicy) -> Content {
     }
 }
 
-/// Says what of a lot is other than it was.
+/// Reports what has changed in a lot.
 fn say_changes(changes: &LotChanges) {
     let LotChanges { added, changed, withdrawn, returned, moved, bound_anew } = *changes;
     let told: Vec<_> = [
@@ -553,9 +553,9 @@ struct Provision {
     settings: Settings,
     plan: Plan,
     connector: WssConnector,
-    /// Where the devices stood before it.
+    /// The devices by state before the run.
     counts: Counts,
-    /// Those that it takes up.
+    /// The devices in the run's scope.
     chosen: Chosen,
 }
 
@@ -651,7 +651,7 @@ impl Job for Provision {
     }
 }
 
-/// Why it ended and what to do next.
+/// Why the run ended and what to do next.
 fn words(end: &End, exit: Exit, counts: &Counts, settings: &Settings) -> Vec<String> {
     let topics = Topics::new(&settings.binding.template);
     let mut words = advice::ended("provision", end, Some(&topics));

@@ -1,4 +1,4 @@
-//! `fleetmint purge-keys`: a ledger without the private keys that were exported.
+//! `fleetmint purge-keys`: removes exported private keys from a ledger.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ pub(super) fn run(args: &PurgeKeysArgs) -> Result<Exit, Fatal> {
     Ok(Exit::Complete)
 }
 
-/// Asks on the terminal. Anything but yes is no.
+/// Asks on the terminal. Anything other than yes means no.
 fn is_confirmed(args: &PurgeKeysArgs, counts: &KeyCounts) -> bool {
     eprint!(
         "Blank the private keys of {} devices in {}? Only what was exported has them then. [y/N] ",

@@ -1,6 +1,6 @@
-//! How fast to go: what was typed, the account's quotas, or AWS's defaults.
+//! The rates of a run: as given, the account's quotas, or AWS's defaults.
 //!
-//! Owns where each rate comes from, and says so. Limiting is the engine's.
+//! Owns where each rate comes from, and reports it. The engine does the limiting.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::rate::{Rate, RateLimit};
 use crate::service::{PUBLISHES_PER_CONNECTION, Quota};
 use crate::shard::Shard;
 
-/// The rates of a run and where they come from.
+/// The rates of a run with their origins.
 pub(super) struct ChosenRates {
     connect: Chosen,
     create: Chosen,
@@ -28,7 +28,7 @@ struct Chosen {
 
 #[derive(Clone, Copy)]
 enum Origin {
-    /// It needs no explanation: typed, or on loopback.
+    /// Given by the user, or irrelevant on loopback: needs no explanation.
     Given,
     /// AWS's default when this was written.
     AwsDefault,
@@ -36,13 +36,13 @@ enum Origin {
     Quota(Quota, QuotaSource),
 }
 
-/// What was typed, each rate with its quota.
+/// The rates that the arguments request, each with its quota.
 pub(super) struct RateSettings {
     connect: Wanted,
     create: Wanted,
     register: Wanted,
     source: RateSource,
-    /// Which part of what is not this process's own: of the account's limits, and of a total.
+    /// The part of the account's limits, and of a total, that belongs to this process.
     shard: Option<Shard>,
 }
 
@@ -52,7 +52,7 @@ struct Wanted {
 }
 
 impl RateSettings {
-    /// What was typed, for certificates whose keys come from `keys`.
+    /// The rates that the arguments request, for certificates with keys from `keys`.
     pub(super) fn new(args: &RateArgs, keys: KeySource, total: Option<Rate>, shard: Option<Shard>) -> Self {
         let part = |typed: Option<RateLimit>| typed.or(total.map(|total| Some(share(shard, total)).into()));
         let wanted = |typed, quota| Wanted { typed, quota };
@@ -65,11 +65,11 @@ impl RateSettings {
         }
     }
 
-    /// The rates for a target: typed; else the account's quotas, if they were asked for; else AWS's defaults. Nothing on
+    /// The rates for a target: as given, else the account's quotas if requested, else AWS's defaults. Nothing on
     /// loopback is AWS.
     ///
     /// # Errors
-    /// If Service Quotas is to say, and does not.
+    /// If Service Quotas is to be queried, and the query fails.
     pub(super) async fn choose(&self, is_aws: bool, site: &Site) -> Result<ChosenRates, Fatal> {
         let default = |wanted: &Wanted| match wanted.typed {
             Some(limit) => Chosen { limit, origin: Origin::Given },
@@ -99,13 +99,13 @@ impl RateSettings {
         Ok(ChosenRates { connect, create, register })
     }
 
-    /// This process's part of a limit of the account.
+    /// This process's part of an account's limit.
     fn part(&self, limit: Option<Rate>) -> RateLimit {
         limit.map(|limit| share(self.shard, limit)).into()
     }
 }
 
-/// A shard's part of a rate, or all of it.
+/// A shard's part of a rate; the whole rate without a shard.
 fn share(shard: Option<Shard>, total: Rate) -> Rate {
     shard.and_then(|shard| shard.rate(total)).unwrap_or(total)
 }
@@ -137,7 +137,7 @@ impl fmt::Display for Chosen {
     }
 }
 
-/// Nothing on loopback is AWS.
+/// The limit of messages on one connection; `None` on loopback, which is not AWS.
 pub(super) fn publishes_per_connection(is_aws: bool) -> Option<Rate> {
     is_aws.then_some(PUBLISHES_PER_CONNECTION)
 }

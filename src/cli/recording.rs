@@ -11,18 +11,18 @@ use crate::metrics::Interval;
 use crate::results::{Footer, Header, ResultsError, ResultsWriter};
 use crate::wording;
 
-/// How many seconds may wait for the disk; the run then waits with them.
+/// How many seconds may be queued for the disk before the run waits.
 const BACKLOG: usize = 64;
 
-/// A results file that is being written.
+/// A results file being written.
 pub(super) struct Recording {
     writing: JoinHandle<Result<ResultsWriter, ResultsError>>,
 }
 
 impl Recording {
-    /// Writes the seconds that are sent to a new file, on a thread that may wait for the disk. When second 0 began may only
-    /// be known when it is over; `second_zero` is asked then. A run is never ended for want of room: what could not be
-    /// written is said when the file is finished.
+    /// Writes each second sent to it to a new file, on a thread that may wait for the disk. The instant of second 0
+    /// may be known only once that second is over; `second_zero` is called then. A run never ends because the disk is
+    /// full: write errors are reported when the file is finished.
     pub(super) fn start(
         file: PathBuf,
         mut header: Header,
@@ -44,7 +44,7 @@ impl Recording {
         (Self { writing }, sender)
     }
 
-    /// Ends the file, once every sender is gone.
+    /// Finishes the file, after every sender is dropped.
     pub(super) async fn finish(self, footer: &Footer) -> Result<(), Fatal> {
         let written = match self.writing.await {
             Ok(writer) => writer.and_then(|writer| writer.finish(footer)),
@@ -54,7 +54,7 @@ impl Recording {
     }
 }
 
-/// The end of a command whose results cannot be written.
+/// The error for results that cannot be written.
 pub(super) fn unwritable(error: ResultsError) -> Fatal {
     Fatal::new(Exit::LedgerUnusable, format!("--results: {error}"))
 }
@@ -64,13 +64,13 @@ pub(super) fn tool() -> String {
     format!("fleetmint {}", env!("CARGO_PKG_VERSION"))
 }
 
-/// The name of this machine, where the system tells it.
+/// The name of this machine, if the system provides it.
 pub(super) fn host() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     Some(wording::plain(name.trim())).filter(|name| !name.is_empty())
 }
 
-/// The command line for a POSIX shell. No option takes a secret; what looks like one all the same is taken out.
+/// The command line for a POSIX shell. No option takes a secret; anything that still looks like one is removed.
 pub(super) fn command_line() -> String {
     let words = std::env::args_os().enumerate().map(|(at, word)| {
         let word = wording::clean(&word.to_string_lossy());

@@ -72,7 +72,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Fatal> {
     Ok(report::shards(&args.results).map_err(unreadable)?.map_or(Exit::Complete, |shards| judged(&shards)))
 }
 
-/// A shard that was lost is a failure: its part of the job was not done.
+/// The exit code for the shards: a lost shard is a failure, because its part of the job was not done.
 fn judged(shards: &ShardReport) -> Exit {
     let said = shards.sentences().join("; ");
     if shards.is_whole() {
@@ -87,7 +87,7 @@ fn json(report: &Report) -> String {
     serde_json::to_string_pretty(report).expect("a report is plain data") + "\n"
 }
 
-/// Where reports are written, looked at before anything is read.
+/// Where reports are written; checked before anything is read.
 struct Places {
     json: Option<Place>,
     html: Option<Place>,
@@ -106,7 +106,7 @@ impl Places {
         })
     }
 
-    /// Refuses to write one report of runs of several verbs.
+    /// Refuses to combine runs of several verbs into one report.
     fn refuse_several(&self, groups: &[SameVerb]) -> Result<(), Fatal> {
         let asked = [(self.json.is_some(), "--json"), (self.html.is_some(), "--html"), (self.hlog, "--hlog")];
         let Some((_, option)) = asked.into_iter().find(|(is_asked, _)| *is_asked) else { return Ok(()) };
@@ -125,7 +125,7 @@ impl Places {
     }
 }
 
-/// A file that is not there or something else was named wrongly; one that is damaged is unusable.
+/// The error for an unreadable file: a usage error if it is missing or not a results file, unusable if it is damaged.
 fn unreadable(error: CompileError) -> Fatal {
     let exit = match &error {
         CompileError::Results(results) => match results.problem {

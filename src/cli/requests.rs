@@ -1,6 +1,6 @@
-//! The devices' own certification requests: a column of the lot, or a file for each device in a folder.
+//! The devices' own certification requests: a column of the lot, or a file per device in a folder.
 //!
-//! Either way a request is a value of its row, so that a changed request is a changed row.
+//! In both cases a request is a value in its row, so a changed request counts as a changed row.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -21,14 +21,14 @@ pub(super) enum RequestSource {
     Folder(PathBuf),
 }
 
-/// The column that requests from a folder make.
+/// The column that is added for requests from a folder.
 const FOLDER_COLUMN: &str = "(signing request)";
 
-/// More than any request has; what is longer is something else.
+/// More than any request's size, in bytes; anything longer is something else.
 const MAX_FILE: u64 = 16 * 1024;
 
 impl RequestSource {
-    /// What was typed, if anything.
+    /// The source that the arguments request, if any.
     pub(super) fn new(args: RequestArgs) -> Result<Option<Self>, Fatal> {
         match (args.csr_column, args.csr_dir) {
             (Some(column), _) => Ok(Some(Self::Column(column))),
@@ -40,7 +40,7 @@ impl RequestSource {
         }
     }
 
-    /// The name of the column that has them, which is never sent.
+    /// The name of the column with the requests, which is never sent.
     pub(super) fn column(&self) -> &str {
         match self {
             Self::Column(column) => column,
@@ -48,7 +48,7 @@ impl RequestSource {
         }
     }
 
-    /// A lot's shape with the column of its requests, and the place of that.
+    /// A lot's shape with the column of its requests, and that column's position.
     pub(super) fn extend(&self, mut shape: LotShape) -> Result<(LotShape, usize), Fatal> {
         let found = shape.columns.iter().position(|column| column == self.column());
         match (self, found) {
@@ -71,7 +71,7 @@ impl RequestSource {
         }
     }
 
-    /// A row with its request.
+    /// Adds the request to a row.
     pub(super) fn attach(&self, mut identity: Identity) -> Result<Identity, Vec<RowError>> {
         let Self::Folder(folder) = self else { return Ok(identity) };
         let error = |found: String, wanted: &str| {
@@ -92,7 +92,7 @@ impl RequestSource {
                 "a PKCS #10 request there",
             ));
         }
-        // What is not a request is told with everything else about the row.
+        // A text that is not a request is reported with the row's other errors.
         let text =
             csr::read(&bytes).map_or_else(|_| String::from_utf8_lossy(&bytes).into_owned(), |csr| csr.pem);
         identity.values.push(text);
@@ -100,16 +100,16 @@ impl RequestSource {
     }
 }
 
-/// Judges the requests of a lot's rows as they pass: each by itself, and whether two are for one key.
+/// Checks the requests of a lot's rows: each by itself, and whether two are for the same key.
 pub(super) struct RequestCheck {
     column: String,
     place: usize,
-    /// The line on which each key was first met.
+    /// The line on which each key first occurred.
     seen: HashMap<[u8; 16], u64>,
 }
 
 impl RequestCheck {
-    /// For requests in this column.
+    /// A checker for requests in this column.
     pub(super) fn new(column: String, place: usize) -> Self {
         Self { column, place, seen: HashMap::new() }
     }

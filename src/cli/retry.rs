@@ -1,4 +1,5 @@
-//! `fleetmint retry`: rejected, unknown and removed devices back to pending, and registered ones that are to be certified anew.
+//! `fleetmint retry`: returns rejected, unknown and removed devices to pending, and registered ones that need a new
+//! certificate.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use super::settings::usage;
 use super::speech::{print, say, warn};
 use crate::ledger::{GivenUp, Ledger, Retry};
 
-/// What it means to reissue unknown devices, in full.
+/// What it means to reissue unknown devices.
 const WARNING: &str = "\
 an unknown device may be registered already, with the certificate that the ledger has. It gets another one, and may
 then own two: the first stays active in the account until it is found and deleted there. The ledger keeps it, retired.";
@@ -68,7 +69,8 @@ pub(super) enum RetriedState {
     Registered,
 }
 
-/// Returns all unknown devices of a ledger that a run is about to take up. Whoever typed the flag was told what it means.
+/// Returns all unknown devices of a ledger to pending, before a run. The user asked for it with a flag whose help
+/// explains it.
 pub(super) fn reissue_unknown(ledger: &mut Ledger) -> Result<(), Fatal> {
     let all = Retry { from: GivenUp::Unknown, keys: Vec::new(), cause: None };
     let returned = ledger.retry(&all, SystemTime::now()).map_err(exit::ledger)?;
@@ -109,8 +111,8 @@ pub(super) async fn run(args: RetryArgs) -> Result<Exit, Fatal> {
 }
 
 impl RetryArgs {
-    /// Which devices are to be returned, if what was typed goes together and whoever has to be asked can be; `None` for
-    /// registered ones.
+    /// The state to return devices from, after checking the arguments and asking the user if necessary; `None` for
+    /// registered devices.
     fn given_up(&self) -> Result<Option<GivenUp>, Fatal> {
         let from = match (self.state, self.reissue_unknown) {
             (RetriedState::Unknown, true) => Some(GivenUp::Unknown),

@@ -1,4 +1,4 @@
-//! The command as it was typed, with what the environment said, for a shell: so that it can be run again.
+//! The command as typed, with options from the environment, quoted for a shell so that it can be run again.
 
 use std::sync::OnceLock;
 
@@ -7,7 +7,8 @@ use clap::{ArgMatches, Command};
 
 use crate::wording::{clean, shell_word};
 
-/// Options, by their ids, that are for one run alone: what they name is there already, or was done, or is only for watching.
+/// Options, by id, that are for one run alone: they name something that now exists, were carried out, or only affect
+/// the display.
 const FOR_ONE_RUN: [&str; 16] = [
     "ledger",
     "results",
@@ -29,12 +30,12 @@ const FOR_ONE_RUN: [&str; 16] = [
 
 static COMMAND: OnceLock<String> = OnceLock::new();
 
-/// Remembers what was typed.
+/// Remembers the command line.
 pub(super) fn remember(command: &Command, matches: &ArgMatches) {
     COMMAND.get_or_init(|| line(command, matches));
 }
 
-/// The command that does the same again, but for its ledger.
+/// The command that repeats the run, without its ledger.
 pub(super) fn again() -> &'static str {
     COMMAND.get().map_or("", String::as_str)
 }

@@ -1,7 +1,7 @@
-//! `fleetmint retry --state registered --reissue`: devices whose board or key was lost are to get another certificate.
+//! `fleetmint retry --state registered --reissue`: new certificates for devices whose board or key was lost.
 //!
-//! The old certificate is made inactive in the account before the ledger gives the device back: whatever fails on the way, no
-//! device is left with two that work.
+//! The old certificate is made inactive in the account before the ledger returns the device to pending: whatever
+//! fails, no device is left with two active certificates.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -40,16 +40,16 @@ pub(super) struct AccountArgs {
     pub(super) control_endpoint: Option<String>,
 }
 
-/// What became of an old certificate in the account.
+/// The state of an old certificate in the account.
 enum Old {
-    /// It is inactive, or gone.
+    /// It is inactive, or deleted.
     Inactive,
-    /// The account does not let these credentials change it, for this reason.
+    /// These credentials may not change it, for this reason.
     Untouched(String),
 }
 
-/// Gives registered devices back, so that the next provision gives each another certificate. `agree` is asked with the whole
-/// of it in words, before anything is done.
+/// Returns registered devices to pending, so that the next provision gives each a new certificate. `agree` is called
+/// with a description of the consequences before anything is done.
 pub(super) async fn run(
     mut ledger: Ledger,
     keys: &[String],
@@ -98,7 +98,7 @@ pub(super) async fn run(
 fn registered(ledger: &Ledger, keys: &[String]) -> Result<Vec<CertifiedDevice>, Fatal> {
     let states = vec![DeviceState::Registered];
     let selection = Selection { states, since_run: None, keys: keys.to_vec() };
-    // Says which of the keys is wrong.
+    // Reports which of the keys is wrong.
     ledger.view().count_certified(&selection).map_err(ledger_error)?;
     let mut devices = Vec::new();
     let keep = |device: CertifiedDevice| {
@@ -109,7 +109,7 @@ fn registered(ledger: &Ledger, keys: &[String]) -> Result<Vec<CertifiedDevice>, 
     Ok(devices)
 }
 
-/// The ledger's account; `None` where there is none any more.
+/// The ledger's account; `None` if it no longer exists.
 async fn site(binding: &Binding, args: AccountArgs) -> Result<Option<Site>, Fatal> {
     let endpoint = match (binding.account(), args.endpoint) {
         (Account::Emulator, _) => return Ok(None),

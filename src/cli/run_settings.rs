@@ -1,4 +1,4 @@
-//! What the ledger keeps of a run's settings, as far as a later command asks for it.
+//! The recorded settings of a run that later commands need.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -7,10 +7,10 @@ use super::retyped;
 use crate::ledger::RunInfo;
 use crate::sealing::Sealer;
 
-/// What a run wrote down of its settings, this version's or an older one's.
+/// The settings that a run of this or an earlier version recorded.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct RunSettings {
-    /// The command to type again, but for its ledger and what was for one run alone.
+    /// The command to repeat the run, without its ledger and the options that were for that run alone.
     pub(super) command: Option<String>,
     /// The age recipients of the run's private keys; `None` in runs from before sealing existed.
     pub(super) seal_to: Option<Vec<String>>,
@@ -19,13 +19,13 @@ pub(super) struct RunSettings {
 }
 
 impl RunSettings {
-    /// Those of a run; nothing where they cannot be read.
+    /// The settings of a run; the default if they cannot be read.
     pub(super) fn of(run: &RunInfo) -> Self {
         serde_json::from_str(&run.settings).unwrap_or_default()
     }
 }
 
-/// What the ledger is to keep of every run's settings, with what is the verb's own.
+/// The settings to record for a run, including those specific to the verb.
 pub(super) fn kept(sealer: Option<&Sealer>, own: Value) -> Map<String, Value> {
     let Value::Object(mut settings) = own else { unreachable!("settings are an object") };
     settings.insert(String::from("version"), env!("CARGO_PKG_VERSION").into());
@@ -34,7 +34,7 @@ pub(super) fn kept(sealer: Option<&Sealer>, own: Value) -> Map<String, Value> {
     settings
 }
 
-/// What a results file has of them: the rest it says elsewhere, and parameters are the lot's own affair.
+/// The settings for a results file. It has the rest in other fields, and parameters concern only the lot.
 pub(super) fn published(mut settings: Map<String, Value>) -> Map<String, Value> {
     settings.retain(|name, _| !matches!(name.as_str(), "version" | "parameters" | "command"));
     settings

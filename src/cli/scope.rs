@@ -1,4 +1,4 @@
-//! `--limit` and `--only`: which of the open devices a run takes up.
+//! `--limit` and `--only`: which of the open devices a run provisions.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -33,17 +33,17 @@ pub(super) struct ScopeArgs {
     only_file: Option<PathBuf>,
 }
 
-/// What a run takes up of a ledger.
+/// The devices that a run provisions.
 pub(super) struct Chosen {
     pub(super) scope: Scope,
-    /// How many open devices that are.
+    /// How many open devices are in the scope.
     pub(super) devices: u64,
-    /// Whether all devices that were asked for are registered already.
+    /// Whether all requested devices are already registered.
     is_done: bool,
 }
 
 impl ScopeArgs {
-    /// What was typed.
+    /// The scope that the arguments request.
     pub(super) fn scope(self) -> Result<Scope, Fatal> {
         let mut keys: HashSet<String> = self.only.into_iter().collect();
         let has_keys = !keys.is_empty() || self.only_file.is_some();
@@ -61,10 +61,10 @@ impl ScopeArgs {
 }
 
 impl Chosen {
-    /// What a scope comes to in a ledger.
+    /// Resolves a scope in a ledger.
     ///
     /// # Errors
-    /// If a key that was asked for is not in the lot.
+    /// If a requested key is not in the lot.
     pub(super) fn of(scope: Scope, view: &View, counts: &Counts) -> Result<Self, Fatal> {
         if scope.keys.is_none() && scope.except.is_empty() {
             let devices = scope.most.map_or(counts.open(), |most| counts.open().min(most));
@@ -85,14 +85,14 @@ impl Chosen {
         Ok(Self { scope, devices, is_done })
     }
 
-    /// How a run over these leaves the process that took all of them as far as it goes.
+    /// The exit code of a run that took all devices in the scope as far as possible.
     pub(super) fn exit(&self, before: &Counts, after: &Counts) -> Exit {
         if self.scope.is_all() {
             return Exit::of_devices(after);
         }
         let gained = after.registered.saturating_sub(before.registered);
         let has_all = self.is_done || (gained >= self.devices && self.devices > 0);
-        // Those that were left out are not registered.
+        // The devices that were left out are not registered.
         if has_all && self.scope.except.is_empty() { Exit::Complete } else { Exit::NotAllRegistered }
     }
 }

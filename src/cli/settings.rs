@@ -1,4 +1,4 @@
-//! What arguments mean that several verbs have. Where to work and as whom is `target`'s, what a lot is `lot`'s.
+//! Arguments that several verbs share, resolved. `target` resolves the target and the identity, `lot` the lot.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::keys::KeyType;
 use crate::provisioning;
 use crate::sealing::Sealer;
 
-/// Finds a scenario by its name or file; without either, the default one.
+/// Finds a scenario by its name or file; the default one without either.
 pub(super) fn scenario(file: Option<&Path>) -> Result<Scenario, Fatal> {
     let Some(file) = file else { return Ok(Scenario::default()) };
     let named =
@@ -19,12 +19,12 @@ pub(super) fn scenario(file: Option<&Path>) -> Result<Scenario, Fatal> {
     Scenario::find(file).map_err(|error| named(&error))
 }
 
-/// Whether AWS allows such a template name.
+/// Checks that AWS allows this template name.
 pub(super) fn check_template(name: &str) -> Result<(), Fatal> {
     provisioning::check_template_name(name).map_err(|error| usage("--template", error))
 }
 
-/// The template that a scenario names first.
+/// The first template of a scenario.
 pub(super) fn first_template(scenario: &Scenario) -> &str {
     scenario.templates.first().map_or(BUILT_IN_TEMPLATE, |template| &template.name)
 }
@@ -36,7 +36,7 @@ pub(super) enum Requests {
     Absent,
 }
 
-/// What is to be done about private keys.
+/// How private keys are made and kept.
 pub(super) fn key_policy(args: &KeyArgs, requests: Requests) -> Result<KeyPolicy, Fatal> {
     let source = match (args.source, requests) {
         (None | Some(Keys::Csr), Requests::Given) => KeySource::Device,
@@ -69,7 +69,7 @@ pub(super) fn key_policy(args: &KeyArgs, requests: Requests) -> Result<KeyPolicy
     Ok(KeyPolicy { source, seal_to, ..KeyPolicy::default() })
 }
 
-/// The age recipients that were typed, and those of files.
+/// The age recipients from the arguments and from files.
 fn recipients(args: &KeyArgs) -> Result<Vec<String>, Fatal> {
     let mut recipients = args.seal_to.clone();
     for file in &args.seal_to_file {
@@ -88,8 +88,8 @@ fn recipients(args: &KeyArgs) -> Result<Vec<String>, Fatal> {
     Ok(recipients)
 }
 
-/// How certificates are asked for: devices that have keys of their own keep them. What is not used is not subscribed to,
-/// and need not be permitted.
+/// The calls that create certificates: devices with their own keys keep them. Calls that are not used are not
+/// subscribed to, and need no permission.
 pub(super) fn creating(source: KeySource, have_keys: bool) -> Vec<Call> {
     match (source, have_keys) {
         (KeySource::Local(_) | KeySource::Device, _) => vec![Call::CreateCertificateFromCsr],
@@ -98,7 +98,7 @@ pub(super) fn creating(source: KeySource, have_keys: bool) -> Vec<Call> {
     }
 }
 
-/// The end of a command whose `argument` is wrong.
+/// The error for a wrong `argument`.
 pub(super) fn usage(argument: &str, error: impl std::fmt::Display) -> Fatal {
     Fatal::new(Exit::Usage, format!("{argument}: {error}"))
 }

@@ -1,4 +1,4 @@
-//! Which shard this process is, and when it begins.
+//! Which shard this process is, and when it starts.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,9 +14,9 @@ use crate::instant;
 use crate::rate::Rate;
 use crate::shard::Shard;
 
-/// What schedulers say of a task: the variable with its index from 0, and the one with the number of tasks, if there is one.
-/// Sources: AWS Batch User Guide, "Array jobs"; Kubernetes, "Indexed Job for parallel processing with static work assignment";
-/// sbatch(1), whose indices are those that were asked for; Cloud Run, "Jobs environment variables".
+/// The variables that schedulers set for a task: its index from 0, and the number of tasks, if there is such a
+/// variable. Sources: AWS Batch User Guide, "Array jobs"; Kubernetes, "Indexed Job for parallel processing with
+/// static work assignment"; sbatch(1), whose indices are those requested; Cloud Run, "Jobs environment variables".
 const SCHEDULERS: [(&str, Option<&str>); 4] = [
     ("AWS_BATCH_JOB_ARRAY_INDEX", Some("AWS_BATCH_JOB_ARRAY_SIZE")),
     ("JOB_COMPLETION_INDEX", None),
@@ -24,7 +24,7 @@ const SCHEDULERS: [(&str, Option<&str>); 4] = [
     ("CLOUD_RUN_TASK_INDEX", Some("CLOUD_RUN_TASK_COUNT")),
 ];
 
-/// The part of a job that was asked for, and when it begins.
+/// The requested part of a job, and when it starts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Part {
     pub(super) shard: Option<Shard>,
@@ -32,7 +32,7 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// What was typed, and what the scheduler says.
+    /// The part given by the arguments and the scheduler.
     pub(super) fn new(args: &ShardArgs) -> Result<Self, Fatal> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let shard = args.shard.map(|typed| resolve(typed, variable)).transpose()?;
@@ -42,12 +42,12 @@ impl Part {
         Ok(Self { shard, start_at: args.start_at })
     }
 
-    /// What client ids begin with, so that they tell the shards apart.
+    /// The prefix of client ids, which differs between shards.
     pub(super) fn client_id_prefix(self, prefix: String) -> String {
         self.shard.map_or(prefix.clone(), |shard| format!("{prefix}-{}of{}", shard.index, shard.of))
     }
 
-    /// How many connections: what was typed, or the part of a total.
+    /// The number of connections: as given, or this shard's part of a total.
     pub(super) fn connections(
         self,
         typed: Option<usize>,
@@ -61,7 +61,7 @@ impl Part {
         }
     }
 
-    /// The name of a shard's own file, beside the one that the whole job would have: `lot.0-of-4.ledger`.
+    /// The name of the shard's own file, beside that of the whole job: `lot.0-of-4.ledger`.
     pub(super) fn own_file(self, file: PathBuf) -> PathBuf {
         let Some(Shard { index, of }) = self.shard else { return file };
         let mut name = file.file_stem().map_or_else(OsString::new, OsString::from);
@@ -73,17 +73,17 @@ impl Part {
         file.with_file_name(name)
     }
 
-    /// Its part of a rate.
+    /// This shard's part of a rate.
     pub(super) fn rate(self, total: Rate) -> Option<Rate> {
         self.shard.map_or(Some(total), |shard| shard.rate(total))
     }
 
-    /// When it begins, on the clock that does not jump; `None` for at once. Says how late it is.
+    /// When it starts, on the monotonic clock; `None` for at once. Reports if it is late.
     pub(super) fn begins_at(self) -> Option<Instant> {
         Some(self.time_left()).filter(|left| !left.is_zero()).map(|left| Instant::now() + left)
     }
 
-    /// How long it is until the beginning; says how late it is.
+    /// The time left until the start; reports if it is late.
     fn time_left(self) -> Duration {
         let Some(at) = self.start_at else { return Duration::ZERO };
         match at.duration_since(SystemTime::now()) {
@@ -104,7 +104,7 @@ impl Part {
     }
 }
 
-/// Waits for the beginning.
+/// Waits for the start.
 pub(super) async fn wait(part: Part) {
     tokio::time::sleep(part.time_left()).await;
 }
@@ -139,7 +139,7 @@ fn resolve(typed: TypedShard, variable: impl Fn(&str) -> Option<String>) -> Resu
         Some((count, tasks)) if tasks > of => {
             Err(usage("--shard", format!("{count} is {tasks}: more tasks than the {of} shards of auto/{of}")))
         }
-        // A task that is done again is an array of its own.
+        // A repeated task is an array of its own.
         Some((count, tasks)) if tasks < of => {
             say(format_args!("note: {count} is {tasks}: the other shards of {of} are other jobs' affair"));
             Ok(index)
@@ -171,7 +171,7 @@ mod tests {
             auto(2, &[("CLOUD_RUN_TASK_INDEX", "1"), ("CLOUD_RUN_TASK_COUNT", "2")]).as_deref(),
             Ok("1/2")
         );
-        // One task of an array that is done again stays what it is.
+        // A repeated task of an array keeps its index.
         assert_eq!(
             auto(4, &[("SLURM_ARRAY_TASK_ID", "3"), ("SLURM_ARRAY_TASK_COUNT", "1")]).as_deref(),
             Ok("3/4")

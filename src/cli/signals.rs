@@ -1,7 +1,7 @@
 //! Ctrl-C, SIGTERM and SIGHUP: the first drains, a second Ctrl-C or SIGTERM aborts.
 //!
-//! A terminal that goes away sends SIGHUP more than once, and systemd may send it right after SIGTERM: it never aborts. A
-//! process that was started to ignore it, as `nohup` does, goes on ignoring it.
+//! SIGHUP never aborts: a closing terminal sends it more than once, and systemd may send it right after SIGTERM. A
+//! process that was started to ignore it, as by `nohup`, keeps ignoring it.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// None if the operating system refuses a handler.
+    /// Begins to listen; `None` if the operating system refuses a handler.
     fn listen() -> Option<Self> {
         Some(Self {
             interrupt: signal(SignalKind::interrupt()).ok()?,
@@ -28,7 +28,7 @@ impl Asked {
         })
     }
 
-    /// Ctrl-C or SIGTERM.
+    /// Waits for Ctrl-C or SIGTERM.
     async fn stop_asked(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -36,7 +36,7 @@ impl Asked {
         }
     }
 
-    /// Any of them.
+    /// Waits for any of the signals.
     async fn drain_asked(&mut self) {
         let hangup = async {
             match &mut self.hangup {
@@ -52,8 +52,7 @@ impl Asked {
     }
 }
 
-/// Waits for one of the signals, which are listened for from this call on. Never ends if the operating system refuses a
-/// handler.
+/// Waits for one of the signals, listening from this call on. Never ends if the operating system refuses a handler.
 pub(super) fn interrupted() -> impl Future<Output = ()> {
     let asked = Asked::listen();
     async {
@@ -64,7 +63,7 @@ pub(super) fn interrupted() -> impl Future<Output = ()> {
     }
 }
 
-/// What the signals have asked for.
+/// What the signals requested.
 #[derive(Clone, Default)]
 pub(super) struct Wheel {
     pub(super) drain: CancellationToken,
@@ -72,14 +71,14 @@ pub(super) struct Wheel {
 }
 
 impl Wheel {
-    /// How a run is told.
+    /// The stop that is passed to a run.
     pub(super) fn stop(&self) -> Stop {
         Stop::when(self.drain.clone().cancelled_owned()).abort_when(self.abort.clone().cancelled_owned())
     }
 }
 
-/// Turns signals into a run's stop, and says what each does. What is not finished within `drain_timeout` of the first is cut
-/// off, too. Never ends by itself.
+/// Turns signals into a run's stop, and reports what each does. Whatever is unfinished `drain_timeout` after the
+/// first signal is aborted. Never ends by itself.
 pub(super) async fn steer(wheel: Wheel, drain_timeout: Duration) {
     if let Some(mut asked) = Asked::listen() {
         asked.drain_asked().await;
@@ -97,14 +96,14 @@ pub(super) async fn steer(wheel: Wheel, drain_timeout: Duration) {
     std::future::pending().await
 }
 
-/// Whether SIGHUP is ours to handle: a handler would undo that it is ignored. Where the system does not tell, it keeps
-/// its default, which ends the process; the ledger stands that as it does a crash.
+/// Whether to handle SIGHUP: a handler would override that it is ignored. If the system does not tell, SIGHUP keeps
+/// its default and ends the process, which is as safe for the ledger as a crash.
 fn heeds_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     ignored_signals(&status).is_some_and(|mask| mask & HANGUP_BIT == 0)
 }
 
-/// SIGHUP is signal 1, and the lowest bit. Source: proc_pid_status(5).
+/// SIGHUP is signal 1, so the lowest bit. Source: proc_pid_status(5).
 const HANGUP_BIT: u64 = 1;
 
 fn ignored_signals(status: &str) -> Option<u64> {

@@ -1,7 +1,7 @@
-//! What is said and printed. A reader that went away is none of our business: a run goes on without its terminal.
+//! Output on stdout and stderr. A reader that has gone away is ignored: a run continues without its terminal.
 //!
-//! The standard macros panic where a stream is closed, and a panic in the wrong place would cost a run. They would also
-//! write into the lines that progress keeps in place; what is said here appears above them.
+//! The standard macros panic if a stream is closed, and such a panic could end a run. They would also write into the
+//! progress lines; output from here appears above these.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -13,25 +13,25 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Whether only what went wrong is said.
+/// Whether only warnings and errors are written.
 static IS_QUIET: AtomicBool = AtomicBool::new(false);
 
-/// Whether stderr is for programs.
+/// Whether stderr is JSON.
 static IS_JSON: AtomicBool = AtomicBool::new(false);
-/// Why the last result that was not printed was not.
+/// The error of the last result that could not be printed.
 static LOST_OUTPUT: Mutex<Option<io::Error>> = Mutex::new(None);
 
-/// The lines that stay in place, while there are any. There is one terminal, so there is one of these.
+/// The progress lines, while there are any. Global because there is one terminal.
 static IN_PLACE: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Says a line on stderr, unless only what went wrong is wanted.
+/// Writes a line to stderr, unless quiet.
 pub(super) fn say(words: impl Display) {
     if !is_quiet() {
         write_line("INFO", words);
     }
 }
 
-/// Says a line on stderr that must not be missed.
+/// Writes a line to stderr, even when quiet.
 pub(super) fn warn(words: impl Display) {
     write_line("WARN", words);
 }
@@ -42,13 +42,13 @@ fn write_line(level: &str, words: impl Display) {
     let _ = above(|| io::stderr().write_all((line + "\n").as_bytes()));
 }
 
-/// A line as the log has them.
+/// A line in the JSON format of the log.
 fn json(level: &str, message: &str) -> String {
     let now = OffsetDateTime::now_utc().format(&Rfc3339).expect("the year has four digits");
     json!({ "timestamp": now, "level": level, "message": message, "target": "fleetmint" }).to_string()
 }
 
-/// Prints a result to stdout, as it is. What could not be printed is told [at the end](lost_output).
+/// Prints a result to stdout unchanged. A failure is reported [at the end](lost_output).
 pub(super) fn print(text: &str) {
     let printed = above(|| {
         let mut stdout = io::stdout().lock();
@@ -62,42 +62,42 @@ pub(super) fn print(text: &str) {
     }
 }
 
-/// Why a result could not be printed; `None` where all was, or its reader went away.
+/// Why a result could not be printed; `None` if all were, or if the reader has gone away.
 pub(super) fn lost_output() -> Option<io::Error> {
     LOST_OUTPUT.lock().expect("no code panics while it holds this lock").take()
 }
 
-/// From now on, only what must not be missed is said.
+/// From now on, only writes warnings and errors.
 pub(super) fn be_quiet() {
     IS_QUIET.store(true, Ordering::Relaxed);
 }
 
-/// Whether only what must not be missed is said.
+/// Whether only warnings and errors are written.
 pub(super) fn is_quiet() -> bool {
     IS_QUIET.load(Ordering::Relaxed)
 }
 
-/// From now on, what is said on stderr is a JSON object a line.
+/// From now on, writes a JSON object per line to stderr.
 pub(super) fn speak_json() {
     IS_JSON.store(true, Ordering::Relaxed);
 }
 
-/// Whether what is said on stderr is a JSON object a line.
+/// Whether stderr is a JSON object per line.
 pub(super) fn is_json() -> bool {
     IS_JSON.load(Ordering::Relaxed)
 }
 
-/// From now on, everything that is said appears above these lines.
+/// From now on, all output appears above these lines.
 pub(super) fn speak_above(lines: &ProgressBar) {
     *in_place() = Some(lines.clone());
 }
 
-/// No lines stay in place any more.
+/// From now on, there are no lines to write above.
 pub(super) fn speak_plainly() {
     *in_place() = None;
 }
 
-/// Writes logs as they are said: line by line, on stderr.
+/// Writes logs to stderr line by line, above the progress lines.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Log;
 
@@ -113,7 +113,7 @@ impl Write for Log {
 }
 
 fn above<T>(write: impl FnOnce() -> T) -> T {
-    // The lock is not held meanwhile: what is written may block on a terminal that was stopped.
+    // The lock is released first: writing may block on a stopped terminal.
     let lines = in_place().clone();
     match lines {
         Some(lines) => lines.suspend(write),

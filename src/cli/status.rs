@@ -1,4 +1,4 @@
-//! `fleetmint status`: where a ledger's devices stand.
+//! `fleetmint status`: the state of a ledger's devices.
 
 use std::path::{Path, PathBuf};
 

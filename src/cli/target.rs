@@ -1,7 +1,7 @@
-//! Where to work and as whom: the endpoint, its region, the credentials, the control plane.
+//! The target and the identity: the endpoint, its region, the credentials, the control plane.
 //!
-//! What the arguments leave open is found out: the region by the endpoint's name, the environment or the profile, the endpoint
-//! by DescribeEndpoint. Never guessed: what nothing says is an error that says what to do.
+//! What the arguments leave open is looked up: the region in the endpoint's name, the environment or the profile, the
+//! endpoint with DescribeEndpoint. Nothing is guessed: if no source has it, the error says what to do.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -31,51 +31,51 @@ use crate::transport::wss::{
     Authentication, Claim, ClaimError, SettingsError, WssConnector, WssSettings, check_authorities,
 };
 
-/// Where to work and as whom.
+/// The target of a command.
 pub(super) struct Target {
     pub(super) service: Service,
     pub(super) region: String,
     pub(super) client_id_prefix: String,
     profile: Option<String>,
     credentials: Arc<dyn CredentialSource>,
-    /// In place of credentials, to the endpoint.
+    /// Used at the endpoint instead of credentials.
     claim: Option<Claim>,
     extra_roots: Vec<u8>,
     proxies: Proxies,
-    /// Where AWS's services are, if not where AWS has them.
+    /// Custom endpoints of AWS's services, if configured.
     services: ConfiguredEndpoints,
 }
 
-/// What is worked against.
+/// The service to connect to.
 pub(super) enum Service {
     /// An emulator in this process.
     Emulator(Box<Scenario>),
-    /// AWS, or an emulator elsewhere.
+    /// AWS, or an emulator in another process.
     Endpoint(Endpoint),
 }
 
-/// A target that can be dialled.
+/// A target that is ready to be dialled.
 pub(super) struct Site {
     pub(super) region: String,
     client_id_prefix: String,
-    /// To be shut down at the end, if it is in this process.
+    /// The emulator, if it runs in this process; to be shut down at the end.
     pub(super) emulator: Option<Emulator>,
     pub(super) endpoint: Endpoint,
     authentication: Authentication,
-    /// Whether there is anyone to ask about the account: with a claim there may be no credentials to ask with.
+    /// Whether the account can be queried: with a claim there may be no credentials for it.
     can_ask: bool,
     extra_roots: Vec<u8>,
     proxies: Proxies,
-    /// Where the control plane is asked.
+    /// Settings for the control plane.
     control_plane: AwsSettings,
-    /// Where Service Quotas is asked.
+    /// Settings for Service Quotas.
     pub(super) service_quotas: AwsSettings,
-    /// Where STS is asked.
+    /// Settings for STS.
     pub(super) sts: AwsSettings,
 }
 
 impl TargetArgs {
-    /// What the arguments mean. Asks DescribeEndpoint if no endpoint is given; opens no other connection.
+    /// Resolves the arguments. Calls DescribeEndpoint if no endpoint is given; opens no other connection.
     pub(super) async fn resolve(self) -> Result<Target, Fatal> {
         if let Some(file) = &self.emulator {
             let scenario = scenario(file.as_deref())?;
@@ -114,7 +114,8 @@ impl TargetArgs {
         })
     }
 
-    /// How the account's control plane and STS are asked, without an endpoint to dial. Sees that there are credentials.
+    /// Settings for the account's control plane and STS, without an endpoint to dial. Checks that there are
+    /// credentials.
     pub(super) async fn account_settings(&self) -> Result<(AwsSettings, AwsSettings), Fatal> {
         let endpoint = self.endpoint()?;
         let region = self.region(endpoint.as_ref()).await?;
@@ -140,7 +141,7 @@ impl TargetArgs {
         parsed.map_err(|error| usage("--endpoint", error))
     }
 
-    /// Where AWS's services are: what was typed goes before the environment and the profile.
+    /// The endpoints of AWS's services: arguments take precedence over the environment and the profile.
     async fn services(&self) -> ConfiguredEndpoints {
         let found = configured_endpoints(self.profile.as_deref()).await;
         ConfiguredEndpoints {
@@ -177,7 +178,8 @@ impl TargetArgs {
         })
     }
 
-    /// An endpoint whose name says its region is right about it; the environment may be about something else.
+    /// The region. An endpoint whose name contains its region takes precedence: the environment may be meant for
+    /// another.
     async fn region(&self, endpoint: Option<&Endpoint>) -> Result<String, Fatal> {
         let named = endpoint.and_then(|endpoint| sigv4::region_of(endpoint.host())).map(str::to_owned);
         if let (Some(given), Some(named)) = (&self.region, &named)
@@ -232,12 +234,12 @@ impl TargetArgs {
 }
 
 impl Target {
-    /// Whether it is AWS. Nothing on loopback is.
+    /// Whether the target is AWS. Nothing on loopback is.
     pub(super) fn is_aws(&self) -> bool {
         matches!(&self.service, Service::Endpoint(endpoint) if !is_loopback(endpoint))
     }
 
-    /// What tells one account from another. Everything on loopback is one.
+    /// What distinguishes accounts. Everything on loopback counts as one.
     pub(super) fn account(&self) -> Account {
         match &self.service {
             Service::Emulator(_) => Account::Emulator,
@@ -246,7 +248,7 @@ impl Target {
         }
     }
 
-    /// The provisioning template: as typed, or the emulator's first.
+    /// The provisioning template: as given, or the emulator's first.
     pub(super) fn template(&self, typed: Option<&str>) -> Result<String, Fatal> {
         let template = match (typed, &self.service) {
             (Some(template), _) => template,
@@ -257,7 +259,7 @@ impl Target {
         Ok(template.to_owned())
     }
 
-    /// Starts the emulator if it is to be in this process, and sees that there are credentials.
+    /// Starts the emulator if it is to run in this process, and checks that there are credentials.
     pub(super) async fn open(&self) -> Result<Site, Fatal> {
         let (emulator, endpoint, extra_roots) = match &self.service {
             Service::Emulator(scenario) => {
@@ -304,7 +306,7 @@ impl Target {
         })
     }
 
-    /// Whether there are credentials all the same; says what it means if there are none.
+    /// Whether there are credentials besides the claim; says what it means if there are none.
     async fn can_ask_despite_a_claim(&self) -> bool {
         const WITHIN: Duration = Duration::from_secs(5);
         let found = tokio::time::timeout(WITHIN, self.credentials.credentials()).await;
@@ -321,14 +323,14 @@ impl Target {
 }
 
 impl Site {
-    /// Ends the emulator, if it is in this process.
+    /// Shuts down the emulator, if it runs in this process.
     pub(super) async fn close(self) {
         if let Some(emulator) = self.emulator {
             emulator.shutdown().await;
         }
     }
 
-    /// What asks the control plane.
+    /// A client of the control plane.
     pub(super) fn control_plane(&self) -> ControlPlane {
         ControlPlane::new(self.control_plane.clone())
     }
@@ -338,12 +340,12 @@ impl Site {
         matches!(self.authentication, Authentication::Claim(_))
     }
 
-    /// Whether there is anyone to ask about the account.
+    /// Whether the account can be queried.
     pub(super) fn can_ask(&self) -> bool {
         self.can_ask
     }
 
-    /// What the account says of a provisioning template.
+    /// Queries a provisioning template.
     pub(super) async fn template(&self, name: &str) -> Result<DescribedTemplate, AskError> {
         self.control_plane().template(name).await
     }
@@ -359,17 +361,17 @@ impl Site {
         }
     }
 
-    /// Whether it is an emulator, here or elsewhere on this machine.
+    /// Whether it is an emulator, in this process or elsewhere on this machine.
     pub(super) fn is_emulated(&self) -> bool {
         is_loopback(&self.endpoint)
     }
 
-    /// What tells whether a registration happened whose answer was lost; `None` if there is nobody to ask.
+    /// Finds out whether a registration happened whose answer was lost; `None` if the account cannot be queried.
     pub(super) fn settler(&self) -> Option<Arc<dyn Settler>> {
         self.can_ask.then(|| Arc::new(self.control_plane()) as Arc<dyn Settler>)
     }
 
-    /// What dials it, for these topics. A dial may take `timeout`.
+    /// A connector for these topics. A dial may take `timeout`.
     pub(super) fn connector(&self, topics: Topics, timeout: Duration) -> Result<WssConnector, Fatal> {
         let authentication = self.authentication.clone();
         let settings = WssSettings {
@@ -388,7 +390,7 @@ impl Site {
 }
 
 impl Site {
-    /// What is said of it where figures are measured.
+    /// A remark about the target for measured figures.
     pub(super) fn sharing(&self) -> &'static str {
         match &self.emulator {
             Some(_) => ", which shares this machine's cores: the figures are of both",
@@ -406,8 +408,8 @@ impl fmt::Display for Site {
     }
 }
 
-/// The network's proxy, as curl finds it in the environment: names in small letters go before those in capitals. One that cannot
-/// be used matters only where the endpoint is reached through it.
+/// The network's proxy from the environment, as curl reads it: lower-case names take precedence. An unusable one
+/// matters only if the endpoint is reached through it.
 fn proxies(endpoint: Option<&Endpoint>) -> Result<Proxies, Fatal> {
     let exceptions = ["no_proxy", "NO_PROXY"].into_iter().find_map(variable).unwrap_or_default();
     let named = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
@@ -433,7 +435,7 @@ async fn start_emulator(scenario: &Scenario) -> Result<Emulator, Fatal> {
         .map_err(|error| Fatal::new(Exit::Unavailable, format!("the emulator did not start: {error}")))
 }
 
-/// A claim that cannot be used, by the option that it is about.
+/// The error for an unusable claim, with the option that it is about.
 fn claim_error(error: ClaimError) -> Fatal {
     match error {
         ClaimError::NoKey => usage("--claim-key", error),
@@ -441,10 +443,10 @@ fn claim_error(error: ClaimError) -> Fatal {
     }
 }
 
-/// That there are credentials, before anything is sent with them.
+/// Checks that there are credentials, before anything is sent with them.
 async fn check_credentials(profile: Option<&str>, source: &dyn CredentialSource) -> Result<(), Fatal> {
     let not_ready = |why: &str| Fatal::new(Exit::Unavailable, format!("{why}; {OBTAIN}"));
-    // AWS's chain would pass over them, to whatever comes next.
+    // AWS's chain would skip an incomplete pair and use the next source.
     for (given, missing) in
         [("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")]
     {
@@ -458,7 +460,7 @@ async fn check_credentials(profile: Option<&str>, source: &dyn CredentialSource)
     }
 }
 
-/// How a question to the account that was not answered ends the command, and what to do about it.
+/// The error for a failed query to the account, with what to do about it.
 pub(super) fn asked(error: &AskError, if_not_permitted: &str, otherwise: &str) -> Fatal {
     let (exit, hint) = match error {
         AskError::NotPermitted { .. } => (Exit::NotPermitted, if_not_permitted),
@@ -472,7 +474,8 @@ pub(super) fn asked(error: &AskError, if_not_permitted: &str, otherwise: &str) -
     Fatal::new(exit, format!("{error}; {hint}"))
 }
 
-/// Where the control plane is, if it is not where AWS has it: what serves MQTT on loopback is an emulator, which serves both.
+/// The control plane's URL, if it is not AWS's: an endpoint on loopback is an emulator, which also serves the control
+/// plane.
 fn emulated_control_plane(endpoint: &Endpoint) -> Option<String> {
     is_loopback(endpoint).then(|| format!("https://{}", endpoint.host_header()))
 }

@@ -1,4 +1,4 @@
-//! `fleetmint template`: a provisioning template from a lot, what is wrong with one, and one into the account.
+//! `fleetmint template`: drafts a provisioning template from a lot, checks one, and creates one in the account.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
@@ -162,7 +162,7 @@ fn init(args: InitArgs) -> Result<Exit, Fatal> {
     let place = AccountPlace { region: args.region, account: args.account };
     let settings = DraftSettings { thing_type: args.thing_type, policy: args.policy, place: place.clone() };
     let reading = LotReading::new(args.reading, None)?;
-    // A ledger beside the lot may know its columns.
+    // A ledger beside the lot may have its columns.
     let ledger = ledger_of(&args.lot, None, Part::default()).unwrap_or_default();
     let columns = columns(reading.read(&args.lot, &ledger)?)?;
     let draft = columns.draft(&settings);
@@ -191,7 +191,7 @@ fn init(args: InitArgs) -> Result<Exit, Fatal> {
     Ok(Exit::Complete)
 }
 
-/// The columns that are sent, and what their values are like.
+/// The columns that are sent, and what their values look like.
 fn columns(lot: OpenLot) -> Result<Columns, Fatal> {
     let sent: Vec<String> = lot.parameters.names().map(str::to_owned).collect();
     let places: Vec<usize> =
@@ -210,7 +210,7 @@ fn columns(lot: OpenLot) -> Result<Columns, Fatal> {
     Ok(columns)
 }
 
-/// A name that a template may have, from a file's.
+/// A valid template name, derived from a file's name.
 fn template_name(stem: &str) -> String {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     let name: String = stem.chars().take(36).map(|c| if is_allowed(c) { c } else { '_' }).collect();
@@ -224,7 +224,7 @@ fn write_new(file: &Path, text: &str) -> Result<(), Fatal> {
     })
 }
 
-/// What was written and decided, and what comes next.
+/// Describes what was written and decided, and what to do next.
 fn drafted(draft: &Draft, files: &[PathBuf; 3], lot: &Path, template: &str) -> String {
     let [body, policy, trust] = files.each_ref().map(|file| file.display().to_string());
     let mut lines = vec![
@@ -325,7 +325,7 @@ fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).expect("JSON can be written") + "\n"
 }
 
-/// More than any template has; what is longer is something else.
+/// More than any template's size, in bytes; anything longer is something else.
 const MAX_FILE: u64 = 1 << 20;
 
 fn read(file: &Path) -> Result<String, Fatal> {
@@ -417,9 +417,9 @@ fn not_made(error: &AskError) -> Fatal {
     }
 }
 
-/// Asks on the terminal. Anything but yes is no.
+/// Asks on the terminal. Anything other than yes means no.
 fn is_confirmed(template: &str) -> bool {
-    // stderr, as it is asked of a person; what is printed is the result.
+    // On stderr, because stdout is for results.
     let _ = write!(std::io::stderr(), "Make the template {template} there? [y/N] ");
     let _ = std::io::stderr().flush();
     let mut answer = String::new();

@@ -1,4 +1,4 @@
-//! What verbs share that look after a ledger's devices in the account: `verify` and `cleanup`.
+//! What `verify` and `cleanup` share, which look after a ledger's devices in the account.
 //!
 //! Owns the way from a ledger to the account that it was made for, and the frame of such a run: signals and progress.
 
@@ -31,11 +31,11 @@ pub(super) struct Tended {
     pub(super) ledger: Ledger,
     pub(super) site: Site,
     pub(super) setting: Setting,
-    /// What could not be asked or compared.
+    /// What could not be queried or compared.
     pub(super) remarks: Vec<String>,
 }
 
-/// Opens a ledger to write, and goes to the account that it was made for.
+/// Opens a ledger for writing, and the account that it was made for.
 ///
 /// # Errors
 /// If the ledger cannot be used, or was made for another account or region.
@@ -51,7 +51,7 @@ pub(super) async fn open(
     }
     let ledger = Ledger::reopen(path).map_err(ledger_error)?;
     let binding = ledger.view().lot().binding.clone();
-    // An endpoint whose name says its region is right about it; any other is in the ledger's.
+    // An endpoint whose name contains its region takes precedence; any other is in the ledger's region.
     let says_region = target.endpoint.as_deref().and_then(|endpoint| endpoint.parse::<Endpoint>().ok());
     if target.region.is_none() && says_region.is_none_or(|endpoint| region_of(endpoint.host()).is_none()) {
         target.region = Some(binding.region.clone());
@@ -92,7 +92,7 @@ fn check_binding(path: &Path, binding: &Binding, target: &Target) -> Result<(), 
     Err(usage(what, message))
 }
 
-/// What devices should be like: by the file, or by what the account says of the template.
+/// What devices should be like, according to the template in the file or in the account.
 pub(super) async fn expect(
     site: &Site,
     lot: &LotInfo,
@@ -150,7 +150,7 @@ pub(super) fn named(only: &[String], ledger: &Ledger) -> Result<HashSet<String>,
     }
 }
 
-/// Lets `work` go on while signals are listened for and people see how far it is.
+/// Runs `work` while listening for signals and showing progress.
 pub(super) async fn attend<T>(
     work: impl Future<Output = T>,
     setting: &Setting,
@@ -186,7 +186,7 @@ fn view(progress: &Progress, total: u64, wanting: &'static str, elapsed: Duratio
     View::of_devices(done, total, per_second, load(&progress.under_way), (load(&progress.wanting), wanting))
 }
 
-/// How a run that ended so leaves the process, and what is said of it; `None` if all devices were looked at.
+/// The exit code for this end, and what to report; `None` if all devices were examined.
 pub(super) fn ended(ended: Ended, verb: &str) -> Option<(Exit, Vec<String>)> {
     Some(match ended {
         Ended::Complete => return None,

@@ -1,4 +1,4 @@
-//! `fleetmint verify`: whether every registered device is in the account what it should be.
+//! `fleetmint verify`: whether every registered device in the account is what it should be.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -159,7 +159,7 @@ fn head(
     }
 }
 
-/// What is done while people watch.
+/// The parts of a verification that run while progress is shown.
 struct Doing<'a> {
     plan: &'a Plan,
     connect: usize,
@@ -190,7 +190,7 @@ fn tell(report: &LotReport, as_json: bool) -> Result<(), Fatal> {
     print_summary(None, &shown)
 }
 
-/// The exit code; says why the run ended, where it did not come to its end.
+/// The exit code; reports why the run ended early, if it did.
 fn left_so(ended: Ended, report: &LotReport) -> Exit {
     let (exit, words) = tended::ended(ended, VERB).unwrap_or_else(|| {
         let exit = if report.counts.differ > 0 { Exit::NotAllRegistered } else { Exit::Complete };
@@ -200,7 +200,7 @@ fn left_so(ended: Ended, report: &LotReport) -> Exit {
     exit
 }
 
-/// That sealed keys can be opened that are to be tried, before an hour is spent on the rest.
+/// Checks that the sealed keys to be tried can be opened, before an hour is spent on the rest.
 fn check_identities(identities: &[PathBuf], connect: usize, ledger: &Ledger) -> Result<(), Fatal> {
     let content = ledger.view().lot().binding.content.as_ref();
     let is_sealed = content.is_some_and(|content| !content.recipients.is_empty());
@@ -210,7 +210,7 @@ fn check_identities(identities: &[PathBuf], connect: usize, ledger: &Ledger) -> 
     Ok(())
 }
 
-/// Who asks, where STS says so.
+/// The caller's identity, if STS returns it.
 pub(super) async fn who(site: &Site) -> Option<String> {
     match caller(&site.sts).await {
         Ok(caller) => Some(caller.arn),
@@ -221,7 +221,7 @@ pub(super) async fn who(site: &Site) -> Option<String> {
     }
 }
 
-/// The lot report of what the ledger has now.
+/// A lot report from the present ledger.
 fn report(
     ledger: &Ledger,
     head: LotReportHead,
@@ -255,8 +255,8 @@ fn opener(identities: &[PathBuf]) -> Result<KeyOpener, Fatal> {
     Ok(opener)
 }
 
-/// Tries the certificates of `number` devices that were found as they should be, spread over the ledger, and adds to what is known
-/// of each what a connection with it showed.
+/// Tries the certificates of `number` devices that were found as they should be, spread over the ledger, and records
+/// the outcome of each connection.
 async fn try_certificates(
     number: usize,
     keys: &HashSet<String>,
@@ -274,7 +274,7 @@ async fn try_certificates(
     Ok(())
 }
 
-/// The keys of devices to try.
+/// The keys of the devices to try.
 fn choose(number: usize, keys: &HashSet<String>, ledger: &Ledger) -> Result<Vec<String>, Fatal> {
     if number == 0 {
         return Ok(Vec::new());
@@ -300,7 +300,7 @@ fn choose(number: usize, keys: &HashSet<String>, ledger: &Ledger) -> Result<Vec<
     }
 }
 
-/// A device with its key, and what was found out about it.
+/// A device with its key and its latest finding.
 fn read(key: &str, ledger: &Ledger) -> Result<(MadeDevice, CertifiedDevice), Fatal> {
     let view = ledger.view();
     let scope = Plan { keys: [key.to_owned()].into(), since: None }.scope();
@@ -346,7 +346,7 @@ async fn try_certificate(
     })
 }
 
-/// What is known of a device, with what its connection showed.
+/// A device's latest finding, with the outcome of its connection added.
 fn noted(made: &MadeDevice, outcome: &Result<Connected, String>) -> Finding {
     let last = made.finding.clone();
     let (mut word, mut details) =

@@ -1,6 +1,6 @@
 //! AWS IoT's control plane, each operation at the rate that its throttles allow.
 //!
-//! Owns when a question is asked, and again. What is asked stands in the files beside this one, a method an operation.
+//! Owns when a request is sent, and when it is retried. The operations are methods in the files beside this one.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -17,40 +17,40 @@ use super::clock::ServiceClock;
 use super::operation::per_second;
 use super::pace::Pace;
 
-/// How often a question is asked whose answer is an error of the service's or none at all.
+/// How many times a request is sent if the service fails or does not answer.
 const ATTEMPTS: u32 = 4;
 /// The pause before the second attempt; each later one is twice as long.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How long one question is asked again because of throttles.
+/// How long one request is retried because of throttles.
 const THROTTLED_FOR: Duration = Duration::from_secs(300);
-/// How many questions may be under way at once.
+/// How many requests may be under way at once.
 const MOST_UNDER_WAY: usize = 128;
 
-/// The control plane. Nothing is set up before the first question: most runs have none.
+/// The control plane. Nothing is set up before the first request: most runs have none.
 ///
-/// Any number of tasks may ask at once: each operation is asked at its own rate, which begins at AWS's default quota and
-/// follows the service's throttles. A question that was throttled waits for its turn and is asked again, for five minutes at most; an error
-/// of the service or of the network is asked again three times.
+/// Any number of tasks may use it at once. Each operation has its own rate, which begins at AWS's default quota and
+/// follows the service's throttles. A throttled request waits for its turn and is retried for at most five minutes;
+/// after an error of the service or the network it is retried three times.
 #[derive(Debug)]
 pub struct ControlPlane {
     settings: AwsSettings,
     client: OnceCell<aws_sdk_iot::Client>,
-    /// By the operation's name.
+    /// Paces by the operation's name.
     paces: Mutex<HashMap<&'static str, Pace>>,
     under_way: Semaphore,
     clock: ServiceClock,
 }
 
-/// What an answer means for the question.
+/// What an answer means for a retry.
 enum Verdict {
     Final,
     Throttled,
-    /// It may go better a moment later.
+    /// A retry a moment later may succeed.
     Passing,
 }
 
 impl ControlPlane {
-    /// The control plane of `settings`. Touches no network.
+    /// The control plane with `settings`. Touches no network.
     pub fn new(settings: AwsSettings) -> Self {
         Self {
             settings,
@@ -61,12 +61,12 @@ impl ControlPlane {
         }
     }
 
-    /// This machine's clock minus the service's, in seconds, as its last answer has it; `None` until the first answer.
+    /// This machine's clock minus the service's, in seconds, by the last answer; `None` until the first answer.
     pub fn skew_s(&self) -> Option<i64> {
         self.clock.skew_s()
     }
 
-    /// Asks for `operation` as `send` has it, and again where that may help.
+    /// Runs `operation` by calling `send`, and retries it if that may help.
     pub(super) async fn ask<T, E, F>(
         &self,
         operation: &'static str,
@@ -111,7 +111,7 @@ impl ControlPlane {
                 Verdict::Passing if attempts < ATTEMPTS => {
                     let pause = PAUSE * 2_u32.pow(attempts - 1);
                     attempts += 1;
-                    // Not all at the same instant.
+                    // Jitter, so that requests do not all retry at the same instant.
                     sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
                 }
                 Verdict::Passing => return Err(AskError::of(operation, &error)),
@@ -129,7 +129,8 @@ impl ControlPlane {
     }
 }
 
-/// AWS IoT says with a 400 that it throttles, other services with a 429: the type counts, or else the status.
+/// The verdict on an error. AWS IoT throttles with a 400, other services with a 429: the type counts, or else the
+/// status.
 fn verdict<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Verdict {
     match error {
         SdkError::ServiceError(answer) => {
@@ -149,8 +150,8 @@ fn verdict<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Verdic
     }
 }
 
-/// Whether an error's type means that there were too many requests. `LimitExceededException` does not: AWS IoT says it of things
-/// that there are too many of.
+/// Whether an error's type means that there were too many requests. `LimitExceededException` does not: AWS IoT uses
+/// it for too many resources.
 pub(super) fn is_throttle(code: &str) -> bool {
     matches!(
         code,
@@ -164,7 +165,7 @@ pub(super) fn is_throttle(code: &str) -> bool {
     )
 }
 
-/// The SDK's own retries wait without regard to other questions.
+/// Disables the SDK's own retries, which ignore other requests.
 pub(super) fn no_retries() -> RetryConfig {
     RetryConfig::disabled()
 }

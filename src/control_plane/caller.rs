@@ -1,4 +1,4 @@
-//! Who the credentials are, as STS knows it.
+//! Whose the credentials are, according to STS.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::client::{AskError, AwsSettings, SourceProvider, http_client, retries,
 
 const OPERATION: &str = "GetCallerIdentity";
 
-/// Who asks.
+/// The identity behind the credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The account's number, of 12 digits.
@@ -24,7 +24,7 @@ impl fmt::Display for Caller {
     }
 }
 
-/// Whose credentials these are, by GetCallerIdentity, which needs no permission.
+/// The identity behind the credentials, by GetCallerIdentity, which needs no permission.
 ///
 /// # Errors
 /// [`AskError`], with what the service said.

@@ -1,6 +1,6 @@
-//! How AWS's services are reached: HTTPS, whom to trust, credentials, and what a failure means.
+//! How to reach AWS's services: HTTPS, trust, credentials, and what a failure means.
 //!
-//! Owns the HTTP client underneath all of AWS's own clients. Knows no operation.
+//! Owns the HTTP client underneath all AWS clients. Knows no operation.
 
 use std::error::Error;
 use std::fmt;
@@ -27,19 +27,20 @@ use crate::proxy::Proxies;
 use crate::sigv4::CredentialSource;
 use crate::wording::{causes, clean};
 
-/// One operation, all its retries included.
+/// The time limit of one operation, including its retries.
 pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Where and as whom to ask a service.
+/// Where to reach a service, and with which credentials.
 #[derive(Clone)]
 pub struct AwsSettings {
-    /// `https://…`; none for the region's own, such as `https://iot.<region>.amazonaws.com`.
+    /// `https://…`; `None` for the region's own endpoint, such as `https://iot.<region>.amazonaws.com`.
     pub endpoint_url: Option<String>,
     /// The region to sign for.
     pub region: String,
-    /// What to sign with; asked for each request.
+    /// The credentials to sign with, requested anew for each request.
     pub credentials: Arc<dyn CredentialSource>,
-    /// Certificate authorities to trust beside the public ones and the system's: PEM, or one certificate in DER. Empty for none.
+    /// Certificate authorities to trust besides the public ones and the system's: PEM, or one certificate in DER. May
+    /// be empty.
     pub extra_roots: Vec<u8>,
     /// The network's proxy, if it has one.
     pub proxies: Proxies,
@@ -54,63 +55,63 @@ impl fmt::Debug for AwsSettings {
     }
 }
 
-/// Why an operation gave no answer.
+/// Why an operation gave no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
-    /// The service does not let these credentials do it.
+    /// These credentials lack the permission.
     #[error("{operation} is not permitted: {detail}")]
     NotPermitted {
-        /// What was asked for.
+        /// The operation.
         operation: &'static str,
         /// What the service said.
         detail: String,
     },
-    /// The service does not know these credentials, or not any more.
+    /// The service does not know these credentials, or no longer does.
     #[error("{operation}: the credentials were refused: {detail}")]
     Refused {
-        /// What was asked for.
+        /// The operation.
         operation: &'static str,
         /// What the service said.
         detail: String,
     },
-    /// What was asked for is not there.
+    /// The resource does not exist.
     #[error("{operation}: {detail}")]
     NotFound {
-        /// What was asked for.
+        /// The operation.
         operation: &'static str,
         /// What the service said.
         detail: String,
     },
-    /// The service asked for fewer requests, and would not be asked again for long enough.
+    /// The service throttled the request for too long.
     #[error("{operation} is throttled: {detail}")]
     Throttled {
-        /// What was asked for.
+        /// The operation.
         operation: &'static str,
         /// What the service said.
         detail: String,
     },
-    /// The service refuses what was asked for as it was asked: the same question gets the same answer.
+    /// The service rejects the request as it stands: repeating it would get the same answer.
     #[error("{operation}: {detail}")]
     Rejected {
-        /// What was asked for.
+        /// The operation.
         operation: &'static str,
         /// The type of the error, such as `DeleteConflictException`.
         code: String,
-        /// What the service said, with the type.
+        /// What the service said, including the type.
         detail: String,
     },
-    /// No answer, or none that helps: no credentials, no connection, an error of the service, an empty answer.
+    /// No usable answer: no credentials, no connection, a service error, or an empty answer.
     #[error("{operation}: {detail}")]
     Failed {
-        /// What was asked for.
+        /// The operation.
         operation: &'static str,
-        /// Why not.
+        /// The reason.
         detail: String,
     },
 }
 
 impl AskError {
-    /// What `error` means. Acts on the error's type, which the protocols document; its words are for people.
+    /// What `error` means. Depends on the error's type, which the protocols document; its message is for people.
     pub(super) fn of<E>(operation: &'static str, error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
@@ -149,16 +150,16 @@ impl AskError {
         }
     }
 
-    /// An answer that does not say what it should.
+    /// The error for an answer that lacks a required field.
     pub(super) fn empty(operation: &'static str, missing: &str) -> Self {
         Self::Failed { operation, detail: format!("the answer has no {missing}") }
     }
 }
 
-/// The HTTP client: TLS by rustls and the network's proxy, as on the way to the endpoint. `extra_roots` are PEM or DER that can be
-/// read. Only HTTPS goes through the proxy: what is asked over HTTP is the metadata of this machine.
+/// The HTTP client: TLS by rustls, and the network's proxy, as on the way to the endpoint. `extra_roots` must be
+/// readable PEM or DER. Only HTTPS goes through the proxy: HTTP is used only for this machine's metadata.
 pub(super) fn http_client(extra_roots: &[u8], proxies: &Proxies) -> Result<SharedHttpClient, String> {
-    // The public authorities too, as on the way to the endpoint: small containers bring none.
+    // Includes the public authorities, as on the way to the endpoint: small containers have none.
     let mut roots = TrustStore::default().with_pem_certificate(PUBLIC_ROOTS.as_slice());
     if !extra_roots.is_empty() {
         roots = roots.with_pem_certificate(as_pem(extra_roots));
@@ -179,7 +180,7 @@ pub(super) fn http_client(extra_roots: &[u8], proxies: &Proxies) -> Result<Share
     }))
 }
 
-/// The authorities of `webpki-roots`, whole, in PEM.
+/// All authorities of `webpki-roots`, in PEM.
 static PUBLIC_ROOTS: LazyLock<Vec<u8>> = LazyLock::new(|| {
     webpki_root_certs::TLS_SERVER_ROOT_CERTS
         .iter()
@@ -198,12 +199,12 @@ fn pem(der: &[u8]) -> Vec<u8> {
     pem::encode(&pem::Pem::new("CERTIFICATE", der)).into_bytes()
 }
 
-/// Our credentials as AWS's clients want them. They are cached by their source, so nothing else may.
+/// Our credentials in the form that AWS's clients want. Their source caches them, so nothing else may.
 #[derive(Clone)]
 pub(super) struct SourceProvider(pub(super) Arc<dyn CredentialSource>);
 
 impl SourceProvider {
-    /// The cache that goes with it: none.
+    /// The identity cache to use with it: none.
     pub(super) fn cache() -> impl aws_sdk_iot::config::ResolveCachedIdentity + 'static {
         IdentityCache::no_cache()
     }
@@ -237,7 +238,7 @@ pub(super) fn timeouts() -> TimeoutConfig {
     TimeoutConfig::builder().operation_timeout(OPERATION_TIMEOUT).build()
 }
 
-/// The client of AWS IoT. It asks once: when to ask again is for who knows of the other questions.
+/// The client of AWS IoT. It does not retry: retries must take other requests into account.
 pub(super) fn iot(settings: &AwsSettings, clock: ServiceClock) -> Result<aws_sdk_iot::Client, String> {
     let mut config = aws_sdk_iot::Config::builder()
         .behavior_version(aws_sdk_iot::config::BehaviorVersion::latest())

@@ -1,4 +1,4 @@
-//! What the service's answers say of this machine's clock.
+//! What the service's answers show about this machine's clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -9,14 +9,14 @@ use aws_sdk_iot::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_iot::error::BoxError;
 use aws_sdk_iot::primitives::{DateTime, DateTimeFormat};
 
-/// This machine's clock against the service's, as the `date` of its last answer has it.
+/// This machine's clock compared with the service's, by the `date` of the last answer.
 ///
-/// The SDK signs the control plane's requests with a clock that it corrects by itself, so that a wrong one does not show there; the
-/// signature of a WebSocket has no such help.
+/// The SDK corrects the clock that it signs control plane requests with, so a wrong clock does not show there; a
+/// WebSocket's signature has no such correction.
 #[derive(Debug, Clone)]
 pub(super) struct ServiceClock(Arc<AtomicI64>);
 
-/// Nothing was answered yet.
+/// The value until the first answer.
 const UNKNOWN: i64 = i64::MIN;
 
 impl Default for ServiceClock {
@@ -26,7 +26,7 @@ impl Default for ServiceClock {
 }
 
 impl ServiceClock {
-    /// Our clock minus the service's, in seconds; `None` until the first answer.
+    /// This machine's clock minus the service's, in seconds; `None` until the first answer.
     pub(super) fn skew_s(&self) -> Option<i64> {
         Some(self.0.load(Ordering::Relaxed)).filter(|skew| *skew != UNKNOWN)
     }

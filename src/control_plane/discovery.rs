@@ -7,10 +7,11 @@ use super::client::AskError;
 use crate::service::ENDPOINT_TYPE;
 
 impl ControlPlane {
-    /// The account's `iot:Data-ATS` endpoint, as the service writes it: a host, or host and port.
+    /// The account's `iot:Data-ATS` endpoint, as the service writes it: a host, or host and port. Needs
+    /// `iot:DescribeEndpoint`.
     ///
     /// # Errors
-    /// [`AskError`], with what the service said. `iot:DescribeEndpoint` is needed.
+    /// [`AskError`], with what the service said.
     pub async fn data_endpoint(&self) -> Result<String, AskError> {
         let operation = "DescribeEndpoint";
         let described = self

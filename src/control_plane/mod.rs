@@ -1,8 +1,8 @@
-//! AWS's own clients: what is asked of the account besides provisioning.
+//! AWS's own clients: requests to the account besides provisioning.
 //!
-//! Owns the pace at which the control plane is asked, the settling of registrations whose answer was lost, the discovery of
-//! the data endpoint, the reading of quotas, and AWS's credential chain. An operation is a row in `operation` and a method of
-//! [`ControlPlane`].
+//! Owns the pace of control plane requests, the settling of registrations whose answer was lost, the discovery of the
+//! data endpoint, the reading of quotas, and AWS's credential chain. An operation is a row in `operation` and a
+//! method of [`ControlPlane`].
 
 mod asking;
 mod caller;

@@ -1,9 +1,9 @@
-//! How often an account may ask AWS IoT's control plane for each operation.
+//! Default quotas of AWS IoT's control plane operations.
 
-/// How often per second an account may ask for `operation` where nobody raised its quota.
+/// How often per second an account may call `operation` by default.
 ///
-/// Source: Service Quotas, service `iotcore`, February 2024. Operations that are not listed there are taken to be allowed 10
-/// times a second, as most are.
+/// Source: Service Quotas, service `iotcore`, February 2024. Operations that are not listed there are assumed to
+/// allow 10 calls per second, as most do.
 pub(super) fn per_second(operation: &str) -> f64 {
     match operation {
         "DescribeThing" => 350.0,

@@ -1,29 +1,29 @@
-//! How fast an operation may be asked for, as its throttles tell. Pure: `now` is an argument.
+//! How fast to send an operation's requests, judging by its throttles. Pure: `now` is an argument.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How much of a rate one answered request adds before anything was throttled: half of it in a second at that rate.
+/// How much one answered request raises the rate per second, before the first throttle: half the rate in a second.
 const GROWTH: f64 = 0.5;
-/// The same once a throttle has told where the quota is.
+/// How much one answered request raises the rate per second, once a throttle has shown where the quota is.
 const CREEP: f64 = 0.01;
-/// What is left of a rate that was throttled.
+/// The factor that a throttle cuts the rate by.
 const CUT: f64 = 0.75;
-/// No slower, so that every wait has an end.
+/// The lowest rate, per second, so that every wait ends.
 const SLOWEST: f64 = 0.2;
-/// No faster: more requests than one process can have under way.
+/// The highest rate, per second: more requests than one process can have under way.
 const FASTEST: f64 = 5_000.0;
 
-/// The rate of one operation. It begins at AWS's default, grows while nothing is throttled, and is cut once for the requests
-/// that were under way when it was exceeded.
+/// The rate of one operation. It begins at AWS's default and grows while nothing is throttled. The requests that were
+/// under way when it was exceeded cut it only once.
 #[derive(Debug)]
 pub(super) struct Pace {
     per_second: f64,
     growth: f64,
     /// When the next request may go.
     next: Option<Instant>,
-    /// When the rate was cut; requests from before do not cut it again.
+    /// When the rate was last cut; requests sent before do not cut it again.
     cut_at: Option<Instant>,
 }
 
@@ -32,19 +32,19 @@ impl Pace {
         Self { per_second, growth: GROWTH, next: None, cut_at: None }
     }
 
-    /// When a request may go that is ready now. Each call is one request's turn.
+    /// When a request that is ready now may be sent. Each call takes one request's turn.
     pub(super) fn turn(&mut self, now: Instant) -> Instant {
         let turn = self.next.map_or(now, |next| next.max(now));
         self.next = Some(turn + Duration::from_secs_f64(self.per_second.recip()));
         turn
     }
 
-    /// A request was answered, whatever the answer.
+    /// Notes that a request was answered, whatever the answer.
     pub(super) fn note_answer(&mut self) {
         self.per_second = (self.per_second + self.growth).min(FASTEST);
     }
 
-    /// A request that went at `sent` was throttled.
+    /// Notes that a request sent at `sent` was throttled.
     pub(super) fn note_throttle(&mut self, sent: Instant, now: Instant) {
         if self.cut_at.is_some_and(|cut_at| sent <= cut_at) {
             return;
@@ -52,7 +52,7 @@ impl Pace {
         self.per_second = (self.per_second * CUT).max(SLOWEST);
         self.growth = CREEP;
         self.cut_at = Some(now);
-        // What waits has its turn already; what comes now waits a moment more, for a bucket to fill.
+        // Waiting requests have their turns already; new ones wait a moment longer, for the bucket to fill.
         self.next = Some(
             self.next.map_or(now, |next| next.max(now)) + Duration::from_secs_f64(self.per_second.recip()),
         );
@@ -68,8 +68,8 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// A service with a token bucket of `quota` per second, asked for `seconds` by as many requests as the pace lets through,
-    /// each answered after 30 ms. How many were accepted, and how many throttled.
+    /// Plays a service with a token bucket of `quota` per second for `seconds`, with as many requests as the pace
+    /// admits, each answered after 30 ms. Returns how many were accepted, and how many throttled.
     fn asked(quota: f64, begins_at: f64, seconds: u64) -> (u64, u64) {
         let latency = Duration::from_millis(30);
         let begin = Instant::now();

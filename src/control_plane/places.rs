@@ -1,10 +1,10 @@
-//! Where the environment and the profile say that services are, as for every AWS tool.
+//! Endpoints of services that the environment and the profile configure, as for every AWS tool.
 
 use aws_config::BehaviorVersion;
 use aws_types::SdkConfig;
 use aws_types::service_config::ServiceConfigKey;
 
-/// The endpoints of services that someone configured; `None` for AWS's own.
+/// The configured endpoints of services; `None` for AWS's own.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ConfiguredEndpoints {
     /// AWS IoT: AWS_ENDPOINT_URL_IOT.
@@ -15,8 +15,8 @@ pub struct ConfiguredEndpoints {
     pub service_quotas: Option<String>,
 }
 
-/// Reads `AWS_ENDPOINT_URL_<SERVICE>`, then the services section of the profile, then AWS_ENDPOINT_URL, then the profile's
-/// `endpoint_url`; none where AWS_IGNORE_CONFIGURED_ENDPOINT_URLS says so.
+/// Reads `AWS_ENDPOINT_URL_<SERVICE>`, then the services section of the profile, then AWS_ENDPOINT_URL, then the
+/// profile's `endpoint_url`. All are `None` if AWS_IGNORE_CONFIGURED_ENDPOINT_URLS says so.
 ///
 /// Source: AWS SDKs and Tools Reference Guide, "Service-specific endpoints".
 pub async fn configured_endpoints(profile: Option<&str>) -> ConfiguredEndpoints {
@@ -28,12 +28,12 @@ pub async fn configured_endpoints(profile: Option<&str>) -> ConfiguredEndpoints 
     ConfiguredEndpoints {
         iot: endpoint_of(&config, "IoT"),
         sts: endpoint_of(&config, "STS"),
-        // With the underscore that the guide has in profiles; from a space the SDK makes a hyphen.
+        // With the underscore that the guide uses in profiles; the SDK would turn a space into a hyphen.
         service_quotas: endpoint_of(&config, "Service_Quotas"),
     }
 }
 
-/// As the generated clients look for theirs.
+/// Looks up a service's endpoint as the generated clients do.
 fn endpoint_of(config: &SdkConfig, service_id: &str) -> Option<String> {
     let key = ServiceConfigKey::builder()
         .service_id(service_id)

@@ -1,6 +1,6 @@
-//! What a device has in the account, and taking it out again: certificates, what they are attached to, and policies.
+//! What a device has in the account, and how to remove it: certificates, what they are attached to, and policies.
 //!
-//! Lists are read to their last page. Whoever deletes what is gone already is told so ([`AskError::NotFound`]).
+//! Lists are read to their last page. Deleting what is already gone is an error ([`AskError::NotFound`]).
 
 use aws_sdk_iot::types::CertificateStatus;
 
@@ -22,7 +22,7 @@ pub struct DescribedCertificate {
 }
 
 impl ControlPlane {
-    /// The certificate of this id. `iot:DescribeCertificate` is needed.
+    /// The certificate with this id. Needs `iot:DescribeCertificate`.
     ///
     /// # Errors
     /// [`AskError`]; [`AskError::NotFound`] if there is none.
@@ -39,7 +39,7 @@ impl ControlPlane {
         })
     }
 
-    /// The names of the policies that are attached to a certificate itself. `iot:ListAttachedPolicies` is needed.
+    /// The names of the policies attached directly to a certificate. Needs `iot:ListAttachedPolicies`.
     ///
     /// # Errors
     /// [`AskError`].
@@ -60,7 +60,7 @@ impl ControlPlane {
         }
     }
 
-    /// The names of the things that a certificate is attached to. `iot:ListPrincipalThings` is needed.
+    /// The names of the things that a certificate is attached to. Needs `iot:ListPrincipalThings`.
     ///
     /// # Errors
     /// [`AskError`].
@@ -81,7 +81,7 @@ impl ControlPlane {
         }
     }
 
-    /// The ARNs of the principals that are attached to a thing. `iot:ListThingPrincipals` is needed.
+    /// The ARNs of the principals attached to a thing. Needs `iot:ListThingPrincipals`.
     ///
     /// # Errors
     /// [`AskError`]; [`AskError::NotFound`] if there is no such thing.
@@ -102,7 +102,7 @@ impl ControlPlane {
         }
     }
 
-    /// The names of the groups that a thing is in itself. `iot:ListThingGroupsForThing` is needed.
+    /// The names of the groups that a thing is directly in. Needs `iot:ListThingGroupsForThing`.
     ///
     /// # Errors
     /// [`AskError`]; [`AskError::NotFound`] if there is no such thing.
@@ -123,7 +123,7 @@ impl ControlPlane {
         }
     }
 
-    /// The ARNs of what a policy is attached to: the first page of them. `iot:ListTargetsForPolicy` is needed.
+    /// The first page of the ARNs that a policy is attached to. Needs `iot:ListTargetsForPolicy`.
     ///
     /// # Errors
     /// [`AskError`]; [`AskError::NotFound`] if there is no such policy.
@@ -136,7 +136,7 @@ impl ControlPlane {
         Ok(page.targets.unwrap_or_default())
     }
 
-    /// Detaches a policy from a certificate. `iot:DetachPolicy` is needed.
+    /// Detaches a policy from a certificate. Needs `iot:DetachPolicy`.
     ///
     /// # Errors
     /// [`AskError`].
@@ -146,7 +146,7 @@ impl ControlPlane {
         detached.await.map(drop)
     }
 
-    /// Detaches a certificate from a thing, which takes effect later. `iot:DetachThingPrincipal` is needed.
+    /// Detaches a certificate from a thing, which takes effect later. Needs `iot:DetachThingPrincipal`.
     ///
     /// # Errors
     /// [`AskError`]; [`AskError::NotFound`] if there is no such thing.
@@ -157,7 +157,7 @@ impl ControlPlane {
         detached.await.map(drop)
     }
 
-    /// Makes a certificate inactive. `iot:UpdateCertificate` is needed.
+    /// Makes a certificate inactive. Needs `iot:UpdateCertificate`.
     ///
     /// # Errors
     /// [`AskError`]; [`AskError::NotFound`] if there is no such certificate.
@@ -168,20 +168,20 @@ impl ControlPlane {
         updated.await.map(drop)
     }
 
-    /// Deletes a certificate that is inactive and attached to nothing. `iot:DeleteCertificate` is needed.
+    /// Deletes a certificate that is inactive and attached to nothing. Needs `iot:DeleteCertificate`.
     ///
     /// # Errors
-    /// [`AskError`]; [`AskError::Rejected`] while anything is attached to it, or it is active.
+    /// [`AskError`]; [`AskError::Rejected`] while it is active or anything is attached to it.
     pub async fn delete_certificate(&self, id: &str) -> Result<(), AskError> {
         let deleted =
             self.ask("DeleteCertificate", |client| client.delete_certificate().certificate_id(id).send());
         deleted.await.map(drop)
     }
 
-    /// Deletes a thing that nothing is attached to, if it still has this version. `iot:DeleteThing` is needed.
+    /// Deletes a thing that nothing is attached to, if it still has this version. Needs `iot:DeleteThing`.
     ///
     /// # Errors
-    /// [`AskError`]; [`AskError::Rejected`] while anything is attached to it, or if its version is another.
+    /// [`AskError`]; [`AskError::Rejected`] if anything is attached to it, or its version differs.
     pub async fn delete_thing(&self, name: &str, version: i64) -> Result<(), AskError> {
         let deleted = self.ask("DeleteThing", |client| {
             client.delete_thing().thing_name(name).expected_version(version).send()
@@ -189,10 +189,10 @@ impl ControlPlane {
         deleted.await.map(drop)
     }
 
-    /// Deletes a policy that nothing is attached to. `iot:DeletePolicy` is needed.
+    /// Deletes a policy that is attached to nothing. Needs `iot:DeletePolicy`.
     ///
     /// # Errors
-    /// [`AskError`]; [`AskError::Rejected`] while anything is attached to it, or if it has other versions.
+    /// [`AskError`]; [`AskError::Rejected`] if it is attached to anything, or has other versions.
     pub async fn delete_policy(&self, name: &str) -> Result<(), AskError> {
         let deleted = self.ask("DeletePolicy", |client| client.delete_policy().policy_name(name).send());
         deleted.await.map(drop)

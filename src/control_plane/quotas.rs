@@ -1,6 +1,6 @@
-//! What the account may do per second, as Service Quotas knows it.
+//! The account's quotas per second, from Service Quotas.
 //!
-//! Owns the way from the account's applied value to AWS's default. What is done with them is the caller's matter.
+//! Owns the fallback from the account's applied value to AWS's default. Callers decide how to use them.
 
 use std::sync::Arc;
 
@@ -17,32 +17,32 @@ const DEFAULT: &str = "GetAWSDefaultServiceQuota";
 /// Where a quota's value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuotaSource {
-    /// It is the account's own in this region.
+    /// The account has its own value in this region.
     Applied,
-    /// Service Quotas has none of the account's own; this is what AWS gives every account.
+    /// Service Quotas has no value for the account; this is AWS's default.
     Default,
 }
 
-/// What the account may do.
+/// One of the account's quotas.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AccountQuota {
-    /// Of what.
+    /// Which quota.
     pub quota: Quota,
-    /// How much.
+    /// Its value.
     pub rate: Rate,
-    /// Says who.
+    /// Where the value comes from.
     pub source: QuotaSource,
 }
 
-/// The account's `quotas`, one request each, in the same order.
+/// The account's `quotas`, in the same order, by at least one request each.
 ///
 /// # Errors
-/// The first [`AskError`]. `servicequotas:GetServiceQuota` is needed, and for a quota that the account has no value of its
-/// own of, `servicequotas:GetAWSDefaultServiceQuota`.
+/// The first [`AskError`]. Needs `servicequotas:GetServiceQuota`, and for quotas without an account-specific value
+/// `servicequotas:GetAWSDefaultServiceQuota`.
 pub async fn account_quotas(settings: &AwsSettings, quotas: &[Quota]) -> Result<Vec<AccountQuota>, AskError> {
     let client = client(settings).map_err(|detail| AskError::Failed { operation: APPLIED, detail })?;
     let mut found = Vec::with_capacity(quotas.len());
-    // One after the other: Service Quotas answers few requests per second.
+    // One after another: Service Quotas answers few requests per second.
     for quota in quotas {
         found.push(account_quota(&client, *quota).await?);
     }
@@ -64,7 +64,7 @@ async fn account_quota(
                 source: QuotaSource::Applied,
             });
         }
-        // Not every quota has a value of the account's own.
+        // Not every quota has an account-specific value.
         Err(AskError::NotFound { .. }) => {}
         Err(error) => return Err(error),
     }
@@ -79,7 +79,7 @@ async fn account_quota(
     Ok(AccountQuota { quota, rate: rate(DEFAULT, quota, &value)?, source: QuotaSource::Default })
 }
 
-/// A quota without a period is one per second: that is what these are.
+/// The quota's value as a rate. These quotas are per second if no period is given.
 fn rate(operation: &'static str, quota: Quota, value: &ServiceQuota) -> Result<Rate, AskError> {
     let period_s = match &value.period {
         None => Some(1.0),

@@ -1,27 +1,27 @@
-//! What the account's registry has: things, and what templates refer to.
+//! What the account's registry holds: things, and what templates refer to.
 
 use std::collections::BTreeMap;
 
 use super::asking::ControlPlane;
 use super::client::AskError;
 
-/// A thing as the registry has it.
+/// A thing in the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DescribedThing {
     /// Its name.
     pub name: String,
-    /// Its type.
+    /// Its thing type; `None` if it has none.
     pub type_name: Option<String>,
     /// Its attributes.
     pub attributes: BTreeMap<String, String>,
-    /// Its billing group.
+    /// Its billing group; `None` if it is in none.
     pub billing_group: Option<String>,
-    /// How often it was changed, 1 for a thing as it was made.
+    /// Its version: 1 when created, and one more with each change.
     pub version: i64,
 }
 
 impl ControlPlane {
-    /// The thing of this name. `iot:DescribeThing` is needed.
+    /// The thing with this name. Needs `iot:DescribeThing`.
     ///
     /// # Errors
     /// [`AskError`]; [`AskError::NotFound`] if there is none.
@@ -37,7 +37,7 @@ impl ControlPlane {
         })
     }
 
-    /// Whether new things may have the thing type of this name: not if it is deprecated. `iot:DescribeThingType` is needed.
+    /// Whether new things may have this thing type: they may not if it is deprecated. Needs `iot:DescribeThingType`.
     ///
     /// # Errors
     /// [`AskError`]; [`AskError::NotFound`] if there is none.
@@ -48,8 +48,7 @@ impl ControlPlane {
         Ok(!described.thing_type_metadata.is_some_and(|metadata| metadata.deprecated))
     }
 
-    /// That the thing group of this name exists, and is not dynamic: things cannot be put into a dynamic one.
-    /// `iot:DescribeThingGroup` is needed.
+    /// Whether this thing group is static: things cannot be added to a dynamic one. Needs `iot:DescribeThingGroup`.
     ///
     /// # Errors
     /// [`AskError`]; [`AskError::NotFound`] if there is none.
@@ -60,7 +59,7 @@ impl ControlPlane {
         Ok(described.query_string.is_none())
     }
 
-    /// That the billing group of this name exists. `iot:DescribeBillingGroup` is needed.
+    /// Checks that this billing group exists. Needs `iot:DescribeBillingGroup`.
     ///
     /// # Errors
     /// [`AskError`]; [`AskError::NotFound`] if there is none.
@@ -71,7 +70,7 @@ impl ControlPlane {
         described.await.map(drop)
     }
 
-    /// The document of the policy's default version: JSON. `iot:GetPolicy` is needed.
+    /// The document of the policy's default version, as JSON. Needs `iot:GetPolicy`.
     ///
     /// # Errors
     /// [`AskError`]; [`AskError::NotFound`] if there is no such policy.

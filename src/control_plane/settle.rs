@@ -1,6 +1,6 @@
-//! The account's own view of what was registered, by AWS's client for the control plane.
+//! The account's own view of registrations, from the control plane.
 //!
-//! Owns [`Settler`], the question whether a certificate was registered, and its answer from DescribeCertificate and
+//! Owns [`Settler`], which tells whether a certificate was registered, and its answer from DescribeCertificate and
 //! ListPrincipalThings. Registers, changes and deletes nothing.
 
 use std::fmt;
@@ -17,24 +17,24 @@ use crate::certificate::{CertificateId, RegisteredThing};
 /// How long a run waits for both answers, throttles included.
 const SETTLED_WITHIN: Duration = OPERATION_TIMEOUT.saturating_mul(2);
 
-/// Answers whether a certificate was registered.
+/// Tells whether a certificate was registered.
 pub trait Settler: fmt::Debug + Send + Sync + 'static {
-    /// Asks for `certificate`. Ends within a bound.
+    /// Settles whether `certificate` was registered. Ends within a time limit.
     fn settle<'a>(&'a self, certificate: &'a CertificateId) -> BoxFuture<'a, Settlement>;
 }
 
 /// What is known of a certificate's registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settlement {
-    /// It is active (or inactive, if the template says so) and attached to this thing, or to none where the template has no
-    /// thing: only a registration ends the wait for activation. The device configuration was in the answer that was lost,
-    /// and is empty here.
+    /// The certificate is active (or inactive, if the template says so) and attached to this thing, or to none if the
+    /// template has no thing: only a registration ends the wait for activation. The device configuration is empty
+    /// here, since it was in the lost answer.
     Registered(RegisteredThing),
-    /// It still waits for its activation, or was deleted: no registration has happened.
+    /// The certificate still waits for activation, or was deleted: no registration has happened.
     NotRegistered,
-    /// Nobody could tell.
+    /// It could not be determined.
     Unsettled {
-        /// Why not.
+        /// The reason.
         detail: String,
     },
 }

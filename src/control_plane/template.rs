@@ -5,36 +5,37 @@ use aws_sdk_iot::types::{ProvisioningHook, TemplateType};
 use super::asking::ControlPlane;
 use super::client::AskError;
 
-/// A provisioning template as the account has it.
+/// A provisioning template in the account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DescribedTemplate {
     /// The body of its default version: JSON.
     pub body: String,
     /// Whether devices can be registered with it.
     pub is_enabled: bool,
-    /// The function that is asked before each registration, and may give parameters other values: its ARN.
+    /// The ARN of the function that is called before each registration, and may override parameters; `None` without
+    /// one.
     pub hook: Option<String>,
-    /// The role that the service takes on to register devices: its ARN.
+    /// The ARN of the role that the service assumes to register devices.
     pub role: Option<String>,
-    /// Whether devices register with it over MQTT: a template for just-in-time provisioning is of another type.
+    /// Whether devices register with it over MQTT. Templates for just-in-time provisioning have another type.
     pub is_for_fleets: bool,
 }
 
-/// A provisioning template to be made.
+/// A provisioning template to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewTemplate<'a> {
     /// Its name.
     pub name: &'a str,
     /// Its body: JSON.
     pub body: &'a str,
-    /// The role that the service is to take on to register devices: its ARN.
+    /// The ARN of the role that the service assumes to register devices.
     pub role: &'a str,
-    /// The function to ask before each registration: its ARN.
+    /// The ARN of the function to call before each registration; `None` for none.
     pub hook: Option<&'a str>,
 }
 
 impl ControlPlane {
-    /// The provisioning template of this name. `iot:DescribeProvisioningTemplate` is needed.
+    /// The provisioning template with this name. Needs `iot:DescribeProvisioningTemplate`.
     ///
     /// # Errors
     /// [`AskError`]; [`AskError::NotFound`] if there is none.
@@ -52,11 +53,11 @@ impl ControlPlane {
         })
     }
 
-    /// Makes a provisioning template that devices can be registered with at once; its ARN. `iot:CreateProvisioningTemplate` is
-    /// needed, and `iam:PassRole` for the role.
+    /// Creates a provisioning template that is enabled at once, and returns its ARN. Needs
+    /// `iot:CreateProvisioningTemplate`, and `iam:PassRole` for the role.
     ///
     /// # Errors
-    /// [`AskError`]; [`AskError::Rejected`] with `ResourceAlreadyExistsException` if there is one of this name.
+    /// [`AskError`]; [`AskError::Rejected`] with `ResourceAlreadyExistsException` if one with this name exists.
     pub async fn create_template(&self, template: &NewTemplate<'_>) -> Result<String, AskError> {
         let operation = "CreateProvisioningTemplate";
         let hook = template.hook.map(|arn| {

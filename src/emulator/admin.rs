@@ -1,8 +1,9 @@
-//! The admin API: what a test asks of the emulator itself, and not of the account. Plain HTTP and JSON, without a signature.
+//! The admin API: what a test asks of the emulator itself rather than of the account. Plain HTTP and JSON, without a
+//! signature.
 //!
-//! Owns its paths, and its guard against web pages, which can post to loopback from any browser: a request that names an origin
-//! is refused, a request with a body must say that it is JSON, which no form can, and the host must be an address or a name
-//! that is known, which no page of another name can have.
+//! Owns its paths, and its protection against web pages, which can post to loopback from any browser: a request with an
+//! `Origin` is refused; a request with a body must declare it as JSON, which an HTML form cannot do; and the host must
+//! be an address or a known name, which rules out pages on other names.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -20,10 +21,10 @@ use super::mqtt_connection::WRITE_WITHIN;
 use super::scenario::Faults;
 use super::service::Service;
 
-/// How many connections may be open at the same time; more have to wait.
+/// How many connections may be open at once; more have to wait.
 const CONNECTIONS: usize = 64;
 
-/// Serves the admin API on `listener` until the stop.
+/// Serves the admin API on `listener` until the emulator stops.
 pub(super) async fn serve(service: Arc<Service>, listener: TcpListener) {
     let mut connections = JoinSet::new();
     loop {
@@ -105,7 +106,7 @@ async fn answer(service: &Service, head: &Head, body: &[u8]) -> Response {
     }
 }
 
-/// That the request is not a web page's.
+/// Checks that the request does not come from a web page.
 fn check(service: &Service, head: &Head) -> Result<(), &'static str> {
     if head.header("origin").is_some() {
         return Err("Requests of web pages are refused: this one has an Origin header.");

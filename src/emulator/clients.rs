@@ -1,7 +1,7 @@
-//! Who is connected under which client id, and who wants which plain messages.
+//! Which connection has which client id, and which connections want which plain messages.
 //!
-//! Owns takeover and the small publish and subscribe between connections. Knows no packets; requests to the account and
-//! their answers do not come through here, as those go to the requester alone.
+//! Owns takeover and the simple publish/subscribe between connections. Knows no packets. Requests to the account and
+//! their answers do not come through here: answers go to the requester alone.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 use super::mqtt::{self, Filter, QoS};
 use super::session::{Ending, Message};
 
-/// Messages that wait for a connection to take them; one more ends the connection.
+/// How many messages may wait for a connection to take them; one more ends the connection.
 pub(super) const MAILBOX: usize = 128;
 
-/// Ends one connection from outside, saying why.
+/// Ends one connection from outside, with a reason.
 #[derive(Debug)]
 pub(super) struct Hangup {
     token: CancellationToken,
@@ -24,12 +24,12 @@ pub(super) struct Hangup {
 }
 
 impl Hangup {
-    /// A hangup that `stop` triggers too.
+    /// A hangup that is also triggered by `stop`.
     pub(super) fn new(stop: &CancellationToken) -> Self {
         Self { token: stop.child_token(), ending: OnceLock::new() }
     }
 
-    /// Ends the connection; the first reason counts.
+    /// Ends the connection. Only the first reason counts.
     pub(super) fn trigger(&self, ending: Ending) {
         let _ = self.ending.set(ending);
         self.token.cancel();
@@ -42,16 +42,16 @@ impl Hangup {
     }
 }
 
-/// A connection as `Clients` knows it.
+/// A connection, as [`Clients`] knows it.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     /// Distinguishes it from all other connections.
     pub(super) number: u64,
-    /// Ends it.
+    /// Ends the connection.
     pub(super) hangup: std::sync::Arc<Hangup>,
-    /// Takes messages for it.
+    /// Receives messages for the connection.
     pub(super) mailbox: mpsc::Sender<Message>,
-    /// The id of its certificate, on mutual TLS.
+    /// The id of its certificate, for connections over mutual TLS.
     pub(super) certificate: Option<String>,
 }
 
@@ -65,13 +65,13 @@ pub(super) struct Clients {
 #[derive(Debug, Default)]
 struct State {
     by_client_id: HashMap<String, Client>,
-    /// The connections of each certificate, on mutual TLS.
+    /// The connections of each certificate, for mutual TLS.
     by_certificate: HashMap<String, HashMap<u64, Client>>,
     watchers: HashMap<u64, Watcher>,
-    /// Who watches a topic by its very name: with thousands of connections that have a topic each, a message must not be
-    /// held against every filter.
+    /// The connections that subscribed to a topic by its exact name. With thousands of connections that have a topic
+    /// each, a message must not be matched against every filter.
     exact: HashMap<String, HashSet<u64>>,
-    /// Who has a filter with a wildcard.
+    /// The connections that have a filter with a wildcard.
     wild: HashSet<u64>,
 }
 
@@ -81,21 +81,21 @@ struct Watcher {
     filters: HashMap<String, Watch>,
 }
 
-/// How a client wants what a filter selects.
+/// How a client receives what a filter selects.
 #[derive(Debug, Clone, Copy)]
 struct Watch {
-    /// At most at this QoS.
+    /// The highest QoS to deliver at.
     qos: QoS,
-    /// Whether its own messages are left out.
+    /// Whether the client's own messages are left out.
     is_no_local: bool,
 }
 
 /// Whether a client id was free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Entrance {
-    /// It was.
+    /// The client id was free.
     Fresh,
-    /// Another connection had it, and ends now.
+    /// Another connection had the client id, and is ended.
     TookOver,
 }
 
@@ -105,7 +105,7 @@ impl Clients {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Gives `client_id` to `client`.
+    /// Gives `client_id` to `client`, ending the connection that had it.
     pub(super) fn enter(&self, client_id: &str, client: Client) -> Entrance {
         let mut state = self.state();
         if let Some(certificate) = &client.certificate {
@@ -121,7 +121,7 @@ impl Clients {
         }
     }
 
-    /// Forgets a connection; its client id too, unless another took it.
+    /// Forgets a connection, and its client id unless another connection has taken it.
     pub(super) fn leave(&self, client_id: &str, client: &Client) {
         let mut state = self.state();
         state.forget(client);
@@ -131,7 +131,7 @@ impl Clients {
         state.give_back();
     }
 
-    /// Ends the connections of a certificate.
+    /// Ends all connections of a certificate.
     pub(super) fn hang_up_certificate(&self, certificate: &str, ending: &Ending) {
         for client in self.state().by_certificate.get(certificate).into_iter().flat_map(HashMap::values) {
             client.hangup.trigger(ending.clone());
@@ -145,12 +145,12 @@ impl Clients {
         }
     }
 
-    /// Connections that have a client id.
+    /// How many connections have a client id.
     pub(super) fn connected(&self) -> usize {
         self.state().by_client_id.len()
     }
 
-    /// `client` wants what `filter` selects.
+    /// Subscribes `client` to what `filter` selects.
     pub(super) fn watch(&self, client: &Client, filter: Filter) {
         let Filter { path: filter, qos, is_no_local } = filter;
         let mut state = self.state();
@@ -164,7 +164,7 @@ impl Clients {
         watcher.filters.insert(filter, Watch { qos, is_no_local });
     }
 
-    /// It no longer does.
+    /// Ends a connection's subscription to `filter`.
     pub(super) fn unwatch(&self, number: u64, filter: &str) {
         let mut state = self.state();
         let Some(watcher) = state.watchers.get_mut(&number) else { return };
@@ -180,8 +180,8 @@ impl Clients {
         }
     }
 
-    /// Hands the `message` of the connection with the number `from` once to each connection that wants it, the publisher
-    /// included. One that has too many waiting loses its connection.
+    /// Delivers `message`, sent by connection number `from`, once to each connection that wants it, possibly the sender
+    /// itself. A connection with too many messages waiting is ended.
     pub(super) fn relay(&self, from: u64, message: &Message) {
         let state = self.state();
         let exact = state.exact.get(&message.topic);
@@ -203,13 +203,13 @@ impl Clients {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing in here panics; if it does after all, some filter is missed, which is no reason to end everything.
+        // Nothing in here panics; if it did, some filter might be missed, which is no reason to end everything.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Forgets what a connection watches, and that it is its certificate's.
+    /// Forgets a connection's filters and its link to a certificate.
     fn forget(&mut self, client: &Client) {
         let number = client.number;
         if let Some(certificate) = &client.certificate
@@ -227,7 +227,7 @@ impl State {
         }
     }
 
-    /// Gives memory back once most connections that it was for have gone.
+    /// Releases memory once most of the connections that used it have gone.
     fn give_back(&mut self) {
         const KEPT: usize = 1_024;
         if self.by_client_id.capacity() > KEPT.max(8 * self.by_client_id.len()) {
@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(clients.enter("id", second.clone()), Entrance::TookOver);
         assert_eq!(first.hangup.ending.get(), Some(&Ending::TakenOver));
 
-        // The first leaves late and must not take the second's place with it.
+        // The first leaves late, which must not remove the second.
         clients.leave("id", &first);
         assert_eq!(clients.connected(), 1);
         clients.leave("id", &second);

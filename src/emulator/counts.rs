@@ -1,6 +1,6 @@
-//! What the emulator counts.
+//! The emulator's counters.
 //!
-//! Owns the names. Decides nothing by them.
+//! Owns their names. Decides nothing based on them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,20 +13,20 @@ macro_rules! counts {
             $($(#[$doc])* pub $name: u64,)*
         }
 
-        /// The counters while they rise.
+        /// The live counters.
         #[derive(Debug, Default)]
         pub(super) struct Counts {
             $(pub(super) $name: Count,)*
         }
 
         impl Counts {
-            /// Everything at zero.
+            /// Sets all counters to zero.
             pub(super) fn reset(&self) {
                 $(self.$name.0.store(0, Ordering::Relaxed);)*
             }
 
 
-            /// As of now; counts taken while others rise need not be of one instant.
+            /// The present counts. Counters that rise meanwhile may be read at slightly different instants.
             pub(super) fn counters(&self) -> ServerCounters {
                 ServerCounters { $($name: self.$name.0.load(Ordering::Relaxed),)* }
             }
@@ -35,23 +35,23 @@ macro_rules! counts {
 }
 
 counts! {
-    /// TCP connections taken.
+    /// TCP connections accepted.
     accepted,
-    /// Of those, the ones whose TLS handshake failed or took too long.
+    /// TCP connections whose TLS handshake failed or took too long.
     tls_failed,
     /// WebSocket upgrades answered with 101.
     upgraded,
-    /// Upgrades and control plane requests answered with 403: the signature or its time.
+    /// Upgrades and control plane requests answered with 403 because of the signature or its time.
     forbidden,
-    /// Requests to the control plane that were signed well.
+    /// Control plane requests with a valid signature.
     control_requests,
-    /// Requests that were neither an upgrade on `/mqtt` nor the control plane's, or no HTTP.
+    /// Requests that were neither an upgrade on `/mqtt` nor for the control plane, or were not HTTP.
     not_upgrades,
     /// CONNECTs accepted.
     connected,
-    /// Of those, the ones that took their client id from another connection.
+    /// Accepted CONNECTs that took their client id from another connection.
     takeovers,
-    /// CONNECTs above their quota, or above the number of connections.
+    /// CONNECTs above their quota or the limit on connections.
     connects_throttled,
     /// SUBSCRIBEs above their quota, which got no SUBACK.
     subscribes_dropped,
@@ -59,9 +59,9 @@ counts! {
     publishes_dropped,
     /// Messages to clients above a quota.
     deliveries_dropped,
-    /// Connections that the emulator closed because the client broke a rule.
+    /// Connections closed by the emulator because the client broke a rule.
     violations,
-    /// Connections that the emulator closed because the client did not read.
+    /// Connections closed by the emulator because the client did not read.
     slow_consumers,
     /// CreateKeysAndCertificate and CreateCertificateFromCsr requests.
     create_requests,
@@ -71,7 +71,7 @@ counts! {
     requests_accepted,
     /// Requests answered on a rejected topic.
     requests_rejected,
-    /// Of those, the ones that were over a limit.
+    /// Requests answered on a rejected topic because they were over a limit.
     requests_throttled,
     /// Requests that met a fault of the scenario.
     faults,
@@ -79,12 +79,12 @@ counts! {
     messages,
 }
 
-/// One number that only rises.
+/// A counter that only rises.
 #[derive(Debug, Default)]
 pub(super) struct Count(AtomicU64);
 
 impl Count {
-    /// One more.
+    /// Adds one.
     pub(super) fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }

@@ -1,6 +1,6 @@
-//! The dice of a scenario's faults, and what a fault does to a reply: the same for the server and the simulated network.
+//! Draws a scenario's faults and applies them to replies, for the server and the simulated network alike.
 //!
-//! Owns the counting and the draws. What a fault does to a connection is the connection's matter.
+//! Owns the counting and the draws. What a fault does to a connection is up to the connection.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,16 +12,16 @@ use serde_json::{Value, json};
 use super::account::{Random, Route};
 use super::scenario::{Fault, FaultRule, FaultTarget, Faults};
 
-/// What becomes of a request.
+/// What happens to a request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Fate {
     pub(super) fault: Option<Fault>,
-    /// How late what comes is.
+    /// By how much its acknowledgement or reply is delayed.
     pub(super) delay: Duration,
 }
 
 impl FaultTarget {
-    /// The target of a publish on this route.
+    /// The fault target of a publish on this route.
     pub(super) fn of(route: &Route<'_>) -> Self {
         match route {
             Route::CreateKeys => FaultTarget::CreateKeysAndCertificate,
@@ -32,10 +32,10 @@ impl FaultTarget {
     }
 }
 
-/// The faults and where each stands. They can be changed while it is used.
+/// The faults and their progress. The faults can be replaced at any time.
 #[derive(Debug)]
 pub(super) struct Dice {
-    /// Whether there are rules: most emulators have none, and need no lock to know it.
+    /// Whether there are rules. Most emulators have none, and check that without a lock.
     is_loaded: AtomicBool,
     state: Mutex<State>,
 }
@@ -48,8 +48,8 @@ struct State {
     struck: Vec<u64>,
 }
 
-/// Where a rule stands at one target, with a stream of numbers of its own, so that one target's requests do not change what
-/// another's meet.
+/// A rule's progress at one target. Each has its own random stream, so that requests at one target do not change the
+/// faults at another.
 #[derive(Debug)]
 struct Standing {
     seen: u64,
@@ -63,7 +63,7 @@ impl Dice {
         dice
     }
 
-    /// Takes these faults in place of those before; everything is counted anew.
+    /// Replaces the faults and resets all counts.
     pub(super) fn load(&self, faults: Faults) {
         let mut seeds = Random::new(faults.seed);
         let mut standing = || Standing { seen: 0, random: Random::new(seeds.next()) };
@@ -74,12 +74,12 @@ impl Dice {
         state.faults = faults;
     }
 
-    /// The rules as they would be written in JSON.
+    /// The rules, as written in JSON.
     pub(super) fn describe(&self) -> Vec<Value> {
         self.state().faults.rules.iter().map(FaultRule::to_json).collect()
     }
 
-    /// How often each rule has struck, in their order.
+    /// How often each rule has struck, in the order of the rules.
     pub(super) fn struck(&self) -> Vec<u64> {
         self.state().struck.clone()
     }
@@ -119,7 +119,7 @@ impl Dice {
 }
 
 impl Standing {
-    /// Whether the rule strikes the next one, which counts in any case.
+    /// Whether the rule strikes the next request, which is counted in any case.
     fn strikes(&mut self, rule: &FaultRule, struck: u64) -> bool {
         let (seen, draw) = (self.seen, self.random.unit());
         self.seen += 1;
@@ -131,7 +131,7 @@ impl Standing {
     }
 }
 
-/// The payload of a reply as a fault leaves it.
+/// A reply's payload as changed by a fault.
 pub(super) fn spoil(fault: &Fault, payload: &Bytes) -> Bytes {
     match fault {
         Fault::Garble => garble(payload),
@@ -145,7 +145,7 @@ pub(super) fn spoil(fault: &Fault, payload: &Bytes) -> Bytes {
         Fault::WrongThing => change(payload, |reply| {
             for key in ["thingName", "certificateId"] {
                 if let Some(Value::String(name)) = reply.get_mut(key) {
-                    // Another name, or another id, of the same form.
+                    // A different name or id of the same form.
                     *name = name.chars().rev().collect::<String>() + "0";
                 }
             }
@@ -154,7 +154,7 @@ pub(super) fn spoil(fault: &Fault, payload: &Bytes) -> Bytes {
     }
 }
 
-/// Something that is not what the API describes; what, depends on the payload alone.
+/// A payload that the API does not describe; which one depends only on the original payload.
 fn garble(payload: &Bytes) -> Bytes {
     let sum = payload.iter().fold(0_usize, |sum, byte| sum.wrapping_add(usize::from(*byte)));
     match sum % 4 {

@@ -1,4 +1,4 @@
-//! In which format the payloads of a topic are: the account speaks JSON, and the `cbor` topics say the same in CBOR.
+//! Payload formats: the account speaks JSON, and the `cbor` topics carry the same content in CBOR.
 //!
 //! Owns the translation (RFC 8949). Source: AWS IoT Developer Guide, "Device provisioning MQTT API".
 
@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde_json::Value;
 
-/// How the payloads of a topic are written.
+/// The format of a topic's payloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     Json,
@@ -20,8 +20,8 @@ impl Format {
         if topic.ends_with("/cbor") { Format::Cbor } else { Format::Json }
     }
 
-    /// A request in JSON. What is not CBOR becomes what is not JSON: the account refuses either in the same words. Nothing stays
-    /// nothing.
+    /// A request as JSON. Invalid CBOR becomes invalid JSON, because the account refuses both in the same words. An
+    /// empty payload stays empty.
     pub(super) fn decode(self, payload: &[u8]) -> Cow<'_, [u8]> {
         if self == Format::Json || payload.is_empty() {
             return Cow::Borrowed(payload);
@@ -33,7 +33,7 @@ impl Format {
         }
     }
 
-    /// An answer, which is JSON, in this format.
+    /// A JSON answer, converted to this format.
     pub(super) fn encode(self, json: Bytes) -> Bytes {
         if self == Format::Json {
             return json;
@@ -42,7 +42,7 @@ impl Format {
         let value = serde_json::from_slice::<Value>(&json);
         match value.map(|value| ciborium::into_writer(&value, &mut out)) {
             Ok(Ok(())) => out.into(),
-            // What a fault has spoilt is no JSON any more, and goes as it is.
+            // A payload that a fault has corrupted is no longer JSON, and is sent as it is.
             _ => json,
         }
     }

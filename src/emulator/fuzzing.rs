@@ -1,4 +1,4 @@
-//! What fuzzers feed of the emulator's parsers.
+//! Entry points for fuzzing the emulator's parsers.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ use super::mint;
 use super::mqtt::{Decoder, Incoming, Malformed};
 use super::verify::{Realm, SignedRequest, claimed_access_key, is_signed, verify, verify_header};
 
-/// What a client sends on an MQTT connection: however it is cut into pieces, the same packets come of it.
+/// What a client sends on an MQTT connection. It must parse into the same packets however it is split.
 pub(crate) fn mqtt(data: &[u8]) {
     let Some((&size, data)) = data.split_first() else { return };
     let connect: &[u8] = if size & 1 == 0 { CONNECT_3_1_1 } else { CONNECT_5 };
@@ -41,11 +41,11 @@ fn packets(connect: &[u8], pieces: &[&[u8]]) -> (Vec<Incoming>, Option<Malformed
     (packets, None)
 }
 
-/// A request's head, its signature, and its query.
+/// A request's head, signature and query.
 pub(crate) fn http_request(data: &[u8]) {
     let mut buffer = BytesMut::new();
     let mut stream = data;
-    // A slice never waits, but time limits want a clock.
+    // Reading from a slice never waits, but the time limits need a runtime with a clock.
     let clock = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("it needs no IO");
     let Ok(head) = clock.block_on(http::read_head(&mut stream, &mut buffer)) else { return };
     let request = SignedRequest { method: &head.method, target: &head.target, headers: &head.headers };
@@ -64,7 +64,7 @@ pub(crate) fn http_request(data: &[u8]) {
     control::fuzz(&head.target, stream);
 }
 
-/// A request in CBOR: what it is in JSON is JSON, or is refused as such.
+/// A request in CBOR. If it translates to JSON, that must survive the way to CBOR and back.
 pub(crate) fn cbor(data: &[u8]) {
     let format = Format::of("$aws/certificates/create/cbor");
     let json = format.decode(data);

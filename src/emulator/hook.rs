@@ -1,7 +1,8 @@
-//! Pre-provisioning hooks: a program in the place of the Lambda function that decides on each registration.
+//! Pre-provisioning hooks: a program stands in for the Lambda function that decides on each registration.
 //!
-//! It gets the function's input on its standard input and writes the function's output to its standard output. Source:
-//! Developer Guide, "Pre-provisioning hooks": five seconds, and no registration unless `allowProvisioning` is true.
+//! The program gets the function's input on standard input and writes the function's output to standard output. Source:
+//! Developer Guide, "Pre-provisioning hooks": it has five seconds, and nothing is registered unless `allowProvisioning`
+//! is true.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -14,11 +15,11 @@ use tokio::time::timeout;
 
 use super::account::ParameterOverrides;
 
-/// How long a hook may take.
+/// The longest time that a hook may take.
 const WITHIN: Duration = Duration::from_secs(5);
-/// The most bytes of its output.
+/// The longest output of a hook, bytes.
 const MAX_OUTPUT: u64 = 256 * 1024;
-/// How many run at the same time; the others wait, and their time is not counted.
+/// How many hooks run at once. The others wait, which does not count towards their time.
 static PLACES: Semaphore = Semaphore::const_new(16);
 
 #[derive(Deserialize)]
@@ -30,10 +31,10 @@ struct Output {
     parameter_overrides: ParameterOverrides,
 }
 
-/// Asks the program `command` with this `input`.
+/// Runs the program `command` with this `input`.
 ///
 /// # Errors
-/// Why the registration is denied, as words behind "the hook".
+/// Why the registration is denied, worded to follow "the hook".
 pub(super) async fn ask(command: &[String], input: String) -> Result<ParameterOverrides, &'static str> {
     let _place = PLACES.acquire().await.expect("nobody closes the semaphore");
     let output = match timeout(WITHIN, run(command, input)).await {
@@ -54,7 +55,7 @@ pub(super) async fn ask(command: &[String], input: String) -> Result<ParameterOv
     }
 }
 
-/// What the program writes. It ends with this future, if it has not ended before.
+/// Runs the program and returns its output. The program ends with this future at the latest.
 async fn run(command: &[String], input: String) -> std::io::Result<Vec<u8>> {
     let (program, arguments) = command.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
     let mut child = Command::new(program)
@@ -66,7 +67,7 @@ async fn run(command: &[String], input: String) -> std::io::Result<Vec<u8>> {
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let mut output = Vec::new();
     let write = async {
-        // A hook need not read what it is not interested in.
+        // The hook may exit without reading its input, so a failed write is not an error.
         if let Some(mut stdin) = stdin {
             let _ = stdin.write_all(input.as_bytes()).await;
         }

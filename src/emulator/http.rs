@@ -1,4 +1,4 @@
-//! Just enough HTTP/1.1: a bounded request head in, a whole response out.
+//! A minimal HTTP/1.1: reads bounded request heads and writes whole responses.
 //!
 //! Owns the syntax and its limits. Knows neither paths nor signatures.
 
@@ -15,12 +15,12 @@ use tokio::time::timeout;
 pub(super) const MAX_HEAD: usize = 16 * 1024;
 /// The largest request body, bytes.
 const MAX_BODY: usize = 64 * 1024;
-/// How long a connection may rest between two requests.
+/// How long a connection may idle between two requests.
 pub(super) const IDLE_WITHIN: Duration = Duration::from_secs(60);
-/// How long a head, and a body, may take to arrive.
+/// How long a head may take to arrive, and how long a body may take.
 pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(10);
 const MAX_HEADERS: usize = 64;
-/// RFC 9110 section 5.6.7.
+/// The date format of RFC 9110 section 5.6.7.
 const HTTP_DATE: &[BorrowedFormatItem<'_>] =
     format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
 
@@ -29,14 +29,14 @@ const HTTP_DATE: &[BorrowedFormatItem<'_>] =
 pub(super) struct Head {
     /// The method.
     pub(super) method: String,
-    /// The target as it stood in the request line.
+    /// The target as in the request line.
     pub(super) target: String,
-    /// Headers in their order, names in the case they came in.
+    /// The headers in order, with names in the case they were received in.
     pub(super) headers: Vec<(String, Vec<u8>)>,
 }
 
 impl Head {
-    /// The target up to its query.
+    /// The target's path, without the query.
     pub(super) fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
     }
@@ -47,12 +47,12 @@ impl Head {
         std::str::from_utf8(value).ok().map(str::trim)
     }
 
-    /// Whether the headers of that name, lists of tokens, hold `token` in any case.
+    /// Whether a header with this name lists `token`, in any case.
     pub(super) fn lists(&self, name: &str, token: &str) -> bool {
         self.tokens(name).any(|listed| listed.eq_ignore_ascii_case(token))
     }
 
-    /// The tokens of all headers of that name.
+    /// The tokens of all headers with this name.
     pub(super) fn tokens<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         let named = self.headers.iter().filter(move |(other, _)| other.eq_ignore_ascii_case(name));
         let texts = named.filter_map(|(_, value)| std::str::from_utf8(value).ok());
@@ -66,44 +66,44 @@ impl Head {
     }
 }
 
-/// Why a body cannot be had.
+/// Why there is no body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NoBody {
     /// The peer closed the connection, or it broke.
     #[error("the connection ended")]
     Ended,
-    /// Too slow.
+    /// The body took too long.
     #[error("no whole request body within 10 s")]
     TooSlow,
-    /// Larger than [`MAX_BODY`].
+    /// The body is larger than [`MAX_BODY`].
     #[error("a request body of more than 64 KiB")]
     TooLarge,
-    /// Sent in chunks, which no client of the control plane does.
+    /// The body is chunked, which no client of the control plane sends.
     #[error("a request body without Content-Length")]
     NoLength,
-    /// `Content-Length` is no number, or there are several.
+    /// `Content-Length` is not a number, or is given several times.
     #[error("a Content-Length that is not a number")]
     Malformed,
 }
 
-/// Why no head came.
+/// Why there is no head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NoHead {
     /// The peer closed the connection, or it broke.
     #[error("the connection ended")]
     Ended,
-    /// Too slow.
+    /// The head took too long.
     #[error("no whole request head within 10 s")]
     TooSlow,
-    /// Larger than [`MAX_HEAD`], or more headers than anyone sends.
+    /// The head is larger than [`MAX_HEAD`], or has more headers than any client sends.
     #[error("a request head of more than 16 KiB or 64 headers")]
     TooLarge,
-    /// Not HTTP/1.1.
+    /// The head is not HTTP/1.1.
     #[error("not an HTTP/1.1 request")]
     Malformed,
 }
 
-/// Reads the next head into and out of `buffer`; what came after it stays there.
+/// Reads the next head through `buffer`, which keeps any bytes that came after it.
 pub(super) async fn read_head(
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
@@ -123,7 +123,7 @@ async fn read_until_blank_line(
         if let Some(end) = head_end(&buffer[searched..]) {
             return Ok(buffer.split_to(searched + end));
         }
-        // Garbage is told at its first byte, not after the time for a head.
+        // Garbage is rejected at its first byte, not after the time for a head.
         if buffer.first().is_some_and(|first| !first.is_ascii_uppercase()) {
             return Err(NoHead::Malformed);
         }
@@ -140,8 +140,8 @@ async fn read_until_blank_line(
     }
 }
 
-/// Where the head ends: behind the first empty line, whose lines may end in LF alone (RFC 9112 section 2.2). What ends it here
-/// must be what ends it for the parser, or what follows would be read as part of it.
+/// Where the head ends: after the first empty line. Lines may end in a bare LF (RFC 9112 section 2.2). This must agree
+/// with the parser; otherwise what follows could be read as part of the head.
 fn head_end(bytes: &[u8]) -> Option<usize> {
     let mut line_feeds = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
     line_feeds.find_map(|at| match &bytes[at + 1..] {
@@ -174,14 +174,14 @@ fn parse(bytes: &[u8]) -> Result<Head, NoHead> {
 }
 
 impl Head {
-    /// How long the body is.
+    /// The length of the body, bytes.
     pub(super) fn body_length(&self) -> Result<usize, NoBody> {
         if self.header("transfer-encoding").is_some() {
             return Err(NoBody::NoLength);
         }
         let mut lengths = self.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
         let Some((_, length)) = lengths.next() else { return Ok(0) };
-        // Two lengths are how requests are smuggled (RFC 9112 section 6.3), and so is a sign.
+        // Several lengths, or a sign, would allow request smuggling (RFC 9112 section 6.3).
         let digits = length.trim_ascii();
         if lengths.next().is_some() || digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
             return Err(NoBody::Malformed);
@@ -191,7 +191,7 @@ impl Head {
     }
 }
 
-/// Reads a body of `length` into and out of `buffer`; what came after it stays there.
+/// Reads a body of `length` bytes through `buffer`, which keeps any bytes that came after it.
 pub(super) async fn read_body(
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
@@ -211,7 +211,7 @@ pub(super) async fn read_body(
     timeout(HEAD_WITHIN, read).await.unwrap_or(Err(NoBody::TooSlow))
 }
 
-/// Waits until the next request begins; false if none does in time.
+/// Waits for the next request to begin. Returns false if none does in time.
 pub(super) async fn wait_for_request(stream: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> bool {
     if !buffer.is_empty() {
         return true;
@@ -220,19 +220,19 @@ pub(super) async fn wait_for_request(stream: &mut (impl AsyncRead + Unpin), buff
     matches!(timeout(IDLE_WITHIN, stream.read_buf(buffer)).await, Ok(Ok(1..)))
 }
 
-/// A whole response.
+/// A complete response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Response {
     /// Status code and reason, as in `403 Forbidden`.
     pub(super) status: &'static str,
-    /// Headers in their order.
+    /// The headers in order.
     pub(super) headers: Vec<(&'static str, String)>,
-    /// The body; its length is for whoever writes the headers.
+    /// The body. Its length must be among the headers.
     pub(super) body: String,
 }
 
 impl Response {
-    /// A response with a JSON body that says `message`, after which the connection closes.
+    /// A response with `message` in a JSON body, after which the connection closes.
     pub(super) fn closing(status: &'static str, message: &str) -> Self {
         let body = serde_json::json!({ "message": message }).to_string();
         let headers = vec![
@@ -243,7 +243,7 @@ impl Response {
         Self { status, headers, body }
     }
 
-    /// As it goes on the wire.
+    /// The response as it goes on the wire.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut out = format!("HTTP/1.1 {}\r\n", self.status);
         for (name, value) in &self.headers {
@@ -255,7 +255,7 @@ impl Response {
     }
 }
 
-/// `now` as a `date` header has it.
+/// `now` in the format of a `date` header.
 pub(super) fn http_date(now: SystemTime) -> String {
     OffsetDateTime::from(now).format(HTTP_DATE).unwrap_or_default()
 }

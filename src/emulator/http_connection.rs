@@ -1,6 +1,6 @@
-//! The HTTP side of a connection: requests one after the other, and the upgrade to MQTT.
+//! The HTTP side of a connection: one request after another, and the upgrade to MQTT.
 //!
-//! Owns the WebSocket handshake (RFC 6455 section 4.2), what a refused one is told, and the way of a request to the control
+//! Owns the WebSocket handshake (RFC 6455 section 4.2), the response to a refused one, and the dispatch to the control
 //! plane. Knows nothing of MQTT.
 
 use std::sync::Arc;
@@ -27,26 +27,28 @@ use super::socket::Socket;
 use super::uuid::random_uuid;
 use super::verify::{Refusal, SignedRequest, claimed_access_key, verify};
 
-/// Where MQTT over WebSockets lives.
+/// The path of MQTT over WebSockets.
 const MQTT_PATH: &str = "/mqtt";
-/// Subprotocols that the service answers with; clients of MQTT 3.1.1 offer either.
+/// The subprotocols that the service answers with; MQTT 3.1.1 clients offer either.
 const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
-/// RFC 6455 wants 16 bytes in the handshake's key; AWS's SDK for Python, version 1, sends 128, and the service takes it.
+/// The longest handshake key. RFC 6455 asks for 16 bytes, but version 1 of AWS's SDK for Python sends 128, which the
+/// service accepts.
 const MAX_NONCE: usize = 128;
-/// A WebSocket message may hold several packets, the largest of which is a little over 128 KiB.
+/// The largest WebSocket message, bytes. A message may hold several packets, each at most a little over 128 KiB.
 const MAX_MESSAGE: usize = 512 * 1024;
-/// Both buffers of a WebSocket; the library's own 128 KiB each would be most of a connection's memory.
+/// The size of each of a WebSocket's two buffers, bytes. The library's default of 128 KiB would take most of a
+/// connection's memory.
 const SOCKET_BUFFER: usize = 4096;
 
-/// What a request on this port leads to.
+/// The outcome of a request on this port.
 enum Answered {
-    /// This response; the connection stays open for the next request.
+    /// Send this response and keep the connection open for the next request.
     KeepOpen(Response),
-    /// This response, and the end of the connection.
+    /// Send this response and close the connection.
     Close(Response),
-    /// No response, and the end of the connection: nothing may be told.
+    /// Close the connection without a response, because nothing may be disclosed.
     Hang,
-    /// 101, and MQTT from here on for the owner of this access key.
+    /// Send 101, and continue with MQTT for the owner of this access key.
     Upgrade(Response, String),
 }
 
@@ -56,7 +58,7 @@ where
     S: Socket,
 {
     let mut buffer = BytesMut::new();
-    // Every way out of `converse` but an upgrade ends the connection, and the emulator's stop does too.
+    // Every way out of `converse` other than an upgrade ends the connection, and so does the emulator's stop.
     let stop = service.stop.clone();
     let upgraded = stop.run_until_cancelled(converse(&service, &mut stream, &mut buffer)).await;
     let Some(Some(access_key_id)) = upgraded else {
@@ -74,7 +76,7 @@ where
     mqtt_connection::serve(service, MqttStream::WebSocket(socket), Principal::Signer(access_key_id)).await;
 }
 
-/// Answers requests until one is an upgrade: the access key that signed it, if one was.
+/// Answers requests until the connection ends or is upgraded. Returns the access key that signed the upgrade.
 async fn converse<S: Socket>(service: &Service, stream: &mut S, buffer: &mut BytesMut) -> Option<String> {
     loop {
         let answered = match read_head(stream, buffer).await {
@@ -144,7 +146,7 @@ async fn answer<S: Socket>(
     Answered::KeepOpen(response)
 }
 
-/// What a fault of the scenario does to a request, or else what time it is for the service.
+/// Applies a scenario's fault to a request. Returns the service's time if the request goes on.
 async fn befall(fate: &Fate) -> Result<SystemTime, Answered> {
     if !fate.delay.is_zero() {
         sleep(fate.delay).await;
@@ -219,7 +221,7 @@ fn upgrade(service: &Service, head: &Head, now: SystemTime) -> Answered {
     Answered::Upgrade(response, claimed_access_key(&request).unwrap_or_default())
 }
 
-/// The handshake's key, if the request is a WebSocket handshake.
+/// The handshake's key, if the request is a valid WebSocket handshake.
 fn check_upgrade(head: &Head) -> Result<&str, Response> {
     if head.method != "GET" || head.has_body() {
         return Err(Response::closing("400 Bad Request", "A WebSocket upgrade is a GET without a body."));
@@ -244,8 +246,8 @@ fn upgrade_required(message: &str) -> Response {
     response
 }
 
-/// What the service answers to a signature that it does not accept: headers in the order in which they were captured, the
-/// body reconstructed from three captured lengths.
+/// The service's response to a signature that it refuses: headers in the order in which they were captured, the body
+/// reconstructed from three captured lengths.
 fn forbidden(refusal: &Refusal, now: SystemTime) -> Response {
     let body = format!(r#"{{"message":{},"traceId":"{}"}}"#, json_text(&refusal.message()), random_uuid());
     let expose = |name: &str| ("access-control-expose-headers", name.to_owned());

@@ -1,12 +1,12 @@
-//! An emulator of AWS IoT Core's fleet provisioning endpoint: one pure model of an account, with a server in front of it
-//! (TLS, SigV4, and behind it MQTT 3.1.1 over WebSockets and the control plane over HTTPS) or a simulated network
-//! ([`memory`]) in virtual time.
+//! An emulator of AWS IoT Core's fleet provisioning endpoint: one pure model of an account, behind either a server
+//! (TLS, SigV4, MQTT 3.1.1 over WebSockets, and the control plane over HTTPS) or a simulated network ([`memory`]) in
+//! virtual time.
 //!
-//! The way of a request: `server` takes a TCP connection; `http_connection` reads its head and checks its signature; then
-//! `control` performs an operation of the control plane, or `mqtt_connection` speaks MQTT, where `mqtt` decodes packets,
-//! `session` says what is allowed, `service` asks the [`account`], and `clients` knows who else is connected.
+//! The path of a request: `server` accepts a TCP connection; `http_connection` reads the request head and checks its
+//! signature; then `control` performs a control plane operation, or `mqtt_connection` speaks MQTT, where `mqtt` decodes
+//! packets, `session` says what is allowed, `service` asks the [`account`], and `clients` knows the other connections.
 //!
-//! Knows nothing of the engine that talks to it, and shares no code with it where both would make the same mistake.
+//! It knows nothing of the engine that talks to it, and shares no code with it where both would make the same mistake.
 
 pub mod account;
 pub mod memory;

@@ -1,6 +1,6 @@
 //! One MQTT connection: moves packets between a stream, its session, the other clients and the account.
 //!
-//! Owns the loop, its waits and their bounds. What is allowed is the session's matter, what is answered the account's.
+//! Owns the loop, its waits and their limits. The session decides what is allowed, the account what is answered.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,18 +22,18 @@ use super::service::{Reply, Requester, Service};
 use super::session::{Delivery, Effect, Ending, Message, Session};
 use super::socket::Socket;
 
-/// How long a client may leave what it is sent unread.
+/// How long a client may leave sent data unread.
 pub(super) const WRITE_WITHIN: Duration = Duration::from_secs(10);
-/// How long a goodbye may take.
+/// How long closing the connection may take.
 pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(1);
-/// How long a CONNECT above its quota waits at most, where the scenario has it wait.
+/// The longest that a CONNECT above its quota waits, if the scenario makes it wait.
 const CONNECT_DELAY: Duration = Duration::from_secs(60);
-/// How long the requests of a client that has left may still take. What is not done by then is not done: whoever floods the
-/// emulator and leaves keeps nobody waiting.
+/// How long the requests of a client that has left may still take. Those that take longer are dropped, so that a client
+/// that floods the emulator and leaves does not delay others.
 const FINISH_WITHIN: Duration = Duration::from_secs(1);
-/// How long a reply that is to come behind the next one waits for one.
+/// How long a reply that is to be sent after the next one waits for it.
 const REORDERED_WITHIN: Duration = Duration::from_secs(2);
-/// Packets that are written at once, at most.
+/// The most packets written at once.
 const MAX_OUTBOX: usize = 64;
 
 /// Serves MQTT on `stream` for `principal` until either side ends it.
@@ -78,9 +78,9 @@ struct Connection<S> {
     /// Packets to write before the next wait.
     outbox: Vec<Packet>,
     in_flight: FuturesUnordered<BoxFuture<'static, Done>>,
-    /// A reply that is to come behind the next one.
+    /// A reply that is to be sent after the next one.
     reordered: Option<Reply>,
-    /// `None` until it is connected.
+    /// The client id; `None` until the client has connected.
     client_id: Option<String>,
     /// See [`Requester::turn`].
     turn: Arc<Semaphore>,
@@ -88,24 +88,24 @@ struct Connection<S> {
     messages: mpsc::Receiver<Message>,
 }
 
-/// What takes time while the connection goes on.
+/// A result that takes time while the connection goes on.
 enum Done {
     Answered(Reply),
-    /// The answer comes twice.
+    /// The answer is sent twice.
     AnsweredTwice(Reply),
-    /// The answer comes behind the next one.
+    /// The answer is sent after the next one.
     Reordered(Reply),
-    /// No reply came behind which the reordered one could come.
+    /// The reordered reply has waited long enough for another one.
     ReorderedLongEnough,
-    /// There will be no answer to this one.
+    /// The request gets no answer.
     Unanswered,
-    /// There will be no answer, and the connection ends.
+    /// The request gets no answer, and the connection ends.
     Ended(Ending),
-    /// Packets that were delayed.
+    /// Packets whose delay is over.
     Due(Vec<Packet>),
 }
 
-/// What ends a wait.
+/// What ended a wait.
 enum Wake {
     Received(Received),
     Done(Done),
@@ -120,7 +120,7 @@ impl<S: Socket> Connection<S> {
         loop {
             if let Err(ending) = self.step().await {
                 self.outbox.extend(self.session.farewell(&ending));
-                // What was decided before the end still goes out, a refusing CONNACK above all.
+                // What was decided before the end is still sent, such as a CONNACK that refuses.
                 if ending != Ending::Reset {
                     let _ = self.write().await;
                 }
@@ -148,7 +148,7 @@ impl<S: Socket> Connection<S> {
             }
             Wake::Released => {
                 self.held = None;
-                // The server did not listen: no client pays for that.
+                // The server did not read: that must not count against the client.
                 self.session.excuse(Instant::now());
                 Ok(())
             }
@@ -161,7 +161,7 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Takes all packets that are whole, unless too many requests are unanswered.
+    /// Processes all complete packets, unless too many requests are unanswered.
     async fn read_packets(&mut self) -> Result<(), Ending> {
         let mut effects = Vec::new();
         self.stall();
@@ -189,7 +189,7 @@ impl<S: Socket> Connection<S> {
             }
             Incoming::Subscribe(subscribe) if self.client_id.is_some() => {
                 if !self.service.admit_subscribe(subscribe.filters.len()) {
-                    // Above the account's quota of subscriptions: it was heard, and that is all.
+                    // Above the account's quota of subscriptions: the SUBSCRIBE is read and dropped.
                     self.service.counts.subscribes_dropped.add();
                     self.session.excuse(Instant::now());
                     return Ok(());
@@ -205,7 +205,7 @@ impl<S: Socket> Connection<S> {
         self.session.receive(Instant::now(), packet, &permits, effects)
     }
 
-    /// A CONNECT takes as long as the scenario says, and nothing may overtake its CONNACK.
+    /// Applies the scenario's fault and latency to a CONNECT. Nothing may overtake its CONNACK.
     async fn hesitate(&mut self, client_id: &str) -> Result<(), Ending> {
         let fate = self.service.fate(FaultTarget::Connect);
         match fate.fault {
@@ -233,7 +233,7 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Waits for the quotas where the scenario says so, or refuses.
+    /// Waits for the quotas to admit the CONNECT if the scenario says so, or else refuses it.
     async fn admit_connect(&mut self, client_id: &str) -> Result<(), Ending> {
         let give_up = tokio::time::Instant::now() + CONNECT_DELAY;
         let mut is_counted = false;
@@ -258,7 +258,7 @@ impl<S: Socket> Connection<S> {
         Ok(())
     }
 
-    /// Whether the scenario has a SUBSCRIBE come to nothing.
+    /// Whether a SUBSCRIBE is lost because of a fault of the scenario.
     fn loses_subscribe(&mut self, id: u16, filters: usize) -> Result<bool, Ending> {
         let fate = self.service.fate(FaultTarget::Subscribe);
         match fate.fault {
@@ -283,12 +283,12 @@ impl<S: Socket> Connection<S> {
         self.held.is_none() && self.in_flight.len() < self.most_in_flight()
     }
 
-    /// It is not listened to while so many of its messages are unanswered.
+    /// The number of unanswered messages at which the connection is no longer read.
     fn most_in_flight(&self) -> usize {
         self.service.scenario.limits.unacked_inbound as usize
     }
 
-    /// Stops listening while the scenario stalls, or the connection has used up its throughput.
+    /// Stops reading while the scenario stalls, or while the connection has used up its throughput.
     fn stall(&mut self) {
         let now = Instant::now();
         if let Some(until) = self.session.held_until(now) {
@@ -330,7 +330,7 @@ impl<S: Socket> Connection<S> {
         self.send_after(latency, vec![packet]);
     }
 
-    /// Sends packets, at once or later.
+    /// Sends packets after a latency, which may be zero.
     fn send_after(&mut self, latency: Duration, packets: Vec<Packet>) {
         if latency.is_zero() {
             self.outbox.extend(packets);
@@ -407,7 +407,8 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Takes the answers that need no wait, so that they go out with the PUBACKs of their requests: one write, not two.
+    /// Takes the answers that are ready without waiting, so that they are sent in the same write as the PUBACKs of
+    /// their requests.
     fn take_ready(&mut self) -> Result<(), Ending> {
         while let Some(Some(done)) = self.in_flight.next().now_or_never() {
             self.take_done(done)?;
@@ -456,7 +457,7 @@ impl<S: Socket> Connection<S> {
         Ok(())
     }
 
-    /// A message that its receiver may not have ends the connection.
+    /// Checks that the client may receive the message. A message that it may not receive ends the connection.
     fn check_receive(&self, topic: &str) -> Result<(), Ending> {
         let client_id = self.client_id.as_deref().unwrap_or_default();
         if self.service.permits(&self.principal, client_id, Action::Receive, topic) {
@@ -476,7 +477,7 @@ impl<S: Socket> Connection<S> {
 
     async fn wait(&mut self) -> Wake {
         let listens = self.listens();
-        // What is above the connection's throughput waits in either direction.
+        // Messages above the connection's throughput wait, in either direction.
         let flows = self.session.held_until(Instant::now()).is_none();
         let held = self.held;
         let deadline = self.session.deadline().into();
@@ -490,7 +491,7 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Writes the outbox, flushed once. A packet that is larger than the client takes is left out.
+    /// Writes the outbox and flushes it once. A packet that is larger than the client accepts is left out.
     async fn write(&mut self) -> Result<(), Ending> {
         if self.outbox.is_empty() {
             return Ok(());
@@ -510,15 +511,15 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Ends the connection, then lets the account finish what it was asked, for a moment: the service acts on requests that it
-    /// acknowledged, whether or not anyone is there for the reply.
+    /// Ends the connection, then lets the account finish its requests for a moment: the service acts on requests that
+    /// it acknowledged, whether or not the client is there for the reply.
     async fn conclude(mut self, ending: Ending) {
         if let Some(client_id) = &self.client_id {
             self.service.clients.leave(client_id, &self.client);
         }
         self.count(&ending);
         tracing::debug!(client_id = self.client_id.as_deref(), %ending, "connection ended");
-        // A connection that is lost just ends, as it does when the other side crashes.
+        // A lost connection just ends, as it does when the other side crashes.
         match ending {
             Ending::Lost => {}
             Ending::Reset => self.stream.reset(),
@@ -545,7 +546,7 @@ fn puback(acknowledge: Option<u16>) -> Option<Packet> {
     acknowledge.map(|id| Packet::PubAck { id, reason: Reason::SUCCESS })
 }
 
-/// Answers a request as its fate is.
+/// Answers a request as its fate says.
 async fn answer(service: &Service, requester: &Requester, topic: &str, payload: &[u8], fate: Fate) -> Done {
     let Fate { fault, delay } = fate;
     let acts = fault.as_ref().is_none_or(Fault::acts);

@@ -1,6 +1,6 @@
-//! How MQTT packets travel: in WebSocket messages, or on a TLS stream by themselves.
+//! How MQTT packets are transported: in WebSocket messages, or directly on a TLS stream.
 //!
-//! Owns the difference between the two. Knows bytes, and nothing of what they say.
+//! Owns the difference between the two. Handles bytes, whatever their content.
 
 use std::io;
 
@@ -13,32 +13,33 @@ use tokio_tungstenite::tungstenite::Message as Frame;
 use super::scenario::Framing;
 use super::socket::Socket;
 
-/// How much is read at once from a plain stream, and how much of its buffer is kept while it idles.
+/// How many bytes are read at once from a plain stream, and how many of its buffer are kept while it is idle.
 const READ_BUFFER: usize = 4096;
 
-/// What MQTT travels on.
+/// The transport of MQTT packets.
 #[expect(clippy::large_enum_variant, reason = "there is one for each connection, and most are WebSockets")]
 pub(super) enum MqttStream<S> {
-    /// In binary messages; a packet may span some, and one may hold many (MQTT 3.1.1 section 6).
+    /// In binary WebSocket messages; a packet may span several, and one may hold several packets (MQTT 3.1.1 section
+    /// 6).
     WebSocket(WebSocketStream<S>),
-    /// By themselves, as on mutual TLS.
+    /// Directly on the stream, as with mutual TLS.
     Plain(S),
 }
 
-/// What has come.
+/// The result of receiving.
 #[derive(Debug)]
 pub(super) enum Received {
     Bytes(Bytes),
-    /// Something that is not MQTT: a ping or pong of the WebSocket, which keeps no session alive.
+    /// Something other than MQTT: a WebSocket ping or pong, which does not keep a session alive.
     Nothing,
-    /// A WebSocket message of text, which MQTT does not use.
+    /// A WebSocket text message, which MQTT does not use.
     NotBinary,
-    /// The other side is gone.
+    /// The other side has gone.
     Gone,
 }
 
 impl<S: Socket> MqttStream<S> {
-    /// The next bytes. Dropping the future loses none.
+    /// Receives the next bytes. Dropping the future loses none.
     pub(super) async fn receive(&mut self) -> Received {
         match self {
             MqttStream::WebSocket(socket) => match socket.next().await {
@@ -58,7 +59,7 @@ impl<S: Socket> MqttStream<S> {
         }
     }
 
-    /// Sends packets, flushed once: each in a WebSocket message of its own, unless `framing` says otherwise.
+    /// Sends packets and flushes once: each in its own WebSocket message, unless `framing` says otherwise.
     pub(super) async fn send(&mut self, packets: &[Bytes], framing: Framing) -> io::Result<()> {
         match self {
             MqttStream::WebSocket(socket) => {
@@ -74,7 +75,7 @@ impl<S: Socket> MqttStream<S> {
         }
     }
 
-    /// Has the connection reset when it is dropped.
+    /// Makes the connection be reset when it is dropped.
     pub(super) fn reset(&self) {
         match self {
             MqttStream::WebSocket(socket) => socket.get_ref().reset_when_dropped(),
@@ -82,7 +83,7 @@ impl<S: Socket> MqttStream<S> {
         }
     }
 
-    /// Says goodbye, and waits for the other side to do the same.
+    /// Closes the connection, and waits for the other side to do the same.
     pub(super) async fn close(&mut self) {
         match self {
             MqttStream::WebSocket(socket) => {
@@ -98,7 +99,7 @@ impl<S: Socket> MqttStream<S> {
 }
 
 impl Framing {
-    /// The packets as WebSocket messages.
+    /// Packs the packets into WebSocket messages.
     fn messages(self, packets: &[Bytes]) -> Vec<Bytes> {
         match self {
             Framing::Whole => packets.to_vec(),

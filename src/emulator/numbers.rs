@@ -1,4 +1,4 @@
-//! Every number of `aws-defaults.toml`, measured: how much the emulator lets through with it, and with half of it.
+//! Measures every number of `aws-defaults.toml`: how much the emulator admits with it, and with half of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::rate::Rate;
 
 const FIXTURE: &str = include_str!("../../fixtures/scenarios/aws-defaults.toml");
 
-/// What a key is measured by. The result has the unit of the key: events or bytes per second, seconds, or a count.
+/// Measures a key. The result has the unit of the key: events or bytes per second, seconds, or a count.
 type Probe = fn(&Scenario) -> f64;
 
 const PROBES: [(&str, Probe); 22] = [
@@ -130,7 +130,7 @@ const PROBES: [(&str, Probe); 22] = [
     }),
 ];
 
-/// Keys that are not numbers, and limits that only the server can enforce, which other tests cover.
+/// Keys that are not numbers, and limits that only the server can enforce; other tests cover them.
 const NOT_MEASURED: [&str; 5] = [
     ".template_versions",
     "quotas.window",
@@ -175,7 +175,7 @@ fn assert_close(key: &str, measured: f64, said: f64) {
     assert!((measured - said).abs() <= 0.002 * said, "{key}: measured {measured}, the scenario says {said}");
 }
 
-/// The fixture's keys with their tables, and the text of their values.
+/// The fixture's keys, with their tables, and the text of each value.
 fn keys() -> BTreeMap<String, String> {
     let mut table = "";
     let mut keys = BTreeMap::new();
@@ -201,7 +201,7 @@ fn number(text: &str) -> f64 {
     }
 }
 
-/// Half of it, written alike.
+/// Half of a value, in the same notation.
 fn half(text: &str) -> String {
     let half = number(text) / 2.0;
     let bare = text.trim_matches('"');
@@ -211,18 +211,18 @@ fn half(text: &str) -> String {
     if bare.contains('/') { format!("\"{half}/s\"") } else { format!("\"{}ms\"", half * 1000.0) }
 }
 
-/// How many get through per second in the long run, when everyone tries all the time.
+/// How many are admitted per second in the long run if clients try all the time.
 fn per_second(mut admit: impl FnMut(Duration) -> bool) -> f64 {
     const STEP: Duration = Duration::from_millis(5);
     let mut through = |steps: std::ops::Range<u32>| -> usize {
         steps.map(|step| (0..).take_while(|_| admit(AGE + step * STEP)).count()).sum()
     };
-    // The burst of the start is over after four seconds. Every slow quota here divides the next eight.
+    // The initial burst is over after four seconds. The period of every slow quota here divides the next eight seconds.
     through(0..800);
     through(800..2400) as f64 / 8.0
 }
 
-/// The largest number that is accepted, counted up from 0 by bisection.
+/// The largest number that is accepted, found by bisection from 0.
 fn largest(accepts: impl Fn(usize) -> bool) -> f64 {
     let mut over = 1;
     while accepts(over) {
@@ -245,7 +245,7 @@ fn requests(scenario: &Scenario, route: Route<'_>) -> f64 {
     per_second(|age| account.admit(age, &route).is_ok())
 }
 
-/// How many requests for an operation of the control plane get through per second.
+/// How many requests for a control plane operation are admitted per second.
 fn operations(scenario: &Scenario, name: &str) -> f64 {
     let name: &'static str = String::from(name).leak();
     super::control::check_quotas(scenario).unwrap();
@@ -253,7 +253,7 @@ fn operations(scenario: &Scenario, name: &str) -> f64 {
     per_second(|age| account.admit_operation(age, name))
 }
 
-/// How long a client may be silent, in seconds, that asked for this keep-alive.
+/// How long a client that requested this keep-alive may be silent, seconds.
 fn silence_allowed(scenario: &Scenario, keep_alive: u16) -> f64 {
     let mut bench = Bench::unconnected(scenario);
     bench.connect("device", keep_alive).unwrap();

@@ -1,4 +1,4 @@
-//! PEM, RFC 7468, as the service writes it: 64 columns, lines ended by `\n`.
+//! PEM (RFC 7468) as the service writes it: 64 columns, with lines ended by `\n`.
 
 use ::pem::{EncodeConfig, LineEnding, Pem};
 

@@ -1,4 +1,4 @@
-//! How a client of this crate reaches an emulator.
+//! Connects this crate's own clients to an emulator.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::sigv4::Credentials;
 use crate::transport::wss::{Authentication, WssSettings};
 
 impl Scenario {
-    /// The access key that the emulator tells its clients.
+    /// The credentials of the access key that the emulator tells its clients.
     pub fn client_credentials(&self) -> Credentials {
         Credentials {
             access_key_id: self.access_key_id.clone(),
@@ -21,7 +21,7 @@ impl Scenario {
 }
 
 impl Emulator {
-    /// What dials it over signed WebSockets, for these topics: with its address, its region, its access key and its CA.
+    /// Settings to dial the emulator over signed WebSockets with these topics: its address, region, access key and CA.
     pub fn client_settings(&self, topics: Topics) -> WssSettings {
         let scenario = self.scenario();
         let endpoint = self.endpoint().parse().expect("the emulator's own endpoint is one");

@@ -1,6 +1,7 @@
-//! The emulator's server: TLS on two TCP ports, and every connection's life behind them.
+//! The emulator's server: TLS on two TCP ports, and the tasks of all connections.
 //!
-//! Owns the listeners and the tasks, all of which end with it. Neither prints nor reads the environment; files are the store's.
+//! Owns the listeners and the tasks, all of which end with it. Neither prints nor reads the environment; files belong
+//! to the store.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -36,34 +37,35 @@ use super::timer::Timer;
 use super::tls::{Port, Tls, Welcome};
 
 const TLS_WITHIN: Duration = Duration::from_secs(10);
-/// How long a handshake is held that a fault of the scenario stalls.
+/// How long a handshake that a fault stalls is held.
 const STALL: Duration = Duration::from_secs(60);
-/// How many connections may wait to be taken; the system may allow fewer.
+/// How many connections may wait to be accepted; the system may allow fewer.
 const BACKLOG: u32 = 4_096;
-/// How long the listener rests when it cannot take a connection, above all for want of file descriptors.
+/// How long the listener pauses when it cannot accept a connection, typically for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How often the account forgets what lapsed.
+/// How often the account removes what has lapsed.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
-/// How long [`Emulator::shutdown`] takes at most; each connection has a second for its goodbye.
+/// The longest that [`Emulator::shutdown`] takes; each connection has one second of it to close.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(5);
 
-/// What an emulator is started with.
+/// The settings that an emulator is started with.
 #[derive(Debug, Clone)]
 pub struct EmulatorPlan {
     /// How it behaves.
     pub scenario: Scenario,
-    /// Where HTTPS and WebSockets are, and with ALPN `x-amzn-mqtt-ca` MQTT on mutual TLS: 443 on the service. Port 0 picks a
-    /// free one.
+    /// The address for HTTPS and WebSockets, and for MQTT over mutual TLS with ALPN `x-amzn-mqtt-ca`: port 443 on the
+    /// service. Port 0 picks a free one.
     pub listen: SocketAddr,
-    /// Where MQTT on mutual TLS is without ALPN: 8883 on the service. `None` is a free port at the address of `listen`.
+    /// The address for MQTT over mutual TLS without ALPN: port 8883 on the service. `None` picks a free port at the
+    /// address of `listen`.
     pub mqtt_listen: Option<SocketAddr>,
-    /// Where the admin API is; `None` is nowhere. It is plain HTTP and asks for no signature.
+    /// The address of the admin API, which is plain HTTP and requires no signature; `None` disables it.
     pub admin: Option<SocketAddr>,
-    /// Names and addresses, besides the usual ones, that the server's certificate is for.
+    /// Names and addresses that the server's certificate is valid for, besides the usual ones.
     pub names: Vec<String>,
-    /// The host that clients are told to dial; `None` is `localhost`. The certificate is for it too.
+    /// The host that clients are told to dial; `None` is `localhost`. The certificate is valid for it too.
     pub advertise: Option<String>,
-    /// Where the account and the keys are kept; `None` keeps them in memory. A directory that is not there is made.
+    /// The directory that keeps the account and the keys; `None` keeps them in memory. A missing directory is created.
     pub state_dir: Option<PathBuf>,
 }
 
@@ -85,32 +87,32 @@ impl Default for EmulatorPlan {
 /// Why an emulator could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum EmulatorError {
-    /// An address cannot be listened on.
+    /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}; choose another port, or port 0 for any")]
     Bind {
         /// The address asked for.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// The scenario does not make an account.
+    /// The scenario cannot be made into an account.
     #[error("the scenario cannot be emulated: {0}")]
     Scenario(#[from] AccountError),
     /// Keys or certificates cannot be made.
     #[error("cannot make keys and certificates: {0}")]
     Mint(#[from] MintError),
-    /// The threads that make keys ahead and end waits cannot be started.
+    /// The threads for making keys ahead and for timers cannot be started.
     #[error("cannot start threads: {0}")]
     Threads(#[source] io::Error),
-    /// The directory that should keep its state cannot be used.
+    /// The state directory cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The server's own certificate is not one that TLS can use.
+    /// TLS cannot use the server's own certificate.
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),
 }
 
-/// A running emulator. Dropped, it stops at once; [`Emulator::shutdown`] lets connections close properly.
+/// A running emulator. Dropping it stops it at once; [`Emulator::shutdown`] lets connections close properly.
 pub struct Emulator {
     service: Arc<Service>,
     local_addr: SocketAddr,
@@ -118,7 +120,7 @@ pub struct Emulator {
     admin_addr: Option<SocketAddr>,
     ca_pem: String,
     ca_file: Option<PathBuf>,
-    /// The listeners' tasks, which hold all connections' tasks.
+    /// The listeners' tasks, which own the tasks of all connections.
     tasks: JoinSet<()>,
 }
 
@@ -129,22 +131,23 @@ impl std::fmt::Debug for Emulator {
 }
 
 impl Emulator {
-    /// Starts an emulator of `scenario` on `listen`, where port 0 picks a free one. Must be called inside a tokio runtime
-    /// with IO and time.
+    /// Starts an emulator of `scenario` on `listen`, where port 0 picks a free port. Must be called inside a tokio
+    /// runtime with IO and time.
     ///
     /// # Errors
     ///
-    /// [`EmulatorError`] says what could not be had: an address, the account, the keys, or TLS.
+    /// [`EmulatorError`] if an address, the account, the keys or TLS cannot be set up.
     pub async fn start(scenario: Scenario, listen: SocketAddr) -> Result<Self, EmulatorError> {
         Self::launch(EmulatorPlan { scenario, listen, ..EmulatorPlan::default() }).await
     }
 
-    /// Starts an emulator whose account and keys are kept in the directory `state_dir`: what was answered is there again after
-    /// a restart, and after a crash too. A directory that is not there is made.
+    /// Starts an emulator that keeps its account and keys in the directory `state_dir`: whatever was answered survives
+    /// a restart, and also a crash. A missing directory is created.
     ///
     /// # Errors
     ///
-    /// As [`Emulator::start`], and [`EmulatorError::Store`] if the directory is in use, damaged, or somebody else's.
+    /// As for [`Emulator::start`], and [`EmulatorError::Store`] if the directory is in use, damaged, or holds something
+    /// else.
     pub async fn start_in(
         state_dir: &Path,
         scenario: Scenario,
@@ -158,9 +161,9 @@ impl Emulator {
     ///
     /// # Errors
     ///
-    /// [`EmulatorError`] says what could not be had.
+    /// [`EmulatorError`] says what could not be set up.
     pub async fn launch(plan: EmulatorPlan) -> Result<Self, EmulatorError> {
-        // A scenario that cannot be emulated is told before a key is made.
+        // Checked first, so that a scenario that cannot be emulated is reported before any key is made.
         let account = check(&plan.scenario)?;
         let inside = match &plan.state_dir {
             Some(directory) => Inside::restore(directory, &plan.scenario)?,
@@ -186,48 +189,49 @@ impl Emulator {
         Ok(Self { service, local_addr, mqtt_addr, admin_addr, ca_pem, ca_file, tasks })
     }
 
-    /// How it behaves.
+    /// The emulator's scenario.
     pub fn scenario(&self) -> &Scenario {
         &self.service.scenario
     }
 
-    /// Where HTTPS and WebSockets are.
+    /// The address for HTTPS and WebSockets.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// Where MQTT on mutual TLS is without ALPN.
+    /// The address for MQTT over mutual TLS without ALPN.
     pub fn mqtt_addr(&self) -> SocketAddr {
         self.mqtt_addr
     }
 
-    /// Where the admin API is, if it is anywhere.
+    /// The address of the admin API; `None` if it is disabled.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin_addr
     }
 
-    /// What clients connect to: `wss://localhost:<port>/mqtt`.
+    /// The URL that clients connect to: `wss://localhost:<port>/mqtt`.
     pub fn endpoint(&self) -> String {
         format!("wss://{}:{}/mqtt", self.service.host, self.local_addr.port())
     }
 
-    /// What devices with a certificate connect to: `mqtts://localhost:<port>`.
+    /// The URL that devices with a certificate connect to: `mqtts://localhost:<port>`.
     pub fn mqtt_endpoint(&self) -> String {
         format!("mqtts://{}:{}", self.service.host, self.mqtt_addr.port())
     }
 
-    /// The certificate of the emulator's CA, PEM: clients must trust it.
+    /// The certificate of the emulator's CA, PEM, which clients must trust.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 
-    /// Where that certificate stands in the state directory, if there is one; the same path after each restart.
+    /// The path of the CA's certificate in the state directory, the same after each restart; `None` without a state
+    /// directory.
     pub fn ca_file(&self) -> Option<&Path> {
         self.ca_file.as_deref()
     }
 
-    /// Waits until the state directory can no longer be written, for want of space above all. From then on no request is
-    /// answered. Without a state directory it waits for ever.
+    /// Waits until the state directory can no longer be written, typically for lack of space. From then on, no request
+    /// is answered. Without a state directory it waits for ever.
     pub async fn failure(&self) -> NotKept {
         match &self.service.journal {
             Some(journal) => journal.failure().await,
@@ -235,37 +239,38 @@ impl Emulator {
         }
     }
 
-    /// What happened so far.
+    /// The counts so far.
     pub fn counters(&self) -> ServerCounters {
         self.service.counts.counters()
     }
 
-    /// How long it has been running: what the scenario's stalls and changes of quotas count from.
+    /// How long the emulator has been running. The scenario's stalls and quota changes count from its start.
     pub fn age(&self) -> Duration {
         self.service.age()
     }
 
-    /// Clients that are connected now.
+    /// How many clients are connected now.
     pub fn connected(&self) -> usize {
         self.service.clients.connected()
     }
 
-    /// Looks at the account while nothing changes it. Everything waits meanwhile, so `look` should be brief.
+    /// Runs `look` on the account while nothing changes it. Everything else waits meanwhile, so `look` should be brief.
     pub fn inspect<R>(&self, look: impl FnOnce(&Account) -> R) -> R {
         self.service.account(|account| look(account))
     }
 
-    /// A new claim certificate: active, with a policy that allows fleet provisioning and no more.
+    /// Issues a claim certificate: active, with a policy that allows only fleet provisioning.
     pub async fn issue_claim(&self) -> Minted {
         self.service.issue_claim().await
     }
 
-    /// What goes wrong from now on, in place of what went wrong before.
+    /// Replaces the faults from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.service.dice.load(faults);
     }
 
-    /// Puts everything back to where it started: an empty account, the scenario's faults, counters at zero, nobody connected.
+    /// Resets everything to the initial state: an empty account, the scenario's faults, counters at zero, nobody
+    /// connected.
     ///
     /// # Errors
     /// [`CannotReset`] if the account is kept in a directory.
@@ -273,20 +278,20 @@ impl Emulator {
         self.service.reset()
     }
 
-    /// Stops listening, closes all connections and waits for their tasks, five seconds at most; what is left then is
-    /// aborted.
+    /// Stops listening, closes all connections and waits for their tasks, at most five seconds. Remaining tasks are
+    /// then aborted.
     pub async fn shutdown(mut self) {
         self.service.stop.cancel();
         let _ = timeout(SHUTDOWN_WITHIN, async { while self.tasks.join_next().await.is_some() {} }).await;
         self.tasks.shutdown().await;
-        // The mint joins its threads when it goes, each of which may be in the middle of a key: not on a runtime's thread.
+        // Dropping the mint joins its threads, which may be in the middle of making a key: not on a runtime thread.
         let _ = tokio::task::spawn_blocking(move || drop(self.service)).await;
     }
 }
 
 pub use super::service::CannotReset;
 
-/// What an emulator starts from.
+/// The parts that an emulator starts from.
 struct Inside {
     account: Account,
     identity: Identity,
@@ -305,14 +310,14 @@ impl Inside {
     }
 }
 
-/// The account of a scenario, if all of it can be emulated.
+/// The account of a scenario, if the scenario can be fully emulated.
 fn check(scenario: &Scenario) -> Result<Account, AccountError> {
     control::check_denied(scenario)?;
     control::check_quotas(scenario)?;
     Account::new(scenario)
 }
 
-/// The identity comes before the account, so that an account without one has lost it.
+/// The identity is written before the account, so an account without an identity has lost it.
 fn restore_identity(state_dir: &StateDir) -> Result<Identity, EmulatorError> {
     match state_dir.read_identity()? {
         Some(identity) => Ok(identity),
@@ -352,8 +357,8 @@ fn service(plan: EmulatorPlan, inside: Inside, port: u16) -> Result<Arc<Service>
     }))
 }
 
-/// For localhost and loopback anyway, for the hosts of the service, some clients of which look at the name that they dial, and
-/// for what the plan names.
+/// A certificate for localhost and loopback, for the service's hosts, because some clients check the name they dial,
+/// and for the plan's names.
 fn server_identity(authority: &TlsAuthority, plan: &EmulatorPlan) -> Result<TlsIdentity, MintError> {
     let region = &plan.scenario.region;
     let mut names = plan.names.clone();
@@ -379,7 +384,8 @@ fn bind(address: SocketAddr) -> Result<Bound, EmulatorError> {
     Ok(Bound { listener, address })
 }
 
-/// Many clients may dial at once: a handshake that finds the queue full is tried again only after a second.
+/// Listens with a long queue, because many clients may dial at once: a handshake that finds the queue full is retried
+/// only after a second.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
     socket.set_reuseaddr(cfg!(unix))?;
@@ -387,7 +393,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Has the account forget what lapses, until the stop.
+/// Removes what has lapsed from the account, until the emulator stops.
 async fn expire(service: Arc<Service>) {
     let mut expire = interval(EXPIRE_EVERY);
     expire.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -396,7 +402,7 @@ async fn expire(service: Arc<Service>) {
     }
 }
 
-/// Takes connections until the stop, then waits for them to end.
+/// Accepts connections until the emulator stops, then waits for them to end.
 async fn accept(service: Arc<Service>, listener: TcpListener, tls: Arc<Tls>, port: Port) {
     let mut connections = JoinSet::new();
     loop {
@@ -435,7 +441,7 @@ async fn welcome(service: Arc<Service>, stream: TcpStream, tls: Arc<Tls>, port: 
     }
 }
 
-/// What a connection meets that a fault of the scenario keeps from TLS.
+/// Handles a connection that a fault prevents from using TLS.
 async fn turn_away(mut stream: TcpStream, fault: &Fault) {
     match fault {
         Fault::StalledHandshake => sleep(STALL).await,

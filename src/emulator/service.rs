@@ -1,7 +1,7 @@
 //! What all connections of an emulator share: the account behind its lock, the mint, the clients, the counters.
 //!
-//! Owns how a request reaches the account and comes back: admitted and done at once, answered after the scenario's
-//! latency, with its key minted outside the lock. Knows no packets and no sockets.
+//! Owns the path of a request to the account and back: it is admitted and processed at once and answered after the
+//! scenario's latency; its key is made outside the lock. Knows no packets and no sockets.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -29,51 +29,51 @@ use super::store::{Journal, NotKept, StateDir};
 use super::timer::Timer;
 use super::verify::{Realm, SignedRequest, claimed_access_key};
 
-/// The services that a signature of an upgrade may name: the second is what AWS's SDKs of version 1 for Python and Java sign for.
+/// The services that an upgrade's signature may name. Version 1 of AWS's SDKs for Python and Java signs for the second.
 const SERVICES: &[&str] = &["iotdevicegateway", "iotdata"];
 
 /// What all connections share.
 pub(super) struct Service {
     pub(super) scenario: Scenario,
-    /// The port it listens on.
+    /// The port that the emulator listens on.
     pub(super) port: u16,
-    /// What clients are told to dial.
+    /// The host that clients are told to dial.
     pub(super) host: String,
     /// What each connection may do.
     pub(super) rules: Arc<Rules>,
     pub(super) timer: Timer,
     pub(super) dice: Dice,
     pub(super) account: Mutex<Account>,
-    /// Keeps the account over crashes, where it is to be kept.
+    /// Makes the account survive crashes; `None` if it is kept in memory.
     pub(super) journal: Option<Journal>,
-    /// Ours for as long as the journal could write to it: dropped behind it.
+    /// Keeps the directory locked while the journal may write to it: dropped after the journal.
     pub(super) _state_dir: Option<StateDir>,
     pub(super) authority: Arc<Authority>,
     pub(super) mint: Mint,
-    /// How many certificates are signed at the same time: more would only wait for a core.
+    /// Limits how many certificates are signed at once: more would only compete for a core.
     pub(super) signers: Semaphore,
     pub(super) clients: Clients,
     pub(super) counts: Counts,
     pub(super) stop: CancellationToken,
-    /// When it started; stalls and changes of quotas count from there.
+    /// When the emulator started; stalls and quota changes count from here.
     pub(super) started: Instant,
 }
 
-/// Who sends a request.
+/// The sender of a request.
 #[derive(Debug)]
 pub(super) struct Requester {
     /// The number of its connection.
     pub(super) number: u64,
     /// Its client id.
     pub(super) client_id: String,
-    /// The id of the certificate that its connection was opened with; `None` for a signed one.
+    /// The id of the certificate that opened its connection; `None` for a signed connection.
     pub(super) certificate_id: Option<String>,
-    /// One request of a connection at a time has a certificate signed or asks a hook: with hundreds under way it keeps nobody
-    /// else waiting.
+    /// Lets one request per connection at a time have a certificate signed or call a hook, so that a connection with
+    /// hundreds of requests does not delay others.
     pub(super) turn: Arc<Semaphore>,
 }
 
-/// A request's answer, and where it goes.
+/// A request's answer, and its topic.
 #[derive(Debug, Clone)]
 pub(super) struct Reply {
     pub(super) topic: String,
@@ -86,7 +86,7 @@ pub(super) struct Reply {
 pub struct CannotReset;
 
 impl Service {
-    /// Whose signature an upgrade must carry.
+    /// The credentials and scope that an upgrade's signature must match.
     pub(super) fn realm(&self, request: &SignedRequest<'_>) -> Realm<'_> {
         let scenario = &self.scenario;
         let first = Realm {
@@ -108,7 +108,8 @@ impl Service {
         })
     }
 
-    /// Whose signature a request to a service of the control plane must carry, which signatures call by one of these names.
+    /// The credentials and scope that a control plane request's signature must match; `services` are the names that it
+    /// may use.
     pub(super) fn control_realm<'r>(
         &'r self,
         request: &SignedRequest<'_>,
@@ -117,26 +118,26 @@ impl Service {
         Realm { services, ..self.realm(request) }
     }
 
-    /// Looks at the account, or changes it, for as long as `look` takes: nothing that waits belongs there.
+    /// Runs `look` on the account, which it may change. Everything else waits meanwhile, so `look` must not block.
     pub(super) fn account<R>(&self, look: impl FnOnce(&mut Account) -> R) -> R {
-        // The account's calls are pure and total; if one panics after all, its test finds it, and others go on.
+        // The account's calls should not panic. If one does, other requests continue.
         let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = look(&mut account);
         for certificate in account.take_deactivated() {
             self.clients.hang_up_certificate(&certificate, &Ending::Deactivated);
         }
-        // Still under the lock, so that the journal has the changes in their order.
+        // Done under the lock, so that the journal gets the changes in order.
         if let (Some(journal), Some(changes)) = (&self.journal, account.take_changes()) {
             journal.append(changes);
         }
         seen
     }
 
-    /// Waits until all that was done to the account so far would survive a crash. Nothing may be told of the account before:
-    /// not that a request was accepted, and not what others have changed either.
+    /// Waits until all changes made to the account so far would survive a crash. Nothing about the account may be
+    /// disclosed before that: neither that a request was accepted nor what others have changed.
     ///
     /// # Errors
-    /// [`NotKept`] if it cannot be made to: then nothing may be told at all.
+    /// [`NotKept`] if the changes cannot be made durable: then nothing may be disclosed at all.
     pub(super) async fn settled(&self) -> Result<(), NotKept> {
         match &self.journal {
             Some(journal) => journal.settled().await,
@@ -144,7 +145,7 @@ impl Service {
         }
     }
 
-    /// A new claim certificate: active, with a policy that allows fleet provisioning and no more.
+    /// Issues a claim certificate: active, with a policy that allows only fleet provisioning.
     pub(super) async fn issue_claim(&self) -> Minted {
         let minted = self.mint.take(self.clients.number()).await;
         let Minted { certificate_pem, certificate_id, .. } = minted.clone();
@@ -153,7 +154,7 @@ impl Service {
         minted
     }
 
-    /// Puts everything back to where it started.
+    /// Resets everything to the initial state.
     ///
     /// # Errors
     /// [`CannotReset`] if the account is kept in a directory.
@@ -168,15 +169,15 @@ impl Service {
         Ok(())
     }
 
-    /// How long it has been running.
+    /// How long the emulator has been running.
     pub(super) fn age(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Whether a CONNECT with this client id is let in. An empty one becomes one that nobody had before.
+    /// Whether a CONNECT with this client id is admitted. An empty client id counts as a new one.
     ///
     /// # Errors
-    /// If it is not: when to ask again.
+    /// When to ask again, if it is not admitted.
     pub(super) fn admit_connect(&self, client_id: &str) -> Result<(), Instant> {
         const SOON: Duration = Duration::from_millis(100);
         if self.clients.connected() >= self.scenario.limits.connections as usize {
@@ -191,17 +192,17 @@ impl Service {
         admitted.map_err(|age| self.started + age)
     }
 
-    /// Whether the account takes a message from a client.
+    /// Whether the account's quota admits a message from a client.
     pub(super) fn admit_publish(&self) -> bool {
         self.scenario.quotas.publish.is_none() || self.account(|account| account.admit_publish(self.age()))
     }
 
-    /// Whether the account lets a message go to a client.
+    /// Whether the account's quota admits a message to a client.
     pub(super) fn admit_delivery(&self) -> bool {
         self.scenario.quotas.deliver.is_none() || self.account(|account| account.admit_delivery(self.age()))
     }
 
-    /// Whether the account takes a SUBSCRIBE of so many filters.
+    /// Whether the account's quota admits a SUBSCRIBE with this many filters.
     pub(super) fn admit_subscribe(&self, filters: usize) -> bool {
         self.scenario.quotas.subscribe.is_none()
             || self.account(|account| account.admit_subscribe(self.age(), filters))
@@ -215,7 +216,7 @@ impl Service {
         self.account(|account| account.draw_latency(operation))
     }
 
-    /// What becomes of the next request at `target`.
+    /// The fate of the next request at `target`.
     pub(super) fn fate(&self, target: FaultTarget) -> Fate {
         let fate = self.dice.throw(target);
         if fate != Fate::default() {
@@ -226,14 +227,14 @@ impl Service {
 
     /// Whether `principal`, connected as `client_id`, may do `action` with `name`.
     pub(super) fn permits(&self, principal: &Principal, client_id: &str, action: Action, name: &str) -> bool {
-        // Most scenarios deny their signers nothing, and a message need not wait for the account to know it.
+        // Most scenarios deny signers nothing, and then a message need not wait for the account's lock.
         let Scenario { deny, credentials, .. } = &self.scenario;
         let all_may_all = deny.is_empty() && credentials.iter().all(|key| key.document.is_none());
         let is_free = matches!(principal, Principal::Signer(_)) && all_may_all;
         is_free || self.account(|account| account.allows(principal, client_id, action, name))
     }
 
-    /// A rejection that a fault of the scenario wants.
+    /// A rejection that a fault of the scenario calls for.
     pub(super) fn reject(&self, status: u16, code: Option<&str>) -> Answer {
         self.counts.requests_rejected.add();
         match (status, code) {
@@ -250,8 +251,7 @@ impl Service {
         }
     }
 
-    /// An answer as it goes on the wire: in the format of its topic, never larger than a message may be, and as `fault` leaves
-    /// it.
+    /// An answer as it goes on the wire: in its topic's format, within the limit on messages, and changed by `fault`.
     pub(super) fn reply(&self, topic: &str, answer: Answer, fault: Option<&Fault>) -> Reply {
         let format = Format::of(topic);
         let most = self.scenario.limits.payload_bytes as usize;
@@ -272,7 +272,7 @@ impl Service {
     /// Answers the request `payload` that `requester` published on `topic`.
     ///
     /// # Errors
-    /// [`NotKept`]: the answer must not be given.
+    /// [`NotKept`] if the account cannot be made durable: then no answer may be given.
     pub(super) async fn answer(
         &self,
         requester: &Requester,
@@ -290,7 +290,8 @@ impl Service {
                 let latency = self.draw_latency(Operation::of(&route));
                 let payload = Format::of(topic).decode(payload);
                 let answer = self.perform(requester, &route, &payload).await;
-                // What has been done is there for all to see before it is answered, as on any service that works in steps.
+                // The changes are visible to others before the request is answered, as in any service that works in
+                // steps.
                 self.settled().await?;
                 self.timer.wait_until(taken_up + latency).await;
                 answer
@@ -312,12 +313,12 @@ impl Service {
             }
             Route::Register { template } => self.register(requester, template, payload).await,
             Route::CreateFromCsr => self.create_from_csr(requester, payload).await,
-            // The session asks for nothing but requests.
+            // The session passes on only requests.
             _ => self.account(|account| account.refuse(Refusal::NotEmulated)),
         }
     }
 
-    /// With a hook it is asked first, while other requests go on.
+    /// Registers. If the template has a hook, the hook is called first, while other requests continue.
     async fn register(&self, requester: &Requester, template: &str, payload: &[u8]) -> Answer {
         let Requester { client_id, certificate_id, .. } = requester;
         let registrant = Registrant { client_id, certificate_id: certificate_id.as_deref() };
@@ -339,7 +340,8 @@ impl Service {
         })
     }
 
-    /// Signing takes a millisecond of a core: not on the runtime's threads.
+    /// Signs a certificate for a request's key. That takes a millisecond of a core, so it does not run on the runtime's
+    /// threads.
     async fn create_from_csr(&self, requester: &Requester, payload: &[u8]) -> Answer {
         let csr = match self.account(|account| account.signing_request(payload)) {
             Ok(csr) => csr,
@@ -354,7 +356,7 @@ impl Service {
         })
     }
 
-    /// A certificate for a signing request, PEM.
+    /// Makes a certificate for a signing request, PEM.
     pub(super) async fn certify(&self, csr: String) -> Result<Certified, CertifyError> {
         let _permit = self.signers.acquire().await;
         let authority = Arc::clone(&self.authority);

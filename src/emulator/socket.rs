@@ -1,6 +1,6 @@
 //! The server's side of a TCP connection, and TLS on it.
 //!
-//! Owns what the emulator does with a socket besides reading and writing: immediate acknowledgements, and resets.
+//! Owns the emulator's special uses of a socket: immediate acknowledgements, and resets.
 
 use std::io;
 use std::pin::Pin;
@@ -12,18 +12,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// What the emulator serves on.
+/// A connection that the emulator can serve.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send {
-    /// Has the connection reset, rather than closed, when it is dropped.
+    /// Makes the connection be reset rather than closed when it is dropped.
     fn reset_when_dropped(&self);
 }
 
-/// A TCP connection that acknowledges what it has read before it waits for more. A client that has not set TCP_NODELAY holds a
-/// small packet back until the one before is acknowledged, which the system would delay by 40 ms.
+/// A TCP connection that acknowledges what it has read before it waits for more. A client without TCP_NODELAY holds a
+/// small packet back until the previous one is acknowledged, and the system would delay that acknowledgement by 40 ms.
 #[derive(Debug)]
 pub(super) struct Tcp {
     stream: TcpStream,
-    /// Whether something was read since the last write, which acknowledges it by the way.
+    /// Whether something was read since the last write, which carries the acknowledgement.
     is_unacknowledged: bool,
 }
 
@@ -34,7 +34,7 @@ impl Tcp {
         Self { stream, is_unacknowledged: false }
     }
 
-    /// Not a setting that stays: the system goes back to delays by itself.
+    /// Acknowledges at once. The system returns to delayed acknowledgements by itself, so this is called each time.
     fn acknowledge(&mut self) {
         if std::mem::take(&mut self.is_unacknowledged) {
             #[cfg(target_os = "linux")]

@@ -1,7 +1,7 @@
 //! Waits that end within a fraction of a millisecond of their instant.
 //!
-//! Owns a thread and the waits it has to end. The runtime's timers count whole milliseconds and round up, twice over: a
-//! latency of 5 ms would come out as 6 to 7 ms, and a load test would measure that.
+//! Owns a thread and the waits that it ends. The runtime's timers count whole milliseconds and round up twice: a
+//! latency of 5 ms would become 6 to 7 ms, and a load test would measure that.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -27,7 +27,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Waits {
-    /// Soonest first; those of one instant in the order in which they began.
+    /// Waits, soonest first; those for the same instant in the order in which they began.
     due: BinaryHeap<Reverse<(Instant, u64)>>,
     sleepers: BTreeMap<u64, oneshot::Sender<()>>,
     begun: u64,
@@ -38,7 +38,7 @@ impl Timer {
     /// Starts the thread.
     ///
     /// # Errors
-    /// What the operating system says if it gives no thread.
+    /// The operating system's error if it cannot start a thread.
     pub(super) fn start() -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let worker = Arc::clone(&shared);
@@ -46,7 +46,7 @@ impl Timer {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Waits until `at`, never less. Dropping the future ends nothing but the wait.
+    /// Waits until `at`, never less. Dropping the future only cancels the wait.
     pub(super) async fn wait_until(&self, at: Instant) {
         if at <= Instant::now() {
             return;
@@ -56,7 +56,7 @@ impl Timer {
         if is_soonest {
             self.shared.changed.notify_one();
         }
-        // The sender goes unused only with the timer, and then nobody waits any more.
+        // The sender is dropped unused only together with the timer, when nobody waits any more.
         let _ = woken.await;
     }
 }
@@ -66,7 +66,7 @@ impl Drop for Timer {
         self.shared.waits().closed = true;
         self.shared.changed.notify_one();
         if let Some(thread) = self.thread.take() {
-            // A thread that panicked has said so already.
+            // A thread that panicked has already reported it.
             let _ = thread.join();
         }
     }
@@ -83,7 +83,7 @@ impl Shared {
         self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the thread does until the timer is dropped.
+    /// The loop of the thread, until the timer is dropped.
     fn work(&self) {
         let mut waits = self.waits();
         while !waits.closed {
@@ -100,7 +100,7 @@ impl Shared {
 }
 
 impl Waits {
-    /// Whether it ends before all others.
+    /// Adds a wait. Returns whether it ends before all others.
     fn add(&mut self, at: Instant, sleeper: oneshot::Sender<()>) -> bool {
         self.begun += 1;
         let is_soonest = self.next().is_none_or(|next| at < next);
@@ -113,12 +113,12 @@ impl Waits {
         self.due.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Ends what is due.
+    /// Ends the waits that are due.
     fn wake(&mut self, now: Instant) {
         while self.next().is_some_and(|at| at <= now) {
             let Some(Reverse((_, number))) = self.due.pop() else { return };
             if let Some(sleeper) = self.sleepers.remove(&number) {
-                // Whoever gave up waiting need not be told.
+                // A waiter that gave up need not be told.
                 let _ = sleeper.send(());
             }
         }

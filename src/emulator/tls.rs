@@ -1,7 +1,7 @@
-//! TLS as the emulator speaks it: for whoever signs requests, and for devices with a certificate of the account.
+//! The emulator's TLS: for clients that sign requests, and for devices with a certificate of the account.
 //!
-//! Owns which of the two a client gets, and the check of a device's certificate. Source: AWS IoT Developer Guide, "Device
-//! communication protocols" and "Transport security".
+//! Owns which of the two a client gets, and the check of a device's certificate. Source: AWS IoT Developer Guide,
+//! "Device communication protocols" and "Transport security".
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,46 +26,46 @@ use super::mint::TlsIdentity;
 use super::service::Service;
 use super::socket::Tcp;
 
-/// What MQTT with a client certificate is called in ALPN, without which it is not to be had on the port of WebSockets.
+/// The ALPN name of MQTT with a client certificate, which is required for it on the port for WebSockets.
 const MUTUAL_ALPN: &[u8] = b"x-amzn-mqtt-ca";
-/// What else clients call MQTT on its own port.
+/// The other ALPN name that clients use for MQTT, on its own port.
 const MQTT_ALPN: &[u8] = b"mqtt";
 
-/// Which port a client came to.
+/// The port that a client connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Port {
-    /// HTTPS and WebSockets, and with ALPN MQTT on mutual TLS: 443 on the service.
+    /// For HTTPS and WebSockets, and for MQTT over mutual TLS with ALPN: 443 on the service.
     Web,
-    /// MQTT on mutual TLS: 8883 on the service.
+    /// For MQTT over mutual TLS: 8883 on the service.
     Mqtt,
 }
 
-/// A handshake that has succeeded.
+/// The result of a successful handshake.
 pub(super) enum Welcome {
-    /// A client that is to speak HTTP.
+    /// A client that will speak HTTP.
     Web(TlsStream<Tcp>),
-    /// A device that is to speak MQTT.
+    /// A device that will speak MQTT.
     Device(TlsStream<Tcp>, Principal),
 }
 
-/// Both ways to speak TLS.
+/// TLS for both kinds of clients.
 pub(super) struct Tls {
     web: Arc<ServerConfig>,
     mutual: Arc<ServerConfig>,
 }
 
 impl Tls {
-    /// TLS with the server's certificate; devices' certificates are looked up in the account of `service`.
+    /// TLS with the server's certificate. Devices' certificates are looked up in the account of `service`.
     ///
     /// # Errors
-    /// What rustls has against the certificate or the key.
+    /// The error of rustls if it cannot use the certificate or the key.
     pub(super) fn new(identity: &TlsIdentity, service: &Arc<Service>) -> Result<Self, rustls::Error> {
         let provider = Arc::new(default_provider());
         let versions = || {
             ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()
         };
         let (chain, key) = (&identity.cert_chain_der, &identity.key_der);
-        // No ALPN: clients that offer http/1.1 and clients that offer nothing both get in.
+        // No ALPN here: clients that offer http/1.1 and clients that offer nothing are both accepted.
         let mut web = versions()?.with_no_client_auth().with_single_cert(chain.clone(), key.clone_key())?;
         web.ticketer = Ticketer::new()?;
         let verifier =
@@ -74,14 +74,14 @@ impl Tls {
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain.clone(), key.clone_key())?;
         mutual.alpn_protocols = vec![MUTUAL_ALPN.to_vec(), MQTT_ALPN.to_vec()];
-        // A resumed session would skip the look at the certificate.
+        // Resuming a session would skip the check of the certificate.
         mutual.session_storage = Arc::new(NoServerSessionStorage {});
         mutual.send_tls13_tickets = 0;
         Ok(Self { web: Arc::new(web), mutual: Arc::new(mutual) })
     }
 
-    /// Shakes hands with a client that came to `port`. `None` if that fails, or if a device does not name the host in SNI,
-    /// which the service wants of it.
+    /// Performs the handshake with a client that connected to `port`. `None` if that fails, or if a device does not
+    /// name the host in SNI, which the service requires.
     pub(super) async fn accept(&self, port: Port, stream: TcpStream) -> Option<Welcome> {
         let start = LazyConfigAcceptor::new(Acceptor::default(), Tcp::new(stream)).await.ok()?;
         let hello = start.client_hello();
@@ -108,7 +108,8 @@ fn certificate_id(certificate: &CertificateDer<'_>) -> String {
     hex::encode(digest(&SHA256, certificate).as_ref())
 }
 
-/// Takes the certificates that are active in the account, whoever signed them: an account may register others than its own.
+/// Accepts certificates that are active in the account, whoever signed them: an account may register certificates that
+/// it did not issue.
 struct DeviceVerifier {
     service: Arc<Service>,
     provider: Arc<CryptoProvider>,

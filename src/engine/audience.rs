@@ -1,6 +1,6 @@
 //! Who receives a run's progress, and the gauges it is read from.
 //!
-//! Owns no number that a report shows: those are [`crate::metrics`]'.
+//! Does not own the numbers that a report shows: those are [`crate::metrics`]'.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,7 +10,7 @@ use crate::ledger::Counts;
 use crate::metrics::{Interval, Metrics};
 use crate::usage::Usage;
 
-/// Where a run stands.
+/// The state of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// Devices by state.
@@ -19,24 +19,24 @@ pub struct Snapshot {
     pub metrics: Metrics,
     /// Workers with an open connection.
     pub connections: u32,
-    /// Exchanges whose request was sent and whose end has not come.
+    /// Exchanges whose request was sent and that have not ended.
     pub in_flight: u32,
-    /// Where the time went in the last seconds, and so what the run is bound by now.
+    /// Where the time went in the last seconds, which shows what limits the run now.
     pub usage: Usage,
 }
 
 /// Who receives a run's progress.
 #[derive(Debug, Default)]
 pub struct Audience<S = Snapshot> {
-    /// Where the run stands, a few times a second while there is a subscriber.
+    /// The state of the run, a few times a second while there is a subscriber.
     pub progress: watch::Sender<S>,
-    /// What happened in each second, each once and in order, the empty ones too. A run waits for a reader that is more
-    /// than the channel's capacity behind: no second is left out.
+    /// What happened in each second, once and in order, including empty seconds. No second is left out: a run waits
+    /// for a reader that lags by more than the channel's capacity.
     pub intervals: Option<mpsc::Sender<Interval>>,
 }
 
 impl<S: Default> From<()> for Audience<S> {
-    /// Nobody.
+    /// An audience of nobody.
     fn from((): ()) -> Self {
         Self::default()
     }
@@ -61,7 +61,7 @@ impl Gauges {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Exchanges whose request was sent and whose end has not come.
+    /// Exchanges whose request was sent and that have not ended.
     pub(super) fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
     }
@@ -74,7 +74,7 @@ impl Gauges {
         self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts an exchange as under way until the guard is dropped, as it is by a task that is cut off.
+    /// Counts an exchange as under way until the guard is dropped, which also happens when its task is aborted.
     pub(super) fn exchange(&self) -> InFlight<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(self)

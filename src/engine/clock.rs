@@ -9,12 +9,12 @@ use std::time::SystemTime;
 pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
 
 impl Clock {
-    /// A clock that says what `now` does.
+    /// A clock that reads its time from `now`.
     pub fn new(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }
 
-    /// The time.
+    /// The present time.
     pub fn now(&self) -> SystemTime {
         (self.0)()
     }

@@ -1,6 +1,6 @@
-//! What a run is made of, whichever kind it is, and whoever works in it.
+//! What the workers of any kind of run share.
 //!
-//! Owns the two ways of a device's step out of the run: to the ledger, and to a core that makes keys.
+//! Owns the two ways out of the run for a device's step: to the ledger, and to a core that makes keys.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -36,11 +36,11 @@ pub(super) struct Context<C> {
     pub(super) recorder: RecorderHandle,
     pub(super) clock: Clock,
     pub(super) device: DeviceRules,
-    /// A permit for each key pair that is being made: no more than there are cores, for the ledger needs threads too.
+    /// One permit for each key pair being made: at most one per core, since the ledger needs threads too.
     key_makers: Semaphore,
 }
 
-/// What becomes of a device's row, key and token.
+/// The rules for a device's row, key and token.
 pub(super) struct DeviceRules {
     pub(super) parameters: ParameterPlan,
     pub(super) keys: KeyPolicy,
@@ -48,14 +48,14 @@ pub(super) struct DeviceRules {
     pub(super) commit_mode: CommitMode,
 }
 
-/// Why a worker leaves what it is at before its end.
+/// Why a worker stops early.
 #[derive(Debug)]
 pub(super) enum Halt {
     /// The run drains.
     Drain,
-    /// The run must stop, for this.
+    /// The run must stop because of this failure.
     Stop(Failure),
-    /// The recorder is gone; it has said why itself.
+    /// The recorder is gone, which reports its own error.
     Recorder,
 }
 
@@ -66,7 +66,7 @@ impl From<RecorderGone> for Halt {
 }
 
 impl Halt {
-    /// What the run must stop for, if that is why.
+    /// The failure that the run must stop for; `None` for another kind of halt.
     pub(super) fn failure(&self) -> Option<Failure> {
         match self {
             Halt::Stop(failure) => Some(failure.clone()),
@@ -87,7 +87,7 @@ impl<C: Connector> Context<C> {
         Self { trunk, limits, recorder, clock, device, key_makers: Semaphore::new(cores) }
     }
 
-    /// Makes a change durable, while the line is kept alive.
+    /// Makes a change durable while keeping the line alive.
     #[instrument(
         name = "commit",
         level = "debug",
@@ -113,8 +113,8 @@ impl<C: Connector> Context<C> {
         Ok(receipt)
     }
 
-    /// Does what takes a core for a while, off the threads that serve connections, while the line is kept alive. A panic in
-    /// `work` resumes here.
+    /// Runs `work`, which keeps a core busy, off the threads that serve connections, while keeping the line alive. A
+    /// panic in `work` resumes here.
     pub(super) async fn compute<T: Send + 'static>(
         &self,
         line: &mut Line<C>,
@@ -134,7 +134,7 @@ impl<C: Connector> Context<C> {
         }
     }
 
-    /// How old a token is. A clock that was set back makes it brand new: the service then has the last word.
+    /// How old a token is. If the clock was set back, it counts as brand new: the service then has the last word.
     pub(super) fn token_age(&self, issued_at: SystemTime) -> Duration {
         self.clock.now().duration_since(issued_at).unwrap_or_default()
     }

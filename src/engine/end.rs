@@ -1,4 +1,4 @@
-//! Why a run ended, whichever kind it was.
+//! Why a run of any kind ended.
 
 use crate::failure::Failure;
 use crate::ledger::LedgerError;
@@ -6,28 +6,28 @@ use crate::ledger::LedgerError;
 /// Why a run ended.
 #[derive(Debug)]
 pub enum End {
-    /// All that was to be done was done: every device taken as far as it goes, the whole profile offered, the limit searched.
+    /// Everything was done: every device taken as far as it goes, the whole profile offered, or the limit found.
     Complete,
     /// There were fewer devices than arrivals.
     OutOfDevices,
-    /// A threshold was surely missed, and the run was to stop then.
+    /// A threshold could no longer be met, and the plan was to stop then.
     ThresholdLost,
-    /// Asked to drain, and did.
+    /// The run was asked to drain, and did.
     Drained,
-    /// Asked to abort.
+    /// The run was asked to abort.
     Aborted,
-    /// Nothing that was still to be done would have fared better than what failed last.
+    /// Nothing left to do would have fared better than what failed last.
     Stopped(Failure),
-    /// The service refused in the same way again and again, and never did what was asked for.
+    /// The service refused in the same way again and again, and never did what it was asked.
     Refused {
         /// The refusal.
         failure: Failure,
-        /// How often.
+        /// How often it refused.
         times: u32,
     },
     /// The ledger could not be written or read.
     Ledger(LedgerError),
-    /// A defect of ours: a task panicked.
+    /// A defect in this program: a task panicked.
     Bug(String),
 }
 
@@ -46,7 +46,7 @@ impl End {
         }
     }
 
-    /// Why, in words; empty where the name says all.
+    /// Why, in words; empty if the name says it all.
     pub fn detail(&self) -> String {
         match self {
             End::Complete | End::Drained | End::Aborted => String::new(),

@@ -1,7 +1,7 @@
-//! The search for a limit, carried out: tries the steps of a [`Search`] against the service, one load test each.
+//! Carries out the search for a limit: tries the steps of a [`Search`] against the service, one load test each.
 //!
-//! Owns what a step is offered with, and the certificates that registrations need. What to try next and what it means is
-//! [`crate::limit_search`]'s; offering is [`super::load`]'s.
+//! Owns the resources for each step, and the certificates that registrations need. [`crate::limit_search`] decides
+//! what to try next and what the result means; [`super::load`] offers the load.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,21 +23,21 @@ use crate::schedule::{Profile, Spacing};
 use crate::service::Quota;
 use crate::transport::Connector;
 
-/// What to do, settled before the search starts.
+/// What a search should do, settled before it starts.
 #[derive(Debug, Clone)]
 pub struct FindPlan {
     /// What bounds the search.
     pub search: SearchSettings,
-    /// How fast certificates are issued that registrations need, per second.
+    /// How fast to issue the certificates that registrations need.
     pub issue_rate: Rate,
-    /// How each step is offered; its scenario is the one whose limit is sought. Profile, spacing, warm-up, thresholds and the
-    /// number of connections ahead are the search's own.
+    /// How each step is offered. Its scenario is the one whose limit is sought. The search sets the profile, spacing,
+    /// warm-up, thresholds and the number of connections ahead.
     pub load: LoadPlan,
 }
 
 impl FindPlan {
-    /// A plan to find the limit of `scenario`, between two and a thousand a second; the rest as for an account that has AWS's
-    /// default quotas. A request without an answer within five seconds counts as silence.
+    /// A plan to find the limit of `scenario`, between two and a thousand per second; everything else suits an
+    /// account with AWS's default quotas. A request without an answer within five seconds counts as silence.
     pub fn new(scenario: Scenario) -> Self {
         let profile = Profile::constant(per_second(1.0), Duration::from_secs(1)).expect("a second is a time");
         Self {
@@ -48,7 +48,7 @@ impl FindPlan {
                 connections: 1,
                 max_wait: SILENCE,
                 exchange_timeout: SILENCE,
-                // Half of AWS's default: dials are not what is measured, and must not meet a limit of their own.
+                // Half of AWS's default: dials are not measured, and must not meet a limit of their own.
                 connect_rate: RateLimit::per_second(0.5 * Quota::Connect.aws_default().as_per_second()),
                 ..LoadPlan::new(scenario, profile)
             },
@@ -60,60 +60,60 @@ fn per_second(n: f64) -> Rate {
     Rate::per_second(n).expect("a constant that is a rate")
 }
 
-/// A request that has no answer by then has none, unless told otherwise.
+/// How long a request may go unanswered before it counts as silence, by default.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// Where a search stands.
+/// The state of a search.
 #[derive(Debug, Clone, Default)]
 pub struct FindSnapshot {
-    /// What was tried.
+    /// The steps tried so far.
     pub steps: Vec<Step>,
-    /// What it is doing.
+    /// What the search is doing.
     pub doing: Doing,
-    /// How that goes.
+    /// The progress of the current load test.
     pub load: LoadSnapshot,
 }
 
 /// What a search is doing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Doing {
-    /// Nothing yet, or nothing any more.
+    /// Nothing: it has not started, or has ended.
     #[default]
     Nothing,
     /// Trying a rate.
     Trying(Probe),
-    /// Having so many certificates issued for what it is about to try.
+    /// Having this many certificates issued for the next step.
     Issuing(u64),
 }
 
-/// What a search leaves.
+/// The result of a search.
 #[derive(Debug)]
 pub struct FindOutcome {
     /// What was found.
     pub finding: Finding,
-    /// What was tried and what came of it, in order.
+    /// The steps that were tried, with their results, in order.
     pub steps: Vec<Step>,
     /// Why it ended.
     pub end: End,
-    /// What was measured in the steps, all together.
+    /// What was measured in all steps together.
     pub metrics: Metrics,
     /// What was measured while certificates were issued for registrations.
     pub issuing: Metrics,
-    /// How long it took.
+    /// How long the search took.
     pub elapsed: Duration,
     /// The ledger, handed back.
     pub ledger: Option<Ledger>,
 }
 
-/// How often certificates are asked for before it is clear that their limit binds first.
+/// How many rounds of issuing certificates are tried before their limit is taken to bind first.
 const ISSUE_ROUNDS: u32 = 5;
-/// The service time that connections are opened ahead for, as long as none was measured.
+/// The service time that connections are opened ahead for until one is measured.
 const FIRST_GUESS: Duration = Duration::from_millis(200);
 /// The shortest service time that connections are opened ahead for.
 const LEAST_GUESS: Duration = Duration::from_millis(50);
 
-/// Searches until the limit is found, the devices run out, or `stop` says so: a future whose end asks the search to stop, or
-/// a [`Stop`]. `ledger` has the devices; connections need none.
+/// Searches until the limit is found, the devices run out, or `stop` says so: a future that asks the search to stop
+/// when it ends, or a [`Stop`]. `ledger` provides the devices; the connect scenario needs none.
 #[instrument(name = "run", skip_all, fields(kind = "find-limit"))]
 pub async fn run<C: Connector>(
     plan: FindPlan,
@@ -191,7 +191,7 @@ impl<C: Connector> Seeker<C> {
             let outcome = self.offer(self.plan.load.scenario, profile(&probe), before(&probe)).await;
             self.metrics.merge(&outcome.metrics);
             let observation = observation(self.plan.load.scenario.operation(), &outcome);
-            // Tokens have grown old, or devices were refused: then what was offered is not the probe.
+            // Tokens have grown old, or devices were refused: the load offered is not the probe's.
             let is_short = matches!(outcome.end, End::OutOfDevices);
             match ended(outcome.end) {
                 Some(end) => return end,
@@ -201,7 +201,7 @@ impl<C: Connector> Seeker<C> {
         }
     }
 
-    /// Sees that there are devices for a probe; why there are none, if so.
+    /// Ensures that there are devices for a probe. If not, returns why the search stops.
     async fn prepare(&mut self, probe: &Probe) -> Result<Option<Stopped>, End> {
         let wanted = probe.requests();
         match self.plan.load.scenario {
@@ -213,7 +213,7 @@ impl<C: Connector> Seeker<C> {
         }
     }
 
-    /// Has certificates issued until `wanted` devices have one that nothing was sent for.
+    /// Has certificates issued until `wanted` devices have one that no registration was sent for.
     async fn issue(&mut self, wanted: u64) -> Result<Option<Stopped>, End> {
         let mut rate = self.plan.issue_rate.as_per_second();
         for _ in 0..ISSUE_ROUNDS {
@@ -234,7 +234,7 @@ impl<C: Connector> Seeker<C> {
             if let Some(end) = ended(outcome.end) {
                 return Err(end);
             }
-            // It asked for less, or did not answer: either way this was too fast.
+            // The service throttled, or did not answer: either way the rate was too high.
             if counts.accepted * 20 < counts.attempts * 19 {
                 rate /= 2.0;
             }
@@ -265,8 +265,8 @@ impl<C: Connector> Seeker<C> {
         outcome
     }
 
-    /// Connections to open ahead, by the rate and the service time (Little's law), with ample room: opening more meanwhile
-    /// would be load of another kind.
+    /// How many connections to open ahead, from the rate and the service time (Little's law), with ample room:
+    /// opening more during the step would be load of another kind.
     fn connections(&self, rate: f64) -> usize {
         let seen = self.search.steps().iter().rev().find(|step| step.observation.accepted > 0);
         let time = seen.map_or(FIRST_GUESS, |step| step.observation.p99.max(LEAST_GUESS));
@@ -286,7 +286,7 @@ impl<C: Connector> Seeker<C> {
     }
 }
 
-/// Never ends.
+/// Passes a load test's progress on. Never ends.
 async fn pass_on(mut load: watch::Receiver<LoadSnapshot>, progress: &watch::Sender<FindSnapshot>) {
     while load.changed().await.is_ok() {
         let snapshot = load.borrow_and_update().clone();
@@ -295,7 +295,7 @@ async fn pass_on(mut load: watch::Receiver<LoadSnapshot>, progress: &watch::Send
     std::future::pending().await
 }
 
-/// How a step that ended the search did so; `None` if the search goes on.
+/// How a step ended the search; `None` if the search goes on.
 fn ended(end: End) -> Option<End> {
     match end {
         End::Complete | End::OutOfDevices | End::ThresholdLost => None,
@@ -303,7 +303,7 @@ fn ended(end: End) -> Option<End> {
     }
 }
 
-/// What is offered before it counts.
+/// How long a step offers load before it counts.
 fn before(probe: &Probe) -> Duration {
     probe.drain.map_or(Duration::ZERO, |(_, time)| time) + probe.settle
 }

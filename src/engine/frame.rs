@@ -1,6 +1,6 @@
-//! The frame that every run stands in: tasks that are supervised until all have ended.
+//! The frame of every run: tasks that are supervised until all have ended.
 //!
-//! Owns who is told to stop when one of them asks for it, and which reason counts.
+//! Owns which tasks are told to stop when one of them asks for it, and which reason counts.
 
 use std::pin::pin;
 
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::end::End;
 
-/// The tasks of a run. One that returns an end asks the whole run to come to it.
+/// The tasks of a run. A task that returns an end asks the whole run to end that way.
 pub(super) type Tasks = JoinSet<Result<(), End>>;
 
 /// What differs between kinds of run.
@@ -20,12 +20,12 @@ pub(super) trait Foreman {
     /// Adds `more` tasks.
     fn hire(&mut self, more: usize, tasks: &mut Tasks);
 
-    /// From here on nothing new is begun; what is under way ends as it may. May be called again.
+    /// Begins nothing new from here on; what is under way may end by itself. May be called more than once.
     fn wind_down(&mut self);
 }
 
-/// Supervises `tasks` until all have ended: at once if `abort` is cancelled or one panics, early if one asks for it or `asked`
-/// says so. The first reason counts; `None` if there was none.
+/// Supervises `tasks` until all have ended. They end at once if `abort` is cancelled or a task panics, and early if a
+/// task or `asked` requests it. The first reason counts; `None` if there was none.
 pub(super) async fn supervise(
     mut foreman: impl Foreman,
     mut tasks: Tasks,
@@ -36,7 +36,7 @@ pub(super) async fn supervise(
     let mut end = None;
     loop {
         let reason = tokio::select! {
-            // Chance has no place here: the same seed must give the same run.
+            // No random choice: the same seed must give the same run.
             biased;
             () = abort.cancelled() => {
                 tasks.shutdown().await;

@@ -1,4 +1,4 @@
-//! What a run has seen of the service, as far as it bears on stopping.
+//! What a run has seen of the service that matters for stopping.
 //!
 //! Owns the marks that workers leave for each other. Decides nothing: that is [`crate::failure`]'s.
 
@@ -9,32 +9,32 @@ use tokio::time::Instant;
 
 use crate::failure::Standing;
 
-/// Shared by all workers. Each mark is on its own: none orders anything else.
+/// Marks shared by all workers. They are independent: none orders anything else.
 pub(super) struct Health {
     began: Instant,
     has_connected: AtomicBool,
-    /// When the service was last seen to serve: milliseconds since `began`, and one; zero for never.
+    /// When the service last served: milliseconds since `began`, plus one; zero for never.
     served_at: AtomicU64,
 }
 
 impl Health {
-    /// Of a run that begins now.
+    /// The health of a run that begins now.
     pub(super) fn new() -> Self {
         Self { began: Instant::now(), has_connected: AtomicBool::new(false), served_at: AtomicU64::new(0) }
     }
 
-    /// A dial has succeeded.
+    /// Notes that a dial has succeeded.
     pub(super) fn connected(&self) {
         self.has_connected.store(true, Ordering::Relaxed);
     }
 
-    /// The service has answered a request, or kept a connection for long.
+    /// Notes that the service has answered a request, or kept a connection for long.
     pub(super) fn served(&self) {
         let ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
         self.served_at.fetch_max(ms + 1, Ordering::Relaxed);
     }
 
-    /// What all this amounts to.
+    /// What the marks amount to.
     pub(super) fn standing(&self) -> Standing {
         match self.served_at.load(Ordering::Relaxed) {
             0 if self.has_connected.load(Ordering::Relaxed) => Standing::Reached,

@@ -17,7 +17,8 @@ const GRACE: Duration = Duration::from_millis(100);
 
 /// The seconds of one run.
 pub(super) struct Intervals {
-    /// The instant that seconds are counted from. What ends before it, or is told before it is known, is in no second.
+    /// The instant that seconds are counted from. A note for an instant before it, or sent before it is set, is in no
+    /// second.
     epoch: Option<Instant>,
     reader: mpsc::Sender<Interval>,
     gauges: Arc<Gauges>,
@@ -32,13 +33,13 @@ impl Intervals {
         Self { epoch, reader, gauges, second: 0, open: Default::default() }
     }
 
-    /// Seconds are counted from `epoch`.
+    /// Starts counting seconds from `epoch`.
     pub(super) fn begin(&mut self, epoch: Instant) {
         self.epoch.get_or_insert(epoch);
     }
 
-    /// Puts `note`, which ended `at`, into its second. One that comes later than the grace goes into the oldest that is
-    /// open: it is counted in any case.
+    /// Adds `note`, which ended `at`, to its second. If it comes later than the grace, it goes into the oldest open
+    /// second: it is always counted.
     pub(super) async fn record(&mut self, at: Instant, note: &Note) {
         let Some(second) = self.second_of(at) else { return };
         // A note from a later second closes all earlier ones: the timer may not have fired yet.
@@ -48,7 +49,7 @@ impl Intervals {
         self.open[second.saturating_sub(self.second) as usize].record(note);
     }
 
-    /// Waits until the oldest open second is over, and its grace.
+    /// Waits until the oldest open second and its grace are over.
     pub(super) async fn ripe(&self) {
         match self.epoch {
             Some(epoch) => {
@@ -58,14 +59,14 @@ impl Intervals {
         }
     }
 
-    /// Sends the oldest open second, if it is over.
+    /// Sends every second that is over, with its grace.
     pub(super) async fn cut_ripe(&mut self) {
         while self.second_of(Instant::now() - GRACE).is_some_and(|second| second > self.second) {
             self.cut().await;
         }
     }
 
-    /// Sends all that is left, the last second as far as it went.
+    /// Sends all remaining seconds; the last may be incomplete.
     pub(super) async fn finish(mut self) {
         let Some(last) = self.second_of(Instant::now()) else { return };
         while self.second <= last {
@@ -87,7 +88,7 @@ impl Intervals {
             in_flight: self.gauges.in_flight(),
         };
         self.second += 1;
-        // A reader that is gone wanted no more.
+        // A reader that is gone wants no more.
         let _ = self.reader.send(interval).await;
     }
 }

@@ -1,8 +1,8 @@
-//! The engine: takes devices through the service with many connections under global limits, and says how it went.
+//! The engine: takes devices through the service with many connections under global limits, and reports the result.
 //!
-//! [`run`] provisions the open devices of a ledger; [`load::run`] offers arrivals on a schedule; [`find::run`] looks for a
-//! limit. They share their parts: a `line` to the service, a device's `journey`, the frame that supervises
-//! their tasks. Does not know what a socket is, where settings come from, or how results are shown.
+//! [`run`] provisions the open devices of a ledger; [`load::run`] offers arrivals on a schedule; [`find::run`]
+//! searches for a limit. They share their parts: a `line` to the service, a device's `journey`, the frame that
+//! supervises their tasks. Does not know what a socket is, where settings come from, or how results are shown.
 
 mod audience;
 mod clock;

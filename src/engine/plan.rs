@@ -1,4 +1,4 @@
-//! What to do, settled before a run starts.
+//! What a run should do, settled before it starts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,43 +13,44 @@ use crate::identity::ParameterPlan;
 use crate::rate::{Rate, RateLimit};
 use crate::service::{PUBLISHES_PER_CONNECTION, Quota, TOKEN_LIFETIME, WEBSOCKET_LIFETIME};
 
-/// What to do, settled before the run starts. By default: all open devices, keys from the service, and the quotas that AWS gives
-/// a new account.
+/// What a run should do, settled before it starts. By default: all open devices, keys from the service, and the
+/// quotas that AWS gives a new account.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Which of the open devices to take up.
     pub scope: Scope,
-    /// How many connections; one worker each.
+    /// How many connections to open; one worker each.
     pub connections: Connections,
     /// Global limits.
     pub rates: Rates,
-    /// How many messages may pass on one connection, requests and replies together; `None` is unlimited.
+    /// The rate of messages on one connection, requests and replies together; `None` is unlimited.
     pub publishes_per_connection: Option<Rate>,
-    /// What a row becomes. By default nothing: a plan for devices with parameters sets it.
+    /// The request parameters made of a device's row. Empty by default: a plan for devices with parameters sets it.
     pub parameters: ParameterPlan,
     /// Where private keys come from and how they are kept. A device that has a key of its own keeps it.
     pub keys: KeyPolicy,
     /// How long an exchange waits for its reply.
     pub exchange_timeout: Duration,
-    /// How often to try again.
+    /// When and how often to retry.
     pub retry: RetryPolicy,
-    /// How old a connection may get before it is replaced, between exchanges; a little less, drawn for each, so that not all
-    /// go at once. Below the age at which the service ends it: see [`CONNECTION_LIFETIME`].
+    /// How old a connection may get before it is replaced, between exchanges. Each is replaced a little earlier, at
+    /// random, so that not all go at once. Must be below the age at which the service closes it: see
+    /// [`CONNECTION_LIFETIME`].
     pub connection_lifetime: Duration,
-    /// How old an ownership token may get and still be used. The service's hour, less a margin for the way there.
+    /// The oldest ownership token that is still used: the service's hour, less a margin for transit.
     pub token_lifetime: Duration,
-    /// How old an ownership token must be for its certificate to be void: nothing can be registered with it any more,
-    /// and an unregistered certificate is deleted. The service's hour, and a margin for clocks.
+    /// The age at which an ownership token's certificate is void: it can no longer be registered, and an unregistered
+    /// certificate is deleted. The service's hour, plus a margin for clocks.
     pub certificate_lifetime: Duration,
-    /// After how many devices in a row without a registration the run stops, since the next would fare no better.
+    /// How many devices in a row may fail to register before the run stops, since the next would fare no better.
     pub failure_budget: u32,
-    /// Whom to ask whether a registration happened whose answer was lost. Without one, such devices end Unknown.
+    /// Tells whether a registration whose answer was lost has happened. If `None`, such devices end as Unknown.
     pub settler: Option<Arc<dyn Settler>>,
     /// How the ledger is written.
     pub commit_mode: CommitMode,
-    /// What tells the age of tokens.
+    /// The clock that tokens' ages are read from.
     pub clock: Clock,
-    /// Where the jitter of retries starts; the same seed gives the same jitter. By default it is drawn.
+    /// The seed for the jitter of retries: the same seed gives the same jitter. Random by default.
     pub seed: u64,
 }
 
@@ -76,37 +77,37 @@ impl Default for Plan {
     }
 }
 
-/// How long an exchange waits for its reply unless told otherwise.
+/// How long an exchange waits for its reply by default.
 pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The age at which connections are replaced unless told otherwise: an hour before the service closes them.
+/// The age at which connections are replaced by default: an hour before the service closes them.
 pub const CONNECTION_LIFETIME: Duration = WEBSOCKET_LIFETIME.saturating_sub(Duration::from_secs(3_600));
 
-/// How old a token may get and still be used: what is left then may lapse on the way.
+/// The oldest token that is still used: an older one might lapse in transit.
 pub(super) const TOKEN_USABLE: Duration = TOKEN_LIFETIME.saturating_sub(Duration::from_secs(3 * 60));
 
-/// How old a token must be to be surely void: clocks differ.
+/// The age at which a token is surely void, allowing for clocks that differ.
 const CERTIFICATE_VOID: Duration = TOKEN_LIFETIME.saturating_add(Duration::from_secs(6 * 60));
 
 /// How many connections a run opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connections {
-    /// This many.
+    /// Exactly this many.
     Fixed(usize),
-    /// As many as the rates and the latencies need, and no more than this.
+    /// As many as the rates and the latencies need, up to a maximum.
     Auto {
-        /// The most.
+        /// The maximum.
         max: usize,
     },
 }
 
 impl Connections {
-    /// The most that are opened where their number is not set.
+    /// The maximum by default.
     pub const MOST: usize = 1_000;
 }
 
 impl Default for Connections {
-    /// As many as are needed, and no more than [`MOST`](Self::MOST).
+    /// As many as needed, up to [`MOST`](Self::MOST).
     fn default() -> Self {
         Connections::Auto { max: Self::MOST }
     }
@@ -124,7 +125,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// No limits, until the service throttles: for an emulator, or an account whose quotas are known to be ample.
+    /// No limits until the service throttles: for an emulator, or an account with ample quotas.
     pub const UNLIMITED: Self =
         Self { connect: RateLimit::Unlimited, create: RateLimit::Unlimited, register: RateLimit::Unlimited };
 

@@ -1,4 +1,4 @@
-//! A provisioning run: takes the open devices of a ledger through the service, with many connections under global limits.
+//! A provisioning run: takes a ledger's open devices through the service, with many connections under global limits.
 //!
 //! Owns the run: feeder, workers, recorder, and how they start and stop.
 
@@ -31,7 +31,7 @@ use crate::metrics::Metrics;
 use crate::transport::Connector;
 use crate::usage::Usage;
 
-/// What a run leaves.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
     /// Why it ended.
@@ -46,11 +46,11 @@ pub struct Outcome {
     pub ledger: Ledger,
 }
 
-/// Runs `plan` over all open devices of `ledger`; ends when none is left or `stop` says so: a future whose end asks the run
-/// to drain, or a [`Stop`]. The audience may be `()`. Its progress starts with the devices as they stand; it is updated only
-/// while there is a subscriber.
+/// Runs `plan` over all open devices of `ledger`. Ends when none is left or `stop` says so: a future that asks the
+/// run to drain when it ends, or a [`Stop`]. The audience may be `()`. Its progress starts with the devices' present
+/// states; it is updated only while there is a subscriber.
 ///
-/// Dropping this future stops the run at once too. The ledger is then closed, and can be opened again.
+/// Dropping this future also stops the run at once. The ledger is then closed, and can be opened again.
 #[instrument(name = "run", skip_all, fields(kind = "provision"))]
 pub async fn run<C: Connector>(
     plan: Plan,
@@ -106,7 +106,7 @@ async fn conduct<C: Connector>(
     Outcome { end, metrics, usage: crew.usage(&limits), elapsed: started.elapsed(), ledger }
 }
 
-/// What the workers are made from. Dropped before the recorder is waited for: its last handle ends the recorder.
+/// What the workers are made from. Dropped before the recorder is awaited: dropping its last handle ends it.
 struct Work<C> {
     connector: C,
     gauges: Arc<Gauges>,
@@ -116,7 +116,7 @@ struct Work<C> {
 }
 
 impl<C: Connector> Work<C> {
-    /// Runs feeder and workers to their end and says what it was.
+    /// Runs feeder and workers to their end, and returns why they ended.
     async fn run(self, plan: Plan, crew: &Arc<Crew>, store: Store, stop: &StopTokens) -> End {
         let trunk = Arc::new(Trunk {
             connector: self.connector,
@@ -162,7 +162,7 @@ impl<C: Connector> Work<C> {
     }
 }
 
-/// As many workers as the crew should have.
+/// Hires as many workers as the crew should have.
 struct Hiring<C> {
     trunk: Arc<Trunk<C>>,
     journey: Arc<Journey<C>>,

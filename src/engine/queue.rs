@@ -14,12 +14,12 @@ use crate::ledger::{LedgerError, OpenDevice};
 /// How many devices are read from the ledger at once.
 const PAGE: usize = 256;
 
-/// The workers' end: many take from one queue.
+/// The workers' end of the queue: many take from one queue.
 #[derive(Clone)]
 pub(super) struct Queue(Arc<Mutex<mpsc::Receiver<OpenDevice>>>);
 
 impl Queue {
-    /// The next device; `None` when there is none left. Cancel safe: a device is taken or still there.
+    /// The next device; `None` when none is left. Cancel safe: a device is either taken or still there.
     pub(super) async fn next(&self) -> Option<OpenDevice> {
         self.0.lock().await.recv().await
     }
@@ -30,7 +30,8 @@ pub(super) fn queue(workers: usize) -> (mpsc::Sender<OpenDevice>, Queue) {
     (feed, Queue(Arc::new(Mutex::new(receiver))))
 }
 
-/// Feeds every device in scope that is open now into the queue, once; ends early if the run drains or all workers are gone.
+/// Feeds every device in scope that is open now into the queue, once. Ends early if the run drains or all workers are
+/// gone.
 pub(super) async fn feed(
     store: Store,
     feed: mpsc::Sender<OpenDevice>,

@@ -1,6 +1,6 @@
 //! The recorder: the only writer of the ledger during a run, and the fold of everything that happens.
 //!
-//! Group commit: while one transaction waits for the disk, the next batch gathers; and where many exchanges are under way, it
+//! Group commit: while one transaction waits for the disk, the next batch gathers. With many exchanges under way, it
 //! gathers for a little longer.
 
 use std::collections::VecDeque;
@@ -24,20 +24,20 @@ use crate::ledger::{Counts, LedgerError, Receipt};
 use crate::metrics::{Interval, Metrics};
 use crate::usage::Usage;
 
-/// How many messages may wait; a sender then waits with them.
+/// How many messages may wait; beyond that, senders wait.
 const BACKLOG: usize = 4096;
-/// How many messages one transaction takes at most.
+/// The most messages in one transaction.
 const BATCH: usize = 512;
-/// How often the progress is published at most.
+/// The shortest time between two progress snapshots.
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);
-/// How many snapshots back recent usage begins: ten seconds.
+/// How many snapshots recent usage covers: ten seconds.
 const RECENT: usize = 50;
 
 enum Message {
-    /// With the instant of what it tells of.
+    /// A note, with the instant that it counts for.
     Note(Instant, Note),
     Commit(Change, oneshot::Sender<Receipt>),
-    /// Seconds are counted from here on.
+    /// The instant that seconds are counted from.
     Begin(Instant),
 }
 
@@ -50,23 +50,24 @@ pub(super) struct RecorderHandle(mpsc::Sender<Message>);
 pub(super) struct RecorderGone;
 
 impl RecorderHandle {
-    /// Tells of something that only the metrics want to hear.
+    /// Sends a note, which only the metrics use.
     pub(super) async fn note(&self, note: Note) {
         self.note_at(Instant::now(), note).await;
     }
 
-    /// The same, of something that counts as of another instant.
+    /// Sends a note that counts for the instant `at`.
     pub(super) async fn note_at(&self, at: Instant, note: Note) {
         // A lost note needs no error: the next commit reports that the recorder is gone.
         let _ = self.0.send(Message::Note(at, note)).await;
     }
 
-    /// Has seconds counted from `epoch`. Nothing is in one that was told before this, or happens before `epoch`.
+    /// Starts counting seconds from `epoch`. Notes sent before this call, or for an instant before `epoch`, fall into
+    /// no second.
     pub(super) async fn begin(&self, epoch: Instant) {
         let _ = self.0.send(Message::Begin(epoch)).await;
     }
 
-    /// Makes `change` durable. Once this returns `Ok`, it is on the disk.
+    /// Makes `change` durable. Once this returns `Ok`, it is on disk.
     pub(super) async fn commit(&self, change: Change) -> Result<Receipt, RecorderGone> {
         let (sender, receipt) = oneshot::channel();
         self.0.send(Message::Commit(change, sender)).await.map_err(|_| RecorderGone)?;
@@ -81,10 +82,10 @@ impl RecorderHandle {
 }
 
 pub(super) struct Recorder {
-    /// None in a run that commits nothing.
+    /// `None` in a run that commits nothing.
     store: Option<Store>,
     messages: mpsc::Receiver<Message>,
-    /// `None` in a run that is watched by its seconds.
+    /// `None` in a run whose progress is reported by the second.
     progress: Option<watch::Sender<Snapshot>>,
     intervals: Option<Intervals>,
     gauges: Arc<Gauges>,
@@ -96,7 +97,7 @@ pub(super) struct Recorder {
     patience: Patience,
 }
 
-/// Where the time goes, and went in the last seconds, oldest first.
+/// Where the time goes, with the snapshots of the last seconds, oldest first.
 struct RecentUsage {
     crew: Arc<Crew>,
     limits: Arc<Limits>,
@@ -133,7 +134,7 @@ impl Recorder {
         (recorder, RecorderHandle(sender))
     }
 
-    /// Says in each snapshot where the time goes, too.
+    /// Adds where the time goes to each snapshot.
     pub(super) fn telling_usage(self, crew: Arc<Crew>, limits: Arc<Limits>) -> Self {
         Self { usage: Some(RecentUsage { crew, limits, recent: VecDeque::new() }), ..self }
     }
@@ -145,8 +146,8 @@ impl Recorder {
         while self.receive(&mut batch).await > 0 {
             self.gather(&mut batch).await;
             if let Err(error) = self.record(&mut batch).await {
-                // Nothing more may be published whose answer the ledger could not take. Closed first: whoever is told to
-                // drain would still register what it has in hand.
+                // Nothing more may be published whose answer the ledger could not take. The channel is closed first:
+                // a worker told to drain would still register the device it has in hand.
                 self.messages.close();
                 self.drain.cancel();
                 return (self.metrics, Err(error));
@@ -163,13 +164,13 @@ impl Recorder {
         (self.metrics, Ok(()))
     }
 
-    /// The next messages; none when every handle is gone. Seconds that end meanwhile are sent on their way.
+    /// Receives the next messages; returns 0 when every handle is gone. Seconds that end meanwhile are sent on.
     async fn receive(&mut self, batch: &mut Vec<Message>) -> usize {
         loop {
             let Some(intervals) = &mut self.intervals else {
                 return self.messages.recv_many(batch, BATCH).await;
             };
-            // Looked at with every batch, too: where messages never cease, the timer is never served.
+            // Also checked with every batch: while messages never cease, the timer never gets its turn.
             intervals.cut_ripe().await;
             tokio::select! {
                 biased;
@@ -179,7 +180,7 @@ impl Recorder {
         }
     }
 
-    /// Waits for changes that are about to come, so that one flush of the disk does for more of them.
+    /// Waits for changes that are about to come, so that one flush of the disk covers more of them.
     async fn gather(&mut self, batch: &mut Vec<Message>) {
         let is_commit = |message: &Message| matches!(message, Message::Commit(..));
         if !batch.iter().any(is_commit) {
@@ -230,13 +231,13 @@ impl Recorder {
             if !matches!(receipt, Receipt::Conflict(_)) {
                 moved.apply(&mut self.devices);
             }
-            // A worker that was aborted meanwhile does not collect its receipt; the change is durable all the same.
+            // A worker that was aborted meanwhile does not collect its receipt; the change is still durable.
             let _ = waiting.send(receipt);
         }
         Ok(())
     }
 
-    /// Publishes where the run stands.
+    /// Publishes the state of the run.
     fn publish(&mut self) {
         let Some(progress) = self.progress.as_ref().filter(|progress| progress.receiver_count() > 0) else {
             return;
@@ -261,7 +262,7 @@ impl RecentUsage {
     }
 }
 
-/// How long a commit may wait for others: as long as that costs nobody much, and somebody is likely to come.
+/// How long a commit may wait for others: while that costs little, and another is likely to come.
 #[derive(Debug, Default)]
 struct Patience {
     /// How long the service takes for an exchange, smoothed; zero until one has succeeded.
@@ -269,11 +270,11 @@ struct Patience {
 }
 
 impl Patience {
-    /// The most, whatever the latency.
+    /// The longest wait, whatever the latency.
     const MOST: Duration = Duration::from_millis(3);
-    /// Which part of the latency it may be.
+    /// The longest wait, as a divisor of the latency.
     const PART: u32 = 10;
-    /// The timer's grain.
+    /// The timer's resolution.
     const GRAIN: Duration = Duration::from_millis(1);
 
     fn hear(&mut self, note: &Note) {
@@ -282,17 +283,18 @@ impl Patience {
             if self.latency.is_zero() { timing.service } else { (self.latency * 15 + timing.service) / 16 };
     }
 
-    /// `None` where nobody is likely to come in time, of `under_way` exchanges whose reply is awaited.
+    /// How long a commit may wait while `under_way` exchanges await their reply; `None` if no other is likely to come
+    /// in time.
     fn given(&self, under_way: u32) -> Option<Duration> {
         let most = Self::MOST.min(self.latency / Self::PART);
-        // A timer is late by up to its grain.
+        // A timer is late by up to its resolution.
         let given = most.checked_sub(Self::GRAIN)?;
         (most * under_way >= self.latency).then_some(given)
     }
 }
 
-/// Which counter a change moves a device between, for the progress: asking the ledger would cost more with every
-/// device. What is reported in the end is asked of the ledger.
+/// The counters that a change moves a device between, for the progress: asking the ledger would cost more with every
+/// device. The final report does ask the ledger.
 enum Move {
     Issued,
     Registered,

@@ -1,6 +1,7 @@
-//! The same refusal again and again, and never anything else: a run that goes on would only leave certificates behind.
+//! Detects a service that refuses everything in the same way: going on would only leave certificates behind.
 //!
-//! Owns the counts of a provisioning run that say so. Decides nothing about a single device: that is [`crate::failure`]'s.
+//! Owns the counts of a provisioning run that show it. Decides nothing about a single device: that is
+//! [`crate::failure`]'s.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -9,11 +10,14 @@ use super::end::End;
 use crate::call::Call;
 use crate::failure::{Cause, Failure};
 
-/// After this many hang-ups at a step that nobody has got past, one of them the third of one device, the run stops.
+/// The run stops after this many hang-ups at a step that no device has passed, with [`HANG_UPS_OF_A_DEVICE`] of one
+/// device.
 const HANG_UPS: u32 = 6;
+/// How many of the hang-ups must be of one device for the run to stop.
 const HANG_UPS_OF_A_DEVICE: u32 = 3;
-/// After this many identical rejections the run stops, or after this many for each connection, if that is more.
+/// The run stops after this many identical rejections, or [`REJECTIONS_PER_CONNECTION`] for each connection, if more.
 const REJECTIONS: u32 = 12;
+/// How many identical rejections per connection stop the run, if that is more than [`REJECTIONS`].
 const REJECTIONS_PER_CONNECTION: u32 = 3;
 
 /// What the service has refused so far; shared by all workers.
@@ -22,18 +26,19 @@ pub(super) struct Refusals {
 }
 
 struct Seen {
-    /// Something was registered, in this run or before.
+    /// Whether anything was registered, in this run or before.
     has_registered: bool,
     /// The calls that were accepted in this run.
     accepted: Vec<Call>,
-    /// How often a connection ended in the place of an answer, for each call that was never accepted; and the last one.
+    /// How often a connection ended instead of an answer, for each call that was never accepted; and the last such
+    /// failure.
     hang_ups: HashMap<Call, (u32, Failure)>,
-    /// How many devices were rejected with the same words.
+    /// How many devices were rejected with the same words, and the last such failure.
     rejections: HashMap<String, (u32, Failure)>,
 }
 
 impl Refusals {
-    /// Of a run over a ledger in which something is registered, or nothing yet.
+    /// The refusals of a run over a ledger that has a registered device, or none yet.
     pub(super) fn new(has_registered: bool) -> Self {
         let seen = Seen {
             has_registered,
@@ -44,7 +49,7 @@ impl Refusals {
         Self { seen: Mutex::new(seen) }
     }
 
-    /// An attempt has ended so.
+    /// Counts the outcome of an attempt.
     pub(super) fn attempted(&self, call: Call, outcome: &Result<(), Failure>) {
         let mut seen = self.seen();
         match outcome {
@@ -65,13 +70,14 @@ impl Refusals {
         }
     }
 
-    /// Whether nobody has got past this step, which ended so for one device for the n-th time.
+    /// Whether no device has passed this step, which has now failed for one device `attempts` times.
     pub(super) fn is_barred(&self, call: Call, failure: &Failure, attempts: u32) -> bool {
         let hang_ups = self.seen().hang_ups.get(&call).map_or(0, |(times, _)| *times);
         is_hang_up(failure) && attempts >= HANG_UPS_OF_A_DEVICE && hang_ups >= HANG_UPS
     }
 
-    /// A device was given up for this. Whether it is time to stop, with so many connections.
+    /// Counts a device that was given up for `failure`. Returns whether the run must stop, given its number of
+    /// connections.
     pub(super) fn gave_up(&self, failure: &Failure, connections: usize) -> bool {
         let mut seen = self.seen();
         if seen.has_registered || !failure.is_rejection() {
@@ -83,7 +89,7 @@ impl Refusals {
         rejected.0 >= connections.saturating_mul(REJECTIONS_PER_CONNECTION).max(REJECTIONS)
     }
 
-    /// How a run ended that came to this end, or to none of its own: what it saw of refusals, if nothing else was to be seen.
+    /// The run's end in the light of its refusals. `end` is its own end; `None` if it had none.
     pub(super) fn judge(&self, end: Option<End>) -> Option<End> {
         let seen = self.seen();
         let hang_up = |failure: &Failure| {
@@ -105,7 +111,7 @@ impl Refusals {
     }
 }
 
-/// Whether the connection ended in the place of an answer.
+/// Whether the connection ended instead of an answer.
 fn is_hang_up(failure: &Failure) -> bool {
     matches!(failure.cause, Cause::Closed { .. }) && failure.stage.call().is_some()
 }

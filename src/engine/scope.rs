@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use crate::ledger::OpenDevice;
 
-/// Which of a ledger's open devices a run takes up: all, unless said otherwise.
+/// Which of a ledger's open devices a run takes up: all by default.
 #[derive(Debug, Clone, Default)]
 pub struct Scope {
-    /// Only those with these keys; `None` is any key.
+    /// Takes only devices with these keys; `None` takes any key.
     pub keys: Option<Arc<HashSet<String>>>,
-    /// None of those with these keys.
+    /// Takes no device with one of these keys.
     pub except: Arc<HashSet<String>>,
-    /// At most this many, in the order of the lot.
+    /// Takes at most this many, in the order of the lot; `None` is unlimited.
     pub most: Option<u64>,
 }
 
@@ -22,7 +22,7 @@ impl Scope {
         self.keys.is_none() && self.most.is_none() && self.except.is_empty()
     }
 
-    /// Whether this device is taken, where `before` it that many were.
+    /// Whether this device is taken, after `before` devices that were.
     pub fn takes(&self, device: &OpenDevice, before: u64) -> bool {
         let key = &device.identity.key;
         !self.is_full(before)

@@ -1,4 +1,4 @@
-//! How a run is asked to stop before its end.
+//! How a run is asked to stop early.
 
 use std::fmt;
 use std::future::pending;
@@ -6,7 +6,7 @@ use std::future::pending;
 use futures::future::{BoxFuture, FutureExt};
 use tokio_util::sync::CancellationToken;
 
-/// How a run is asked to stop: what it waits for. A future alone asks it to drain.
+/// What asks a run to stop. A plain future asks it to drain.
 pub struct Stop {
     drain: BoxFuture<'static, ()>,
     abort: BoxFuture<'static, ()>,
@@ -19,23 +19,23 @@ impl fmt::Debug for Stop {
 }
 
 impl Stop {
-    /// Not at all: the run ends when there is nothing left to do.
+    /// Never asks: the run ends when there is nothing left to do.
     pub fn never() -> Self {
         Self::when(pending::<()>())
     }
 
-    /// When `asked` completes, whatever with, the run drains: it finishes what is in flight, starts nothing new, and closes
-    /// politely.
+    /// When `asked` completes, with any output, the run drains: it finishes what is in flight, starts nothing new,
+    /// and closes politely.
     pub fn when(asked: impl Future + Send + 'static) -> Self {
         Self { drain: quiet(asked), abort: pending().boxed() }
     }
 
-    /// When `asked` completes, whatever with, the run drops everything at once. What is in the ledger stays true.
+    /// When `asked` completes, with any output, the run drops everything at once. The ledger stays true.
     pub fn abort_when(self, asked: impl Future + Send + 'static) -> Self {
         Self { abort: quiet(asked), ..self }
     }
 
-    /// Runs `work`, which is told by the tokens what was asked for meanwhile.
+    /// Runs `work`, giving it the tokens that tell what was asked for meanwhile.
     pub(super) async fn during<W: Future>(self, work: impl FnOnce(StopTokens) -> W) -> W::Output {
         let tokens = StopTokens::default();
         let StopTokens { drain, abort } = tokens.clone();
@@ -46,7 +46,7 @@ impl Stop {
             pending::<()>().await;
         };
         tokio::select! {
-            // Chance has no place here: the same seed must give the same run.
+            // No random choice: the same seed must give the same run.
             biased;
             () = asking => unreachable!("it only ever waits in the end"),
             output = work(tokens) => output,
@@ -67,12 +67,12 @@ fn quiet(asked: impl Future + Send + 'static) -> BoxFuture<'static, ()> {
     .boxed()
 }
 
-/// What a run was asked for, for its parts.
+/// The tokens that tell a run's parts to stop.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StopTokens {
-    /// Finish what is in flight, start nothing new, close politely.
+    /// Cancelled to finish what is in flight, start nothing new, and close politely.
     pub(super) drain: CancellationToken,
-    /// Drop everything now.
+    /// Cancelled to drop everything now.
     pub(super) abort: CancellationToken,
 }
 

@@ -1,4 +1,4 @@
-//! The ledger as tasks of a run reach it: one at a time, off the async threads.
+//! The ledger as a run's tasks reach it: one at a time, off the async threads.
 //!
 //! Decides nothing about what is written.
 
@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use crate::event::Change;
 use crate::ledger::{Ledger, LedgerError, Receipt};
 
-/// How the ledger is reached from async code.
+/// How async code reaches the ledger.
 #[derive(Debug, Clone, Default)]
 pub enum CommitMode {
     /// On a thread of its own: a commit waits for the disk.
@@ -23,17 +23,17 @@ pub enum CommitMode {
     Blocking,
     /// In place: for a ledger in memory, in a simulation that must not depend on threads.
     Inline,
-    /// In place, on a disk that a simulation plays: slow, full, or the end of everything.
+    /// In place, with a disk that a simulation controls: it may be slow, full, or fail the run.
     Simulated(Arc<dyn Disk>),
 }
 
-/// What a simulation does around every commit.
+/// A simulation's hooks around every commit.
 pub trait Disk: fmt::Debug + Send + Sync {
-    /// Waited for before anything is written. An error leaves the changes unwritten and ends the run.
+    /// Awaited before anything is written. An error leaves the changes unwritten and ends the run.
     fn before_commit(&self) -> BoxFuture<'_, Result<(), LedgerError>>;
 
-    /// Waited for once the changes are durable, before anyone hears of it. An error ends the run all the same: whoever
-    /// asked for the commit does not learn that it is there.
+    /// Awaited once the changes are durable, before anything is told so. An error still ends the run: the task that
+    /// asked for the commit does not learn that it succeeded.
     fn after_commit(&self) -> BoxFuture<'_, Result<(), LedgerError>>;
 }
 
@@ -45,14 +45,14 @@ pub(super) struct Store(Reach);
 enum Reach {
     /// On the caller's thread.
     InPlace { ledger: Arc<Mutex<Ledger>>, disk: Option<Arc<dyn Disk>> },
-    /// On a thread that has nothing else to do. Whoever sends a job waits for its answer, so that there are never more jobs
-    /// than tasks that hold the store.
+    /// On a dedicated thread. The sender of a job waits for its answer, so there are never more jobs than tasks that
+    /// hold the store.
     OnThread { jobs: mpsc::Sender<Job>, thread: Arc<JoinHandle<Ledger>> },
 }
 
 type Job = Box<dyn FnOnce(&mut Ledger) + Send>;
 
-/// How long the thread has nothing to do before it tidies the ledger up.
+/// How long the thread is idle before it tidies up the ledger.
 const REST_AFTER: Duration = Duration::from_millis(500);
 
 impl Store {
@@ -79,12 +79,12 @@ impl Store {
         T: Send + 'static,
     {
         match &self.0 {
-            // A ledger whose writer panicked half-way has rolled back; it is as usable as after a crash.
+            // A ledger whose writer panicked midway has rolled back; it is as usable as after a crash.
             Reach::InPlace { ledger, .. } => work(&mut ledger.lock().unwrap_or_else(PoisonError::into_inner)),
             Reach::OnThread { jobs, .. } => {
                 let (sender, answer) = oneshot::channel();
                 let job: Job = Box::new(move |ledger| {
-                    // Whoever was aborted meanwhile does not hear of it; it is done all the same.
+                    // A caller that was aborted meanwhile gets no answer; the work is still done.
                     let _ = sender.send(catch_unwind(AssertUnwindSafe(|| work(ledger))));
                 });
                 jobs.send(job).expect("the thread works for as long as there is a store");
@@ -108,7 +108,7 @@ impl Store {
         Ok(receipts)
     }
 
-    /// Gives the ledger back, once every other holder is done: what an aborted task has asked for is still done.
+    /// Gives the ledger back once there are no other holders: work requested by an aborted task is still done.
     pub(super) async fn into_ledger(self) -> Ledger {
         match self.0 {
             Reach::InPlace { ledger, .. } => {
@@ -118,7 +118,7 @@ impl Store {
             Reach::OnThread { jobs, thread } => {
                 drop(jobs);
                 let thread = when_alone(thread).await;
-                // Without a store there is nothing to come any more.
+                // Without a store there are no more jobs.
                 while !thread.is_finished() {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
@@ -128,14 +128,14 @@ impl Store {
     }
 }
 
-/// What the thread does until no store is left.
+/// Runs jobs on the thread until no store is left.
 fn work_off(queue: &mpsc::Receiver<Job>, mut ledger: Ledger) -> Ledger {
     loop {
         match queue.recv_timeout(REST_AFTER) {
             Ok(job) => job(&mut ledger),
             Err(RecvTimeoutError::Timeout) => {
                 ledger.rest();
-                // Sleeps on, however long that takes.
+                // Sleep until the next job, however long that takes.
                 match queue.recv() {
                     Ok(job) => job(&mut ledger),
                     Err(mpsc::RecvError) => return ledger,
@@ -146,7 +146,7 @@ fn work_off(queue: &mpsc::Receiver<Job>, mut ledger: Ledger) -> Ledger {
     }
 }
 
-/// What is in `shared`, once nobody else holds it.
+/// Returns what is in `shared`, once nothing else holds it.
 async fn when_alone<T>(mut shared: Arc<T>) -> T {
     loop {
         match Arc::try_unwrap(shared) {

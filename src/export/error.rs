@@ -1,4 +1,4 @@
-//! Why there is no export, in words that say what to do about it. None shows any of a key's text.
+//! Why an export failed, in words that say what to do about it. None shows any part of a key.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use crate::event::DeviceState;
 use crate::ledger::{LedgerError, Selection};
 use crate::sealing::OpenError;
 
-/// Why there is no export. Nothing is left of it.
+/// Why an export failed. It leaves nothing behind.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// No device was chosen.
@@ -17,40 +17,40 @@ pub enum ExportError {
         ledger: PathBuf,
         /// How many devices it has.
         devices: u64,
-        /// What was asked for.
+        /// The selection that was requested.
         selection: Selection,
     },
-    /// There is something under that name.
+    /// The output name is taken.
     #[error("{} is there already, and is left as it is", .out.display())]
     Occupied {
         /// The directory or file.
         out: PathBuf,
     },
-    /// Another export has begun to write there.
+    /// Another export is writing there.
     #[error("another export to {} is running; wait until it has ended", .out.display())]
     InUse {
         /// The directory or file.
         out: PathBuf,
     },
-    /// A value that the format has no room for.
+    /// A value that does not fit the format.
     #[error("{what} of the device with key {key:?} cannot be exported in this format: {why}")]
     Unfit {
         /// The device's key.
         key: String,
         /// Which value.
         what: String,
-        /// What about it, without the value.
+        /// Why it does not fit, without the value.
         why: String,
     },
     /// A name that NVS does not allow.
     #[error("an NVS {what} has 1 to {longest} bytes, printable ASCII without comma and quotes, unlike {found:?}", longest = super::LONGEST_NVS_NAME)]
     NvsName {
-        /// What it is to name.
+        /// What the name is for.
         what: &'static str,
         /// The name.
         found: String,
     },
-    /// A name of an NVS entry that is used already.
+    /// The name of an NVS entry that is already used.
     #[error("an NVS entry {found:?} is there already; choose another name")]
     NvsNameTaken {
         /// The name.
@@ -61,7 +61,7 @@ pub enum ExportError {
     NoColumn {
         /// The column asked for.
         found: String,
-        /// Those that there are.
+        /// The columns that it has.
         columns: Vec<String>,
     },
     /// A certificate or key that is not what it should be.
@@ -71,23 +71,23 @@ pub enum ExportError {
     Unsound {
         /// The device's key.
         key: String,
-        /// Which of the two.
+        /// The certificate, its id or the key.
         what: &'static str,
-        /// What about it, without its content.
+        /// What is wrong, without its content.
         flaw: String,
     },
-    /// A certificate or key that cannot be written in another form.
+    /// A certificate or key that cannot be converted.
     #[error("the {what} of the device with key {key:?} cannot be read, to be written in this format")]
     NotPem {
         /// The device's key.
         key: String,
-        /// Which of the two.
+        /// The certificate or the key.
         what: &'static str,
     },
-    /// The cryptographic library failed us.
+    /// The cryptographic library failed.
     #[error("the cryptographic library failed")]
     Cryptography,
-    /// It was ended before it was whole.
+    /// The export was stopped before it was complete.
     #[error("stopped: nothing was exported, and what had been written was removed")]
     Stopped,
     /// A private key cannot be opened.
@@ -98,7 +98,7 @@ pub enum ExportError {
         /// Why.
         error: OpenError,
     },
-    /// Sealed keys cannot be passed on in a format whose tools read them.
+    /// Sealed keys cannot be passed on in a format whose tools must read them.
     #[error("pkcs12, nvs and mass-mfg are made of private keys in the clear, and these are sealed")]
     Sealed,
     /// The keys of all chosen devices were purged.
@@ -110,17 +110,17 @@ pub enum ExportError {
     AllPurged {
         /// The ledger.
         ledger: PathBuf,
-        /// How many.
+        /// How many devices were chosen.
         devices: u64,
     },
-    /// The operating system failed us.
+    /// The operating system reported an error.
     #[error("{doing} {}: {source}", .path.display())]
     Io {
         /// What was being done.
         doing: &'static str,
-        /// To what.
+        /// The file or directory concerned.
         path: PathBuf,
-        /// What was said.
+        /// The error.
         source: io::Error,
     },
     /// The ledger cannot be read.
@@ -128,7 +128,7 @@ pub enum ExportError {
     Ledger(#[from] LedgerError),
 }
 
-/// Names what was being done, and to what, in an error of the operating system.
+/// Wraps an operating system error with what was being done, and to which path.
 pub(super) fn failed(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> ExportError {
     let path = path.to_path_buf();
     move |source| ExportError::Io { doing, path: path.clone(), source }

@@ -1,4 +1,4 @@
-//! Files and folders that only their owner may read, and how they get to the disk.
+//! Files and folders that only their owner may read, and how they are flushed to the disk.
 
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -11,14 +11,14 @@ use aws_lc_rs::digest::{Context, SHA256, digest};
 use super::ExportError;
 use super::error::failed;
 
-/// A file in the making that knows the SHA-256 of what was written to it. Keeps no copy of that.
+/// A file under construction that computes the SHA-256 of its content. Keeps no copy of the content.
 pub(super) struct HashedFile {
     file: File,
     context: Context,
     length: u64,
 }
 
-/// What is in a file.
+/// The facts about a written file.
 pub(super) struct Written {
     /// SHA-256 of its content, hexadecimal.
     pub(super) sha256: String,
@@ -31,7 +31,7 @@ impl HashedFile {
         Ok(Self { file: create_file(path)?, context: Context::new(&SHA256), length: 0 })
     }
 
-    /// What is in it. It is on the disk only after [`sync_file`] or [`sync_tree`].
+    /// Finishes the file. It is durable only after [`sync_file`] or [`sync_tree`].
     pub(super) fn finish(self) -> Written {
         Written { sha256: to_hex(self.context.finish().as_ref()), length: self.length }
     }
@@ -69,7 +69,7 @@ pub(super) fn create_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Writes a new file. It is on the disk only after [`sync_tree`].
+/// Writes a new file. It is durable only after [`sync_tree`].
 pub(super) fn write_file(path: &Path, content: &[u8]) -> Result<Written, ExportError> {
     create_file(path).and_then(|mut file| file.write_all(content)).map_err(failed("writing", path))?;
     Ok(Written { sha256: sha256(content), length: content.len() as u64 })
@@ -86,14 +86,14 @@ pub(super) fn sync_directory(path: &Path) -> Result<(), ExportError> {
         .map_err(failed("flushing to the disk the directory", path))
 }
 
-/// Flushes everything below the directory `root` to the disk; `handle` is of `root`, and was opened before anything was written
-/// there. One flush of the whole file system takes a hundredth of what one for each file does.
+/// Flushes everything below the directory `root` to the disk; `handle` is a handle of `root` from before anything was
+/// written there. One flush of the whole file system takes a hundredth of the time of one flush per file.
 pub(super) fn sync_tree(root: &Path, handle: &File) -> Result<(), ExportError> {
     let flush = || if sync_file_system(handle)? { Ok(()) } else { sync_each(root) };
     flush().map_err(failed("flushing to the disk", root))
 }
 
-/// Whether the system can flush a whole file system, and did.
+/// Flushes the whole file system; `false` if the system cannot.
 #[cfg(target_os = "linux")]
 fn sync_file_system(handle: &File) -> io::Result<bool> {
     use rustix::io::Errno;

@@ -1,4 +1,4 @@
-//! The formats with a folder a device: PEM, DER, PKCS #12, and for Espressif's tools PEM with what points at it.
+//! The formats with a folder per device: PEM, DER, PKCS #12, and PEM with the tables for Espressif's tools.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ const KEYSTORE_FILE: &str = "device.p12";
 const CONFIGURATION_FILE: &str = "configuration.json";
 const NVS_FILE: &str = "nvs.csv";
 
-/// The manifest of a PEM or DER export has a row a device.
+/// The manifest of a PEM or DER export, with a row per device.
 const DEVICE_COLUMNS: [&str; 10] = [
     "key",
     "thing_name",
@@ -36,26 +36,27 @@ const DEVICE_COLUMNS: [&str; 10] = [
     "configuration_sha256",
 ];
 
-/// That of any other has a row a file; the device's columns are empty for a file that is of all devices.
+/// The manifest of any other format, with a row per file; the device's columns are empty for a file shared by all
+/// devices.
 const FILE_COLUMNS: [&str; 7] =
     ["file", "sha256", "bytes", "key", "thing_name", "certificate_id", "registered_at"];
 
-/// An export of folders in the making.
+/// An export of folders under construction.
 pub(super) struct Folders {
     manifest: Table,
     rows: Rows,
-    /// The values of the manufacturing utility, if they are wanted.
+    /// The manufacturing utility's values, if requested.
     values: Option<Table>,
 }
 
-/// What a row of the manifest is of.
+/// What a row of the manifest stands for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rows {
     Devices,
     Files,
 }
 
-/// A device's folder, written.
+/// A device's folder after it was written.
 pub(super) struct Folder {
     name: String,
     files: Vec<NamedFile>,
@@ -63,7 +64,7 @@ pub(super) struct Folder {
     thing_name: String,
     certificate_id: String,
     registered_at: String,
-    /// What the manufacturing utility's table has of it.
+    /// Its row in the manufacturing utility's table.
     values: Option<Vec<String>>,
 }
 
@@ -79,7 +80,7 @@ enum Role {
     Certificate,
     PrivateKey,
     Configuration,
-    /// Something for a tool.
+    /// A file for a tool.
     Other,
 }
 
@@ -100,7 +101,7 @@ impl Folders {
         Ok(folders)
     }
 
-    /// Takes a folder that was written into the manifest.
+    /// Adds a written folder to the manifest.
     pub(super) fn add(&mut self, folder: &Folder) -> Result<(), ExportError> {
         if let (Some(table), Some(values)) = (&mut self.values, &folder.values) {
             table.add(values)?;
@@ -223,7 +224,7 @@ impl Folder {
         }
     }
 
-    /// The generator's CSV: a header, the namespace, and an entry a row.
+    /// Writes the generator's CSV: a header, the namespace, and a row per entry.
     fn put_nvs(
         &mut self,
         path: &Path,
@@ -272,7 +273,7 @@ impl Folder {
         format!("{}/{file}", self.name)
     }
 
-    /// Where the file of `role` is, and its digest; both empty if there is none.
+    /// The path of the file with `role` and its digest; both empty if there is none.
     fn path_and_digest(&self, role: Role) -> (String, String) {
         let file = self.files.iter().find(|file| file.role == role);
         file.map_or_else(Default::default, |file| (self.path_of(file.name), file.written.sha256.clone()))
@@ -289,14 +290,14 @@ fn write_config(path: &Path, partition: &Partition) -> Result<Written, ExportErr
     table.finish()
 }
 
-/// Makes the device's directory; its name and its path.
+/// Creates the device's directory; returns its name and path.
 fn create_device_directory(root: &Path, exported: &Exported) -> Result<(String, PathBuf), ExportError> {
     let key = &exported.device.key;
     let name = folder_name(key, exported.spelling);
     let path = root.join(&name);
     match create_directory(&path) {
         Ok(()) => Ok((name, path)),
-        // Two keys in four thousand million have the same digits of their hashes.
+        // Two of four billion keys share these digits of their hashes.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let name = full_name(&name, key);
             let path = root.join(&name);

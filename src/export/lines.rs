@@ -1,6 +1,6 @@
-//! The formats that are one file: a JSON object a line, and a table.
+//! The single-file formats: a JSON object per line, and a table.
 //!
-//! Private keys pass through one buffer, which is zeroed; hence the table is written here and not by a library.
+//! Private keys pass through one buffer that is zeroed; hence the table is written here and not by a library.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -14,14 +14,14 @@ use super::files::{HashedFile, Written};
 use super::nvs::configuration_text;
 use super::{ExportError, Exported};
 
-/// How a line is written.
+/// The format of a line.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Layout {
     Json,
     Table,
 }
 
-/// The columns of the table before those of the lot, which are called `parameters.` and their name.
+/// The table's first columns. The lot's columns follow, prefixed with `parameters.`.
 const COLUMNS: [&str; 8] = [
     "key",
     "state",
@@ -47,7 +47,7 @@ struct Line<'a> {
     registered_at: Option<&'a str>,
 }
 
-/// A file of lines in the making.
+/// A file of lines under construction.
 pub(super) struct Lines<'a> {
     path: PathBuf,
     file: HashedFile,
@@ -93,14 +93,14 @@ impl<'a> Lines<'a> {
         self.put()
     }
 
-    /// What is in the file.
+    /// Finishes the file.
     pub(super) fn finish(self) -> Written {
         self.file.finish()
     }
 
-    /// Sees to it that the buffer need not grow while a key is in it: what it leaves behind then is not zeroed.
+    /// Grows the buffer before a key is in it: memory that it leaves behind later would not be zeroed.
     fn make_room(&mut self, exported: &Exported) {
-        /// Each byte becomes six in JSON at most.
+        /// A byte becomes at most six in JSON.
         const WORST: usize = 6;
         let device = &exported.device;
         let values: usize = device.values.iter().chain(self.columns).map(|text| text.len() + 20).sum();
@@ -133,7 +133,7 @@ impl<'a> Lines<'a> {
         self.line.push(b'\n');
     }
 
-    /// RFC 4180, with line feeds alone at the ends of rows; every field that needs it is quoted.
+    /// Writes an RFC 4180 row that ends in LF alone; only fields that need it are quoted.
     fn line_of_fields<'f>(&mut self, fields: impl Iterator<Item = &'f str>) {
         for (at, field) in fields.enumerate() {
             if at > 0 {

@@ -1,4 +1,4 @@
-//! What an export consists of, with the SHA-256 of every file. Holds no secret.
+//! The list of an export's files, with the SHA-256 of each. Holds no secret.
 
 use std::ffi::OsStr;
 use std::io;
@@ -8,21 +8,21 @@ use super::ExportError;
 use super::error::failed;
 use super::files::{HashedFile, Written};
 
-/// A table in the making, without secrets: its buffer is not zeroed.
+/// A table under construction, without secrets: its buffer is not zeroed.
 pub(super) struct Table {
     path: PathBuf,
     rows: csv::Writer<HashedFile>,
 }
 
 impl Table {
-    /// Begins the file at `path` with a row of `columns`.
+    /// Creates the file at `path` with a header row of `columns`.
     pub(super) fn create(path: &Path, columns: &[&str]) -> Result<Self, ExportError> {
         let mut table = Self::create_bare(path)?;
         table.add(columns)?;
         Ok(table)
     }
 
-    /// Begins the file at `path` with nothing.
+    /// Creates the file at `path` without a header.
     pub(super) fn create_bare(path: &Path) -> Result<Self, ExportError> {
         let file = HashedFile::create(path).map_err(failed("creating", path))?;
         Ok(Self { path: path.to_path_buf(), rows: csv::Writer::from_writer(file) })
@@ -32,7 +32,7 @@ impl Table {
         self.rows.write_record(row).map_err(|error: csv::Error| failed("writing", &self.path)(error.into()))
     }
 
-    /// Writes what is left of it.
+    /// Writes what is still buffered.
     pub(super) fn finish(self) -> Result<Written, ExportError> {
         self.rows
             .into_inner()
@@ -42,7 +42,7 @@ impl Table {
     }
 }
 
-/// Writes the manifest of an export that is one file.
+/// Writes the manifest of a single-file export.
 pub(super) fn write_of_file(
     path: &Path,
     name: &OsStr,

@@ -1,7 +1,8 @@
-//! From a ledger to files for the factory floor: certificates, private keys, and a manifest of them.
+//! Exports a ledger to files for the factory floor: certificates, private keys, and a manifest.
 //!
-//! Owns the formats, the names of the folders, and that an export is there whole or not at all. Reads the ledger through
-//! a view and changes nothing in it; a run may be writing it. Memory does not grow with the lot: a batch of devices is in it.
+//! Owns the formats and the names of the folders, and makes an export appear completely or not at all. Reads the
+//! ledger through a view and changes nothing in it; a run may be writing it. Works in batches, so memory does not
+//! grow with the lot.
 //!
 //! ```text
 //! pem        <out>/<name>/{certificate.pem,private.key}
@@ -46,25 +47,27 @@ use lines::{Layout, Lines};
 use names::Spelling;
 use place::{UnfinishedFile, UnfinishedFolder};
 
-/// What an export looks like.
+/// The format of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {
-    /// A folder a device, with its certificate and private key as PEM.
+    /// A folder per device, with its certificate and private key as PEM.
     Pem,
-    /// The same as DER: the key is PKCS #1, SEC 1 or PKCS #8, as its PEM is.
+    /// A folder per device, with its certificate and private key as DER: PKCS #1, SEC 1 or PKCS #8, as in the key's
+    /// PEM.
     Der,
-    /// A folder a device, with both in one PKCS #12 file.
+    /// A folder per device, with its certificate and private key in one PKCS #12 file.
     Pkcs12 {
-        /// What opens the files.
+        /// The password of the files.
         password: Secret<String>,
     },
-    /// One JSON object a device, a line each.
+    /// One JSON object per device and line.
     Jsonl,
-    /// The same as a table.
+    /// A CSV table with one row per device.
     Csv,
-    /// As [`Format::Pem`], each folder with the CSV that Espressif's NVS partition generator makes an image from.
+    /// Like [`Format::Pem`], each folder with the CSV for Espressif's NVS partition generator.
     Nvs(Partition),
-    /// As [`Format::Pem`], with the two files that ESP-IDF's manufacturing utility makes the images of all devices from.
+    /// Like [`Format::Pem`], with the two files from which ESP-IDF's manufacturing utility makes the images of all
+    /// devices.
     MassMfg(Partition),
 }
 
@@ -72,42 +75,42 @@ pub enum Format {
 pub struct ExportPlan<'a> {
     /// Which devices.
     pub selection: Selection,
-    /// How.
+    /// In which format.
     pub format: Format,
-    /// Where to: a new or empty directory, or for [`Format::Jsonl`] and [`Format::Csv`] a new file.
+    /// Where to: a new or empty directory, or a new file for [`Format::Jsonl`] and [`Format::Csv`].
     pub out: &'a Path,
-    /// What opens its private keys.
+    /// Opens the private keys.
     pub opener: &'a KeyOpener,
-    /// Told how far the export is, now and then; ends it with [`ControlFlow::Break`].
+    /// Called with the progress from time to time; ends the export by returning [`ControlFlow::Break`].
     pub watch: &'a dyn Fn(Progress) -> ControlFlow<()>,
 }
 
-/// How far an export is.
+/// The progress of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// How many devices were seen to.
+    /// How many devices are done.
     pub done: u64,
-    /// Of how many.
+    /// How many devices were chosen.
     pub chosen: u64,
 }
 
-/// What an export did.
+/// The result of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportSummary {
-    /// Devices written: all that were chosen, and whose keys were not purged.
+    /// Devices written: the chosen ones whose keys were not purged.
     pub exported: u64,
-    /// Devices left out: all others.
+    /// Devices not written.
     pub left_out: u64,
-    /// Of those, the chosen ones whose keys were purged.
+    /// Chosen devices that were not written because their keys were purged.
     pub purged: u64,
-    /// Which registered ones were written, for the ledger to remember.
+    /// The registered devices that were written, for the ledger to record.
     pub devices: Vec<DeviceId>,
 }
 
 /// A device as the formats write it.
 struct Exported {
     device: CertifiedDevice,
-    /// Its private key in the clear, PEM; or as it is sealed, where it is passed on so.
+    /// Its private key, PEM in plain text; or still sealed, if it is passed on sealed.
     private_key: OpenedKey,
     spelling: Spelling,
 }
@@ -115,9 +118,10 @@ struct Exported {
 /// Writes the certificates and keys that `plan` asks for.
 ///
 /// # Errors
-/// If no device is chosen, or one that was named is not there; if a key cannot be opened, or all were purged; if a certificate,
-/// its id and its key do not belong together; if `out` is taken; if a value does not fit the format; if the ledger cannot be
-/// read or `out` not be written; if `plan.watch` ended it. Then `out` is as it was.
+/// If no device is chosen, or a named one does not exist; if a key cannot be opened, or all were purged; if a
+/// certificate, its id and its key do not belong together; if `out` is taken; if a value does not fit the format; if
+/// the ledger cannot be read or `out` cannot be written; if `plan.watch` ended the export. In each case `out` is left
+/// as it was.
 pub fn export(view: &View, plan: &ExportPlan<'_>) -> Result<ExportSummary, ExportError> {
     let devices = view.lot().devices;
     let chosen = view.count_certified(&plan.selection)?;
@@ -125,7 +129,7 @@ pub fn export(view: &View, plan: &ExportPlan<'_>) -> Result<ExportSummary, Expor
         let ledger = view.path().to_path_buf();
         return Err(ExportError::NothingChosen { ledger, devices, selection: plan.selection.clone() });
     }
-    // Of few devices in a large ledger, what is read is looked at, and not the whole file.
+    // For a few devices of a large ledger, only what is read is checked, not the whole file.
     if plan.selection.keys.is_empty() {
         view.check_integrity()?;
     }
@@ -138,16 +142,16 @@ pub fn export(view: &View, plan: &ExportPlan<'_>) -> Result<ExportSummary, Expor
     Ok(ExportSummary { left_out: devices.saturating_sub(summary.exported), ..summary })
 }
 
-/// The chosen devices on their way, so many at a time that all processors have something to do.
+/// The chosen devices, in batches large enough to keep all processors busy.
 struct Batches<'a> {
     view: &'a View,
     plan: &'a ExportPlan<'a>,
     chosen: u64,
-    /// Devices whose key an earlier row has too, but for upper and lower case.
+    /// Devices whose key equals that of an earlier row except for case.
     later: BTreeSet<DeviceId>,
 }
 
-/// How many devices are worked on at once.
+/// How many devices a batch has.
 const BATCH: usize = 512;
 
 impl Batches<'_> {
@@ -178,7 +182,7 @@ impl Batches<'_> {
         Ok(summary)
     }
 
-    /// Makes something of every chosen device, on all processors, and takes what was made in the ledger's order.
+    /// Calls `make` for every chosen device, on all processors, and takes the results in the ledger's order.
     fn for_each<T: Send>(
         &self,
         make: impl Fn(Exported) -> Result<T, ExportError> + Sync,
@@ -222,7 +226,7 @@ impl Batches<'_> {
     }
 }
 
-/// A device with its key as `opener` gives it; `None` if its key was purged.
+/// A device with its key as `opener` returns it; `None` if the key was purged.
 fn open(
     device: CertifiedDevice,
     opener: &KeyOpener,
@@ -237,8 +241,7 @@ fn open(
     Ok(Some(Exported { device, private_key, spelling }))
 }
 
-/// Refuses a device whose certificate, id and key do not belong together: whatever became of the ledger, such a device could
-/// not connect.
+/// Refuses a device whose certificate, id and key do not belong together: it could not connect, whatever the cause.
 fn check(device: &CertifiedDevice, private_key: &OpenedKey) -> Result<(), ExportError> {
     let unsound = |what: &'static str| {
         let key = device.key.clone();
@@ -251,14 +254,14 @@ fn check(device: &CertifiedDevice, private_key: &OpenedKey) -> Result<(), Export
     }
     match private_key.form {
         KeyForm::Pem => evidence.check_key(&private_key.text).map_err(unsound("private key")),
-        // Nobody here can look into it.
+        // A sealed key cannot be checked here.
         KeyForm::Age => Ok(()),
-        // Its certificate was held against its request when it came.
+        // The certificate was checked against its request when it arrived.
         KeyForm::Absent => Ok(()),
     }
 }
 
-/// Does `work` on each of `items`, and returns what came of it in their order.
+/// Applies `work` to all `items` in parallel; the results are in the items' order.
 fn on_all_processors<I: Send, T: Send>(items: Vec<I>, work: impl Fn(I) -> T + Sync) -> Vec<T> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let share = items.len().div_ceil(threads).max(1);

@@ -1,5 +1,5 @@
-//! The name of a device's folder: one that every file system takes, the same in every export, and different for different
-//! devices even where upper and lower case are the same.
+//! The name of a device's folder: valid on every file system, the same in every export, and different for different
+//! devices even where case is ignored.
 
 use std::fmt::Write as _;
 
@@ -8,13 +8,13 @@ use super::files::sha256;
 /// Names longer than this are shortened; file systems allow 255 bytes.
 pub(super) const LONGEST_NAME: usize = 200;
 
-/// The part of a long name that is kept before its hash.
+/// How much of a long name is kept before its hash.
 const KEPT_OF_LONG_NAME: usize = 160;
 
-/// How many hexadecimal digits of its hash tell a shortened name from others that begin alike.
+/// How many hexadecimal digits of the hash a shortened name gets.
 const DIGITS_OF_LONG_NAME: usize = 32;
 
-/// How many tell a key's name from that of the few others that it equals but for upper and lower case.
+/// How many hexadecimal digits of the hash a key gets that equals another except for case.
 const DIGITS_OF_TWIN: usize = 8;
 
 /// What an export has in its root besides folders.
@@ -22,20 +22,20 @@ pub(super) const MANIFEST_FILE: &str = "manifest.csv";
 pub(super) const CONFIG_FILE: &str = "config.csv";
 pub(super) const VALUES_FILE: &str = "values.csv";
 
-/// Whether a key is the only one of its ledger that is spelt so, upper and lower case being the same.
+/// Whether a key is the first in its ledger with its spelling, ignoring case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spelling {
-    /// It is, or the first one.
+    /// No earlier row has it.
     First,
-    /// An earlier row has it too.
+    /// An earlier row has it.
     Later,
 }
 
 /// The name of the folder for `key`.
 ///
-/// All but `A-Z a-z 0-9 . _ -` is percent-encoded, and so are a dot or dash in the beginning, a dot at the end, and the first
-/// letter of what Windows takes for a device, such as `nul.txt`. `~` is in no encoded key, so a name with a hash is never
-/// that of another key.
+/// Everything except `A-Z a-z 0-9 . _ -` is percent-encoded, and so are a leading dot or dash, a trailing dot, and
+/// the first letter of a Windows device name such as `nul.txt`. No encoded key contains `~`, so a name with a hash
+/// never equals another key's name.
 pub(super) fn folder_name(key: &str, spelling: Spelling) -> String {
     let name = encoded(key);
     let is_taken =
@@ -50,7 +50,7 @@ pub(super) fn folder_name(key: &str, spelling: Spelling) -> String {
     name
 }
 
-/// Another name for `key`, with its whole hash, where `name` is taken against all odds.
+/// A name for `key` with its whole hash, for the unlikely case that `name` is taken.
 pub(super) fn full_name(name: &str, key: &str) -> String {
     with_hash(name, key, 64)
 }
@@ -80,7 +80,7 @@ fn encoded(key: &str) -> String {
     name
 }
 
-/// Whether Windows takes a file of that name for a device, whatever follows the first dot.
+/// Whether Windows treats a file of that name as a device, whatever follows the first dot.
 /// Source: Microsoft, "Naming Files, Paths, and Namespaces".
 fn is_windows_device(key: &str) -> bool {
     let stem = key.split('.').next().unwrap_or_default().to_ascii_uppercase();

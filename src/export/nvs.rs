@@ -1,10 +1,11 @@
-//! What Espressif's tools read: the CSV of the NVS partition generator, and the pair of the manufacturing utility.
+//! The files that Espressif's tools read: the CSV of the NVS partition generator, and the two tables of the
+//! manufacturing utility.
 //!
-//! Owns the NVS names, and what they allow. Source: ESP-IDF's "NVS Partition Generator Utility" and "Manufacturing
-//! Utility", and the behaviour of `esp-idf-nvs-partition-gen` 0.3.0. Both tools look for files from the directory that
-//! they are started in: the paths here are relative to the export's root, and start the tools there.
+//! Owns the NVS names and their restrictions. Source: ESP-IDF's "NVS Partition Generator Utility" and "Manufacturing
+//! Utility", and the behaviour of `esp-idf-nvs-partition-gen` 0.3.0. Both tools resolve paths against their working
+//! directory: the paths here are relative to the export's root, so start the tools there.
 //!
-//! The certificate and the key are entries of type `file`, so that line ends reach the image as they are.
+//! The certificate and the key are entries of type `file`, so that line ends reach the image unchanged.
 
 use std::str::FromStr;
 
@@ -12,40 +13,41 @@ use super::ExportError;
 use crate::certificate::RegisteredThing;
 use crate::ledger::CertifiedDevice;
 
-/// The namespace of the entries unless another is asked for.
+/// The default namespace of the entries.
 pub const DEFAULT_NAMESPACE: &str = "fleetmint";
 
 /// The longest namespace and the longest name of an entry, in bytes.
 pub const LONGEST_NAME: usize = 15;
 
-/// The longest text of an entry, in bytes: with its NUL it must fit the 124 entries that a page leaves to one string.
+/// The longest text of an entry, in bytes: with its NUL it must fit the 124 entries that a page has for one string.
 pub const LONGEST_TEXT: usize = 124 * 32 - 1;
 
 /// The columns of the generator's CSV.
 pub(super) const COLUMNS: [&str; 4] = ["key", "type", "encoding", "value"];
 
-/// The first column of the manufacturing utility's values: what `--fileid` takes for the images' names. In no image.
+/// The first column of the manufacturing utility's values, for `--fileid`, which names the images. Not part of any
+/// image.
 pub(super) const FILE_ID: &str = "file_id";
 
-/// What an image holds of a device.
+/// The content of a device's image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
     /// The namespace of its entries.
     pub(super) namespace: String,
-    /// Its entries; each name is there once.
+    /// Its entries, with unique names.
     pub(super) entries: Vec<Entry>,
 }
 
-/// An entry of an image. All are strings.
+/// An entry of an image. All entries are strings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The name that the firmware asks for.
+    /// The name by which the firmware reads it.
     pub name: String,
-    /// What it holds.
+    /// The source of its value.
     pub source: Source,
 }
 
-/// What an entry holds.
+/// The source of an entry's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// The device's key.
@@ -54,7 +56,7 @@ pub enum Source {
     ThingName,
     /// The id of its certificate.
     CertificateId,
-    /// Its configuration, as JSON.
+    /// Its device configuration, as JSON.
     Configuration,
     /// Its certificate, PEM.
     Certificate,
@@ -93,7 +95,7 @@ impl FromStr for Entry {
 }
 
 impl Source {
-    /// The type of its entry.
+    /// The type of the entry for this source.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Source::Certificate | Source::PrivateKey => "file",
@@ -102,7 +104,7 @@ impl Source {
     }
 }
 
-/// What an image holds where nothing else is asked for.
+/// The entries of an image if none are requested.
 fn default_entries() -> Vec<Entry> {
     let entry = |name: &str, source| Entry { name: name.to_owned(), source };
     vec![
@@ -116,10 +118,11 @@ fn default_entries() -> Vec<Entry> {
 }
 
 impl Partition {
-    /// An image of these entries, or without any, of what a device usually needs.
+    /// An image with these entries, or with the usual ones if there are none.
     ///
     /// # Errors
-    /// [`ExportError::NvsName`] if NVS, or a tool on the way, does not take a name as it is; or it is there twice.
+    /// [`ExportError::NvsName`] if NVS or one of the tools does not accept a name; [`ExportError::NvsNameTaken`] if a
+    /// name occurs twice.
     pub fn new(namespace: &str, entries: Vec<Entry>) -> Result<Self, ExportError> {
         check_name("namespace", namespace)?;
         for (at, entry) in entries.iter().enumerate() {
@@ -132,7 +135,7 @@ impl Partition {
         Ok(Self { namespace: namespace.to_owned(), entries })
     }
 
-    /// Refuses entries of columns that the lot does not have.
+    /// Refuses entries whose column the lot does not have.
     pub(super) fn check_columns(&self, columns: &[String]) -> Result<(), ExportError> {
         for entry in &self.entries {
             if let Source::Column(column) = &entry.source
@@ -145,10 +148,10 @@ impl Partition {
         Ok(())
     }
 
-    /// The values of a device's entries, in their order; `files` are its certificate and its private key.
+    /// The values of a device's entries, in order; `files` are its certificate and its private key.
     ///
     /// # Errors
-    /// If one does not fit: too long, or with characters that the tools would not pass on as they are.
+    /// If a value is too long, or has characters that the tools would change.
     pub(super) fn values(
         &self,
         device: &CertifiedDevice,
@@ -178,10 +181,10 @@ impl Partition {
     }
 }
 
-/// Refuses a name that NVS, or a tool on the way, does not take as it is.
+/// Refuses a name that NVS or one of the tools does not accept.
 fn check_name(what: &'static str, name: &str) -> Result<(), ExportError> {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !b",\"'#".contains(&byte);
-    // Words that the manufacturing utility looks for in every field of a row.
+    // Words that the manufacturing utility treats specially in any field of a row.
     let is_reserved = ["namespace", "REPEAT"].contains(&name);
     if (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(is_plain) && !is_reserved {
         Ok(())
@@ -190,7 +193,7 @@ fn check_name(what: &'static str, name: &str) -> Result<(), ExportError> {
     }
 }
 
-/// Refuses a string from a file that is too long.
+/// Refuses a file that is too long for a string.
 pub(super) fn check_file(key: &str, what: &str, content: &str) -> Result<(), ExportError> {
     if content.len() <= LONGEST_TEXT {
         return Ok(());

@@ -1,9 +1,9 @@
-//! PKCS #12 (RFC 7292): a device's certificate and private key in one file, behind a password.
+//! PKCS #12 (RFC 7292): a device's certificate and private key in one file, protected by a password.
 //!
-//! Owns the form, which is the one that OpenSSL 3 writes too: the key encrypted with PBES2 (PBKDF2 with HMAC-SHA-256,
-//! AES-256-CBC; RFC 8018), all of it authenticated with HMAC-SHA-256. The certificate, which is no secret, is not
-//! encrypted. The libraries that write PKCS #12 in Rust stand on unreleased ones, some thirty of them; the primitives here are
-//! aws-lc's, and DER is yasna's.
+//! Uses the form that OpenSSL 3 writes: the key encrypted with PBES2 (PBKDF2 with HMAC-SHA-256, AES-256-CBC; RFC
+//! 8018), the whole authenticated with HMAC-SHA-256. The certificate is not secret and not encrypted. Rust's PKCS #12
+//! writers depend on some thirty unreleased crates; here the primitives are aws-lc's, and the DER is written by
+//! yasna.
 
 use std::num::NonZeroU32;
 
@@ -25,7 +25,7 @@ use super::{ExportError, Exported};
 use crate::certificate::{PemBlock, Secret};
 use crate::sealing::KeyForm;
 
-/// How often the password is hashed: enough that trying one takes a millisecond, and a lot of them no hour more.
+/// PBKDF2 iterations: trying a password takes about a millisecond, and exporting a device as much longer.
 const ITERATIONS: u32 = 10_000;
 const SALT_BYTES: usize = 16;
 
@@ -41,10 +41,11 @@ const HMAC_SHA256: &[u64] = &[1, 2, 840, 113549, 2, 9];
 const AES_256_CBC: &[u64] = &[2, 16, 840, 1, 101, 3, 4, 1, 42];
 const SHA256_ID: &[u64] = &[2, 16, 840, 1, 101, 3, 4, 2, 1];
 
-/// The file for a device, named after its key; without a private key where only the device has it.
+/// The file for a device, named after its key; without a private key if only the device has it.
 ///
 /// # Errors
-/// [`ExportError::Sealed`] if its key is; [`ExportError::NotPem`] if it cannot be read; [`ExportError::Cryptography`].
+/// [`ExportError::Sealed`] if its key is sealed; [`ExportError::NotPem`] if it cannot be read;
+/// [`ExportError::Cryptography`] if the cryptographic library fails.
 pub(super) fn keystore(exported: &Exported, password: &Secret<String>) -> Result<Vec<u8>, ExportError> {
     if exported.private_key.form == KeyForm::Age {
         return Err(ExportError::Sealed);
@@ -91,7 +92,7 @@ pub(super) fn keystore(exported: &Exported, password: &Secret<String>) -> Result
     }))
 }
 
-/// What tells people, and the two bags, that they belong together.
+/// The attributes that show people, and link the two bags, which certificate and key belong together.
 struct Attributes<'a> {
     name: &'a str,
     id: Vec<u8>,
@@ -127,7 +128,7 @@ fn write_data(writer: DERWriter<'_>, content: &[u8]) {
     });
 }
 
-/// An algorithm whose parameters are NULL.
+/// An algorithm with NULL parameters.
 fn write_algorithm(writer: DERWriter<'_>, algorithm: &[u64]) {
     writer.write_sequence(|fields| {
         write_oid(fields.next(), algorithm);
@@ -147,7 +148,7 @@ struct EncryptedKey {
 }
 
 fn encrypt(private_key: &[u8], password: &Secret<String>) -> Result<EncryptedKey, ExportError> {
-    // With room for the padding, so that it does not move and leave a copy.
+    // With capacity for the padding, so that it does not reallocate and leave a copy.
     let mut content = Zeroizing::new(Vec::with_capacity(private_key.len() + 16));
     content.extend_from_slice(private_key);
     let (salt, iv) = (random::<SALT_BYTES>()?, random::<16>()?);
@@ -159,7 +160,7 @@ fn encrypt(private_key: &[u8], password: &Secret<String>) -> Result<EncryptedKey
     cipher
         .and_then(|cipher| cipher.less_safe_encrypt(&mut *content, context))
         .map_err(|_| ExportError::Cryptography)?;
-    // What is in it now is no secret any more.
+    // The content is encrypted now, hence not secret.
     Ok(EncryptedKey { salt, iv, content: std::mem::take(&mut *content) })
 }
 
@@ -188,7 +189,7 @@ impl EncryptedKey {
     }
 }
 
-/// A private key as PKCS #8, from PKCS #1, SEC 1 or that.
+/// A private key as PKCS #8, converted from PKCS #1 or SEC 1 if necessary.
 fn pkcs8(pem: &str) -> Option<Zeroizing<Vec<u8>>> {
     let block = PemBlock::read(pem).ok()?;
     match block.label {
@@ -212,12 +213,12 @@ fn pkcs8(pem: &str) -> Option<Zeroizing<Vec<u8>>> {
     }
 }
 
-/// The key of the HMAC, derived as RFC 7292 appendix B says: with SHA-256, one block is all that is needed.
+/// The HMAC key, derived as in RFC 7292 appendix B; with SHA-256 one block is enough.
 fn mac_key(password: &Secret<String>, salt: &[u8]) -> Zeroizing<[u8; 32]> {
     const BLOCK: usize = 64;
     /// "If ID=3, then the pseudorandom bits being produced are to be used as an integrity key for MACing."
     const INTEGRITY: u8 = 3;
-    // A BMPString, its end included.
+    // A BMPString with its terminator.
     let units = password.expose().encode_utf16().chain([0]);
     let password: Zeroizing<Vec<u8>> = Zeroizing::new(units.flat_map(u16::to_be_bytes).collect());
     let mut hashed = Zeroizing::new(vec![INTEGRITY; BLOCK]);

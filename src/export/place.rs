@@ -1,6 +1,6 @@
-//! Where an export is written before it has its name: it gets that when it is whole and durable, or never.
+//! Where an export is written before it gets its name, which happens only once it is complete and durable.
 //!
-//! Owns the temporary sibling of `out`, its lock, and the refusal to replace anything.
+//! Owns the temporary sibling of `out` and its lock, and refuses to replace anything.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
@@ -11,15 +11,15 @@ use super::ExportError;
 use super::error::failed;
 use super::files::{create_directory, sync_directory, sync_file, sync_tree};
 
-/// A folder that does not have its name yet; dropped, it is removed.
+/// A folder that does not have its name yet; removed on drop.
 pub(super) struct UnfinishedFolder {
     workshop: Workshop,
-    /// Where it goes.
+    /// Its final path.
     out: PathBuf,
 }
 
 impl UnfinishedFolder {
-    /// Begins one beside `out`, over what an export that was killed left there.
+    /// Begins a folder beside `out`, replacing what a killed export left there.
     pub(super) fn begin(out: &Path) -> Result<Self, ExportError> {
         let is_free = match fs::read_dir(out) {
             Ok(mut entries) => entries.next().is_none(),
@@ -32,12 +32,12 @@ impl UnfinishedFolder {
         Ok(Self { workshop, out })
     }
 
-    /// Where it is written.
+    /// The path while it is being written.
     pub(super) fn path(&self) -> &Path {
         &self.workshop.path
     }
 
-    /// Makes it durable and gives it its name. A rename replaces no directory but an empty one.
+    /// Makes the folder durable and gives it its name. A rename replaces only an empty directory.
     pub(super) fn install(self) -> Result<(), ExportError> {
         sync_tree(&self.workshop.path, &self.workshop.lock)?;
         fs::rename(&self.workshop.path, &self.out)
@@ -46,19 +46,19 @@ impl UnfinishedFolder {
     }
 }
 
-/// A file and its manifest that do not have their names yet; dropped, they are removed.
+/// A file and its manifest that do not have their names yet; removed on drop.
 pub(super) struct UnfinishedFile {
     workshop: Workshop,
     content: PathBuf,
     manifest: PathBuf,
-    /// Where the file goes.
+    /// The file's final path.
     out: PathBuf,
-    /// Where its manifest goes.
+    /// The manifest's final path.
     manifest_out: PathBuf,
 }
 
 impl UnfinishedFile {
-    /// Begins one beside `out`, over what an export that was killed left there.
+    /// Begins a file beside `out`, replacing what a killed export left there.
     pub(super) fn begin(out: &Path) -> Result<Self, ExportError> {
         let taken = [out.to_path_buf(), manifest_of(out)].into_iter().find(|path| !is_free(path));
         if let Some(taken) = taken {
@@ -69,12 +69,12 @@ impl UnfinishedFile {
         Ok(Self { manifest_out: manifest_of(&out), workshop, content, manifest, out })
     }
 
-    /// Where the file is written.
+    /// The path at which the file is written.
     pub(super) fn content(&self) -> &Path {
         &self.content
     }
 
-    /// Where its manifest is written.
+    /// The path at which the manifest is written.
     pub(super) fn manifest(&self) -> &Path {
         &self.manifest
     }
@@ -84,7 +84,7 @@ impl UnfinishedFile {
         self.out.file_name().expect("a workshop is only begun for a path with a name")
     }
 
-    /// Makes both durable and gives them their names, the manifest first: nobody sees the file without its manifest.
+    /// Makes both durable and gives them their names, the manifest first: the file never appears without it.
     pub(super) fn install(self) -> Result<(), ExportError> {
         sync_file(&self.manifest)?;
         sync_file(&self.content)?;
@@ -97,23 +97,23 @@ impl UnfinishedFile {
     }
 }
 
-/// The name of the manifest of the file `out`.
+/// The path of the manifest for the file `out`.
 fn manifest_of(out: &Path) -> PathBuf {
     let mut name = out.as_os_str().to_owned();
     name.push(".manifest.csv");
     PathBuf::from(name)
 }
 
-/// A directory beside `out` in which an export is made; dropped, it is removed with all that is still in it.
+/// A directory beside `out` in which an export is made; removed with its content on drop.
 struct Workshop {
     path: PathBuf,
     parent: PathBuf,
-    /// Tells other exports that this one is alive: a lock ends with its process.
+    /// Shows other exports that this one is alive: a lock ends with its process.
     lock: File,
 }
 
 impl Workshop {
-    /// Begins one, and returns `out` in full.
+    /// Creates the directory, and returns it with the resolved `out`.
     fn begin(out: &Path) -> Result<(Self, PathBuf), ExportError> {
         let resolved = resolve(out).map_err(failed("opening", out))?;
         let (Some(parent), Some(name)) = (resolved.parent(), resolved.file_name()) else {
@@ -132,16 +132,16 @@ impl Workshop {
 
 impl Drop for Workshop {
     fn drop(&mut self) {
-        // Gone already if it was installed. Keys must not stay behind in a directory that nobody looks for.
+        // Already gone if it was installed. Otherwise keys must not stay behind in a forgotten directory.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
 
-/// Removes what an export that was killed left at `path`.
+/// Removes what a killed export left at `path`.
 fn remove_leftovers(path: &Path, out: &Path) -> Result<(), ExportError> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // No export makes a link, or a file: whatever it is, it is not followed.
+        // No export makes a link or a file there, so this is something else: it is not followed.
         Ok(found) if !found.is_dir() => Err(occupied(path)),
         _ => {
             let _abandoned = lock(path, out)?;
@@ -159,11 +159,11 @@ fn occupied(out: &Path) -> ExportError {
 }
 
 fn move_without_replacing(from: &Path, to: &Path) -> Result<(), ExportError> {
-    // A second link is refused if the name is taken, which a rename would replace.
+    // A hard link fails if the name is taken; a rename would replace it.
     match fs::hard_link(from, to) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(occupied(to)),
-        // Some file systems, those of memory sticks among them, have no links.
+        // Some file systems, such as those of USB sticks, have no hard links.
         Err(_) if !is_free(to) => Err(occupied(to)),
         Err(_) => fs::rename(from, to).map_err(failed("giving the export its name,", to)),
     }

@@ -1,7 +1,7 @@
 //! What can go wrong, where, and what to do about it.
 //!
-//! Owns the vocabulary of failures; [`remedy`] and [`redial`] are the only retry policy there is. Does not sleep, retry or count;
-//! the engine acts on what they say.
+//! Owns the vocabulary of failures; [`remedy`] and [`redial`] are the only retry policy. Does not sleep, retry or
+//! count: the engine acts on what they return.
 
 mod remedy;
 
@@ -13,9 +13,9 @@ use crate::wording;
 
 pub use remedy::{Remedy, RetryPolicy, Standing, Tried, redial, remedy};
 
-/// The step of a device's way at which something happened, in order.
+/// The step of a device's provisioning at which something happened, in order.
 ///
-/// Results files have it by its [`name`](Self::name).
+/// Results files store its [`name`](Self::name).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -33,7 +33,7 @@ pub enum Stage {
     Connack,
     /// SUBSCRIBE to SUBACK on the response topics.
     Suback,
-    /// Between exchanges, on a connection that waits.
+    /// Between exchanges, on a waiting connection.
     Idle,
     /// Waiting for the answer to a request.
     #[serde(untagged)]
@@ -90,9 +90,9 @@ impl fmt::Display for Stage {
     }
 }
 
-/// Why it went wrong. Texts in here come from the other side or from the operating system; none ever holds a key.
+/// Why it went wrong. Its texts come from the peer or the operating system; none ever holds a key.
 ///
-/// Results files have it with all its fields.
+/// Results files store it with all its fields.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
@@ -116,13 +116,13 @@ pub enum Cause {
         /// What the TLS library said.
         detail: String,
     },
-    /// The upgrade was answered with anything but 101.
+    /// The upgrade was answered with a status other than 101.
     UpgradeRefused {
         /// HTTP status.
         status: u16,
         /// The service's words: error type and message, shortened and cleaned.
         message: String,
-        /// Our clock minus the server's `date` header, in seconds, where the header was there.
+        /// Our clock minus the server's `date` header, in seconds; `None` without that header.
         skew_s: Option<i64>,
     },
     /// CONNACK with a return code other than 0 (MQTT 3.1.1 section 3.2.2.3; AWS uses 7 for "not authorized").
@@ -145,7 +145,8 @@ pub enum Cause {
         /// After how long.
         after: Duration,
     },
-    /// Neither PUBACK nor reply: the broker's own throttle, or a dead peer. The service most likely never saw the request.
+    /// Neither PUBACK nor reply: the broker throttles, or the peer is dead. The service most likely never saw the
+    /// request.
     NoPuback {
         /// After how long.
         after: Duration,
@@ -155,7 +156,7 @@ pub enum Cause {
         /// After how long.
         after: Duration,
     },
-    /// The other side broke the protocol: malformed packet, unknown topic, or a reply that is not what the API describes.
+    /// The peer broke the protocol: a malformed packet, an unknown topic, or a reply that the API does not describe.
     Garbled {
         /// What was wrong, without the content.
         detail: String,
@@ -169,7 +170,7 @@ pub enum Cause {
         /// `errorMessage`, for people.
         error_message: String,
     },
-    /// A well-formed reply that cannot be this device's.
+    /// A well-formed reply that cannot be for this device.
     Anomaly {
         /// Why it cannot be.
         detail: String,
@@ -202,7 +203,7 @@ impl Cause {
     }
 }
 
-/// Something went wrong: where and why.
+/// What went wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Failure {
     /// Where.
@@ -217,7 +218,7 @@ impl Failure {
         Self { stage, cause }
     }
 
-    /// Whether the service refused us, rather than something breaking: no retry by itself will change its mind.
+    /// Whether the service refused us, rather than something breaking: retrying alone will not change its mind.
     pub fn is_refusal(&self) -> bool {
         match &self.cause {
             Cause::Credentials { .. } | Cause::SubscriptionRefused { .. } => true,
@@ -229,7 +230,7 @@ impl Failure {
         }
     }
 
-    /// Whether the service asked for less speed.
+    /// Whether the service asked us to slow down.
     pub fn is_throttle(&self) -> bool {
         matches!(
             self.cause,
@@ -237,31 +238,30 @@ impl Failure {
         )
     }
 
-    /// Whether the service refused what it was asked for, for another reason than the rate or a fault of its own.
+    /// Whether the service rejected the request for a reason other than its rate or an internal error.
     pub fn is_rejection(&self) -> bool {
         matches!(self.cause, Cause::Rejected { status_code: 400..=499, .. }) && !self.is_throttle()
     }
 
-    /// The failure in words, without the certificate and request ids that name one device's: equal for devices that failed for
-    /// the same reason.
+    /// The failure in words, without certificate and request ids: equal for devices that failed for the same reason.
     pub fn reason(&self) -> String {
         wording::without_ids(&self.to_string())
     }
 
     /// Whether the service may have carried out the request that this failure ended.
     ///
-    /// Only a rejection says that it did not. Silence without a PUBACK most likely means so, but is no proof: the PUBACK
-    /// itself may have been lost.
+    /// Only a rejection says that it did not. Silence without a PUBACK most likely means so, but is not proof: the
+    /// PUBACK itself may have been lost.
     pub fn may_have_acted(&self) -> bool {
         match &self.cause {
-            // A 5xx says that something broke inside, not how far it had got.
+            // A 5xx says that something broke inside, but not at which point.
             Cause::Rejected { status_code, .. } => *status_code >= 500,
             Cause::TokenExpired => false,
             _ => !self.stage.is_dialling() && self.stage != Stage::Idle,
         }
     }
 
-    /// What to do about it, for a person; empty where there is nothing to do but wait for the retry.
+    /// What the user can do about it; empty if the only thing to do is to wait for the retry.
     #[expect(clippy::too_many_lines, reason = "a table")]
     pub fn hint(&self) -> &'static str {
         match &self.cause {
@@ -270,7 +270,7 @@ impl Failure {
             Cause::Unreachable { .. } => {
                 "check the endpoint, its port, and that a firewall lets this machine reach it"
             }
-            // The words choose words only.
+            // The library's text only chooses between hints.
             Cause::Tls { detail } if detail.contains("trusted authority") => {
                 "AWS's -ats endpoints need no CA file; an endpoint with a CA of its own does"
             }
@@ -381,8 +381,8 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// From this skew on, in seconds, a refused signature is blamed on the clock: the service's window is ±5 minutes, and
-/// the `date` header has whole seconds and a network delay in it.
+/// From this skew on, in seconds, a refused signature is blamed on the clock: the service accepts ±5 minutes, and the
+/// `date` header has whole seconds and includes the network delay.
 pub const SKEW_LIMIT_S: i64 = 240;
 
 const CONNACK_SERVER_UNAVAILABLE: u8 = 3;

@@ -1,6 +1,6 @@
 //! The retry policy: pure and total.
 //!
-//! Owns what is tried again, how often, and how long to wait. Does none of it.
+//! Decides what is retried, how often, and after how long. Does none of it.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use super::{Cause, Failure, Stage};
 /// What to do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
-    /// Do the same again after a wait, on a fresh connection if this one is gone.
+    /// Send the same request again after a wait, on a new connection if this one is gone.
     Again {
         /// How long to wait.
         after: Duration,
     },
-    /// The same, and everyone slows down.
+    /// Send the same request again after a wait, and slow down all workers.
     Slower {
         /// How long to wait.
         after: Duration,
@@ -24,36 +24,37 @@ pub enum Remedy {
         /// How long to wait.
         after: Duration,
     },
-    /// The certificate cannot be registered any more; start the device over with a new one.
+    /// The certificate can no longer be registered; start the device over with a new one.
     Reissue,
-    /// Leave this device: trying again cannot help, or has been tried often enough.
+    /// Leave this device: another try cannot help, or there were enough.
     GiveUp,
     /// Stop the whole run: no other device would fare better.
     StopRun,
 }
 
-/// How often and how long to try again.
+/// The limits of retrying.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// The first wait is drawn from zero to this; every further one from twice as much (full jitter).
+    /// The first wait is drawn from zero to this; the upper end doubles with each further one (full jitter).
     pub base: Duration,
-    /// No wait is drawn from more than this.
+    /// The highest upper end that a wait is drawn from.
     pub cap: Duration,
     /// How many times one request of one device is sent.
     pub attempts: u32,
-    /// How many times it is sent if the service throttles it: throttling says that the service is well.
+    /// How many times it is sent if the service throttles it: a service that throttles is healthy.
     pub throttled_attempts: u32,
-    /// How many times it is sent if its replies cannot be this device's: some of those come from the lot or the template.
+    /// How many times it is sent if the replies cannot be for this device: the lot or the template may cause some of
+    /// those.
     pub anomalies: u32,
-    /// How many setbacks in a row one worker takes once a dial has succeeded: dials that fail, and connections that end
-    /// before they have carried an answer.
+    /// How many setbacks in a row a worker tolerates once a dial has succeeded: failed dials, and connections that
+    /// end before they have carried an answer.
     pub dials: u32,
     /// How many dials in a row may fail before any has succeeded: a wrong setting should show soon.
     pub first_dials: u32,
-    /// For how long a service that has answered before may fail everyone before the run stops: longer than a restart takes, or an
-    /// outage of five minutes.
+    /// How long a service that has answered before may fail every worker before the run stops: longer than a restart
+    /// or an outage of five minutes.
     pub patience: Duration,
-    /// A connection that lived as long as this was a good one, even if there was nothing to ask on it.
+    /// A connection that lasted this long counts as a success, even if nothing was requested on it.
     pub proven_after: Duration,
 }
 
@@ -73,35 +74,36 @@ impl Default for RetryPolicy {
     }
 }
 
-/// What the service has shown of itself in this run.
+/// What is known of the service in this run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// No dial has succeeded.
+    /// No dial has succeeded yet.
     Unreached,
-    /// Connections were opened, and none of them has carried an answer or lasted.
+    /// Connections were opened, but none has carried an answer or lasted.
     Reached,
-    /// It has answered, or kept a connection for [`RetryPolicy::proven_after`]: so long ago, at the last.
+    /// It has answered, or kept a connection for [`RetryPolicy::proven_after`].
     Served {
-        /// How long ago.
+        /// How long ago it last did.
         ago: Duration,
     },
 }
 
-/// What has been tried before a failure, as far as [`remedy`] needs to know.
+/// What was tried before a failure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tried {
-    /// How many times this request was sent, or how many setbacks this worker had in a row, this failure included: at
-    /// least 1.
+    /// How many times this request was sent, or how many setbacks in a row this worker had, including this failure:
+    /// at least 1.
     pub attempts: u32,
-    /// What else is known of the service.
+    /// What is known of the service.
     pub standing: Standing,
-    /// A number drawn evenly from 0 to 1: the jitter. Given, so that this stays a function.
+    /// A random number from 0 to 1, for the jitter. Passed in so that the policy stays pure.
     pub jitter: f64,
 }
 
-/// What to do about `failure`, which ended a request or a dial: pure and total. With [`redial`] the only retry policy.
+/// What to do about `failure`, which ended a request or a dial. Pure and total; with [`redial`] the only retry
+/// policy.
 ///
-/// Acts on `statusCode` alone, never on `errorCode` or a message, whose texts are not documented.
+/// Acts on `statusCode` alone, never on `errorCode` or a message: their texts are not documented.
 pub fn remedy(failure: &Failure, tried: Tried, policy: &RetryPolicy) -> Remedy {
     if failure.stage.is_dialling() {
         return redial(failure, tried, policy);
@@ -116,9 +118,10 @@ pub fn remedy(failure: &Failure, tried: Tried, policy: &RetryPolicy) -> Remedy {
             Remedy::Again { after }
         }
         Cause::Rejected { .. } => Remedy::GiveUp,
-        // Nothing was published, and one connection's end says nothing about the next; several in a row do.
+        // Nothing was published, and one lost connection says nothing about the next; several in a row do.
         _ if failure.stage == Stage::Idle && tried.attempts == 1 => Remedy::Redial { after: Duration::ZERO },
-        // No PUBACK is how the broker throttles: go slower, and on a fresh connection, for the reply may yet come.
+        // The broker throttles by withholding PUBACK: slow down, on a new connection, because the reply may still
+        // come.
         Cause::NoPuback { .. } if tried.attempts < policy.attempts => Remedy::Slower { after },
         Cause::Anomaly { .. } if tried.attempts >= policy.anomalies => Remedy::GiveUp,
         _ if tried.attempts < policy.attempts => Remedy::Redial { after },
@@ -126,15 +129,15 @@ pub fn remedy(failure: &Failure, tried: Tried, policy: &RetryPolicy) -> Remedy {
     }
 }
 
-/// What to do about a setback: a dial that failed, or a connection that ended before it had carried an answer, for whatever
-/// reason and at whatever stage. Opens another one, later each time, or stops the run: never for ever.
+/// What to do about a setback: a failed dial, or a connection that ended before it had carried an answer, for any
+/// reason and at any stage. Redials with growing waits, or stops the run.
 pub fn redial(failure: &Failure, tried: Tried, policy: &RetryPolicy) -> Remedy {
     let is_refusal = failure.stage.is_dialling() && failure.is_refusal();
     let allowed = match (is_refusal, tried.standing) {
-        // Before the first success a refusal speaks for all dials; later it may be one node's hiccup.
+        // Before the first success a refusal speaks for all dials; later it may be a fault of one node.
         (true, Standing::Unreached) => 1,
         (false, Standing::Unreached) => policy.first_dials,
-        // A service that works for others is worth waiting for, and one that restarts comes back.
+        // A service that works for other workers is worth waiting for, and a restarting one comes back.
         (false, Standing::Served { ago }) if ago < policy.patience => u32::MAX,
         _ => policy.dials,
     };
@@ -148,7 +151,7 @@ pub fn redial(failure: &Failure, tried: Tried, policy: &RetryPolicy) -> Remedy {
     }
 }
 
-/// Exponential backoff with full jitter: evenly from zero to base · 2^(attempts − 1), or to the cap.
+/// Exponential backoff with full jitter: uniform from zero to base · 2^(attempts − 1), at most the cap.
 fn backoff(tried: Tried, policy: &RetryPolicy) -> Duration {
     let doublings = tried.attempts.saturating_sub(1).min(20);
     let ceiling = policy.base.saturating_mul(1 << doublings).min(policy.cap);

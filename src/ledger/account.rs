@@ -1,17 +1,17 @@
-//! What tells one account from another.
+//! How one account is told from another.
 
 use std::fmt;
 
 use super::binding::Binding;
 
-/// What tells one account from another, as far as the outside can: where it is reached. A ledger has it as text.
+/// An account, identified by how it is reached from outside. The ledger stores it as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Account {
     /// The built-in emulator: `emulator`.
     Emulator,
-    /// Something on this machine, wherever it listens: `localhost`.
+    /// Something on this machine, on any port: `localhost`.
     Loopback,
-    /// The one whose endpoint has this host, in lower case.
+    /// The account whose endpoint has this host, in lower case.
     Endpoint(String),
 }
 
@@ -26,7 +26,7 @@ impl fmt::Display for Account {
 }
 
 impl Account {
-    /// The account that a text of a ledger names.
+    /// Parses the text stored in a ledger.
     pub fn named(text: &str) -> Self {
         match text {
             "emulator" => Account::Emulator,
@@ -37,7 +37,7 @@ impl Account {
 }
 
 impl Binding {
-    /// Whose ledger it is.
+    /// The account that the ledger belongs to.
     pub fn account(&self) -> Account {
         Account::named(&self.account)
     }

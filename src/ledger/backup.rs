@@ -1,4 +1,4 @@
-//! A copy of a ledger, whole and of one instant, though a run may be writing it.
+//! A complete and consistent copy of a ledger, even while a run writes it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -10,11 +10,11 @@ use super::place::NO_LINKS;
 use super::view::View;
 
 impl View {
-    /// Copies the ledger to a new file at `copy`, mode 0600, whole and durable when it returns. A run may go on writing
-    /// meanwhile; the copy is of one instant.
+    /// Copies the ledger to a new file at `copy`, mode 0600; the copy is complete and durable on return. A run may go
+    /// on writing meanwhile: the copy is a snapshot.
     ///
     /// # Errors
-    /// If there is a file of that name, or it cannot be written; nothing is left of it then. The error is of `copy`.
+    /// If the file exists or cannot be written; no partial copy is left behind. The error names `copy` as its ledger.
     pub fn backup(&self, copy: &Path) -> Result<(), LedgerError> {
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600).custom_flags(NO_LINKS);
@@ -33,7 +33,7 @@ impl View {
         let name = copy.to_str().ok_or_else(|| Problem::Denied {
             detail: String::from("its name is not UTF-8, which SQLite cannot write to"),
         })?;
-        // SQLite writes into an empty file of that name, and keeps its mode.
+        // SQLite writes into an existing empty file, and keeps its mode.
         self.connection.execute("VACUUM INTO ?1", [name])?;
         let directory = match copy.parent() {
             Some(parent) if parent != Path::new("") => parent,

@@ -1,4 +1,4 @@
-//! What a ledger is bound to, and whether a run may take it up.
+//! What a ledger is bound to, and whether a run may use it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,44 +9,45 @@ use super::Ledger;
 use super::error::{LedgerError, Problem};
 use crate::shard::Shard;
 
-/// What a ledger is bound to: a run with anything else is refused, once a certificate or a key of it is in the ledger. Until
-/// then it is bound to nothing but its lot.
+/// What a ledger is bound to. Once it has a certificate or a key, a run with any other binding is refused; before that,
+/// it is bound only to its lot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Binding {
     /// The provisioning template's name.
     pub template: String,
     /// The AWS region.
     pub region: String,
-    /// Which account, in whatever words the caller tells accounts apart: an [`Account`](super::Account), as the command writes it.
+    /// The account, in any form in which the caller tells accounts apart; the command writes an
+    /// [`Account`](super::Account).
     pub account: String,
-    /// What decides the content of an identity beside its row. `None` where the caller does not say: then it is neither
+    /// What decides the content of an identity besides its row. `None` if the caller does not say: it is then neither
     /// compared nor changed.
     pub content: Option<Content>,
-    /// Which of the lot's rows it has; `None` if it has them all.
+    /// Which of the lot's rows the ledger has; `None` if it has all.
     pub shard: Option<Shard>,
 }
 
-/// What decides the content of an identity beside its row.
+/// What decides the content of an identity besides its row.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Content {
     /// The parameters that do not come from a column, as they were given.
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,
-    /// Who makes the keys: stable and lower case.
+    /// The stable, lower-case name of the maker of the keys.
     pub key_source: String,
-    /// What kind of keys; `None` where whoever makes them decides.
+    /// The type of the keys; `None` if their maker decides.
     #[serde(default)]
     pub key_type: Option<String>,
-    /// Whom keys are sealed to; empty where they are kept in plain text.
+    /// The recipients that keys are sealed to; empty if keys are kept in plain text.
     #[serde(default)]
     pub recipients: BTreeSet<String>,
-    /// Whatever else decides what is sent for a row, by name.
+    /// Any other settings that decide what is sent for a row, by name.
     #[serde(default)]
     pub others: BTreeMap<String, String>,
 }
 
 impl Content {
-    /// What of it differs from `other`. Values are not among the words, for they may be secrets.
+    /// Names the settings that differ from `other`, without their values, which may be secrets.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let named = |what: &str, ours: &BTreeMap<String, String>, theirs: &BTreeMap<String, String>| {
             let names: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
@@ -66,19 +67,19 @@ impl Content {
     }
 }
 
-/// What a ledger has of its lot, in words.
+/// The part of its lot that a ledger has, in words.
 pub(super) fn said(shard: Option<Shard>) -> String {
     shard.map_or(String::from("the whole lot"), |shard| format!("shard {shard}"))
 }
 
-/// Whether a ledger has to be bound anew to what a run is for.
+/// Whether a ledger has to be bound again to what a run is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bound {
     AsWanted,
     Anew,
 }
 
-/// Refuses a run that is for something else than the ledger is bound to.
+/// Refuses a run whose binding conflicts with the ledger's.
 pub(super) fn check(connection: &Connection, recorded: &Binding, wanted: &Binding) -> Result<Bound, Problem> {
     if recorded.shard != wanted.shard {
         let (found, wanted) = (said(recorded.shard), said(wanted.shard));
@@ -111,24 +112,24 @@ fn check_content(
         Some(recorded) if recorded == wanted => Ok(Bound::AsWanted),
         _ if is_free => Ok(Bound::Anew),
         Some(recorded) => Err(Problem::OtherContent { differences: recorded.differences(wanted) }),
-        // An older version did not write it down, but whether keys are sealed shows.
+        // An older version did not record it, but sealed keys in the ledger give it away.
         None if wanted.recipients.is_empty() && holds_sealed_keys(connection)? => Err(Problem::Unsealing),
         None => Ok(Bound::Anew),
     }
 }
 
-/// Whether nothing was issued and no key was made: then nothing is lost if the ledger turns to something else.
+/// Whether nothing was issued and no key was made, so that the ledger can be bound to something else without loss.
 fn holds_nothing(connection: &Connection) -> Result<bool, Problem> {
     let sql = "SELECT NOT EXISTS (SELECT 1 FROM credential) AND NOT EXISTS (SELECT 1 FROM prepared_key)";
     Ok(connection.query_row(sql, [], |row| row.get(0))?)
 }
 
-/// Whether any key in the ledger is sealed, or was.
+/// Whether any key in the ledger is or was sealed.
 fn holds_sealed_keys(connection: &Connection) -> Result<bool, Problem> {
     Ok(connection.query_row("SELECT EXISTS (SELECT 1 FROM sealing)", [], |row| row.get(0))?)
 }
 
-/// Binds the ledger to what a run is for. Nothing was made for the binding before: what was refused there may not be here.
+/// Binds the ledger to what a run is for. Only after [`check`], which refuses ledgers with something to lose.
 pub(super) fn bind(
     connection: &Connection,
     recorded: &Binding,
@@ -155,12 +156,13 @@ pub(super) fn to_json(content: &Content) -> String {
 }
 
 impl Ledger {
-    /// Binds the ledger to other settings of content, for the devices that are still to come: registered ones, and
-    /// certificates and keys that are there, stay as they are.
+    /// Binds the ledger to other content settings, for devices that are still to come. Registered devices, and existing
+    /// certificates and keys, stay as they are.
     ///
     /// # Errors
-    /// [`Problem::Unsealing`] if keys in it are sealed, and would be no longer; [`Problem::Unsettled`] if parameters change
-    /// while devices may be registered with those that were; or if writing fails, as in [`commit`](Self::commit).
+    /// [`Problem::Unsealing`] if its keys are sealed and would no longer be; [`Problem::Unsettled`] if parameters
+    /// change while devices may be registered with the previous ones; or if writing fails, as in
+    /// [`commit`](Self::commit).
     pub fn change_content(&mut self, content: &Content) -> Result<(), LedgerError> {
         let recorded = self.view.lot().binding.content.clone();
         let connection = &self.view.connection;

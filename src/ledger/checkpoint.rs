@@ -1,5 +1,5 @@
-//! Moving the write-ahead log into the file: beside the commits, never inside one, where whoever waits for it would wait for
-//! the file too.
+//! Moves the write-ahead log into the file. This happens between commits, never during one: whoever waits for a commit
+//! should not wait for the file too.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use rusqlite::{Connection, OpenFlags};
 use super::error::Problem;
 use super::schema;
 
-/// How many pages of log are worth the work while commits go on: 32 MiB. The pages that every commit touches are then moved
-/// once for many commits.
+/// The log length, in pages, that is worth a checkpoint while commits go on: 32 MiB. Pages that every commit touches
+/// are then moved once for many commits.
 const LONG: u32 = 4_096;
-/// How many at most, whatever else is going on.
+/// The log length, in pages, at which the next commit must wait for a checkpoint.
 const LONGEST: u32 = 4 * LONG;
-/// How many when there is nothing else to do.
+/// The log length, in pages, that is worth a checkpoint when idle.
 const SHORT: u32 = 128;
 
-/// The log of a ledger that is written, and who moves it.
+/// The log of a ledger that is being written, and the thread that moves it.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     ledger: PathBuf,
-    /// Pages in the log, as the last commit left it.
+    /// Pages in the log after the last commit.
     pages: Arc<AtomicU32>,
-    /// Moves what it finds, with a connection of its own, while commits go on behind it.
+    /// Checkpoints through a connection of its own while commits go on.
     helper: Option<JoinHandle<()>>,
 }
 
@@ -41,8 +41,8 @@ impl Checkpoints {
         Ok(Self { ledger: ledger.to_path_buf(), pages, helper: None })
     }
 
-    /// After a commit. The log starts over once all of it is moved, which takes a moment without a commit: the helper does the
-    /// most of it, and the rest is done here.
+    /// Call after each commit. The log can only start over once all of it is moved, at a moment without commits: the
+    /// helper moves most of it, and the rest is moved here.
     pub(super) fn after_commit(&mut self, connection: &Connection) {
         let pages = self.pages.load(Ordering::Relaxed);
         match &self.helper {
@@ -59,7 +59,7 @@ impl Checkpoints {
         }
     }
 
-    /// When there is nothing else to do.
+    /// Call when idle.
     pub(super) fn rest(&mut self, connection: &Connection) {
         if self.pages.load(Ordering::Relaxed) >= SHORT {
             self.join();
@@ -70,14 +70,14 @@ impl Checkpoints {
 
     fn join(&mut self) {
         if let Some(helper) = self.helper.take() {
-            // One that panicked has moved less than it could.
+            // A helper that panicked has only moved less than it could.
             let _ = helper.join();
         }
     }
 }
 
 impl Drop for Checkpoints {
-    /// Whoever closes the ledger last moves the log, and removes it: that must not be the helper.
+    /// Joins the helper: the last connection to close moves and removes the log, and must not be the helper's.
     fn drop(&mut self) {
         self.join();
     }
@@ -85,14 +85,14 @@ impl Drop for Checkpoints {
 
 fn move_log(ledger: &Path) {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    // Whatever goes wrong here leaves a longer log: the writer meets the same trouble soon, and says so.
+    // A failure here only leaves the log longer. The writer will soon meet the same problem, and report it.
     let Ok(connection) = Connection::open_with_flags(ledger, flags) else { return };
     if schema::set_up(&connection).is_ok() && schema::keep_log(&connection, true).is_ok() {
         checkpoint(&connection);
     }
 }
 
-/// Moves as much as can be moved without waiting for anybody. What fails is tried again; nothing rests on it.
+/// Moves as much as possible without waiting for other connections. A failure is harmless: it is tried again later.
 fn checkpoint(connection: &Connection) {
     let _ = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
 }

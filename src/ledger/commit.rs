@@ -1,6 +1,6 @@
 //! Making changes durable.
 //!
-//! The legal transitions, the search for conflicts, and the receipts, which are given out after COMMIT and never before.
+//! Owns the legal transitions, the search for conflicts, and the receipts, which are only given out after COMMIT.
 
 use std::time::SystemTime;
 
@@ -21,29 +21,29 @@ use crate::certificate::{
 use crate::event::{Change, DeviceId, DeviceState, Registration};
 use crate::failure::Failure;
 
-/// What became of a change.
+/// The outcome of a change.
 #[derive(Debug)]
 pub enum Receipt {
-    /// The device has a key of its own, durable; its request may be sent from here on. Of [`Change::KeyPrepared`], and of
-    /// [`Change::TokenLapsed`] where the device has one.
+    /// The device's own key is durable, and its request may be sent from here on. The receipt for
+    /// [`Change::KeyPrepared`], and for [`Change::TokenLapsed`] if the device has such a key.
     KeyPrepared(Recorded<SigningRequest>),
     /// The certificate is durable, and may be registered from here on.
     Issued(Recorded<IssuedCertificate>),
     /// Any other change is durable.
     Done,
-    /// Nothing was written, for what the service gave belongs to another device or to an earlier certificate.
+    /// Nothing was written, because what the service returned belongs to another device or to an earlier certificate.
     Conflict(Conflict),
 }
 
-/// Something that the service gave out twice.
+/// The service gave out the same thing twice.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{contested}, given to device number {}, is already that of the device with key {}", .device.0, Shown(.holder))]
 pub struct Conflict {
-    /// Who was given it now.
+    /// The device that received it now.
     pub device: DeviceId,
-    /// What was given.
+    /// What it received.
     pub contested: Contested,
-    /// The key of the device that has it; the same device, if it is a certificate of its own that came again.
+    /// The key of the device that already has it: the same device, if the service repeated one of its own certificates.
     pub holder: String,
 }
 
@@ -58,7 +58,7 @@ pub enum Contested {
     Thing(String),
 }
 
-/// What will be a receipt once COMMIT has returned.
+/// The outcome of a change before COMMIT, which turns into a receipt.
 enum Written {
     KeyPrepared(SigningRequest),
     Issued(IssuedCertificate),
@@ -66,23 +66,23 @@ enum Written {
     Conflict(Conflict),
 }
 
-/// When and by whom a change is written.
+/// The time and the run of a change.
 struct Stamp {
     at: String,
     run: Option<i64>,
 }
 
 impl Ledger {
-    /// Makes `changes` durable together; their receipts, in the same order, are proof of it.
+    /// Makes `changes` durable together. Returns their receipts in the same order, as proof.
     ///
     /// A change in conflict is left out, and the others are written; see [`Receipt::Conflict`]. An Issued device is
-    /// written down as possibly registered, so that a crash right after this is read that way; [`Change::Left`] may know
-    /// better. `now` becomes the time of each change.
+    /// recorded as possibly registered, so that a crash right after this is read that way; [`Change::Left`] may correct
+    /// that. `now` becomes the time of each change.
     ///
     /// # Errors
-    /// If a device cannot go through its change, or brings a plain key into a ledger whose keys are sealed: then nothing is
-    /// written, and the ledger goes on. If writing fails: then what is durable is not known, and every further write is
-    /// refused until the ledger is opened again.
+    /// If a device's state does not permit its change, or a change has a plain key for a ledger whose keys are sealed:
+    /// nothing is written, and the ledger remains usable. If writing fails, it is not known what is durable, and every
+    /// further write is refused until the ledger is reopened.
     pub fn commit(&mut self, changes: Vec<Change>, now: SystemTime) -> Result<Vec<Receipt>, LedgerError> {
         let stamp = Stamp { at: instant::to_text(now), run: self.run.map(|RunId(id)| id) };
         self.view.named(changes.iter().try_for_each(|change| refuse_plain_key(self.view.lot(), change)))?;
@@ -94,13 +94,13 @@ impl Ledger {
             let mut batch = Batch { connection: transaction, stamp: &stamp, known: &mut known };
             changes.into_iter().map(|change| batch.apply(change)).collect::<Result<Vec<_>, _>>()
         });
-        // After an error they are read again: some of them may be of certificates that were not written.
+        // After an error the ids are read again: some may be of certificates that were not written.
         let written = written?;
         self.known = known;
         Ok(written.into_iter().map(Receipt::from).collect())
     }
 
-    /// Reads the ids of all certificates, once, so that one that is given out twice is noticed.
+    /// Loads the ids of all certificates, once, to detect an id that is given out twice.
     pub(super) fn load_known_ids(&mut self) -> Result<(), LedgerError> {
         if self.known.is_none() {
             self.known = Some(self.view.named(KnownIds::load(&self.view.connection))?);
@@ -109,7 +109,7 @@ impl Ledger {
     }
 }
 
-/// A ledger whose keys are sealed never takes a plain one.
+/// Refuses a plain key for a ledger whose keys are sealed.
 fn refuse_plain_key(lot: &LotInfo, change: &Change) -> Result<(), Problem> {
     let key = match change {
         Change::KeyPrepared { key, .. } => &key.private_key,
@@ -123,7 +123,7 @@ fn refuse_plain_key(lot: &LotInfo, change: &Change) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Runs `statements` in one transaction, together with the count of commits, which it returns too.
+/// Runs `statements` in one transaction that also counts the commit. Returns the new count too.
 pub(super) fn commit_counted<T>(
     connection: &mut Connection,
     statements: impl FnOnce(&Transaction<'_>) -> Result<T, Problem>,
@@ -131,7 +131,7 @@ pub(super) fn commit_counted<T>(
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let written = match statements(&transaction) {
         Ok(written) => written,
-        // Only a rollback that is known to have worked leaves the ledger as it was. After any other problem it does not
+        // Only a successful rollback is known to leave the ledger as it was. After any other problem it does not
         // matter: SQLite may have rolled back by itself, and nothing more is written.
         Err(problem) if problem.is_callers() => {
             return transaction.rollback().map_err(Problem::from).and(Err(problem));
@@ -154,8 +154,8 @@ impl From<Written> for Receipt {
     }
 }
 
-/// Whether a device in `state`, with a key prepared for it or not, can go through `change`; if not, what it cannot become.
-/// A prepared key is never left for another, for nobody would know of it any more.
+/// Whether a device in `state`, with or without a prepared key, can go through `change`; if not, what it cannot become.
+/// A prepared key is never replaced by another: nothing else would record it.
 fn judge(state: DeviceState, prepared: Option<&PreparedKey>, change: &Change) -> Result<(), &'static str> {
     use DeviceState::{Issued, Pending};
     let (is_legal, becomes) = match change {
@@ -177,7 +177,7 @@ fn judge(state: DeviceState, prepared: Option<&PreparedKey>, change: &Change) ->
 struct Batch<'a> {
     connection: &'a Connection,
     stamp: &'a Stamp,
-    /// Read by now, if any change issues a certificate.
+    /// Already loaded if any change issues a certificate.
     known: &'a mut Option<KnownIds>,
 }
 
@@ -255,7 +255,8 @@ impl Batch<'_> {
     }
 }
 
-/// The key of the device that has the certificate `id`. Looks at every certificate: for what is nearly always found.
+/// The key of the device with the certificate `id`. Scans every certificate: call it only if there nearly always is
+/// one.
 fn find_holder(connection: &Connection, id: &KeptId<'_>) -> Result<Option<String>, Problem> {
     let sql = "SELECT device.key FROM credential JOIN device ON device.id = credential.device
                WHERE credential.certificate_id = ?1";
@@ -268,7 +269,7 @@ fn register(
     thing: RegisteredThing,
     stamp: &Stamp,
 ) -> Result<Written, Problem> {
-    // A template without a thing names none: that is no name, and not one that two devices share.
+    // A template without a thing returns an empty name. Store NULL: two devices must not collide on ''.
     let thing_name = Some(thing.thing_name).filter(|name| !name.is_empty());
     if let Some(name) = &thing_name
         && let Some(holder) = find_name_holder(connection, device, name)?
@@ -282,13 +283,13 @@ fn register(
                WHERE id = ?1";
     let state = DeviceState::Registered.name();
     write_one(connection, sql, params![device.0, thing_name, configuration, state, stamp.at, stamp.run])?;
-    // The token is used up: one secret less to keep.
+    // The token is used up; do not keep the secret.
     drop_token(connection, device)?;
     Ok(Written::Done)
 }
 
-/// The key of another device that has the thing `name`, or is about to: it is that row's key, and nothing in this device's
-/// own row accounts for it.
+/// The key of another device that has the thing `name`, or is about to have it: `name` is that device's key, and no
+/// value of this device's own row accounts for it.
 fn find_name_holder(
     connection: &Connection,
     device: DeviceId,
@@ -307,7 +308,7 @@ fn drop_token(connection: &Connection, device: DeviceId) -> Result<(), Problem> 
     Ok(())
 }
 
-/// Gives up a device's certificate, whose token is too old to be used, and starts the device over.
+/// Gives up a device's certificate, whose token has expired, and starts the device over.
 fn retire(connection: &Connection, device: DeviceId, stamp: &Stamp) -> Result<Written, Problem> {
     let sql = "UPDATE credential SET retired_at = ?2 WHERE device = ?1 AND retired_at IS NULL";
     write_one(connection, sql, params![device.0, stamp.at])?;
@@ -316,7 +317,7 @@ fn retire(connection: &Connection, device: DeviceId, stamp: &Stamp) -> Result<Wr
     move_device(connection, device, &to, stamp)
 }
 
-/// What is written of a device's state.
+/// A device's state, as written to its row.
 struct Standing {
     state: DeviceState,
     registration: Option<Registration>,

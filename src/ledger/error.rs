@@ -1,7 +1,8 @@
 //! What can be wrong with a ledger, in words that say what to do about it.
 //!
-//! Owns the translation of SQLite's and the operating system's errors. No error shows a value of a row other than its key,
-//! nor a certificate's key or token: SQLite quotes statements, and all our statements carry their values as parameters.
+//! Owns the translation of SQLite's and the operating system's errors. No error shows a private key, a token, or any
+//! value of a row except its key. SQLite quotes statements in its errors, so all our statements pass values as
+//! parameters.
 
 use std::fmt;
 use std::io;
@@ -13,7 +14,7 @@ use super::refusal::{LotRefusal, NotThere, Shown, Unmergeable};
 use crate::event::{DeviceId, DeviceState};
 use crate::identity::LotErrors;
 
-/// Something is wrong with a ledger: which, and what.
+/// A problem with a ledger.
 #[derive(Debug, thiserror::Error)]
 #[error("ledger {}: {problem}", .ledger.display())]
 pub struct LedgerError {
@@ -29,13 +30,13 @@ pub enum Problem {
     /// There is no file of that name.
     #[error("there is no such file; check the path")]
     Missing,
-    /// A new ledger was wanted, and there is a file of that name.
+    /// A new ledger was to be created, but there is a file of that name.
     #[error("the file is there already, and is left as it is")]
     Exists,
-    /// Another run has it.
+    /// Another fleetmint process has it open for writing.
     #[error("in use by another fleetmint process ({}); wait until it has ended, or stop it", Holder(.pid))]
     InUse {
-        /// The other process, as it wrote itself down; none if it had no time yet to do so.
+        /// The other process, as recorded in the lock file; `None` if it has not written that yet.
         pid: Option<u32>,
     },
     /// The lock file beside it is a symbolic link.
@@ -47,12 +48,12 @@ pub enum Problem {
         /// The lock file.
         lock: PathBuf,
     },
-    /// A program other than fleetmint has it open for writing.
+    /// Another program has it open for writing.
     #[error(
         "another program is writing it and does not let go (a sqlite3 shell with an open transaction?); close it and run the same command again"
     )]
     Busy,
-    /// The file is something else.
+    /// The file is not a fleetmint ledger.
     #[error(
         "not a fleetmint ledger: {found}; it is left as it is. If it was a ledger once, restore a backup"
     )]
@@ -60,7 +61,7 @@ pub enum Problem {
         /// What it is instead.
         found: String,
     },
-    /// The write-ahead log of a ledger is there, and the ledger itself is not.
+    /// The ledger is missing, but its write-ahead log is there.
     #[error(
         "the file is missing, but {} is there and may hold private keys; put the ledger back beside it, or move it away to begin anew",
         .log.display()
@@ -69,7 +70,7 @@ pub enum Problem {
         /// The write-ahead log.
         log: PathBuf,
     },
-    /// The schema is one that this version does not know.
+    /// This version does not know the schema.
     #[error(
         "written by a newer fleetmint: schema {found}, and this one knows up to {known}; use the newer one"
     )]
@@ -79,7 +80,7 @@ pub enum Problem {
         /// The newest schema known here.
         known: i64,
     },
-    /// What is in the file is not what a ledger can hold.
+    /// The file contains something that a ledger cannot contain.
     #[error(
         "damaged: {detail}. It is left as it is and is not repaired, for a guess could lose a key; keep a copy and restore a backup"
     )]
@@ -87,7 +88,7 @@ pub enum Problem {
         /// What was noticed.
         detail: String,
     },
-    /// Commits that were acknowledged are not in it any more.
+    /// Commits that were acknowledged are missing.
     #[error(
         "has {found} commits where {noted} were made before: its write-ahead log {} is missing or damaged, or this is an old copy; \
          put the newest log or copy back. To go on without what was lost, certificates perhaps among it, remove {}",
@@ -96,35 +97,35 @@ pub enum Problem {
     LostCommits {
         /// How many commits it has.
         found: u64,
-        /// How many the run that crashed on it had made.
+        /// How many commits the crashed run had noted.
         noted: u64,
-        /// Where the missing ones should be.
+        /// The log in which the missing commits should be.
         log: PathBuf,
-        /// Where their number is noted.
+        /// The lock file with the noted number.
         lock: PathBuf,
     },
-    /// No room to write.
+    /// There is no space left to write to.
     #[error(
         "no space left to write to; free some (df shows how much there is) and run the same command again"
     )]
     Full,
-    /// The operating system does not allow it.
+    /// The operating system denied access.
     #[error(
         "cannot be opened or written: {detail}; check that the file and its directory are there and are yours to write"
     )]
     Denied {
-        /// What was said.
+        /// The operating system's message.
         detail: String,
     },
-    /// Its file system lacks what keeps two processes apart.
+    /// Its file system lacks the locks or shared memory that keep two processes apart.
     #[error(
         "its file system has no locks or no shared memory, as many network file systems have none: put the ledger on a local disk ({detail})"
     )]
     NotLocal {
-        /// What was said.
+        /// The operating system's message.
         detail: String,
     },
-    /// It was made for another template, region or account.
+    /// It was made for another template, region, account or shard.
     #[error(
         "made for {what} {found}, and this run is for {wanted}; certificates or keys of it are there, so use that {what} again"
     )]
@@ -136,16 +137,16 @@ pub enum Problem {
         /// What this run is for.
         wanted: String,
     },
-    /// What decides the content of identities is not what it was when the first of them was made.
+    /// Settings that decide the content of identities differ from those that the first identities were made with.
     #[error(
         "its identities were made with other settings ({}); use those again, or change them for the devices that are still to come",
         .differences.join(", ")
     )]
     OtherContent {
-        /// What differs.
+        /// The settings that differ.
         differences: Vec<String>,
     },
-    /// A ledger beside it has to do with the same devices, and the lot was cut into shards otherwise for that one.
+    /// A ledger beside it has the same devices, from a lot that was cut into shards in another way.
     #[error(
         "this run is for {wanted}, and {} has devices of the same lot as {found}: both would issue certificates for them. Go on as \
          {found}; or, once `fleetmint status` says that nothing was issued there, remove that one", .other.display()
@@ -153,51 +154,51 @@ pub enum Problem {
     OtherCut {
         /// The other ledger.
         other: PathBuf,
-        /// What it has of the lot.
+        /// The part of the lot that the other ledger has.
         found: String,
         /// What this run is for.
         wanted: String,
     },
-    /// The ledger was merged into another, which goes on in its place.
+    /// The ledger was merged into another, which has replaced it.
     #[error("merged into {into}, which goes on in its place; if that one is lost, merge again")]
     MergedAway {
         /// The other ledger.
         into: String,
     },
-    /// The ledgers of shards do not make a whole.
+    /// The ledgers do not form a complete set of shards.
     #[error(transparent)]
     Unmergeable(#[from] Unmergeable),
-    /// Its keys are sealed, and were to be no longer.
+    /// Its keys are sealed, and the run would no longer seal them.
     #[error("its keys are sealed, and none is ever added in plain text: name the recipients again")]
     Unsealing,
-    /// A plain key was brought to a ledger whose keys are sealed: a bug in whoever brought it.
+    /// A plain key was passed to a ledger whose keys are sealed: a bug in the caller.
     #[error("a plain key for device number {} in a ledger whose keys are sealed; this is a bug, and nothing was written", .device.0)]
     PlainKey {
-        /// Whose.
+        /// The key's device.
         device: DeviceId,
     },
-    /// Parameters were to change while devices may be registered with those that were.
+    /// Parameters were to change while devices may be registered with the previous ones.
     #[error(
         "{devices} of its devices may be registered with the parameters that were; a run with those settles them, and the parameters may change after it"
     )]
     Unsettled {
-        /// How many.
+        /// How many devices.
         devices: u64,
     },
-    /// The lot has changed where what was done forbids it.
+    /// The lot has changed in rows that must not change any more.
     #[error("{0}")]
     OtherLot(Box<LotRefusal>),
-    /// Another column is to be the key.
+    /// The lot has another key column than the ledger.
     #[error(
         "its key column was {recorded}, and is {found}: devices could not be told apart; use {recorded} again"
     )]
     OtherKeyColumn {
-        /// The ledger's.
+        /// The ledger's key column.
         recorded: String,
-        /// The lot's.
+        /// The lot's key column.
         found: String,
     },
-    /// The ledger of an older version has to be written anew, and the disk has no room for both.
+    /// The ledger of an older version has to be rewritten, and the disk has no room for both files.
     #[error(
         "written by an older fleetmint, and there is no room to bring it up to date: {needed} bytes are needed beside it, and {free} are free"
     )]
@@ -207,77 +208,77 @@ pub enum Problem {
         /// Bytes free.
         free: u64,
     },
-    /// A change that a device in its state cannot go through: a bug in whoever asked for it.
+    /// The device's state does not permit the change: a bug in the caller.
     #[error("device {} is {}, which cannot become {change}; this is a bug, and nothing was written", Shown(.device), .state.name())]
     IllegalTransition {
         /// The device's key.
         device: String,
         /// Its state.
         state: DeviceState,
-        /// What was to become of it.
+        /// The change that was asked for.
         change: &'static str,
     },
-    /// No device has that number: a bug in whoever asked.
+    /// No device has that number: a bug in the caller.
     #[error("there is no device number {}; this is a bug, and nothing was written", .device.0)]
     NoSuchDevice {
         /// The number.
         device: DeviceId,
     },
-    /// Something that was asked for by name is not there: whoever asked is wrong, and the ledger is fine.
+    /// Something that was asked for by name does not exist: the request is wrong, and the ledger is fine.
     #[error(transparent)]
     NotThere(#[from] NotThere),
-    /// A commit failed before, so that what is durable is not known.
+    /// An earlier commit failed, so it is not known what is durable.
     #[error(
         "an earlier write failed, and nothing more is written until the ledger is opened again; run the same command again"
     )]
     Poisoned,
-    /// Keys were purged, and another program has the ledger open, so that its log could not be emptied.
+    /// Keys were purged, but the log could not be emptied because another program has the ledger open.
     #[error(
         "the keys are blanked, but another program has the ledger open, so that they are still in its write-ahead log; close that program and run the same command again"
     )]
     Lingering,
-    /// The operating system failed us.
+    /// An operation of the operating system failed.
     #[error("{doing}: {source}")]
     Io {
-        /// What was being done.
+        /// The operation.
         doing: &'static str,
-        /// What was said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The disk, or what stands between it and us, refused a read or a write.
+    /// A read or write failed at the disk, or in a layer between it and us.
     #[error(
         "a read or write failed: {detail}; look at the disk, at quotas and limits of file sizes (ulimit -f), and at the system's log"
     )]
     Disk {
-        /// What SQLite said of it.
+        /// SQLite's message.
         detail: String,
     },
-    /// SQLite failed in a way that has no better name here.
+    /// Any other SQLite error.
     #[error("SQLite: {detail}; look at the disk and the system's log")]
     Sqlite {
-        /// What it said.
+        /// SQLite's message.
         detail: String,
     },
 }
 
-/// Why a lot did not become a ledger, or is not that of the ledger.
+/// Why a lot did not become a ledger, or does not match its ledger.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The lot itself is wrong; no ledger was made or changed.
     #[error("{0}")]
     Rows(LotErrors),
-    /// The ledger is.
+    /// Something is wrong with the ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
 }
 
 impl Problem {
-    /// The error of the ledger at `path`.
+    /// Names the ledger at `path` in the error.
     pub(super) fn at(self, path: &Path) -> LedgerError {
         LedgerError { ledger: path.to_path_buf(), problem: self }
     }
 
-    /// `source` came of `doing` something to a file.
+    /// The problem that `source` stands for, an error from `doing` something to a file.
     pub(super) fn io(doing: &'static str, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
@@ -289,7 +290,7 @@ impl Problem {
         }
     }
 
-    /// Whether it is the caller who is wrong, and the ledger is as it was before.
+    /// Whether the caller is at fault, and the ledger is unchanged.
     pub(super) fn is_callers(&self) -> bool {
         matches!(
             self,
@@ -300,7 +301,7 @@ impl Problem {
         )
     }
 
-    /// What is in the ledger contradicts itself.
+    /// The ledger's content contradicts itself.
     pub(super) fn damaged(detail: impl Into<String>) -> Self {
         Self::Damaged { detail: detail.into() }
     }
@@ -308,7 +309,7 @@ impl Problem {
 
 impl From<rusqlite::Error> for Problem {
     fn from(error: rusqlite::Error) -> Self {
-        // SQLite quotes statements of its schema, line breaks and all.
+        // SQLite quotes statements of its schema, including their line breaks.
         let detail = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         match error.sqlite_error_code() {
             Some(_) if error.sqlite_error().is_some_and(|error| is_not_local(error.extended_code)) => {
@@ -325,13 +326,13 @@ impl From<rusqlite::Error> for Problem {
             }
             Some(ErrorCode::SystemIoFailure) => Self::Disk { detail },
             Some(_) => Self::Sqlite { detail },
-            // What is not SQLite's own failure is a value that our schema does not allow, or a row that must be there.
+            // Without an SQLite error code, a value violates our schema, or a required row is missing.
             None => Self::Damaged { detail },
         }
     }
 }
 
-/// Whether SQLite could not lock a file, or share memory with others who have it open.
+/// Whether SQLite could not lock the file, or share memory with other processes that have it open.
 fn is_not_local(extended_code: i32) -> bool {
     use rusqlite::ffi;
     matches!(

@@ -1,4 +1,4 @@
-//! What verbs that look at the account, or take something out of it, found out about devices.
+//! What verbs that check or change the account found out about devices.
 
 use std::time::SystemTime;
 
@@ -10,30 +10,30 @@ use super::sql::{read_json, write_one};
 use super::{Ledger, View, instant};
 use crate::event::DeviceId;
 
-/// What was last found out about one device.
+/// A verb's last finding about one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Which.
+    /// The device.
     pub device: DeviceId,
-    /// In a word that the verb can count by.
+    /// The outcome, in a word that the verb can count by.
     pub outcome: String,
-    /// The rest, JSON, without secrets.
+    /// The details, JSON, without secrets.
     pub details: Value,
 }
 
-/// A finding with what the ledger knows of its device.
+/// A finding, with what the ledger knows of its device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// The finding.
     pub finding: Finding,
     /// The device's key.
     pub key: String,
-    /// When it was found, RFC 3339.
+    /// The time of the finding, RFC 3339.
     pub found_at: String,
 }
 
 impl Ledger {
-    /// Writes down what `verb` found, in place of what it found before about the same devices.
+    /// Records the findings of `verb`, which replace its earlier ones about the same devices.
     ///
     /// # Errors
     /// If writing fails, as in [`commit`](Self::commit).
@@ -48,7 +48,7 @@ impl Ledger {
     }
 }
 
-/// Puts findings of `verb` in place of those that it had about the same devices.
+/// Writes the findings of `verb`, which replace its earlier ones about the same devices.
 pub(super) fn write_findings<'a>(
     transaction: &Transaction<'_>,
     verb: &str,
@@ -65,7 +65,7 @@ pub(super) fn write_findings<'a>(
 }
 
 impl View {
-    /// Shows each of the last findings of `verb` to `show`, in the order of the devices' numbers.
+    /// Passes each last finding of `verb` to `show`, in the order of the devices' numbers.
     ///
     /// # Errors
     /// If the ledger cannot be read; or the first error of `show`.

@@ -1,7 +1,7 @@
-//! Certificate ids as the ledger keeps them, and the search for one that comes twice.
+//! Certificate ids as the ledger stores them, and the detection of an id that comes twice.
 //!
-//! An index on ids would be written at as many places as a commit has certificates, for they come in no order. So the ids that
-//! are there are known in memory, a word each; only where a word comes again are the rows asked.
+//! Ids come in random order, so an index on them would be written in as many places as a commit has certificates.
+//! Instead, one word of each known id is kept in memory; the rows are only searched when a word comes again.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -12,7 +12,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use super::error::Problem;
 use crate::certificate::CertificateId;
 
-/// An id on its way into a column: as bytes, if it is in the form in which the service gives it.
+/// An id on its way into a column: as bytes, if it has the service's usual form.
 pub(super) enum KeptId<'a> {
     Bytes([u8; 32]),
     Text(&'a str),
@@ -37,7 +37,7 @@ impl rusqlite::ToSql for KeptId<'_> {
     }
 }
 
-/// The id that a column stands for.
+/// The id stored in a column.
 pub(super) fn restore(value: ValueRef<'_>) -> Result<CertificateId, Problem> {
     let text = match value {
         ValueRef::Blob(bytes) => to_hex(bytes),
@@ -47,7 +47,7 @@ pub(super) fn restore(value: ValueRef<'_>) -> Result<CertificateId, Problem> {
     CertificateId::try_from(text).map_err(|error| Problem::damaged(error.to_string()))
 }
 
-/// Ids that are in the ledger already, a word of each.
+/// The ids in the ledger, one word of each.
 #[derive(Debug, Default)]
 pub(super) struct KnownIds(HashSet<u64, BuildHasherDefault<AsItIs>>);
 
@@ -62,13 +62,13 @@ impl KnownIds {
         Ok(known)
     }
 
-    /// Takes `id` in. False if it may have been there before.
+    /// Adds `id`; `false` if it may have been there before.
     pub(super) fn insert(&mut self, id: &KeptId<'_>) -> bool {
         self.0.insert(word(id.as_value()))
     }
 }
 
-/// Ids are digests: all of their bytes are as good as random, and folded together they are where they are not.
+/// Folds an id into a word. Ids are digests and so random already; folding also helps with ids that are not.
 fn word(value: ValueRef<'_>) -> u64 {
     let bytes = match value {
         ValueRef::Blob(bytes) | ValueRef::Text(bytes) => bytes,
@@ -81,7 +81,7 @@ fn word(value: ValueRef<'_>) -> u64 {
     bytes.chunks(8).fold(0, fold)
 }
 
-/// The word itself is the hash.
+/// A hasher that returns the word itself.
 #[derive(Debug, Default)]
 struct AsItIs(u64);
 
@@ -99,7 +99,7 @@ impl Hasher for AsItIs {
     }
 }
 
-/// The bytes of 64 lower-case hexadecimal digits: of no other text do they make the same again.
+/// The bytes of 64 lower-case hexadecimal digits; `None` for any other text, which could not be restored exactly.
 pub(super) fn from_hex(text: &str) -> Option<[u8; 32]> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),

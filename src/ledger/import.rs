@@ -1,6 +1,6 @@
-//! From a lot to a new ledger: whole, or not at all.
+//! Creates a new ledger from a lot: completely, or not at all.
 //!
-//! The way of a row into the ledger, and the search for keys that stand in the lot twice. Reading CSV is not done here.
+//! Owns how a row is written to the ledger, and the search for duplicate keys. CSV is read elsewhere.
 
 use std::time::SystemTime;
 
@@ -14,18 +14,18 @@ use crate::identity::{Identity, LotDigest, LotErrors, LotFault, LotShape, MADE_U
 use crate::shard::Shard;
 use crate::wording::Excerpt;
 
-/// A lot, on its way to or past a ledger.
+/// A lot that is imported into a ledger, or compared with one.
 #[derive(Debug)]
 pub struct LotRows<'a, I> {
     /// The lot's file name, for people.
     pub source: &'a str,
     /// What its rows have in common.
     pub shape: LotShape,
-    /// Its rows, each an identity or everything that is wrong with it.
+    /// Its rows: each an identity, or everything that is wrong with it.
     pub rows: I,
 }
 
-/// Why a lot was refused, before the ledger has its name to it.
+/// Why a lot was refused, before the ledger's path is added to the error.
 #[derive(Debug)]
 pub(super) enum Refusal {
     Rows(LotErrors),
@@ -53,9 +53,9 @@ impl From<rusqlite::Error> for Refusal {
     }
 }
 
-/// Writes a lot into an empty ledger, in one transaction: row by row, in memory that does not grow with the lot.
+/// Writes a lot into an empty ledger in one transaction, row by row; memory does not grow with the lot.
 ///
-/// Goes on after an error, to find them all; then nothing is written.
+/// Continues after an error to find them all; nothing is written then.
 pub(super) fn fill<I>(
     connection: &mut Connection,
     binding: &Binding,
@@ -97,10 +97,10 @@ where
     Ok(transaction.commit()?)
 }
 
-/// Whether a row of a lot belongs to a ledger. Devices that were made up are dealt out by turns, so that each shard has as many
-/// as it has arrivals for.
+/// Whether a row of a lot belongs to a ledger. Made-up devices are dealt out in turn, so that each shard has as many as
+/// it has arrivals for.
 pub(super) fn is_own(shard: Option<Shard>, source: &str, key: &str, line: u64) -> bool {
-    /// The header is on the first.
+    /// The line of the first row, after the header.
     const FIRST_ROW: u64 = 2;
     shard.is_none_or(|shard| match source {
         MADE_UP => shard.has_turn(line.saturating_sub(FIRST_ROW)),
@@ -127,7 +127,7 @@ impl<'a> DeviceTable<'a> {
         })
     }
 
-    /// Inserts one device, or says which line had its key before.
+    /// Inserts one device; if its key exists already, returns an error that names the earlier line.
     pub(super) fn insert(&mut self, id: i64, identity: &Identity) -> Result<Option<RowError>, Problem> {
         let values = values_to_text(&identity.values);
         let digest = digest_of_new(id, &identity.key, &values);
@@ -139,7 +139,7 @@ impl<'a> DeviceTable<'a> {
         Ok(Some(self.twice(identity, first)))
     }
 
-    /// The row's key is that of line `first` too.
+    /// The error for a row whose key is also on line `first`.
     pub(super) fn twice(&self, identity: &Identity, first: u64) -> RowError {
         RowError {
             line: identity.line,
@@ -151,7 +151,7 @@ impl<'a> DeviceTable<'a> {
     }
 }
 
-/// The digest of a device as it is imported, worked out here: a call out of SQL for each row of a lot would cost more.
+/// The digest of a device as imported, computed here because a call from SQL for each row would be slower.
 fn digest_of_new(id: i64, key: &str, values: &str) -> i64 {
     use rusqlite::types::ValueRef::{Integer, Null, Text};
     let state = DeviceState::Pending.name();
@@ -159,12 +159,12 @@ fn digest_of_new(id: i64, key: &str, values: &str) -> i64 {
     row_digest(columns.into_iter().chain([Null; 8]))
 }
 
-/// A row's line as the ledger keeps it.
+/// A row's line number, as stored in the ledger.
 pub(super) fn line_number(identity: &Identity) -> i64 {
     i64::try_from(identity.line).unwrap_or(i64::MAX)
 }
 
-/// A row's values as the ledger keeps them: a JSON array of texts.
+/// A row's values, as stored in the ledger: a JSON array of texts.
 pub(super) fn values_to_text(values: &[String]) -> String {
     serde_json::to_string(values).expect("texts are always valid JSON")
 }

@@ -1,15 +1,15 @@
-//! Whether a ledger is what was written to it.
+//! Checks that a ledger is what was written to it.
 //!
-//! Owns the search for damage, and the digest of a row. SQLite notices damage to its own structures, and none within a
-//! value: a key with a flipped bit is as good a text as any. So each row of weight carries a digest of itself, which
-//! triggers keep up to date whoever writes, and which is looked at before a run takes the ledger up.
+//! Owns the search for damage, and the digests of rows. SQLite notices damage to its own structures, but not within a
+//! value: a key with a flipped bit is still valid text. So each important row has a digest, which triggers keep up to
+//! date on every write, and which is checked before a run uses the ledger.
 
 use rusqlite::Connection;
 
 use super::error::Problem;
 use super::schema;
 
-/// Rows whose digest is not theirs.
+/// Queries that count the rows whose digest does not match.
 const ALTERED: [(&str, &str); 5] = [
     (
         "lot",
@@ -35,8 +35,8 @@ const ALTERED: [(&str, &str); 5] = [
     ),
 ];
 
-/// The same in schemas 3 and 4, where a device had no digest until it changed for the first time: what it was imported with was
-/// compared with the lot.
+/// Queries that count mismatched digests in schemas 3 and 4. There, a device had no digest until its first change: its
+/// imported values were compared with the lot.
 const ALTERED_BEFORE_5: [(&str, &str); 3] = [
     (
         "certificate",
@@ -56,10 +56,10 @@ const ALTERED_BEFORE_5: [(&str, &str); 3] = [
     ),
 ];
 
-/// Reads the whole file and refuses one that is damaged, or altered by anything but a ledger's own statements.
+/// Reads the whole file, and refuses one that is damaged or was altered by anything but a ledger's own statements.
 pub(super) fn check(connection: &Connection) -> Result<(), Problem> {
     check_schema(connection)?;
-    // The second looks at the list of free pages, which the first leaves out where the schema has views.
+    // The second check covers the list of free pages, which the first one skips if the schema has views.
     for check in ["PRAGMA integrity_check(1)", "PRAGMA integrity_check(sqlite_schema)"] {
         let verdict: String = connection.query_row(check, [], |row| row.get(0))?;
         if verdict != "ok" {
@@ -84,7 +84,8 @@ pub(super) fn check(connection: &Connection) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Refuses a ledger whose tables, indexes or triggers are not those of its version: any statement could then do anything.
+/// Refuses a ledger whose tables, indexes or triggers are not those of its version: a statement on it could do
+/// anything.
 fn check_schema(connection: &Connection) -> Result<(), Problem> {
     let mut model = Connection::open_in_memory()?;
     schema::set_up(&model)?;
@@ -96,7 +97,7 @@ fn check_schema(connection: &Connection) -> Result<(), Problem> {
     }
 }
 
-/// Everything in the schema, but for what SQLite adds by itself when it is told to ANALYZE.
+/// Everything in the schema except what SQLite adds itself on ANALYZE.
 fn definitions(connection: &Connection) -> Result<Vec<(String, String, Option<String>)>, Problem> {
     let mut query = connection.prepare(
         "SELECT type, name, sql FROM sqlite_schema WHERE name NOT GLOB 'sqlite_stat*' ORDER BY type, name",

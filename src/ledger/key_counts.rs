@@ -1,4 +1,4 @@
-//! Where the devices' private keys are, which were exported, and how they are blanked here.
+//! Where the devices' private keys are, which of them were exported, and how they are purged.
 
 use std::time::SystemTime;
 
@@ -10,33 +10,33 @@ use super::view::View;
 use super::{Ledger, instant};
 use crate::event::DeviceId;
 
-/// How many devices' keys are in the ledger, and whether anywhere else.
+/// How many devices' keys the ledger has, and how many of them were exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct KeyCounts {
-    /// In the ledger and in an export; the device is registered.
+    /// Keys of registered devices that are in the ledger and in an export.
     pub exported: u64,
-    /// In the ledger only.
+    /// Keys that are in the ledger only.
     pub not_exported: u64,
-    /// Purged from the ledger, now or before.
+    /// Keys purged from the ledger, now or earlier.
     pub purged: u64,
 }
 
 impl View {
-    /// How many open devices have a key of their own, made here: they are certified with that, whatever a run prefers.
+    /// How many open devices have a key made here: it is the one that gets certified, whatever the run's settings say.
     pub fn open_prepared_keys(&self) -> Result<u64, LedgerError> {
         let sql = "SELECT count(*) FROM prepared_key JOIN device ON device.id = prepared_key.device
                    WHERE device.state IN ('pending', 'issued')";
         self.named(count(&self.connection, sql))
     }
 
-    /// How many devices' keys are here, and whether anywhere else.
+    /// How many devices' keys the ledger has, and how many of them were exported.
     pub fn key_counts(&self) -> Result<KeyCounts, LedgerError> {
         self.named(read_key_counts(&self.connection))
     }
 }
 
 impl Ledger {
-    /// Writes down that the keys of `devices` are at `destination` too, from `now` on.
+    /// Records that the keys of `devices` were exported to `destination` at `now`.
     ///
     /// # Errors
     /// If writing fails, as in [`commit`](Self::commit); or a device has no certificate.
@@ -57,14 +57,14 @@ impl Ledger {
     }
 
     /// Blanks the private keys of registered devices whose keys were exported, and removes every trace of them from the
-    /// ledger's file and its write-ahead log. What is left of them on the disk beneath is the file system's affair.
+    /// ledger's file and its write-ahead log. What the file system or the disk keeps of them is beyond our reach.
     ///
     /// # Errors
-    /// If writing fails. [`Problem::Lingering`] if another program reads the ledger: the keys are blanked then, and old pages
-    /// are still in the log; the same again finishes it.
+    /// If writing fails. [`Problem::Lingering`] if another program reads the ledger: the keys are blanked then, but old
+    /// pages are still in the log; another call finishes the job.
     pub fn purge_exported_keys(&mut self, now: SystemTime) -> Result<KeyCounts, LedgerError> {
         self.write(|transaction| {
-            // With the keys of certificates that such a device gave up, which may be the same key.
+            // Includes the keys of the device's retired certificates: it may be the same key.
             let sql = "UPDATE credential SET private_key = '', private_key_label = NULL, sealing = NULL, purged_at = ?1
                        WHERE purged_at IS NULL AND private_key IS NOT NULL AND device IN (
                            SELECT credential.device FROM credential JOIN device ON device.id = credential.device
@@ -78,8 +78,8 @@ impl Ledger {
     }
 }
 
-/// Rebuilds the file and empties the log. Blanking alone is not enough, even with `secure_delete`: when rows move from page
-/// to page, SQLite leaves their old bytes in the gaps. Takes memory as large as the file.
+/// Rebuilds the file and empties the log. Blanking alone is not enough, even with `secure_delete`: when SQLite moves
+/// rows between pages, it leaves their old bytes in the gaps. Needs as much memory as the file is long.
 pub(super) fn scrub(connection: &Connection) -> Result<(), Problem> {
     connection.execute_batch("VACUUM")?;
     let is_busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
@@ -87,7 +87,7 @@ pub(super) fn scrub(connection: &Connection) -> Result<(), Problem> {
 }
 
 fn read_key_counts(connection: &Connection) -> Result<KeyCounts, Problem> {
-    // A key that only the device has is not here to be exported or purged.
+    // A key that only the device has cannot be exported or purged here.
     let in_use = "SELECT count(*) FROM credential JOIN device ON device.id = credential.device
                   WHERE credential.retired_at IS NULL
                         AND (credential.private_key IS NOT NULL OR credential.purged_at IS NOT NULL)";

@@ -1,6 +1,6 @@
-//! Private keys in the ledger: how each is kept.
+//! How private keys are stored in the ledger.
 //!
-//! Owns the columns that hold keys. A sealed key comes here sealed and leaves sealed: nothing here can open one.
+//! Owns the columns that hold keys. A sealed key comes in sealed and leaves sealed: nothing here can open it.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::sql::{read_json, write_one};
 use crate::certificate::{PreparedKey, SealedKey, Secret, StoredKey};
 use crate::event::DeviceId;
 
-/// A key as the columns hold it.
+/// A key as stored in the columns.
 pub(super) struct KeyColumns<'a> {
     pub(super) text: Option<Kept<'a>>,
     pub(super) sealing: Option<i64>,
@@ -38,7 +38,7 @@ impl<'a> KeyColumns<'a> {
     }
 }
 
-/// The number of a list of recipients, which is written down when it is new.
+/// The number of a list of recipients, which is stored first if it is new.
 fn sealing_number(connection: &Connection, recipients: &[String]) -> Result<i64, Problem> {
     let text = serde_json::to_string(recipients).expect("texts are always valid JSON");
     let find = |text: &str| -> rusqlite::Result<Option<i64>> {
@@ -74,7 +74,7 @@ pub(super) fn read_stored_key(row: &Row<'_>) -> Result<StoredKey, Problem> {
     }
 }
 
-/// Writes down the key prepared for a device that has none.
+/// Stores the key prepared for a device that has none.
 pub(super) fn insert_prepared(
     connection: &Connection,
     device: DeviceId,
@@ -95,7 +95,7 @@ pub(super) fn insert_prepared(
     write_one(connection, sql, params![device.0, text, sealing, key.request.pem, at, run])
 }
 
-/// Drops the copy of a prepared key whose certificate, with the key itself, is not going to be given up any more.
+/// Deletes the copy of a prepared key once its certificate, which includes the key, can no longer be given up.
 pub(super) fn forget_prepared(connection: &Connection, device: DeviceId) -> Result<(), Problem> {
     connection.prepare_cached("DELETE FROM prepared_key WHERE device = ?1")?.execute([device.0])?;
     Ok(())

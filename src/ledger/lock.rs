@@ -1,11 +1,11 @@
-//! One run at a time on one ledger: an operating system's lock on a file beside it.
+//! Allows one run at a time on a ledger, by an operating system's lock on a file beside it.
 //!
-//! Not on the ledger's own file: closing any other handle on that would drop the POSIX locks that SQLite holds on it.
+//! The lock is not on the ledger's own file: closing any other handle on that would drop SQLite's POSIX locks on it.
 //! The lock ends with the process, however that ends. The file is removed when the ledger is closed.
 //!
-//! The file also notes how many commits the ledger has, each time after COMMIT has returned. A file that a crash left
-//! behind so tells whether the ledger still has what was acknowledged: SQLite takes a missing or damaged write-ahead log
-//! for an empty or shorter one and says nothing.
+//! The file also notes the number of commits, each time after COMMIT has returned. If a crash leaves the file behind,
+//! it shows whether the ledger still has everything that was acknowledged: SQLite silently takes a missing or damaged
+//! write-ahead log for an empty or shorter one.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -24,16 +24,16 @@ pub(super) struct LedgerLock {
     legacy: Legacy,
 }
 
-/// What becomes of the file when the lock is dropped.
+/// What happens to the file when the lock is dropped.
 #[derive(Debug, PartialEq, Eq)]
 enum Legacy {
-    /// It goes: the ledger has all that was noted.
+    /// It is removed: the ledger has everything that was noted.
     Nothing,
-    /// It stays, for what a crashed run noted in it has not been looked into.
+    /// It stays: a crashed run's note in it has not been checked yet.
     Note,
 }
 
-/// What stands in the file.
+/// The content of the file.
 #[derive(Debug, Default)]
 struct Note {
     pid: Option<u32>,
@@ -43,11 +43,11 @@ struct Note {
 /// How often the file may vanish between opening and locking it, each time because a holder closed its ledger.
 const ATTEMPTS: usize = 16;
 
-/// The length of a note: so that each covers the one before it.
+/// The fixed length of a note, so that each overwrites the one before it.
 const NOTE_LENGTH: usize = 32;
 
 impl LedgerLock {
-    /// Takes the lock at `path` at once, or says who has it.
+    /// Takes the lock at `path` without waiting, or says who has it.
     pub(super) fn acquire(path: &Path) -> Result<Self, Problem> {
         for _ in 0..ATTEMPTS {
             let file = open(path).map_err(|error| {
@@ -59,7 +59,7 @@ impl LedgerLock {
             })?;
             match file.try_lock() {
                 Ok(()) => {}
-                // Whoever only looks, as `holder` does, lets others look too, and is gone in a moment.
+                // A reader, such as `holder`, takes a shared lock, and only for a moment.
                 Err(TryLockError::WouldBlock) if file.try_lock_shared().is_ok() => {
                     std::thread::yield_now();
                     continue;
@@ -72,7 +72,7 @@ impl LedgerLock {
                     return Err(Problem::io("locking the lock file beside it", error));
                 }
             }
-            // A holder removes the file before it lets go of the lock: what we have locked may have no name any more.
+            // A holder removes the file before it releases the lock: the file that we locked may have lost its name.
             if has_that_name(&file, path) {
                 let commits = read_note(&file).commits;
                 let legacy = if commits == 0 { Legacy::Nothing } else { Legacy::Note };
@@ -87,11 +87,11 @@ impl LedgerLock {
 
     /// Notes that the ledger has `commits`, all of them acknowledged.
     pub(super) fn note(&self, commits: u64) {
-        // A note that could not be written makes the next opening less wary, and nothing else.
+        // A failed note only makes the check at the next opening less strict.
         let _ = write_note(&self.file, commits);
     }
 
-    /// Drops what was noted before, for the ledger that it is about has been looked at, or is no more.
+    /// Replaces an earlier run's note, once its ledger has been checked or is gone.
     pub(super) fn settle(&mut self, commits: u64) {
         self.legacy = Legacy::Nothing;
         self.note(commits);
@@ -101,28 +101,29 @@ impl LedgerLock {
 impl Drop for LedgerLock {
     fn drop(&mut self) {
         if self.legacy == Legacy::Nothing {
-            // Before the lock goes with the file's handle, so that it is our own file that is removed.
+            // Before the handle, and with it the lock, goes: otherwise another process's file could be removed.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Who has the lock at `path`, without taking it.
+/// The process that has the lock at `path`; does not take the lock.
 pub(super) fn holder(path: &Path) -> Option<Writer> {
     let file = File::open(path).ok()?;
-    // A lock that can be shared is held by nobody: a holder's is exclusive. It ends with this file's handle.
+    // If a shared lock succeeds, nobody holds the exclusive one. It ends with this handle.
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => Some(Writer { pid: read_note(&file).pid }),
         Ok(()) | Err(TryLockError::Error(_)) => None,
     }
 }
 
-/// How many commits are noted in the lock file at `path`: none if there is no such file.
+/// How many commits are noted in the lock file at `path`; 0 if there is no such file.
 pub(super) fn noted_commits(path: &Path) -> u64 {
     File::open(path).map(|file| read_note(&file).commits).unwrap_or_default()
 }
 
-/// Never through a link: somebody else may have put it there, to have another file written.
+/// Opens the lock file, never through a symbolic link: someone may have placed it there to have another file
+/// overwritten.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -136,7 +137,7 @@ fn has_that_name(file: &File, path: &Path) -> bool {
     }
 }
 
-/// In one write over the last note, so that no crash leaves a part of one.
+/// Writes the note in one write over the previous one, so that a crash leaves no partial note.
 fn write_note(file: &File, commits: u64) -> io::Result<()> {
     let width = NOTE_LENGTH - 12;
     let note = format!("{:>10} {commits:>width$}\n", std::process::id());

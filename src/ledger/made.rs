@@ -1,6 +1,6 @@
-//! What was made in the account for a ledger's devices: for verbs that look at it, or take it out again.
+//! What was created in the account for a ledger's devices: for verbs that check or remove it.
 //!
-//! Owns the choice of such devices, and what is written once nothing of one is left.
+//! Owns the choice of such devices, and what is recorded once nothing is left of one.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::SystemTime;
@@ -17,33 +17,33 @@ use crate::certificate::CertificateId;
 use crate::event::{DeviceId, DeviceState};
 use crate::identity::Identity;
 
-/// Which devices are wanted.
+/// Which devices to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MadeScope {
-    /// The verb whose last finding about each of them is told.
+    /// The verb whose last finding is read for each device.
     pub verb: &'static str,
-    /// What there has to be of a device.
+    /// What the account must have for a device.
     pub of: MadeKind,
-    /// Only those with one of these keys; empty for any key.
+    /// Only devices with one of these keys; empty for any key.
     pub keys: HashSet<String>,
-    /// Only those that this run or a later one brought to their state.
+    /// Only devices that reached their state in this run or a later one.
     pub since_run: Option<RunId>,
-    /// Only those about which the verb has found out nothing in this run or a later one.
+    /// Only devices without a finding of the verb from this run or a later one.
     pub not_since: Option<RunId>,
 }
 
-/// What there has to be of a device in the account, as far as the ledger knows.
+/// What the account must have for a device, to the ledger's knowledge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MadeKind {
     /// It is registered.
     Registered,
-    /// It is or once was registered, or the verb has begun with it and not come to an end.
+    /// It is or was registered, or the verb has begun with it and not finished.
     OnceRegistered,
-    /// A certificate was issued for it, whatever became of that.
+    /// A certificate was issued for it, whatever became of that certificate.
     Certified,
 }
 
-/// A device that something was made for.
+/// A device for which something was created in the account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MadeDevice {
     /// Its number.
@@ -52,26 +52,26 @@ pub struct MadeDevice {
     pub identity: Identity,
     /// Its state.
     pub state: DeviceState,
-    /// The thing that it is, or once was, registered as; `None` if it never was, or the template has no thing.
+    /// The thing that it is or was registered as; `None` if it never was, or the template has no thing.
     pub thing_name: Option<String>,
-    /// When it came to its state, RFC 3339.
+    /// When it reached its state, RFC 3339.
     pub updated_at: Option<String>,
-    /// The run that brought it there.
+    /// The run in which it reached its state.
     pub run: Option<RunId>,
-    /// The certificates that were issued for it and not deleted, the first one first.
+    /// The certificates issued for it and not deleted, oldest first.
     pub certificates: Vec<MadeCertificate>,
-    /// What the verb last found out about it, since it came to its state.
+    /// The verb's last finding about it since it reached its state.
     pub finding: Option<LastFinding>,
 }
 
-/// What a verb last found out about a device.
+/// A verb's last finding about a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastFinding {
-    /// In a word.
+    /// The outcome, in one word.
     pub outcome: String,
-    /// The rest, JSON.
+    /// The details, JSON.
     pub details: Value,
-    /// When, RFC 3339.
+    /// The time of the finding, RFC 3339.
     pub found_at: String,
 }
 
@@ -88,14 +88,14 @@ pub struct MadeCertificate {
     pub id: CertificateId,
     /// The certificate, PEM.
     pub pem: String,
-    /// When the ledger got it, RFC 3339.
+    /// When the ledger received it, RFC 3339.
     pub issued_at: String,
-    /// Whether it is the one that its device has; others are retired.
+    /// Whether it is its device's current certificate; others are retired.
     pub is_in_use: bool,
 }
 
 impl MadeDevice {
-    /// The certificate that it has.
+    /// The current certificate.
     pub fn certificate(&self) -> Option<&MadeCertificate> {
         self.certificates.iter().find(|certificate| certificate.is_in_use)
     }
@@ -103,35 +103,35 @@ impl MadeDevice {
 
 #[cfg(test)]
 impl MadeCertificate {
-    /// One with this PEM, in use.
+    /// A certificate in use with this PEM.
     pub(crate) fn sample(pem: &str) -> Self {
         let id = "c0".repeat(32).try_into().expect("64 digits are an id");
         Self { row: CredentialId(1), id, pem: pem.to_owned(), issued_at: String::new(), is_in_use: true }
     }
 }
 
-/// The outcomes of a finding after which there is still something to do.
+/// The outcomes after which something remains to be done.
 pub const UNFINISHED: [&str; 3] = ["begun", "policies", "kept"];
 
-/// What was found out about a device, and which of its certificates the account does not have any more.
+/// A finding about a device, and which of its certificates the account no longer has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Undone {
-    /// What was found out.
+    /// The finding.
     pub finding: Finding,
-    /// All certificates of the device, if the account has none of them any more; empty if it may have one.
+    /// All certificates of the device if the account has none of them any more; empty if it may still have one.
     pub gone: Vec<CredentialId>,
 }
 
-/// What few devices have besides: certificates that they no longer use, and registrations that were replaced.
+/// What only few devices have: retired certificates, and registrations that were replaced.
 #[derive(Debug, Default)]
 struct Past {
     /// Rows of retired certificates, by device.
     retired: HashMap<i64, Vec<i64>>,
-    /// The last thing of devices that were given back to be certified anew.
+    /// The last thing of devices that were returned for a rework.
     reworked: BTreeMap<i64, Option<String>>,
 }
 
-/// The devices of a [`MadeScope`], page by page.
+/// A cursor over the devices of a [`MadeScope`], read page by page.
 #[derive(Debug)]
 pub struct MadeDevices {
     scope: MadeScope,
@@ -152,7 +152,7 @@ const DEVICES: &str = "
     ORDER BY device.id";
 
 impl View {
-    /// The devices of `scope`, from the first on.
+    /// A cursor at the first device of `scope`.
     ///
     /// # Errors
     /// If the ledger cannot be read.
@@ -161,7 +161,7 @@ impl View {
         Ok(MadeDevices { scope, past, after: 0 })
     }
 
-    /// The next of `devices`, `limit` at most; none at the end.
+    /// The next devices, at most `limit`; empty at the end.
     ///
     /// # Errors
     /// If the ledger cannot be read.
@@ -169,7 +169,7 @@ impl View {
         self.named(self.read_made(devices, limit))
     }
 
-    /// How many devices `scope` chooses. Looks at every device.
+    /// How many devices `scope` chooses. Reads every device.
     ///
     /// # Errors
     /// If the ledger cannot be read.
@@ -294,8 +294,9 @@ fn read_made_certificate(row: &Row<'_>, is_in_use: bool) -> Result<MadeCertifica
 }
 
 impl Ledger {
-    /// Writes down what `verb` has undone: what it found out, and that the certificates of devices are gone, which makes those
-    /// that were, or may have been, registered Removed. The names of their things stay, for people. Others keep their state.
+    /// Records what `verb` has undone: its findings, and which certificates are gone. A device whose certificates are
+    /// gone becomes Removed if it was or may have been registered, and otherwise keeps its state. The names of things
+    /// stay, for people to read.
     ///
     /// # Errors
     /// If writing fails, as in [`commit`](Self::commit); or there is no such device.
@@ -314,7 +315,7 @@ impl Ledger {
     }
 }
 
-/// A device whose registration was taken back for a rework had one all the same.
+/// Moves a device to Removed if it is or may be registered, or is pending in a rework, and so was registered before.
 const REMOVE: &str = "
     UPDATE device SET state = 'removed', registration = NULL, updated_at = ?2, run = ?3
     WHERE id = ?1 AND (state IN ('registered', 'issued', 'unknown')
@@ -328,7 +329,7 @@ fn write_gone(
 ) -> Result<(), Problem> {
     let DeviceId(device) = undone.finding.device;
     for CredentialId(credential) in &undone.gone {
-        // By its own number: there is no index on the devices of retired certificates.
+        // By row number: there is no index on the devices of retired certificates.
         let sql = "UPDATE credential SET deleted_at = coalesce(deleted_at, ?2), retired_at = coalesce(retired_at, ?2)
                    WHERE id = ?1";
         write_one(transaction, sql, params![credential, at])?;

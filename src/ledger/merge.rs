@@ -1,4 +1,4 @@
-//! The ledgers of all shards of a lot into one of the whole lot: exactly, or not at all.
+//! Merges the ledgers of all shards of a lot into one of the whole lot: exactly, or not at all.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -20,19 +20,19 @@ use super::{Ledger, binding, instant};
 use crate::identity::LotDigest;
 use crate::shard::Shard;
 
-/// The outcome of a run that is none: the ledger was merged into another, which goes on in its place.
+/// The outcome of a history entry, not of a real run: the ledger was merged into another, which replaces it.
 pub const MERGED_OUTCOME: &str = "merged";
 
-/// What a merge came to.
+/// The result of a merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Merged {
     /// How many ledgers were merged.
     pub shards: u32,
-    /// How many devices they have: all of the lot, each once.
+    /// How many devices they have together: each device of the lot once.
     pub devices: u64,
 }
 
-/// Refuses a ledger that another one goes on for.
+/// Refuses a ledger that was merged into another.
 pub(super) fn refuse_merged(connection: &Connection) -> Result<(), Problem> {
     let sql = "SELECT settings FROM run WHERE outcome = ?1 ORDER BY id DESC LIMIT 1";
     let settings: Option<String> =
@@ -44,12 +44,12 @@ pub(super) fn refuse_merged(connection: &Connection) -> Result<(), Problem> {
 }
 
 impl Ledger {
-    /// Makes a new ledger at `path` of those of all shards of a lot, with everything that is in them: whole, or not at all. They
-    /// are locked meanwhile, and no run takes them up afterwards, for the new one goes on in their place. Memory does not
-    /// grow with the lot, but for a word for each certificate.
+    /// Creates a ledger at `path` from those of all shards of a lot, with everything in them: completely, or not at
+    /// all. The parts are locked meanwhile, and no run accepts them afterwards, because the new ledger replaces them.
+    /// Memory does not grow with the lot, except for one word per certificate.
     ///
     /// # Errors
-    /// [`Problem::Unmergeable`] of the ledger that it is about; or a ledger is in use, damaged or cannot be written.
+    /// [`Problem::Unmergeable`], naming the ledger concerned; or a ledger is in use, damaged or cannot be written.
     pub fn merge(parts: &[PathBuf], path: &Path, now: SystemTime) -> Result<Merged, LedgerError> {
         let place = Place::of(path)?;
         let mut lock = LedgerLock::acquire(&place.lock).map_err(|problem| problem.at(path))?;
@@ -57,7 +57,7 @@ impl Ledger {
         check_whole(&ledgers, path)?;
         let devices = ledgers.iter().map(|part| part.view.lot.devices).sum();
         let merged = Merged { shards: u32::try_from(ledgers.len()).unwrap_or(u32::MAX), devices };
-        // Of the part that is being copied, so that an error names it.
+        // The part being copied, so that an error names it.
         let mut at = path.to_path_buf();
         opening::build(&place, &mut lock, |connection| {
             fill(connection, &mut ledgers, &mut at, now)?;
@@ -77,7 +77,7 @@ impl Ledger {
     }
 }
 
-/// That the ledgers are those of all shards of one job, each once.
+/// Checks that the ledgers are those of all shards of one job, each exactly once.
 fn check_whole(ledgers: &[Ledger], path: &Path) -> Result<(), LedgerError> {
     let Some(first) = ledgers.first() else {
         return Err(Problem::from(Unmergeable::Missing { shards: Vec::new() }).at(path));
@@ -120,7 +120,7 @@ const ASPECTS: [Aspect; 8] = [
     ("list of columns", |lot| lot.shape.columns.join(", ")),
     ("lot (by its digest)", |lot| lot.digest.clone()),
     ("content of identities", |lot| match &lot.binding.content {
-        // Values may be secrets.
+        // Only a digest: values may be secrets.
         Some(content) => format!("digest {:016x}", fingerprint(&binding::to_json(content))),
         None => String::from("not known"),
     }),
@@ -131,14 +131,14 @@ fn fingerprint(text: &str) -> u64 {
     digest.as_ref().iter().take(8).fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
-/// Where the rows of a part go: numbers that are the ledger's own are counted on from those of the parts before.
+/// What is added to the numbers of a part's rows, so that they follow those of the parts before.
 #[derive(Default)]
 struct Offsets {
     run: i64,
     export: i64,
     credential: i64,
     rework: i64,
-    /// A device's number is its line, so that the lot's order is the rows'; a withdrawn one has none, and comes after all.
+    /// Added to the numbers of withdrawn devices, which come last. Any other device's number is its line in the lot.
     withdrawn: i64,
 }
 
@@ -176,7 +176,7 @@ fn fill(
     Ok(())
 }
 
-/// That each row of a shard belongs to it.
+/// Checks that each row of a shard belongs to it.
 fn check_shard(ledger: &Ledger) -> Result<(), Problem> {
     let Some(shard) = ledger.view.lot.binding.shard else { return Err(Unmergeable::NotAShard.into()) };
     let mut statement = ledger.view.connection.prepare("SELECT key, line FROM device")?;
@@ -190,15 +190,15 @@ fn check_shard(ledger: &Ledger) -> Result<(), Problem> {
     Ok(())
 }
 
-/// A device's number in the merged ledger, by its row in the part. `?1` is [`Offsets::withdrawn`].
+/// A device's number in the merged ledger, from its row in the part. `?1` is [`Offsets::withdrawn`].
 const DEVICE: &str = "iif(device.state = 'withdrawn', ?1 + device.id, device.line)";
 
-/// The number of a list of recipients in the merged ledger, by that in the part.
+/// The number of a list of recipients in the merged ledger, from its number in the part.
 const SEALING: &str = "(SELECT ours.id FROM main.sealing AS ours JOIN part.sealing AS theirs
      ON theirs.recipients = ours.recipients WHERE theirs.id = entry.sealing)";
 
-/// What is copied of a part, table by table: `{device}` and `{sealing}` stand for the two above. The parameters are the
-/// offsets of devices, runs, exports, credentials and reworks.
+/// What is copied from a part, table by table. `{device}` and `{sealing}` stand for [`DEVICE`] and [`SEALING`]. The
+/// parameters are the offsets of devices, runs, exports, credentials and reworks.
 const TABLES: [&str; 9] = [
     "INSERT INTO run SELECT id + ?2, started_at, ended_at, pid, settings, outcome, summary FROM part.run ORDER BY id",
     "INSERT OR IGNORE INTO sealing (recipients) SELECT recipients FROM part.sealing ORDER BY id",
@@ -250,7 +250,7 @@ fn copy(connection: &mut Connection, offsets: &mut Offsets) -> Result<(), Proble
             statement.raw_bind_parameter(at + 1, value)?;
         }
         statement.raw_execute().map_err(|error| match error.sqlite_error_code() {
-            // Two rows on one line: the shards have read the lot from files that differ.
+            // Two rows on one line: the shards have read different files.
             Some(rusqlite::ErrorCode::ConstraintViolation) => Problem::from(Unmergeable::OtherRows),
             _ => error.into(),
         })?;
@@ -297,7 +297,7 @@ fn insert_lot(connection: &Connection, lot: &LotInfo, devices: i64, now: SystemT
     Ok(())
 }
 
-/// That no certificate is there twice.
+/// Checks that no certificate occurs twice.
 fn check_certificates(connection: &Connection) -> Result<(), Problem> {
     let mut known = KnownIds::default();
     let mut statement = connection.prepare("SELECT certificate_id FROM credential")?;
@@ -320,7 +320,7 @@ fn check_certificates(connection: &Connection) -> Result<(), Problem> {
     Ok(())
 }
 
-/// That the rows are those of the lot, all of them and in its order, by its digest.
+/// Checks by the lot's digest that the rows are all of the lot's, in its order.
 fn check_rows(connection: &Connection, devices: u64) -> Result<(), Problem> {
     let lot = super::rows::read_lot(connection)?;
     let mut digest = LotDigest::new(&lot.shape);
@@ -339,8 +339,8 @@ fn check_rows(connection: &Connection, devices: u64) -> Result<(), Problem> {
     }
 }
 
-/// Notes in the parts that another ledger goes on for them, before it has its name: whatever comes between, no device is in
-/// two ledgers that both go on.
+/// Records in the parts that another ledger replaces them, before that one gets its name: even after a crash in
+/// between, no device is in two usable ledgers.
 fn mark(ledgers: &mut [Ledger], into: &Path, at: &mut PathBuf, now: SystemTime) -> Result<(), Problem> {
     let settings = json!({ "version": env!("CARGO_PKG_VERSION"), "merged_into": into.display().to_string() });
     for ledger in ledgers {

@@ -1,13 +1,13 @@
 //! The ledger: what a run must not forget, in SQLite.
 //!
-//! It holds the lot, its devices, their certificates with private keys and tokens, and the runs. It decides nothing about
-//! retries and reads no clock: every instant in it was given.
+//! It holds the lot, its devices, their certificates with private keys and tokens, and the runs. It decides nothing
+//! about retries and reads no clock: the caller passes every instant.
 //!
-//! - A ledger is made whole from a lot or not at all ([`Ledger::import`]), and taken up again with the same binding, and the
-//!   same lot or one that has changed only where that is safe ([`Ledger::resume`]).
-//! - One process writes it at a time; any number may look ([`View`]).
-//! - [`Ledger::commit`] answers after COMMIT has returned, with the write-ahead log flushed to the disk. [`Recorded`] is
-//!   the proof.
+//! - A ledger is created from a lot as a whole or not at all ([`Ledger::import`]). It is reopened with the same
+//!   binding, and with the same lot or one whose changes are safe ([`Ledger::resume`]).
+//! - One process writes it at a time; any number may read it ([`View`]).
+//! - [`Ledger::commit`] returns after COMMIT has, with the write-ahead log flushed to the disk. [`Recorded`] is the
+//!   proof.
 //! - A ledger that is damaged, foreign or newer is refused and left as it is. Nothing is ever repaired by guessing.
 
 mod account;
@@ -83,12 +83,12 @@ use lock::LedgerLock;
 use opening::Look;
 use place::Place;
 
-/// A value that the ledger has made durable. Only the ledger makes one.
+/// A value that the ledger has made durable. Only the ledger creates one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded<T>(T);
 
 impl<T> Recorded<T> {
-    /// Only for what COMMIT has acknowledged, or what was read back.
+    /// Only for values that COMMIT has acknowledged, or that were read back.
     fn new(value: T) -> Self {
         Self(value)
     }
@@ -111,21 +111,22 @@ impl<T> Deref for Recorded<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunId(pub i64);
 
-/// A ledger to write: this process has it, and no other, until it is dropped.
+/// A ledger open for writing, by this process only, until it is dropped.
 #[derive(Debug)]
 pub struct Ledger {
-    // In this order: first whoever else has the database open lets go of it; then it is closed; then another process is let in.
+    // The drop order matters: first the helper closes its connection, then the database closes, then the lock is
+    // released.
     checkpoints: Option<Checkpoints>,
     view: View,
     lock: Option<LedgerLock>,
     run: Option<RunId>,
     health: Health,
     lot_changes: LotChanges,
-    /// The ids of all certificates, once they are needed.
+    /// The ids of all certificates; loaded when first needed.
     known: Option<KnownIds>,
 }
 
-/// Whether what is durable is known.
+/// Whether it is known what is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Health {
     Sound,
@@ -133,12 +134,12 @@ enum Health {
 }
 
 impl Ledger {
-    /// Makes a new ledger at `path` from a lot, mode 0600: whole, or not at all. `check` looks at each row beyond what
-    /// reading it did. Memory does not grow with the lot.
+    /// Creates a ledger at `path` from a lot, mode 0600: the whole of it, or nothing. `check` validates each row beyond
+    /// what reading it did. Memory does not grow with the lot.
     ///
     /// # Errors
-    /// [`ImportError::Rows`] with everything that is wrong with the lot, keys that stand in it twice included; or the
-    /// ledger exists, is in use, or cannot be written. Nothing is left behind then.
+    /// [`ImportError::Rows`] with everything that is wrong with the lot, duplicate keys included; or the ledger exists,
+    /// is in use, or cannot be written. Nothing is left behind then.
     pub fn import<I>(
         path: &Path,
         binding: &Binding,
@@ -159,17 +160,18 @@ impl Ledger {
         Ok(Self::take_up(&place, lock, Look::Ahead)?)
     }
 
-    /// Takes up the ledger at `path` again, after looking through the whole of it, with the lot it was made from: with rows
-    /// added, changed and withdrawn, in any order. [`lot_changes`](Self::lot_changes) says what was taken. `check` looks at
-    /// each row as in [`import`](Self::import): what it is checked against may have changed.
+    /// Reopens the ledger at `path`, after checking the whole of it, with the lot that it was made from. Rows may have
+    /// been added, changed, withdrawn and reordered; [`lot_changes`](Self::lot_changes) says what was taken over.
+    /// `check` validates each row as in [`import`](Self::import), because its criteria may have changed.
     ///
-    /// A row may change as long as its device surely is not registered: one that was rejected is Pending then, and one that is
-    /// missing withdrawn. A ledger in which nothing was issued is bound to `binding`, whatever it was bound to before.
+    /// A row may change as long as its device is certainly not registered: a rejected device becomes Pending then, and
+    /// one whose row is missing is withdrawn. A ledger in which nothing was issued is bound to `binding`, whatever it
+    /// was bound to before.
     ///
     /// # Errors
-    /// [`ImportError::Rows`] if the lot is wrong in itself; or the ledger is in use, damaged, foreign, newer, bound to
-    /// something else ([`Problem::OtherBinding`], [`Problem::OtherContent`]) or has devices whose rows may not change so
-    /// ([`Problem::OtherLot`]). Nothing is taken then.
+    /// [`ImportError::Rows`] if the lot itself is wrong; or the ledger is in use, damaged, foreign, newer, bound to
+    /// something else ([`Problem::OtherBinding`], [`Problem::OtherContent`]) or has devices whose rows must not change
+    /// ([`Problem::OtherLot`]). Nothing is taken over then.
     pub fn resume<I>(
         path: &Path,
         binding: &Binding,
@@ -185,7 +187,7 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Takes what is new in a lot, or nothing of it.
+    /// Takes over all changes of a lot, or none of them.
     fn take_lot<I>(
         &mut self,
         binding: &Binding,
@@ -203,7 +205,7 @@ impl Ledger {
             let place = Place::of(self.view.path()).map_err(|error| error.problem)?;
             siblings::refuse_other_cut(&self.view.connection, &place, binding)?;
         }
-        // Deferred: where nothing has changed, nothing is written, and nobody is waited for.
+        // Deferred: if nothing has changed, nothing is written, and there is no lock to wait for.
         let transaction = self.view.connection.transaction()?;
         let before = transaction.total_changes();
         let changes = resume::take(&transaction, &self.view.lot, lot, check, &at)?;
@@ -223,15 +225,15 @@ impl Ledger {
         Ok(())
     }
 
-    /// What [`resume`](Self::resume) took of a lot that had changed.
+    /// What [`resume`](Self::resume) took over from a changed lot.
     pub fn lot_changes(&self) -> &LotChanges {
         &self.lot_changes
     }
 
-    /// [`resume`](Self::resume) if there is a ledger at `path`, else [`import`](Self::import).
+    /// Calls [`resume`](Self::resume) if there is a ledger at `path`, otherwise [`import`](Self::import).
     ///
     /// # Errors
-    /// As those two.
+    /// As for [`resume`](Self::resume) and [`import`](Self::import).
     pub fn open_or_import<I>(
         path: &Path,
         binding: &Binding,
@@ -249,7 +251,7 @@ impl Ledger {
         }
     }
 
-    /// Takes up the ledger at `path` again without its lot, after looking through the whole of it.
+    /// Reopens the ledger at `path` without its lot, after checking the whole of it.
     ///
     /// # Errors
     /// If the ledger is missing, in use, damaged, foreign or newer.
@@ -257,8 +259,9 @@ impl Ledger {
         Self::reopen_after(path, Look::Through)
     }
 
-    /// The same without looking through the whole of it, which takes a second for every 100,000 devices: for few devices.
-    /// Every device that [`View::for_each_certified`] reads is held against its digest.
+    /// Reopens the ledger at `path` without its lot and without checking the whole of it, which takes a second for
+    /// every 100,000 devices: for work on few devices. [`View::for_each_certified`] compares every device that it reads
+    /// with its digest.
     ///
     /// # Errors
     /// As [`reopen`](Self::reopen).
@@ -285,7 +288,7 @@ impl Ledger {
         Ok(Self { lock: Some(lock), ..ledger })
     }
 
-    /// Opens the ledger at `path` to look at it, without a lock; a run may be writing it.
+    /// Opens the ledger at `path` for reading, without a lock; a run may be writing it.
     ///
     /// # Errors
     /// As [`View::open`].
@@ -293,7 +296,7 @@ impl Ledger {
         View::open(path)
     }
 
-    /// Makes a ledger in memory, for simulation: the same in everything but that it is gone when it is dropped.
+    /// Creates a ledger in memory, for simulation. It differs from one in a file only in that it is gone once dropped.
     ///
     /// # Errors
     /// [`ImportError::Rows`] as in [`import`](Self::import).
@@ -309,8 +312,9 @@ impl Ledger {
         Self::fill_memory(":memory:", binding, lot, check, now)
     }
 
-    /// As [`in_memory`](Self::in_memory), but others of this process find it by its name, and it is gone only when none
-    /// has it open any more: so it outlives a run that was cut off. `file:NAME?mode=memory&cache=shared` opens it.
+    /// Creates a ledger in memory like [`in_memory`](Self::in_memory), but one that others in this process can open by
+    /// its name: `file:NAME?mode=memory&cache=shared`. It exists while anyone has it open, so it can outlive an
+    /// interrupted run.
     ///
     /// # Errors
     /// [`ImportError::Rows`] as in [`import`](Self::import).
@@ -327,10 +331,10 @@ impl Ledger {
         Self::fill_memory(&shared_memory(name), binding, lot, check, now)
     }
 
-    /// Takes up a ledger in shared memory again, as [`reopen`](Self::reopen) does one in a file.
+    /// Reopens a ledger in shared memory, as [`reopen`](Self::reopen) does one in a file.
     ///
     /// # Errors
-    /// If it is not there, or damaged.
+    /// If it does not exist, or is damaged.
     pub fn reopen_in_shared_memory(name: &str) -> Result<Self, LedgerError> {
         let path = Path::new(IN_MEMORY);
         let named = |problem: Problem| problem.at(path);
@@ -370,19 +374,19 @@ impl Ledger {
         }
     }
 
-    /// What there is to read.
+    /// The ledger, for reading.
     pub fn view(&self) -> &View {
         &self.view
     }
 
-    /// Writes down that a run begins: whatever is committed from here on is marked as its.
+    /// Records that a run begins: everything committed from here on is marked as this run's.
     ///
     /// `settings` is JSON, without secrets.
     ///
     /// # Errors
     /// If writing fails, as in [`commit`](Self::commit).
     pub fn begin_run(&mut self, settings: &serde_json::Value, now: SystemTime) -> Result<RunId, LedgerError> {
-        // Before anybody waits for a commit.
+        // Now, before anybody waits for a commit.
         self.load_known_ids()?;
         let run = self.write(|transaction| {
             let sql = "INSERT INTO run (started_at, pid, settings) VALUES (?1, ?2, ?3)";
@@ -394,7 +398,7 @@ impl Ledger {
         Ok(run)
     }
 
-    /// Writes down how `run` ended. A run that crashed never gets here, and shows it.
+    /// Records how `run` ended. A crashed run never gets here, and is recognized by that.
     ///
     /// # Errors
     /// If writing fails, as in [`commit`](Self::commit).
@@ -414,19 +418,19 @@ impl Ledger {
         Ok(())
     }
 
-    /// Closes the ledger; dropping it does the same and cannot say what went wrong. Everything committed is durable either
+    /// Closes the ledger. Dropping it does the same, but cannot report an error. Everything committed is durable either
     /// way: closing only moves it from the write-ahead log into the file.
     ///
     /// # Errors
-    /// If that fails; the log stays beside the file then, and belongs to it.
+    /// If closing fails; the log then stays beside the file, and belongs to it.
     pub fn close(self) -> Result<(), LedgerError> {
         drop(self.checkpoints);
         let View { connection, path, .. } = self.view;
         connection.close().map_err(|(_, error)| Problem::from(error).at(&path))
     }
 
-    /// Runs one write, in a transaction of its own, and counts it. One that fails in SQLite leaves open what is durable,
-    /// and so is the last.
+    /// Runs one write in a transaction of its own, and counts it. If SQLite fails, it is unknown what is durable, and
+    /// no further write is accepted.
     fn write<T>(
         &mut self,
         statements: impl FnOnce(&Transaction<'_>) -> Result<T, Problem>,
@@ -448,7 +452,7 @@ impl Ledger {
         Ok(written)
     }
 
-    /// Moves the log into the file, if there is enough of it: for when there is nothing else to do.
+    /// Moves the log into the file if it is long enough; call it when idle.
     pub fn rest(&mut self) {
         if let Some(checkpoints) = &mut self.checkpoints {
             checkpoints.rest(&self.view.connection);
@@ -456,7 +460,7 @@ impl Ledger {
     }
 }
 
-/// What errors call a ledger in memory.
+/// The path that errors show for a ledger in memory.
 const IN_MEMORY: &str = ":memory:";
 
 fn shared_memory(name: &str) -> String {

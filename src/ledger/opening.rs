@@ -1,4 +1,4 @@
-//! Opening a ledger's file: what is looked at before a byte of it is trusted, and how an old one becomes a new one.
+//! Opening a ledger's file: the checks before anything in it is trusted, and the upgrade of an old one.
 
 use std::path::Path;
 
@@ -10,24 +10,24 @@ use super::place::Place;
 use super::schema::upgrade::{self, Source};
 use super::{import, integrity, schema};
 
-/// How much of a ledger is looked at before it is taken up.
+/// How much of a ledger is checked before it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Look {
     /// All of it.
     Through,
-    /// Its head. Whoever reads a row afterwards holds it against its digest.
+    /// Only its head. Whoever reads a row later compares it with its digest.
     Ahead,
 }
 
-/// Opens the ledger at `place` to look at it.
+/// Opens the ledger at `place` for reading.
 pub(super) fn to_read(place: &Place) -> Result<Connection, Problem> {
     place.refuse_absent()?;
     place.refuse_foreign()?;
-    // Before the ledger is read: a run that writes it at this moment notes its commits after making them.
+    // Read the note before the ledger: a run that is writing it notes its commits only after making them.
     let noted = lock::noted_commits(&place.lock);
     let (connection, source) = match open_to_read(place, Source::Live) {
         Ok(connection) => (connection, Source::Live),
-        // SQLite wants to write beside a file whose log may be in use. Without a log, nothing is.
+        // SQLite wants to write beside a file whose log may be in use. Without a log, there is no need.
         Err(Problem::Denied { .. }) if !place.has_log() => {
             (open_to_read(place, Source::Immutable)?, Source::Immutable)
         }
@@ -56,7 +56,7 @@ fn open_to_read(place: &Place, source: Source) -> Result<Connection, Problem> {
     Ok(connection)
 }
 
-/// Opens the ledger at `place` to write it, of an older schema too: that is brought up to date.
+/// Opens the ledger at `place` for writing. One of an older schema is brought up to date.
 pub(super) fn to_write(place: &Place, lock: &mut LedgerLock, look: Look) -> Result<Connection, Problem> {
     let mut connection = open_to_write(place, look)?;
     if schema::version(&connection)? < schema::NEWEST {
@@ -65,7 +65,7 @@ pub(super) fn to_write(place: &Place, lock: &mut LedgerLock, look: Look) -> Resu
     }
     place.keep_private()?;
     schema::set_up_writing(&connection)?;
-    // All that was noted is there, or the ledger would not have opened.
+    // Every noted commit is there; otherwise the ledger would not have opened.
     lock.settle(schema::read_commits(&connection)?);
     Ok(connection)
 }
@@ -77,12 +77,12 @@ fn open_to_write(place: &Place, look: Look) -> Result<Connection, Problem> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(&place.ledger, flags)?;
     schema::refuse_read_only(&connection)?;
-    // Until it is known to be sound, nothing is moved from the log into the file, nor the log removed.
+    // Until the file is known to be sound, the log is neither moved into it nor removed.
     schema::keep_log(&connection, place.log.exists())?;
     schema::set_up(&connection)?;
     let version = schema::identify(&connection)?;
     place.refuse_cut_page(schema::page_size(&connection)?)?;
-    // Known only now, if it is the file's header that forbids it.
+    // If the file's header forbids writing, this is known only now.
     schema::refuse_read_only(&connection)?;
     if look == Look::Through || version < schema::NEWEST {
         integrity::check(&connection)?;
@@ -92,11 +92,11 @@ fn open_to_write(place: &Place, look: Look) -> Result<Connection, Problem> {
     Ok(connection)
 }
 
-/// Writes a ledger of an older schema anew, in a file of its own that takes the name of the old one when it is whole and
-/// durable. Whatever comes between leaves the old one.
+/// Rewrites a ledger of an older schema into a new file, which replaces the old one once it is complete and durable. A
+/// crash in between leaves the old one.
 fn bring_up_to_date(place: &Place, old: Connection) -> Result<(), Problem> {
     place.refuse_no_room()?;
-    // Nobody else has it open when this succeeds, and there is no log any more that could be taken for the new file's.
+    // Success means that nobody else has it open, and that no log is left that could be taken for the new file's.
     let mode: String = old.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get(0))?;
     if mode != "delete" {
         return Err(Problem::Busy);
@@ -110,7 +110,8 @@ fn bring_up_to_date(place: &Place, old: Connection) -> Result<(), Problem> {
     building.replace()
 }
 
-/// Builds a new ledger at `place`: `fill` works on a file that gets the ledger's name only when it is whole and durable.
+/// Builds a new ledger at `place`: `fill` works on a file that gets the ledger's name only once it is complete and
+/// durable.
 pub(super) fn build(
     place: &Place,
     lock: &mut LedgerLock,
@@ -120,14 +121,14 @@ pub(super) fn build(
         return Err(Problem::Exists.into());
     }
     place.refuse_orphaned_log()?;
-    // What was noted is of a ledger that had this place before.
+    // The note is about an earlier ledger at this place.
     lock.settle(0);
     let building = place.begin()?;
     let mut connection = begin_file(building.path(), OpenFlags::empty())?;
     schema::create(&mut connection)?;
     fill(&mut connection)?;
     schema::set_up_writing(&connection)?;
-    // The first look with a write-ahead log: it fails here, and leaves nothing, where no memory can be shared.
+    // The first read with a write-ahead log: without shared memory it fails here, and leaves nothing behind.
     schema::read_commits(&connection)?;
     close(connection)?;
     Ok(building.install()?)

@@ -1,4 +1,4 @@
-//! PEM as the ledger keeps it: as DER, a quarter shorter, wherever that gives the very same text back.
+//! PEM as stored in the ledger: as DER, a quarter shorter, if that restores exactly the same text.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -20,9 +20,9 @@ const LINE: usize = 64;
 /// A PEM text on its way into a column.
 #[derive(Debug)]
 pub(super) enum Kept<'a> {
-    /// Its DER, and the label that gives the text back.
+    /// Its DER, and the label that restores the text.
     Der { label: &'a str, der: Zeroizing<Vec<u8>> },
-    /// The text itself: it is not PEM, or PEM in a form of its own.
+    /// The text itself, because it is not PEM, or not in the usual form.
     Text(&'a str),
 }
 
@@ -31,7 +31,7 @@ impl<'a> Kept<'a> {
         read(text).map_or(Self::Text(text), |(label, der)| Self::Der { label, der })
     }
 
-    /// The same where only `wanted` is kept as DER: the column has no label beside it.
+    /// Keeps a text as DER only if its label is `wanted`, for a column without a label beside it.
     pub(super) fn labelled(text: &'a str, wanted: &str) -> Self {
         match Self::of(text) {
             Self::Der { label, .. } if label != wanted => Self::Text(text),
@@ -56,7 +56,7 @@ impl rusqlite::ToSql for Kept<'_> {
     }
 }
 
-/// The text that a column stands for.
+/// The text stored in a column.
 pub(super) fn restore(value: ValueRef<'_>, label: &str) -> Result<String, Problem> {
     match value {
         ValueRef::Blob(der) => Ok(write(label, der)),
@@ -68,7 +68,7 @@ pub(super) fn restore(value: ValueRef<'_>, label: &str) -> Result<String, Proble
     }
 }
 
-/// Label and DER of `text`, if [`write`] makes `text` of them again: lines of 64, each ended by a line feed.
+/// The label and DER of `text`, if [`write`] restores exactly `text` from them: lines of 64, each ended by a line feed.
 fn read(text: &str) -> Option<(&str, Zeroizing<Vec<u8>>)> {
     let (label, rest) = text.strip_prefix(LABEL_BEGINS)?.split_once(LABEL_ENDS)?;
     let end = rest.strip_suffix(LABEL_ENDS)?.strip_suffix(label)?.strip_suffix("-----END ")?;
@@ -80,14 +80,14 @@ fn read(text: &str) -> Option<(&str, Zeroizing<Vec<u8>>)> {
         joined.extend_from_slice(line);
     }
     let is_whole = !joined.is_empty() && body.len() % (LINE + 1) != 0;
-    // Decoding is strict: no blanks, no other padding, no bits left over.
+    // Decoding is strict: no spaces, no unusual padding, no leftover bits.
     let mut der = Zeroizing::new(vec![0; joined.len() / 4 * 3]);
     let length = BASE64_STANDARD.decode_slice(joined.as_slice(), &mut der).ok()?;
     der.truncate(length);
     is_whole.then_some((label, der))
 }
 
-/// PEM (RFC 7468) as most write it. Its room is made at once, so that no part of a key stays behind where it grew.
+/// PEM (RFC 7468) in the usual form. Allocated at once, so that growing leaves no copies of key parts in memory.
 fn write(label: &str, der: &[u8]) -> String {
     let encoded = der.len().div_ceil(3) * 4;
     let mut text = String::with_capacity(encoded + encoded.div_ceil(LINE) + 2 * label.len() + 32);
@@ -100,7 +100,7 @@ fn write(label: &str, der: &[u8]) -> String {
     text
 }
 
-/// Teaches `connection` what an upgrade turns PEM into DER with: `pem_kept(text)` and `pem_label(text)`, and
+/// Adds the SQL functions with which an upgrade turns PEM into DER: `pem_kept(text)`, `pem_label(text)` and
 /// `id_kept(certificate_id)`.
 pub(super) fn add_functions(connection: &Connection) -> Result<(), Problem> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
@@ -123,7 +123,7 @@ pub(super) fn add_functions(connection: &Connection) -> Result<(), Problem> {
     Ok(())
 }
 
-/// What is kept as DER is the very same text again.
+/// Checks that what is kept as DER restores the same text.
 #[cfg(all(any(test, fuzzing), feature = "emulator"))]
 pub(crate) fn fuzz(text: &str) {
     if let Kept::Der { label, der } = Kept::of(text) {

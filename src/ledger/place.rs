@@ -1,4 +1,4 @@
-//! Where a ledger is, and which files stand beside it.
+//! Where a ledger is, and the files beside it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -10,20 +10,20 @@ use super::schema::APPLICATION_ID;
 
 /// The length of an SQLite file's header. Source: <https://www.sqlite.org/fileformat2.html>, section 1.3.
 const HEADER: usize = 100;
-/// How it begins. The application id stands at byte 68, big-endian.
+/// The first bytes of an SQLite file. The application id is at byte 68, big-endian.
 const SQLITE_MAGIC: &[u8] = b"SQLite format 3\0";
 
-/// Opens no symbolic link; for files that are written.
+/// Refuses to open symbolic links; for files that are written.
 pub(super) const NO_LINKS: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 
-/// Whether an error is that of [`NO_LINKS`]. FreeBSD has a number of its own for it.
+/// Whether an error is caused by [`NO_LINKS`]. FreeBSD uses a different error number.
 pub(super) fn is_link(error: &io::Error) -> bool {
     [rustix::io::Errno::LOOP, rustix::io::Errno::MLINK]
         .iter()
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// Whether an error is that of a file system without locks.
+/// Whether an error means that the file system has no locks.
 pub(super) fn has_no_locks(error: &io::Error) -> bool {
     use rustix::io::Errno;
     [Errno::NOLCK, Errno::NOSYS, Errno::OPNOTSUPP, Errno::NOTSUP]
@@ -36,17 +36,17 @@ pub(super) fn has_no_locks(error: &io::Error) -> bool {
 pub(super) struct Place {
     /// The ledger itself.
     pub(super) ledger: PathBuf,
-    /// Says that a run has it.
+    /// The lock file of the process that has it open for writing.
     pub(super) lock: PathBuf,
     /// SQLite's write-ahead log.
     pub(super) log: PathBuf,
-    /// A new ledger that is being built, and is nothing yet.
+    /// A new ledger under construction, not usable yet.
     building: PathBuf,
     pub(super) directory: PathBuf,
 }
 
 impl Place {
-    /// The place of the ledger at `path`, the same for every way of writing that path.
+    /// The place of the ledger at `path`; the same for all spellings of that path.
     pub(super) fn of(path: &Path) -> Result<Self, LedgerError> {
         let resolved = resolve(path).map_err(|error| Problem::io("opening its directory", error).at(path))?;
         let (Some(directory), Some(name)) = (resolved.parent(), resolved.file_name()) else {
@@ -64,24 +64,24 @@ impl Place {
         })
     }
 
-    /// Whether anything has the ledger's name.
+    /// Whether the ledger's name is taken, by a file of any kind.
     pub(super) fn is_taken(&self) -> bool {
         fs::symlink_metadata(&self.ledger).is_ok()
     }
 
-    /// Refuses a place where a ledger was and only its log is left: SQLite would replay that into a new ledger.
+    /// Refuses a place where only a ledger's log is left: SQLite would replay that into a new ledger.
     pub(super) fn refuse_orphaned_log(&self) -> Result<(), Problem> {
         if self.has_log() { Err(Problem::OrphanedLog { log: self.log.clone() }) } else { Ok(()) }
     }
 
-    /// Refuses a place where there is no ledger.
+    /// Refuses a place without a ledger.
     pub(super) fn refuse_absent(&self) -> Result<(), Problem> {
         if self.is_taken() { Ok(()) } else { self.refuse_orphaned_log().and(Err(Problem::Missing)) }
     }
 
-    /// Refuses to begin a second file as large as the ledger where the disk has no room for it.
+    /// Refuses to start a second file as large as the ledger if the disk has no room for it.
     pub(super) fn refuse_no_room(&self) -> Result<(), Problem> {
-        /// For what else is written meanwhile, a log among it.
+        /// Bytes for anything else that is written meanwhile, such as a log.
         const MARGIN: u64 = 16 << 20;
         let length = fs::metadata(&self.ledger).map_err(|error| Problem::io("looking at it", error))?.len();
         let disk = rustix::fs::statvfs(&self.directory)
@@ -90,13 +90,13 @@ impl Place {
         if free < needed { Err(Problem::NoRoom { needed, free }) } else { Ok(()) }
     }
 
-    /// Whether there is a write-ahead log with anything in it.
+    /// Whether there is a non-empty write-ahead log.
     pub(super) fn has_log(&self) -> bool {
         fs::metadata(&self.log).is_ok_and(|log| log.len() > 0)
     }
 
-    /// Refuses what is no ledger by the look of its first bytes, before SQLite gets hold of it: that would roll back or
-    /// complete what another program left half-way, and remove the log of a ledger that has become empty.
+    /// Refuses a file whose first bytes are not a ledger's, before SQLite opens it: SQLite would roll back or complete
+    /// another program's unfinished work, and remove the log of a ledger that was truncated to nothing.
     pub(super) fn refuse_foreign(&self) -> Result<(), Problem> {
         let failed = |error| Problem::io("opening it", error);
         if !fs::metadata(&self.ledger).map_err(failed)?.is_file() {
@@ -120,10 +120,11 @@ impl Place {
         }
     }
 
-    /// Refuses a ledger whose last page is cut: SQLite reads zeros in the place of what is missing.
+    /// Refuses a ledger whose last page is truncated: SQLite would read zeros instead of what is missing.
     pub(super) fn refuse_cut_page(&self, page_size: u64) -> Result<(), Problem> {
         let length = fs::metadata(&self.ledger).map_err(|error| Problem::io("looking at it", error))?.len();
-        // While there is a log, its pages are still being copied into the file, or a full disk stopped that half-way.
+        // While there is a log, its pages may still be being copied into the file, or a full disk may have stopped that
+        // midway.
         match length % page_size {
             0 => Ok(()),
             _ if self.has_log() => Ok(()),
@@ -141,7 +142,7 @@ impl Place {
         Err(Problem::LostCommits { found, noted, log: self.log.clone(), lock: self.lock.clone() })
     }
 
-    /// Takes from group and others what they may do with the ledger and SQLite's files beside it.
+    /// Removes all permissions of group and others from the ledger and SQLite's files beside it.
     pub(super) fn keep_private(&self) -> Result<(), Problem> {
         for file in [&self.ledger, &self.log, &with_suffix(&self.ledger, "-shm")] {
             match fs::metadata(file) {
@@ -155,7 +156,7 @@ impl Place {
         Ok(())
     }
 
-    /// Begins a new ledger: an empty file under a temporary name, which is removed again unless it is installed.
+    /// Begins a new ledger: an empty file under a temporary name, removed again unless it is installed.
     pub(super) fn begin(&self) -> Result<Building<'_>, Problem> {
         self.remove_leftovers();
         OpenOptions::new()
@@ -167,14 +168,14 @@ impl Place {
         Ok(Building(self))
     }
 
-    /// Removes what a crash in the middle of an import left. Only for whoever has the lock.
+    /// Removes what a crash during an import left behind. Only for the holder of the lock.
     pub(super) fn remove_leftovers(&self) {
         for suffix in ["", "-wal", "-shm", "-journal"] {
             let _ = fs::remove_file(with_suffix(&self.building, suffix));
         }
     }
 
-    /// Gives the temporary file the ledger's name; durable when it returns.
+    /// Gives the temporary file the ledger's name; durable on return.
     fn install(&self, rename: impl FnOnce() -> io::Result<()>) -> Result<(), Problem> {
         let file = File::open(&self.building).map_err(|error| Problem::io("opening it again", error))?;
         file.sync_all().map_err(|error| Problem::io("flushing it to the disk", error))?;
@@ -188,18 +189,19 @@ impl Place {
     }
 
     fn rename_without_replacing(&self) -> io::Result<()> {
-        // A second link is refused if the name is taken, which a rename would replace.
+        // Creating a hard link fails if the name is taken; a rename would replace the file.
         match fs::hard_link(&self.building, &self.ledger) {
             Ok(()) => fs::remove_file(&self.building),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
-            // Some file systems have no links. There the lock keeps other imports out between the look and the rename.
+            // Some file systems have no hard links. There, the lock keeps other imports out between the check and the
+            // rename.
             Err(_) if self.is_taken() => Err(io::ErrorKind::AlreadyExists.into()),
             Err(_) => fs::rename(&self.building, &self.ledger),
         }
     }
 }
 
-/// A ledger that is being built; dropped, it leaves nothing behind.
+/// A ledger under construction; dropping it leaves nothing behind.
 #[derive(Debug)]
 pub(super) struct Building<'a>(&'a Place);
 
@@ -209,12 +211,12 @@ impl Building<'_> {
         &self.0.building
     }
 
-    /// Makes it the ledger, unless there is one. The database must be closed.
+    /// Installs it as the ledger, unless there is one. The database must be closed.
     pub(super) fn install(self) -> Result<(), Problem> {
         self.0.install(|| self.0.rename_without_replacing())
     }
 
-    /// Makes it the ledger in place of the one that there is, at one stroke. Both databases must be closed.
+    /// Replaces the existing ledger with it, atomically. Both databases must be closed.
     pub(super) fn replace(self) -> Result<(), Problem> {
         self.0.install(|| fs::rename(&self.0.building, &self.0.ledger))
     }

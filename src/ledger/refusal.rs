@@ -1,4 +1,4 @@
-//! What a ledger refuses, and why: what is not there, rows that may not change, ledgers that do not make a whole.
+//! What a ledger refuses, and why: names that do not exist, rows that must not change, incomplete sets of shards.
 
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use super::RunId;
 use crate::event::DeviceState;
 use crate::shard::Shard;
 
-/// Something that was asked for by name and is not there. Nothing was changed.
+/// Something that was asked for by name does not exist. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotThere {
     /// No device has these keys.
@@ -16,38 +16,38 @@ pub enum NotThere {
         /// The keys; never empty.
         keys: Vec<String>,
     },
-    /// A device is in another state than those chosen.
+    /// A device is not in one of the chosen states.
     #[error("the device with key {} is {}, not {}", Shown(.key), .found.name(), States(.wanted))]
     State {
         /// The device's key.
         key: String,
         /// Its state.
         found: DeviceState,
-        /// The states chosen.
+        /// The chosen states.
         wanted: Vec<DeviceState>,
     },
-    /// A device has another certificate than the one named.
+    /// A device has another certificate than the given one.
     #[error("the device with key {} has another certificate by now; look at it again", Shown(.key))]
     Certificate {
         /// The device's key.
         key: String,
     },
-    /// There has been no such run yet.
+    /// There is no such run yet.
     #[error("has {last} runs so far, none with number {}", .wanted.0)]
     Run {
-        /// The run asked for.
+        /// The requested run.
         wanted: RunId,
-        /// The last run that there was; 0 if none.
+        /// The last run; 0 if there was none.
         last: i64,
     },
-    /// No device of the state has the cause.
+    /// None of the chosen devices in this state has the cause.
     #[error("no {} device that was chosen has cause {}; the causes of such devices are: {}", .state.name(), Shown(.wanted), .found.join(", "))]
     Cause {
         /// The devices' state.
         state: DeviceState,
-        /// The cause asked for.
+        /// The requested cause.
         wanted: String,
-        /// The causes that there are.
+        /// The causes that such devices have.
         found: Vec<String>,
     },
 }
@@ -61,7 +61,7 @@ impl fmt::Display for States<'_> {
     }
 }
 
-/// The first of many texts.
+/// Displays the first of a possibly long list of texts.
 struct List<'a>(&'a [String]);
 
 impl fmt::Display for List<'_> {
@@ -77,7 +77,7 @@ impl fmt::Display for List<'_> {
     }
 }
 
-/// Why a row may not be other than it was.
+/// Why a row must not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// Its device is registered.
@@ -86,16 +86,16 @@ pub enum Standing {
     Perhaps,
 }
 
-/// A row that may not be other than it was.
+/// A row that must not change, but did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedRow {
-    /// Why.
+    /// The reason.
     pub because: Standing,
-    /// Its line; where it is missing, the one that it was on.
+    /// Its line, or its previous line if the row is missing.
     pub line: u64,
     /// Its key.
     pub key: String,
-    /// The columns that differ, without values, for they may be secrets. Empty where the row is missing.
+    /// The columns that differ, without values, which may be secrets. Empty if the row is missing.
     pub columns: Vec<String>,
 }
 
@@ -108,21 +108,21 @@ impl fmt::Display for RefusedRow {
     }
 }
 
-/// A lot that was refused, for what its ledger has done forbids that its rows change so. Nothing was taken.
+/// A lot was refused because its changes affect rows that must not change any more. Nothing was taken over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LotRefusal {
     /// The name of the file that the ledger was made from.
     pub lot: String,
-    /// The first of the rows.
+    /// The first of the refused rows.
     pub first: Vec<RefusedRow>,
-    /// How many rows are of registered devices.
+    /// How many refused rows belong to registered devices.
     pub registered: u64,
-    /// How many are of devices that may be registered.
+    /// How many refused rows belong to devices that may be registered.
     pub perhaps: u64,
 }
 
 impl LotRefusal {
-    /// How many rows are named; the others are counted.
+    /// How many rows are listed; the others are only counted.
     const NAMED: usize = 20;
 
     pub(super) fn new(lot: &str) -> Self {
@@ -171,39 +171,39 @@ impl fmt::Display for LotRefusal {
     }
 }
 
-/// Why ledgers do not make a whole.
+/// Why ledgers cannot be merged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unmergeable {
-    /// It is not of a shard.
+    /// The ledger is not a shard's.
     #[error("it has the whole lot, and is no shard's; only the ledgers of shards are merged")]
     NotAShard,
-    /// It is not of the same job as the first one.
+    /// The ledger is not of the same job as the first one.
     #[error("its {what} is {found}, and that of {} is {wanted}: these are not the shards of one job", .first.display())]
     OtherJob {
         /// What differs.
         what: &'static str,
-        /// Its own.
+        /// This ledger's value.
         found: String,
-        /// The first one's.
+        /// The first ledger's value.
         wanted: String,
         /// The first ledger.
         first: PathBuf,
     },
-    /// Two ledgers are of one shard.
+    /// Two ledgers are of the same shard.
     #[error("it is of shard {shard}, and so is {}: which of the two is right is not guessed", .first.display())]
     Twice {
-        /// Which.
+        /// The shard.
         shard: Shard,
         /// The other ledger.
         first: PathBuf,
     },
-    /// Some shards were not named.
+    /// Some shards' ledgers were not given.
     #[error("the ledger of {} is missing; name the ledgers of all {} shards", list(.shards), .shards.first().map_or(0, |shard| shard.of))]
     Missing {
-        /// Which.
+        /// The missing shards.
         shards: Vec<Shard>,
     },
-    /// A row is not of the shard.
+    /// A row does not belong to the ledger's shard.
     #[error("its device {} does not belong to shard {shard}", Shown(.key))]
     ForeignRow {
         /// The device's key.
@@ -211,25 +211,25 @@ pub enum Unmergeable {
         /// The ledger's shard.
         shard: Shard,
     },
-    /// Two devices of different shards have one thing.
+    /// Two devices of different shards have the same thing.
     #[error("its device {} has the thing {}, and so has the device {} of another shard", Shown(.key), Shown(.thing), Shown(.other))]
     SharedThing {
         /// One device's key.
         key: String,
         /// The thing's name.
         thing: String,
-        /// The other's key.
+        /// The other device's key.
         other: String,
     },
-    /// Two devices have one certificate.
+    /// Two devices have the same certificate.
     #[error("the devices {} and {} have one certificate", Shown(.key), Shown(.other))]
     SharedCertificate {
         /// One device's key.
         key: String,
-        /// The other's.
+        /// The other device's key.
         other: String,
     },
-    /// The rows of all shards are not those of the lot.
+    /// The rows of all shards together are not those of the lot.
     #[error(
         "the rows of the shards are together not those of the lot that they say they are of; run each shard once more on the same \
          file, then merge"
@@ -249,7 +249,7 @@ fn list(shards: &[Shard]) -> String {
     text
 }
 
-/// A text of the lot as it can be shown: on one line, and not without end.
+/// Displays a text from the lot on one line and with limited length.
 pub(super) struct Shown<'a>(pub(super) &'a str);
 
 impl fmt::Display for Shown<'_> {

@@ -1,7 +1,8 @@
-//! A lot on its way past the ledger that was made from it: what is new or changed is taken, or everything is refused.
+//! Compares a lot with the ledger that was made from it: all changes are taken over, or everything is refused.
 //!
-//! Rows are told apart by their keys; their order does not matter. What happened for a device decides whether its row may
-//! change: a registered device keeps it, and so does one that may be registered, until that is settled. Keeps no row.
+//! Rows are told apart by their keys; their order does not matter. A device's state decides whether its row may change:
+//! the row of a registered device may not, nor that of one that may be registered, until that is settled. Keeps no row
+//! in memory.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -14,24 +15,24 @@ use super::values::LotInfo;
 use crate::event::{DeviceState, Registration};
 use crate::identity::{Identity, LotDigest, LotErrors, LotShape, RowError, new_key_fault};
 
-/// What a ledger took of a lot that had changed.
+/// What a ledger took over from a changed lot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LotChanges {
-    /// Rows with a key that the ledger did not have.
+    /// Rows with a new key.
     pub added: u64,
-    /// Rows with other values under a key that it had.
+    /// Rows with new values under a known key.
     pub changed: u64,
-    /// Devices whose row is gone, and that are withdrawn now.
+    /// Devices whose row is gone, and which are now withdrawn.
     pub withdrawn: u64,
-    /// Devices that were withdrawn, and whose row is back.
+    /// Withdrawn devices whose row is back.
     pub returned: u64,
-    /// Rows that stand on another line.
+    /// Rows that are now on another line.
     pub moved: u64,
-    /// Whether the ledger, in which nothing was issued, was bound to something else than before.
+    /// Whether the ledger was bound to something else, which is possible while nothing is issued.
     pub bound_anew: bool,
 }
 
-/// Takes what is new or changed in a lot into its ledger, within the transaction of `connection`. Reads the lot to its end.
+/// Takes over a lot's changes within the transaction of `connection`. Reads the lot to its end.
 pub(super) fn take<I>(
     connection: &Connection,
     recorded: &LotInfo,
@@ -64,7 +65,7 @@ where
     Ok(comparison.finish(lot.source, &digest.finish())?)
 }
 
-/// Devices are told apart by the key: with another column for it, no row is what it was.
+/// Refuses another key column: devices are told apart by their keys, so no row would match.
 fn refuse_other_key_column(recorded: &LotInfo, found: &LotShape) -> Result<(), Problem> {
     let (recorded, found) = (key_column_name(&recorded.shape)?, key_column_name(found)?);
     if recorded == found {
@@ -73,25 +74,25 @@ fn refuse_other_key_column(recorded: &LotInfo, found: &LotShape) -> Result<(), P
     Err(Problem::OtherKeyColumn { recorded: recorded.to_owned(), found: found.to_owned() })
 }
 
-/// A lot passing by its ledger.
+/// A lot being compared with its ledger.
 struct Comparison<'a> {
     connection: &'a Connection,
     recorded: &'a LotInfo,
     columns: Columns<'a>,
     table: DeviceTable<'a>,
     at: &'a str,
-    /// The device that comes next if nothing has changed.
+    /// The number of the next device if nothing has changed.
     expected: i64,
     next_id: i64,
     met: Met,
-    /// Devices met that were not withdrawn.
+    /// Devices met so far that were not withdrawn.
     known: u64,
     rows: u64,
     changes: LotChanges,
     refused: LotRefusal,
 }
 
-/// A device as the ledger has it.
+/// A device as stored in the ledger.
 struct Stored {
     id: i64,
     key: String,
@@ -131,7 +132,7 @@ impl<'a> Comparison<'a> {
         })
     }
 
-    /// Takes one row in, or says what is wrong with its key: which line had it before, or why no new one may be like it.
+    /// Takes over one row; returns an error if its key was on an earlier line, or is new and not acceptable.
     fn meet(&mut self, identity: &Identity) -> Result<Option<RowError>, Problem> {
         self.rows += 1;
         let stored = match self.find(BY_ID, self.expected)? {
@@ -181,7 +182,7 @@ impl<'a> Comparison<'a> {
         if was_withdrawn || is_mended { self.start_over(stored.id, DeviceState::Pending) } else { Ok(()) }
     }
 
-    /// Gives up what a device has, which surely is not registered, and moves it to `state`.
+    /// Gives up what a device has and moves it to `state`. The device is certainly not registered.
     fn start_over(&self, id: i64, state: DeviceState) -> Result<(), Problem> {
         self.connection.prepare_cached("DELETE FROM token WHERE device = ?1")?.execute([id])?;
         let sql = "UPDATE credential SET retired_at = ?2 WHERE device = ?1 AND retired_at IS NULL";
@@ -197,7 +198,7 @@ impl<'a> Comparison<'a> {
         statement.query_row([value], |row| Ok(read_stored(row))).optional()?.transpose()
     }
 
-    /// Withdraws the devices that no row was met of, and writes down which lot this was.
+    /// Withdraws the devices without a row, and records which lot this was.
     fn finish(mut self, source: &str, digest: &str) -> Result<LotChanges, Problem> {
         if self.known < self.recorded.devices || self.columns.rearranged.is_some() {
             self.look_at_unmet()?;
@@ -262,7 +263,7 @@ fn read_stored(row: &Row<'_>) -> Result<Stored, Problem> {
 }
 
 impl Stored {
-    /// Why its row has to stay as it is; `None` while surely nothing is registered for it.
+    /// Why the device's row must not change; `None` while it is certainly not registered.
     fn standing(&self) -> Option<Standing> {
         match (self.state, self.registration) {
             (DeviceState::Registered, _) => Some(Standing::Registered),
@@ -278,11 +279,11 @@ impl Stored {
     }
 }
 
-/// The lot's columns beside the ledger's.
+/// The lot's columns compared with the ledger's.
 struct Columns<'a> {
     recorded: &'a [String],
     found: &'a [String],
-    /// Which of the ledger's columns each of the lot's is; `None` while both have the same in the same order.
+    /// For each of the lot's columns, its position in the ledger; `None` if the columns and their order are the same.
     rearranged: Option<Vec<Option<usize>>>,
 }
 
@@ -293,7 +294,7 @@ impl<'a> Columns<'a> {
         Self { recorded, found, rearranged }
     }
 
-    /// The values of a row of the ledger, in the order of the lot's columns; nothing in those that are new.
+    /// The values of a ledger's row in the order of the lot's columns; empty for new columns.
     fn rearrange(&self, stored: &str) -> Vec<String> {
         let mut stored: Vec<String> = serde_json::from_str(stored).unwrap_or_default();
         let Some(rearranged) = &self.rearranged else { return stored };
@@ -301,7 +302,7 @@ impl<'a> Columns<'a> {
         rearranged.iter().map(take).map(Option::unwrap_or_default).collect()
     }
 
-    /// The names of the columns in which a row differs: among them those that only one side has.
+    /// The names of the columns in which a row differs, including those that only one side has.
     fn differing(&self, stored: &str, found: &[String]) -> Vec<String> {
         let stored = self.rearrange(stored);
         let is_new = |at: usize| self.rearranged.as_ref().is_some_and(|was| was[at].is_none());
@@ -312,12 +313,12 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Devices that were met: a bit each.
+/// The devices met so far, one bit each.
 #[derive(Default)]
 struct Met(Vec<u64>);
 
 impl Met {
-    /// False if it was met before.
+    /// Adds a device; `false` if it was met before.
     fn add(&mut self, id: i64) -> bool {
         let (at, bit) = Self::place(id);
         if self.0.len() <= at {

@@ -1,7 +1,8 @@
-//! Returning devices that were given up to Pending, so that the next run takes them up again.
+//! Returns devices that were given up to Pending, so that the next run works on them again.
 //!
-//! Rejected devices surely have no registration, removed ones no longer have one. Unknown ones may: whoever returns them accepts that a device may then own
-//! two certificates. Registered devices are never touched here; see [`rework`](super::rework).
+//! Rejected devices certainly have no registration, and removed ones no longer have one. Unknown ones may have one: the
+//! caller accepts that such a device may end up with two certificates. Registered devices are never touched here; see
+//! [`rework`](super::rework).
 
 use std::time::SystemTime;
 
@@ -15,28 +16,28 @@ use super::sql::{read_all_with, read_count};
 use super::{Ledger, RunId, View, instant};
 use crate::event::DeviceState;
 
-/// The outcome of a run that is none: it returned devices to Pending.
+/// The outcome of a history entry, not of a real run: it returned devices to Pending.
 pub const RETRY_OUTCOME: &str = "retry";
 
 /// Which devices to return.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retry {
-    /// Those in this state …
+    /// The state of the devices to return.
     pub from: GivenUp,
-    /// … with one of these keys; empty for any key …
+    /// Only devices with one of these keys; empty for any key.
     pub keys: Vec<String>,
-    /// … and with this [`Cause::name`](crate::failure::Cause::name); none for any cause.
+    /// Only devices with this [`Cause::name`](crate::failure::Cause::name); `None` for any cause.
     pub cause: Option<String>,
 }
 
 /// The states that a device can be returned from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GivenUp {
-    /// Refused by the service: surely not registered.
+    /// Refused by the service: certainly not registered.
     Rejected,
-    /// Possibly registered. The certificate that the ledger has may stay behind in the account, active.
+    /// Possibly registered. The ledger's certificate may stay behind in the account, active.
     Unknown,
-    /// Registered once, and taken out of the account again.
+    /// Once registered, and removed from the account again.
     Removed,
 }
 
@@ -51,18 +52,18 @@ impl GivenUp {
     }
 }
 
-/// What was returned.
+/// The result of returning devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Returned {
-    /// The entry in the ledger's history; none if there was nothing to return.
+    /// The entry in the ledger's history; `None` if there was nothing to return.
     pub run: Option<RunId>,
     /// Devices that are Pending now.
     pub devices: u64,
-    /// Certificates of theirs that were retired: kept, with their keys, and never used again.
+    /// Retired certificates of theirs: kept with their keys, and never used again.
     pub certificates_retired: u64,
 }
 
-/// How many keys of returned devices the history keeps; all are counted.
+/// How many keys of returned devices the history lists; all are counted.
 const KEYS_KEPT: u64 = 1_000;
 
 const CHOSEN: &str = "state = :state AND (:cause IS NULL OR failure_cause = :cause)
@@ -72,18 +73,18 @@ impl View {
     /// How many devices [`Ledger::retry`] would return.
     ///
     /// # Errors
-    /// [`Problem::NotThere`] if a key is not there or its device in another state, or no device has the cause.
+    /// [`Problem::NotThere`] if a key does not exist, its device is in another state, or no device has the cause.
     pub fn count_retry(&self, retry: &Retry) -> Result<u64, LedgerError> {
         self.named(count(&self.connection, retry))
     }
 }
 
 impl Ledger {
-    /// Returns the devices that `retry` chooses to Pending, retires their certificates, and writes it into the history
-    /// as a run of its own that ended with [`RETRY_OUTCOME`]: all of it, or nothing. Not for the middle of a run.
+    /// Returns the devices that `retry` chooses to Pending and retires their certificates: all of them, or none.
+    /// Recorded in the history as a run of its own that ended with [`RETRY_OUTCOME`]. Not to be called during a run.
     ///
     /// # Errors
-    /// As [`View::count_retry`], and then nothing is written; or if writing fails, as in [`commit`](Self::commit).
+    /// As for [`View::count_retry`], with nothing written; or if writing fails, as in [`commit`](Self::commit).
     pub fn retry(&mut self, retry: &Retry, now: SystemTime) -> Result<Returned, LedgerError> {
         if self.view.count_retry(retry)? == 0 {
             return Ok(Returned::default());
@@ -148,7 +149,7 @@ fn insert_run(transaction: &Transaction<'_>, retry: &Retry, at: &str) -> Result<
     insert_deed(transaction, &settings, RETRY_OUTCOME, at)
 }
 
-/// Writes into the history, as a run of its own, what was done to the ledger outside of a run.
+/// Records in the history, as a run of its own, what was done to the ledger outside of a run.
 pub(super) fn insert_deed(
     connection: &Connection,
     settings: &serde_json::Value,
@@ -160,7 +161,8 @@ pub(super) fn insert_deed(
     Ok(RunId(connection.last_insert_rowid()))
 }
 
-/// As [`Change::TokenLapsed`](crate::event::Change::TokenLapsed) does: the certificate and its key stay, the token goes.
+/// Retires certificates as [`Change::TokenLapsed`](crate::event::Change::TokenLapsed) does: certificate and key stay,
+/// the token goes.
 fn retire_certificates(transaction: &Transaction<'_>, retry: &Retry, at: &str) -> Result<u64, Problem> {
     let sql = format!("DELETE FROM token WHERE device IN (SELECT id FROM device WHERE {CHOSEN})");
     let values = named_params! {
@@ -203,7 +205,7 @@ fn make_pending(transaction: &Transaction<'_>, retry: &Retry, at: &str, run: Run
     Ok(changed as u64)
 }
 
-/// A Pending device holds no certificate and is no thing: anything else says that the ledger contradicts itself.
+/// Checks that no returned device has a certificate or a thing: otherwise the ledger would contradict itself.
 fn check_none_certified(transaction: &Transaction<'_>, run: RunId) -> Result<(), Problem> {
     let sql = "SELECT count(*) FROM device LEFT JOIN credential
                ON credential.device = device.id AND credential.retired_at IS NULL

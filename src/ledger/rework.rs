@@ -15,7 +15,7 @@ use super::{Ledger, RunId, instant};
 use crate::certificate::CertificateId;
 use crate::event::DeviceState;
 
-/// The outcome of a run that is none: it gave registered devices to be certified again.
+/// The outcome of a history entry, not of a real run: it returned registered devices for another certificate.
 pub const REWORK_OUTCOME: &str = "rework";
 
 /// A registered device that is to get another certificate.
@@ -23,19 +23,19 @@ pub const REWORK_OUTCOME: &str = "rework";
 pub struct Rework {
     /// Its key.
     pub key: String,
-    /// The certificate that it has, as the caller saw it when it was deactivated: another one is refused.
+    /// Its current certificate, as the caller saw it when deactivating it; any other is refused.
     pub certificate: CertificateId,
-    /// When the account said that the certificate is inactive; `None` where the account does not allow it.
+    /// When the account reported the certificate as inactive; `None` if the account does not allow that.
     pub deactivated_at: Option<SystemTime>,
 }
 
 impl Ledger {
-    /// Gives registered devices back to Pending, to be certified and registered anew, and keeps what they had: all of them, or
-    /// none. Not for the middle of a run.
+    /// Returns registered devices to Pending, to be certified and registered again, and keeps what they had: all of
+    /// them, or none. Not to be called during a run.
     ///
     /// # Errors
-    /// [`Problem::NotThere`] if a key is not there, or its device is not registered or has another certificate; or if writing
-    /// fails, as in [`commit`](Self::commit).
+    /// [`Problem::NotThere`] if a key does not exist, or its device is not registered or has another certificate; or if
+    /// writing fails, as in [`commit`](Self::commit).
     pub fn rework(&mut self, devices: &[Rework], now: SystemTime) -> Result<RunId, LedgerError> {
         let keys: Vec<String> = devices.iter().map(|device| device.key.clone()).collect();
         let connection = &self.view.connection;

@@ -1,4 +1,4 @@
-//! The digest of a row, which shows when something else has altered it.
+//! The digest of a row, which reveals whether anything else has altered it.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use rusqlite::Connection;
@@ -7,7 +7,7 @@ use rusqlite::types::ValueRef;
 
 use super::error::Problem;
 
-/// Teaches `connection` the function `row_digest`: of any values, in their order, with their types.
+/// Adds the SQL function `row_digest` to `connection`: a digest of any values, their types and their order.
 pub(super) fn add_row_digest(connection: &Connection) -> Result<(), Problem> {
     let flags =
         FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
@@ -17,7 +17,7 @@ pub(super) fn add_row_digest(connection: &Connection) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The first 64 bits of SHA-256: against chance, not against somebody who alters a ledger on purpose.
+/// The first 64 bits of SHA-256: protects against accidents, not against deliberate changes.
 pub(super) fn row_digest<'a>(values: impl Iterator<Item = ValueRef<'a>>) -> i64 {
     let mut context = Context::new(&SHA256);
     let mut absorb = |kind: u8, bytes: &[u8]| {

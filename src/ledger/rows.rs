@@ -1,4 +1,4 @@
-//! From SQLite's rows to values, with checks that legal changes can have led to what is read.
+//! Reads SQLite's rows into values, and checks that legal changes can have led to them.
 
 use std::time::SystemTime;
 
@@ -122,14 +122,14 @@ pub(super) fn read_certificate_pem(row: &Row<'_>) -> Result<String, Problem> {
     pem::restore(row.get_ref("certificate")?, CERTIFICATE)
 }
 
-/// How a device stands before it changes.
+/// A device's state before a change.
 pub(super) struct Found {
     pub(super) state: DeviceState,
-    /// The key that was prepared for it, if one was.
+    /// The key prepared for it, if there is one.
     pub(super) prepared: Option<PreparedKey>,
 }
 
-/// How one device stands: one look, for every change of a run begins with it.
+/// Reads one device's state in a single query, because every change of a run begins with it.
 pub(super) fn find_device(connection: &Connection, device: DeviceId) -> Result<Found, Problem> {
     let sql =
         "SELECT device.state, prepared_key.signing_request, prepared_key.private_key, NULL AS private_key_label,
@@ -161,7 +161,7 @@ pub(super) fn read_state(row: &Row<'_>, column: &str) -> Result<DeviceState, Pro
     DeviceState::from_name(&name).ok_or_else(|| Problem::damaged("a device is in a state that is none"))
 }
 
-/// The ledger's name of a [`Registration`].
+/// The name of a [`Registration`] in the ledger.
 pub(super) fn registration_name(registration: Registration) -> &'static str {
     match registration {
         Registration::NotSent => "not_sent",

@@ -1,6 +1,6 @@
-//! Choosing devices of a ledger: those whose certificates leave it, and whether what was asked for is there.
+//! Choosing devices of a ledger whose certificates are read or exported, and checking that what was asked for exists.
 //!
-//! Owns [`Selection`] and the way of a device with its certificate out of the ledger. Changes nothing.
+//! Owns [`Selection`] and the reading of devices with their certificates. Changes nothing.
 
 use std::collections::BTreeSet;
 
@@ -15,12 +15,12 @@ use super::{RunId, View};
 use crate::certificate::{CertificateId, RegisteredThing, StoredKey};
 use crate::event::{DeviceId, DeviceState};
 
-/// Which devices' certificates are wanted: those that all of it is true of.
+/// Which devices to choose: those that meet all conditions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
     /// In one of these states, and with a certificate.
     pub states: Vec<DeviceState>,
-    /// Brought to their state by this run or a later one.
+    /// Reached their state in this run or a later one.
     pub since_run: Option<RunId>,
     /// With one of these keys; empty for any key.
     pub keys: Vec<String>,
@@ -33,7 +33,7 @@ impl Default for Selection {
     }
 }
 
-/// A device with its certificate, and all that the factory floor needs.
+/// A device with its certificate, and everything that the factory floor needs.
 #[derive(Debug)]
 pub struct CertifiedDevice {
     /// Its number.
@@ -44,39 +44,39 @@ pub struct CertifiedDevice {
     pub values: Vec<String>,
     /// Its state.
     pub state: DeviceState,
-    /// What the service made of it; none unless it is registered.
+    /// What the service made of it; `None` unless it is registered.
     pub thing: Option<RegisteredThing>,
     /// Its certificate's id.
     pub certificate_id: CertificateId,
     /// Its certificate, PEM.
     pub certificate_pem: String,
-    /// Its private key, as the ledger keeps it.
+    /// Its private key, as stored in the ledger.
     pub private_key: StoredKey,
-    /// When the ledger got its registration, RFC 3339; none unless it is registered.
+    /// When the ledger received its registration, RFC 3339; `None` unless it is registered.
     pub registered_at: Option<String>,
 }
 
-/// A device that was rejected, and why.
+/// A rejected device, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedDevice {
-    /// The line of the lot that it came from.
+    /// Its line in the lot.
     pub line: u64,
     /// Its key.
     pub key: String,
     /// The values of its row, in the order of the lot's columns.
     pub values: Vec<String>,
-    /// The name of the failure's stage.
+    /// The name of the stage that failed.
     pub stage: String,
-    /// The name of its cause.
+    /// The name of the failure's cause.
     pub cause: String,
     /// The failure, in full.
     pub failure: String,
-    /// When, RFC 3339.
+    /// When it was rejected, RFC 3339.
     pub rejected_at: String,
 }
 
-/// Devices with what belongs to them. A registered device always has a certificate; if the ledger has none for it, reading it
-/// says so.
+/// Devices, joined with what belongs to them. A registered device always has a certificate; a missing one is reported
+/// when the device is read.
 const CHOSEN: &str = "
     FROM device
     LEFT JOIN credential ON credential.device = device.id AND credential.retired_at IS NULL
@@ -85,7 +85,7 @@ const CHOSEN: &str = "
       AND (:since IS NULL OR device.run >= :since)
       AND (device.state = 'registered' OR credential.certificate_id IS NOT NULL)";
 
-/// With these, devices are found by the index of their keys; without any, all are looked at in their order.
+/// Finds devices through the index of keys. Without keys, all devices are read in order.
 const WITH_KEYS: &str = "AND device.key IN (SELECT value FROM json_each(:keys))";
 const WITH_ANY_KEY: &str = "AND :keys IS NULL";
 
@@ -104,10 +104,10 @@ const COLUMNS: &str = "
                device.updated_at, device.request_digest) AS is_as_written";
 
 impl View {
-    /// How many devices `selection` chooses. Looks at every device.
+    /// How many devices `selection` chooses. Reads every device.
     ///
     /// # Errors
-    /// [`Problem::NotThere`] if a key or run that it names is not there, or a key's device is in another state.
+    /// [`Problem::NotThere`] if a key or run that it names does not exist, or a key's device is in another state.
     pub fn count_certified(&self, selection: &Selection) -> Result<u64, LedgerError> {
         self.named(self.try_count_certified(selection))
     }
@@ -130,8 +130,8 @@ impl View {
         read_count(row, "devices")
     }
 
-    /// Shows every device that `selection` chooses to `show`, in the order of their numbers, one at a time in memory,
-    /// all of one instant.
+    /// Passes every device that `selection` chooses to `show`, in the order of their numbers. One device is in memory
+    /// at a time, and all are read from one snapshot.
     ///
     /// # Errors
     /// If the ledger cannot be read; or the first error of `show`.
@@ -153,7 +153,7 @@ impl View {
 }
 
 impl View {
-    /// Shows every rejected device to `show`, in the order of their numbers.
+    /// Passes every rejected device to `show`, in the order of their numbers.
     ///
     /// # Errors
     /// If the ledger cannot be read; or the first error of `show`.
@@ -171,8 +171,8 @@ impl View {
         Ok(())
     }
 
-    /// The devices whose key an earlier row has too, but for upper and lower case of ASCII; of those with these keys, or
-    /// without any, of all.
+    /// The devices whose key differs from that of an earlier row only in ASCII case, among the devices with these keys;
+    /// or among all devices if `keys` is empty.
     ///
     /// # Errors
     /// If the ledger cannot be read.
@@ -190,7 +190,7 @@ impl View {
     }
 }
 
-/// Sorts all keys, which the index on them has to be read for and nothing else.
+/// Sorts all keys, reading nothing but their index.
 const LATER_SPELLINGS: &str = "
     SELECT id FROM (SELECT id, key, row_number() OVER (PARTITION BY key COLLATE NOCASE ORDER BY id) AS nth
                     FROM device
@@ -212,12 +212,12 @@ fn to_json<T: serde::Serialize>(texts: &[T]) -> String {
     serde_json::to_string(texts).expect("texts are always valid JSON")
 }
 
-/// The keys as the statements take them: none for any key.
+/// The keys as the statements take them: `None` for any key.
 pub(super) fn keys_to_json(keys: &[String]) -> Option<String> {
     (!keys.is_empty()).then(|| to_json(keys))
 }
 
-/// Refuses keys that no device has, and those whose device is in none of `states`.
+/// Refuses keys that no device has, and keys whose device is in none of `states`.
 pub(super) fn check_keys(
     connection: &Connection,
     keys: &[String],
@@ -285,7 +285,7 @@ fn read_rejected_device(row: &Row<'_>) -> Result<RejectedDevice, Problem> {
 
 fn read_thing(row: &Row<'_>) -> Result<RegisteredThing, Problem> {
     Ok(RegisteredThing {
-        // Kept as nothing where the service named no thing, so that nameless devices are not taken for one another.
+        // NULL if the service named no thing, so that two devices without one do not collide.
         thing_name: row.get::<_, Option<String>>("thing_name")?.unwrap_or_default(),
         device_configuration: read_json(row, "device_configuration")?,
     })

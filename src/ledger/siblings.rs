@@ -1,7 +1,7 @@
-//! Other ledgers in a directory that have done something for the same devices.
+//! Other ledgers in a directory that have worked on the same devices.
 //!
-//! One ledger cannot know what another has done: a device that is in two gets two certificates. This finds those that stand
-//! beside each other; whatever is elsewhere, or was deleted, is not found.
+//! A ledger cannot know what another one has done: a device that is in two gets two certificates. This finds ledgers
+//! that are in the same directory, but not those that are elsewhere or were deleted.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -18,25 +18,25 @@ use super::schema;
 use super::schema::upgrade::{Source, uri};
 use super::view::View;
 
-/// Another ledger that has done something for devices of this one.
+/// Another ledger that has worked on devices of this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overlap {
     /// The other ledger.
     pub ledger: PathBuf,
-    /// How many devices of this one it has issued certificates for, or tried to register.
+    /// How many of this ledger's devices it has issued certificates for, or tried to register.
     pub devices: u64,
-    /// The key of one of them.
+    /// The key of one of these devices.
     pub example: String,
 }
 
-/// The first version of the schema in which a ledger may be of a shard.
+/// The first schema version in which a ledger can be a shard's.
 const SHARDED: i64 = 5;
-/// How many files of a directory are looked at.
+/// The most files of a directory that are checked.
 const FILES: usize = 1_000;
 
-/// Which files are this ledger's, by whatever names. They must not be opened: when a process closes any descriptor of a file,
-/// it loses its POSIX locks on it (fcntl(2)), and with them SQLite's. Other processes would then truncate the `-shm` file
-/// under the writer.
+/// This ledger's own files, under any name. They must not be opened: when a process closes any descriptor of a file, it
+/// loses its POSIX locks on that file (fcntl(2)), and with them SQLite's. Other processes would then truncate the
+/// `-shm` file while the writer uses it.
 fn own_files(ledger: &Path) -> Vec<(u64, u64)> {
     ["", "-wal", "-shm", "-journal", ".lock"]
         .into_iter()
@@ -52,7 +52,7 @@ fn identity(file: &fs::Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
-/// Opens another ledger to look at it: of any schema, and as it is.
+/// Opens another ledger of any schema for reading, without upgrading it.
 fn open(other: &Path) -> Result<Connection, Problem> {
     let place = Place::of(other).map_err(|error| error.problem)?;
     place.refuse_foreign()?;
@@ -79,14 +79,14 @@ fn files_beside(ledger: &Path, directory: &Path) -> std::io::Result<Vec<PathBuf>
     Ok(files)
 }
 
-/// Refuses to go on beside a ledger that has the same devices, where the lot was cut into shards otherwise: another number of
-/// them, or none. `connection` has the ledger's own devices. What cannot be read is passed over.
+/// Refuses to work beside a ledger that has the same devices from another division into shards: a different number of
+/// them, or none. `connection` has the ledger's own devices. Files that cannot be read are skipped.
 pub(super) fn refuse_other_cut(
     connection: &Connection,
     place: &Place,
     wanted: &Binding,
 ) -> Result<(), Problem> {
-    // A directory that cannot be listed is not known to hold any.
+    // A directory that cannot be listed counts as empty.
     for other in files_beside(&place.ledger, &place.directory).unwrap_or_default() {
         let Ok(Some(found)) = other_cut(connection, &other, wanted) else { continue };
         return Err(Problem::OtherCut { other, found, wanted: said(wanted.shard) });
@@ -94,9 +94,9 @@ pub(super) fn refuse_other_cut(
     Ok(())
 }
 
-/// What another ledger has of the lot, if that is cut otherwise and goes on by itself.
+/// The part of the lot that another ledger has, if that was divided differently and is still in use.
 fn other_cut(own: &Connection, other: &Path, wanted: &Binding) -> Result<Option<String>, Problem> {
-    /// How many of its devices are looked for.
+    /// How many of its devices are searched for.
     const LOOKED_AT: i64 = 1_000;
     let connection = open(other)?;
     let shard =
@@ -122,8 +122,8 @@ fn other_cut(own: &Connection, other: &Path, wanted: &Binding) -> Result<Option<
 }
 
 impl View {
-    /// The other ledgers in `directory` for the same template, region and account that have done something for devices of
-    /// this one. What cannot be read is passed over.
+    /// The other ledgers in `directory` for the same template, region and account that have worked on devices of this
+    /// one. Files that cannot be read are skipped.
     ///
     /// # Errors
     /// If the directory cannot be listed.
@@ -141,7 +141,7 @@ impl View {
     fn overlap(&self, other: &Path) -> Result<Option<Overlap>, Problem> {
         let connection = open(other)?;
         connection.execute("ATTACH ?1 AS own", [uri(self.path(), Source::Live)])?;
-        // Only what a ledger of any schema has.
+        // Uses only what a ledger of any schema has.
         let sql = "SELECT count(*), min(device.key) FROM main.device JOIN own.device AS ours ON ours.key = device.key
                    WHERE device.state IN ('issued', 'registered', 'unknown')
                      AND EXISTS (SELECT 1 FROM main.lot WHERE template = ?1 AND region = ?2 AND account = ?3)

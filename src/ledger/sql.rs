@@ -1,4 +1,4 @@
-//! SQLite's statements and values, with errors that say what is wrong with the ledger.
+//! SQLite's statements and values, with errors that describe the ledger's problem.
 
 use rusqlite::{Connection, Params, Row};
 
@@ -34,12 +34,12 @@ pub(super) fn read_count(row: &Row<'_>, column: &str) -> Result<u64, Problem> {
 
 pub(super) fn read_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> Result<T, Problem> {
     let text: String = row.get(column)?;
-    // What serde says is left out, for it quotes what it finds.
+    // serde's message is left out, because it quotes the value.
     serde_json::from_str(&text)
         .map_err(|_| Problem::damaged(format!("{column} is not the JSON that it should be")))
 }
 
-/// Runs a statement that must change one row: any other number says that the ledger contradicts itself.
+/// Runs a statement that must change exactly one row; anything else means that the ledger contradicts itself.
 pub(super) fn write_one(connection: &Connection, sql: &str, values: impl Params) -> Result<(), Problem> {
     match connection.prepare_cached(sql)?.execute(values)? {
         1 => Ok(()),

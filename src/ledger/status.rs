@@ -1,6 +1,6 @@
-//! How a ledger stands: what became of its devices, its runs, and who writes it at this moment.
+//! The status of a ledger: its devices, its runs, and the process that is writing it.
 //!
-//! Owns the judgement whether a run that never ended is still running. Takes no lock and changes nothing.
+//! Owns the judgement whether an unfinished run is still running. Takes no lock and changes nothing.
 
 use super::error::{LedgerError, Problem};
 use super::place::Place;
@@ -8,53 +8,54 @@ use super::values::{Counts, Writer};
 use super::view::{RunInfo, Trouble, View};
 use super::{lock, rows};
 
-/// How a ledger stands, all of one instant.
+/// The status of a ledger, from one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// How many devices are in which state.
+    /// How many devices are in each state.
     pub counts: Counts,
-    /// What devices were left, rejected or given up for.
+    /// Why devices were left open, rejected or given up.
     pub troubles: Vec<Trouble>,
-    /// All runs, the first one first.
+    /// All runs, oldest first.
     pub runs: Vec<RunStatus>,
-    /// Whether a private key stands in it in plain text.
+    /// Whether the ledger has any private key in plain text.
     pub holds_plain_keys: bool,
-    /// The process that has it, if one does.
+    /// The process that has it open for writing, if there is one.
     pub writer: Option<Writer>,
 }
 
-/// A run and how it stands.
+/// A run and its standing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunStatus {
     /// The run.
     pub run: RunInfo,
-    /// How it stands.
+    /// Whether it has ended, is running or crashed.
     pub standing: RunStanding,
 }
 
-/// How a run stands.
+/// Whether a run has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunStanding {
-    /// It has said how it ended.
+    /// It has recorded how it ended.
     Ended,
-    /// It goes on.
+    /// It is still running.
     Running,
-    /// Its process is gone, and it never said how it ended.
+    /// Its process is gone, and it never recorded how it ended.
     Crashed,
 }
 
-/// Stops at the first one that it finds, which is the first one that there is in most ledgers.
+/// Whether any key is in plain text. Stops at the first one found, which in most ledgers is the first key of all.
 const HOLDS_PLAIN_KEYS: &str =
     "SELECT EXISTS (SELECT 1 FROM credential WHERE private_key IS NOT NULL AND sealing IS NULL AND purged_at IS NULL)
     OR EXISTS (SELECT 1 FROM prepared_key WHERE private_key IS NOT NULL AND sealing IS NULL)";
 
 impl View {
-    /// How the ledger stands; a run may be writing it.
+    /// The ledger's status; a run may be writing it.
     ///
     /// # Errors
     /// If the ledger cannot be read.
     pub fn status(&self) -> Result<Status, LedgerError> {
-        // A run that had not ended before the look at the lock, has not ended after it, and does not hold it, has crashed.
+        // A run that had not ended before the lock was checked, has not ended after it, and does not hold the lock has
+        // crashed.
         let before = self.runs()?;
         let writer = lock::holder(&Place::of(self.path())?.lock);
         self.named(self.read_status(&before, writer))

@@ -1,6 +1,6 @@
-//! Reading a ledger: what is open, how many stand where, what was registered.
+//! Reading a ledger: its open devices, how many are in which state, and its runs.
 //!
-//! Owns what can be asked of a ledger. Takes no lock: any number of views may look at a ledger while a run writes it.
+//! Takes no lock: any number of views may read a ledger while a run writes it.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use super::{integrity, opening};
 use crate::event::{DeviceId, DeviceState};
 use crate::wording::without_ids;
 
-/// A ledger to look at.
+/// A ledger open for reading.
 #[derive(Debug)]
 pub struct View {
     pub(super) connection: Connection,
@@ -26,8 +26,8 @@ pub struct View {
     pub(super) lot: LotInfo,
 }
 
-/// Devices that share a state and the last failure's stage, cause and [reason](crate::failure::Failure::reason); or all for which
-/// there was no room, of several reasons.
+/// Devices that share a state and the last failure's stage, cause and [reason](crate::failure::Failure::reason). If
+/// there are too many reasons, the rarest ones are combined into one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
     /// Their state.
@@ -36,36 +36,36 @@ pub struct Trouble {
     pub stage: String,
     /// [`Cause::name`](crate::failure::Cause::name) of their failure.
     pub cause: String,
-    /// How many they are.
+    /// How many devices share them.
     pub devices: u64,
-    /// How many reasons they have.
+    /// How many different reasons these devices have.
     pub reasons: u64,
-    /// The key of the first of them.
+    /// The key of the first of these devices.
     pub example_key: String,
-    /// The failure of the first of them, in full.
+    /// The failure of the first of these devices, in full.
     pub example: String,
 }
 
-/// A run, as the ledger remembers it.
+/// A run, as recorded in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunInfo {
     /// Its number, from 1.
     pub id: i64,
     /// When it began, RFC 3339.
     pub started_at: String,
-    /// When it ended, RFC 3339; none if it is running, or crashed.
+    /// When it ended, RFC 3339; `None` if it is running or crashed.
     pub ended_at: Option<String>,
-    /// Its process.
+    /// The id of its process.
     pub pid: u32,
     /// Its settings, JSON.
     pub settings: String,
-    /// How it ended.
+    /// How it ended; `None` if it is running or crashed.
     pub outcome: Option<String>,
     /// Its results, JSON.
     pub summary: Option<String>,
 }
 
-/// A page of open devices: the partial index `device_open` makes it cost its length, wherever it begins.
+/// A page of open devices. Thanks to the partial index `device_open`, its cost depends only on its length.
 pub(super) const OPEN_DEVICES: &str = "
     SELECT device.id, device.line, device.key, device.parameter_values AS parameters, device.state, device.registration,
            credential.certificate_id, credential.certificate, credential.private_key, credential.private_key_label,
@@ -86,10 +86,10 @@ const TROUBLES: &str = "
     JOIN device ON device.id = grouped.first
     ORDER BY device.id";
 
-/// How many reasons of a state, stage and cause are told apart.
+/// How many reasons of a state, stage and cause are listed separately.
 const REASONS: usize = 20;
 
-/// Troubles on their way from the texts of the ledger to reasons.
+/// Groups failures by their reasons.
 #[derive(Default)]
 struct Troubles {
     /// By state, stage, cause, and reason.
@@ -97,7 +97,7 @@ struct Troubles {
 }
 
 impl Troubles {
-    /// Adds devices with the same text; the first devices first.
+    /// Adds devices with the same failure text, in the order of their first devices.
     fn add(&mut self, trouble: Trouble) {
         let reason = without_ids(&trouble.example);
         let kind = (trouble.state.name(), trouble.stage.clone(), trouble.cause.clone(), reason);
@@ -109,7 +109,7 @@ impl Troubles {
         }
     }
 
-    /// The most frequent first; the rarest reasons of a kind as one where there are very many.
+    /// The troubles, most frequent first; the rarest reasons of a kind are combined if there are very many.
     fn finish(self) -> Vec<Trouble> {
         let mut troubles: Vec<Trouble> = self.found.into_values().collect();
         troubles.sort_by_key(|trouble| Reverse(trouble.devices));
@@ -134,12 +134,12 @@ impl Troubles {
 }
 
 impl View {
-    /// Opens the ledger at `path` to look at it; a run may be writing it. One of an older schema is looked at through a private
-    /// temporary copy, and stays as it is; on a medium that may only be read, nothing is written beside it.
+    /// Opens the ledger at `path` for reading; a run may be writing it. A ledger of an older schema is read through a
+    /// private temporary copy, and stays as it is. On a read-only medium, nothing is written beside the ledger.
     ///
     /// # Errors
-    /// If there is none, or it is not a ledger, of a newer schema, or damaged where this looks.
-    /// [`check_integrity`](Self::check_integrity) looks everywhere.
+    /// If there is no ledger, or it is of a newer schema or visibly damaged; only
+    /// [`check_integrity`](Self::check_integrity) checks everything.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         let place = Place::of(path)?;
         let view = opening::to_read(&place).and_then(|connection| Self::over(connection, path));
@@ -167,10 +167,10 @@ impl View {
         self.named(integrity::check(&self.connection))
     }
 
-    /// The open devices after `after`, Pending and Issued, in the order of their numbers: `limit` at most.
+    /// At most `limit` open devices, Pending and Issued, after `after`, in the order of their numbers.
     ///
     /// # Errors
-    /// If the ledger cannot be read, or a device in it is in a state that no legal changes lead to.
+    /// If the ledger cannot be read, or a device is in a state that no legal changes lead to.
     pub fn open_devices(
         &self,
         after: Option<DeviceId>,
@@ -191,13 +191,13 @@ impl View {
         Ok(devices)
     }
 
-    /// How many devices are in which state. Looks at every device.
+    /// How many devices are in each state. Reads every device.
     pub fn counts(&self) -> Result<Counts, LedgerError> {
         self.named(read_counts(&self.connection))
     }
 
-    /// Whether the device with `key` is still to be registered as far as is known: pending, or issued and not sent. A key that is
-    /// not in the ledger is one that is still to come.
+    /// Whether the device with `key` is, to the ledger's knowledge, still to be registered: it is Pending, or Issued
+    /// and not sent. A key that the ledger does not have is taken as still to come.
     ///
     /// # Errors
     /// If the ledger cannot be read.
@@ -216,7 +216,7 @@ impl View {
         })
     }
 
-    /// The failures that devices were left, rejected or given up for, grouped, the most frequent first.
+    /// Why devices were left open, rejected or given up: their failures in groups, most frequent first.
     pub fn troubles(&self) -> Result<Vec<Trouble>, LedgerError> {
         self.named(self.read_troubles())
     }
@@ -238,7 +238,7 @@ impl View {
         Ok(troubles.finish())
     }
 
-    /// All runs, the first one first.
+    /// All runs, oldest first.
     pub fn runs(&self) -> Result<Vec<RunInfo>, LedgerError> {
         self.named(self.read_runs())
     }

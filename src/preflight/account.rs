@@ -4,23 +4,23 @@ use std::time::Duration;
 
 use crate::rate::Rate;
 
-/// How far this machine's clock may be off: beyond, signatures are refused. Source: reports of users, cited in the AWS SDKs' issues;
-/// the service's own message names 5 minutes.
+/// How far this machine's clock may be off; beyond this, signatures are refused. Source: reports of users, cited in
+/// the AWS SDKs' issues; the service's own message names 5 minutes.
 pub const SKEW_LIMIT: Duration = Duration::from_secs(5 * 60);
 
-/// Bytes of a ledger for each device: its row, certificate and key, and the write-ahead log that they go through. Measured with
+/// Bytes of ledger per device: its row, certificate and key, and their share of the write-ahead log. Measured with
 /// RSA keys and rows of 200 bytes: under 7 KiB.
 const LEDGER_BYTES: u64 = 10 * 1024;
-/// What else is written meanwhile: the log before it is moved into the file, results, progress.
+/// Bytes for what else is written meanwhile: the log before it is moved into the file, results, progress.
 const MARGIN: u64 = 64 << 20;
 
-/// How much room a ledger needs for so many more devices, in bytes.
+/// How much room a ledger needs for this many more devices, in bytes.
 pub fn needed_room(devices: u64) -> u64 {
     devices.saturating_mul(LEDGER_BYTES).saturating_add(MARGIN)
 }
 
-/// Whether an endpoint that was given is the one that the account's DescribeEndpoint names. Hosts in different spelling are the
-/// same, and the older name of an endpoint, without `-ats`, is the same account's.
+/// Whether a given endpoint is the one that the account's DescribeEndpoint returns. Case is ignored, and the older
+/// form of an endpoint, without `-ats`, belongs to the same account.
 pub fn is_same_endpoint(given: &str, described: &str) -> bool {
     let plain = |host: &str| {
         let host = host.trim_end_matches(":443").to_ascii_lowercase();
@@ -32,7 +32,7 @@ pub fn is_same_endpoint(given: &str, described: &str) -> bool {
     plain(given) == plain(described)
 }
 
-/// The account that a role's ARN is of. Source: IAM User Guide, "IAM identifiers".
+/// The account in a role's ARN. Source: IAM User Guide, "IAM identifiers".
 pub fn role_account(arn: &str) -> Option<&str> {
     let mut parts = arn.split(':');
     let is_iam = parts.next() == Some("arn") && parts.next().is_some() && parts.next() == Some("iam");
@@ -42,7 +42,7 @@ pub fn role_account(arn: &str) -> Option<&str> {
         .then_some(account)
 }
 
-/// How long `devices` take at least, if each needs one of both.
+/// How long `devices` take at least, if each needs one request of both kinds.
 pub fn time_left(devices: u64, create: Rate, register: Rate) -> Duration {
     let slower = create.as_per_second().min(register.as_per_second());
     Duration::try_from_secs_f64((devices as f64 / slower).ceil()).unwrap_or(Duration::MAX)

@@ -1,4 +1,4 @@
-//! What can be said of a run before anything is sent. Pure: what was found is given, what it means comes out.
+//! What can be predicted about a run before anything is sent. Pure: takes findings, returns their meaning.
 
 mod account;
 mod rows;

@@ -1,4 +1,4 @@
-//! What the rows of a lot will become in the account, by the template evaluated here.
+//! What the rows of a lot will become in the account, according to the template, evaluated here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -9,56 +9,56 @@ use crate::template::{
 };
 use crate::wording::Excerpt;
 
-/// How many of a kind are kept as examples.
+/// How many examples of a kind are kept.
 const EXAMPLES: usize = 3;
-/// How many names of groups, types or policies are kept: more than a lot has, and few enough to ask for.
+/// How many names of groups, types or policies are kept: more than a lot has, and few enough to query.
 const MOST_NAMES: usize = 50;
 
 /// Whether a row's device was registered before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// It is still to be registered.
+    /// Still to be registered.
     Open,
-    /// Its ledger has it as done: it is sent no more, and its thing is its own.
+    /// Done according to its ledger: it is not sent again, and its thing is its own.
     Done,
 }
 
-/// What a lot's rows will become, row by row. Memory is a few bytes a row; or the names as well, where all are to be kept.
+/// Evaluates a lot's rows one by one. Needs a few bytes of memory per row, and room for the names if all are kept.
 #[derive(Debug)]
 pub struct Rows<'a> {
     template: &'a Template,
     parameters: &'a ParameterPlan,
     keep: Keep,
-    /// Every how many-th open row adds to the sample.
+    /// Every `stride`-th open row adds to the sample.
     stride: u64,
-    /// Fingerprints of the things' names, and the first row of each.
+    /// Fingerprints of the thing names, with the first row of each.
     names: HashMap<u128, (u64, Standing)>,
     hashers: [RandomState; 2],
     found: Expected,
 }
 
-/// Which of the things' names are kept.
+/// Which thing names are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Keep {
     All,
-    /// So many, spread over the lot.
+    /// This many, spread over the lot.
     Some(usize),
 }
 
-/// What was found in the rows that were looked at.
+/// The result of evaluating rows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Expected {
-    /// Rows that were looked at.
+    /// Rows that were evaluated.
     pub rows: u64,
     /// Rows that are still to be registered.
     pub open: u64,
-    /// Rows whose thing an earlier row has too.
+    /// Rows with the same thing as an earlier row.
     pub clashes: u64,
-    /// The first of them.
+    /// The first such rows.
     pub clash_examples: Vec<Clash>,
-    /// Open rows that the service would refuse, by the reason.
+    /// Open rows that the service would refuse, by reason.
     pub refused: BTreeMap<String, Refused>,
-    /// Why the names of the things cannot be known, if they cannot.
+    /// Why the thing names cannot be known; `None` if they can.
     pub unknown_names: Option<String>,
     /// Keys and thing names of open rows: all of them, or a sample.
     pub things: Vec<(String, String)>,
@@ -68,9 +68,9 @@ pub struct Expected {
     pub groups: BTreeSet<String>,
     /// The billing groups that open rows need.
     pub billing_groups: BTreeSet<String>,
-    /// The policies that open rows need and the template does not bring.
+    /// The policies that open rows need and the template does not define.
     pub policies: BTreeSet<String>,
-    /// How many different policy documents the template makes of open rows; no more are counted than 50.
+    /// Different policy documents that the template produces for open rows, as hashes; at most 50 are kept.
     pub documents: BTreeSet<u64>,
 }
 
@@ -81,28 +81,28 @@ pub struct Clash {
     pub thing: String,
     /// The line of the earlier row.
     pub first: u64,
-    /// The line of the later one.
+    /// The line of the later row.
     pub second: u64,
 }
 
-/// Rows that the service would refuse for one reason.
+/// Rows that the service would refuse for the same reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// How many.
+    /// How many rows.
     pub rows: u64,
-    /// The first of them: its line, and what is wrong there.
+    /// The first of these rows: its line, and what is wrong there.
     pub first: (u64, TemplateError),
 }
 
-/// What the id of a certificate may be that there is not yet; and another.
+/// Two possible ids of a certificate that does not exist yet.
 const ANY_IDS: [&str; 2] = [
     "0000000000000000000000000000000000000000000000000000000000000000",
     "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
 ];
 
 impl<'a> Rows<'a> {
-    /// Rows that `template` gets as `parameters` has them. `most_things` names of things are kept, spread over the lot; `None`
-    /// keeps all.
+    /// Evaluates rows with `template` and the parameters of `parameters`. Keeps `most_things` thing names, spread
+    /// over the lot; `None` keeps all.
     pub fn new(template: &'a Template, parameters: &'a ParameterPlan, most_things: Option<usize>) -> Self {
         let unknown_names = template.reads_subject().then(|| {
             String::from(
@@ -120,7 +120,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Looks at a row.
+    /// Evaluates a row.
     pub fn look(&mut self, identity: &Identity, standing: Standing) {
         self.found.rows += 1;
         self.found.open += u64::from(standing == Standing::Open);
@@ -146,7 +146,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// What was found.
+    /// The result.
     pub fn finish(self) -> Expected {
         self.found
     }
@@ -160,7 +160,7 @@ impl<'a> Rows<'a> {
         self.template.evaluate(CertificateFacts { id: Some(certificate_id), subject: None }, &given)
     }
 
-    /// A name with the certificate's id in it is of one certificate alone.
+    /// Checks that the thing's name does not depend on the certificate's id, which is not known in advance.
     fn see_whether_names_are_known(&mut self, identity: &Identity, plan: &Plan) {
         let name = |plan: &Plan| plan.thing.as_ref().map(|thing| thing.name.clone());
         let other = self.plan(identity, ANY_IDS[1]).ok();
@@ -173,7 +173,7 @@ impl<'a> Rows<'a> {
 
     fn refuse(&mut self, line: u64, refused: Vec<TemplateError>) {
         for error in refused {
-            // The same fault of the same property is one kind, whatever the value.
+            // The same fault of the same property is one reason, whatever the value.
             let kind = format!("{}: wanted {}", error.at, error.wanted);
             let kind = self.found.refused.entry(kind);
             kind.or_insert(Refused { rows: 0, first: (line, error) }).rows += 1;
@@ -222,8 +222,8 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Keeps a name, or a sample: once it is full, every second one is dropped, and from then on only each second, fourth and so
-    /// on open row adds to it.
+    /// Keeps a name, or a sample of the names: whenever the sample is full, every second name is dropped, and the
+    /// interval between sampled open rows doubles.
     fn keep(&mut self, identity: &Identity, name: &str) {
         let Keep::Some(most) = self.keep else {
             self.found.things.push((identity.key.clone(), name.to_owned()));

@@ -1,9 +1,9 @@
 //! From results files to one report.
 //!
-//! Merging is adding histograms and counters, so the percentiles of several files are those that one run with all their
-//! samples would have had. Files are laid beside each other by the wall clock of their machines, to the second; pauses of
-//! more than [`LONGEST_PAUSE_S`] in which no run was under way are cut out. Reads the files twice, in constant memory:
-//! first for their length, then for their numbers.
+//! Merging adds histograms and counters, so the percentiles of several files are those of a single run with all their
+//! samples. Files are aligned by their machines' wall clocks, to the second; pauses of more than [`LONGEST_PAUSE_S`]
+//! in which no run was under way are cut out. Reads the files twice, in constant memory: first for their length, then
+//! for their figures.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -28,11 +28,11 @@ use crate::results::{self, Ending, Extent, Footer, Results, ResultsError};
 use crate::shard::Shard;
 use crate::wording;
 
-/// The longest pause between two runs that stays on the time line, in seconds.
+/// The longest pause between two runs that stays on the timeline, in seconds.
 pub const LONGEST_PAUSE_S: f64 = 10.0;
-/// How many points a time line has at most; more could not be told apart on a page.
+/// The most points on a timeline; more could not be told apart on a page.
 pub const MAX_POINTS: u64 = 400;
-/// Points of a percentile curve for each further nine of the percentage.
+/// Points of a percentile curve per additional nine of the percentage.
 const CURVE_POINTS: u32 = 12;
 
 /// Why there is no report.
@@ -41,42 +41,43 @@ pub enum CompileError {
     /// A file cannot be read.
     #[error(transparent)]
     Results(#[from] ResultsError),
-    /// A run that is named twice would be counted twice.
+    /// A run is named twice and would be counted twice.
     #[error("{} and {} are the same run, which would be counted twice; name it once", .0.display(), .1.display())]
     Twice(PathBuf, PathBuf),
-    /// Two runs of a load test's shard: which of them was meant is not guessed.
+    /// Two runs of the same shard of a load test; which one is meant is not guessed.
     #[error("{} and {} are both of shard {shard} of a load test, which would be counted twice; name the one that was meant", .first.display(), .second.display())]
     ShardTwice {
-        /// Which.
+        /// The shard.
         shard: Shard,
         /// One file.
         first: PathBuf,
         /// The other.
         second: PathBuf,
     },
-    /// Runs that do not go together.
+    /// Runs whose jobs were divided differently.
     #[error("{} is of {}, and {} of {}: these are not parts of one job", .0.display(), .1, .2.display(), .3)]
     OtherCut(PathBuf, String, PathBuf, String),
 }
 
-/// What shards the results in `files` are of; `None` if they are of whole jobs.
+/// Which shards the results in `files` belong to; `None` if they are of whole jobs.
 ///
 /// # Errors
-/// As [`compile`].
+/// Those of [`compile`].
 pub fn shards(files: &[PathBuf]) -> Result<Option<ShardReport>, CompileError> {
     shards::of(place(files)?.runs.iter().map(|run| (run.file.as_path(), &run.extent)))
 }
 
-/// Files of runs of one verb, which may be added up.
+/// Files of runs of one subcommand, which may be added up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SameVerb {
-    /// The verb, as results name it.
+    /// The subcommand, as results files name it.
     pub verb: String,
-    /// The files, in the order in which they were named.
+    /// The files, in the given order.
     pub files: Vec<PathBuf>,
 }
 
-/// `files` by verb, in the order of the first file of each: what different verbs measured is not to be added up.
+/// Groups `files` by subcommand, in the order of the first file of each: measurements of different subcommands must
+/// not be added up.
 ///
 /// # Errors
 /// If the header of one of them cannot be read.
@@ -92,10 +93,10 @@ pub fn by_verb(files: &[PathBuf]) -> Result<Vec<SameVerb>, CompileError> {
     Ok(groups)
 }
 
-/// Reads and merges `files`, at least one, of runs of one verb.
+/// Reads and merges `files`, at least one, all of runs of one subcommand.
 ///
 /// # Errors
-/// If one of them cannot be read to its end, or is there twice.
+/// If one of them cannot be read completely or is given twice, or if their shards do not fit together.
 pub fn compile(files: &[PathBuf]) -> Result<Report, CompileError> {
     let placed = place(files)?;
     shards::of(placed.runs.iter().map(|run| (run.file.as_path(), &run.extent)))?;
@@ -103,16 +104,16 @@ pub fn compile(files: &[PathBuf]) -> Result<Report, CompileError> {
     Ok(arrange(&placed, merged))
 }
 
-/// A file and its place on the time line.
+/// A file and its position on the timeline.
 struct Placed {
     file: PathBuf,
     extent: Extent,
     elapsed_s: f64,
-    /// Where its second 0 lies, in seconds from the first run's.
+    /// The position of its second 0, in seconds after the first run's.
     begins_at_s: u64,
 }
 
-/// All files in the order of their start, and the time line they make.
+/// All files in the order of their start, and the timeline that they form.
 struct Placement {
     runs: Vec<Placed>,
     elapsed_s: f64,
@@ -149,7 +150,7 @@ fn place(files: &[PathBuf]) -> Result<Placement, CompileError> {
     Ok(placement)
 }
 
-/// What the files come to.
+/// The merged content of the files.
 struct Merged {
     total: Metrics,
     points: Vec<Point>,
@@ -165,7 +166,7 @@ fn merge(placement: &Placement) -> Result<Merged, CompileError> {
     let mut merged = Merged { total: Metrics::default(), points: Vec::new(), point_s: point_length(seconds) };
     let mut open = OpenPoint::default();
     while let Some(second) = next_second(&mut readers)? {
-        // A run that still writes may have grown since its length was taken; what is new is left for another report.
+        // A run that is still writing may have grown since its length was read; the rest is left for the next report.
         if second >= seconds {
             break;
         }
@@ -190,18 +191,18 @@ fn merge(placement: &Placement) -> Result<Merged, CompileError> {
     Ok(merged)
 }
 
-/// How many seconds a point stands for: the first of these lengths that leaves few enough points.
+/// How many seconds a point covers: the first of these lengths that results in few enough points.
 fn point_length(seconds: u64) -> u64 {
     let lengths = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800];
     let hours = seconds.div_ceil(MAX_POINTS).div_ceil(3600) * 3600;
     lengths.into_iter().find(|length| seconds.div_ceil(*length) <= MAX_POINTS).unwrap_or(hours)
 }
 
-/// One file on its way through the time line.
+/// Reads one file along the timeline.
 struct Reader {
     intervals: Peekable<Results<BufReader<File>>>,
     begins_at_s: u64,
-    /// As of the last second that was taken; none after the last one.
+    /// As of the last second read; 0 after the end.
     connections: u32,
     in_flight: u32,
 }
@@ -245,7 +246,7 @@ fn next_second(readers: &mut [Reader]) -> Result<Option<u64>, ResultsError> {
     Ok(next)
 }
 
-/// The point that is being added up.
+/// The point that is being summed up.
 #[derive(Default)]
 struct OpenPoint {
     second: u64,
@@ -303,7 +304,7 @@ fn point_latency(latency: &Latency) -> PointLatency {
 fn arrange(placement: &Placement, merged: Merged) -> Report {
     let Merged { total, mut points, point_s } = merged;
     let elapsed_s = placement.elapsed_s;
-    // The last of them is what the run was about: it needs those before it.
+    // The last one is what the run was about: the earlier ones only prepare it.
     let subject = with_attempts(&total).next_back();
     if let Some(subject) = subject {
         points.iter_mut().for_each(|point| point.limit_per_s = limit(placement, subject, point, point_s));
@@ -337,7 +338,7 @@ fn share(count: u64, of: u64) -> f64 {
     if of > 0 { count as f64 / of as f64 } else { 0.0 }
 }
 
-/// The sum of the limits of the runs that were under way; none if one of them had none, or none was.
+/// The sum of the limits of the runs under way; `None` if there was none, or one of them had no limit.
 fn limit(placement: &Placement, subject: Operation, point: &Point, point_s: u64) -> Option<f64> {
     let is_under_way = |run: &&Placed| {
         run.begins_at_s < point.second + point_s && run.begins_at_s + run.extent.seconds > point.second
@@ -422,14 +423,14 @@ fn cleaned(failures: Vec<FailureSummary>) -> Vec<FailureSummary> {
     failures.into_iter().map(clean).collect()
 }
 
-/// The thresholds of all runs, each once, judged of what all runs measured.
+/// The thresholds of all runs, each once, evaluated on what all runs measured.
 fn thresholds(placement: &Placement, total: &Metrics) -> Vec<Judgement> {
     let time = Duration::from_secs_f64(placement.elapsed_s);
     let mut judgements: Vec<Judgement> = Vec::new();
     for demanded in placement.runs.iter().filter_map(footer).flat_map(|footer| &footer.thresholds) {
         let judgement = match demanded.threshold.parse::<Threshold>() {
             Ok(threshold) => threshold.judge(total, time),
-            // Of a version with other quantities: then its own judgement of its own run is all there is.
+            // A version with other quantities wrote it: only its own judgement of its own run is available.
             Err(_) => demanded.clone(),
         };
         let judgement = Judgement {

@@ -1,21 +1,22 @@
-//! What a report's numbers say, and what to do next.
+//! What a report's figures show, and what to do next.
 //!
-//! Every finding names the number that it comes from. Where nothing can be said, nothing is.
+//! Every finding names its figure. Without a clear finding there is no hint.
 
 use super::model::{Hint, OperationReport, Report, Weight};
 use super::wording::{count, latency, percent, rate};
 use crate::event::Operation;
 
-/// A generator that hands arrivals out this much late, 99 % of them less, says little about latencies of that order.
+/// A generator whose 99th percentile of lateness reaches this, in microseconds, tells little about latencies of that
+/// order.
 const LATE_US: u64 = 10_000;
-/// From this ratio of response to service time on, waiting is what takes the time …
+/// From this ratio of response to service time on, waiting dominates, if it also reaches [`WAITING_US`].
 const WAITING_RATIO: u64 = 2;
-/// … if it is this long.
+/// The shortest waiting that is worth a hint, in microseconds.
 const WAITING_US: u64 = 10_000;
 /// How many kinds of failure get a hint of their own.
 const FAILURES: usize = 3;
 
-/// The findings of `report`, the weightiest first.
+/// The findings of `report`, the most serious first.
 pub(super) fn of(report: &Report) -> Vec<Hint> {
     let mut hints = Vec::new();
     hints.extend(missed_thresholds(report));
@@ -85,7 +86,7 @@ fn runs_without_end(report: &Report) -> Option<Hint> {
 }
 
 fn throttles(report: &Report) -> Vec<Hint> {
-    // A whole device is throttled with one of its requests, which is told.
+    // A throttled device was throttled in one of its requests, which is reported already.
     let is_request = |operation: &&OperationReport| operation.operation != Operation::Provision.name();
     let throttled = report.operations.iter().filter(|operation| operation.summary.counts.throttled > 0);
     let throttled = throttled.filter(is_request);
@@ -106,7 +107,7 @@ fn throttles(report: &Report) -> Vec<Hint> {
     throttled.map(hint).collect()
 }
 
-/// What was accepted per second in the points in which there were throttles.
+/// The rate accepted in the points with throttles.
 fn borne_per_s(report: &Report, operation: &str) -> Option<f64> {
     let points = report.timeline.points.iter();
     let throttled = points.filter_map(|point| {
@@ -166,7 +167,7 @@ fn cut_out(report: &Report) -> Option<Hint> {
     Some(hint(Weight::Fine, finding, advice))
 }
 
-/// A name as people write it.
+/// A name as words.
 fn words(name: &str) -> String {
     name.replace('_', " ")
 }

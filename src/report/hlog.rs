@@ -1,8 +1,8 @@
 //! Results files as HdrHistogram interval logs, for HdrHistogram's own tools.
 //!
-//! The format is version 1.3 of `HistogramLogWriter`, <https://github.com/HdrHistogram/HdrHistogram>: a line an interval,
-//! its start and length in seconds, its longest value, and the histogram. Values are microseconds. Written in constant
-//! memory.
+//! The format is version 1.3 of `HistogramLogWriter`, <https://github.com/HdrHistogram/HdrHistogram>: a line per
+//! interval with its start and length in seconds, its largest value, and the histogram. Values are microseconds.
+//! Written in constant memory.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use crate::instant;
 use crate::metrics::{Interval, Latency};
 use crate::results::{self, Results, ResultsError};
 
-/// Why there are no logs.
+/// Why no logs were written.
 #[derive(Debug, thiserror::Error)]
 pub enum HlogError {
     /// A results file cannot be read.
@@ -31,9 +31,10 @@ pub enum HlogError {
     },
 }
 
-/// Writes a log for each operation that `files` have latencies of, as `OPERATION.hlog` into `folder`, which is made if it is
-/// not there; logs of those names that are there are replaced. Service and response times stand in one log under the tags
-/// `service` and `response`. Intervals are in the order of `files`, each with its wall-clock time. Returns how many logs.
+/// Writes a log for each operation with latencies in `files`, as `OPERATION.hlog` into `folder`, which is created if
+/// necessary; existing logs of those names are replaced. Service and response times share a log, under the tags
+/// `service` and `response`. Intervals are in the order of `files`, each with its wall-clock time. Returns the number
+/// of logs.
 ///
 /// # Errors
 /// If a file cannot be read, or a log cannot be written.
@@ -57,7 +58,7 @@ pub fn write_hlogs(files: &[PathBuf], folder: &Path) -> Result<usize, HlogError>
 
 struct Logs<'a> {
     folder: &'a Path,
-    /// The first instant of all.
+    /// The earliest start of all files.
     started_at: SystemTime,
     open: BTreeMap<&'static str, Log>,
 }

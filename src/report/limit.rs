@@ -1,4 +1,4 @@
-//! What a search for a limit has found, with its evidence: as text and as JSON.
+//! The result of a search for a limit, with its evidence: as text and as JSON.
 //!
 //! Computes nothing: the numbers are the search's.
 
@@ -11,18 +11,18 @@ use super::human_latency;
 use crate::event::Operation;
 use crate::limit_search::{Breach, Finding, Step, Stopped, Verdict};
 
-/// A search's finding and its evidence.
+/// The result of a search for a limit, with its evidence.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LimitReport {
     /// The schema's version: 1.
     pub schema: u32,
-    /// What was tried.
+    /// The operation that was tried.
     pub operation: &'static str,
-    /// What was found.
+    /// The finding.
     pub finding: FindingReport,
-    /// What the account is said to be allowed.
+    /// The account's quota, if known.
     pub quota: Option<QuotaReport>,
-    /// What was tried and what came of it, in order.
+    /// The steps and their outcomes, in order.
     pub steps: Vec<StepReport>,
     /// Certificates that were issued in advance for registrations, and how many requests for one were throttled.
     pub issued_ahead: Option<IssuedAhead>,
@@ -30,7 +30,7 @@ pub struct LimitReport {
     pub elapsed_s: f64,
 }
 
-/// What was found.
+/// What a search found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum FindingReport {
@@ -38,37 +38,37 @@ pub enum FindingReport {
     Limit {
         /// The highest rate that was sustained, per second.
         sustainable_per_s: f64,
-        /// The lowest rate that was not, per second.
+        /// The lowest rate that was not sustained, per second.
         breaks_at_per_s: f64,
-        /// What happened at that one.
+        /// What happened at that lowest rate.
         breach: Breach,
         /// Whether the rate was confirmed: held in a longer step that followed an overload.
         confirmed: bool,
     },
-    /// Nothing broke as far as the search went.
+    /// Nothing broke at any rate that was tried.
     NoLimit {
         /// The highest rate that was sustained, per second.
         held_per_s: f64,
-        /// Why the search went no further.
+        /// Why the search did not go further.
         because: Stopped,
     },
-    /// Nothing can be said.
+    /// There is no finding.
     Nothing {
         /// The lowest rate that was tried and not sustained, per second.
         broke_at_per_s: Option<f64>,
-        /// What happened at that one.
+        /// What happened at that rate.
         breach: Option<Breach>,
         /// Why the search ended.
         because: Option<Stopped>,
     },
 }
 
-/// What the account is said to be allowed.
+/// The account's quota.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct QuotaReport {
-    /// Per second.
+    /// The quota, per second.
     pub per_s: f64,
-    /// Who says so.
+    /// Where the figure comes from.
     pub source: String,
 }
 
@@ -77,53 +77,53 @@ pub struct QuotaReport {
 pub struct IssuedAhead {
     /// How many.
     pub accepted: u64,
-    /// Requests for one that were throttled.
+    /// Requests for a certificate that were throttled.
     pub throttled: u64,
 }
 
-/// A step and what came of it.
+/// A step and its outcome.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StepReport {
     /// The rate that was offered, per second.
     pub rate_per_s: f64,
-    /// For how long so that it counts, in seconds.
+    /// How long it was measured, in seconds.
     pub measured_s: f64,
-    /// For how long before, to settle.
+    /// How long it ran before that to settle, in seconds.
     pub settled_s: f64,
-    /// At which rate, per second, a burst was spent before that.
+    /// The rate at which a burst allowance was used up before the step, per second.
     pub drain_per_s: Option<f64>,
-    /// And for how long.
+    /// How long the burst allowance was being used up, in seconds.
     pub drain_s: Option<f64>,
-    /// Requests that were due in the time that counts.
+    /// Requests that were due while it was measured.
     pub due: u64,
-    /// Those that found no free connection in time.
+    /// Requests that found no free connection in time.
     pub missed: u64,
-    /// Done as asked.
+    /// Requests that were accepted.
     pub accepted: u64,
-    /// Done as asked, per second.
+    /// Requests accepted per second.
     pub accepted_per_s: f64,
-    /// Refused for their rate (429).
+    /// Requests that were refused for their rate (429).
     pub throttled: u64,
-    /// Refused otherwise.
+    /// Requests that were refused for another reason.
     pub refused: u64,
-    /// Not answered.
+    /// Requests that were not answered.
     pub silent: u64,
-    /// Ended by the connection's end.
+    /// Requests that ended with their connection.
     pub hung_up: u64,
-    /// Half of the accepted took at most this, from sending to the reply, in microseconds.
+    /// Median time from sending to reply of the accepted requests, in microseconds.
     pub p50_us: u64,
-    /// 99 % of the accepted took at most this.
+    /// 99th percentile of the time from sending to reply of the accepted requests, in microseconds.
     pub p99_us: u64,
-    /// Half of the accepted were sent at most this much later than they were due, in microseconds.
+    /// Median delay of the accepted requests between due and sent, in microseconds.
     pub waited_us: u64,
-    /// `held`, `not_offered` if this side did not do its part, or how it broke.
+    /// `held`, `not_offered` if this side failed to offer the rate, or how it broke.
     pub verdict: &'static str,
-    /// Whether it was tried once more before it counted.
+    /// Whether it was repeated before it counted.
     pub looked_twice: bool,
 }
 
 impl LimitReport {
-    /// Arranges what a search of `operation` has left.
+    /// Reports the result of a search of `operation`.
     pub fn new(
         operation: Operation,
         finding: Finding,
@@ -143,7 +143,7 @@ impl LimitReport {
         }
     }
 
-    /// As people read it; ends with a line end.
+    /// The report as text, ending in a newline.
     pub fn render(&self) -> String {
         let mut text = self.finding.words(&self.operation.replace('_', " "));
         if let Some(quota) = &self.quota {
@@ -283,7 +283,7 @@ impl From<&Step> for StepReport {
 }
 
 impl StepReport {
-    /// A row of the table.
+    /// The step's row in the table.
     fn row(&self) -> String {
         let drained = match (self.drain_per_s, self.drain_s) {
             (Some(rate), Some(time)) => format!("{time:.1} s {}", per_second(rate)),
@@ -305,7 +305,7 @@ impl StepReport {
     }
 }
 
-/// A step in one line, for those who watch.
+/// A step in one line, for progress output.
 pub fn step_line(step: &Step) -> String {
     let seen = &step.observation;
     let what = match step.verdict {
@@ -326,7 +326,7 @@ pub fn step_line(step: &Step) -> String {
     format!("{} for {} s: {what}{again}", per_second(step.probe.rate), step.probe.measure.as_secs())
 }
 
-/// A rate in four digits.
+/// A rate with four significant digits.
 pub fn per_second(rate: f64) -> String {
     let decimals = (3 - rate.max(0.001).log10().floor() as i32).clamp(0, 4) as usize;
     let text = format!("{rate:.decimals$}");

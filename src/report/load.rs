@@ -1,4 +1,4 @@
-//! What a load test came to: its summary as JSON and as text.
+//! The result of a load test: its summary as JSON and as text.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -14,17 +14,18 @@ use crate::metrics::threshold::Judgement;
 use crate::metrics::{Arrivals, LatencyFigures, Metrics};
 use crate::schedule::{Profile, Spacing};
 
-/// The version of the summary's schema: raised when a field changes its meaning or goes away, not when one is added.
+/// The version of the summary's schema: raised when a field changes its meaning or is removed, not when one is added.
 pub const LOAD_SCHEMA: u32 = 1;
 
-/// What a load test came to. Latencies are in microseconds. What was due in the warm-up is in no figure.
+/// The result of a load test. Latencies are in microseconds. No figure includes what was due in the warm-up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LoadSummary {
     /// [`LOAD_SCHEMA`].
     pub schema: u32,
-    /// Which scenario, such as `load create`.
+    /// The scenario, such as `load create`.
     pub verb: String,
-    /// How it ended: `complete`, `out_of_devices`, `threshold_lost`, `drained`, `aborted`, `stopped`, `ledger_failed` or `bug`.
+    /// How it ended: `complete`, `out_of_devices`, `threshold_lost`, `drained`, `aborted`, `stopped`, `ledger_failed`
+    /// or `bug`.
     pub outcome: String,
     /// The offered load, as a profile.
     pub profile: String,
@@ -36,57 +37,57 @@ pub struct LoadSummary {
     pub measured_s: f64,
     /// The arrivals after the warm-up.
     pub arrivals: Arrivals,
-    /// How late the generator itself was.
+    /// How late the generator itself was, in microseconds.
     pub lateness_us: LatencyFigures,
     /// The operations that were tried, in a device's order.
     pub operations: Vec<NamedOperation>,
-    /// The steps of the dials, in their order; empty if there was none.
+    /// The steps of the dials in order, in microseconds; empty if there were no dials.
     pub dial_phases_us: Vec<(String, LatencyFigures)>,
-    /// Failures by kind, most frequent first.
+    /// Failures by reason, most frequent first.
     pub failures: Vec<FailureSummary>,
-    /// What the thresholds came to.
+    /// The outcome of the thresholds.
     pub thresholds: Vec<Judgement>,
-    /// The ledger's devices, over all its runs; none without a ledger.
+    /// The ledger's devices, over all its runs; `None` without a ledger.
     pub devices: Option<DeviceSummary>,
 }
 
 /// An operation with its name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NamedOperation {
-    /// As in results: `create_certificate`.
+    /// The name as in results files, such as `create_certificate`.
     pub name: String,
-    /// Accepted, per second of the time that was measured.
+    /// Accepted attempts per second of measured time.
     pub accepted_per_s: f64,
     /// Its attempts and latencies.
     #[serde(flatten)]
     pub summary: OperationSummary,
 }
 
-/// What a summary is made of.
+/// The input of a summary.
 #[derive(Debug, Clone)]
 pub struct LoadFacts<'a> {
-    /// Which scenario, such as `load create`.
+    /// The scenario, such as `load create`.
     pub verb: &'a str,
-    /// The name of how it ended.
+    /// The name of the outcome.
     pub outcome: &'a str,
     /// The offered load.
     pub profile: &'a Profile,
-    /// How arrivals lay between each other.
+    /// How arrivals were spaced.
     pub spacing: Spacing,
     /// How much of the profile was warm-up.
     pub warm_up: Duration,
     /// From the end of the warm-up to the end of the last arrival.
     pub measured: Duration,
-    /// What was measured in that time.
+    /// The measurements during that time.
     pub metrics: &'a Metrics,
-    /// What the thresholds came to.
+    /// The outcome of the thresholds.
     pub thresholds: &'a [Judgement],
     /// The ledger's devices, over all its runs.
     pub devices: Option<Counts>,
 }
 
 impl LoadSummary {
-    /// Arranges the results of a load test.
+    /// Summarizes the results of a load test.
     pub fn new(facts: LoadFacts<'_>) -> Self {
         let metrics = facts.metrics;
         let measured_s = facts.measured.as_secs_f64();
@@ -120,7 +121,7 @@ impl LoadSummary {
     }
 }
 
-/// The summary as people read it, for a terminal of 80 columns; ends with a line end.
+/// The summary as text for a terminal of 80 columns, ending in a newline.
 pub fn render_load(summary: &LoadSummary, detail: Detail) -> String {
     let mut text = String::new();
     headline(&mut text, summary);

@@ -1,6 +1,6 @@
-//! The lot report: what a verification has found about every device, for people who file it.
+//! The lot report: what a verification found out about every device, for the records.
 //!
-//! Owns what stands in it, and the CSV; the page is [`html`](super::html)'s.
+//! Owns its contents and the CSV; [`html`](super::html) owns the page.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,38 +14,39 @@ use crate::certificate::PemBlock;
 use crate::ledger::{Counts, LotInfo, MadeDevice};
 use crate::wording::harmless_cell;
 
-/// The version of the lot report's schema: raised when a field changes its meaning or goes away, not when one is added.
+/// The version of the lot report's schema: raised when a field changes its meaning or is removed, not when one is
+/// added.
 pub const LOT_REPORT_SCHEMA: u32 = 1;
-/// Exceptions that the page and the JSON name; the CSV has all.
+/// The most exceptions that the page and the JSON list; the CSV has all of them.
 pub const MOST_EXCEPTIONS: usize = 1_000;
-/// Devices that the page lists one by one, with their hashes; the CSV has all.
+/// The most devices that the page lists one by one, with their hashes; the CSV has all of them.
 pub const MOST_LISTED: usize = 5_000;
 
-/// What the outcomes of a verification are called in the ledger.
+/// What the ledger calls a verification that found nothing wrong.
 const SOUND: &str = "sound";
 
-/// Whose report it is.
+/// The origin of a lot report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LotReportHead {
     /// The tool and its version.
     pub tool: String,
-    /// The ledger's file, as it was named.
+    /// The ledger's file, as given.
     pub ledger: String,
-    /// Who asked the account, as STS knows them; `None` where STS was not asked.
+    /// The caller's identity according to STS; `None` if STS was not asked.
     pub verified_by: Option<String>,
-    /// The machine that asked.
+    /// The machine that ran the verification.
     pub host: Option<String>,
     /// When the report was made, RFC 3339.
     pub made_at: String,
-    /// How the verification ended: `complete`, or why it did not go on.
+    /// How the verification ended: `complete`, or why it stopped.
     pub end: String,
     /// Whether the template has a pre-provisioning hook.
     pub has_hook: bool,
-    /// What could not be asked or compared at all; empty if all could.
+    /// What could not be queried or compared at all; empty if everything could.
     pub remarks: Vec<String>,
 }
 
-/// The lot.
+/// The lot that a report is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LotFacts {
     /// The name of its file.
@@ -56,36 +57,36 @@ pub struct LotFacts {
     pub template: String,
     /// The region.
     pub region: String,
-    /// What tells the account: the endpoint's host, or `localhost`.
+    /// What identifies the account: the endpoint's host, or `localhost`.
     pub account: String,
     /// When it was imported, RFC 3339.
     pub imported_at: String,
 }
 
-/// Devices by what became of them.
+/// Devices by outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct LotCounts {
     /// All devices of the ledger.
     pub devices: u64,
-    /// Of those, the registered ones.
+    /// Registered devices.
     pub registered: u64,
-    /// Registered, looked at, and as they should be.
+    /// Registered devices that were checked and found as they should be.
     pub sound: u64,
-    /// Registered, looked at, and not as they should be.
+    /// Registered devices that were checked and found to differ.
     pub differ: u64,
-    /// Registered, and not looked at.
+    /// Registered devices that were not checked.
     pub not_looked_at: u64,
-    /// Registered, looked at, and with something that is not checkable.
+    /// Registered devices that were checked, except for something that cannot be checked.
     pub partly_checked: u64,
-    /// Certificates that were tried with a connection.
+    /// Certificates that were tried by connecting.
     pub connected: u64,
-    /// Refused by the service.
+    /// Devices that the service refused.
     pub rejected: u64,
-    /// Possibly registered.
+    /// Devices that may be registered.
     pub unknown: u64,
-    /// Not provisioned yet.
+    /// Devices that are not provisioned yet.
     pub open: u64,
-    /// Taken out of the account again.
+    /// Devices that were removed from the account again.
     pub removed: u64,
 }
 
@@ -94,51 +95,51 @@ pub struct LotCounts {
 pub struct LotDevice {
     /// Its key.
     pub key: String,
-    /// Its thing; `None` where the template has no thing.
+    /// Its thing; `None` if the template has no thing.
     pub thing_name: Option<String>,
     /// Its certificate's id.
     pub certificate_id: String,
-    /// SHA-256 of the certificate that the ledger has, DER, hexadecimal.
+    /// SHA-256 of the DER of the certificate in the ledger, hexadecimal.
     pub certificate_sha256: String,
-    /// When the ledger got its registration, RFC 3339.
+    /// When the ledger recorded its registration, RFC 3339.
     pub registered_at: String,
-    /// When it was last looked at, RFC 3339; `None` if it was not.
+    /// When it was last checked, RFC 3339; `None` if never.
     pub verified_at: Option<String>,
-    /// In what it is not as it should be.
+    /// How it differs from what it should be.
     pub reasons: Vec<String>,
-    /// What is not checkable.
+    /// What cannot be checked.
     pub not_checkable: Vec<String>,
-    /// What a connection with its certificate showed; `None` if there was none.
+    /// The result of connecting with its certificate; `None` if that was not tried.
     pub connected: Option<String>,
 }
 
-/// The report.
+/// A lot report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LotReport {
     /// [`LOT_REPORT_SCHEMA`].
     pub schema: u32,
-    /// Whose it is.
+    /// Its origin.
     pub head: LotReportHead,
     /// The lot.
     pub lot: LotFacts,
     /// The counts.
     pub counts: LotCounts,
-    /// When the first and the last device were looked at, RFC 3339.
+    /// When the first and the last device were checked, RFC 3339.
     pub verified_between: Option<[String; 2]>,
     /// How often each kind of difference was found.
     pub differences: BTreeMap<String, u64>,
-    /// How often each property was not checkable.
+    /// How often each property could not be checked.
     pub not_checkable: BTreeMap<String, u64>,
-    /// Devices that are not as they should be: the first [`MOST_EXCEPTIONS`].
+    /// Devices that differ: the first [`MOST_EXCEPTIONS`].
     pub exceptions: Vec<LotDevice>,
-    /// SHA-256 of the CSV of all devices, hexadecimal; `None` where none was written.
+    /// SHA-256 of the CSV of all devices, hexadecimal; `None` if no CSV was written.
     pub csv_sha256: Option<String>,
-    /// The registered devices, if there are [`MOST_LISTED`] at most.
+    /// The registered devices, if there are at most [`MOST_LISTED`].
     #[serde(skip)]
     pub devices: Vec<LotDevice>,
 }
 
-/// A lot report in the making: registered devices in, one after the other.
+/// A lot report under construction: registered devices are added one at a time.
 #[derive(Debug)]
 pub struct LotReportDraft {
     report: LotReport,
@@ -146,7 +147,7 @@ pub struct LotReportDraft {
 }
 
 impl LotReportDraft {
-    /// A report of the ledger with `lot`, whose devices stand as `counts` say.
+    /// Begins a report on the ledger of `lot`, whose devices are in the states that `counts` gives.
     pub fn new(head: LotReportHead, lot: &LotInfo, counts: &Counts) -> Self {
         let mut csv = csv::Writer::from_writer(Vec::new());
         csv.write_record(COLUMNS).expect("memory takes every row");
@@ -180,7 +181,7 @@ impl LotReportDraft {
         Self { report, csv }
     }
 
-    /// Takes a registered device in, with what was last found out about it.
+    /// Adds a registered device with its latest finding.
     pub fn add(&mut self, made: &MadeDevice) {
         let Some(device) = lot_device(made) else { return };
         let report = &mut self.report;
@@ -220,7 +221,7 @@ impl LotReportDraft {
         }
     }
 
-    /// The report, and the CSV of all its devices.
+    /// Finishes the report; returns it with the CSV of all its devices.
     pub fn finish(self) -> (LotReport, String) {
         let bytes = self.csv.into_inner().expect("memory takes every row");
         let csv = String::from_utf8(bytes).expect("every cell is a text");
@@ -291,7 +292,7 @@ fn lot_device(made: &MadeDevice) -> Option<LotDevice> {
     })
 }
 
-/// Exceptions that the text names.
+/// The most exceptions that the text lists.
 const MOST_SHOWN: usize = 10;
 
 /// The report as text for a terminal, ending in a newline.

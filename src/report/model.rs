@@ -1,6 +1,6 @@
-//! What `fleetmint report` shows: every number of it, before it becomes text, JSON or a page.
+//! The contents of `fleetmint report`: every figure, before it becomes text, JSON or a page.
 //!
-//! The JSON is this, field by field; `docs/schema/report-v1.json` describes it.
+//! The JSON has these fields; `docs/schema/report-v1.json` describes it.
 
 use std::collections::BTreeMap;
 
@@ -11,23 +11,23 @@ use crate::metrics::threshold::Judgement;
 use crate::metrics::{Arrivals, Counters, LatencyFigures};
 use crate::results::Devices;
 
-/// The version of the report's schema: raised when a field changes its meaning or goes away, not when one is added.
+/// The version of the report's schema: raised when a field changes its meaning or is removed, not when one is added.
 pub const REPORT_SCHEMA: u32 = 1;
 
-/// One run, or several merged. Latencies are in microseconds, all else as its name says.
+/// One run, or several merged. Latencies are in microseconds; other units are in the field names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`REPORT_SCHEMA`].
     pub schema: u32,
     /// The runs, the first one first.
     pub runs: Vec<Run>,
-    /// How long at least one run was under way, in seconds; pauses that were cut out are not in it.
+    /// How long at least one run was under way, in seconds, without the pauses that were cut out.
     pub elapsed_s: f64,
-    /// Pauses between runs that were cut out of the time line, in seconds.
+    /// Pauses between runs that were cut out of the timeline, in seconds.
     pub cut_out_s: f64,
     /// The figures that matter most.
     pub headline: Headline,
-    /// What was due by a schedule; none if no run had one.
+    /// The scheduled arrivals; `None` if no run had a schedule.
     pub arrivals: Option<ArrivalReport>,
     /// The operations that had attempts, in a device's order.
     pub operations: Vec<OperationReport>,
@@ -38,42 +38,42 @@ pub struct Report {
     /// What else was counted: a field for each [`Counter`](crate::event::Counter).
     #[serde(flatten)]
     pub counters: Counters,
-    /// The thresholds of the runs, judged of all runs together.
+    /// The thresholds of the runs, judged over all runs together.
     pub thresholds: Vec<Judgement>,
     /// The slowest attempts by response time, the slowest first.
     pub slowest: Vec<SlowReport>,
-    /// How it went over time.
+    /// The run over time.
     pub timeline: Timeline,
-    /// What the numbers say, and what to do next, the weightiest first.
+    /// What the figures show and what to do next, the most serious first.
     pub hints: Vec<Hint>,
 }
 
-/// A run.
+/// One run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// Its results file.
     pub file: String,
     /// The program and its version.
     pub tool: String,
-    /// What it did.
+    /// The subcommand.
     pub verb: String,
     /// The command line.
     pub command: String,
     /// The instant of its second 0, RFC 3339.
     pub started_at: String,
-    /// Where its second 0 lies on the time line, in seconds.
+    /// The position of its second 0 on the timeline, in seconds.
     pub begins_at_s: u64,
-    /// From second 0 to its end, in seconds; as far as its file goes if it has no end.
+    /// From second 0 to its end, in seconds; to the end of its file if no end is recorded.
     pub elapsed_s: f64,
-    /// How it ended; `no end` if its file has none: it crashed, or goes on.
+    /// How it ended; `no end` if its file records none: it crashed, or is still running.
     pub end: String,
-    /// Why, in words.
+    /// Why it ended so, in words.
     pub detail: String,
     /// Its schedule of arrivals, in words.
     pub offered: Option<String>,
     /// Its rate limits, per second, by operation.
     pub limits: BTreeMap<String, f64>,
-    /// Its warm-up before second 0, which is in no figure, in seconds.
+    /// Its warm-up before second 0, in seconds; no figure includes it.
     pub warm_up_s: f64,
     /// Its settings by name, as text.
     pub settings: BTreeMap<String, String>,
@@ -84,9 +84,9 @@ pub struct Run {
 /// The figures that matter most: those of the operation that the run was about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Headline {
-    /// The operation; none if nothing was attempted.
+    /// The operation; `None` if nothing was attempted.
     pub operation: Option<String>,
-    /// Arrivals due per second; none without a schedule.
+    /// Arrivals due per second; `None` without a schedule.
     pub offered_per_s: Option<f64>,
     /// Accepted per second.
     pub accepted_per_s: f64,
@@ -94,15 +94,15 @@ pub struct Headline {
     pub failed_share: f64,
 }
 
-/// What was due by a schedule.
+/// The arrivals of a schedule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ArrivalReport {
-    /// How many.
+    /// The counts.
     #[serde(flatten)]
     pub counts: Arrivals,
-    /// The share of those due that were missed, 0 to 1.
+    /// The share of due arrivals that were missed, 0 to 1.
     pub missed_share: f64,
-    /// How late the generator itself handed them out.
+    /// How late the generator itself handed them out, in microseconds.
     pub lateness_us: LatencyFigures,
 }
 
@@ -132,9 +132,9 @@ pub struct Curves {
 /// A point of a percentile curve.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CurvePoint {
-    /// The share of all, 0 to 1, …
+    /// A share of the accepted attempts, 0 to 1.
     pub quantile: f64,
-    /// … that took at most this.
+    /// The latency that this share did not exceed, in microseconds.
     pub us: u64,
 }
 
@@ -143,52 +143,52 @@ pub struct CurvePoint {
 pub struct PhaseReport {
     /// Its name.
     pub phase: String,
-    /// How many got through it.
+    /// How many dials completed it.
     pub count: u64,
-    /// How long it took those.
+    /// How long those dials took for it, in microseconds.
     pub us: LatencyFigures,
 }
 
 /// A slow attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlowReport {
-    /// What it was.
+    /// The operation.
     pub operation: String,
-    /// The device's key, or the arrival.
+    /// The device's key, or the number of the arrival.
     pub device: String,
-    /// When it ended, in seconds on the time line.
+    /// When it ended, in seconds on the timeline.
     pub second: u64,
-    /// From sending to reply.
+    /// From sending to reply, in microseconds.
     pub service_us: u64,
-    /// From due to reply.
+    /// From the due instant to the reply, in microseconds.
     pub response_us: u64,
 }
 
-/// How it went over time.
+/// The run over time.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Timeline {
-    /// How many seconds a point stands for.
+    /// How many seconds a point covers.
     pub point_s: u64,
-    /// The points, in order, without a gap.
+    /// The points, in order, without gaps.
     pub points: Vec<Point>,
 }
 
-/// Some seconds. Counts are sums, percentiles are of all samples of these seconds.
+/// A few consecutive seconds. Counts are sums; percentiles are over all samples in these seconds.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Point {
-    /// The first of them on the time line.
+    /// Its first second on the timeline.
     pub second: u64,
-    /// How many there are; fewer at the end.
+    /// How many seconds it covers; the last point may have fewer.
     pub seconds: f64,
     /// Arrivals that came due.
     pub scheduled: u64,
     /// Arrivals that were missed.
     pub missed: u64,
-    /// Open connections, the most of these seconds.
+    /// The most open connections in these seconds.
     pub connections: u32,
-    /// Attempts under way, the most of these seconds.
+    /// The most attempts under way in these seconds.
     pub in_flight: u32,
-    /// The rate limit of the headline's operation, per second, where all runs that were under way had one.
+    /// The rate limit of the headline's operation, per second, if all runs under way had one.
     pub limit_per_s: Option<f64>,
     /// Operations that had attempts, by name.
     pub operations: BTreeMap<String, PointOperation>,
@@ -196,54 +196,54 @@ pub struct Point {
     pub failures: BTreeMap<String, u64>,
 }
 
-/// An operation in some seconds.
+/// One operation during a few seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct PointOperation {
     /// Attempts that ended.
     pub attempts: u64,
-    /// Ended well.
+    /// Attempts that were accepted.
     pub accepted: u64,
-    /// Refused.
+    /// Attempts that were refused.
     pub rejected: u64,
-    /// Refused for their rate.
+    /// Attempts that were refused for their rate.
     pub throttled: u64,
-    /// Not answered in time.
+    /// Attempts that were not answered in time.
     pub timed_out: u64,
-    /// Ended by the connection.
+    /// Attempts that ended with their connection.
     pub dropped: u64,
-    /// Service time of the accepted.
+    /// Service time of the accepted attempts.
     pub service_us: PointLatency,
-    /// Response time of the accepted.
+    /// Response time of the accepted attempts.
     pub response_us: PointLatency,
 }
 
-/// Latencies in some seconds.
+/// Latencies during a few seconds, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PointLatency {
-    /// Half took at most this.
+    /// Half took at most this long.
     pub p50: u64,
-    /// 99 % took at most this.
+    /// 99 % took at most this long.
     pub p99: u64,
-    /// All took at most this.
+    /// The longest.
     pub max: u64,
 }
 
-/// Something that the numbers say.
+/// Something that the figures show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hint {
-    /// How it bears on the run.
+    /// How much it matters.
     pub weight: Weight,
-    /// What is so.
+    /// What the figures show.
     pub finding: String,
     /// What it means, or what to do about it.
     pub advice: String,
 }
 
-/// How a finding bears on a run.
+/// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Weight {
-    /// The figures cannot be taken at their word, or a threshold was missed.
+    /// The figures cannot be trusted, or a threshold was missed.
     Serious,
     /// Something could be better.
     Notable,

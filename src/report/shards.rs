@@ -1,4 +1,4 @@
-//! Whether results are those of all shards of a job, each once.
+//! Whether results cover all shards of a job, each once.
 
 use std::path::{Path, PathBuf};
 
@@ -8,38 +8,38 @@ use super::compile::CompileError;
 use crate::results::{Ending, Extent};
 use crate::shard::Shard;
 
-/// The setting of a run that says which shard it was.
+/// The setting that tells which shard a run was.
 const SHARD: &str = "shard";
 
-/// The shards that a report has the results of.
+/// The shards that a report has results of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardReport {
-    /// Of how many.
+    /// The number of shards of the job.
     pub of: u32,
-    /// The numbers of those without results, from 0.
+    /// The numbers of the shards without results, from 0.
     pub missing: Vec<u32>,
-    /// Those that did not come to their end.
+    /// The shards that did not complete.
     pub ended_early: Vec<EarlyShard>,
 }
 
-/// A shard that did not come to its end.
+/// A shard that did not complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EarlyShard {
     /// Its number, from 0.
     pub shard: u32,
-    /// How it ended; `no end` if its file has none.
+    /// How it ended; `no end` if its file records none.
     pub end: String,
-    /// How many devices it left open, if it had any.
+    /// How many devices it left open; 0 if it had none.
     pub open: u64,
 }
 
 impl ShardReport {
-    /// Whether all shards are there, and came to their end.
+    /// Whether all shards are there and complete.
     pub fn is_whole(&self) -> bool {
         self.missing.is_empty() && self.ended_early.is_empty()
     }
 
-    /// What is to be said of them, a sentence each; the first one is how many there are.
+    /// The report as sentences; the first gives the number of shards.
     pub fn sentences(&self) -> Vec<String> {
         let there = self.of as usize - self.missing.len();
         let mut said = vec![format!("{there} of {} shards", self.of)];
@@ -52,10 +52,10 @@ impl ShardReport {
     }
 }
 
-/// What shards these results are of; `None` if they are of whole jobs.
+/// Which shards these results belong to; `None` if they are of whole jobs.
 ///
 /// # Errors
-/// If the jobs were cut otherwise, or a load test's shard is there twice: it is not offered again.
+/// If the jobs were divided differently, or a load test's shard occurs twice: a shard's load is not offered again.
 pub(super) fn of<'a>(
     runs: impl Iterator<Item = (&'a Path, &'a Extent)>,
 ) -> Result<Option<ShardReport>, CompileError> {
@@ -81,7 +81,7 @@ pub(super) fn of<'a>(
     let Some(of) = found.iter().find_map(|(shard, ..)| shard.map(|shard| shard.of)) else { return Ok(None) };
     let mut report = ShardReport { of, missing: Vec::new(), ended_early: Vec::new() };
     for index in 0..of {
-        // The last run of a shard says how it ended: a task that was done again goes on where it stopped.
+        // The last run of a shard says how it ended: a repeated task resumes where it stopped.
         let last = found.iter().rev().find(|(shard, ..)| shard.is_some_and(|shard| shard.index == index));
         match last {
             None => report.missing.push(index),
@@ -99,7 +99,7 @@ fn shard_of(extent: &Extent) -> Option<Shard> {
 fn early(shard: u32, extent: &Extent) -> Option<EarlyShard> {
     match &extent.ending {
         Ending::CutOff => Some(EarlyShard { shard, end: String::from("no end"), open: 0 }),
-        // What a search or a test comes to is its own affair.
+        // The outcome of a search or a test says nothing about its shard.
         Ending::Footer(footer) if ["complete", "threshold_lost"].contains(&footer.end.as_str()) => None,
         Ending::Footer(footer) => {
             let open = footer

@@ -8,25 +8,25 @@ use serde::Serialize;
 use crate::event::DeviceState;
 use crate::ledger::{Counts, LotInfo, RunStanding, RunStatus, Status, Trouble};
 
-/// The version of the status's schema: raised when a field changes its meaning or goes away, not when one is added.
+/// The version of the status's schema: raised when a field changes its meaning or is removed, not when one is added.
 pub const STATUS_SCHEMA: u32 = 1;
 
-/// How a ledger stands, as `status --json` says it.
+/// The state of a ledger, as `status --json` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StatusReport {
     /// [`STATUS_SCHEMA`].
     pub schema: u32,
-    /// The ledger's file, as it was named.
+    /// The ledger's file, as given.
     pub ledger: String,
     /// The lot that it was made from.
     pub lot: LotReport,
-    /// The process that has the ledger to write; none if no process has.
+    /// The process that has the ledger open for writing; `None` if there is none.
     pub writer: Option<WriterReport>,
-    /// Whether private keys stand in it in plain text.
+    /// Whether it holds private keys in plain text.
     pub plain_keys: bool,
     /// Devices by the ledger's states.
     pub devices: StateReport,
-    /// What devices were left, rejected or given up for, the most frequent first.
+    /// Why devices were left, rejected or given up, the most frequent cause first.
     pub causes: Vec<CauseReport>,
     /// All runs, the first one first.
     pub runs: Vec<RunReport>,
@@ -34,55 +34,55 @@ pub struct StatusReport {
     pub next: Vec<NextStep>,
 }
 
-/// The lot of a ledger.
+/// A ledger's lot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LotReport {
-    /// The name of its file, as it was named.
+    /// Its file, as given.
     pub source: String,
     /// SHA-256 of its content, hexadecimal.
     pub digest: String,
     /// How many rows it has.
     pub rows: u64,
-    /// The column of the keys.
+    /// The column with the devices' keys.
     pub key_column: String,
     /// The provisioning template.
     pub template: String,
     /// The region.
     pub region: String,
-    /// What tells the account: the endpoint's host, `emulator`, or `localhost`.
+    /// What identifies the account: the endpoint's host, `emulator`, or `localhost`.
     pub account: String,
     /// When it was imported, RFC 3339.
     pub imported_at: String,
 }
 
-/// Who writes the ledger.
+/// The process that is writing the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WriterReport {
-    /// The process, as far as it is known.
+    /// Its process id, if known.
     pub pid: Option<u32>,
 }
 
-/// How many devices are in which state.
+/// Devices by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct StateReport {
-    /// All.
+    /// All devices except the withdrawn ones.
     pub total: u64,
     /// Confirmed by the service.
     pub registered: u64,
     /// Refused by the service for good.
     pub rejected: u64,
-    /// Possibly registered, and nothing can settle it.
+    /// Possibly registered, and nothing can settle the outcome.
     pub unknown: u64,
-    /// With a certificate, surely not registered.
+    /// With a certificate, and certainly not registered.
     pub issued_not_sent: u64,
-    /// With a certificate, possibly registered; the next run may settle it: the summary's `unsettled`.
+    /// With a certificate and possibly registered; the next run may settle it. `unsettled` in the summary.
     pub issued_may_sent: u64,
-    /// With nothing yet.
+    /// Nothing has been made for them yet.
     pub pending: u64,
-    /// Taken out of the account again.
+    /// Removed from the account again.
     #[serde(skip_serializing_if = "is_zero")]
     pub removed: u64,
-    /// Withdrawn from the lot, and not among all.
+    /// Withdrawn from the lot; not included in the total.
     #[serde(skip_serializing_if = "is_zero")]
     pub withdrawn: u64,
 }
@@ -108,7 +108,8 @@ impl From<Counts> for StateReport {
     }
 }
 
-/// Devices that share a state and the reason of a failure; or, where a kind has very many reasons, those with the others.
+/// Devices with the same state and reason for failure; for a kind with very many reasons, one entry covers the
+/// remaining ones.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CauseReport {
     /// Their state.
@@ -117,13 +118,13 @@ pub struct CauseReport {
     pub stage: String,
     /// Its cause, as `retry --cause` takes it.
     pub cause: String,
-    /// How many they are.
+    /// How many devices.
     pub devices: u64,
-    /// How many reasons they have; more than 1 only where not all are told apart.
+    /// How many reasons; more than 1 only if they are not all told apart.
     pub reasons: u64,
-    /// The key of the first of them.
+    /// The key of the first device.
     pub example_key: String,
-    /// Its failure, in full.
+    /// The first device's failure, in full.
     pub example: String,
 }
 
@@ -134,27 +135,28 @@ pub struct RunReport {
     pub run: i64,
     /// When it began, RFC 3339.
     pub started_at: String,
-    /// When it ended, RFC 3339.
+    /// When it ended, RFC 3339; `None` if no end is recorded.
     pub ended_at: Option<String>,
-    /// How it ended; `running` or `crashed` if it never did; `retry` or `rework` if it only returned devices to pending.
+    /// How it ended; `running` or `crashed` if no end is recorded; `retry` or `rework` if it only returned devices to
+    /// pending.
     pub outcome: String,
-    /// Its process.
+    /// Its process id.
     pub pid: u32,
 }
 
-/// Something to do.
+/// A next step for the user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NextStep {
     /// `wait`, `resume`, `retry`, `reissue` or `export`.
     pub step: &'static str,
-    /// Why, and what to see to.
+    /// Why, and what to watch for.
     pub why: String,
-    /// The command, for a shell; words in capitals are to be filled in. None if there is nothing to run.
+    /// The shell command, with placeholders in capitals; `None` if there is nothing to run.
     pub command: Option<String>,
 }
 
 impl StatusReport {
-    /// The report of the ledger at `path`, made from `lot`; `next` is what to do.
+    /// Reports on the ledger at `path`, made from `lot`, with `next` as the steps to take.
     pub fn new(path: &Path, lot: &LotInfo, status: &Status, next: Vec<NextStep>) -> Self {
         Self {
             schema: STATUS_SCHEMA,
@@ -214,7 +216,7 @@ fn run_report(status: &RunStatus) -> RunReport {
     }
 }
 
-/// How many runs the text shows; the JSON has all.
+/// How many runs the text shows; the JSON has all of them.
 const RUNS_SHOWN: usize = 12;
 
 /// The report as text for a terminal, ending in a newline.
@@ -320,7 +322,8 @@ fn render_next(text: &mut String, next: &[NextStep]) {
     }
 }
 
-/// A text of the ledger or the command line, without what a terminal would act on.
+/// Text from the ledger or the command line, with control characters replaced so that the terminal does not act on
+/// them.
 fn shown(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }

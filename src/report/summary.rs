@@ -10,10 +10,10 @@ use crate::metrics::{Counters, LatencyFigures, Metrics, OperationCounts, Operati
 use crate::results::Devices;
 use crate::usage::Usage;
 
-/// The version of the summary's schema: raised when a field changes its meaning or goes away, not when one is added.
+/// The version of the summary's schema: raised when a field changes its meaning or is removed, not when one is added.
 pub const SCHEMA: u32 = 1;
 
-/// What a run did. Latencies are in microseconds.
+/// The results of a run. Latencies are in microseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// [`SCHEMA`].
@@ -26,69 +26,69 @@ pub struct Summary {
     pub devices: DeviceSummary,
     /// This run's operations.
     pub operations: OperationSummaries,
-    /// The steps of the dials of this run.
+    /// The steps of this run's dials, in microseconds.
     pub dial_phases_us: PhaseSummaries,
     /// This run's failures by reason, most frequent first.
     pub failures: Vec<FailureSummary>,
     /// What else was counted: a field for each [`Counter`](crate::event::Counter).
     #[serde(flatten)]
     pub counters: Counters,
-    /// How long the devices that are open will take at this run's speed, in seconds; none if none is open, or none was
-    /// registered to tell a speed from.
+    /// How long the devices still open will take at this run's speed, in seconds; `None` if none is open, or if this
+    /// run registered none.
     #[serde(default)]
     pub eta_s: Option<f64>,
-    /// What bound the run; none in summaries of before this was measured.
+    /// What limited the run; `None` in summaries written before this was measured.
     #[serde(default)]
     pub bound: Option<BoundSummary>,
-    /// How the limits were used.
+    /// How the rate limits were used.
     #[serde(default)]
     pub limits: Vec<LimitSummary>,
 }
 
-/// What a run was bound by.
+/// What limited a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoundSummary {
-    /// `quota`, `connections`, `service`, or `nothing` where the times that were measured do not tell.
+    /// `quota`, `connections`, `service`, or `nothing` if the measured times do not tell.
     pub by: String,
-    /// In words, with the figures that say so.
+    /// In words, with the figures that show it.
     pub detail: String,
     /// What to do about it; empty if nothing.
     pub hint: String,
 }
 
-/// How a limit was used.
+/// How a rate limit was used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LimitSummary {
-    /// Of which operation: its name.
+    /// The name of the operation that it limits.
     pub operation: String,
-    /// As it was asked for: a rate, `auto` or `unlimited`.
+    /// The limit as requested: a rate, `auto` or `unlimited`.
     pub asked: String,
-    /// The service's own limit, per second, once it was established that there is one.
+    /// The service's own limit, per second, once it is established.
     pub found_per_s: Option<f64>,
-    /// How that is known, in words.
+    /// How that limit is known, in words.
     pub found_by: Option<String>,
-    /// The share of requests that is never answered, at any rate, from 0 to 1, where a test has shown that.
+    /// The share of requests, 0 to 1, that are never answered at any rate, if a test has shown it.
     pub unanswered: Option<f64>,
-    /// For how long it held requests back, in seconds.
+    /// How long it held requests back, in seconds.
     pub held_s: f64,
 }
 
-/// Devices by what is known of them.
+/// Devices by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceSummary {
-    /// All of the lot.
+    /// All devices of the lot.
     pub total: u64,
     /// Confirmed by the service.
     pub registered: u64,
     /// Refused by the service for good.
     pub rejected: u64,
-    /// A registration was published, its answer never came, and nothing can settle it.
+    /// A registration was published, its answer never came, and nothing can settle the outcome.
     pub unknown: u64,
-    /// A registration was published and its answer never came; the next run may settle it. Older summaries count these as
-    /// unknown.
+    /// A registration was published and its answer never came; the next run may settle the outcome. Older summaries
+    /// count these as unknown.
     #[serde(default)]
     pub unsettled: u64,
-    /// Still to do; nothing of them can be registered yet.
+    /// Still to do; none of them can be registered yet.
     pub pending: u64,
 }
 
@@ -112,7 +112,7 @@ impl From<Counts> for Devices {
     }
 }
 
-/// One entry per operation.
+/// The operations, one entry each.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OperationSummaries {
     /// Opening connections.
@@ -129,9 +129,10 @@ pub struct OperationSummary {
     /// How the attempts ended.
     #[serde(flatten)]
     pub counts: OperationCounts,
-    /// From sending the request to its reply.
+    /// From sending the request to its reply, in microseconds.
     pub service_us: LatencyFigures,
-    /// From the instant the attempt was due to its reply: waiting at a limit or for a connection is in it.
+    /// From the instant the attempt was due to its reply, in microseconds: includes waiting for a limit or a
+    /// connection.
     pub response_us: LatencyFigures,
 }
 
@@ -145,7 +146,7 @@ impl From<&OperationMetrics> for OperationSummary {
     }
 }
 
-/// The steps of a dial, each from the end of the one before.
+/// The steps of a dial, each from the end of the one before, in microseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PhaseSummaries {
     /// Name lookup and TCP.
@@ -160,7 +161,7 @@ pub struct PhaseSummaries {
     pub suback: LatencyFigures,
 }
 
-/// Failures for the same reason; or, where a kind of failure has very many reasons, those for the others.
+/// Failures for the same reason; for a kind of failure with very many reasons, one entry covers the remaining ones.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureSummary {
     /// The stage's name.
@@ -176,7 +177,7 @@ pub struct FailureSummary {
 }
 
 impl Summary {
-    /// Arranges the results of a run.
+    /// Summarizes the results of a run.
     pub fn new(outcome: &str, elapsed: Duration, devices: Counts, metrics: &Metrics) -> Self {
         let operation = |operation| OperationSummary::from(metrics.operation(operation));
         Self {
@@ -204,7 +205,7 @@ impl Summary {
         }
     }
 
-    /// The same, with what bound the run.
+    /// The summary, with what limited the run and how its limits were used.
     pub fn with_usage(self, usage: &Usage) -> Self {
         let bound = usage.bound();
         let limits = usage.limits.iter().map(|limit| LimitSummary {

@@ -6,16 +6,16 @@ use std::time::Duration;
 use super::{FailureSummary, OperationSummary, Summary};
 use crate::metrics::LatencyFigures;
 
-/// How much a text says.
+/// How detailed a text is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
-    /// What most people want to know.
+    /// The figures that most users need.
     Brief,
-    /// The steps of connecting, too.
+    /// The steps of connecting as well.
     Full,
 }
 
-/// The summary as people read it; ends with a line end. What matters most comes last, where a terminal stops.
+/// The summary as text, ending in a newline. The most important part comes last, next to the prompt.
 pub fn render(summary: &Summary, detail: Detail) -> String {
     let mut text = String::new();
     operations(&mut text, summary);
@@ -63,7 +63,7 @@ fn headline(text: &mut String, summary: &Summary) {
     );
 }
 
-/// How many requests got no answer, if that is worth a word, and whether that is known to have nothing to do with the rate.
+/// How many requests got no answer, if notable, and whether that is known to be independent of the rate.
 fn silence(text: &mut String, summary: &Summary) {
     let operations = [&summary.operations.create_certificate, &summary.operations.register_thing];
     let sum =
@@ -87,7 +87,7 @@ fn operations(text: &mut String, summary: &Summary) {
     operation_tables(text, &operations);
 }
 
-/// Counts and latencies of operations, and what the latencies are.
+/// Counts and latencies of operations, with an explanation of the latencies.
 pub(super) fn operation_tables(text: &mut String, operations: &[(&str, &OperationSummary)]) {
     line!(
         text,
@@ -116,7 +116,7 @@ pub(super) fn operation_tables(text: &mut String, operations: &[(&str, &Operatio
     latency_table(text, operations);
 }
 
-/// Latencies of the operations of which any was accepted, and what the latencies are; nothing if none was.
+/// Latencies of the operations with accepted attempts, with an explanation; nothing if no attempt was accepted.
 pub(super) fn latency_table(text: &mut String, operations: &[(&str, &OperationSummary)]) {
     if operations.iter().all(|(_, operation)| operation.counts.accepted == 0) {
         return;
@@ -178,7 +178,7 @@ fn figures(text: &mut String, name: &str, kind: &str, latency: &LatencyFigures) 
     line!(text, "{name:<20}{kind:<10}{p50:>9}{p90:>9}{p99:>9}{p99_9:>9}{max:>9}");
 }
 
-/// What went wrong; nothing if nothing did.
+/// The failures; nothing if there were none.
 pub(super) fn failures(text: &mut String, failures: &[FailureSummary]) {
     if failures.is_empty() {
         return;
@@ -193,7 +193,7 @@ pub(super) fn failures(text: &mut String, failures: &[FailureSummary]) {
     }
 }
 
-/// A latency in three digits or so: `870 us`, `12.3 ms`, `4.56 s`.
+/// A latency with about three digits: `870 us`, `12.3 ms`, `4.56 s`.
 pub fn human_latency(us: u64) -> String {
     match us {
         0..1_000 => format!("{us} us"),

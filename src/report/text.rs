@@ -6,7 +6,7 @@ use super::model::{OperationReport, Report, Run};
 use super::terminal;
 use super::wording::{clock, count, latency, length, percent, rate};
 
-/// The report as people read it; ends with a line end.
+/// The report as text, ending in a newline.
 pub fn render_report(report: &Report) -> String {
     let mut text = String::new();
     runs(&mut text, report);
@@ -88,7 +88,7 @@ fn phases(text: &mut String, report: &Report) {
     terminal::phase_table(text, &named);
 }
 
-/// How many of the slowest the text shows; the JSON has all.
+/// How many of the slowest attempts the text shows; the JSON has all of them.
 const SLOWEST_SHOWN: usize = 5;
 
 fn slowest(text: &mut String, report: &Report) {
@@ -125,10 +125,10 @@ fn hints(text: &mut String, report: &Report) {
     }
 }
 
-/// How wide a line of prose is at most, its indent not counted.
+/// The longest line of prose, without its indent.
 const WIDTH: usize = 76;
 
-/// The lines of a paragraph, all but the first indented.
+/// The lines of a paragraph; all except the first are indented.
 fn wrapped(words: &str) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in words.split(' ') {

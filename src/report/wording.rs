@@ -1,8 +1,8 @@
-//! Numbers in words: the same in a terminal and on a page.
+//! Numbers as text: the same in a terminal and on a page.
 
 pub(super) use super::terminal::human_latency as latency;
 
-/// A count with its thousands told apart: `12,345`.
+/// A count with thousands separators: `12,345`.
 pub(super) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -15,7 +15,7 @@ pub(super) fn count(n: u64) -> String {
     text
 }
 
-/// A rate in three digits or so: `49.8/s`.
+/// A rate with about three digits: `49.8/s`.
 pub(super) fn rate(per_s: f64) -> String {
     match per_s {
         _ if per_s <= 0.0 => String::from("0/s"),
@@ -25,7 +25,7 @@ pub(super) fn rate(per_s: f64) -> String {
     }
 }
 
-/// A share from 0 to 1 as a percentage: `0.12 %`. Never 0 % for something, nor 100 % for less than all.
+/// A share from 0 to 1 as a percentage: `0.12 %`. Never 0 % for more than zero, nor 100 % for less than all.
 pub(super) fn percent(share: f64) -> String {
     let percent = share * 100.0;
     match percent {
@@ -48,7 +48,7 @@ pub(super) fn clock(seconds: u64) -> String {
     }
 }
 
-/// How long something took: `0.4 s`, `45.2 s`, `2 min 5 s`, `1 h 2 min`.
+/// A duration: `0.4 s`, `45.2 s`, `2 min 5 s`, `1 h 2 min`.
 pub(super) fn length(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {

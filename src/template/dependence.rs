@@ -1,21 +1,21 @@
-//! What of a plan a pre-provisioning hook can change: whatever refers to a parameter that a caller gives.
+//! Which parts of a plan a pre-provisioning hook can change: those that refer to a caller's parameter.
 //!
-//! Source: AWS IoT Developer Guide, "Pre-provisioning hooks": `parameterOverrides` are merged into the parameters. The service's
-//! own, such as `AWS::IoT::Certificate::Id`, are not among them.
+//! Source: AWS IoT Developer Guide, "Pre-provisioning hooks": `parameterOverrides` are merged into the parameters. The
+//! service's own parameters, such as `AWS::IoT::Certificate::Id`, are not among them.
 
 use std::collections::BTreeSet;
 
 use super::expression::{Document, List, OF_CERTIFICATE, Text};
 use super::{NamedOrInline, Template};
 
-/// Which parts of a plan depend on parameters that a caller, or a hook, gives.
+/// Which parts of a plan depend on parameters that a caller or a hook provides.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Dependence {
     /// The thing's name.
     pub thing_name: bool,
     /// Its type.
     pub type_name: bool,
-    /// The names of those of its attributes that do.
+    /// The names of its attributes that depend on them.
     pub attributes: BTreeSet<String>,
     /// Its groups.
     pub groups: bool,
@@ -23,12 +23,12 @@ pub struct Dependence {
     pub billing_group: bool,
     /// The certificate's status.
     pub status: bool,
-    /// Each of the policies, in the order of the plan: its name or its document.
+    /// For each policy, in the order of the plan: whether its name or its document depends on them.
     pub policies: Vec<bool>,
 }
 
 impl Template {
-    /// What depends on parameters that a caller gives.
+    /// Which parts depend on parameters that a caller provides.
     pub fn dependence(&self) -> Dependence {
         let optional = |text: &Option<Text>| text.as_ref().is_some_and(Text::reads_parameters);
         let mut found = Dependence {

@@ -1,4 +1,4 @@
-//! A template for a lot's columns, and the IAM documents that go with it.
+//! Drafts a template for a lot's columns, and the IAM documents that go with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,32 +9,32 @@ use super::limits::{check_attribute_name, check_attribute_value, check_thing_nam
 use super::secrets::looks_secret;
 use crate::service::{MAX_ATTRIBUTES_WITH_TYPE, MAX_ATTRIBUTES_WITHOUT_TYPE, MAX_TEMPLATE_BODY};
 
-/// What a lot's columns are like, as one pass over its rows shows.
+/// What one pass over a lot's rows shows of its columns.
 #[derive(Debug, Clone, Default)]
 pub struct Columns {
     names: Vec<String>,
     key: usize,
-    /// By column: the line and what is wrong with the first value there that no attribute can have.
+    /// By column, its first value that cannot be an attribute's: the line, and the error.
     unfit: BTreeMap<usize, (u64, TemplateError)>,
-    /// The first key that no thing can have as its name.
+    /// The first key that cannot be a thing's name: the line, and the error.
     unfit_key: Option<(u64, TemplateError)>,
     /// Columns with a value that looks like a private key.
     secrets: BTreeSet<usize>,
 }
 
-/// What is not in the lot and has to be decided.
+/// The settings that cannot be derived from the lot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DraftSettings {
-    /// The thing type, if things are to have one. It has to exist.
+    /// The thing type, if things are to have one. It must exist.
     pub thing_type: Option<String>,
-    /// The policy of the devices, if it is one that the account has. Without, the template carries a document: a device may
-    /// connect under its thing's name, and publish and subscribe below it.
+    /// The devices' policy, if an existing one is to be used. If `None`, the template carries a document that lets a
+    /// device connect under its thing's name, and publish and subscribe below it.
     pub policy: Option<String>,
-    /// Where and whose the account is.
+    /// The account and its region.
     pub place: AccountPlace,
 }
 
-/// What ARNs of an account begin with.
+/// The account and region in ARNs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountPlace {
     /// The region; `None` for any.
@@ -43,43 +43,43 @@ pub struct AccountPlace {
     pub account: Option<String>,
 }
 
-/// A template in the making, and what was decided about the columns.
+/// A draft of a template, and what was decided about the columns.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
     /// The body: JSON.
     pub body: String,
-    /// Columns that are no attributes, each with the reason.
+    /// Columns that are not attributes, each with the reason.
     pub left_out: Vec<(String, LeftOut)>,
     /// Columns that are attributes under another name.
     pub renamed: Vec<(String, String)>,
     /// The columns that the template takes.
     pub taken: Vec<String>,
-    /// What the lot's keys have that no name of a thing can: the line, and what is wrong.
+    /// The first key that cannot be a thing's name: the line, and the error.
     pub unfit_key: Option<(u64, TemplateError)>,
 }
 
 /// Why a column is not an attribute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeftOut {
-    /// It looks like a secret, and attributes can be read by whoever may describe things.
+    /// It looks like a secret, and everyone who may describe things can read attributes.
     Secret,
-    /// It has a value that no attribute can have: the line, and what is wrong.
+    /// It has a value that cannot be an attribute's: the line, and the error.
     Unfit(u64, TemplateError),
-    /// Things have as many attributes already as they may.
+    /// Things already have the maximum number of attributes.
     TooMany(usize),
-    /// Its name is one that the service keeps for itself.
+    /// The service reserves its name.
     Reserved,
-    /// The body would be longer than a template may be.
+    /// With it, the body would be longer than a template may be.
     TooLong,
 }
 
 impl Columns {
-    /// Columns of these names, of which `key` identifies a device.
+    /// Columns with these names; the one at index `key` identifies a device.
     pub fn new(names: Vec<String>, key: usize) -> Self {
         Self { names, key, ..Self::default() }
     }
 
-    /// Looks at a row: its line, and its values in the order of the columns.
+    /// Examines a row, given its line and its values in the order of the columns.
     pub fn look(&mut self, line: u64, values: &[String]) {
         for (at, value) in values.iter().enumerate() {
             if value.contains("-----BEGIN ") {
@@ -97,7 +97,7 @@ impl Columns {
         }
     }
 
-    /// A template for them: the key is the thing's name, and the others are its attributes as far as they can be.
+    /// Drafts a template: the key becomes the thing's name, and the other columns become attributes if they can.
     pub fn draft(&self, settings: &DraftSettings) -> Draft {
         let most = if settings.thing_type.is_some() {
             MAX_ATTRIBUTES_WITH_TYPE
@@ -141,10 +141,10 @@ impl Columns {
     }
 }
 
-/// The name of a column as one that an attribute can have, and that no other has yet.
+/// A column's name, changed into one that is valid for an attribute and not among `others`.
 fn attribute_name(column: &str, others: &[(String, String)]) -> String {
     let is_allowed = |c: &char| check_attribute_name(c.encode_utf8(&mut [0; 4])).is_ok();
-    // Room for a number behind it.
+    // Leaves room for a number to be appended.
     let name: String =
         column.trim().chars().take(120).map(|c| if is_allowed(&c) { c } else { '_' }).collect();
     let is_taken = |name: &str| others.iter().any(|(other, _)| other == name);
@@ -196,8 +196,8 @@ fn body(key: &str, attributes: &[(String, String)], settings: &DraftSettings) ->
     serde_json::to_string_pretty(&body).expect("JSON can be written") + "\n"
 }
 
-/// What a device may do: connect under its thing's name, publish and subscribe to what begins with it. The same document for
-/// every device, so that they share one policy.
+/// A policy under which a device may connect under its thing's name, and publish and subscribe to topics that begin
+/// with it. The document is the same for every device, so that they share one policy.
 fn device_policy(place: &AccountPlace) -> Value {
     const THING: &str = "${iot:Connection.Thing.ThingName}";
     let arn = |rest: &str| place.arn(&format!("{rest}/{THING}"));
@@ -218,7 +218,7 @@ impl AccountPlace {
         format!("arn:{}:iot:{region}:{account}:{rest}", self.partition())
     }
 
-    /// AWS's partition: China and the US government have their own.
+    /// The AWS partition: China and the US government have their own.
     pub fn partition(&self) -> &'static str {
         match self.region.as_deref() {
             Some(region) if region.starts_with("cn-") => "aws-cn",
@@ -228,11 +228,11 @@ impl AccountPlace {
     }
 }
 
-/// The IAM policy of whoever runs fleetmint with `template`, with client ids that begin with `client_id_prefix`: what a run needs, and what
-/// a check before it and a verification after it look at. `from_csr` is for keys that are not made by the service.
+/// The IAM policy for running fleetmint with `template` and client ids that begin with `client_id_prefix`. It covers a
+/// run, the check before it and the verification after it. Pass `from_csr` if the service does not make the keys.
 ///
-/// Source: AWS IoT Developer Guide, "Provisioning devices that don't have device certificates using fleet provisioning"; each
-/// operation of the control plane needs the action of its name (AWS IoT API Reference).
+/// Source: AWS IoT Developer Guide, "Provisioning devices that don't have device certificates using fleet
+/// provisioning". Each operation of the control plane needs the action of the same name (AWS IoT API Reference).
 pub fn run_policy(place: &AccountPlace, template: &str, client_id_prefix: &str, from_csr: bool) -> String {
     let create = if from_csr { "create-from-csr" } else { "create" };
     let topics = |kind: &str, end: &str| {
@@ -272,18 +272,18 @@ pub fn run_policy(place: &AccountPlace, template: &str, client_id_prefix: &str, 
     serde_json::to_string_pretty(&policy).expect("JSON can be written") + "\n"
 }
 
-/// The trust policy of the provisioning role: AWS IoT may take it on. The role needs the managed policy
-/// `AWSIoTThingsRegistration` besides.
+/// The trust policy of the provisioning role, which lets AWS IoT assume it. The role also needs the managed policy
+/// `AWSIoTThingsRegistration`.
 ///
-/// Sources: AWS IoT Developer Guide, "Provisioning devices that don't have device certificates using fleet provisioning" and
-/// "Cross-service confused deputy prevention".
+/// Sources: AWS IoT Developer Guide, "Provisioning devices that don't have device certificates using fleet
+/// provisioning" and "Cross-service confused deputy prevention".
 pub fn role_trust(place: &AccountPlace) -> String {
     let mut statement = json!({
         "Effect": "Allow",
         "Principal": {"Service": "iot.amazonaws.com"},
         "Action": "sts:AssumeRole",
     });
-    // Only for this account's own templates.
+    // Only for templates of this account.
     if let Some(account) = &place.account {
         statement["Condition"] = json!({"StringEquals": {"aws:SourceAccount": account}});
     }
@@ -304,7 +304,7 @@ mod tests {
         Columns::new(names.iter().map(|name| (*name).to_owned()).collect(), key)
     }
 
-    /// Columns as spreadsheets have them.
+    /// Columns as they occur in spreadsheets.
     #[test]
     fn an_awkward_lot_gets_a_template_that_nothing_is_wrong_with() {
         let names =
@@ -325,7 +325,7 @@ mod tests {
         let renamed = [("Straße", "Stra_e"), ("Stra_e", "Stra_e_2"), ("a b", "a_b"), ("Größe", "Gr__e")];
         assert_eq!(draft.renamed, renamed.map(|(from, to)| (from.to_owned(), to.to_owned())));
         assert_eq!(draft.unfit_key.unwrap().1.found, "a space in \"SN 1\"");
-        // What it takes and what is sent are the same.
+        // The declared parameters are exactly those that are sent.
         let declared = declared_parameters(&draft.body).unwrap();
         assert!(fit(&declared, draft.taken.iter().map(String::as_str)).is_perfect());
     }

@@ -1,4 +1,4 @@
-//! The values of a template and what they mean: literals, `Ref` and the `Fn::` functions.
+//! The expressions of a template and their evaluation: literals, `Ref` and the `Fn::` functions.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -8,19 +8,19 @@ use serde_json::Value;
 
 use super::{CertificateFacts, Evaluated, Mappings, Parameters, Reason};
 
-/// What the names of the parameters begin with that the service fills in itself.
+/// The prefix of the parameters that the service fills in itself.
 pub(super) const OF_CERTIFICATE: &str = "AWS::IoT::Certificate::";
 
-/// The most bytes that parameters may come to in one evaluation, each as often as it is referred to: no message is larger.
+/// The most bytes that parameters may add up to in one evaluation, counting every reference: no message is larger.
 const MAX_VALUES: usize = 128 * 1024;
 
-/// What an evaluation can see.
+/// What an evaluation has access to.
 pub(super) struct Scope<'a> {
     pub(super) certificate: CertificateFacts<'a>,
     pub(super) given: &'a Parameters<'a>,
     pub(super) declared: &'a BTreeMap<String, Option<String>>,
     pub(super) mappings: &'a Mappings,
-    /// Bytes of parameters so far.
+    /// The bytes of parameters used so far.
     pub(super) used: Cell<usize>,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Scope<'a> {
 pub(super) enum Text {
     Literal(String),
     Ref(String),
-    /// `Fn::Join`, and `Fn::Sub` once it is read.
+    /// `Fn::Join`, or `Fn::Sub` after parsing.
     Join {
         delimiter: String,
         parts: List,
@@ -59,7 +59,7 @@ pub(super) enum Document {
 }
 
 impl<'a> Scope<'a> {
-    /// The value of a parameter. The service's own comes first: a caller cannot put another in its place.
+    /// The value of a parameter. The service's own take precedence, so that a caller cannot override them.
     fn parameter(&self, name: &str) -> Result<Cow<'a, str>, Reason> {
         let default = || self.declared.get(name).and_then(Option::as_deref);
         let value = self.fact(name).or_else(|| self.given.get(name).map(|value| &**value)).or_else(default);
@@ -110,7 +110,7 @@ impl<'a> Scope<'a> {
 }
 
 impl Text {
-    /// Shows the name of every parameter that it refers to.
+    /// Calls `show` with the name of every parameter that the text refers to.
     pub(super) fn each_reference<'a>(&'a self, show: &mut impl FnMut(&'a str)) {
         match self {
             Self::Literal(_) => {}
@@ -136,7 +136,7 @@ impl Text {
 }
 
 impl List {
-    /// Shows the name of every parameter that it refers to.
+    /// Calls `show` with the name of every parameter that the list refers to.
     pub(super) fn each_reference<'a>(&'a self, show: &mut impl FnMut(&'a str)) {
         match self {
             Self::Items(items) => items.iter().for_each(|item| item.each_reference(show)),
@@ -158,7 +158,7 @@ impl List {
 }
 
 impl Document {
-    /// Shows the name of every parameter that it refers to.
+    /// Calls `show` with the name of every parameter that the document refers to.
     pub(super) fn each_reference<'a>(&'a self, show: &mut impl FnMut(&'a str)) {
         match self {
             Self::Text(text) => text.each_reference(show),
@@ -185,7 +185,7 @@ impl Document {
     }
 }
 
-/// An element out of range is a provisioning error, as the guide says.
+/// `Fn::Select`. An index out of range is a provisioning error, according to the guide.
 fn select<'a>(index: &str, mut list: Vec<Cow<'a, str>>) -> Result<Cow<'a, str>, Reason> {
     let Ok(at) = index.parse::<usize>() else {
         return Err(Reason::Failed(format!("Fn::Select: {index} is not an index")));

@@ -1,6 +1,6 @@
-//! Whether what a lot sends is what a template takes, by their names alone.
+//! Compares the parameters that a lot sends with those that a template declares, by name only.
 //!
-//! Reads only the names that a template declares, so that it can be said of templates whose other parts are not understood.
+//! Reads only the declared names, so that it also works for templates whose other parts are not understood.
 
 use std::collections::HashSet;
 
@@ -11,14 +11,15 @@ use serde_json::Value;
 pub struct Declared {
     /// Its name.
     pub name: String,
-    /// Whether it may be left out: the template has a default for it, or the service itself gives its value.
+    /// Whether it may be omitted: the template has a default, or the service itself provides the value.
     pub is_optional: bool,
 }
 
-/// The parameters that the body of a template declares, in its order; `None` if the body is not JSON with an object in
-/// `Parameters`.
+/// The parameters that a template's body declares, in its order; `None` if the body is not JSON, or its `Parameters`
+/// are not an object.
 ///
-/// Source: AWS IoT Developer Guide, "Provisioning templates", parameters section. The service gives those that begin with `AWS::`.
+/// Source: AWS IoT Developer Guide, "Provisioning templates", parameters section. The service provides those that begin
+/// with `AWS::`.
 pub fn declared_parameters(body: &str) -> Option<Vec<Declared>> {
     let body: Value = serde_json::from_str(body.trim_start_matches('\u{feff}')).ok()?;
     let parameters = match body.as_object()?.get("Parameters") {
@@ -32,34 +33,34 @@ pub fn declared_parameters(body: &str) -> Option<Vec<Declared>> {
     Some(declared.collect())
 }
 
-/// How the names of parameters that are sent differ from those that a template declares.
+/// How the names of the sent parameters differ from the declared ones.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fit {
-    /// Parameters that are declared, have no default and are not sent.
+    /// Parameters that are declared without a default and not sent.
     pub missing: Vec<Missing>,
-    /// Parameters whose default is taken although something that is sent has nearly their name.
+    /// Parameters whose default is used although a sent parameter has nearly the same name.
     pub overlooked: Vec<Missing>,
-    /// What is sent and not declared, the near misses aside.
+    /// Names that are sent but not declared, except near misses.
     pub unused: Vec<String>,
 }
 
-/// A parameter that a template declares and that is not sent.
+/// A declared parameter that is not sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
     /// Its name.
     pub parameter: String,
-    /// What is sent under a name that differs in no more than case, spaces and punctuation.
+    /// A sent name that differs only in case, spaces and punctuation.
     pub nearly: Option<String>,
 }
 
 impl Fit {
-    /// Whether the names are the same, defaults aside.
+    /// Whether the names match, ignoring parameters whose defaults are used.
     pub fn is_perfect(&self) -> bool {
         self.missing.is_empty() && self.overlooked.is_empty() && self.unused.is_empty()
     }
 }
 
-/// Compares what a template declares with the names of the parameters that are sent.
+/// Compares the declared parameters with the names of those that are sent.
 pub fn fit<'a>(declared: &[Declared], sent: impl IntoIterator<Item = &'a str>) -> Fit {
     let sent: Vec<&str> = sent.into_iter().collect();
     let names: HashSet<&str> = declared.iter().map(|parameter| parameter.name.as_str()).collect();
@@ -81,7 +82,7 @@ pub fn fit<'a>(declared: &[Declared], sent: impl IntoIterator<Item = &'a str>) -
     fit
 }
 
-/// What is left of a name without case, spaces and punctuation.
+/// A name without case, spaces and punctuation.
 fn folded(name: &str) -> String {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
@@ -124,7 +125,7 @@ mod tests {
             }
         );
         assert_eq!(said(&["DeviceId"]).missing, [missing("SerialNumber", None)]);
-        // A name that is right for one parameter is not nearly right for another.
+        // An exact match for one parameter is not a near miss for another.
         let declared = [
             Declared { name: "Site".into(), is_optional: true },
             Declared { name: "site".into(), is_optional: true },

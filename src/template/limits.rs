@@ -1,8 +1,8 @@
-//! What AWS IoT takes as names and values in its registry, so that what it would refuse is known before a certificate is spent.
+//! The limits on names and values in AWS IoT's registry, to detect what it would refuse before a certificate is spent.
 //!
-//! Source: AWS IoT API Reference (CreateThing, CreateThingType, CreatePolicy: patterns and lengths); Developer Guide, "Thing types"
-//! (how many attributes) and "Static thing groups" (how many groups); quotas of AWS IoT Core (policies of a certificate, length of
-//! a policy document).
+//! Source: AWS IoT API Reference (CreateThing, CreateThingType, CreatePolicy: patterns and lengths); Developer Guide,
+//! "Thing types" (number of attributes) and "Static thing groups" (number of groups); AWS IoT Core quotas (policies per
+//! certificate, length of a policy document).
 
 use serde_json::Value;
 
@@ -12,13 +12,13 @@ use crate::service::{
 };
 use crate::wording::Excerpt;
 
-/// What a text may be.
+/// The limits on a text.
 struct Limit {
     least: usize,
     most: usize,
-    /// What it may hold besides letters and digits of ASCII.
+    /// The characters allowed besides ASCII letters and digits.
     besides: &'static str,
-    /// Whether a wrong text is shown: a value may be a secret.
+    /// Whether errors show the text: a value may be a secret.
     shown: Shown,
 }
 
@@ -57,34 +57,34 @@ impl Limit {
     }
 }
 
-/// Whether the service takes this as the name of a thing.
+/// Checks that the service accepts `name` as a thing's name.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with the name.
 pub fn check_thing_name(name: &str) -> Result<(), TemplateError> {
     NAME.check("ThingName", name)
 }
 
-/// Whether the service takes this as the name of an attribute.
+/// Checks that the service accepts `name` as an attribute's name.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with the name.
 pub fn check_attribute_name(name: &str) -> Result<(), TemplateError> {
     ATTRIBUTE_NAME.check(&format!("AttributePayload.{name}"), name)
 }
 
-/// Whether the service takes `value` as that of the attribute `name`.
+/// Checks that the service accepts `value` for the attribute `name`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with the value.
 pub fn check_attribute_value(name: &str, value: &str) -> Result<(), TemplateError> {
     ATTRIBUTE_VALUE.check(&format!("AttributePayload.{name}"), value)
 }
 
-/// Whether the service takes this as a policy document, by its form alone.
+/// Checks the form of a policy document, not its meaning, against what the service accepts.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with the document.
 pub fn check_policy_document(document: &str) -> Result<(), TemplateError> {
     let wrong = |found: String, wanted: &str| {
         Err(TemplateError { at: String::from("PolicyDocument"), found, wanted: wanted.to_owned() })
@@ -115,7 +115,8 @@ pub fn check_policy_document(document: &str) -> Result<(), TemplateError> {
 }
 
 impl Plan {
-    /// What the service refuses of it, whatever the account has: names, values, and how many there are.
+    /// What the service refuses regardless of the account's content: invalid names and values, and too many of
+    /// something.
     pub fn refused(&self) -> Vec<TemplateError> {
         let mut refused = Vec::new();
         if let Some(thing) = &self.thing {
@@ -218,7 +219,7 @@ mod tests {
         ] {
             assert!(check_policy_document(document).is_err(), "{document}");
         }
-        // White space does not count.
+        // White space is not counted.
         assert_eq!(
             check_policy_document(&format!(r#"{{"Statement": {statement}{}}}"#, " ".repeat(3000))),
             Ok(())

@@ -1,4 +1,4 @@
-//! What is wrong, or probably not meant, with a template before it is in an account.
+//! Finds errors and likely mistakes in a template before it is created in an account.
 
 use std::collections::BTreeSet;
 
@@ -13,16 +13,16 @@ use crate::service::{
     MAX_ATTRIBUTES_WITH_TYPE, MAX_ATTRIBUTES_WITHOUT_TYPE, MAX_GROUPS, MAX_POLICIES, MAX_POLICY_DOCUMENT,
 };
 
-/// What was found in a template, each with its path.
+/// The findings about a template, each with its path.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Lint {
-    /// What the service refuses: when the template is made, or when a device is registered with it.
+    /// What the service refuses, when the template is created or when a device is registered with it.
     pub errors: Vec<TemplateError>,
-    /// What is taken, and probably not meant.
+    /// What the service accepts, but is probably not meant.
     pub warnings: Vec<TemplateError>,
 }
 
-/// Looks for everything that is wrong with the body of a fleet provisioning template.
+/// Checks the body of a fleet provisioning template for all errors and likely mistakes.
 pub fn lint(body: &str) -> Lint {
     let template = match reader::read_whole(body) {
         Ok(template) => template,
@@ -48,7 +48,7 @@ pub fn lint(body: &str) -> Lint {
 impl Lint {
     fn error(&mut self, at: &str, found: impl Into<String>, wanted: impl Into<String>) {
         let error = TemplateError { at: at.to_owned(), found: found.into(), wanted: wanted.into() };
-        // What two looks find is said once.
+        // Two checks may find the same error; report it once.
         if !self.errors.contains(&error) {
             self.errors.push(error);
         }
@@ -179,9 +179,9 @@ impl Lint {
         }
     }
 
-    /// What does not depend on any parameter is as it will be, and can be judged.
+    /// Checks the parts that do not depend on any parameter.
     fn constants(&mut self, template: &Template) {
-        // Every parameter has a value that all limits allow, so that what is refused is the template's own.
+        // Gives every parameter a value within all limits, so that any refusal is the template's own fault.
         let mut names = BTreeSet::new();
         template.each_reference(&mut |name| {
             names.insert(name);
@@ -209,7 +209,7 @@ impl Lint {
                     }
                 }
             }
-            // A lookup by a parameter's value may fail with ours and not with a device's.
+            // A lookup by a parameter's value may fail with our values, but not with a device's.
             Err(error) if names.is_empty() => self.error(&error.at, error.reason.to_string(), "a value"),
             Err(_) => {}
         }
@@ -226,7 +226,7 @@ impl Lint {
 }
 
 impl Template {
-    /// Shows the name of every parameter that anything in it refers to, once for each reference.
+    /// Calls `show` with the name of every parameter that the template refers to, once per reference.
     fn each_reference<'a>(&'a self, show: &mut impl FnMut(&'a str)) {
         if let Some(thing) = &self.thing {
             let texts = [Some(&thing.name), thing.type_name.as_ref(), thing.billing_group.as_ref()];
@@ -256,7 +256,7 @@ fn is_constant(text: &Text) -> bool {
     is_constant
 }
 
-/// How long a document is at least, whatever its parameters are: its literals.
+/// The minimum length of a document whatever its parameters are, in characters: that of its literals.
 fn least_characters(document: &Document) -> usize {
     let long = |text: &str| text.chars().filter(|c| !c.is_whitespace()).count();
     match document {

@@ -1,11 +1,12 @@
 //! Provisioning templates: what RegisterThing makes of a certificate and its parameters.
 //!
-//! The grammar, and its evaluation into a [`Plan`]. Nothing here touches a registry: the caller carries the plan out.
+//! Owns the grammar, and its evaluation into a [`Plan`]. Nothing here touches a registry: the caller carries the plan
+//! out.
+//!
 //! Source: AWS IoT Developer Guide, "Provisioning templates".
 //!
-//! Where the guide is silent the grammar here is strict, so that a mistake shows before a device meets it: unknown
-//! resource types and properties, references to parameters that are not declared, and a template without a certificate
-//! are errors.
+//! Where the guide is silent, the grammar is strict, so that a mistake shows before a device meets it: unknown resource
+//! types and properties, references to undeclared parameters, and a template without a certificate are errors.
 
 mod dependence;
 mod draft;
@@ -35,7 +36,7 @@ pub use secrets::looks_secret;
 /// The parameters of one registration.
 pub type Parameters<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
 
-/// A template that was read and found right.
+/// A template that was parsed and found valid.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Template {
     /// Declared parameters and their defaults.
@@ -87,11 +88,11 @@ enum NamedOrInline {
 /// Which certificate a template is about. Only `Id` can be used with a fleet provisioning template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CertificateSource<T> {
-    /// `CertificateId`: one that the account has.
+    /// `CertificateId`: an existing certificate.
     Id(T),
-    /// `CertificateSigningRequest`: one to be made.
+    /// `CertificateSigningRequest`: a certificate to be created.
     SigningRequest(T),
-    /// `CertificatePem`: one to be registered.
+    /// `CertificatePem`: a certificate to be registered.
     Pem(T),
 }
 
@@ -114,7 +115,7 @@ pub struct CertificateFacts<'a> {
     pub subject: Option<&'a BTreeMap<&'static str, String>>,
 }
 
-/// What a template says of a thing that exists already; `None` is left to the account's default.
+/// What a template says about a thing that already exists; `None` leaves it to the account's default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Overrides {
     /// For the attributes.
@@ -125,7 +126,7 @@ pub struct Overrides {
     pub groups: Option<Override>,
 }
 
-/// What to do with a property of a thing that exists already.
+/// What to do with a property of a thing that already exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Override {
     /// Keep what the thing has.
@@ -134,18 +135,18 @@ pub enum Override {
     Replace,
     /// Refuse the registration.
     Fail,
-    /// Add the template's attributes or groups to those the thing has.
+    /// Add the template's attributes or groups to the thing's own.
     Merge,
 }
 
-/// What a registration is to make.
+/// What a registration is to create.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// The thing, if the template has one.
     pub thing: Option<ThingPlan>,
-    /// The certificate that the template gave; `None` leaves it to the ownership token.
+    /// The certificate that the template names; `None` leaves it to the ownership token.
     pub certificate: Option<CertificateSource<String>>,
-    /// What becomes of the certificate.
+    /// The status that the certificate gets.
     pub activation: Activation,
     /// How it is attached to the thing.
     pub principal_type: PrincipalType,
@@ -155,22 +156,22 @@ pub struct Plan {
     pub device_configuration: serde_json::Map<String, Value>,
 }
 
-/// The thing to make or find.
+/// The thing to create or find.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ThingPlan {
     /// Its name.
     pub name: String,
     /// Its type.
     pub type_name: Option<String>,
-    /// Its attributes; `None` where the template does not have any payload.
+    /// Its attributes; `None` if the template has no attribute payload.
     pub attributes: Option<BTreeMap<String, String>>,
-    /// Its groups; `None` where the template does not name any.
+    /// Its groups; `None` if the template names none.
     pub groups: Option<Vec<String>>,
     /// Its billing group.
     pub billing_group: Option<String>,
     /// Its software packages and their versions.
     pub package_versions: BTreeMap<String, String>,
-    /// What to do if it exists.
+    /// What to do if it already exists.
     pub overrides: Overrides,
 }
 
@@ -186,25 +187,25 @@ pub enum Activation {
 /// A policy to attach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PolicyPlan {
-    /// One that the account has.
+    /// An existing policy of this name.
     Named(String),
-    /// This document, JSON: the service names it by a hash, so that equal documents share a policy.
+    /// A policy with this JSON document. The service names it by a hash, so that equal documents share a policy.
     Inline(String),
 }
 
-/// Why a body is not a template.
+/// Why a body is not a valid template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{at}: found {found}; wanted {wanted}")]
 pub struct TemplateError {
-    /// Where: the path of keys from the top, or line and column of broken JSON.
+    /// The path of keys from the top, or the line and column of malformed JSON.
     pub at: String,
-    /// What stands there.
+    /// What was found there.
     pub found: String,
-    /// What should.
+    /// What was expected.
     pub wanted: String,
 }
 
-/// Why a template cannot be evaluated for these parameters, and where in it.
+/// Why a template cannot be evaluated with these parameters, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{at}: {reason}")]
 pub struct EvaluationError {
@@ -214,13 +215,13 @@ pub struct EvaluationError {
     pub reason: Reason,
 }
 
-/// What is wrong with an evaluation.
+/// The reason why an evaluation failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    /// This parameter has neither value nor default.
+    /// This parameter has neither a value nor a default.
     #[error("parameter {0} has neither a value nor a default")]
     MissingParameter(String),
-    /// A function found nothing; says which and why.
+    /// A function has no result; the text says which function, and why.
     #[error("{0}")]
     Failed(String),
 }
@@ -234,18 +235,18 @@ impl Reason {
 type Evaluated<T> = Result<T, EvaluationError>;
 
 impl Template {
-    /// Reads a template body.
+    /// Parses a template's body.
     ///
     /// # Errors
-    /// [`TemplateError`] for the first thing that is not in the grammar.
+    /// [`TemplateError`] for the first violation of the grammar.
     pub fn parse(body: &str) -> Result<Self, TemplateError> {
         reader::read(body)
     }
 
-    /// That a fleet provisioning template may be like this: the certificate is the one of the ownership token.
+    /// Checks that the template can be used for fleet provisioning, where the certificate is the ownership token's.
     ///
     /// # Errors
-    /// [`TemplateError`] if it brings a certificate of its own.
+    /// [`TemplateError`] if the template provides a certificate of its own.
     pub fn check_for_fleets(&self) -> Result<(), TemplateError> {
         use CertificateSource::{Id, Pem, SigningRequest};
         let found = match &self.certificate.source {
@@ -260,12 +261,13 @@ impl Template {
         })
     }
 
-    /// Whether it refers to the certificate's subject.
+    /// Whether the template refers to the certificate's subject.
     pub fn reads_subject(&self) -> bool {
         self.reads_subject
     }
 
-    /// What registering a certificate with `parameters` makes. Parameters that the template does not declare are ignored.
+    /// What registering a certificate with `parameters` creates. Parameters that the template does not declare are
+    /// ignored.
     ///
     /// # Errors
     /// [`EvaluationError`] if a parameter is missing or a function has no result.
@@ -281,7 +283,7 @@ impl Template {
             mappings: &self.mappings,
             used: Cell::new(0),
         };
-        // The thing's name first: if several parameters are missing, its own is the one to hear of.
+        // The thing's name comes first: if several parameters are missing, the error should name that one.
         let thing = self.thing.as_ref().map(|thing| thing.plan(&scope)).transpose()?;
         let configured = |(name, value): &(String, Document)| {
             let value = value.evaluate(&scope).map_err(|reason| reason.at("DeviceConfiguration", name))?;
@@ -361,7 +363,7 @@ impl PolicyResource {
             NamedOrInline::Inline(document) => {
                 let tree =
                     document.evaluate(scope).map_err(|reason| reason.at(&self.at, "PolicyDocument"))?;
-                // A document may stand in the template as an object or as a string of JSON.
+                // The template may contain a document as an object or as a string of JSON.
                 PolicyPlan::Inline(match tree {
                     Value::String(text) => text,
                     tree => tree.to_string(),
@@ -386,7 +388,7 @@ mod tests {
         pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
     }
 
-    /// A template whose thing is named by `name`, JSON.
+    /// A template whose thing name is the JSON expression `name`.
     fn named(name: &str) -> Result<Template, TemplateError> {
         Template::parse(&format!(
             r#"{{"Parameters": {{"A": {{"Type": "String"}}, "B": {{"Type": "String", "Default": "x,y"}}}},

@@ -1,6 +1,7 @@
-//! Which names look like those of secrets: what they name should be in no attribute, which whoever may describe things reads.
+//! Which names look like those of secrets. Secrets should not become attributes: everyone who may describe things reads
+//! those.
 
-/// Words that name a secret, in small letters.
+/// Words that suggest a secret, in lower case.
 const WORDS: [&str; 30] = [
     "key",
     "keys",
@@ -34,7 +35,7 @@ const WORDS: [&str; 30] = [
     "senha",
 ];
 
-/// Ends and beginnings of names whose words are run together, such as `devicekey`.
+/// Beginnings and ends of names that are written as one word, such as `devicekey`.
 const PARTS: [&str; 17] = [
     "apikey",
     "secret",
@@ -55,11 +56,11 @@ const PARTS: [&str; 17] = [
     "パスワード",
 ];
 
-/// Words that are longer than the secret ones that they end in.
+/// Harmless words that end in a secret one.
 const HARMLESS_ENDS: [&str; 5] = ["monkey", "turkey", "donkey", "whiskey", "hockey"];
 
-/// Whether a column, a parameter or an attribute of this name is likely to hold a secret, such as `DeviceKey`, `wifi_password` or
-/// `PSK`. A guess from the name alone, and rather wrong on the careful side.
+/// Whether a column, parameter or attribute of this name is likely to hold a secret, such as `DeviceKey`,
+/// `wifi_password` or `PSK`. A guess from the name alone, which errs on the side of caution.
 pub fn looks_secret(name: &str) -> bool {
     let words = words(name);
     let joined = words.concat();
@@ -71,7 +72,7 @@ fn is_key(word: &str) -> bool {
     word.ends_with("key") && !HARMLESS_ENDS.iter().any(|harmless| word.ends_with(harmless))
 }
 
-/// The words of a name in small letters: `DeviceKey`, `device_key` and `DEVICE-KEY` are the same two.
+/// The words of a name in lower case: `DeviceKey`, `device_key` and `DEVICE-KEY` all have the same two.
 fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut before = None;
@@ -84,7 +85,7 @@ fn words(name: &str) -> Vec<String> {
         }
         let begins = match before {
             None => false,
-            // `deviceKey`, and `APIKey`: the last capital belongs to the next word.
+            // `deviceKey` and `APIKey`: the last capital letter begins the next word.
             Some(before) => {
                 let before: char = before;
                 c.is_uppercase()
@@ -101,7 +102,7 @@ fn words(name: &str) -> Vec<String> {
         }
         before = Some(c);
     }
-    // `key2` is a key.
+    // `key2` counts as `key`.
     let bare = words.iter().map(|word| word.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned());
     bare.filter(|word| !word.is_empty()).collect()
 }

@@ -1,4 +1,4 @@
-//! What fuzzers feed of the transport's parsers.
+//! Entry points for fuzzing the transport's parsers.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,8 +13,8 @@ use crate::call::Call;
 use crate::failure::Cause;
 use crate::provisioning::Topics;
 
-/// What a server sends on an MQTT connection that has subscribed and waits for a reply: however it is cut into pieces, the
-/// same events come of it, and the same end.
+/// Feeds a server's bytes to an MQTT connection that has subscribed and waits for a reply: however they are cut into
+/// pieces, the same events and the same end must result.
 pub(crate) fn mqtt(data: &[u8]) {
     let (Some((&size, data)), now) = (data.split_first(), Instant::now()) else { return };
     let whole = events(&[data], now);
@@ -47,7 +47,7 @@ fn events(pieces: &[&[u8]], now: Instant) -> (Vec<Event>, Option<Cause>) {
     (events, None)
 }
 
-/// What a server, or a proxy, answers to an upgrade.
+/// Feeds a server's or proxy's answer to an upgrade.
 pub(crate) fn http_answer(data: &[u8]) {
     let mut bytes = Vec::new();
     let mut stream = data;

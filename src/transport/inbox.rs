@@ -1,8 +1,8 @@
 //! Which packet answers which request.
 //!
-//! Owns the rule by which a PUBLISH on a response topic becomes the reply of the exchange in flight, a redelivery to be
-//! ignored, or the end of the connection. Replies carry no correlation field, so everything depends on there being one
-//! exchange at a time, and on recognising what was consumed before.
+//! Owns the rule by which a PUBLISH on a response topic becomes the reply of the exchange in flight, an ignored
+//! redelivery, or the end of the connection. Replies carry no correlation field, so everything depends on having one
+//! exchange at a time, and on recognising replies that were consumed before.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,34 +15,34 @@ use crate::failure::Cause;
 use crate::provisioning::Topics;
 use crate::wording::clean;
 
-/// How long an exchange waits for another reply after one that equals a reply consumed before. Redeliveries come close to
-/// the first delivery; if nothing else comes, the equal one was the answer. Longer than the 5 s that the service gives a
-/// pre-provisioning hook, so that a slow true reply is still waited for.
+/// How long an exchange waits for another reply after one that equals a reply consumed before. Redeliveries come soon
+/// after the first delivery; if nothing else comes, the equal reply was the answer. Longer than the 5 s that the
+/// service gives a pre-provisioning hook, so that a slow true reply is still awaited.
 pub const GRACE: Duration = Duration::from_secs(6);
 
 /// How many consumed replies are remembered. A device has two, and the service retries within seconds.
 const REMEMBERED: usize = 8;
 
-/// How many redeliveries one exchange, or one wait between exchanges, tolerates.
+/// How many redeliveries are tolerated in one exchange, or in one wait between exchanges.
 const MAX_REDELIVERIES: u32 = 1000;
 
-/// What matters here of a PUBLISH. Not to be printed: its payload may hold a private key.
+/// The relevant parts of a PUBLISH. Has no `Debug`: its payload may hold a private key.
 #[derive(Clone, Copy)]
 pub struct Delivery<'a> {
     /// Its topic name.
     pub topic: &'a str,
     /// Its payload.
     pub payload: &'a [u8],
-    /// Its DUP flag: the server says that it may have been delivered before (MQTT 3.1.1 section 3.3.1.1).
+    /// Its DUP flag: it may have been delivered before (MQTT 3.1.1 section 3.3.1.1).
     pub is_duplicate: bool,
 }
 
-/// What a delivery is.
+/// What a delivery means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
-    /// The reply of the exchange in flight, which is over now.
+    /// The reply of the exchange in flight, which ends.
     Reply(Verdict),
-    /// A reply consumed before. Acknowledge and ignore it.
+    /// A reply consumed before: acknowledge and ignore it.
     Redelivery,
 }
 
@@ -51,7 +51,7 @@ pub enum Arrival {
 pub struct Inbox {
     topics: Arc<Topics>,
     awaited: Option<Call>,
-    /// Fingerprints of the replies consumed last, written round and round.
+    /// Fingerprints of the replies consumed last, in a ring.
     consumed: [Option<u64>; REMEMBERED],
     next: usize,
     doubted_at: Option<Instant>,
@@ -75,23 +75,23 @@ impl Inbox {
         }
     }
 
-    /// The topics whose deliveries are understood.
+    /// The topics whose deliveries are recognised.
     pub fn topics(&self) -> &Topics {
         &self.topics
     }
 
-    /// A request of `call` is about to be published; the next reply on its topics is its own.
+    /// Call before publishing a request of `call`: the next reply on its topics is its own.
     pub fn expect(&mut self, call: Call) {
         self.awaited = Some(call);
         self.doubted_at = None;
         self.in_a_row = 0;
     }
 
-    /// Says what a delivery is.
+    /// What a delivery means.
     ///
     /// # Errors
-    /// The connection is not to be used any more: [`Cause::Garbled`] on a topic that was never subscribed to or in a flood,
-    /// [`Cause::Anomaly`] for a reply that no request waits for.
+    /// The connection must no longer be used: [`Cause::Garbled`] for an unknown topic or a flood, [`Cause::Anomaly`]
+    /// for a reply that no request waits for.
     pub fn receive(&mut self, delivery: Delivery<'_>, now: Instant) -> Result<Arrival, Cause> {
         let Some((call, verdict)) = self.origin(delivery.topic) else {
             let topic: String = clean(delivery.topic).chars().take(100).collect();
@@ -101,7 +101,7 @@ impl Inbox {
         let is_known = self.consumed.contains(&Some(print));
         let is_awaited = self.awaited == Some(call);
         match verdict {
-            // Two requests may well be rejected in the same words, so an equal rejection is an answer where one is due.
+            // Two requests may be rejected in the same words, so an equal rejection is an answer if one is awaited.
             Verdict::Rejected if is_awaited => Ok(self.consume(print, verdict)),
             Verdict::Accepted if is_awaited && !is_known => Ok(self.consume(print, verdict)),
             _ if is_known => {
@@ -116,18 +116,18 @@ impl Inbox {
         }
     }
 
-    /// When to end an exchange that has seen nothing but an earlier reply again: that reply was its answer then, and names a
-    /// thing or certificate that another device has. `None` while no reply is in doubt.
+    /// When to end an exchange that has got only an earlier reply again: that reply was then its answer, and names a
+    /// thing or certificate of another device. `None` while no reply is in doubt.
     pub fn grace_ends(&self) -> Option<Instant> {
         self.doubted_at.map(|at| at + GRACE)
     }
 
-    /// Why such an exchange ends.
+    /// The cause for an exchange whose answer equals an earlier reply.
     pub fn same_reply() -> Cause {
         Cause::Anomaly { detail: String::from("the same reply as for the device before") }
     }
 
-    /// How many redeliveries there were since the last time this was asked.
+    /// How many redeliveries there were since this was last called.
     pub fn take_redelivered(&mut self) -> u32 {
         std::mem::take(&mut self.redelivered)
     }
@@ -166,8 +166,8 @@ impl Inbox {
     }
 }
 
-/// Tells deliveries apart: eight bytes at a time, because every reply of a run passes through here. Not meant to withstand
-/// deliberate collisions: all that they would gain is an anomaly.
+/// Tells deliveries apart: eight bytes at a time, because every reply of a run passes through here. It does not
+/// withstand deliberate collisions, which would only cause an anomaly.
 fn fingerprint(topic: &str, payload: &[u8]) -> u64 {
     const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15;
     let mix = |state: u64, word: u64| {

@@ -1,7 +1,7 @@
 //! Connections to the service, as the engine sees them.
 //!
-//! Owns the two traits by which the engine knows a connection, and the rule which packet answers which request ([`Inbox`]).
-//! [`wss`] implements the traits over TLS, the emulator's simulated network in memory.
+//! Owns the two traits by which the engine knows a connection, and the rule for which packet answers which request
+//! ([`Inbox`]). [`wss`] implements the traits over TLS, the emulator's simulated network in memory.
 
 #[cfg(all(any(test, fuzzing), feature = "emulator"))]
 pub(crate) mod fuzzing;
@@ -29,14 +29,14 @@ use crate::failure::Failure;
 
 /// Opens connections that are ready for exchanges: all response topics are granted.
 pub trait Connector: Send + Sync + 'static {
-    /// What it opens.
+    /// The type of connection that it opens.
     type Connection: Connection;
 
     /// Dials once: a fresh signature, a fresh client id, every phase timed and bounded. Never retries.
     fn dial(&self) -> impl Future<Output = Dial<Self::Connection>> + Send;
 }
 
-/// Users of one connector share its state, such as TLS sessions.
+/// All users of one connector share its state, such as TLS sessions.
 impl<C: Connector> Connector for Arc<C> {
     type Connection = C::Connection;
 
@@ -45,10 +45,10 @@ impl<C: Connector> Connector for Arc<C> {
     }
 }
 
-/// How a dial went.
+/// The result of a dial.
 #[derive(Debug)]
 pub struct Dial<C> {
-    /// How long each phase took that was completed.
+    /// How long each completed phase took.
     pub phases: DialPhases,
     /// The connection, or which phase failed and why.
     pub outcome: Result<C, Failure>,
@@ -58,9 +58,9 @@ pub struct Dial<C> {
 pub trait Connection: Send + Sized + 'static {
     /// Publishes `payload` on the request topic of `call` at QoS 1 and waits for the reply.
     ///
-    /// By value: a connection that lost a reply no longer exists, so a late reply cannot be credited to another
-    /// device. The exchange ends with its reply, whether its PUBACK came before, after or never, or when `patience` is over.
-    /// Dropping the future drops the connection.
+    /// Taken by value: a connection that lost a reply no longer exists, so a late reply cannot be credited to another
+    /// device. The exchange ends with its reply, whether its PUBACK came before, after or never, or when `patience`
+    /// gives up. Dropping the future drops the connection.
     fn exchange(
         self,
         call: Call,
@@ -68,16 +68,16 @@ pub trait Connection: Send + Sized + 'static {
         patience: impl Patience,
     ) -> impl Future<Output = Result<(Reply, Self), Lost>> + Send;
 
-    /// Its client id, by which the service's logs name it; empty if it has none.
+    /// Its client id, which identifies it in the service's logs; empty if it has none.
     fn client_id(&self) -> &str {
         ""
     }
 
     /// Keeps the connection alive while there is nothing to send: answers pings, acknowledges and ignores redelivered
-    /// replies. Ends only when the connection does, saying why. Cancel safe.
+    /// replies. Returns the reason once the connection ends. Cancel safe.
     fn idle(&mut self) -> impl Future<Output = Failure> + Send;
 
-    /// Says goodbye: DISCONNECT, WebSocket close, TLS close. Bounded in time; errors are ignored.
+    /// Closes the connection politely: DISCONNECT, WebSocket close, TLS close. Bounded in time; errors are ignored.
     fn close(self) -> impl Future<Output = ()> + Send;
 }
 
@@ -88,9 +88,9 @@ pub struct Reply {
     pub verdict: Verdict,
     /// The message, as it was received.
     pub payload: Bytes,
-    /// From the publish to the reply.
+    /// The time from the publish to the reply.
     pub service: Duration,
-    /// How many replies of earlier exchanges were delivered again meanwhile, and ignored.
+    /// How many replies of earlier exchanges were redelivered meanwhile, and ignored.
     pub redelivered: u32,
 }
 
@@ -115,14 +115,14 @@ pub enum Verdict {
     Rejected,
 }
 
-/// An exchange whose reply will not come; its connection has ended with it.
+/// An exchange whose reply will not come; its connection has ended too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
-    /// Why.
+    /// The reason.
     pub failure: Failure,
-    /// From the publish to giving up.
+    /// The time from the publish to giving up.
     pub service: Duration,
-    /// How many replies of earlier exchanges were delivered again meanwhile, and ignored.
+    /// How many replies of earlier exchanges were redelivered meanwhile, and ignored.
     pub redelivered: u32,
 }
 

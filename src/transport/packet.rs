@@ -1,8 +1,8 @@
 //! MQTT 3.1.1 packets that a server may send.
 //!
-//! Owns the checks that stand before the codec. rumqttc's decoder never panics on hostile bytes (the tests here try), but it
-//! lets through what a server must not send: packets of clients, wrong flags, trailing bytes, oversize lengths spread over
-//! time. Knows nothing of the order in which packets may come.
+//! Owns the checks before the codec. rumqttc's decoder never panics on hostile bytes (the tests here try), but it
+//! accepts packets that a server must not send: clients' packets, wrong flags, trailing bytes, oversize lengths
+//! spread over time. Knows nothing of the order of packets.
 
 use bytes::Bytes;
 use rumqttc::mqttbytes::v4::{ConnAck, PubAck, Publish, SubAck, SubscribeReasonCode};
@@ -11,7 +11,7 @@ use rumqttc::mqttbytes::{Error, FixedHeader, QoS, check};
 use crate::failure::Cause;
 use crate::service::{MAX_PAYLOAD, MAX_TOPIC};
 
-/// The largest remaining length that is taken: a PUBLISH with everything at its limit.
+/// The largest remaining length accepted, in bytes: a PUBLISH with everything at its limit.
 pub(super) const MAX_REMAINING: usize = 2 + MAX_TOPIC + 2 + MAX_PAYLOAD;
 
 /// A packet from the server.
@@ -31,7 +31,7 @@ pub(super) enum Incoming {
 
 /// The length of the packet at the start of `bytes`; `None` until its header is complete.
 ///
-/// Refuses as early as possible, so that nothing is buffered for a packet that will not be accepted.
+/// Refuses a packet as early as possible, so that nothing is buffered for one that will not be accepted.
 pub(super) fn frame(bytes: &[u8]) -> Result<Option<FixedHeader>, Cause> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     check_first_byte(first)?;
@@ -53,7 +53,7 @@ pub(super) fn read(header: FixedHeader, bytes: Bytes) -> Result<Incoming, Cause>
     match (first >> 4, body) {
         (2, 2) => match ConnAck::read(header, bytes) {
             Ok(ack) => Ok(Incoming::ConnAck(ack.code as u8)),
-            // rumqttc knows the codes of the specification only; AWS has a 7.
+            // rumqttc knows only the specification's codes; AWS also has a 7.
             Err(Error::InvalidConnectReturnCode(code)) => Ok(Incoming::ConnAck(code)),
             Err(error) => Err(refuse(error)),
         },
@@ -70,7 +70,7 @@ pub(super) fn read(header: FixedHeader, bytes: Bytes) -> Result<Incoming, Cause>
     }
 }
 
-/// Checks type and flags (MQTT 3.1.1 section 2.2).
+/// Checks a packet's type and flags (MQTT 3.1.1 section 2.2).
 fn check_first_byte(first: u8) -> Result<(), Cause> {
     match first {
         0x20 | 0x40 | 0x90 | 0xd0 => Ok(()),
@@ -84,7 +84,7 @@ fn check_first_byte(first: u8) -> Result<(), Cause> {
     }
 }
 
-/// One byte of type and flags, and the remaining length with its continuation bits.
+/// The header's length: one byte of type and flags, and the remaining length with its continuation bits.
 fn header_length(bytes: &[u8]) -> usize {
     1 + bytes[1..].iter().take_while(|byte| **byte & 0x80 != 0).count() + 1
 }
@@ -201,7 +201,7 @@ mod tests {
         }
     }
 
-    /// A few bytes of a valid packet changed: neither the guard nor the codec behind it may panic.
+    /// Valid packets with a few bytes changed: neither the guard nor the codec behind it may panic.
     fn near_packets() -> impl Strategy<Value = Vec<u8>> {
         let valid = prop::sample::select(vec![
             vec![0x20, 2, 0, 0],

@@ -1,32 +1,32 @@
-//! How long an exchange waits for its reply: what a connection asks of the engine meanwhile.
+//! How long an exchange waits for its reply: a connection asks the engine.
 
 use std::time::Duration;
 
-/// Decides how long to wait. A [`Duration`] waits for itself.
+/// Decides how long to wait for a reply. A [`Duration`] waits for that long.
 pub trait Patience: Send + Sync {
-    /// What to do now, while there is no reply. Asked when the request is published, and again each time the answered wait
+    /// What to do while there is no reply. Called when the request is published, and again whenever the returned wait
     /// is over.
     fn next(&self, heard: Heard) -> Wait;
 }
 
-/// What has been heard of a request that has no reply.
+/// What was heard of a request that has no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Heard {
-    /// For how long it has been under way.
+    /// How long it has been under way.
     pub age: Duration,
     /// Whether its PUBACK came.
     pub is_acknowledged: bool,
-    /// What is known of the connection.
+    /// Whether the connection has answered a PINGREQ.
     pub ping: Ping,
 }
 
-/// Whether a PINGREQ was sent since the request was published, and answered.
+/// Whether a PINGREQ was sent since the request was published, and whether it was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Ping {
-    /// None was sent.
+    /// No PINGREQ was sent.
     #[default]
     NotSent,
-    /// Sent, without a PINGRESP so far.
+    /// A PINGREQ was sent; no PINGRESP has come yet.
     Sent,
     /// The PINGRESP came.
     Answered,
@@ -35,11 +35,11 @@ pub enum Ping {
 /// What to do while there is no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// Wait until the request is this old.
+    /// Wait until the request has this age.
     Until(Duration),
-    /// Send a PINGREQ, and wait until the request is this old.
+    /// Send a PINGREQ, and wait until the request has this age.
     PingUntil(Duration),
-    /// The reply will not come, or is not worth waiting for.
+    /// Give up: the reply will not come, or is not worth waiting for.
     GiveUp,
 }
 

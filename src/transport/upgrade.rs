@@ -1,7 +1,7 @@
 //! The HTTP/1.1 upgrade to a WebSocket (RFC 6455 section 4.1), by hand.
 //!
-//! The request's `Host` must be the one that was signed. Of the answer, everything is read: a refusal's headers and body say
-//! why, and its `date` shows whether this machine's clock is wrong.
+//! The request's `Host` must be the one that was signed. The whole answer is read: a refusal's headers and body give
+//! the reason, and its `date` shows whether this machine's clock is wrong.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,26 +19,26 @@ use crate::certificate::Secret;
 use crate::failure::Cause;
 use crate::wording::clean;
 
-/// The largest head of an answer.
+/// The largest head of an answer, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// How much of a refusal's body is read.
+/// How much of a refusal's body is read, in bytes.
 const MAX_BODY: usize = 16 * 1024;
 
 /// How many header fields an answer may have.
 const MAX_FIELDS: usize = 64;
 
-/// How long a refusal's body may take: the status, which is known by then, matters more.
+/// How long reading a refusal's body may take: its status, known by then, matters more.
 const BODY_TIME: Duration = Duration::from_secs(2);
 
 /// The MQTT subprotocol (MQTT 3.1.1 section 6).
 const SUBPROTOCOL: &str = "mqtt";
 
-/// Upgrades `stream`. Returns what the server has sent beyond its answer: the first bytes of the WebSocket.
+/// Upgrades `stream`. Returns the bytes that the server sent after its answer: the first of the WebSocket.
 ///
 /// # Errors
-/// [`Cause::UpgradeRefused`] for any status but 101, [`Cause::Garbled`] for an answer that is not HTTP or a 101 that is not
-/// to this request, [`Cause::Closed`] if the connection ended.
+/// [`Cause::UpgradeRefused`] for any status but 101, [`Cause::Garbled`] for an answer that is not HTTP or a 101 that
+/// does not match this request, [`Cause::Closed`] if the connection ended.
 pub(super) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     host_header: &str,
@@ -54,7 +54,7 @@ pub(super) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
         head.check(&key)?;
         return Ok(bytes);
     }
-    // The status is worth reporting even if its body comes late or not at all.
+    // The status is worth reporting even if the body comes late or not at all.
     let _ = timeout(BODY_TIME, read_body(stream, &head, &mut bytes)).await;
     Err(head.refusal(&bytes, SystemTime::now()))
 }
@@ -77,14 +77,14 @@ fn request(host_header: &str, target: &Secret<String>, key: &str) -> Zeroizing<V
     request
 }
 
-/// What matters of an answer's head.
+/// The relevant parts of an answer's head.
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) status: u16,
     fields: Vec<(String, String)>,
 }
 
-/// Reads up to the end of the head and takes it off `bytes`.
+/// Reads up to the end of the head and removes it from `bytes`.
 pub(super) async fn read_head<S: AsyncRead + Unpin>(
     stream: &mut S,
     bytes: &mut Vec<u8>,
@@ -92,7 +92,7 @@ pub(super) async fn read_head<S: AsyncRead + Unpin>(
     loop {
         if let Some((head, length)) = parse_head(bytes)? {
             bytes.drain(..length);
-            // Interim answers, such as 103 Early Hints, come before the real one (RFC 9110 section 15.2).
+            // Interim answers, such as 103 Early Hints, precede the final one (RFC 9110 section 15.2).
             if head.status >= 200 || head.status == 101 {
                 return Ok(head);
             }
@@ -125,7 +125,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Cause> {
     }
 }
 
-/// Reads a body to its end or to [`MAX_BODY`]. If dropped midway, what was read stays in `bytes`.
+/// Reads a body to its end or to [`MAX_BODY`]. If this is dropped midway, what was read stays in `bytes`.
 async fn read_body<S: AsyncRead + Unpin>(stream: &mut S, head: &Head, bytes: &mut Vec<u8>) {
     let length = head.field("content-length").and_then(|length| length.parse().ok());
     let wanted = length.unwrap_or(MAX_BODY).min(MAX_BODY);
@@ -143,7 +143,7 @@ impl Head {
         self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether a field that is a list contains `token`, in any case.
+    /// Whether a list field contains `token`, ignoring case.
     fn lists(&self, name: &str, token: &str) -> bool {
         let values = self.fields.iter().filter(|(known, _)| known == name);
         values.flat_map(|(_, value)| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
@@ -153,9 +153,10 @@ impl Head {
         self.lists("transfer-encoding", "chunked")
     }
 
-    /// Whether a 101 answers the request that carried `key` (RFC 6455 section 4.1, the numbered checks).
+    /// Checks that a 101 answers the request that carried `key` (RFC 6455 section 4.1, the numbered checks).
     ///
-    /// A server that names no subprotocol is assumed to speak MQTT, as its CONNACK will show; one that names another is not.
+    /// A server that names no subprotocol is assumed to speak MQTT, which its CONNACK will show; naming another is an
+    /// error.
     fn check(&self, key: &str) -> Result<(), Cause> {
         let wrong = |what: &str| Err(garbled(format!("the answer is 101, but {what}")));
         if !self.lists("upgrade", "websocket") {
@@ -181,7 +182,7 @@ impl Head {
 
     fn refusal(&self, body: &[u8], now: SystemTime) -> Cause {
         let body = if self.is_chunked() { unchunked(body) } else { body.to_vec() };
-        // AWS ends the type with a colon, where a URL may follow.
+        // AWS ends the type with a colon, which a URL may follow.
         let kind = self.field("x-amzn-errortype").and_then(|kind| kind.split(':').next()).unwrap_or_default();
         let words = match message_of(&body) {
             words if words.is_empty() => self.field("x-amzn-errormessage").unwrap_or_default().to_owned(),
@@ -209,7 +210,7 @@ fn message_of(body: &[u8]) -> String {
     }
 }
 
-/// The data of a chunked body, or of the part that is there (RFC 9112 section 7.1).
+/// The data of a chunked body, which may be incomplete (RFC 9112 section 7.1).
 fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
     let mut data = Vec::new();
     while let Ok(Status::Complete((start, length))) = httparse::parse_chunk_size(bytes) {
@@ -236,7 +237,7 @@ fn skew(date: &str, now: SystemTime) -> Option<i64> {
     i64::try_from(ours).ok()?.checked_sub(server)
 }
 
-/// Does everything that is done with an answer.
+/// Runs everything that handles an answer.
 #[cfg(all(any(test, fuzzing), feature = "emulator"))]
 pub(super) fn fuzz(head: &Head, body: &[u8], now: SystemTime) {
     let _ = head.check("dGhlIHNhbXBsZSBub25jZQ==");
@@ -252,7 +253,7 @@ mod tests {
 
     use super::*;
 
-    /// Headers as captured from the service; the body fits its content-length of 241.
+    /// Headers captured from the service; the body matches its content-length of 241.
     const REFUSAL: &str = "HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\ncontent-length: 241\r\n\
         date: Sun, 23 Nov 2025 23:44:32 GMT\r\nx-amzn-RequestId: 1\r\nconnection: keep-alive\r\n\
         x-amzn-ErrorType: ForbiddenException:\r\naccess-control-allow-origin: *\r\n\r\n";

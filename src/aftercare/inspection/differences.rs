@@ -1,4 +1,4 @@
-//! In what a device is not as its template and its row say.
+//! How a device differs from what its template and its row say.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,24 +7,24 @@ use super::wanted::{Expected, Wanted, WantedPolicy, WantedThing};
 use super::{Seen, SeenCertificate, SeenPolicy, SeenThing, is_same_json};
 use crate::wording::{Excerpt, plain};
 
-/// In what a device is not as it should be.
+/// One way in which a device differs from what it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Difference {
     /// There is no thing of this name.
     NoThing(String),
-    /// The service registered it under another name than the template and the row make.
+    /// The thing's recorded name is not the one that the template and the row make.
     ThingName {
         /// The name that the ledger has.
         recorded: String,
-        /// The name that they make.
+        /// The name that the template and the row make.
         wanted: String,
     },
-    /// The service made a thing, and the template has none; or the other way round.
+    /// The device has a thing although the template has none, or the other way round.
     ThingUnexpected {
-        /// The name that the ledger has; `None` if it has none.
+        /// The name that the ledger has; `None` if the device has no thing.
         recorded: Option<String>,
     },
-    /// An attribute.
+    /// An attribute of the thing differs.
     Attribute {
         /// Its name.
         name: String,
@@ -33,14 +33,14 @@ pub enum Difference {
         /// What it should have.
         wanted: Option<String>,
     },
-    /// The thing's type.
+    /// The thing's type differs.
     ThingType {
         /// What the thing has.
         found: Option<String>,
         /// What it should have.
         wanted: Option<String>,
     },
-    /// The thing's billing group.
+    /// The thing's billing group differs.
     BillingGroup {
         /// What the thing has.
         found: Option<String>,
@@ -62,21 +62,21 @@ pub enum Difference {
         /// What it should have.
         wanted: String,
     },
-    /// The certificate is not attached to its thing.
+    /// The certificate is not attached to this thing, its own.
     NotAttached(String),
-    /// Something else is attached to the thing: the ARN.
+    /// Another principal, with this ARN, is attached to the thing.
     OtherPrincipal(String),
     /// The certificate is attached to this thing too.
     OtherThing(String),
-    /// A policy of the template is not attached to the certificate: its name, or `None` for one whose document the template
-    /// carries.
+    /// A policy of the template is not attached to the certificate: its name, or `None` if the template carries its
+    /// document.
     NoPolicy(Option<String>),
     /// A policy is attached that the template does not have.
     OtherPolicy(String),
 }
 
 impl Difference {
-    /// The kind, to count by: stable.
+    /// The stable name of the kind, for counting.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::NoThing(_) => "no_thing",
@@ -156,8 +156,8 @@ impl fmt::Display for Difference {
     }
 }
 
-/// In what a device is not as it should be: the device that was registered as the thing `recorded`, or without one, with the
-/// certificate `certificate_id`.
+/// How a device differs from `wanted`. `recorded` is the thing that it was registered as, if any, and `certificate_id`
+/// its certificate.
 pub fn differences(
     wanted: &Wanted,
     recorded: Option<&str>,
@@ -231,7 +231,7 @@ pub(super) fn is_same_attributes(
     found.is_empty()
 }
 
-/// An attribute without a value is one that is not there: the registry keeps no empty ones.
+/// Compares attributes. The registry keeps no empty values, so an empty attribute equals a missing one.
 fn compare_attributes(
     wanted: &BTreeMap<String, Expected<String>>,
     seen: &BTreeMap<String, String>,
@@ -283,7 +283,7 @@ fn compare_certificate(
     compare_policies(&wanted.policies, &certificate.policies, found);
 }
 
-/// Where a hook may have changed a policy, one of those that the template does not have may be it.
+/// Compares policies. If a hook may have changed one, policies that the template does not have are not reported.
 fn compare_policies(wanted: &[Expected<WantedPolicy>], seen: &[SeenPolicy], found: &mut Vec<Difference>) {
     let mut others: Vec<&SeenPolicy> = seen.iter().collect();
     for policy in wanted.iter().filter_map(Expected::known) {
@@ -291,7 +291,7 @@ fn compare_policies(wanted: &[Expected<WantedPolicy>], seen: &[SeenPolicy], foun
             Some(at) => {
                 others.remove(at);
             }
-            // Two resources of the template may be one policy.
+            // Two policy resources of the template may be one and the same policy.
             None if seen.iter().any(|seen| policy.is(seen)) => {}
             None => found.push(Difference::NoPolicy(match policy {
                 WantedPolicy::Named(name) => Some(name.clone()),
@@ -306,7 +306,7 @@ fn compare_policies(wanted: &[Expected<WantedPolicy>], seen: &[SeenPolicy], foun
 }
 
 impl WantedPolicy {
-    /// Whether it is this one.
+    /// Whether `seen` is this policy.
     pub fn is(&self, seen: &SeenPolicy) -> bool {
         match self {
             Self::Named(name) => *name == seen.name,

@@ -1,6 +1,6 @@
-//! What a device that was provisioned should have in the account, what it has, and what may be taken away again.
+//! What a provisioned device should have in the account, what it has, and what may be removed.
 //!
-//! Pure: what the account has is an argument, as is what the template makes of the row. Asking the account is done elsewhere.
+//! Pure: what the account has, and what the template makes of the row, are arguments.
 
 mod differences;
 mod publishing;
@@ -17,9 +17,9 @@ pub use wanted::{Expected, Wanted, WantedPolicy, WantedThing, Wanting, wanted};
 /// What the account has of one device.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Seen {
-    /// Its thing; `None` if there is none of that name, or the device has no thing.
+    /// Its thing; `None` if the account has none of that name, or the device has no thing.
     pub thing: Option<SeenThing>,
-    /// Its certificates, in the order in which the ledger got them; those that the account does not have are left out.
+    /// Its certificates in the order of the ledger, without those that the account does not have.
     pub certificates: Vec<SeenCertificate>,
 }
 
@@ -41,9 +41,9 @@ pub struct SeenThing {
     pub attributes: BTreeMap<String, String>,
     /// Its billing group.
     pub billing_group: Option<String>,
-    /// How often its type or attributes were changed, 1 for a thing as it was made.
+    /// Its version: 1 when created, higher after each change of its type or attributes.
     pub version: i64,
-    /// The groups that it is in itself; `None` where nobody asked.
+    /// The groups that it is a direct member of; `None` if they were not read.
     pub groups: Option<Vec<String>>,
     /// The ARNs of its principals.
     pub principals: Vec<String>,
@@ -58,7 +58,7 @@ pub struct SeenCertificate {
     pub arn: String,
     /// Its status, as the API writes it: `ACTIVE`.
     pub status: String,
-    /// Whether it is, byte by byte, the one that the ledger has under this id.
+    /// Whether it is the certificate that the ledger has under this id, byte by byte.
     pub is_as_recorded: bool,
     /// The policies attached to it.
     pub policies: Vec<SeenPolicy>,
@@ -71,11 +71,11 @@ pub struct SeenCertificate {
 pub struct SeenPolicy {
     /// Its name.
     pub name: String,
-    /// The document of its default version, JSON; `None` where nobody asked.
+    /// The document of its default version, JSON; `None` if it was not read.
     pub document: Option<String>,
 }
 
-/// Whether two documents are the same JSON, however they are written.
+/// Whether two documents are the same JSON, regardless of formatting.
 fn is_same_json(one: &str, other: &str) -> bool {
     let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
     one == other || read(one).is_some_and(|one| read(other) == Some(one))

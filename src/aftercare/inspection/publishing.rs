@@ -1,19 +1,22 @@
-//! As which client a device may connect, and where it may publish, by its policies: for a trial of a new certificate.
+//! The client id that a device may connect with, and a topic that it may publish to, by its policies: for a trial of a
+//! new certificate.
 //!
-//! Reads what common policies have. A statement that it does not understand allows nothing here, and denies everything.
+//! Understands common policies. A `Deny` statement that it does not understand denies everything; an `Allow` allows
+//! nothing.
+//!
 //! Source: AWS IoT Developer Guide, "AWS IoT Core policies" and "Thing policy variables".
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// The longest topic, in bytes, and the most levels (AWS IoT Core quotas).
+/// The longest topic, in bytes (AWS IoT Core quotas).
 const MAX_TOPIC: usize = 256;
 const MAX_LEVELS: usize = 8;
-/// What stands in a trial's client id or topic where a policy allows anything.
+/// Replaces wildcards in a trial's client id or topic.
 const ANYTHING: &str = "fleetmint-verify";
 
-/// A device that is to connect.
+/// A device that is about to connect.
 #[derive(Debug, Clone, Copy)]
 pub struct Client<'a> {
     /// Its thing, if it has one.
@@ -24,7 +27,7 @@ pub struct Client<'a> {
     pub attributes: &'a BTreeMap<String, String>,
 }
 
-/// What a device's policies let it do.
+/// What a device's policies allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publishable {
     /// The client id to connect with.
@@ -33,8 +36,8 @@ pub struct Publishable {
     pub topic: Option<String>,
 }
 
-/// As whom to connect and where to publish, by the `documents` of a device's policies, JSON. Where they do not say who may
-/// connect, the client id is the thing's name.
+/// A client id to connect with and a topic to publish to, by the JSON `documents` of a device's policies. If they allow
+/// no client id, it is the thing's name.
 pub fn topic_to_publish(documents: &[&str], client: Client<'_>) -> Publishable {
     let statements: Vec<Statement> = documents.iter().flat_map(|document| read(document)).collect();
     let name = client.thing.unwrap_or(ANYTHING);
@@ -46,7 +49,7 @@ pub fn topic_to_publish(documents: &[&str], client: Client<'_>) -> Publishable {
 
 struct Statement {
     allows: bool,
-    /// `None` where it is not a plain list of actions or resources.
+    /// `None` unless the actions and the resources are plain lists of strings.
     plain: Option<Plain>,
     is_conditional: bool,
 }
@@ -78,7 +81,7 @@ fn read(document: &str) -> Vec<Statement> {
     statements.iter().map(statement).collect()
 }
 
-/// A name that `action` is allowed on: `preferred` if that is, or what the first pattern that allows any makes.
+/// A name that `action` is allowed on: `preferred` if allowed, otherwise one made from the first suitable pattern.
 fn find(
     statements: &[Statement],
     action: &str,
@@ -109,7 +112,7 @@ fn find(
     names.find(|name| !name.is_empty() && !name.starts_with('$') && !is_denied(name))
 }
 
-/// The part of an ARN's pattern that is about names of a kind.
+/// The part of an ARN pattern after `kind`, such as `topic/`.
 fn name_in<'a>(resource: &'a str, kind: &str) -> Option<&'a str> {
     if resource == "*" {
         return Some(resource);
@@ -118,7 +121,7 @@ fn name_in<'a>(resource: &'a str, kind: &str) -> Option<&'a str> {
     after_account.strip_prefix(kind).or((after_account == "*").then_some(after_account))
 }
 
-/// A pattern with its policy variables replaced; `None` if one is not known here.
+/// A pattern with its policy variables replaced; `None` if one of them is unknown.
 fn expand(pattern: &str, client: Client<'_>, client_id: &str) -> Option<String> {
     let mut expanded = String::new();
     let mut rest = pattern;
@@ -140,7 +143,7 @@ fn expand(pattern: &str, client: Client<'_>, client_id: &str) -> Option<String> 
     Some(expanded + rest)
 }
 
-/// Whether `text` is what `pattern` stands for, `*` being any characters and `?` any one.
+/// Whether `pattern` matches `text`: `*` stands for any characters, `?` for exactly one.
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut p, mut t, mut star) = (0, 0, None);

@@ -1,7 +1,7 @@
-//! In which order what was made for a device is undone, and what of it is kept.
+//! The order in which a device's resources are removed, and which of them are kept.
 //!
-//! Source of the order: AWS IoT API Reference, DeleteCertificate (inactive, without policies and things) and DeleteThing (without
-//! principals).
+//! Source of the order: AWS IoT API Reference, DeleteCertificate (inactive, without policies and things) and
+//! DeleteThing (without principals).
 
 use std::fmt;
 
@@ -13,24 +13,24 @@ use crate::wording::plain;
 /// What the ledger knows of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Made<'a> {
-    /// The thing that it was registered as, or surely is, if it is registered.
+    /// The thing that it was registered as, or that it must be if it is registered.
     pub thing: Option<&'a str>,
-    /// The id of the certificate that it is registered with; `None` where it is not known to be registered.
+    /// The id of the certificate that it is registered with; `None` if it is not known to be registered.
     pub registered: Option<&'a str>,
-    /// Whether its undoing was begun before.
+    /// Whether its undoing had begun before.
     pub begun: Begun,
 }
 
-/// Whether the undoing of a device was begun before: then it is the undoing that changed it.
+/// Whether an earlier run had begun to undo a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begun {
-    /// It was.
+    /// It had: changes since the registration may be that run's.
     Yes,
-    /// Whatever changed since the registration, another client has changed.
+    /// It had not: any change since the registration was made by another client.
     No,
 }
 
-/// One request.
+/// One request to the control plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// DetachPolicy.
@@ -57,7 +57,7 @@ pub enum Step {
         /// The certificate's id.
         certificate: String,
     },
-    /// DeleteThing, if it still has this version.
+    /// DeleteThing, which fails if the thing no longer has this version.
     DeleteThing {
         /// The thing.
         thing: String,
@@ -66,10 +66,10 @@ pub enum Step {
     },
 }
 
-/// Something that is detached, and kept.
+/// Something that is detached but kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keep {
-    /// What: a thing's or a policy's name, with the word.
+    /// The kind and the name, such as `thing NAME` or `policy NAME`.
     pub what: String,
     /// Why.
     pub why: String,
@@ -81,10 +81,10 @@ impl fmt::Display for Keep {
     }
 }
 
-/// What is to be done for a device.
+/// What to do for a device.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Undoing {
-    /// The requests, in their order.
+    /// The requests, in order.
     pub steps: Vec<Step>,
     /// What is kept.
     pub kept: Vec<Keep>,
@@ -95,29 +95,29 @@ pub struct Undoing {
 /// Why nothing of a device is touched: another client has changed its certificate since it was registered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Untouched {
-    /// Its status.
+    /// Its certificate has another status.
     #[error("its certificate is {found}, and was {wanted}: another client has changed it")]
     Status {
-        /// What it is.
+        /// The status now.
         found: String,
-        /// What the registration made it.
+        /// The status that the registration gave it.
         wanted: String,
     },
     /// A policy of the template was detached.
     #[error("another client has detached {0} from its certificate")]
     PolicyDetached(String),
-    /// It was detached from its thing.
+    /// The certificate was detached from its thing.
     #[error("another client has detached its certificate from thing {}", plain(.0))]
     Detached(String),
-    /// The account has another certificate under its id.
+    /// The account has another certificate under the recorded id.
     #[error("the account has another certificate under the id that the ledger has")]
     OtherCertificate,
 }
 
-/// How the undoing of a device goes; `wanted` is `None` where the template is not there, or makes nothing of the row.
+/// How to undo a device. `wanted` is `None` if the template is missing or cannot be evaluated for the row.
 ///
 /// # Errors
-/// [`Untouched`] if nothing of it may be touched.
+/// [`Untouched`] if the device must be left untouched.
 pub fn undo(made: Made<'_>, wanted: Option<&Wanted>, seen: &Seen) -> Result<Undoing, Untouched> {
     if let (Begun::No, Some(id)) = (made.begun, made.registered)
         && let Some(certificate) = seen.certificate(id)
@@ -173,7 +173,7 @@ fn check_unchanged(
     Ok(())
 }
 
-/// Why a thing is not deleted; `None` if it is surely what the registration made.
+/// Why a thing is kept; `None` if nothing suggests that it is not what the registration made.
 fn reason_to_keep(thing: &SeenThing, wanted: Option<&Wanted>, seen: &Seen) -> Option<String> {
     let is_ours =
         |principal: &String| seen.certificates.iter().any(|certificate| certificate.arn == *principal);
@@ -208,7 +208,7 @@ impl Undoing {
             let kind = of_template.and_then(|mut policies| policies.find(|wanted| wanted.is(policy)));
             let has_open = wanted.is_some_and(|wanted| wanted.policies.iter().any(|it| it.known().is_none()));
             match kind {
-                // It was there before, for the template only names it.
+                // The template only names it, so it existed before.
                 Some(WantedPolicy::Named(_)) => {}
                 Some(WantedPolicy::Inline(_)) if self.policies.contains(&policy.name) => {}
                 Some(WantedPolicy::Inline(_)) => self.policies.push(policy.name.clone()),

@@ -1,4 +1,4 @@
-//! What the template and the row say that a device has.
+//! What a device should have, by its template and its row.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,12 +6,12 @@ use crate::template::{
     Activation, CertificateFacts, Dependence, EvaluationError, Parameters, PolicyPlan, Template,
 };
 
-/// What is expected of a property.
+/// The expected value of a property.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expected<T> {
-    /// This.
+    /// This value.
     Known(T),
-    /// Whatever the template's pre-provisioning hook made of it.
+    /// Unknown, because the template's pre-provisioning hook may have changed it.
     NotCheckable,
 }
 
@@ -35,7 +35,7 @@ pub struct WantedThing {
     pub type_name: Expected<Option<String>>,
     /// Its attributes.
     pub attributes: Expected<BTreeMap<String, Expected<String>>>,
-    /// Its groups; `None` where the template does not name any, so that it may be in some.
+    /// Its groups; `None` if the template names none, so that any are accepted.
     pub groups: Expected<Option<BTreeSet<String>>>,
     /// Its billing group, if it has one.
     pub billing_group: Expected<Option<String>>,
@@ -44,13 +44,13 @@ pub struct WantedThing {
 /// A policy of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WantedPolicy {
-    /// One that was there before, of this name.
+    /// An existing policy of this name.
     Named(String),
-    /// One with this document, JSON, which the template carries.
+    /// A policy with this JSON document, which the template carries.
     Inline(String),
 }
 
-/// What is known beside the template.
+/// What the evaluation needs besides the template.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanting<'a> {
     /// The device's certificate.
@@ -76,7 +76,7 @@ impl<T> Expected<T> {
 }
 
 impl Wanted {
-    /// The properties that nothing can be said of, by name.
+    /// The names of the properties that cannot be checked.
     pub fn not_checkable(&self) -> Vec<String> {
         let mut names = Vec::new();
         let mut add = |name: &str, is_known: bool| {
@@ -103,7 +103,7 @@ impl Wanted {
 /// What `template` makes of a device.
 ///
 /// # Errors
-/// [`EvaluationError`] if it makes nothing of these parameters.
+/// [`EvaluationError`] if the template cannot be evaluated with these parameters.
 pub fn wanted(template: &Template, wanting: &Wanting<'_>) -> Result<Wanted, EvaluationError> {
     let plan = template.evaluate(wanting.certificate, wanting.parameters)?;
     let depends = if wanting.has_hook { template.dependence() } else { Dependence::default() };

@@ -1,4 +1,4 @@
-//! How much is said, and how: options of every verb.
+//! How much is reported, and how: options of every verb.
 
 use clap::{ArgAction, Args, ColorChoice, ValueEnum};
 

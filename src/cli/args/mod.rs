@@ -1,5 +1,5 @@
-//! What several verbs take: typed, and not yet looked at. What it means is told beside it, in `target`, `lot`, `rates` and
-//! `settings`; nothing after them sees these types.
+//! The arguments that several verbs share, as typed. `target`, `lot`, `rates` and `settings` resolve them; no other
+//! module sees these types.
 
 mod devices;
 mod keys;

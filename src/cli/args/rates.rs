@@ -1,4 +1,4 @@
-//! How fast to go.
+//! The options for rates.
 
 use clap::{Args, ValueEnum};
 

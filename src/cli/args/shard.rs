@@ -1,4 +1,4 @@
-//! One of several processes that share a job.
+//! The options for one of several processes that share a job.
 
 use std::str::FromStr;
 use std::time::SystemTime;

@@ -1,4 +1,4 @@
-//! Where to work and as whom.
+//! The options for the target and the identity.
 
 use std::path::PathBuf;
 

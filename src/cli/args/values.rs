@@ -1,4 +1,4 @@
-//! Values of options: what is wrong with one is said with an example of a right one.
+//! Parsers for option values; their errors include a valid example.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! What the account says: who asks, where, with which template, and whether what that needs is there.
+//! Checks of the account: the caller, the endpoint, the template, and whether what the template needs exists.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,14 +23,14 @@ use crate::template::Template;
 use crate::transport::{Connection as _, Connector as _};
 use crate::wording::Excerpt;
 
-/// How long one question may take.
+/// How long one query may take.
 const WITHIN: Duration = Duration::from_secs(5);
-/// How long the service may take to say which of a sample of things are there; with `--deep`, each of them.
+/// How long querying a sample of things may take; `--deep` has no such limit.
 const SAMPLE_WITHIN: Duration = Duration::from_secs(10);
-/// How many things are asked for at once.
+/// How many things are queried at once.
 const AT_ONCE: usize = 32;
 
-/// An account that can be asked.
+/// An account that can be queried.
 pub(super) struct Account<'a> {
     site: &'a Site,
     plane: ControlPlane,
@@ -43,7 +43,7 @@ impl<'a> Account<'a> {
         Self { site, plane: site.control_plane(), template, caller: None }
     }
 
-    /// Whose the credentials are.
+    /// Checks whose credentials these are.
     pub(super) async fn learn_caller(&mut self) -> Finding {
         match within("GetCallerIdentity", caller(&self.site.sts)).await {
             Ok(caller) => {
@@ -55,7 +55,7 @@ impl<'a> Account<'a> {
         }
     }
 
-    /// Whether the endpoint that is dialled is this account's.
+    /// Checks whether the dialled endpoint is this account's.
     pub(super) async fn endpoint(&self) -> Finding {
         let given = self.site.endpoint.host_header();
         match within("DescribeEndpoint", self.plane.data_endpoint()).await {
@@ -68,7 +68,7 @@ impl<'a> Account<'a> {
                     self.site.region
                 );
                 let remedy = "leave --endpoint out, or use the credentials of the endpoint's account";
-                // A domain of one's own may stand for the same endpoint.
+                // A custom domain may stand for the same endpoint.
                 if given.contains(".iot.") && described.contains(".iot.") {
                     Finding::wrong("endpoint", Exit::Unavailable, found).remedy(remedy)
                 } else {
@@ -79,7 +79,7 @@ impl<'a> Account<'a> {
         }
     }
 
-    /// Whether this machine's clock is right; `None` where nothing has told.
+    /// Checks this machine's clock; `None` if no reply has shown the time yet.
     pub(super) fn clock(&self) -> Option<Finding> {
         let skew = self.plane.skew_s()?;
         let off = Duration::from_secs(skew.unsigned_abs());
@@ -95,12 +95,12 @@ impl<'a> Account<'a> {
         })
     }
 
-    /// The template.
+    /// Queries the template.
     pub(super) async fn described(&self) -> Result<DescribedTemplate, AskError> {
         within("DescribeProvisioningTemplate", self.plane.template(self.template)).await
     }
 
-    /// The template, and what is wrong with it.
+    /// Checks the template.
     pub(super) async fn template(&self) -> (Vec<Finding>, Option<DescribedTemplate>) {
         let name = self.template;
         let described = match self.described().await {
@@ -149,7 +149,7 @@ impl<'a> Account<'a> {
         }
     }
 
-    /// How fast the account may do it, and how long `devices` take so.
+    /// Checks the account's rates, and how long `devices` take at these.
     pub(super) async fn quotas(&self, create: Call, devices: u64) -> Finding {
         let create = match create {
             Call::CreateCertificateFromCsr => Quota::CreateCertificateFromCsr,
@@ -175,7 +175,7 @@ impl<'a> Account<'a> {
         }
     }
 
-    /// Whether there is what registrations refer to: thing types, groups, billing groups and policies.
+    /// Checks whether what registrations refer to exists: thing types, groups, billing groups and policies.
     pub(super) async fn resources(&self, expected: &Expected) -> Vec<Finding> {
         let plane = &self.plane;
         let (types, groups, billing_groups, policies) = tokio::join!(
@@ -198,7 +198,7 @@ impl<'a> Account<'a> {
         findings
     }
 
-    /// Which of these things exist; the keys of their devices. A sample is given up on after some seconds.
+    /// The keys of the devices whose things exist. Fails if querying a sample takes longer than [`SAMPLE_WITHIN`].
     pub(super) async fn existing(
         &self,
         things: &[(String, String)],
@@ -229,8 +229,7 @@ impl<'a> Account<'a> {
     }
 }
 
-/// The role that registers the devices.
-/// One real connection, as a run's: signed or with the claim, and subscribed to all that a run hears.
+/// Opens one real connection like a run: signed or with the claim, and subscribed to all topics that a run uses.
 pub(super) async fn connection(site: &Site, topics: Topics, timeout: Duration) -> Finding {
     let connector = match site.connector(topics, timeout) {
         Ok(connector) => connector,
@@ -257,7 +256,7 @@ pub(super) async fn connection(site: &Site, topics: Topics, timeout: Duration) -
     }
 }
 
-/// The role that registers the devices.
+/// Checks the role that registers the devices.
 fn role(described: &DescribedTemplate, caller: Option<&Caller>) -> Vec<Finding> {
     let Some(role) = &described.role else {
         let found = "the template has no provisioning role, without which the service can register nothing";
@@ -277,7 +276,7 @@ fn role(described: &DescribedTemplate, caller: Option<&Caller>) -> Vec<Finding> 
 
 type Answers<'n, T> = Vec<(&'n String, Result<T, AskError>)>;
 
-/// Asks for each name, several at once.
+/// Queries each name, several at once.
 async fn each<'n, T, F>(names: &'n BTreeSet<String>, ask: impl Fn(&'n str) -> F) -> Answers<'n, T>
 where
     F: Future<Output = Result<T, AskError>>,
@@ -289,7 +288,7 @@ where
     answers
 }
 
-/// What answers about resources of a kind mean: those that are not there are named, and if all are there, how many they are.
+/// Findings about resources of a kind: names those that do not exist; if all exist, says how many they are.
 fn judge<T>(
     kind: &'static str,
     answers: Answers<'_, T>,
@@ -307,7 +306,7 @@ fn judge<T>(
                 Finding::wrong(kind, Exit::Unavailable, format!("{name} is not in the account"))
                     .remedy(format!("make it: aws iot {create} {name}")),
             ),
-            // The next answer would be the same.
+            // Further answers would be the same.
             Err(error) => {
                 findings.push(unanswered(kind, error));
                 break;
@@ -330,8 +329,8 @@ async fn within<T>(
     })
 }
 
-/// What it means that a question was not answered: without a permission it is not looked at, and no credentials at all stop
-/// every run.
+/// The finding for a failed query: without a permission the check is skipped, and without credentials every run
+/// fails.
 pub(super) fn unanswered(check: &'static str, error: &AskError) -> Finding {
     match error {
         AskError::NotPermitted { operation, detail } => {

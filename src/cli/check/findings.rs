@@ -1,4 +1,4 @@
-//! What a check found: one line each, for people and as JSON.
+//! The findings of a check: one line each, as text and as JSON.
 
 use std::collections::BTreeMap;
 
@@ -10,37 +10,37 @@ use crate::cli::speech::{say, warn};
 /// What was checked, what was found, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(in crate::cli) struct Finding {
-    /// What was checked: stable, for scripts.
+    /// The name of the check: stable, for scripts.
     check: &'static str,
     outcome: Outcome,
     found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     remedy: Option<String>,
-    /// The exit code of a run that meets it, where that cannot succeed.
+    /// The exit code of a run with this problem, if it cannot succeed.
     #[serde(skip_serializing_if = "Option::is_none")]
     exit_code: Option<u8>,
     #[serde(skip)]
     exit: Option<Exit>,
-    /// Whether it comes of credentials or of a signature that were refused.
+    /// Whether the cause is refused credentials or a refused signature.
     #[serde(skip)]
     is_refusal: bool,
 }
 
-/// How a check ended.
+/// The outcome of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::cli) enum Outcome {
-    /// It is as it should be.
+    /// Everything is as it should be.
     Ok,
-    /// A run can succeed; somebody should know.
+    /// A run can succeed, but the user should know.
     Warning,
-    /// It could not be looked at.
+    /// The check could not be carried out.
     Skipped,
     /// A run cannot succeed.
     Wrong,
 }
 
-/// Everything that a check found, in the order in which it looked.
+/// All findings, in the order of the checks.
 #[derive(Debug, Default)]
 pub(in crate::cli) struct Findings(Vec<Finding>);
 
@@ -57,37 +57,37 @@ impl Finding {
         }
     }
 
-    /// All is well with `check`.
+    /// A finding that `check` passed.
     pub(in crate::cli) fn ok(check: &'static str, found: impl ToString) -> Self {
         Self::new(check, Outcome::Ok, found)
     }
 
-    /// A run can succeed all the same.
+    /// A finding that a run can succeed despite it.
     pub(in crate::cli) fn warning(check: &'static str, found: impl ToString) -> Self {
         Self::new(check, Outcome::Warning, found)
     }
 
-    /// It could not be looked at.
+    /// A finding that `check` could not be carried out.
     pub(in crate::cli) fn skipped(check: &'static str, found: impl ToString) -> Self {
         Self::new(check, Outcome::Skipped, found)
     }
 
-    /// A run cannot succeed, and would leave the process with `exit`.
+    /// A finding that a run cannot succeed and would exit with `exit`.
     pub(in crate::cli) fn wrong(check: &'static str, exit: Exit, found: impl ToString) -> Self {
         Self { exit: Some(exit), exit_code: Some(exit.code()), ..Self::new(check, Outcome::Wrong, found) }
     }
 
-    /// What to do about it.
+    /// Adds what to do about it.
     pub(in crate::cli) fn remedy(self, remedy: impl ToString) -> Self {
         Self { remedy: Some(remedy.to_string()).filter(|remedy| !remedy.is_empty()), ..self }
     }
 
-    /// It comes of credentials, or of a signature, that were refused; so may others.
+    /// Marks it as caused by refused credentials or a refused signature, which may cause other findings too.
     pub(in crate::cli) fn because_refused(self) -> Self {
         Self { is_refusal: true, ..self }
     }
 
-    /// An error that would end a run, as a finding.
+    /// A finding for an error that would end a run.
     pub(in crate::cli) fn of_fatal(check: &'static str, fatal: &Fatal) -> Self {
         Self::wrong(check, fatal.exit, &fatal.message)
     }
@@ -119,14 +119,15 @@ impl Findings {
         self.0.extend(findings);
     }
 
-    /// Leaves one line of each cause: refused signatures come of a wrong clock, if that is wrong, and otherwise of the credentials.
+    /// Keeps one line per cause: refused signatures are blamed on the clock if that is wrong, and otherwise on the
+    /// credentials.
     pub(in crate::cli) fn settle(&mut self) {
         let is_wrong =
             |check: &str, finding: &Finding| finding.check == check && finding.outcome == Outcome::Wrong;
         let is_of_clock = self.0.iter().any(|finding| is_wrong("clock", finding));
         let refusals = || self.0.iter().filter(|finding| finding.is_refusal);
         let Some(first) = refusals().find(|finding| finding.check != "connection").cloned() else {
-            // A connection alone may be refused for reasons of its own.
+            // If only a connection is refused, it may be for its own reasons.
             return self.0.retain(|finding| !(is_of_clock && finding.is_refusal));
         };
         self.0.retain(|finding| !finding.is_refusal && finding.check != "credentials");
@@ -140,7 +141,7 @@ impl Findings {
         self.0.iter().any(|finding| finding.outcome == Outcome::Wrong)
     }
 
-    /// How the process is left: what is refused goes before what is missing, and that before what is wrong with the lot.
+    /// The exit code: refusals take precedence over what is missing, and that over a wrong lot.
     pub(in crate::cli) fn exit(&self) -> Exit {
         let exits: Vec<Exit> = self.0.iter().filter_map(|finding| finding.exit).collect();
         let order = [
@@ -154,7 +155,7 @@ impl Findings {
         known.or(exits.first().copied()).unwrap_or(Exit::Complete)
     }
 
-    /// All of it for people, a line each, and what it comes to.
+    /// All findings as text, a line each, and the conclusion.
     pub(in crate::cli) fn text(&self) -> String {
         let mut text: String = self.0.iter().map(|finding| finding.line() + "\n").collect();
         let count = |outcome| self.0.iter().filter(|finding| finding.outcome == outcome).count();
@@ -172,7 +173,7 @@ impl Findings {
         text
     }
 
-    /// All of it for scripts.
+    /// All findings as JSON.
     pub(in crate::cli) fn json(&self) -> String {
         #[derive(Serialize)]
         struct Report<'a> {
@@ -197,7 +198,7 @@ impl Findings {
         serde_json::to_string_pretty(&report).expect("findings are plain data") + "\n"
     }
 
-    /// Says before a run what is wrong, and no more; an error if it cannot succeed.
+    /// Reports the problems before a run; an error if the run cannot succeed.
     pub(in crate::cli) fn conclude_before_run(&self) -> Result<(), Fatal> {
         for finding in &self.0 {
             match finding.outcome {

@@ -1,4 +1,4 @@
-//! What this machine has for a run: room and a safe place for the ledger, and open files.
+//! Checks of this machine: room and a safe place for the ledger, and open files.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::cli::open_files;
 use crate::cli::target::Service;
 use crate::preflight::needed_room;
 
-/// Room for the ledger of so many devices that are still to come, and whether what is written there is kept.
+/// Checks that there is room for the ledger of this many more devices, and that its file system is durable.
 pub(super) fn ledger(ledger: &Path, devices: u64) -> Vec<Finding> {
     let folder = match ledger.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
@@ -42,7 +42,7 @@ fn room(folder: &Path, devices: u64) -> Finding {
     }
 }
 
-/// A key that is written and lost with a power cut is a device without an identity.
+/// Checks durability: a device whose key is lost in a power cut has no identity.
 fn durability(folder: &Path, ledger: &Path) -> Finding {
     if let Err(error) = probe(folder) {
         let found = format!("nothing can be written in {}: {error}", folder.display());
@@ -65,7 +65,7 @@ fn durability(folder: &Path, ledger: &Path) -> Finding {
     }
 }
 
-/// Writes a file and has it on the disk, as every commit does; leaves nothing.
+/// Writes a file and flushes it to the disk, as every commit does; leaves nothing behind.
 fn probe(folder: &Path) -> std::io::Result<()> {
     use std::io::Write as _;
     let path = folder.join(format!(".fleetmint-check-{}", std::process::id()));

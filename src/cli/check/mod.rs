@@ -1,7 +1,7 @@
 //! `fleetmint check`: whether a run can succeed, before anything is sent.
 //!
-//! What is looked at where: [`account`] asks, [`rows`] evaluates, [`machine`] measures, and each says what it found as a
-//! [`Finding`]. `provision` and `load` look too before they begin, and say only what is wrong.
+//! [`account`] queries, [`rows`] evaluates, [`machine`] measures, and each reports what it found as a [`Finding`].
+//! `provision` and `load` run the same checks before they begin, and report only problems.
 
 mod account;
 mod findings;
@@ -33,7 +33,7 @@ use account::Account;
 use findings::{Finding, Findings};
 pub(super) use rows::Things;
 
-/// How many things are asked for where not all are.
+/// How many things are queried if not all of them are.
 const SAMPLE: usize = 50;
 
 const AFTER: &str = "\
@@ -96,26 +96,26 @@ pub(super) struct BeforeArgs {
 
 /// What a run is going to do.
 pub(super) struct Intent<'a> {
-    /// The template, if it registers devices.
+    /// The template, if the run registers devices.
     pub(super) template: Option<&'a str>,
-    /// What it subscribes to.
+    /// The topics that it subscribes to.
     pub(super) topics: Topics,
     pub(super) timeout: Duration,
 }
 
-/// Where a run's devices are.
+/// Where a run's devices come from.
 pub(super) enum Devices<'a> {
-    /// In a lot that may have a ledger; of the shards of a lot only the first looks at more than its own rows.
+    /// A lot, which may have a ledger. If it is sharded, only the first shard looks beyond its own rows.
     Lot(Box<OpenLot>, Option<&'a View>, Option<Shard>),
-    /// In a ledger, and become what these parameters say.
+    /// A ledger, with the parameters that its devices are sent with.
     Ledger(&'a View, &'a ParameterPlan),
-    /// Nowhere that could be read twice; but what is sent of each is known.
+    /// A source that cannot be read twice; only the parameters are known.
     Unread(&'a ParameterPlan),
-    /// It has none.
+    /// The run has no devices.
     None,
 }
 
-/// Looks before a run, and says only what is wrong.
+/// Runs the checks before a run, and reports only problems.
 ///
 /// # Errors
 /// If the run cannot succeed.
@@ -129,7 +129,7 @@ pub(super) async fn before(
     let mut findings = Findings::default();
     let template = intent.template.unwrap_or_default();
     let account = site.can_ask().then(|| Account::new(site, template));
-    // Who asks is not asked: a run does not need STS, and not every network lets it through.
+    // The caller's identity is not queried: a run does not need STS, and not every network allows it.
     let open = look(site, account.as_ref(), intent, devices, Things::Sample(SAMPLE), &mut findings).await?;
     if let Some(ledger) = ledger {
         findings.extend(machine::ledger(ledger, open));
@@ -139,10 +139,10 @@ pub(super) async fn before(
     findings.conclude_before_run()
 }
 
-/// The keys of those open devices of a ledger whose thing is there already, and was not made for them by an earlier run.
+/// The keys of a ledger's open devices whose thing already exists and was not made for them by an earlier run.
 ///
 /// # Errors
-/// If that cannot be told.
+/// If that cannot be determined.
 pub(super) async fn devices_that_exist(
     site: &Site,
     template: &str,
@@ -178,7 +178,7 @@ pub(super) async fn devices_that_exist(
     Ok(existing.into_iter().collect())
 }
 
-/// Looks at everything, and says what was found.
+/// Runs all checks and reports the findings.
 pub(super) async fn run(args: CheckArgs) -> Result<Exit, Fatal> {
     let requests = RequestSource::new(args.requests)?;
     let given = if requests.is_some() { Requests::Given } else { Requests::Absent };
@@ -201,7 +201,7 @@ pub(super) async fn run(args: CheckArgs) -> Result<Exit, Fatal> {
             let site = target.open().await;
             (Some(target), site)
         }
-        // What was typed is wrong: nothing else can be known.
+        // The command line is wrong, so nothing else can be checked.
         Err(fatal) if fatal.exit == Exit::Usage => return Err(fatal),
         Err(fatal) => (None, Err(fatal)),
     };
@@ -241,7 +241,7 @@ pub(super) async fn run(args: CheckArgs) -> Result<Exit, Fatal> {
     Ok(findings.exit())
 }
 
-/// Looks at the account and at what the devices become in it; how many are still to be registered.
+/// Checks the account and what the devices become in it; returns how many are still to be registered.
 async fn look(
     site: &Site,
     account: Option<&Account<'_>>,
@@ -282,12 +282,12 @@ fn no_account() -> Finding {
 }
 
 fn open_files(open: u64, service: &Service) -> Finding {
-    /// As many connections are opened at most where their number is not set.
+    /// The most connections that are opened unless their number is set.
     const MOST: usize = 1_000;
     machine::open_files(MOST.min(usize::try_from(open).unwrap_or(MOST)), service)
 }
 
-/// Who asks, where, and with which template: everything that does not depend on rows, all at once.
+/// Checks everything that does not depend on rows, concurrently: caller, endpoint and template.
 async fn look_at_account(
     site: &Site,
     account: Option<&Account<'_>>,
@@ -311,7 +311,7 @@ async fn look_at_account(
     described
 }
 
-/// What is sent against what the template declares: the same comparison as before a run.
+/// Compares what is sent with what the template declares, exactly as before a run.
 fn parameters_fit(described: &DescribedTemplate, template: &str, plan: &ParameterPlan) -> Vec<Finding> {
     let Some(fit::Comparison { wrong, warnings, defaulted, sent }) = fit::compare(described, template, plan)
     else {
@@ -331,7 +331,7 @@ fn parameters_fit(described: &DescribedTemplate, template: &str, plan: &Paramete
     findings
 }
 
-/// How many rows are still to be registered, and what they become.
+/// Checks how many rows are still to be registered, and what they become.
 fn look_at_rows(
     devices: Devices<'_>,
     described: Option<&DescribedTemplate>,
@@ -343,7 +343,7 @@ fn look_at_rows(
     Ok((open, expected))
 }
 
-/// Things that are there already, and are none of the ledger's.
+/// Things that already exist and do not belong to the ledger.
 async fn existing(account: &Account<'_>, expected: &Expected, things: Things) -> Option<Finding> {
     if expected.things.is_empty() {
         return None;

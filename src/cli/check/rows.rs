@@ -1,4 +1,4 @@
-//! The rows of a lot, and what they become.
+//! Checks of the rows of a lot.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -14,7 +14,7 @@ use crate::preflight::{Expected, Rows, Standing};
 use crate::shard::Shard;
 use crate::template::Template;
 
-/// What the rows of a lot are.
+/// The result of checking a lot's rows.
 pub(super) struct Looked {
     pub(super) findings: Vec<Finding>,
     /// Rows that are still to be registered.
@@ -23,19 +23,19 @@ pub(super) struct Looked {
     pub(super) expected: Option<Expected>,
 }
 
-/// How many of the things that rows become are asked for.
+/// How many things are queried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Things {
     /// All of them.
     All,
-    /// So many, spread over the lot.
+    /// This many, spread over the lot.
     Sample(usize),
 }
 
 /// How many devices are read from a ledger at once.
 const PAGE: usize = 1_000;
 
-/// Goes through the rows of a lot; those that its ledger has as done are past all that could go wrong.
+/// Checks the rows of a lot; those that are done according to the ledger cannot fail any more.
 pub(super) fn look(
     devices: Devices<'_>,
     described: Option<&DescribedTemplate>,
@@ -73,7 +73,7 @@ fn look_at_lot(
     let (mut all, mut open, mut failed) = (0_u64, 0_u64, None);
     let mut keys = Keys::default();
     let source = lot.source.clone();
-    // One shard looks at the lot as a whole, the others at their own rows.
+    // The first shard checks the lot as a whole, the others check their own rows.
     let shard = shard.filter(|shard| shard.index != 0);
     let read = lot.look_through(|identity| {
         if shard.is_some_and(|shard| !shard.has(&identity.key)) {
@@ -105,7 +105,7 @@ fn look_at_lot(
     Ok(([lot].into_iter().chain(keys.finding()).collect(), open))
 }
 
-/// The open devices of a ledger; a registration that may have happened is not one to come.
+/// Counts the open devices of a ledger; a device whose registration may have happened is not checked again.
 fn look_at_ledger(view: &View, mut rows: Option<&mut Rows<'_>>) -> Result<u64, Fatal> {
     let (mut open, mut after) = (0, None);
     loop {
@@ -124,7 +124,7 @@ fn look_at_ledger(view: &View, mut rows: Option<&mut Rows<'_>>) -> Result<u64, F
     }
 }
 
-/// What the rows become. A hook may change all of it.
+/// Findings about what the rows become. A hook may change all of it.
 fn judge(expected: &Expected, has_hook: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let bad = |check, found: String| {
@@ -170,7 +170,7 @@ fn judge(expected: &Expected, has_hook: bool) -> Vec<Finding> {
     findings
 }
 
-/// Keys that stand in a lot twice.
+/// Finds keys that occur twice in a lot.
 #[derive(Default)]
 struct Keys {
     hashers: [RandomState; 2],

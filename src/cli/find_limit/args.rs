@@ -1,4 +1,4 @@
-//! What is typed after `find-limit`.
+//! The arguments of `find-limit`.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! `fleetmint find-limit`: the highest rate that the service sustains, with its evidence. What to try is
-//! [`crate::limit_search`]'s, trying it the engine's.
+//! `fleetmint find-limit`: the highest rate that the service sustains, with its evidence. [`crate::limit_search`]
+//! decides what to try, and the engine tries it.
 
 mod args;
 
@@ -42,16 +42,16 @@ use crate::transport::wss::WssConnector;
 pub(super) use args::FindLimitArgs;
 use args::{FindCommand, SearchArgs};
 
-/// What was typed means.
+/// The parsed arguments.
 struct Settings {
     verb: &'static str,
     target: Target,
     devices: Option<DeviceSettings>,
-    /// All but the devices' parameters.
+    /// Everything except the devices' parameters.
     plan: FindPlan,
 }
 
-/// Searches for a limit, and says what it found.
+/// Searches for a limit, and reports what it found.
 pub(super) async fn run(args: FindLimitArgs) -> Result<Exit, Fatal> {
     let (Settings { verb, target, devices, mut plan }, outputs) = Settings::new(args).await?;
     let is_registering = plan.load.scenario == Scenario::Register;
@@ -108,7 +108,7 @@ impl Settings {
     }
 }
 
-/// What was typed, the same for each limit.
+/// The arguments that all limits have in common.
 struct Typed {
     verb: &'static str,
     scenario: Scenario,
@@ -155,7 +155,7 @@ fn topics(devices: Option<&Devices>, plan: &FindPlan) -> Topics {
     Topics::of(&devices.template, &calls)
 }
 
-/// What Service Quotas says; AWS's default where it does not. `None` for an endpoint on loopback that does not say either.
+/// The value in Service Quotas, or else AWS's default. `None` for an endpoint on loopback that reports no quota.
 async fn quota(plan: &FindPlan, is_aws: bool, site: &Site) -> Option<QuotaReport> {
     let quota = match plan.load.scenario {
         Scenario::Connect { .. } => Quota::Connect,
@@ -180,7 +180,7 @@ async fn quota(plan: &FindPlan, is_aws: bool, site: &Site) -> Option<QuotaReport
     }
 }
 
-/// Says what begins, on stderr.
+/// Announces the search on stderr.
 fn say_start(
     verb: &str,
     plan: &FindPlan,
@@ -213,7 +213,7 @@ struct Search {
     plan: FindPlan,
     connector: WssConnector,
     quota: Option<QuotaReport>,
-    /// The ledger's, if there is one.
+    /// The ledger's path, if there is a ledger.
     path: Option<PathBuf>,
 }
 
@@ -239,7 +239,7 @@ impl Job for Search {
         FindSnapshot::default()
     }
 
-    /// Also says what came of each step.
+    /// Also reports the outcome of each step.
     fn view(&self) -> impl FnMut(&FindSnapshot) -> View + Send + 'static {
         let mut said = 0;
         move |snapshot| {
@@ -285,7 +285,7 @@ fn report(operation: Operation, outcome: &FindOutcome, quota: Option<QuotaReport
     LimitReport::new(operation, outcome.finding, &outcome.steps, quota, issued_ahead, outcome.elapsed)
 }
 
-/// Why it ended and what it leaves.
+/// Why the search ended and what it leaves behind.
 fn words(verb: &str, outcome: &FindOutcome, counts: Option<Counts>, ledger: Option<&Path>) -> Vec<String> {
     let mut words = advice::ended(verb, &outcome.end, None);
     words.extend(advice::further(&outcome.finding).map(str::to_owned));

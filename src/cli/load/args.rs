@@ -1,4 +1,4 @@
-//! What is typed after `load`.
+//! The arguments of `load`.
 
 use std::path::PathBuf;
 use std::time::Duration;

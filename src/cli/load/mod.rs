@@ -1,4 +1,4 @@
-//! `fleetmint load`: load tests of IoT Core's quotas. The test itself is the engine's.
+//! `fleetmint load`: load tests of IoT Core's quotas. The engine runs the test itself.
 
 mod args;
 
@@ -39,21 +39,21 @@ use crate::transport::wss::WssConnector;
 pub(super) use args::LoadArgs;
 use args::{LoadCommand, OfferArgs};
 
-/// What was typed means.
+/// The parsed arguments.
 struct Settings {
     verb: &'static str,
     target: Target,
-    /// Where messages go, in a test that publishes some.
+    /// Where messages go, in a test that publishes.
     messages: Option<Topics>,
     devices: Option<DeviceSettings>,
     before: BeforeArgs,
-    /// Whether what the test makes is taken out of the account again.
+    /// Whether what the test creates is removed from the account again.
     cleans_up: bool,
-    /// All but the devices' parameters.
+    /// Everything except the devices' parameters.
     plan: LoadPlan,
 }
 
-/// Offers a load, and says what came of it.
+/// Runs a load test, and reports its result.
 pub(super) async fn run(args: LoadArgs) -> Result<Exit, Fatal> {
     let (Settings { verb, target, messages, devices, before, cleans_up, mut plan }, outputs) =
         Settings::new(args).await?;
@@ -151,7 +151,7 @@ impl Settings {
     }
 }
 
-/// What was typed, the same for each scenario.
+/// The arguments that all scenarios have in common.
 struct Typed {
     verb: &'static str,
     scenario: Scenario,
@@ -203,7 +203,7 @@ impl Typed {
     }
 }
 
-/// Looks at what a test needs, before it begins on a real endpoint.
+/// Checks what a test needs, before it begins on a real endpoint.
 async fn check(
     site: &Site,
     target: &Target,
@@ -248,7 +248,7 @@ fn topics(devices: Option<&Devices>, plan: &LoadPlan) -> Topics {
     Topics::of(&devices.template, &calls)
 }
 
-/// Says what begins, on stderr.
+/// Announces the test on stderr.
 fn say_start(verb: &str, plan: &LoadPlan, site: &Site, devices: Option<&Devices>) {
     let sharing = site.sharing();
     say(format_args!("{verb} in {} on {site}{sharing}", site.region));
@@ -289,11 +289,11 @@ struct Load {
     verb: &'static str,
     plan: LoadPlan,
     connector: WssConnector,
-    /// The ledger's, if there is one.
+    /// The ledger's path, if there is a ledger.
     path: Option<PathBuf>,
-    /// Parameters of every device, as they were typed.
+    /// Parameters of every device, as given.
     constants: Vec<(String, String)>,
-    /// Whether what it makes is taken out of the account again.
+    /// Whether what the test creates is removed from the account again.
     cleans_up: bool,
 }
 
@@ -380,7 +380,7 @@ fn footer(outcome: &LoadOutcome, counts: Option<Counts>) -> Footer {
     Footer {
         end: outcome.end.name().to_owned(),
         detail: outcome.end.detail(),
-        // To the microsecond.
+        // To microsecond precision.
         elapsed_s: outcome.measured.as_micros() as f64 / 1e6,
         devices: counts.map(Into::into),
         thresholds: outcome.judgements.clone(),
@@ -388,7 +388,7 @@ fn footer(outcome: &LoadOutcome, counts: Option<Counts>) -> Footer {
     }
 }
 
-/// Why it ended and what to do next.
+/// Why the test ended and what to do next.
 fn words(
     verb: &str,
     outcome: &LoadOutcome,

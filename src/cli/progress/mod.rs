@@ -1,7 +1,7 @@
-//! Progress: a few lines that stay in place on a terminal, a line now and then elsewhere. On stderr, always.
+//! Progress: a few lines that stay in place on a terminal, a line from time to time elsewhere. Always on stderr.
 //!
-//! Owns when something is shown. What it says is [`view`]'s, the last seconds are [`recent`]'s, and how it gets on a
-//! terminal is [`canvas`]'s. What else is said meanwhile appears above it: [`speech`](super::speech) sees to that.
+//! Owns when something is shown. [`view`] owns the content, [`recent`] the last seconds, and [`canvas`] the drawing
+//! on a terminal. Other output appears above the lines, by way of [`speech`](super::speech).
 
 mod canvas;
 mod recent;
@@ -22,10 +22,10 @@ use view::{Colours, Rows};
 pub(super) use recent::Recent;
 pub(super) use view::View;
 
-/// How often the lines in place are looked at.
+/// How often the lines in place are updated.
 const DRAW_EVERY: Duration = Duration::from_millis(200);
 
-/// What people see while a run goes on.
+/// A run's progress display.
 #[derive(Debug, Clone)]
 pub(super) struct Progress {
     screen: Option<Screen>,
@@ -39,7 +39,7 @@ struct Screen {
 }
 
 impl Progress {
-    /// Ready to follow a run. Reads the environment: TERM.
+    /// A display for a run. Reads the environment variable TERM.
     pub(super) fn start() -> Self {
         let moves_cursor = std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
         let may_draw = moves_cursor && !speech::is_quiet() && !speech::is_json();
@@ -48,7 +48,7 @@ impl Progress {
         Self { screen: has_screen.then(|| Screen::start(colours)) }
     }
 
-    /// Shows where a run stands. Never ends.
+    /// Shows the progress of a run. Never ends.
     pub(super) async fn follow<S: Clone>(
         self,
         mut snapshots: watch::Receiver<S>,
@@ -75,7 +75,7 @@ impl Progress {
         }
     }
 
-    /// Takes the lines in place away.
+    /// Removes the lines in place.
     pub(super) fn finish(&self) {
         if let Some(screen) = &self.screen {
             speech::speak_plainly();
@@ -84,7 +84,7 @@ impl Progress {
     }
 }
 
-/// How long a log then goes without a line: a day's run is not to fill a disk.
+/// The interval between a log's lines; it grows, so that a day-long run does not fill a disk.
 fn line_every(elapsed: Duration) -> Duration {
     Duration::from_secs(match elapsed.as_secs() {
         0..60 => 5,
@@ -96,7 +96,7 @@ fn line_every(elapsed: Duration) -> Duration {
 
 impl Screen {
     fn start(colours: Colours) -> Self {
-        // Not rate limited: it is drawn to as seldom as it is looked at.
+        // Not rate limited: it is drawn only as often as it is updated.
         let target = ProgressDrawTarget::term_like(Box::new(Canvas::new(Terminal)));
         let bar = ProgressBar::with_draw_target(None, target);
         speech::speak_above(&bar);
@@ -108,7 +108,7 @@ impl Screen {
     }
 }
 
-/// Draws once: the lines come with the style, since each of the bar's setters would draw what it has so far.
+/// Draws once: the lines are part of the style, since each of the bar's setters would draw the current state.
 fn draw(bar: &ProgressBar, rows: Rows, colours: Colours, (done, total): (u64, u64)) {
     bar.set_style(style(rows, colours));
     bar.update(|state| {
@@ -117,7 +117,7 @@ fn draw(bar: &ProgressBar, rows: Rows, colours: Colours, (done, total): (u64, u6
     });
 }
 
-/// The bar, if there is room for one, and everything else behind and below it.
+/// The bar, if there is room for one, and the text behind and below it.
 fn style(Rows { bar_width, text }: Rows, colours: Colours) -> ProgressStyle {
     let template = match (bar_width, colours) {
         (0, _) => String::from("{rows}"),

@@ -1,6 +1,6 @@
-//! The last seconds of a run, told from two of its snapshots.
+//! The last seconds of a run, from the difference between two snapshots.
 //!
-//! A run's figures only grow; what happened lately is what the newest has more than one from a few seconds ago.
+//! A run's figures only grow; recent activity is the difference between the newest and those of a few seconds ago.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use crate::engine::Snapshot;
 use crate::event::Operation;
 use crate::metrics::{Latency, LatencyFigures};
 
-/// How far back the last seconds go.
+/// How far back the last seconds reach.
 const WINDOW: Duration = Duration::from_secs(5);
-/// How often a snapshot is kept to compare with.
+/// How often a snapshot is kept for comparison.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// What of the snapshots of the last seconds is needed.
+/// The parts of the last seconds' snapshots that are needed.
 #[derive(Debug, Default)]
 pub(in crate::cli) struct Recent {
     kept: VecDeque<Sample>,
@@ -30,17 +30,17 @@ struct Sample {
     service: Vec<Latency>,
 }
 
-/// What the accepted attempts of an operation did lately.
+/// The recent accepted attempts of an operation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Lately {
     /// Accepted per second.
     pub(super) per_second: f64,
-    /// Their service time; none if none was accepted.
+    /// Their service time; `None` if no attempt was accepted.
     pub(super) service: Option<LatencyFigures>,
 }
 
 impl Recent {
-    /// Takes in where the run stands `at` this instant.
+    /// Records the snapshot of this instant.
     pub(in crate::cli) fn see(&mut self, at: Instant, snapshot: &Snapshot) {
         let service = Operation::ALL.map(|operation| snapshot.metrics.operation(operation).service.clone());
         let newest = Sample { at, done: done(snapshot), service: service.into() };
@@ -49,18 +49,18 @@ impl Recent {
         {
             self.kept.push_back(before);
         }
-        // One that is old enough stays: without it, the window would be too short.
+        // One that is old enough is kept: without it, the window would be too short.
         while self.kept.get(1).is_some_and(|next| at >= next.at + WINDOW) {
             self.kept.pop_front();
         }
     }
 
-    /// Devices that came to their end, per second.
+    /// Devices finished per second.
     pub(super) fn done_per_second(&self) -> f64 {
         self.compare(|old, new| new.done.saturating_sub(old.done) as f64).unwrap_or(0.0)
     }
 
-    /// What an operation did.
+    /// The recent accepted attempts of `operation`.
     pub(super) fn operation(&self, operation: Operation) -> Lately {
         let at = Operation::ALL.iter().position(|each| *each == operation).expect("ALL has every operation");
         let (Some(old), Some(new)) = (self.kept.front(), &self.newest) else {
@@ -78,7 +78,7 @@ impl Recent {
     }
 }
 
-/// Devices that the run has nothing more to do for.
+/// Devices that need nothing more in this run.
 pub(super) fn done(snapshot: &Snapshot) -> u64 {
     snapshot.devices.total() - snapshot.devices.open()
 }

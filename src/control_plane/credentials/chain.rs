@@ -1,8 +1,8 @@
-//! AWS's own chain of places where credentials may be.
+//! AWS's own credential chain.
 //!
-//! Owns the order: environment, profile files (keys, SSO, assume-role, process), web identity, container, instance metadata;
-//! or one profile alone. aws-config reads the environment and the files, each time it is asked: what a user renews while a run
-//! goes on is found. Only who wants that calls this; the rest of the library is given a source.
+//! Owns the order: environment, profile files (keys, SSO, assume-role, process), web identity, container, instance
+//! metadata; or one profile alone. aws-config reads the environment and the files on each load, so that credentials
+//! renewed during a run are found. Using it is up to the caller; the rest of the library takes any source.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::proxy::Proxies;
 use crate::sigv4::{Credentials, NoCredentials};
 use crate::wording::{causes, clean, is_invisible};
 
-/// How often instance metadata is asked before there is taken to be none; each attempt takes a second at most.
+/// How often instance metadata is tried before it is assumed absent; each attempt takes at most a second.
 const METADATA_ATTEMPTS: u32 = 2;
 
 /// Why no HTTP client can be made: the authorities or the proxy cannot be used.
@@ -34,8 +34,9 @@ const METADATA_ATTEMPTS: u32 = 2;
 #[error("{0}")]
 pub struct NoClient(String);
 
-/// The credentials of AWS's chain, or with `profile` of this profile alone, kept fresh. `region` is where STS and SSO are asked
-/// if a profile does not say; `extra_roots` are trusted beside the system's authorities, and `proxies` are used for HTTPS.
+/// The credentials of AWS's chain, or of `profile` alone if given, kept fresh. `region` is where to reach STS and SSO
+/// if a profile does not say; `extra_roots` are trusted besides the system's authorities, and `proxies` are used for
+/// HTTPS.
 ///
 /// # Errors
 /// [`NoClient`] if there can be no HTTP client.
@@ -55,7 +56,7 @@ pub fn aws_chain(
     Ok(RefreshedCredentials::new(Arc::new(load), Arc::new(SystemTime::now)))
 }
 
-/// The region that the profile files give, for `profile` or else the one of the environment.
+/// The region in the profile files, for `profile` or else the environment's profile; `None` if they give none.
 pub async fn profile_region(profile: Option<&str>) -> Option<String> {
     let mut files = ProfileFileRegionProvider::builder();
     if let Some(profile) = profile {
@@ -72,7 +73,7 @@ struct Chain {
 }
 
 impl Chain {
-    /// Walks the chain anew: its providers keep what they have read.
+    /// Walks the chain anew: its providers cache what they have read.
     async fn load(&self) -> Result<Loaded, NoCredentials> {
         let region = Region::new(self.region.clone());
         let config = ProviderConfig::without_region()
@@ -94,7 +95,7 @@ impl Chain {
         Ok(Loaded { credentials: tidy(&provided)?, expires: provided.expiry() })
     }
 
-    /// Why there are none, in one line.
+    /// Why there are no credentials, in one line.
     fn explain(&self, error: &CredentialsError) -> NoCredentials {
         let said = clean(&causes(error).lines().map(str::trim).collect::<Vec<_>>().join("; "));
         let is_absent = matches!(error, CredentialsError::CredentialsNotLoaded(_));
@@ -109,8 +110,8 @@ impl Chain {
     }
 }
 
-/// Credentials as they were meant: copying leaves white space at their ends, a file from Windows a carriage return, and
-/// an empty session token is not one.
+/// The credentials as they were meant. Copying leaves white space at their ends, a file from Windows leaves a
+/// carriage return, and an empty session token counts as none.
 fn tidy(provided: &ProvidedCredentials) -> Result<Credentials, NoCredentials> {
     let part = |name: &str, text: &str| {
         let text = text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
@@ -135,7 +136,7 @@ fn tidy(provided: &ProvidedCredentials) -> Result<Credentials, NoCredentials> {
 const ABSENT: &str =
     "none in the environment, the profile files, a web identity, a container or instance metadata";
 
-/// What the places that someone may have set up wrongly had to say.
+/// The errors of providers that may be misconfigured.
 fn exceptions(error: &CredentialsError) -> String {
     let chain =
         error.source().and_then(|source| source.downcast_ref::<ProviderChainError<CredentialsError>>());

@@ -1,7 +1,7 @@
-//! Credentials that are renewed before they expire, without anyone waiting for it.
+//! Credentials that are renewed before they expire, without making a request wait.
 //!
-//! Owns the loads: one at a time, ahead of the expiry while the present credentials still serve, and at once when the service
-//! has refused them. When that is, says [`state`]; where they are loaded from, [`chain`].
+//! Owns the loads: one at a time, ahead of the expiry while the present credentials are still good, and at once after
+//! the service has refused them. [`state`] decides when; [`chain`] loads them.
 
 mod chain;
 mod state;
@@ -22,22 +22,22 @@ use tokio::time::timeout;
 use self::state::{Advice, State};
 use crate::sigv4::{CredentialSource, Credentials, NoCredentials};
 
-/// How long a load may take, with all that its providers try again.
+/// How long a load may take, including its providers' retries.
 const LOAD_WITHIN: Duration = Duration::from_secs(30);
 
-/// Looks for credentials once. Knows nothing of the time before.
+/// Loads credentials once, without regard to earlier loads.
 pub type Loader = Arc<dyn Fn() -> BoxFuture<'static, Result<Loaded, NoCredentials>> + Send + Sync>;
 
-/// What a load gives.
+/// The result of a load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
-    /// To sign with.
+    /// The credentials to sign with.
     pub credentials: Credentials,
-    /// When the service stops taking them, if that is known.
+    /// When the credentials expire; `None` if that is unknown.
     pub expires: Option<SystemTime>,
 }
 
-/// A [`CredentialSource`] that loads when it has to. Dropped, it stops a load that is under way.
+/// A [`CredentialSource`] that loads when needed. Dropping it stops a load that is under way.
 pub struct RefreshedCredentials {
     shared: Arc<Shared>,
     /// The load under way, if any.
@@ -59,13 +59,13 @@ impl fmt::Debug for RefreshedCredentials {
 }
 
 impl RefreshedCredentials {
-    /// Credentials from `load`, as `clock` passes. Loads nothing yet.
+    /// Credentials from `load`, by the time of `clock`. Loads nothing yet.
     pub fn new(load: Loader, clock: Arc<dyn Fn() -> SystemTime + Send + Sync>) -> Self {
         let shared = Shared { clock, load, state: Mutex::default(), ended: watch::Sender::new(0) };
         Self { shared: Arc::new(shared), loads: Mutex::default() }
     }
 
-    /// When the present ones expire, if there are any and they do.
+    /// When the present credentials expire; `None` if there are none or they do not.
     pub fn expires(&self) -> Option<SystemTime> {
         self.shared.state().expires()
     }
@@ -82,12 +82,12 @@ impl RefreshedCredentials {
                 Advice::Refuse(why) => return Err(why),
                 Advice::Load => {
                     self.start_load(&mut state);
-                    // The state is locked: this load has not been noted yet.
+                    // The state is locked, so this load has not been noted yet.
                     self.shared.ended.subscribe()
                 }
             }
         };
-        // The load is bounded and always noted, and the channel is ours: it cannot close.
+        // A load is bounded and always noted, and this struct holds the sender: the channel cannot close.
         let _ = ended.changed().await;
         self.shared.state().after_load((self.shared.clock)())
     }
@@ -98,13 +98,13 @@ impl RefreshedCredentials {
             return;
         }
         let load = Arc::clone(&self.shared.load);
-        // Weak: the last to go is the owner, never the load.
+        // Weak, so that the owner is dropped last, never the load.
         let shared: Weak<Shared> = Arc::downgrade(&self.shared);
         let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
         while loads.try_join_next().is_some() {}
         loads.spawn(async move {
             let loading = timeout(LOAD_WITHIN, async move { load().await });
-            // A panic is noted as any other end, or everyone would wait for it for ever.
+            // A panic is noted like any other end, or callers would wait for ever.
             let loaded = match AssertUnwindSafe(loading).catch_unwind().await {
                 Ok(Ok(loaded)) => loaded,
                 Ok(Err(_)) => Err(NoCredentials::because(format!("no answer within {LOAD_WITHIN:?}"))),

@@ -1,4 +1,5 @@
-//! When credentials are good, when to renew them, and what to say if there are none: values and `now` in, advice out.
+//! When credentials are good, when to renew them, and what to report if there are none: values and `now` in, advice
+//! out.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,16 +9,16 @@ use time::format_description::well_known::Rfc3339;
 use super::Loaded;
 use crate::sigv4::{Credentials, NoCredentials};
 
-/// After a load, the shortest time to the next: so often the providers are asked at most, however many ask here.
+/// The shortest time between a load and the next, however many callers there are.
 pub(super) const LOAD_EVERY: Duration = Duration::from_secs(1);
 
-/// What is known of the credentials.
+/// The state of the credentials.
 #[derive(Debug, Default)]
 pub(super) struct State {
     held: Option<Held>,
-    /// When the last load failed, if it did, and why.
+    /// When and why the last load failed; `None` if it did not.
     failed: Option<(SystemTime, NoCredentials)>,
-    /// A load has begun that has not been noted.
+    /// Whether a load has begun and not been noted.
     is_loading: bool,
 }
 
@@ -25,27 +26,27 @@ pub(super) struct State {
 struct Held {
     loaded: Loaded,
     since: SystemTime,
-    /// When to look for newer ones.
+    /// When to load newer credentials; `None` if they do not expire.
     due: Option<SystemTime>,
-    /// The service did not take them.
+    /// Whether the service has refused the credentials.
     is_refused: bool,
 }
 
-/// What to do about someone who asks.
+/// What to do for a caller that wants credentials.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Advice {
-    /// These are good.
+    /// The credentials are good.
     Give(Credentials),
-    /// These are good, and it is time to look for newer ones.
+    /// The credentials are good, and it is time to load newer ones.
     GiveAndLoad(Credentials),
-    /// There are none, or none that the service takes.
+    /// There are no credentials, or the service refuses them.
     Load,
-    /// There are none, and a load failed a moment ago.
+    /// There are no credentials, and a load failed a moment ago.
     Refuse(NoCredentials),
 }
 
 impl State {
-    /// What to do about someone who asks at `now`.
+    /// What to do for a caller that wants credentials at `now`.
     pub(super) fn advice(&self, now: SystemTime) -> Advice {
         let has_just_failed = self.failed.as_ref().is_some_and(|(at, _)| now < *at + LOAD_EVERY);
         match &self.held {
@@ -64,21 +65,21 @@ impl State {
         }
     }
 
-    /// Whether a load is to be started: not while one is under way.
+    /// Whether to start a load: only if none is under way. Marks it as begun.
     pub(super) fn begin_load(&mut self) -> bool {
         !std::mem::replace(&mut self.is_loading, true)
     }
 
-    /// The credentials as they are after a load was waited for.
+    /// The credentials after waiting for a load.
     pub(super) fn after_load(&self, now: SystemTime) -> Result<Credentials, NoCredentials> {
         match &self.held {
-            // A load that failed takes nothing away; the service may have refused them for another reason than themselves.
+            // A failed load takes nothing away; the service may have refused the credentials for another reason.
             Some(held) if !held.is_expired(now) => Ok(held.loaded.credentials.clone()),
             _ => Err(self.lack()),
         }
     }
 
-    /// Takes note of a load that ended at `now`.
+    /// Notes a load that ended at `now`.
     pub(super) fn note(&mut self, loaded: Result<Loaded, NoCredentials>, now: SystemTime) {
         self.is_loading = false;
         let failed = match loaded {
@@ -100,7 +101,7 @@ impl State {
         self.failed = Some((now, failed));
     }
 
-    /// Takes note that the service did not take `credentials`. Those that have just been loaded are not loaded again.
+    /// Notes that the service refused `credentials`. If they were just loaded, they are not loaded again.
     pub(super) fn note_refusal(&mut self, credentials: &Credentials, now: SystemTime) {
         if let Some(held) = &mut self.held {
             let is_young = now < held.since + LOAD_EVERY;
@@ -108,12 +109,12 @@ impl State {
         }
     }
 
-    /// When the present ones expire, if there are any and they do.
+    /// When the present credentials expire; `None` if there are none or they do not.
     pub(super) fn expires(&self) -> Option<SystemTime> {
         self.held.as_ref().and_then(|held| held.loaded.expires)
     }
 
-    /// Why there are none.
+    /// Why there are no credentials.
     fn lack(&self) -> NoCredentials {
         let why = self.failed.as_ref().map(|(_, why)| why.clone());
         let why = why.unwrap_or_else(|| NoCredentials::because("they are still being looked for"));
@@ -135,8 +136,9 @@ impl Held {
     }
 }
 
-/// When three quarters of what is left have passed. So an hour's credentials have a quarter of an hour to be renewed in, and
-/// ten seconds' two and a half; a place that gives the same ones until shortly before their end is not asked all the time.
+/// When to renew: after three quarters of the remaining time. An hour's credentials then have a quarter of an hour to
+/// be renewed, ten seconds' have two and a half seconds. A source that returns the same credentials until shortly
+/// before they expire is not asked all the time. `None` if they do not expire.
 fn due(expires: Option<SystemTime>, now: SystemTime) -> Option<SystemTime> {
     let left = expires?.duration_since(now).unwrap_or_default();
     Some(now + (left / 4 * 3).max(LOAD_EVERY))

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::certificate::Secret;
 
-/// A place that gives credentials named after the load, from 1, which take `takes` to come and last for `lasts`.
+/// A source of credentials named after the load, from 1, that take `takes` to load and last for `lasts`.
 #[derive(Clone)]
 struct Place {
     loads: Arc<AtomicU32>,

@@ -1,6 +1,6 @@
-//! What the account's quotas let in: connects, messages, filters and requests.
+//! Applies the account's quotas to connects, messages, filters and requests.
 //!
-//! Owns the account's counters and when each is asked. What an excess looks like to a client is the caller's matter.
+//! Owns the account's rate counters and when each is consulted. How a client notices an excess is up to the caller.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -9,10 +9,10 @@ use super::super::scenario::{Quota, Quotas, Refusal};
 use super::rate_counter::{Counting, RateCounter};
 use super::{Account, Answer, Route};
 
-/// Client ids are forgotten when there are so many, if their counters are idle.
+/// When there are this many client ids, those with idle counters are forgotten.
 const CLIENT_IDS: usize = 1_000;
 
-/// The account's counters. They are not kept over a restart: a second later nobody could tell.
+/// The account's counters. They are not kept over a restart: a second later they would make no difference.
 #[derive(Debug)]
 pub(super) struct Admission {
     quotas: Quotas,
@@ -22,7 +22,7 @@ pub(super) struct Admission {
     register: RateCounter,
     connect: RateCounter,
     by_client_id: HashMap<String, RateCounter>,
-    /// At so many client ids the idle ones are looked for next.
+    /// The number of client ids at which idle ones are next swept out.
     sweep_at: usize,
     publish: RateCounter,
     deliver: RateCounter,
@@ -30,19 +30,19 @@ pub(super) struct Admission {
     control_plane: BTreeMap<&'static str, Operation>,
 }
 
-/// An operation of the control plane: its quota's counter, and what came of its requests.
+/// A control plane operation: its quota's counter, and the outcomes of its requests.
 #[derive(Debug, Default)]
 struct Operation {
     counter: RateCounter,
     counts: OperationCounts,
 }
 
-/// How often an operation of the control plane was asked for.
+/// How often a control plane operation was requested.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct OperationCounts {
-    /// Requests that were signed well.
+    /// Requests with a valid signature.
     pub requests: u64,
-    /// Of those, the ones above the quota.
+    /// Requests with a valid signature that exceeded the quota.
     pub throttled: u64,
 }
 
@@ -68,7 +68,7 @@ impl Admission {
         &self.quotas
     }
 
-    /// The account's counter is asked second: a client id that comes too often costs the others nothing.
+    /// The account's counter is asked second: a client id that connects too often takes nothing from the others.
     fn admit_connect(&mut self, age: Duration, client_id: Option<&str>) -> Result<(), Duration> {
         let counting = self.counting;
         if let (Some(quota), Some(client_id)) = (&self.quotas.connect_per_client_id, client_id) {
@@ -92,10 +92,10 @@ impl Admission {
 
 /// Ages count from the start of the service.
 impl Account {
-    /// Whether the quotas let this request through at `age`. To be asked before a key pair is spent on it.
+    /// Whether the quotas admit this request at `age`. Call it before spending a key pair on the request.
     ///
     /// # Errors
-    /// The rejection to send, 429, if they do not.
+    /// The rejection to send, 429, if the quotas do not admit it.
     pub fn admit(&mut self, age: Duration, route: &Route<'_>) -> Result<(), Answer> {
         let Admission { quotas, counting, create_keys, create_from_csr, register, .. } = &mut self.admission;
         let counters = &mut self.state.counters;
@@ -118,27 +118,27 @@ impl Account {
         Err(self.refuse(Refusal::Throttled))
     }
 
-    /// Whether the quotas let a CONNECT with this client id in. Without one it counts for the account alone.
+    /// Whether the quotas admit a CONNECT with this client id. Without one, only the account's quota applies.
     ///
     /// # Errors
-    /// If they do not: the age at which to ask again.
+    /// The age at which to ask again, if the quotas do not admit it.
     pub fn admit_connect(&mut self, age: Duration, client_id: Option<&str>) -> Result<(), Duration> {
         self.admission.admit_connect(age, client_id)
     }
 
-    /// Whether the account's quota takes a message from a client.
+    /// Whether the account's quota admits a message from a client.
     pub fn admit_publish(&mut self, age: Duration) -> bool {
         let Admission { quotas, counting, publish, .. } = &mut self.admission;
         passes(publish, 1, age, quotas.publish.as_ref(), *counting)
     }
 
-    /// Whether the account's quota lets a message go to a client.
+    /// Whether the account's quota admits a message to a client.
     pub fn admit_delivery(&mut self, age: Duration) -> bool {
         let Admission { quotas, counting, deliver, .. } = &mut self.admission;
         passes(deliver, 1, age, quotas.deliver.as_ref(), *counting)
     }
 
-    /// Whether the quota of an operation of the control plane lets a request through.
+    /// Whether the quota of a control plane operation admits a request.
     pub fn admit_operation(&mut self, age: Duration, name: &'static str) -> bool {
         let Admission { quotas, counting, control_plane, .. } = &mut self.admission;
         let Operation { counter, counts } = control_plane.entry(name).or_default();
@@ -148,12 +148,12 @@ impl Account {
         is_admitted
     }
 
-    /// What came of each operation of the control plane that was asked for.
+    /// The counts of each control plane operation that was requested.
     pub fn operation_counts(&self) -> impl Iterator<Item = (&'static str, OperationCounts)> {
         self.admission.control_plane.iter().map(|(name, operation)| (*name, operation.counts))
     }
 
-    /// Whether the account's quota takes a SUBSCRIBE of so many filters.
+    /// Whether the account's quota admits a SUBSCRIBE with this many filters.
     pub fn admit_subscribe(&mut self, age: Duration, filters: usize) -> bool {
         let Admission { quotas, counting, subscribe, .. } = &mut self.admission;
         let filters = u32::try_from(filters).unwrap_or(u32::MAX);

@@ -1,6 +1,6 @@
-//! The answers, as they go on the wire.
+//! Builds the answers as they go on the wire.
 //!
-//! Owns the field names of the replies, lowerCamelCase as AWS documents them. Decides nothing.
+//! Owns the field names of the replies, in lowerCamelCase as AWS documents them. Decides nothing.
 
 use std::fmt;
 
@@ -11,16 +11,16 @@ use serde_json::{Map, Value};
 use super::super::scenario::{ErrorTexts, Refusal};
 use super::{Certified, Minted};
 
-/// What the account answers to a request.
+/// The account's answer to a request.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// On which response topic it goes.
+    /// Which response topic it goes to.
     pub verdict: Verdict,
     /// JSON. An accepted CreateKeysAndCertificate holds the private key.
     pub payload: Bytes,
 }
 
-/// On which response topic an answer goes.
+/// Which response topic an answer goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// `accepted`.
@@ -39,14 +39,14 @@ impl Verdict {
     }
 }
 
-/// An answer may hold a private key: it does not show its payload.
+/// Omits the payload, which may hold a private key.
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Answer({}, {} bytes)", self.verdict.name(), self.payload.len())
     }
 }
 
-/// A refusal and what is to blame.
+/// A refusal, and a detail of what caused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::emulator) struct Refused {
     pub(in crate::emulator) refusal: Refusal,
@@ -128,7 +128,7 @@ impl Answer {
     }
 }
 
-/// `capacity` is a guess that spares the buffer from growing.
+/// `capacity` is an estimate that saves the buffer from growing.
 fn json(reply: &impl Serialize, capacity: usize) -> Bytes {
     let mut buffer = Vec::with_capacity(capacity);
     serde_json::to_writer(&mut buffer, reply)

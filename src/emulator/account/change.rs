@@ -1,5 +1,5 @@
-//! What changed in the account, as records that came, changed or went: what a journal needs to keep. A change holds the
-//! whole record, so that taking one twice is taking it once.
+//! Changes to the account, as a journal needs them. A change holds the whole record, so applying it twice has the same
+//! effect as applying it once.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::state::{
     ThingGroup, ThingType, Token,
 };
 
-/// Changes that belong together, and what stands beside the records.
+/// Changes that belong together, with the state that is kept beside the records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changes {
     records: Vec<Record>,
@@ -20,11 +20,11 @@ pub struct Changes {
     counters: Counters,
 }
 
-/// A kind of record, each of which has a map in the state.
+/// A kind of record. The state has a map for each kind.
 pub(in crate::emulator) trait Kind: Clone {
-    /// What names one.
+    /// What identifies a record of this kind.
     type Name: Clone + Ord;
-    /// What people call it.
+    /// The kind's name in messages.
     const NOUN: &'static str;
 
     fn map(state: &State) -> &BTreeMap<Self::Name, Self>;
@@ -34,14 +34,14 @@ pub(in crate::emulator) trait Kind: Clone {
 
 macro_rules! kinds {
     ($($kind:ident: $name:ty => $map:ident, $noun:literal;)*) => {
-        /// A record by its name; `None` once it is gone.
+        /// A record with its name; `None` if it was removed.
         #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         enum Record {
             $($kind($name, Option<$kind>),)*
         }
 
-        /// Which record was touched.
+        /// Identifies a record that was touched.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub(in crate::emulator) enum Key {
             $($kind($name),)*
@@ -101,32 +101,32 @@ kinds! {
     Detachment: u64 => detaching, "Detachment";
 }
 
-/// The records that were touched since somebody last asked; nothing is noted until somebody wants to know.
+/// The records touched since the last time they were taken. Nothing is recorded until a watcher asks for it.
 #[derive(Debug, Default)]
 pub(super) struct Touched {
-    /// For a journal, if there is one.
+    /// Keys of touched records, if a journal is watching.
     keys: Option<Vec<Key>>,
-    /// Ids of certificates, if somebody wants to know of them.
+    /// Ids of touched certificates, if they are being watched.
     certificates: Option<Vec<Fingerprint>>,
 }
 
 impl Touched {
-    /// From now on, touched records are noted.
+    /// Starts recording touched records.
     pub(super) fn watch(&mut self) {
         self.keys.get_or_insert_default();
     }
 
-    /// From now on, touched certificates are noted by themselves too.
+    /// Starts recording touched certificates separately.
     pub(super) fn watch_certificates(&mut self) {
         self.certificates.get_or_insert_default();
     }
 
-    /// The certificates that were touched since the last call.
+    /// Takes the certificates touched since the last call.
     pub(super) fn take_certificates(&mut self) -> Vec<Fingerprint> {
         self.certificates.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// This record was touched.
+    /// Records that this record was touched.
     pub(super) fn add(&mut self, key: Key) {
         if let (Some(certificates), Key::Certificate(id)) = (&mut self.certificates, &key) {
             certificates.push(*id);
@@ -136,7 +136,7 @@ impl Touched {
         }
     }
 
-    /// What was touched since the last call, as it is now.
+    /// Takes the records touched since the last call, in their present state.
     pub(super) fn take(&mut self, state: &State) -> Option<Changes> {
         let keys = self.keys.as_mut().filter(|keys| !keys.is_empty())?;
         let records = keys.drain(..).map(|key| state.record(key)).collect();
@@ -145,7 +145,7 @@ impl Touched {
 }
 
 impl Changes {
-    /// Puts `later` behind these.
+    /// Appends `later` to these changes.
     pub fn append(&mut self, later: Changes) {
         self.records.extend(later.records);
         self.random = later.random;
@@ -154,10 +154,10 @@ impl Changes {
 }
 
 impl State {
-    /// Takes changes that were made to a state like this one.
+    /// Applies changes that were made to an equal state.
     pub fn apply(&mut self, changes: Changes) {
         for record in changes.records {
-            // When a token lapses belongs to it.
+            // The token's expiry index entry goes with it.
             if let Record::Token(digest, token) = &record {
                 if let Some(old) = self.tokens.get(digest) {
                     self.lapses.remove(&(old.expires, *digest));

@@ -1,12 +1,13 @@
-//! Claim certificates: what devices are shipped with to provision themselves.
+//! Claim certificates, which devices are shipped with to provision themselves.
 //!
-//! Owns what a claim may do: fleet provisioning, and nothing else. Source: AWS IoT Developer Guide, "Provisioning by claim".
+//! Owns what a claim may do: fleet provisioning, and nothing else. Source: AWS IoT Developer Guide, "Provisioning by
+//! claim".
 
 use std::time::SystemTime;
 
 use super::{Account, Certificate, CertificateStatus, Certified, Fingerprint, Policy, Versions};
 
-/// The name of the policy of every claim.
+/// The name of the policy that every claim has.
 const CLAIM_POLICY: &str = "fleetmint-provisioning-claim";
 const CLAIM_DOCUMENT: &str = r#"{"Version":"2012-10-17","Statement":[
 {"Effect":"Allow","Action":"iot:Connect","Resource":"*"},
@@ -17,7 +18,7 @@ const CLAIM_DOCUMENT: &str = r#"{"Version":"2012-10-17","Statement":[
 "arn:aws:iot:*:*:topicfilter/$aws/provisioning-templates/*/provision/*"]}]}"#;
 
 impl Account {
-    /// Registers a claim certificate: active, and allowed fleet provisioning.
+    /// Registers a claim certificate, active and permitted to do fleet provisioning only.
     pub fn register_claim(&mut self, now: SystemTime, certified: Certified) {
         let Ok(id) = certified.certificate_id.parse::<Fingerprint>() else { return };
         if !self.state.policies.contains_key(CLAIM_POLICY) {

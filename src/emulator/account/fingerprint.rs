@@ -1,4 +1,4 @@
-//! SHA-256 digests, which name certificates and tokens: 32 bytes in memory, 64 hexadecimal digits everywhere else.
+//! SHA-256 digests that identify certificates and tokens: 32 bytes in memory, 64 hexadecimal digits elsewhere.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,11 +7,11 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// The SHA-256 of something.
+/// A SHA-256 digest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint([u8; 32]);
 
-/// A text that is not 64 hexadecimal digits.
+/// The text is not 64 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not 64 hexadecimal digits")]
 pub struct NotAFingerprint;
@@ -24,13 +24,13 @@ impl Fingerprint {
         Self(fingerprint)
     }
 
-    /// Its bytes.
+    /// The digest's 32 bytes.
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
-/// As the service writes it, lower-case.
+/// Writes lower-case hexadecimal, as the service does.
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

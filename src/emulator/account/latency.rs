@@ -1,14 +1,14 @@
-//! How long the account takes over each operation.
+//! How long the account takes for each operation.
 //!
-//! Owns the draws from the scenario's laws, a stream of numbers for each operation, so that one operation's requests do not
-//! change how long another's take. Lets no time pass: the server and the simulated network do.
+//! Owns the draws from the scenario's latency laws. Each operation has its own random stream, so that requests for one
+//! do not change the latencies of another. Does not wait itself: the server and the simulated network do.
 
 use std::time::Duration;
 
 use super::super::scenario::{Latency, LatencyLaw, Scenario};
 use super::{Random, Route};
 
-/// What takes time.
+/// An operation that has a latency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// CONNECT to CONNACK.
@@ -26,7 +26,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// The operation that a publish on this route asks for.
+    /// The operation that a publish on this route requests.
     pub fn of(route: &Route<'_>) -> Self {
         match route {
             Route::CreateKeys => Operation::CreateKeys,
@@ -36,7 +36,7 @@ impl Operation {
         }
     }
 
-    /// The law of its latency.
+    /// The operation's latency law.
     pub fn law(self, latency: &Latency) -> &LatencyLaw {
         match self {
             Operation::Connect => &latency.connect,
@@ -49,7 +49,7 @@ impl Operation {
     }
 }
 
-/// The scenario's latencies, and where each operation's draws stand.
+/// The scenario's latencies, and the state of each operation's random stream.
 #[derive(Debug)]
 pub(super) struct LatencyDraws {
     pub(super) latency: Latency,
@@ -58,7 +58,7 @@ pub(super) struct LatencyDraws {
 
 impl LatencyDraws {
     pub(super) fn new(scenario: &Scenario) -> Self {
-        // Not the account's own stream, or tokens would tell latencies.
+        // A separate stream from the account's own: otherwise tokens would reveal latencies.
         let mut seeds = Random::new(scenario.seed ^ 0x6c61_7465_6e63_7900);
         Self {
             latency: scenario.latency.clone(),

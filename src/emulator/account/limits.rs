@@ -1,7 +1,7 @@
 //! The registry's limits on names, values and their number.
 //!
-//! Source: the service's API model (CreateThing, CreatePolicy), and the Developer Guide's "Thing types" for the number of
-//! attributes and "Static thing groups" for that of groups.
+//! Source: the service's API model (CreateThing, CreatePolicy); for the number of attributes the Developer Guide's
+//! "Thing types", for the number of groups its "Static thing groups".
 
 use super::super::policy::Document;
 use super::super::scenario::Refusal;
@@ -9,22 +9,23 @@ use super::answer::Refused;
 use super::packed::Names;
 use crate::template::{Plan, PolicyPlan, ThingPlan};
 
-/// A thing without a type has at most this many attributes, one with a type 50.
+/// The most attributes of a thing without a type. With a type it is 50.
 const ATTRIBUTES_UNTYPED: usize = 3;
 const ATTRIBUTES_TYPED: usize = 50;
-/// Policies on one certificate.
+/// The most policies attached to a certificate.
 pub(in crate::emulator) const POLICIES: usize = 10;
-/// Groups that a thing may be in.
+/// The most groups that a thing may be in.
 const GROUPS: usize = 10;
-/// What a name of the registry may hold besides letters and digits.
+/// The characters that a registry name may contain besides letters and digits.
 const IN_REGISTRY: &[u8] = b":_-";
 const IN_POLICY: &[u8] = b"_+=,.@-";
 const IN_ATTRIBUTE: &[u8] = b"_.,@/:#-";
 const IN_VALUE: &[u8] = b"_.,@/:#=[]-";
-/// What the service allows of the name and the version of a package: no more than this is known to be safe.
+/// The characters that a package's name and version may contain besides letters and digits. The service may allow more:
+/// only these are known to be allowed.
 const IN_PACKAGE: &[u8] = b"_.-";
 
-/// Checks every name and value of a plan.
+/// Checks all names and values of a plan.
 pub(super) fn check(plan: &Plan) -> Result<(), Refused> {
     if let Some(thing) = &plan.thing {
         check_thing(thing)?;
@@ -38,7 +39,7 @@ pub(super) fn check(plan: &Plan) -> Result<(), Refused> {
     plan.policies.iter().try_for_each(check_policy)
 }
 
-/// Checks how many attributes a thing of this type, or of none, may have.
+/// Checks the number of attributes of a thing, with or without a type.
 pub(in crate::emulator) fn check_attributes(count: usize, type_name: Option<&str>) -> Result<(), Refused> {
     let (most, kind) = match type_name {
         Some(_) => (ATTRIBUTES_TYPED, "with"),
@@ -50,7 +51,7 @@ pub(in crate::emulator) fn check_attributes(count: usize, type_name: Option<&str
     Ok(())
 }
 
-/// Checks how many groups a thing is in.
+/// Checks the number of groups that a thing is in.
 pub(in crate::emulator) fn check_groups(groups: &Names) -> Result<(), Refused> {
     if groups.len() > GROUPS {
         return Err(wrong(format!("{} thing groups; a thing is in at most {GROUPS}", groups.len())));
@@ -78,7 +79,7 @@ fn check_thing(thing: &ThingPlan) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Checks the name of a thing, a type or a group.
+/// Checks the name of a thing, thing type or group.
 pub(in crate::emulator) fn check_name(kind: &str, name: &str) -> Result<(), Refused> {
     check_text(kind, name, 1, 128, IN_REGISTRY)
 }
@@ -88,7 +89,7 @@ pub(in crate::emulator) fn check_policy_name(name: &str) -> Result<(), Refused> 
     check_text("Policy name", name, 1, 128, IN_POLICY)
 }
 
-/// Checks an attribute.
+/// Checks an attribute's name and value.
 pub(in crate::emulator) fn check_attribute(name: &str, value: &str) -> Result<(), Refused> {
     check_text("Attribute name", name, 1, 128, IN_ATTRIBUTE)?;
     check_text(&format!("Value of attribute {name}"), value, 0, 800, IN_VALUE)

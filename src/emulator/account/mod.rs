@@ -1,9 +1,9 @@
 //! The emulated AWS account: certificates, ownership tokens, things, policies, templates and quotas.
 //!
-//! What CreateKeysAndCertificate, CreateCertificateFromCsr and RegisterThing do and answer, and the records that the control
-//! plane works on. Pure: `now` is an argument, the randomness is its own and seeded, certificates come ready made. There is no
-//! socket, no session and no key in here: the server and the simulated network call it, and [`super::mint`] makes what they
-//! hand in. Source: AWS IoT Developer Guide, "Device provisioning MQTT API".
+//! Owns what CreateKeysAndCertificate, CreateCertificateFromCsr and RegisterThing do and answer, and the records that
+//! the control plane works on. Pure: `now` is an argument, randomness is seeded, and certificates are made elsewhere.
+//! It has no sockets, sessions or keys: the server and the simulated network call it with certificates that
+//! [`super::mint`] makes. Source: AWS IoT Developer Guide, "Device provisioning MQTT API".
 
 mod admission;
 mod answer;
@@ -63,7 +63,7 @@ use admission::Admission;
 use change::Touched;
 use latency::LatencyDraws;
 
-/// A certificate and key, ready to be handed out.
+/// A certificate and its private key, ready to be handed out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Minted {
     /// The certificate, PEM.
@@ -87,7 +87,7 @@ pub struct Certified {
 #[derive(Debug)]
 pub struct Account {
     rules: Rules,
-    /// The default versions of the templates, read.
+    /// The parsed default versions of the templates.
     templates: BTreeMap<String, Template>,
     state: State,
     touched: Touched,
@@ -95,7 +95,7 @@ pub struct Account {
     admission: Admission,
 }
 
-/// What the scenario says of the account's behaviour.
+/// What the scenario says about the account's behaviour.
 #[derive(Debug)]
 struct Rules {
     capitals: Capitals,
@@ -109,28 +109,28 @@ struct Rules {
     detach_lag: Duration,
     errors: ErrorTexts,
     limits: Limits,
-    /// Actions that no signer may do.
+    /// Actions that are denied to all signers.
     denied: Vec<String>,
-    /// What the owners of access keys may do, where that is not everything.
+    /// The policies of access keys that are not allowed everything.
     access_keys: BTreeMap<String, Document>,
     region: String,
     account_id: String,
 }
 
-/// What to do with `Parameters` in capitals.
+/// How to treat a capitalised `Parameters`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Capitals {
     Taken,
     Ignored,
 }
 
-/// Why a scenario does not make an account.
+/// Why a scenario cannot be made into an account.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AccountError {
-    /// A template of the scenario is not one.
+    /// A template of the scenario is invalid.
     #[error("template {name}: {error}")]
     Template {
-        /// Which.
+        /// The template's name.
         name: String,
         /// What is wrong with it.
         error: TemplateError,
@@ -138,40 +138,40 @@ pub enum AccountError {
     /// Two templates of the scenario have the same name.
     #[error("template {name}: found it twice; wanted each name once")]
     TemplateTwice {
-        /// Which.
+        /// The template's name.
         name: String,
     },
-    /// A policy of the scenario is not one.
+    /// A policy of the scenario is invalid.
     #[error("policy {name}: {detail}")]
     Policy {
-        /// Which.
+        /// The policy's name.
         name: String,
         /// What is wrong with it.
         detail: String,
     },
-    /// An action is denied that nothing asks for.
+    /// The scenario denies an action that the emulator never checks.
     #[error(
         "deny: found {action}, which the emulator enforces nowhere; wanted an action of an operation that it offers, or \
          iot:Connect, iot:Publish, iot:Subscribe or iot:Receive"
     )]
     NotEnforced {
-        /// Which.
+        /// The denied action.
         action: String,
     },
-    /// A quota is set for an operation of the control plane that there is not.
+    /// A quota is set for a control plane operation that the emulator does not offer.
     #[error(
         "quotas.control_plane: found {name}; wanted the name of an operation that the emulator offers, such as DescribeThing"
     )]
     NoSuchOperation {
-        /// What stands there.
+        /// The name found in the scenario.
         name: String,
     },
-    /// A template of the scenario was never read from its file.
+    /// A template of the scenario was not read from its file.
     #[error(
         "template {name}: found the name of a file; wanted its text: read the scenario with Scenario::read"
     )]
     TemplateNotRead {
-        /// Which.
+        /// The template's name.
         name: String,
     },
 }
@@ -185,7 +185,7 @@ impl Account {
         Self::resume(scenario, State::new(scenario.seed))
     }
 
-    /// An account as `scenario` describes it, with what `state` says is in it.
+    /// An account as `scenario` describes it, with the contents of `state`.
     ///
     /// # Errors
     /// [`AccountError`] if a template of the scenario cannot be used.
@@ -225,8 +225,8 @@ impl Account {
         Ok(account)
     }
 
-    /// Empties the account, and counts its quotas anew. `scenario` is the one that it was made of, or one whose templates are
-    /// known to be good; with any other the account stays as it is.
+    /// Empties the account and resets its quota counters. `scenario` must be the one that the account was made from, or
+    /// one whose templates are known to be valid; with any other, the account stays as it is.
     pub fn reset(&mut self, scenario: &Scenario) {
         if let Ok(mut fresh) = Self::new(scenario) {
             fresh.touched = std::mem::take(&mut self.touched);
@@ -234,44 +234,46 @@ impl Account {
         }
     }
 
-    /// Everything the account knows, to look at or to store.
+    /// The account's entire state, for inspection or storage.
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// The quotas that it keeps to.
+    /// The account's quotas.
     pub fn quotas(&self) -> &Quotas {
         self.admission.quotas()
     }
 
-    /// What its connections may be and hold.
+    /// The limits on its connections.
     pub fn limits(&self) -> &Limits {
         &self.rules.limits
     }
 
-    /// Notes from now on what changes, for [`Account::take_changes`].
+    /// Starts recording changes for [`Account::take_changes`].
     pub fn watch_changes(&mut self) {
         self.touched.watch();
     }
 
-    /// What has changed since the last call, if anything has: a rejection changes only counters, which alone are no change.
+    /// The changes since the last call; `None` if there were none. A rejection changes only counters, which alone do
+    /// not count as a change.
     pub fn take_changes(&mut self) -> Option<Changes> {
         self.touched.take(&self.state)
     }
 
-    /// When what arrives at `age` is taken up, both from the account's start: see [`Latency::taken_up`](super::scenario::Latency::taken_up).
+    /// When a request that arrives at `age` is taken up. Both count from the account's start: see
+    /// [`Latency::taken_up`](super::scenario::Latency::taken_up).
     pub fn taken_up(&self, age: Duration) -> Duration {
         self.latencies.latency.taken_up(age)
     }
 
-    /// How long the next operation of this kind takes, from being taken up to its answer, by the scenario's law. What the
-    /// quotas refuse is refused at once.
+    /// Draws how long the next operation of this kind takes, from being taken up to its answer, by the scenario's law.
+    /// Requests that the quotas refuse are refused at once.
     pub fn draw_latency(&mut self, operation: Operation) -> Duration {
         self.latencies.draw(operation)
     }
 
-    /// CreateKeysAndCertificate: takes `minted` into the account, waiting for its registration, and hands it out with an
-    /// ownership token. The request has no content: empty and any JSON object will do.
+    /// CreateKeysAndCertificate: adds `minted` to the account, pending registration, and answers with it and an
+    /// ownership token. The request has no content: an empty payload and any JSON object are accepted.
     pub fn create_keys(&mut self, now: SystemTime, payload: &[u8], minted: Minted) -> Answer {
         if let Err(refused) = request::check_create(payload) {
             return self.answer_refused(&refused);
@@ -286,13 +288,13 @@ impl Account {
     /// The signing request, PEM, in a CreateCertificateFromCsr request.
     ///
     /// # Errors
-    /// The rejection to send, if there is none.
+    /// The rejection to send, if the request has none.
     pub fn signing_request(&mut self, payload: &[u8]) -> Result<String, Answer> {
         request::parse_csr(payload).map_err(|refused| self.answer_refused(&refused))
     }
 
-    /// CreateCertificateFromCsr: takes the certificate that was made of the signing request into the account, waiting for its
-    /// registration, and hands it out with an ownership token. The same request twice makes two certificates.
+    /// CreateCertificateFromCsr: adds the certificate made from the signing request to the account, pending
+    /// registration, and answers with it and an ownership token. The same request twice makes two certificates.
     pub fn create_from_csr(&mut self, now: SystemTime, certified: Certified) -> Answer {
         match self.take_in(now, certified.clone()) {
             Ok(token) => Answer::certified(&certified, &token),
@@ -300,7 +302,7 @@ impl Account {
         }
     }
 
-    /// A token for the new certificate.
+    /// Adds a new certificate to the account and issues its token.
     fn take_in(&mut self, now: SystemTime, certified: Certified) -> Result<String, Refused> {
         let id = certified.certificate_id.parse::<Fingerprint>();
         let id = id.map_err(|wrong| {
@@ -317,13 +319,13 @@ impl Account {
         Ok(token)
     }
 
-    /// RegisterThing with the template of that name: thing, certificate status and policies as the template says, all or
-    /// nothing. A rejection spends no token.
+    /// RegisterThing with the named template: makes the thing, and sets certificate status and policies as the template
+    /// says, all or nothing. A rejection does not spend the token.
     pub fn register(&mut self, now: SystemTime, template: &str, payload: &[u8]) -> Answer {
         self.register_with(now, template, payload, &ParameterOverrides::new())
     }
 
-    /// RegisterThing with what a pre-provisioning hook added: see [`Account::hook_call`].
+    /// RegisterThing with the parameters that a pre-provisioning hook added: see [`Account::hook_call`].
     pub fn register_with(
         &mut self,
         now: SystemTime,
@@ -340,23 +342,25 @@ impl Account {
         }
     }
 
-    /// The rejection for `refusal` in the scenario's words, for refusals that the caller decides on. Counted as any other.
+    /// The rejection for `refusal` in the scenario's words, for refusals that the caller decides on. It is counted like
+    /// any other.
     pub fn refuse(&mut self, refusal: Refusal) -> Answer {
         self.refuse_for(refusal, "")
     }
 
-    /// The same, with what is to blame.
+    /// The rejection for `refusal` in the scenario's words, with `detail` saying what caused it. It is counted like any
+    /// other.
     pub fn refuse_for(&mut self, refusal: Refusal, detail: &str) -> Answer {
         self.answer_refused(&Refused::new(refusal, detail))
     }
 
-    /// Lets happen what is due by `now`: ownership tokens lapse, and their certificates where they were not activated and are
-    /// attached to nothing; provisioning claims end; detachments take effect.
+    /// Applies everything due by `now`: ownership tokens lapse, along with their certificates if these are neither
+    /// activated nor attached to anything; provisioning claims end; detachments take effect.
     pub fn expire(&mut self, now: SystemTime) {
         self.state.expire(now, &mut self.touched);
     }
 
-    /// Puts a provisioning template into the account, which devices may register with from now on.
+    /// Adds a provisioning template to the account. Devices may register with it from now on.
     ///
     /// # Errors
     /// [`TemplateError`] if its default version cannot be read.
@@ -377,7 +381,7 @@ impl Account {
     }
 }
 
-/// The policies of the scenario's access keys.
+/// The parsed policies of the scenario's access keys.
 fn documents_of_keys(scenario: &Scenario) -> Result<BTreeMap<String, Document>, AccountError> {
     let limited =
         scenario.credentials.iter().filter_map(|key| Some((&key.access_key_id, key.document.as_ref()?)));

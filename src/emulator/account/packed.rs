@@ -1,4 +1,5 @@
-//! Certificates as their bytes, names and attributes in one allocation each: a device has few of them, an account has many devices.
+//! Compact forms of certificates (their bytes), names and attributes, one allocation each: a device has few of them,
+//! but an account has many devices.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,20 +10,20 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::super::pem::encode;
 
-/// Stands between two entries. No name or value of the registry may hold it.
+/// Separates entries. No name or value in the registry may contain it.
 const BETWEEN: char = '\n';
-/// Stands between the name and the value of an attribute. No name of an attribute may hold it.
+/// Separates an attribute's name from its value. No attribute name may contain it.
 const EQUALS: char = '=';
 
 /// A set of names, in order.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Names(Box<str>);
 
-/// Names with a value each, in the order of the names.
+/// Names, each with a value, ordered by name.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Attributes(Box<str>);
 
-/// A certificate as PEM, kept as DER where that gives the same text again, which is a quarter less.
+/// A certificate as PEM, stored as DER if that reproduces the same text, which takes a quarter less space.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CertificatePem(Packed);
 
@@ -35,7 +36,7 @@ enum Packed {
 const LABEL: &str = "CERTIFICATE";
 
 impl CertificatePem {
-    /// The certificate of this text, whatever that is.
+    /// Packs this text, whether or not it is a valid certificate.
     pub fn new(text: &str) -> Self {
         let der = parse_pem(text).ok().map(|pem| pem.into_contents());
         let same = der.filter(|der| encode(LABEL, der) == text);
@@ -43,7 +44,7 @@ impl CertificatePem {
     }
 }
 
-/// The text as it was given.
+/// Writes the text exactly as it was given.
 impl fmt::Display for CertificatePem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
@@ -72,27 +73,27 @@ impl<'de> Deserialize<'de> for CertificatePem {
 }
 
 impl Names {
-    /// All of them, in order.
+    /// All names, in order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         entries(&self.0)
     }
 
-    /// How many.
+    /// The number of names.
     pub fn len(&self) -> usize {
         self.iter().count()
     }
 
-    /// Whether there is not one.
+    /// Whether there are no names.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether `name` is one of them.
+    /// Whether `name` is in the set.
     pub fn contains(&self, name: &str) -> bool {
         self.iter().any(|known| known == name)
     }
 
-    /// Adds `name`; whether it was not there.
+    /// Adds `name`. Returns whether it was new.
     pub fn insert(&mut self, name: &str) -> bool {
         let is_new = !self.contains(name);
         if is_new {
@@ -101,7 +102,7 @@ impl Names {
         is_new
     }
 
-    /// Removes `name`; whether it was there.
+    /// Removes `name`. Returns whether it was present.
     pub fn remove(&mut self, name: &str) -> bool {
         let was_there = self.contains(name);
         if was_there {
@@ -112,22 +113,22 @@ impl Names {
 }
 
 impl Attributes {
-    /// All of them, in the order of their names.
+    /// All attributes, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         entries(&self.0).map(|entry| entry.split_once(EQUALS).unwrap_or((entry, "")))
     }
 
-    /// The value of the attribute `name`.
+    /// The value of the attribute `name`; `None` if there is no such attribute.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
-    /// How many.
+    /// The number of attributes.
     pub fn len(&self) -> usize {
         self.iter().count()
     }
 
-    /// Whether there is not one.
+    /// Whether there are no attributes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -139,7 +140,7 @@ impl<'a> FromIterator<&'a str> for Names {
     }
 }
 
-/// The last of several values of a name counts.
+/// If a name has several values, the last one wins.
 impl<'a> FromIterator<(&'a str, &'a str)> for Attributes {
     fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(attributes: I) -> Self {
         let attributes: BTreeMap<_, _> = attributes.into_iter().collect();
@@ -185,7 +186,7 @@ impl<'de> Deserialize<'de> for Attributes {
     }
 }
 
-/// An empty text has no entry: names are never empty, and an attribute has its separator.
+/// An empty text has no entries: names are never empty, and an attribute contains its separator.
 fn entries(packed: &str) -> impl Iterator<Item = &str> {
     packed.split(BETWEEN).filter(|entry| !entry.is_empty())
 }

@@ -1,14 +1,15 @@
-//! What a principal may do: the policies attached to its certificate, or for a signer the policy of its access key, less what
-//! the scenario denies to all.
+//! What a principal may do: for a certificate, what its attached policies allow; for a signer, what its access key's
+//! policy allows; in both cases less what the scenario denies to all.
 //!
-//! Owns which documents are asked, and what their variables stand for; the documents are [`super::super::policy`]'s. Source:
-//! AWS IoT Developer Guide, "AWS IoT Core policies", "Basic AWS IoT Core policy variables" and "Thing policy variables".
+//! Owns which documents apply, and the values of their variables; [`super::super::policy`] evaluates the documents.
+//! Source: AWS IoT Developer Guide, "AWS IoT Core policies", "Basic AWS IoT Core policy variables" and "Thing policy
+//! variables".
 
 use super::super::policy::{Attempt, Decision, Document, decide};
 use super::state::{Certificate, CertificateStatus};
 use super::{Account, Rules};
 
-/// What is done over MQTT.
+/// An action over MQTT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// CONNECT with a client id.
@@ -17,24 +18,24 @@ pub enum Action {
     Publish,
     /// SUBSCRIBE to a filter.
     Subscribe,
-    /// A message on a topic is delivered.
+    /// Delivery of a message on a topic.
     Receive,
 }
 
-/// Who does it.
+/// The principal of an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
-    /// Whoever signed the upgrade of the connection with this access key.
+    /// The owner of this access key, which signed the connection's upgrade.
     Signer(String),
     /// The owner of the private key of the certificate with this id.
     Certificate(String),
 }
 
 impl Action {
-    /// All of them.
+    /// All actions.
     pub const ALL: [Action; 4] = [Action::Connect, Action::Publish, Action::Subscribe, Action::Receive];
 
-    /// Its name in policies.
+    /// The action's name in policies.
     pub fn name(self) -> &'static str {
         match self {
             Action::Connect => "iot:Connect",
@@ -44,7 +45,7 @@ impl Action {
         }
     }
 
-    /// What stands before the name in the ARN of its resource.
+    /// The prefix of the name in the ARN of the action's resource.
     fn resource(self) -> &'static str {
         match self {
             Action::Connect => "client",
@@ -77,7 +78,8 @@ impl Account {
         decide(&documents, &attempt) == Decision::Allowed
     }
 
-    /// Whether the owner of an access key may do something on the control plane: an IAM action such as `iot:CreateThing`.
+    /// Whether the owner of an access key may perform an action on the control plane: an IAM action such as
+    /// `iot:CreateThing`.
     pub fn signer_allows(&self, access_key_id: &str, action: &str) -> bool {
         self.rules.signer_may(access_key_id, action, None, &|_| None)
     }
@@ -88,12 +90,12 @@ impl Account {
         certificate.is_some_and(|certificate| certificate.status == CertificateStatus::Active)
     }
 
-    /// Notes from now on which certificates are touched, for [`Account::take_deactivated`].
+    /// Starts recording touched certificates for [`Account::take_deactivated`].
     pub fn watch_certificates(&mut self) {
         self.touched.watch_certificates();
     }
 
-    /// The certificates that were touched since the last call and are not active.
+    /// The certificates touched since the last call that are not active.
     pub fn take_deactivated(&mut self) -> Vec<String> {
         let touched = self.touched.take_certificates().into_iter().map(|id| id.to_string());
         touched.filter(|id| !self.is_active(id)).collect()
@@ -101,7 +103,7 @@ impl Account {
 }
 
 impl Rules {
-    /// A key without a policy of its own may do all that is not denied to everyone.
+    /// A key without a policy of its own may do everything that is not denied to all.
     fn signer_may(
         &self,
         access_key_id: &str,
@@ -116,7 +118,7 @@ impl Rules {
     }
 }
 
-/// What a policy variable stands for on a connection; `None` where it has no value. A thing is known where its name is the
+/// The value of a policy variable on a connection; `None` if it has no value. The thing is known if its name is the
 /// client id and the certificate is attached to it.
 fn variable(name: &str, client_id: &str, certificate: &Certificate) -> Option<String> {
     let is_attached = certificate.things.contains(client_id);

@@ -1,6 +1,6 @@
-//! The account's own randomness: seeded, storable, the same on every machine.
+//! The account's randomness: seeded, storable, and the same on every machine.
 //!
-//! Owns SplitMix64 (Steele, Lea and Flood, 2014). Nothing here is fit for keys: it makes emulated tokens differ, no more.
+//! Owns SplitMix64 (Steele, Lea and Flood, 2014). It only makes emulated tokens differ and is not fit for making keys.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Evenly from 0 to just below 1, with all the 53 bits that fit.
+    /// A uniform number from 0 to just below 1, with the full 53 bits of precision.
     pub(in crate::emulator) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }

@@ -1,7 +1,7 @@
-//! Counts what a quota lets through at an instant, by each way of counting.
+//! Counts what a quota admits over time, by each way of counting.
 //!
-//! Owns the arithmetic and nothing else. Whether AWS counts in any of these ways is not published. Instants are ages of the
-//! emulator, which only rise; an earlier one than the last is taken for the last.
+//! Owns the arithmetic and nothing else. AWS does not publish how it counts. Instants are ages of the emulator, which
+//! only rise; one that is earlier than the last is treated as the last.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::super::scenario::{Quota, Quotas, Window};
 use crate::rate::Rate;
 
-/// What is lost in sums of many small parts must not cost anyone a place.
+/// Tolerance for rounding errors in sums of many small parts, which must not cost a request its place.
 const ROUNDING: f64 = 1e-6;
 
 /// How quotas are counted: the scenario's `window` and `burst`.
@@ -20,7 +20,7 @@ pub struct Counting {
 }
 
 impl Counting {
-    /// As these quotas are counted.
+    /// How these quotas are counted.
     pub fn of(quotas: &Quotas) -> Self {
         Self { window: quotas.window, burst: quotas.burst }
     }
@@ -30,13 +30,13 @@ impl Counting {
         (rate.as_per_second() * self.burst.as_secs_f64() + ROUNDING).floor().max(1.0)
     }
 
-    /// How long a window is, so that the quota's rate is that of full windows.
+    /// The length of a window, such that full windows give the quota's rate.
     fn length(self, rate: Rate) -> Duration {
         Duration::from_secs_f64(self.capacity(rate) / rate.as_per_second())
     }
 }
 
-/// One quota's counter. New, it lets a whole burst through.
+/// One quota's counter. A new one admits a whole burst.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RateCounter(State);
 
@@ -44,21 +44,21 @@ pub struct RateCounter(State);
 enum State {
     #[default]
     New,
-    /// How full it was at that age.
+    /// The tokens in the bucket at age `at`.
     Bucket { at: Duration, tokens: f64 },
-    /// How many came in the window that began then.
+    /// How many were admitted in the window that began at age `began`.
     Fixed { began: Duration, count: f64 },
-    /// When each came that a window reaches back to.
+    /// The ages of those admitted within the last window.
     Sliding(VecDeque<Duration>),
 }
 
 impl RateCounter {
-    /// Lets one through at `age`, if there is a place.
+    /// Admits one at `age`, if there is room.
     pub fn take(&mut self, age: Duration, quota: &Quota, counting: Counting) -> bool {
         self.take_many(1, age, quota, counting)
     }
 
-    /// Lets `count` through together at `age`, or none of them.
+    /// Admits `count` together at `age`, or none of them.
     pub fn take_many(&mut self, count: u32, age: Duration, quota: &Quota, counting: Counting) -> bool {
         let age = age.max(self.last());
         let (from, Some(rate)) = quota.step(age) else {
@@ -72,7 +72,7 @@ impl RateCounter {
         }
     }
 
-    /// When to ask again after a refusal at `age`: not too late, perhaps a little early.
+    /// When to ask again after a refusal at `age`: never too late, possibly a little early.
     pub fn retry_at(&self, age: Duration, quota: &Quota, counting: Counting) -> Duration {
         let Some(rate) = quota.at(age) else { return age };
         let at = match &self.0 {
@@ -84,12 +84,12 @@ impl RateCounter {
         at.max(age)
     }
 
-    /// Whether it has nothing to remember at `age`: it lets through what a new one would.
+    /// Whether the counter is like a new one at `age`, so that it can be dropped.
     pub fn is_idle(&self, age: Duration, quota: &Quota, counting: Counting) -> bool {
         quota.at(age).is_none_or(|rate| self.last() + counting.length(rate) + counting.burst <= age)
     }
 
-    /// When it last let something through, or counted.
+    /// When it last admitted something, or last counted.
     fn last(&self) -> Duration {
         match &self.0 {
             State::New => Duration::ZERO,
@@ -120,7 +120,7 @@ impl RateCounter {
         is_taken
     }
 
-    /// Windows follow each other from the instant at which the rate began to hold.
+    /// Windows follow one another from the age at which the rate began to hold.
     fn take_fixed(
         &mut self,
         count: f64,

@@ -19,24 +19,24 @@ use crate::template::{
     Template, ThingPlan,
 };
 
-/// Parameters that a pre-provisioning hook gave or changed.
+/// Parameters that a pre-provisioning hook set or changed.
 pub type ParameterOverrides = BTreeMap<String, String>;
 
-/// Who asks for a registration, as a pre-provisioning hook is told.
+/// The client that requests a registration, as a pre-provisioning hook sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Registrant<'a> {
     /// Its client id.
     pub client_id: &'a str,
-    /// The id of the certificate that its connection was opened with; `None` for a signed one.
+    /// The id of the certificate that opened its connection; `None` for a signed connection.
     pub certificate_id: Option<&'a str>,
 }
 
-/// What a pre-provisioning hook is to be asked.
+/// A call of a pre-provisioning hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookCall {
-    /// The ARN that the template names.
+    /// The hook's ARN, from the template.
     pub target_arn: String,
-    /// What the function gets: JSON.
+    /// The function's input, JSON.
     pub input: String,
 }
 
@@ -84,8 +84,8 @@ impl Account {
         Ok(answer)
     }
 
-    /// What the template's pre-provisioning hook is to be asked about a registration; `None` where it has none, or where the
-    /// registration fails before the hook would be asked. Source: Developer Guide, "Pre-provisioning hooks".
+    /// The call of the template's pre-provisioning hook for a registration; `None` if the template has no hook, or if
+    /// the registration fails before the hook would be called. Source: Developer Guide, "Pre-provisioning hooks".
     pub fn hook_call(
         &self,
         now: SystemTime,
@@ -111,7 +111,7 @@ impl Account {
         Some(HookCall { target_arn: hook.target_arn.clone(), input: input.to_string() })
     }
 
-    /// What the token of a request proves.
+    /// Checks the token of a request.
     fn claim(&self, now: SystemTime, request: &RegisterRequest<'_>) -> Result<Proof, Refused> {
         let refuse = |refusal| Err(Refused::new(refusal, ""));
         let Some(text) = request.token.as_deref().filter(|token| !token.is_empty()) else {
@@ -138,7 +138,7 @@ impl Account {
         }
     }
 
-    /// That a plan can be carried out, and its thing as it is to be: new, or changed as the overrides say.
+    /// Checks that a plan can be carried out. Returns its thing as it will be: new, or changed as the overrides say.
     pub(in crate::emulator) fn check(
         &self,
         plan: &Plan,
@@ -157,7 +157,7 @@ impl Account {
         Ok(Some(thing))
     }
 
-    /// Does what a plan says, which was checked before.
+    /// Carries out a plan that was checked before.
     pub(in crate::emulator) fn carry_out(
         &mut self,
         now: SystemTime,
@@ -171,7 +171,7 @@ impl Account {
     }
 }
 
-/// What a plan is for a certificate of the account.
+/// Evaluates a template for a certificate of the account.
 pub(in crate::emulator) fn evaluate(
     template: &Template,
     id: Fingerprint,
@@ -198,14 +198,14 @@ pub(in crate::emulator) fn evaluate(
     }
 }
 
-/// A token that was found good.
+/// A token that was found valid.
 struct Proof {
     certificate_id: Fingerprint,
     token_digest: Fingerprint,
 }
 
 impl Rules {
-    /// The parameters of a request: those in capitals count only where the scenario says so.
+    /// The parameters of a request. Capitalised ones are used only if the scenario says so.
     fn parameters<'r>(&self, request: RegisterRequest<'r>) -> Parameters<'r> {
         match (request.parameters, request.capitalised, self.capitals) {
             (Some(parameters), _, _) | (None, Some(parameters), Capitals::Taken) => parameters,
@@ -213,7 +213,7 @@ impl Rules {
         }
     }
 
-    /// `existing` with the template's properties, each by its override.
+    /// `existing` with the template's properties applied, each by its override.
     fn override_thing(&self, existing: &Thing, wanted: &ThingPlan) -> Result<Thing, Refused> {
         let mut thing = existing.clone();
         let conflict = || Refused::new(Refusal::ResourceConflict, wanted.name.as_str());

@@ -1,6 +1,6 @@
-//! What the control plane does to the account's records, and why it may not.
+//! What the control plane does to the account's records, and why it may refuse to.
 //!
-//! Source: AWS IoT API Reference; where a message was seen in a report of a user it is repeated, the others are ours.
+//! Source: AWS IoT API Reference. Messages that users have reported are repeated here; the others are ours.
 
 use std::time::SystemTime;
 
@@ -12,47 +12,47 @@ use super::state::{Certificate, CertificateStatus, Detached, Detachment, State, 
 /// Why the control plane refuses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
-    /// There is not such a resource: its kind and its name.
+    /// No such resource: its kind and its name.
     #[error("{0} {1} was not found.")]
     NotFound(&'static str, String),
-    /// There is one already, and it is another: its kind and its name.
+    /// A different resource of that name exists: its kind and its name.
     #[error("{0} {1} already exists in account.")]
     AlreadyExists(&'static str, String),
-    /// A certificate is to be deleted that is in use.
+    /// The certificate to delete is active.
     #[error("Certificate must be deactivated (not ACTIVE) before deletion. Id: {0}")]
     CertificateActive(Fingerprint),
-    /// A certificate is to be deleted that has policies.
+    /// The certificate to delete has policies attached.
     #[error("Certificate policies must be detached before deletion (id: {0})")]
     PoliciesAttached(Fingerprint),
-    /// A certificate is to be deleted that is attached to things.
+    /// The certificate to delete is attached to things.
     #[error("Certificate must be detached from its things before deletion (id: {0})")]
     ThingsAttached(Fingerprint),
-    /// A thing is to be deleted that has certificates.
+    /// The thing to delete has certificates attached.
     #[error("Cannot delete. Thing {0} is still attached to one or more principals")]
     PrincipalsAttached(String),
-    /// Something is to be deleted that something else needs: what is in the way.
+    /// The resource to delete is in use: what uses it.
     #[error("{0}")]
     InUse(String),
-    /// Something has as many versions as it may have.
+    /// The resource already has the most versions it may have.
     #[error("{0} {1} already has the maximum number of versions ({2}); delete one first.")]
     TooManyVersions(&'static str, String, usize),
-    /// More than an account or a resource may have: what.
+    /// An account's or a resource's limit is exceeded: which one.
     #[error("{0}")]
     LimitExceeded(String),
     /// A resource is not at the version that the caller expects.
     #[error("{name} is at version {found}, not {expected}.")]
     Version {
-        /// Which.
+        /// The resource's name.
         name: String,
-        /// Its version.
+        /// Its present version.
         found: u64,
-        /// The caller's.
+        /// The version that the caller expects.
         expected: u64,
     },
-    /// A policy document that is not one.
+    /// The policy document is malformed.
     #[error("{0}")]
     MalformedPolicy(String),
-    /// The request cannot be right: why.
+    /// The request is invalid: why.
     #[error("{0}")]
     Invalid(String),
 }
@@ -60,16 +60,16 @@ pub enum RegistryError {
 /// Which certificates may be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deletion {
-    /// Those to which nothing is attached.
+    /// Those with nothing attached.
     Plain,
-    /// Those with policies too.
+    /// Those with policies attached, too.
     Forced,
 }
 
 type Done = Result<(), RegistryError>;
 
 impl State {
-    /// A record by its name.
+    /// Finds a record by its name.
     pub(in crate::emulator) fn find<K: Kind>(&self, name: &K::Name) -> Result<&K, RegistryError>
     where
         K::Name: ToString,
@@ -79,7 +79,7 @@ impl State {
 }
 
 impl Account {
-    /// A record to be changed.
+    /// A record to be changed, which counts as touched.
     pub(in crate::emulator) fn edit<K: Kind>(&mut self, name: &K::Name) -> Result<&mut K, RegistryError>
     where
         K::Name: ToString,
@@ -90,22 +90,22 @@ impl Account {
         Ok(record)
     }
 
-    /// Puts a record into the account, in the place of one that has its name.
+    /// Adds a record, replacing any of the same name.
     pub(in crate::emulator) fn put<K: Kind>(&mut self, name: K::Name, record: K) {
         self.touched.add(K::key(name.clone()));
         K::map_mut(&mut self.state).insert(name, record);
     }
 
-    /// Takes a record out of the account; one that is not there is gone already.
+    /// Removes a record; `None` if it does not exist.
     pub(in crate::emulator) fn remove<K: Kind>(&mut self, name: &K::Name) -> Option<K> {
         self.touched.add(K::key(name.clone()));
         K::map_mut(&mut self.state).remove(name)
     }
 
-    /// UpdateCertificate. The same status again is fine.
+    /// UpdateCertificate. Setting the present status again succeeds.
     ///
     /// # Errors
-    /// [`RegistryError::NotFound`].
+    /// [`RegistryError::NotFound`] if there is no such certificate.
     pub(in crate::emulator) fn update_certificate(
         &mut self,
         now: SystemTime,
@@ -120,10 +120,10 @@ impl Account {
         Ok(())
     }
 
-    /// DeleteCertificate. Its ownership token is worth nothing from then on.
+    /// DeleteCertificate. The certificate's ownership token becomes invalid.
     ///
     /// # Errors
-    /// [`RegistryError`] if it is not there, is active, or has something attached.
+    /// [`RegistryError`] if the certificate does not exist, is active, or has something attached.
     pub(in crate::emulator) fn delete_certificate(&mut self, id: Fingerprint, deletion: Deletion) -> Done {
         let certificate = self.state.find::<Certificate>(&id)?;
         if certificate.status == CertificateStatus::Active {
@@ -139,10 +139,10 @@ impl Account {
         Ok(())
     }
 
-    /// DeleteThing. A thing that is not there is deleted already.
+    /// DeleteThing. Deleting a thing that does not exist succeeds.
     ///
     /// # Errors
-    /// [`RegistryError`] if it has certificates, or not the version that is expected.
+    /// [`RegistryError`] if the thing has certificates attached, or is not at the expected version.
     pub(in crate::emulator) fn delete_thing(&mut self, name: &str, expected: Option<u64>) -> Done {
         let name = name.to_owned();
         let Some(thing) = self.state.things.get(&name) else { return Ok(()) };
@@ -154,7 +154,7 @@ impl Account {
         Ok(())
     }
 
-    /// Detaches, at once or after the scenario's `detach_lag`. What is not attached is detached already.
+    /// Detaches, at once or after the scenario's `detach_lag`. Detaching what is not attached succeeds.
     pub(in crate::emulator) fn detach(&mut self, now: SystemTime, what: Detached) {
         let lag = self.rules.detach_lag;
         if lag.is_zero() {
@@ -164,14 +164,14 @@ impl Account {
         self.put(number, Detachment { due: now.checked_add(lag).unwrap_or(now), what });
     }
 
-    /// What is attached anew is no longer on its way out.
+    /// Cancels a pending detachment of something that was attached again.
     pub(in crate::emulator) fn keep_attached(&mut self, what: &Detached) {
         let leaving = self.state.detaching.extract_if(.., |_, detachment| detachment.what == *what);
         leaving.for_each(|(number, _)| self.touched.add(Key::Detachment(number)));
     }
 }
 
-/// That a resource is at the version that a caller expects, if it says one.
+/// Checks that a resource is at the version that the caller expects, if it states one.
 pub(in crate::emulator) fn check_version(name: &str, found: u64, expected: Option<u64>) -> Done {
     match expected.filter(|expected| *expected != found) {
         Some(expected) => Err(RegistryError::Version { name: name.to_owned(), found, expected }),

@@ -1,6 +1,7 @@
-//! The requests, as they come from the wire.
+//! Parses requests as they come from the wire.
 //!
-//! Owns what counts as a well-formed request. Unknown fields are tolerated. No error repeats the content: it may be secret.
+//! Owns what counts as a well-formed request. Unknown fields are tolerated. Errors never repeat the content, which may
+//! be secret.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ pub(super) struct RegisterRequest<'a> {
     pub(super) token: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     pub(super) parameters: Option<Parameters<'a>>,
-    /// The seed's spelling, which AWS does not document.
+    /// The seed's capitalised spelling, which AWS does not document.
     #[serde(rename = "Parameters", borrow, default)]
     pub(super) capitalised: Option<Parameters<'a>>,
 }
@@ -31,7 +32,7 @@ struct CsrRequest<'a> {
     csr: Option<Cow<'a, str>>,
 }
 
-/// Checks a CreateKeysAndCertificate request: documented as empty, sent by the SDKs as `{}`.
+/// Checks a CreateKeysAndCertificate request: documented as empty, sent as `{}` by the SDKs.
 pub(super) fn check_create(payload: &[u8]) -> Result<(), Refused> {
     if payload.is_empty() {
         return Ok(());
@@ -57,7 +58,7 @@ pub(super) fn parse_register(payload: &[u8]) -> Result<RegisterRequest<'_>, Refu
     serde_json::from_slice(payload).map_err(|error| wrong(&error))
 }
 
-/// Serde would take a list of the fields in order for the object.
+/// Serde would also accept a list of the fields in order; only an object is allowed.
 fn check_object(payload: &[u8]) -> Result<(), Refused> {
     match payload.trim_ascii_start().first() {
         Some(b'{') => Ok(()),

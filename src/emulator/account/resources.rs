@@ -1,6 +1,6 @@
-//! Whether what a template names exists, and what the scenario declares to.
+//! Checks that what a template names exists, and adds the resources that the scenario declares.
 //!
-//! With `resources = "assumed"` everything that a template names comes into being when it is first named.
+//! With `resources = "assumed"`, everything that a template names is created when it is first named.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,9 +13,9 @@ use super::state::{BillingGroup, Policy, ProvisioningTemplate, State, ThingGroup
 use super::{Account, AccountError};
 use crate::template::{Plan, PolicyPlan, PrincipalType, Template, body_of};
 
-/// When the scenario's resources were made: always the same instant, so that the same scenario gives the same state.
+/// The creation date of the scenario's resources. It is fixed, so that the same scenario gives the same state.
 const DECLARED: Duration = Duration::from_secs(1_735_689_600);
-/// What a policy allows that is only assumed to exist.
+/// The document of a policy that is only assumed to exist.
 const ANYTHING: &str =
     r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}"#;
 
@@ -38,7 +38,7 @@ impl Account {
         })
     }
 
-    /// Makes what a plan names and the account lacks, where that is assumed to exist.
+    /// Creates what a plan names and the account lacks, if the scenario assumes that it exists.
     pub(super) fn assume_resources(&mut self, now: SystemTime, plan: &Plan) {
         if self.rules.resources == Resources::Declared {
             return;
@@ -63,8 +63,8 @@ impl Account {
         }
     }
 
-    /// Puts the scenario's resources into the account where they are missing. A template whose text the scenario has changed
-    /// gets that as its new default version.
+    /// Adds the scenario's resources that the account lacks. A template whose text the scenario has changed gets that
+    /// text as its new default version.
     pub(super) fn declare(&mut self, scenario: &Scenario) -> Result<(), AccountError> {
         let then = SystemTime::UNIX_EPOCH + DECLARED;
         for (number, named) in scenario.templates.iter().enumerate() {
@@ -121,7 +121,8 @@ impl State {
         Err(Refused::new(Refusal::RegistrationFailed, format!("Thing type {type_name} is deprecated")))
     }
 
-    /// That a certificate may be attached to a thing: one that is for a thing alone is attached to no other.
+    /// Checks that a certificate may be attached to a thing: one that is attached exclusively to a thing cannot be
+    /// attached to another.
     pub(in crate::emulator) fn check_exclusive(
         &self,
         id: Fingerprint,
@@ -145,7 +146,7 @@ impl State {
     }
 }
 
-/// A document without a name is named by its hash, so that equal documents are one policy.
+/// A document without a name is named by its hash, so that equal documents become one policy.
 pub(super) fn name_policy(policy: PolicyPlan, now: SystemTime) -> (String, Policy) {
     match policy {
         PolicyPlan::Named(name) => (name, Policy { documents: Versions::first(ANYTHING, now) }),

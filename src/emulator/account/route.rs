@@ -13,10 +13,10 @@ pub enum Route<'a> {
     CreateFromCsr,
     /// `$aws/provisioning-templates/<template>/provision/json` or `…/cbor`: publish only.
     Register {
-        /// The template's name. It need not exist.
+        /// The template's name. The template need not exist.
         template: &'a str,
     },
-    /// `…/accepted` or `…/rejected` of one of them: subscribe only.
+    /// The `…/accepted` or `…/rejected` of a request topic: subscribe only.
     ResponseTopic,
     /// Anything else under `$`.
     Reserved,

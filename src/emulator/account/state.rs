@@ -1,7 +1,7 @@
-//! Everything the account knows, as plain data, and the life of certificates and tokens: they come, and lapse.
+//! The account's entire state as plain data, and the life cycle of certificates and tokens.
 //!
-//! Maps are ordered, so that the same history gives the same state, byte for byte. No private key and no token is in here:
-//! the service keeps neither in clear. A device takes less than 1 KB beside its certificate, hence the packed types.
+//! Maps are ordered, so that the same history gives the same state, byte for byte. The state holds no private key and
+//! no token in the clear. A device takes less than 1 KB besides its certificate, hence the packed types.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -14,30 +14,30 @@ use super::packed::{Attributes, CertificatePem, Names};
 use super::random::Random;
 use crate::template::PrincipalType;
 
-/// Everything the account knows.
+/// The account's entire state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// By certificate id.
+    /// Certificates by certificate id.
     pub certificates: BTreeMap<Fingerprint, Certificate>,
-    /// By the fingerprint of the token.
+    /// Tokens by their fingerprint.
     pub tokens: BTreeMap<Fingerprint, Token>,
-    /// By name.
+    /// Things by name.
     pub things: BTreeMap<String, Thing>,
-    /// By name.
+    /// Policies by name.
     pub policies: BTreeMap<String, Policy>,
-    /// By name.
+    /// Thing types by name.
     pub thing_types: BTreeMap<String, ThingType>,
-    /// By name.
+    /// Thing groups by name.
     pub thing_groups: BTreeMap<String, ThingGroup>,
-    /// By name.
+    /// Billing groups by name.
     pub billing_groups: BTreeMap<String, BillingGroup>,
-    /// By name.
+    /// Provisioning templates by name.
     pub templates: BTreeMap<String, ProvisioningTemplate>,
     /// The certificates of CreateProvisioningClaim, by certificate id.
     pub claims: BTreeMap<Fingerprint, Claim>,
-    /// Detachments that were accepted and have not taken effect, by a number that rises.
+    /// Detachments that were accepted but have not taken effect, by an increasing number.
     pub detaching: BTreeMap<u64, Detachment>,
-    /// What has happened so far.
+    /// Counts of what has happened so far.
     pub counters: Counters,
     /// When tokens lapse, soonest first.
     #[serde(skip)]
@@ -50,7 +50,7 @@ pub struct State {
 pub struct Certificate {
     /// The certificate, PEM.
     pub pem: CertificatePem,
-    /// Where it stands.
+    /// Its status.
     pub status: CertificateStatus,
     /// When it was made.
     pub created: SystemTime,
@@ -60,7 +60,7 @@ pub struct Certificate {
     pub things: Names,
     /// Names of the policies attached to it.
     pub policies: Names,
-    /// Whether the service made it, or only registered it.
+    /// Whether the service made it or only registered it.
     pub origin: Origin,
 }
 
@@ -73,28 +73,28 @@ pub enum Origin {
     Registered,
 }
 
-/// Where a certificate stands; written as the API does.
+/// A certificate's status, spelled as in the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum CertificateStatus {
-    /// Made, not yet registered.
+    /// Created, not yet registered.
     PendingActivation,
     /// In use.
     Active,
-    /// Registered, not in use.
+    /// Registered, but not in use.
     Inactive,
-    /// Withdrawn.
+    /// Revoked.
     Revoked,
 }
 
 /// An ownership token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
-    /// The certificate it proves ownership of.
+    /// The certificate that it proves ownership of.
     pub certificate_id: Fingerprint,
-    /// It is valid before this instant.
+    /// The token is valid before this instant.
     pub expires: SystemTime,
-    /// How many registrations it has made.
+    /// How many registrations it was used for.
     pub uses: u32,
 }
 
@@ -109,20 +109,20 @@ pub struct Thing {
     pub groups: Names,
     /// Its billing group.
     pub billing_group: Option<Box<str>>,
-    /// Its software packages and their versions.
+    /// Its software packages with their versions.
     pub package_versions: Attributes,
-    /// The certificates attached to it, in the order of their ids. Registering a name again adds one; the old ones stay.
+    /// The certificates attached to it, ordered by id. Registering a name again adds one; the old ones stay.
     pub principals: Box<[Attachment]>,
     /// Counts the changes of type and attributes, from 1.
     pub version: u64,
 }
 
-/// A certificate that is attached to a thing.
+/// A certificate attached to a thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
-    /// Its id.
+    /// The certificate's id.
     pub certificate_id: Fingerprint,
-    /// Whether it is for this thing alone.
+    /// Whether the certificate is attached exclusively to this thing.
     #[serde(with = "principal_type")]
     pub kind: PrincipalType,
 }
@@ -130,29 +130,29 @@ pub struct Attachment {
 /// A policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
-    /// Its documents.
+    /// The versions of its document.
     pub documents: Versions,
 }
 
 /// A thing type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThingType {
-    /// What it is for.
+    /// Its description.
     pub description: Option<String>,
-    /// Attributes that the service indexes.
+    /// The attributes that the service indexes.
     pub searchable: Vec<String>,
     /// When it was made.
     pub created: SystemTime,
-    /// Since when no thing may get it.
+    /// When it was deprecated. No thing may be given a deprecated type.
     pub deprecated: Option<SystemTime>,
 }
 
 /// A group of things.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThingGroup {
-    /// The group it is in.
+    /// Its parent group.
     pub parent: Option<String>,
-    /// What it is for.
+    /// Its description.
     pub description: Option<String>,
     /// Its attributes.
     pub attributes: Attributes,
@@ -167,7 +167,7 @@ pub struct ThingGroup {
 /// A billing group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BillingGroup {
-    /// What it is for.
+    /// Its description.
     pub description: Option<String>,
     /// When it was made.
     pub created: SystemTime,
@@ -178,13 +178,13 @@ pub struct BillingGroup {
 /// A provisioning template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProvisioningTemplate {
-    /// Its bodies.
+    /// The versions of its body.
     pub bodies: Versions,
-    /// What it is for.
+    /// Its description.
     pub description: Option<String>,
     /// Whether devices may register with it.
     pub enabled: bool,
-    /// The role that the service would take.
+    /// The role that the service would assume.
     pub role_arn: String,
     /// The function that decides on each registration.
     pub hook: Option<Hook>,
@@ -198,25 +198,25 @@ pub struct ProvisioningTemplate {
 pub struct Hook {
     /// The function's ARN.
     pub target_arn: String,
-    /// The form of its input.
+    /// The version of its input format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload_version: Option<String>,
 }
 
-/// Texts that follow each other, one of which counts.
+/// The versions of a text, one of which is the default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Versions {
-    /// By number, from 1.
+    /// The versions by number, from 1.
     pub all: BTreeMap<u32, Version>,
-    /// Which counts.
+    /// The number of the default version.
     pub default: u32,
-    /// The last number that was given.
+    /// The last number assigned.
     last: u32,
-    /// When anything about it last changed.
+    /// When any version, or the choice of the default, last changed.
     pub modified: SystemTime,
 }
 
-/// One of several texts.
+/// One version of a text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
     /// The text, JSON.
@@ -225,19 +225,19 @@ pub struct Version {
     pub created: SystemTime,
 }
 
-/// What ends the certificate of CreateProvisioningClaim.
+/// When the certificate of a CreateProvisioningClaim ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// The template it is for.
+    /// The template that it is for.
     pub template: String,
-    /// It is valid before this instant.
+    /// The claim is valid before this instant.
     pub expires: SystemTime,
 }
 
 /// A detachment that takes effect later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Detachment {
-    /// When.
+    /// When it takes effect.
     pub due: SystemTime,
     /// What is detached.
     pub what: Detached,
@@ -254,16 +254,16 @@ pub enum Detached {
     GroupPolicy(String, String),
 }
 
-/// What has happened so far.
+/// Counts of what has happened so far.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counters {
-    /// Certificates made for ownership tokens.
+    /// Certificates created with an ownership token.
     pub certificates_created: u64,
-    /// Certificates deleted because nobody registered them in time.
+    /// Certificates deleted because they were not registered in time.
     pub certificates_lapsed: u64,
     /// Registrations accepted.
     pub registered: u64,
-    /// Rejections of every kind, throttles included.
+    /// Rejections of any kind, throttles included.
     pub rejected: u64,
     /// CreateKeysAndCertificate requests over the quota.
     pub throttled_create_keys: u64,
@@ -271,12 +271,12 @@ pub struct Counters {
     pub throttled_create_from_csr: u64,
     /// RegisterThing requests over the quota.
     pub throttled_register: u64,
-    /// RegisterThing requests with `Parameters` in capitals, taken or not: their senders should be told.
+    /// RegisterThing requests with a capitalised `Parameters`, whether used or ignored: their senders should be told.
     pub capitalised_parameters: u64,
 }
 
 impl State {
-    /// Nothing at all, and randomness that starts from `seed`.
+    /// An empty account, with randomness seeded by `seed`.
     pub fn new(seed: u64) -> Self {
         Self {
             certificates: BTreeMap::new(),
@@ -295,17 +295,17 @@ impl State {
         }
     }
 
-    /// The certificate of that id, as the API writes it.
+    /// The certificate with this id, spelled as in the API.
     pub fn certificate(&self, id: &str) -> Option<&Certificate> {
         self.certificates.get(&id.parse().ok()?)
     }
 
-    /// Builds what is not stored: it follows from the rest.
+    /// Builds the indexes, which are not stored because they follow from the rest.
     pub(in crate::emulator) fn index(&mut self) {
         self.lapses = self.tokens.iter().map(|(digest, token)| (token.expires, *digest)).collect();
     }
 
-    /// Takes a new certificate in, with the token that was issued for it.
+    /// Adds a new certificate with the token issued for it.
     pub(super) fn admit_certificate(
         &mut self,
         now: SystemTime,
@@ -316,7 +316,7 @@ impl State {
     ) {
         touched.add(Key::Token(token_digest));
         touched.add(Key::Certificate(id));
-        // Only a clock at the end of its range gets here, and nothing outlives that.
+        // Only a clock at the very end of its range gets here.
         let expires = now.checked_add(lifetime).unwrap_or(now);
         self.lapses.insert((expires, token_digest));
         self.tokens.insert(token_digest, Token { certificate_id: id, expires, uses: 0 });
@@ -324,8 +324,8 @@ impl State {
         self.counters.certificates_created += 1;
     }
 
-    /// Lets happen what is due by `now`: tokens lapse, with their certificates where nobody uses them, claims end, and
-    /// detachments take effect.
+    /// Applies everything due by `now`: tokens lapse, along with their certificates if unused; claims end; detachments
+    /// take effect.
     pub(super) fn expire(&mut self, now: SystemTime, touched: &mut Touched) {
         while self.lapses.first().is_some_and(|(expires, _)| *expires <= now) {
             let Some((_, digest)) = self.lapses.pop_first() else { continue };
@@ -350,7 +350,7 @@ impl State {
         }
     }
 
-    /// Lets a detachment take effect.
+    /// Makes a detachment take effect.
     pub(super) fn detach(&mut self, what: &Detached, touched: &mut Touched) {
         match what {
             Detached::Principal(thing_name, id) => {
@@ -398,7 +398,8 @@ impl Certificate {
         }
     }
 
-    /// Neither active nor attached to anything: the service deletes such a one when its token lapses.
+    /// Whether it is neither active nor attached to anything. The service deletes such a certificate when its token
+    /// lapses.
     fn is_unused(&self) -> bool {
         self.status != CertificateStatus::Active && self.things.is_empty() && self.policies.is_empty()
     }
@@ -420,14 +421,14 @@ impl Thing {
 }
 
 impl ThingType {
-    /// A thing type that nothing is known of.
+    /// A thing type with no details.
     pub fn new(now: SystemTime) -> Self {
         Self { description: None, searchable: Vec::new(), created: now, deprecated: None }
     }
 }
 
 impl ThingGroup {
-    /// A group without a parent, with nothing in it.
+    /// An empty group without a parent.
     pub fn new(now: SystemTime) -> Self {
         Self {
             parent: None,
@@ -441,14 +442,14 @@ impl ThingGroup {
 }
 
 impl BillingGroup {
-    /// A billing group with nothing in it.
+    /// An empty billing group.
     pub fn new(now: SystemTime) -> Self {
         Self { description: None, created: now, version: 1 }
     }
 }
 
 impl ProvisioningTemplate {
-    /// A fleet provisioning template of this body, enabled.
+    /// An enabled fleet provisioning template with this body.
     pub fn new(body: &str, hook: Option<String>, now: SystemTime) -> Self {
         Self {
             bodies: Versions::first(body, now),
@@ -462,18 +463,18 @@ impl ProvisioningTemplate {
 }
 
 impl Versions {
-    /// The first text.
+    /// A text with this first version.
     pub fn first(text: &str, now: SystemTime) -> Self {
         let version = Version { text: text.into(), created: now };
         Self { all: [(1, version)].into(), default: 1, last: 1, modified: now }
     }
 
-    /// The text that counts.
+    /// The text of the default version.
     pub fn current(&self) -> &str {
         self.all.get(&self.default).map_or("", |version| &version.text)
     }
 
-    /// Adds a text; its number.
+    /// Adds a version. Returns its number.
     pub fn add(&mut self, text: &str, now: SystemTime) -> u32 {
         self.last += 1;
         self.all.insert(self.last, Version { text: text.into(), created: now });
@@ -481,13 +482,13 @@ impl Versions {
         self.last
     }
 
-    /// When the first text was made: what lists call the creation date.
+    /// When the first version was made: the creation date in lists.
     pub fn created(&self) -> SystemTime {
         self.all.values().next().map_or(self.modified, |version| version.created)
     }
 }
 
-/// As the API writes it.
+/// Serialises the type as spelled in the API.
 mod principal_type {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

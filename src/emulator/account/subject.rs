@@ -18,7 +18,7 @@ const FIELDS: [(&str, Oid<'static>); 7] = [
     ("StateName", OID_X509_STATE_OR_PROVINCE_NAME),
 ];
 
-/// The fields of the subject of a certificate, PEM; those that it has.
+/// The fields that the subject of a certificate, PEM, has.
 pub(super) fn of(pem: &str) -> BTreeMap<&'static str, String> {
     let Ok((_, pem)) = parse_x509_pem(pem.as_bytes()) else { return BTreeMap::new() };
     let Ok(certificate) = pem.parse_x509() else { return BTreeMap::new() };

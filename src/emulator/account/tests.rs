@@ -15,7 +15,7 @@ fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_766_000_000 + seconds)
 }
 
-/// The `n`-th certificate. The account looks into none, so that these need not be real.
+/// The `n`-th certificate. It need not be real, because the account does not parse it.
 fn minted(n: u64) -> Minted {
     Minted {
         certificate_pem: format!("-----BEGIN CERTIFICATE-----\n{n}\n-----END CERTIFICATE-----\n"),
@@ -109,7 +109,7 @@ fn a_device_is_provisioned() {
     assert_eq!((state.counters.rejected, state.counters.capitalised_parameters), (0, 0));
 }
 
-/// The seed's request, in its own words but for what the create reply fills in.
+/// The seed's request, verbatim except for what the create reply provides.
 fn seed_request(token: &str) -> Vec<u8> {
     json!({
         "certificateOwnershipToken": token,
@@ -204,7 +204,7 @@ fn an_unused_certificate_lapses_with_its_token() {
     assert_eq!(left, [id(2), id(3)]);
     assert_eq!(account.state().counters.certificates_lapsed, 1);
     assert_eq!(account.state().tokens.len(), 1, "used and lapsed tokens are forgotten");
-    // Even a client whose clock is behind gets nothing for it now.
+    // The token stays invalid, even for a client whose clock is behind.
     let answer = register(&mut account, at(10), &lost, "t");
     assert_eq!(message(&answer), "Certificate ownership token is not valid.");
 }
@@ -520,7 +520,7 @@ fn changes_are_appended_in_their_order() {
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
 
-    /// Whatever is sent, the account answers, and a rejection changes nothing but the counters.
+    /// Whatever is sent, the account answers, and a rejection changes only the counters.
     #[test]
     fn any_payload_is_answered(payload in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60)) {
         let mut account = account("");

@@ -1,5 +1,6 @@
-//! Certificate ownership tokens and their shape: base64 of `{"version":"20191023","cipher":"<base64>"}`, as decoded from a token that the service
-//! once issued; that one was 464 characters, and so are these. Clients must treat them as opaque.
+//! Certificate ownership tokens and their shape: base64 of `{"version":"20191023","cipher":"<base64>"}`, as decoded
+//! from a token that the service once issued. That one was 464 characters long, and so are these. Clients must treat
+//! them as opaque.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use base64::Engine;
@@ -7,11 +8,11 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::random::Random;
 
-/// Bytes under the inner base64, which make the whole 464 characters.
+/// The number of bytes in the inner base64, which brings a token to 464 characters.
 const CIPHER: usize = 234;
 
-/// A token for this certificate. It depends on the certificate too, so that two accounts with the same seed do not issue
-/// each other's tokens.
+/// A token for this certificate. It depends on the certificate as well, so that two accounts with the same seed do not
+/// issue each other's tokens.
 pub(super) fn issue(random: &mut Random, certificate_id: &str) -> String {
     let mut context = Context::new(&SHA256);
     context.update(&random.next().to_le_bytes());

@@ -29,7 +29,7 @@ pub(super) fn create_from_csr(call: &mut Call<'_>) -> Answer {
     take_in(call, &certified.certificate_id, &certified.certificate_pem)
 }
 
-/// Takes a certificate into the account that was made for this call.
+/// Adds a certificate that was made for this call to the account.
 fn take_in(call: &mut Call<'_>, id: &str, pem: &str) -> Answer {
     let status =
         if call.query.flag("setAsActive")? { CertificateStatus::Active } else { CertificateStatus::Inactive };
@@ -42,7 +42,7 @@ fn take_in(call: &mut Call<'_>, id: &str, pem: &str) -> Answer {
     }))
 }
 
-/// The key pair of a new certificate, as answers have it.
+/// The key pair of a new certificate, in the form that answers use.
 pub(super) fn key_pair(certificate_pem: &str, private_key_pem: &str) -> Answer {
     let pem = parse(certificate_pem)?;
     let certificate = pem.parse_x509().map_err(|_| ApiError::internal("the new certificate is none"))?;
@@ -71,7 +71,7 @@ pub(super) fn register(call: &mut Call<'_>) -> Answer {
     Ok(json!({"certificateArn": call.owner.arn("cert", id), "certificateId": id}))
 }
 
-/// Registers a certificate that nobody here has made.
+/// Registers a certificate that the service did not make.
 pub(super) fn register_pem(
     call: &mut Call<'_>,
     text: &str,
@@ -129,7 +129,7 @@ fn shown(call: &Call<'_>, id: Fingerprint, certificate: &Certificate) -> Value {
     })
 }
 
-/// The states that a caller may give; the others are the service's.
+/// Sets one of the statuses that a caller may set; the others are reserved to the service.
 pub(super) fn update(call: &mut Call<'_>) -> Answer {
     let status = match call.query.text("newStatus") {
         Some("ACTIVE") => CertificateStatus::Active,

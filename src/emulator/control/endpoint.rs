@@ -1,4 +1,4 @@
-//! Where the data plane is, and who is asking.
+//! The data endpoint, and the caller's identity.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ pub(super) fn describe(call: &mut Call<'_>) -> Answer {
     }
 }
 
-/// XML, as STS answers.
+/// Answers in XML, as STS does.
 pub(super) fn caller_identity(call: &mut Call<'_>) -> Answer {
     let account = &call.owner.scenario.account_id;
     let request_id = random_uuid();

@@ -22,7 +22,7 @@ struct Properties {
     attribute_payload: AttributePayload,
 }
 
-/// A thing and a group of either kind, by name or ARN.
+/// A thing and a thing or billing group, each by name or ARN.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Membership {
@@ -100,7 +100,7 @@ pub(super) fn describe(call: &mut Call<'_>) -> Answer {
     }))
 }
 
-/// The groups above a group, from its parent up. A group never gets another parent, so that this ends.
+/// The groups above a group, from its parent up. This ends because a group's parent never changes.
 fn ancestors<'s>(state: &'s State, name: &str) -> impl Iterator<Item = &'s str> {
     let parent = |name: &str| state.thing_groups.get(name)?.parent.as_deref();
     std::iter::successors(parent(name), move |name| parent(name))
@@ -117,7 +117,7 @@ pub(super) fn list(call: &mut Call<'_>) -> Answer {
     if let Some(parent) = &parent {
         state.find::<ThingGroup>(parent)?;
     }
-    // Without a parent the list is of all groups, unless `recursive=false` asks for the topmost only.
+    // Without a parent, all groups are listed, or only the top-level ones with `recursive=false`.
     let is_recursive = call.query.text("recursive") != Some("false") && parent.is_none();
     let is_recursive = is_recursive || call.query.flag("recursive")?;
     let selected = |name: &String, group: &ThingGroup| match &parent {
@@ -149,7 +149,7 @@ pub(super) fn update(call: &mut Call<'_>) -> Answer {
     Ok(json!({ "version": group.version }))
 }
 
-/// A group that is not there is deleted already. Its things stay, and are no longer in it.
+/// Deleting a group that does not exist succeeds. The group's things remain, outside it.
 pub(super) fn delete(call: &mut Call<'_>) -> Answer {
     let (name, expected) = (call.name(), call.query.number("expectedVersion")?);
     let state = call.account.state();
@@ -295,7 +295,7 @@ pub(super) fn update_billing(call: &mut Call<'_>) -> Answer {
     Ok(json!({ "version": group.version }))
 }
 
-/// A group that is not there is deleted already. Its things stay, and are no longer in it.
+/// Deleting a billing group that does not exist succeeds. Its things remain, outside it.
 pub(super) fn delete_billing(call: &mut Call<'_>) -> Answer {
     let (name, expected) = (call.name(), call.query.number("expectedVersion")?);
     let state = call.account.state();

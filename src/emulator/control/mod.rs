@@ -1,7 +1,8 @@
-//! The control plane: what the account's owner asks of it over HTTPS.
+//! The control plane: what the account's owner requests over HTTPS.
 //!
-//! [`IOT`], [`STS`] and [`SERVICE_QUOTAS`] say for each operation where it is and which function performs it: adding one is a
-//! row and a function. Sources: AWS IoT, STS and Service Quotas API References, as of botocore's service models.
+//! [`IOT`], [`STS`] and [`SERVICE_QUOTAS`] list each operation with its path and its function: adding an operation
+//! takes a row and a function. Sources: AWS IoT, STS and Service Quotas API References, as of botocore's service
+//! models.
 
 mod catalogue;
 mod certificates;
@@ -32,14 +33,14 @@ pub(super) use request::Owner;
 
 type Answer = Result<serde_json::Value, ApiError>;
 
-/// An operation: where it is, what it needs, and what performs it.
+/// An operation: its path, the permission it needs, and the function that performs it.
 struct Row {
     method: &'static str,
-    /// Segments in braces are names, which the function gets in their order. In the services that have one path for all, the
-    /// operation's name.
+    /// The path's segments; those in braces are names, which the function gets in order. In services with a single
+    /// path, the operation's name instead.
     path: &'static str,
     name: &'static str,
-    /// The IAM action; empty where none is asked for.
+    /// The IAM action that the caller needs permission for; empty if none is needed.
     permission: &'static str,
     perform: fn(&mut Call<'_>) -> Answer,
 }
@@ -138,7 +139,7 @@ const IOT: &[Row] = operations! {
     GET    "/endpoint"                             DescribeEndpoint              "iot:DescribeEndpoint"              endpoint::describe;
 };
 
-/// AWS STS: nobody can be denied to ask who they are.
+/// AWS STS: its operation needs no permission.
 const STS: &[Row] = operations! {
     POST "GetCallerIdentity" GetCallerIdentity "" endpoint::caller_identity;
 };
@@ -152,10 +153,10 @@ const SERVICE_QUOTAS: &[Row] = operations! {
     POST "ListServices" ListServices "servicequotas:ListServices" service_quotas::services;
 };
 
-/// That denying what the scenario denies does something.
+/// Checks that every action that the scenario denies is one that the emulator checks.
 ///
 /// # Errors
-/// [`AccountError::NotEnforced`] for an action that nothing asks for.
+/// [`AccountError::NotEnforced`] for an action that is never checked.
 pub(super) fn check_denied(scenario: &Scenario) -> Result<(), AccountError> {
     match scenario.deny.iter().find(|action| !is_permission(action)) {
         Some(action) => Err(AccountError::NotEnforced { action: action.clone() }),
@@ -163,10 +164,10 @@ pub(super) fn check_denied(scenario: &Scenario) -> Result<(), AccountError> {
     }
 }
 
-/// That every quota of the control plane is one of an operation that there is.
+/// Checks that every control plane quota is for an operation that the emulator offers.
 ///
 /// # Errors
-/// [`AccountError::NoSuchOperation`] for a name that is none.
+/// [`AccountError::NoSuchOperation`] for any other name.
 pub(super) fn check_quotas(scenario: &Scenario) -> Result<(), AccountError> {
     let is_known = |name: &str| [IOT, STS, SERVICE_QUOTAS].into_iter().flatten().any(|row| row.name == name);
     match scenario.quotas.control_plane.keys().find(|name| !is_known(name)) {
@@ -180,24 +181,24 @@ fn is_permission(action: &str) -> bool {
     Action::ALL.iter().any(|known| known.name() == action) || rows.any(|row| row.permission == action)
 }
 
-/// A service of the control plane. All are on one port here, and are told from each other by their protocols.
+/// A service of the control plane. All share one port here, and are told apart by their protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Api {
-    /// rest-json: a path for each operation.
+    /// rest-json: each operation has a path.
     Iot,
-    /// The query protocol: the operation in a form.
+    /// The query protocol: the operation is named in a form.
     Sts,
-    /// JSON 1.1: the operation in a header.
+    /// JSON 1.1: the operation is named in a header.
     ServiceQuotas,
 }
 
 /// The operation that a request asks for.
 enum Asked {
-    /// This one, with the names in its path.
+    /// A known operation, with the names in its path.
     Known(&'static Row, Vec<String>),
-    /// One that the service has, and the emulator does not: its name.
+    /// The name of an operation that the service has but the emulator lacks.
     Missing(String),
-    /// None: there is nothing here.
+    /// No operation.
     Nothing,
 }
 
@@ -211,7 +212,7 @@ impl Api {
         }
     }
 
-    /// The names that a signature may have for it. Older SDKs sign for `execute-api`.
+    /// The service names that a signature may use. Older SDKs sign for `execute-api`.
     fn signing_names(self) -> &'static [&'static str] {
         match self {
             Self::Iot => &["iot", "execute-api"],
@@ -236,9 +237,9 @@ impl Api {
     }
 }
 
-/// What `method` on `path` asks for, the path as it was received.
+/// The operation for `method` and `path`; the path is as received.
 fn find_path(method: &str, path: &str) -> Asked {
-    // Split first: an ARN in a path has a slash, which is escaped there.
+    // Split before decoding: an ARN in a path contains an escaped slash.
     let segments: Option<Vec<String>> = path.split('/').skip(1).map(request::decode).collect();
     let Some(segments) = segments else { return Asked::Nothing };
     let matching = |pattern: &str| {
@@ -252,7 +253,7 @@ fn find_path(method: &str, path: &str) -> Asked {
             named.map(|(_, name)| name.clone()).collect::<Vec<_>>()
         })
     };
-    // A path without a name in it comes before one that would take its last segment for a name.
+    // A path without names goes before one that would take its last segment for a name.
     let mut found: Vec<_> = IOT
         .iter()
         .filter(|row| row.method == method)
@@ -268,7 +269,7 @@ fn find_path(method: &str, path: &str) -> Asked {
     }
 }
 
-/// Answers a request that is not an upgrade, if it is signed well. `None` if what was done cannot be kept.
+/// Answers a request that is not an upgrade and is correctly signed. `None` if the changes it made cannot be stored.
 pub(super) async fn respond(
     service: &Service,
     head: &Head,
@@ -339,7 +340,7 @@ impl Owner<'_> {
     }
 }
 
-/// Reads what a request says, in its path, its query and its body.
+/// Parses a request's path, query and body, for fuzzing.
 #[cfg(any(test, fuzzing))]
 pub(super) fn fuzz(target: &str, body: &[u8]) {
     let _ = (request::Query::of_target(target), request::Query::of_form(body), request::decode(target));

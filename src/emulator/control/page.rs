@@ -1,4 +1,4 @@
-//! Lists, a page at a time.
+//! Lists, one page at a time.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,19 +9,19 @@ use serde_json::{Value, json};
 use super::reply::ApiError;
 use super::request::Call;
 
-/// The most that a list operation returns at once, and what it returns if nobody says.
+/// The most items that a list operation returns at once, and how many it returns by default.
 const MAX_RESULTS: usize = 250;
 
-/// What the parameters of a list are called: its token, its size, and the token of the next page.
+/// The names of a list's parameters: token, page size, and token of the next page.
 pub(super) struct Style([&'static str; 3]);
 
-/// Newer lists.
+/// The names that newer list operations use.
 pub(super) const TOKENS: Style = Style(["nextToken", "maxResults", "nextToken"]);
-/// Older lists.
+/// The names that older list operations use.
 pub(super) const MARKERS: Style = Style(["marker", "pageSize", "nextMarker"]);
 
-/// A page of a list in the order of its keys. A token is the last key of the page before: so nothing that stays is left out,
-/// whatever comes and goes meanwhile.
+/// A page of a list ordered by key. Its token is the last key of the previous page, so that no item that stays is left
+/// out, even if others are added or removed meanwhile.
 pub(super) fn page<'a, T>(
     call: &Call<'_>,
     Style([token, size, next]): Style,
@@ -43,7 +43,7 @@ pub(super) fn page<'a, T>(
     Ok(reply)
 }
 
-/// A page of a list in the order in which its items were made, the latest first unless `isAscendingOrder` says otherwise.
+/// A page of a list ordered by creation time, latest first unless `isAscendingOrder` says otherwise.
 pub(super) fn page_by_age<T>(
     call: &Call<'_>,
     field: &str,
@@ -56,7 +56,7 @@ where
     let Style([token, size, next]) = MARKERS;
     let (after, size) = (after(call, token)?, size_of(call, size)?);
     let ascending = call.query.flag("isAscendingOrder")?;
-    // Digits in front make the texts of these keys sort as they do.
+    // Leading digits make the keys' texts sort in the same order as the keys.
     let key = |(made, item): &(SystemTime, T)| {
         let nanos = made.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         format!("{nanos:030} {}", item.to_string())
@@ -97,7 +97,7 @@ fn after(call: &Call<'_>, name: &str) -> Result<Option<String>, ApiError> {
     call.query.text(name).map(read).transpose()
 }
 
-/// Timestamps in rest-json are seconds since 1970, with fractions.
+/// A timestamp as rest-json has it: seconds since 1970, with fractions.
 pub(super) fn seconds(instant: SystemTime) -> f64 {
     instant.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as f64 / 1000.0
 }

@@ -1,4 +1,4 @@
-//! Policies, and what they are attached to.
+//! Policies and their attachments.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::emulator::policy::Document;
 
 /// The most versions of a policy (CreatePolicyVersion).
 const VERSIONS: usize = 5;
-/// The principal of the operations that later ones replaced.
+/// The header with the principal, in operations that newer ones have replaced.
 const PRINCIPAL: &str = "x-amzn-iot-principal";
 
 #[derive(Deserialize)]
@@ -234,7 +234,7 @@ fn attach_to(call: &mut Call<'_>, arn: &str) -> Answer {
     Ok(json!({}))
 }
 
-/// What is not attached is detached already; the policy stays.
+/// Detaching what is not attached succeeds; the policy remains.
 pub(super) fn detach(call: &mut Call<'_>) -> Answer {
     let WithTarget { target } = call.input()?;
     let target = Target::of(call, &target)?;

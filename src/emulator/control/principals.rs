@@ -1,4 +1,4 @@
-//! Certificates on things.
+//! Certificates attached to things.
 
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
-//! Answers of the control plane as HTTP has them.
+//! Answers of the control plane as HTTP responses.
 //!
-//! rest-json has an error's type in `x-amzn-ErrorType` and its words in the body. JSON 1.1 has the type in the body, where it
-//! does no harm to the other. The query protocol has XML.
+//! rest-json has an error's type in `x-amzn-ErrorType` and its message in the body. JSON 1.1 has the type in the body,
+//! where rest-json clients ignore it. The query protocol uses XML.
 
 use std::time::SystemTime;
 
@@ -14,14 +14,14 @@ use crate::emulator::scenario;
 use crate::emulator::uuid::random_uuid;
 use crate::emulator::verify::Refusal;
 
-/// An error of an operation.
+/// An operation's error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::emulator) struct ApiError {
     kind: Kind,
     message: String,
 }
 
-/// The type of an error.
+/// An error's HTTP status and type.
 type Kind = (u16, &'static str);
 
 const INVALID_REQUEST: Kind = (400, "InvalidRequestException");
@@ -34,63 +34,63 @@ impl ApiError {
         Self { kind, message: message.into() }
     }
 
-    /// The request is to blame.
+    /// The request is invalid.
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self::new(INVALID_REQUEST, message)
     }
 
-    /// Too many requests for an operation.
+    /// There are too many requests for an operation.
     pub(super) fn throttled() -> Self {
         Self::new((400, "ThrottlingException"), "Rate exceeded")
     }
 
-    /// What is asked for is not there.
+    /// The requested resource does not exist.
     pub(super) fn not_found(message: impl Into<String>) -> Self {
         Self::new(NOT_FOUND, message)
     }
 
-    /// A certificate that is not one.
+    /// The certificate is invalid.
     pub(super) fn certificate(message: impl Into<String>) -> Self {
         Self::new((400, "CertificateValidationException"), message)
     }
 
-    /// A certificate is in a state that does not allow it.
+    /// The certificate's status does not allow the operation.
     pub(super) fn certificate_state(message: impl Into<String>) -> Self {
         Self::new((406, "CertificateStateException"), message)
     }
 
-    /// RegisterThing cannot make what its template asks for.
+    /// RegisterThing cannot create what its template asks for.
     pub(super) fn registration_failed(message: impl Into<String>) -> Self {
         Self::new(REGISTRATION_FAILED, message)
     }
 
-    /// The request is to blame, as Service Quotas says it.
+    /// The request is invalid, in the terms of Service Quotas.
     pub(super) fn illegal_argument(message: impl Into<String>) -> Self {
         Self::new((400, "IllegalArgumentException"), message)
     }
 
-    /// What Service Quotas does not have.
+    /// Service Quotas has no such resource.
     pub(super) fn no_such_resource(message: impl Into<String>) -> Self {
         Self::new((400, "NoSuchResourceException"), message)
     }
 
-    /// The emulator is to blame.
+    /// The emulator has failed.
     pub(super) fn internal(message: impl Into<String>) -> Self {
         Self::new((500, "InternalFailureException"), message)
     }
 
-    /// An operation that the service has, and the emulator does not.
+    /// The service has this operation, but the emulator does not.
     pub(super) fn missing(name: &str) -> Self {
         Self::new((501, "UnsupportedOperationException"), format!("The emulator does not offer {name}."))
     }
 
-    /// There is nothing here.
+    /// There is no operation at this path.
     pub(super) fn unknown_path(method: &str, path: &str) -> Self {
         let message = format!("There is no operation at {method} {path}; MQTT over WebSockets is at /mqtt.");
         Self::new((404, "UnknownOperationException"), message)
     }
 
-    /// An IAM policy is in the way: in the words that AWS services use in general.
+    /// An IAM policy denies the action. The message is the one that AWS services use in general.
     pub(super) fn access_denied(account_id: &str, action: &str) -> Self {
         let message = format!(
             "User: arn:aws:iam::{account_id}:user/emulated is not authorized to perform: {action} because no \
@@ -109,7 +109,7 @@ impl From<RegistryError> for ApiError {
             RegistryError::PoliciesAttached(_)
             | RegistryError::ThingsAttached(_)
             | RegistryError::InUse(_) => (409, "DeleteConflictException"),
-            // Seen so: a thing with principals is an invalid request, not a conflict.
+            // Observed: a thing with principals is an invalid request, not a conflict.
             RegistryError::PrincipalsAttached(_) | RegistryError::Invalid(_) => INVALID_REQUEST,
             RegistryError::TooManyVersions(..) => (409, "VersionsLimitExceededException"),
             RegistryError::LimitExceeded(_) => (410, "LimitExceededException"),
@@ -120,7 +120,7 @@ impl From<RegistryError> for ApiError {
     }
 }
 
-/// What RegisterThing over MQTT rejects, in the words of REST.
+/// Converts what RegisterThing over MQTT rejects into an error of the REST API.
 impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         let kind = match refused.refusal {
@@ -132,7 +132,7 @@ impl From<Refused> for ApiError {
     }
 }
 
-/// The answer to a well-signed request.
+/// The HTTP response to a request with a valid signature.
 pub(super) fn response(api: Api, answer: Answer, now: SystemTime) -> Response {
     match (answer, api) {
         (Ok(Value::String(xml)), Api::Sts) => rendered(200, None, "text/xml", xml, now),
@@ -151,7 +151,7 @@ pub(super) fn response(api: Api, answer: Answer, now: SystemTime) -> Response {
     }
 }
 
-/// A signature was refused. The types are those that AWS services use in general.
+/// The response to a refused signature. Its error types are those that AWS services use in general.
 pub(super) fn forbidden(refusal: &Refusal, now: SystemTime) -> Response {
     let kind = match refusal {
         Refusal::NotSigned => "MissingAuthenticationTokenException",

@@ -1,4 +1,4 @@
-//! What an operation is asked with: names, query, headers and body.
+//! An operation's input: names, query, headers and body.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -12,14 +12,14 @@ use crate::emulator::account::{Account, Certified, Fingerprint, Minted};
 use crate::emulator::scenario::Scenario;
 use crate::emulator::verify::{SignedRequest, is_signed, unescape};
 
-/// Whose control plane it is.
+/// The emulator whose control plane it is.
 pub(in crate::emulator) struct Owner<'a> {
     pub(in crate::emulator) scenario: &'a Scenario,
-    /// Where the emulator listens.
+    /// The port that the emulator listens on.
     pub(in crate::emulator) port: u16,
-    /// What clients are told to dial.
+    /// The host that clients are told to dial.
     pub(in crate::emulator) host: &'a str,
-    /// How long it has been running.
+    /// How long the emulator has been running.
     pub(in crate::emulator) age: Duration,
 }
 
@@ -45,14 +45,14 @@ pub(super) enum Needs {
     Certificate(String),
 }
 
-/// It was made.
+/// What was made for an operation.
 pub(super) enum Material {
     None,
     Keys(Minted),
     Certified(Certified),
 }
 
-/// What an operation needs before the account is asked.
+/// What must be made for an operation before it reaches the account.
 pub(super) fn needs(operation: &str, body: &[u8]) -> Result<Needs, ApiError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -76,29 +76,29 @@ impl Call<'_> {
         self.names.first().cloned().unwrap_or_default()
     }
 
-    /// The number in the path behind the first name.
+    /// The number that follows the first name in the path.
     pub(super) fn version(&self) -> Result<u32, ApiError> {
         let number = self.names.get(1).and_then(|text| text.parse().ok());
         number.ok_or_else(|| ApiError::invalid("The version must be a whole number."))
     }
 
-    /// The body; an empty one is an empty object.
+    /// The parsed body. An empty body counts as an empty object.
     pub(super) fn input<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         parse(self.body)
     }
 
-    /// A header that the signature is about.
+    /// A header's value, if the signature covers the header.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self.signed.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name))?;
         std::str::from_utf8(value).ok().map(str::trim).filter(|_| is_signed(self.signed, name))
     }
 
-    /// The certificate in the path.
+    /// The id of the certificate in the path.
     pub(super) fn certificate_id(&self) -> Result<Fingerprint, ApiError> {
         fingerprint(&self.name())
     }
 
-    /// The certificate whose ARN a header holds.
+    /// The id of the certificate whose ARN a header holds.
     pub(super) fn principal(&self, header: &str) -> Result<Fingerprint, ApiError> {
         let principal = self.header(header);
         self.certificate_of(principal.ok_or_else(|| ApiError::invalid("A principal is required."))?)
@@ -117,7 +117,7 @@ impl Call<'_> {
 }
 
 fn fingerprint(id: &str) -> Result<Fingerprint, ApiError> {
-    // An id of another form is one that no certificate has.
+    // No certificate has an id of any other form.
     id.parse().map_err(|_| ApiError::not_found(format!("Certificate {id} was not found.")))
 }
 
@@ -127,7 +127,7 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
         .map_err(|error| ApiError::invalid(format!("The body is not what this operation takes: {error}.")))
 }
 
-/// A name in a path is not empty.
+/// Decodes a path segment. A name in a path is not empty.
 pub(super) fn decode(segment: &str) -> Option<String> {
     let bytes = unescape(segment).filter(|bytes| !bytes.is_empty())?;
     String::from_utf8(bytes).ok()
@@ -138,12 +138,12 @@ pub(super) fn decode(segment: &str) -> Option<String> {
 pub(super) struct Query(BTreeMap<String, String>);
 
 impl Query {
-    /// The parameters in a request's target. Those that are not text are left out; the signature has been checked by then.
+    /// The parameters in a request's target, whose signature was already checked. Those that are not text are left out.
     pub(super) fn of_target(target: &str) -> Self {
         Self::of(target.split_once('?').map_or("", |(_, query)| query))
     }
 
-    /// The parameters in a form.
+    /// The parameters in a form body.
     pub(super) fn of_form(body: &[u8]) -> Self {
         Self::of(&String::from_utf8_lossy(body).replace('+', "%20"))
     }

@@ -1,7 +1,7 @@
-//! Service Quotas: what the account may do per second, in AWS's JSON 1.1.
+//! Service Quotas: the account's limits per second, in AWS's JSON 1.1.
 //!
-//! Source: Service Quotas API Reference, as of botocore's service model `service-quotas` 2019-06-24; names and defaults as of
-//! 2024.
+//! Source: Service Quotas API Reference, as of botocore's service model `service-quotas` 2019-06-24; names and defaults
+//! as of 2024.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -50,12 +50,12 @@ const LISTED: [Listed; 4] = [
     },
 ];
 
-/// Which value of a quota.
+/// Which of a quota's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Which {
-    /// What the account has been given; the scenario may have a quota without a limit, which no quota is.
+    /// The account's own value. It may be unlimited in the scenario; Service Quotas cannot express that.
     Applied,
-    /// What every account has.
+    /// The default value for all accounts.
     Default,
 }
 
@@ -114,7 +114,7 @@ fn absent() -> ApiError {
 }
 
 impl Listed {
-    /// As answers have it; `None` where the account has no limit.
+    /// The quota as answers show it; `None` if the account has no limit.
     fn shown(&self, owner: &Owner<'_>, which: Which) -> Option<Value> {
         let value = match which {
             Which::Default => self.default,

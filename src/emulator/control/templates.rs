@@ -245,7 +245,7 @@ pub(super) fn create_claim(call: &mut Call<'_>) -> Answer {
     }))
 }
 
-/// RegisterThing's own input: a template, and its parameters.
+/// The input of RegisterThing: a template and its parameters.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Registration {
@@ -264,9 +264,9 @@ impl Registration {
         pairs.map(|(name, value)| (Cow::Borrowed(name.as_str()), Cow::Borrowed(value.as_str()))).collect()
     }
 
-    /// The certificate that the template is about.
+    /// The certificate that the template refers to.
     fn source(&self, template: &Template) -> Result<CertificateSource<String>, ApiError> {
-        // Nothing is known of the certificate yet, so that a template cannot find its certificate by itself.
+        // Nothing is known about the certificate yet, so the template cannot use its properties to find it.
         let facts = CertificateFacts { id: Some(""), subject: None };
         let plan = template.evaluate(facts, &self.parameters());
         let plan = plan.map_err(|error| ApiError::registration_failed(format!("{error}.")))?;
@@ -274,7 +274,7 @@ impl Registration {
     }
 }
 
-/// RegisterThing makes a certificate where its template has a signing request.
+/// RegisterThing needs a certificate made if its template has a signing request.
 pub(super) fn registration_needs(body: &[u8]) -> Result<Needs, ApiError> {
     let registration: Registration = parse(body)?;
     Ok(match registration.source(&registration.template()?)? {

@@ -1,5 +1,5 @@
-//! Which operations there are, and the rules of some. That clients which nobody here has written understand them is shown by
-//! `scripts/control-plane`.
+//! The list of operations, and the rules of some. `scripts/control-plane` shows that third-party clients understand
+//! them.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -47,7 +47,7 @@ impl Bench {
         assert_eq!(answer.verdict.name(), "accepted");
     }
 
-    /// Asks with method, target, header and body; the status and type of an error, and the reply.
+    /// Sends a request with this method, target, header and body. Returns an error's status and type, and the reply.
     fn ask(
         &mut self,
         method: &str,
@@ -179,7 +179,7 @@ fn a_detachment_may_take_a_while() {
     assert_eq!(bench.outcome("DELETE", "/things/t", None, ""), "400 InvalidRequestException");
     bench.seconds += 3;
     assert_eq!(listed(&mut bench), json!([]));
-    // What is attached again meanwhile stays.
+    // A certificate that was attached again meanwhile stays attached.
     assert_eq!(bench.outcome("PUT", "/things/t/principals", principal, ""), "ok");
     assert_eq!(bench.outcome("DELETE", "/things/t/principals", principal, ""), "ok");
     assert_eq!(bench.outcome("PUT", "/things/t/principals", principal, ""), "ok");

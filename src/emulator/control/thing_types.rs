@@ -93,8 +93,8 @@ pub(super) fn deprecate(call: &mut Call<'_>) -> Answer {
     Ok(json!({}))
 }
 
-/// A type is deleted once it has been deprecated for as long as the scenario says (Developer Guide, "Thing types": five
-/// minutes), and no thing has it.
+/// A type can be deleted when no thing has it and it has been deprecated for as long as the scenario says (Developer
+/// Guide, "Thing types": five minutes).
 pub(super) fn delete(call: &mut Call<'_>) -> Answer {
     let name = call.name();
     let state = call.account.state();

@@ -24,7 +24,7 @@ pub(super) struct AttributePayload {
 }
 
 impl AttributePayload {
-    /// `known` with these: in its place, or merged into it. An empty value takes an attribute away.
+    /// `known` with these attributes replacing it or merged into it. An empty value removes an attribute.
     pub(super) fn lay_over(&self, known: &Attributes) -> Result<Attributes, Refused> {
         for (name, value) in &self.attributes {
             limits::check_attribute(name, value)?;
@@ -80,7 +80,7 @@ fn is_same(known: &Thing, asked: &Thing) -> bool {
         && known.billing_group == asked.billing_group
 }
 
-/// That a thing may get this type.
+/// Checks that a thing may be given this type.
 fn check_type(call: &Call<'_>, name: &String) -> Result<(), ApiError> {
     if call.account.state().find::<ThingType>(name)?.deprecated.is_some() {
         return Err(ApiError::invalid(format!(
@@ -176,7 +176,7 @@ fn shown(call: &Call<'_>, name: &str, thing: &Thing) -> Value {
     reply
 }
 
-/// A UUID by the kind and the name. The service's is random; this one needs no memory.
+/// A UUID derived from the kind and the name. The service's is random; this one need not be stored.
 pub(super) fn id_of(kind: &str, name: &str) -> String {
     let digest = crate::emulator::account::Fingerprint::of(format!("{kind}/{name}").as_bytes());
     let mut bytes = [0; 16];

@@ -1,7 +1,7 @@
-//! The client's side of the simulated network: what the engine is given in place of sockets.
+//! The client's side of the simulated network: what the engine uses in place of sockets.
 //!
-//! Owns how dials end, and how an exchange and an idle wait go by the packets that arrive. Decides nothing about which
-//! packet is a reply.
+//! Owns how dials end, and how exchanges and idle waits proceed as packets arrive. Does not decide which packet is a
+//! reply.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,7 +93,7 @@ impl MemoryConnector {
         Dial { phases, outcome: Ok(connection) }
     }
 
-    /// Waits for the CONNACK; how long that took.
+    /// Waits for the CONNACK. Returns how long that took.
     async fn connack(&self) -> Result<Duration, Cause> {
         let asked = Instant::now();
         loop {
@@ -112,14 +112,14 @@ impl MemoryConnector {
     }
 }
 
-/// Lets time pass. No time is not even a turn of the runtime: what happens without it happens at once.
+/// Lets time pass. Zero time does not even yield to the runtime, so that it has no effect at all.
 async fn pass(time: Duration) {
     if !time.is_zero() {
         sleep(time).await;
     }
 }
 
-/// One of the ways in which a dial fails.
+/// One of the ways in which a dial can fail.
 fn failed_dial(choice: u64, took: Duration) -> Dial<MemoryConnection> {
     let refused = |status| Cause::UpgradeRefused { status, message: String::from("no"), skew_s: None };
     let (stage, cause) = match choice % 8 {
@@ -201,7 +201,7 @@ impl Connection for MemoryConnection {
 }
 
 impl MemoryConnection {
-    /// Looks at what has come while nobody waited for anything.
+    /// Handles the packets that arrived while the client was not waiting for any.
     fn settle(&mut self) -> Result<(), Cause> {
         loop {
             match self.mailbox.try_recv() {
@@ -227,7 +227,7 @@ impl MemoryConnection {
         }
     }
 
-    /// Waits for the reply of the request that has just been published.
+    /// Waits for the reply to the request that was just published.
     async fn answer(&mut self, sent: Instant, patience: &impl Patience) -> Result<(Verdict, Bytes), Cause> {
         let mut heard = Heard::default();
         let mut limit = sent;

@@ -1,37 +1,38 @@
-//! What goes wrong on the way, and how often.
+//! What goes wrong on the network, and how often.
 //!
-//! Owns the odds of what befalls packets and connections; what befalls requests is the scenario's. Draws nothing itself: the
-//! network does.
+//! Owns the odds of what happens to packets and connections; the faults of requests are the scenario's. Draws nothing
+//! itself: the network does.
 
 use std::time::Duration;
 
 use super::super::scenario;
 use super::Weather;
 
-/// What goes wrong on the way between a client and the account. `Default` is a network without faults.
+/// What goes wrong between a client and the account. `Default` is a network without faults.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Faults {
-    /// How long a packet is under way: at least and at most. Packets of different connections overtake each other.
+    /// The shortest and the longest time that a packet is under way. Packets of different connections may overtake one
+    /// another.
     pub latency: (Duration, Duration),
-    /// How long after a request a late reply comes at most, and a redelivery after its first delivery.
+    /// The longest time from a request to its late reply, and from a reply's first delivery to its redelivery.
     pub latest: Duration,
     /// The odds that a dial fails, from 0 to 1.
     pub dials: f64,
-    /// The odds that a connection is ended by the service within a minute, whatever it is doing.
+    /// The odds that the service ends a connection within a minute, whatever it is doing.
     pub closings: f64,
-    /// The odds that a connection is ended by the service as soon as it is open.
+    /// The odds that the service ends a connection as soon as it is open.
     pub stillbirths: f64,
-    /// What befalls requests, by the same rules as on the server.
+    /// The faults of requests, by the same rules as on the server.
     pub requests: scenario::Faults,
-    /// The odds that a reply of whatever kind comes late.
+    /// The odds that a reply, of any kind, comes late.
     pub delays: f64,
-    /// The odds that a reply comes again, once or more.
+    /// The odds that a reply is delivered again, once or more.
     pub redeliveries: f64,
-    /// The odds that a reply comes before the PUBACK of its request.
+    /// The odds that a reply comes before its request's PUBACK.
     pub overtakings: f64,
     /// The odds that the control plane does not answer.
     pub unsettled: f64,
-    /// What goes wrong for everybody.
+    /// What goes wrong for all clients at once.
     pub weather: Weather,
 }
 

@@ -1,11 +1,11 @@
 //! A simulated network: the account without sockets, in virtual time, with everything going wrong that can.
 //!
-//! Owns a network of one seed: which packet arrives when, and what befalls it ([`Faults`]). A client dials with
-//! [`MemoryConnector`]; what it has published goes its way even if the client is gone by then. Everything that happens can
-//! be observed, and a client can be cut off at any such instant. What requests do and what is answered is the account's;
-//! which reply answers which request is [`Inbox`](crate::transport::Inbox)'s.
+//! Owns a network with one seed: when each packet arrives, and what happens to it ([`Faults`]). A client dials with
+//! [`MemoryConnector`]; what it has published goes on even if the client is gone by then. Every event can be observed,
+//! and a client can be cut off at any of them. The account decides what requests do and how they are answered;
+//! [`Inbox`](crate::transport::Inbox) decides which reply answers which request.
 //!
-//! Time is tokio's, which a simulation pauses. Nothing here depends on anything but the seed and that time.
+//! Time is tokio's, which a simulation pauses. Everything here depends on the seed and that time alone.
 
 mod client;
 mod faults;
@@ -31,39 +31,39 @@ pub use network::Network;
 pub use settler::MemorySettler;
 pub use weather::{Bursts, Throttles, Weather};
 
-/// What a network is made of.
+/// The settings of a network.
 pub struct NetworkSettings {
     /// The account on the other side.
     pub account: Account,
     /// What goes wrong.
     pub faults: Faults,
-    /// Where everything that is drawn starts, certificates included.
+    /// The seed of everything that is drawn, certificates included.
     pub seed: u64,
-    /// The service's wall clock at this instant.
+    /// The service's wall clock when the network is made.
     pub base: SystemTime,
-    /// Who is told of everything.
+    /// Receives every event.
     pub observer: Arc<dyn Observer>,
 }
 
-/// Told of everything that happens on a network, at the instant it happens.
+/// Receives every event on a network, at the instant it happens.
 pub trait Observer: Send + Sync {
-    /// Something has happened, `at` after the network was made.
+    /// Called when an event happens, `at` after the network was made.
     fn see(&self, at: Duration, sighting: &Sighting<'_>);
 }
 
-/// Something that happens on a network.
+/// An event on a network.
 ///
-/// Between the first and the last of an exchange the client can be cut off: what [`Power::off`] is called at has the
-/// last word.
+/// Between the first and the last event of an exchange the client can be cut off: if an observer calls [`Power::off`],
+/// the client does nothing after that event.
 #[derive(Debug)]
 pub enum Sighting<'a> {
     /// A dial begins.
     Dialling,
-    /// A dial has ended, well or not.
+    /// A dial has ended, in success or failure.
     Dialled {
         /// The connection's number, from 0.
         connection: u64,
-        /// Whether it is open.
+        /// Whether the connection is open.
         is_open: bool,
     },
     /// A client is about to publish a request. Nothing has left it yet.
@@ -72,41 +72,41 @@ pub enum Sighting<'a> {
     Published(&'a Request),
     /// The service has dealt with a request.
     Answered {
-        /// The request.
+        /// The request that was processed.
         request: &'a Request,
-        /// What befell it.
+        /// The fault that the request met.
         fault: Option<&'a Fault>,
-        /// What the account said, if it got to see the request.
+        /// The account's answer; `None` if the request did not reach the account.
         account: Option<&'a Answer>,
     },
-    /// A reply has come to a client, which has not looked at it yet.
+    /// A reply has reached a client, which has not looked at it yet.
     Delivered {
-        /// Which connection.
+        /// The connection's number.
         connection: u64,
-        /// On which topic.
+        /// The reply's topic.
         topic: &'a str,
-        /// As it came.
+        /// The reply's payload.
         payload: &'a Bytes,
     },
-    /// A connection was ended by the service.
+    /// The service ended a connection.
     Closed {
-        /// Which connection.
+        /// The connection's number.
         connection: u64,
     },
 }
 
-/// A request on its way.
+/// A request under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// On which connection.
+    /// The number of its connection.
     pub connection: u64,
-    /// Which one it is.
+    /// Which call it makes.
     pub call: Call,
-    /// What it says. A RegisterThing request holds a token.
+    /// The payload. For RegisterThing it contains a token.
     pub payload: Bytes,
 }
 
-/// Whether a client runs. Once it is off, it does nothing any more, whoever polls it.
+/// Whether a client runs. Once it is off, the client does nothing more, even if it is polled.
 #[derive(Debug, Clone)]
 pub struct Power(Arc<AtomicBool>);
 
@@ -117,17 +117,17 @@ impl Default for Power {
 }
 
 impl Power {
-    /// Ends the client, here and now.
+    /// Stops the client immediately.
     pub fn off(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 
-    /// Whether it runs.
+    /// Whether the client runs.
     pub fn is_on(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Goes on only if the client runs.
+    /// Returns only while the client runs.
     pub async fn go_on(&self) {
         if !self.is_on() {
             std::future::pending().await
@@ -136,7 +136,7 @@ impl Power {
 }
 
 impl Network {
-    /// A client's way to the account, which works as long as `power` is on.
+    /// A client's connector to the account. It works while `power` is on.
     pub fn connector(&self, topics: Topics, power: Power) -> MemoryConnector {
         MemoryConnector::new(self.clone(), Arc::new(topics), power)
     }

@@ -1,7 +1,7 @@
 //! Packets under way, and the service at their end.
 //!
-//! Owns the queue of what is still to happen, the dice, and what a fault does to packets. One task, [`Network::serve`],
-//! lets time pass for it.
+//! Owns the queue of future events, the dice, and what a fault does to packets. One task, [`Network::serve`], makes the
+//! events happen as time passes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -24,15 +24,15 @@ use crate::call::Call;
 use crate::failure::Cause;
 use crate::provisioning::Topics;
 
-/// Packets that wait for a client; one more ends the connection.
+/// How many packets may wait for a client; one more ends the connection.
 const MAILBOX: usize = 256;
-/// How many accepted replies of each call are kept to be delivered to someone else.
+/// How many accepted replies of each call are kept, to be delivered to another connection.
 const REMEMBERED: usize = 16;
-/// A connection that is to end by itself does so within this.
+/// The longest time after which a connection that is to end by itself does so.
 const LONGEST_LIFE: Duration = Duration::from_secs(60);
-/// How long a CONNECT waits for a place among the connections before it asks again, where it is to wait.
+/// How long a CONNECT that is to wait for a free connection waits before it asks again.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
-/// How long until what was lost in an outage is sent again by the layers below, while a dial waits.
+/// How long until the layers below resend what a dial lost in an outage.
 const OUTAGE_PAUSE: Duration = Duration::from_millis(500);
 
 /// A network with an account at its end. Cheap to clone; all clones are the same network.
@@ -51,7 +51,7 @@ impl fmt::Debug for Network {
     }
 }
 
-/// What reaches a client.
+/// A packet that reaches a client.
 #[derive(Debug, Clone)]
 pub(super) enum Packet {
     PubAck,
@@ -59,23 +59,23 @@ pub(super) enum Packet {
     Publish { topic: String, payload: Bytes, is_duplicate: bool },
 }
 
-/// How a dial goes.
+/// How a dial proceeds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DialCourse {
-    /// How long its packets are under way, all together.
+    /// How long the dial's packets are under way in total.
     pub(super) way: Duration,
-    /// If it fails, how: a number to choose a failure by.
+    /// A number that selects the failure; `None` if the dial does not fail.
     pub(super) failure: Option<u64>,
 }
 
-/// What a CONNECT meets.
+/// How a CONNECT is received.
 #[derive(Debug)]
 pub(super) enum Welcome {
-    /// A CONNACK, after so long.
+    /// A CONNACK after this time.
     After(Duration),
-    /// Nothing yet: it is to be asked for again after so long.
+    /// Nothing yet: the CONNECT is to be tried again after this time.
     AskAgain(Duration),
-    /// No CONNACK that lets it in.
+    /// No CONNACK that admits the client.
     Never(Cause),
 }
 
@@ -83,10 +83,10 @@ struct State {
     account: Account,
     mint: SeededMint,
     faults: Faults,
-    /// What befalls requests.
+    /// The faults of requests.
     requests: fault::Dice,
     dice: Dice,
-    /// What is still to happen, by instant and by the order in which it was decided.
+    /// Future events, ordered by instant and then by the order in which they were scheduled.
     events: BTreeMap<(Instant, u64), Event>,
     decided: u64,
     lines: BTreeMap<u64, Line>,
@@ -95,7 +95,7 @@ struct State {
     burst: BurstState,
     epoch: Instant,
     connections: u64,
-    /// Accepted replies of each call, and whose they were.
+    /// Accepted replies of each call, each with the number of its connection.
     accepted: [VecDeque<(u64, Bytes)>; 4],
 }
 
@@ -103,9 +103,9 @@ struct State {
 struct Line {
     mailbox: mpsc::Sender<Packet>,
     usage: Usage,
-    /// Whether nothing comes through it.
+    /// Whether the connection carries nothing.
     is_mute: bool,
-    /// When it is as old as a connection may be: the key of that event.
+    /// The event that ends the connection when it reaches the greatest age allowed: its key.
     ends: (Instant, u64),
 }
 
@@ -122,22 +122,23 @@ enum Event {
     Close {
         connection: u64,
     },
-    /// Somebody else's requests arrive.
+    /// Requests from other clients of the account arrive.
     Other,
 }
 
-/// A request is above a quota.
+/// The request exceeds a quota.
 struct Throttled;
 
 impl Network {
-    /// A network as `settings` say.
+    /// A network with these settings.
     pub fn new(settings: NetworkSettings) -> Self {
         let NetworkSettings { account, faults, seed, base, observer } = settings;
         let epoch = Instant::now();
         let rules = Rules::new(ReplyPolicy::ToRequester, account.quotas(), *account.limits());
         let mut state = State {
             account,
-            // Not the network's own dice, so that what is minted does not change what befalls packets.
+            // A separate stream from the network's own dice, so that what is minted does not change what happens to
+            // packets.
             mint: SeededMint::new(!seed),
             requests: fault::Dice::new(seeded(&faults, seed)),
             faults,
@@ -157,7 +158,7 @@ impl Network {
         Self { state: Arc::new(Mutex::new(state)), wake: Arc::new(Notify::new()), observer, epoch, base }
     }
 
-    /// Lets everything happen that is to happen, for ever.
+    /// Makes all scheduled events happen, for ever.
     pub async fn serve(self) {
         loop {
             let due = self.lock().events.first_key_value().map(|((at, _), _)| *at);
@@ -175,7 +176,7 @@ impl Network {
         }
     }
 
-    /// How long it has been there.
+    /// How long ago the network was made.
     pub fn age(&self) -> Duration {
         self.epoch.elapsed()
     }
@@ -185,14 +186,14 @@ impl Network {
         self.base + self.age()
     }
 
-    /// Changes what goes wrong with requests from here on.
+    /// Replaces the faults of requests from now on.
     pub fn set_faults(&self, faults: Faults) {
         let mut state = self.lock();
         state.requests.load(faults.requests.clone());
         state.faults = faults;
     }
 
-    /// Looks at the account.
+    /// Runs `look` on the account.
     pub fn with_account<T>(&self, look: impl FnOnce(&Account) -> T) -> T {
         look(&self.lock().account)
     }
@@ -201,7 +202,7 @@ impl Network {
         self.observer.see(self.age(), sighting);
     }
 
-    /// A new connection, and what it will receive.
+    /// Opens a connection. Returns its number and the packets that it will receive.
     pub(super) fn open(&self) -> (u64, mpsc::Receiver<Packet>) {
         let (sender, receiver) = mpsc::channel(MAILBOX);
         let mut state = self.lock();
@@ -214,7 +215,7 @@ impl Network {
         let is_mute = mutes > 0.0 && state.dice.chance(mutes);
         state.lines.insert(number, Line { mailbox: sender, usage, is_mute, ends });
         let stillbirths = state.faults.stillbirths;
-        // Short-circuited, so that what is drawn without them is drawn alike with none.
+        // Short-circuited: odds of zero draw nothing, so that they leave other draws unchanged.
         if stillbirths > 0.0 && state.dice.chance(stillbirths) {
             state.schedule(Duration::ZERO, Event::Close { connection: number });
             self.wake.notify_one();
@@ -232,7 +233,7 @@ impl Network {
         self.lock().hang_up(connection);
     }
 
-    /// How a dial that begins now goes.
+    /// How a dial that begins now proceeds.
     pub(super) fn dial(&self) -> DialCourse {
         let mut state = self.lock();
         let way = state.latency();
@@ -242,7 +243,7 @@ impl Network {
         DialCourse { way, failure }
     }
 
-    /// How long the service takes from a CONNECT that arrives now to its CONNACK.
+    /// How the service receives a CONNECT that arrives now, and how long its CONNACK takes.
     pub(super) fn connack(&self) -> Welcome {
         let mut state = self.lock();
         let (age, limits) = (self.age(), state.rules.limits);
@@ -270,14 +271,14 @@ impl Network {
         }
     }
 
-    /// How long the service takes from a SUBSCRIBE of so many filters to its SUBACK; `None` if there will be none.
+    /// How long the service takes from a SUBSCRIBE with this many filters to its SUBACK; `None` if there is no SUBACK.
     pub(super) fn suback(&self, filters: usize) -> Option<Duration> {
         let mut state = self.lock();
         let is_admitted = state.account.admit_subscribe(self.age(), filters);
         is_admitted.then(|| state.account.draw_latency(Operation::Subscribe))
     }
 
-    /// How long a question to the control plane takes, and whether it fails.
+    /// How long a query to the control plane takes, and whether it fails.
     pub(super) fn question(&self) -> (Duration, bool) {
         let mut state = self.lock();
         let took = state.latency() + state.latency();
@@ -285,7 +286,7 @@ impl Network {
         (took, state.dice.chance(unsettled))
     }
 
-    /// The number that a connection would have which was never opened.
+    /// Takes a connection number for a connection that was never opened.
     pub(super) fn skip_number(&self) -> u64 {
         self.lock().number()
     }
@@ -299,7 +300,7 @@ impl Network {
         self.wake.notify_one();
     }
 
-    /// A PINGREQ: its PINGRESP comes, unless nothing does.
+    /// Takes a PINGREQ. Its PINGRESP follows unless the connection carries nothing.
     pub(super) fn ping(&self, connection: u64) {
         let mut state = self.lock();
         let delay = state.latency() + state.latency();
@@ -307,7 +308,7 @@ impl Network {
         self.wake.notify_one();
     }
 
-    /// Lets the next event happen.
+    /// Makes the next event happen.
     fn happen(&self) {
         let mut state = self.lock();
         let age = self.age();
@@ -318,7 +319,7 @@ impl Network {
                 state.events.insert((resumes, order), event);
             }
             Event::Arrive { request, topics, mut fate } => {
-                // What is above a quota is dropped, and nobody is told.
+                // What exceeds a quota is dropped without notice.
                 if fate.fault != Some(Fault::Silence)
                     && (state.weather_takes(request.connection) || !state.admits_publish(request.connection))
                 {
@@ -365,7 +366,7 @@ impl State {
         key
     }
 
-    /// Ends a connection; whether there was one.
+    /// Ends a connection. Returns whether it existed.
     fn hang_up(&mut self, connection: u64) -> bool {
         let Some(line) = self.lines.remove(&connection) else { return false };
         self.events.remove(&line.ends);
@@ -376,13 +377,13 @@ impl State {
         self.epoch.elapsed()
     }
 
-    /// Whether nothing comes through a connection now.
+    /// Whether a connection carries nothing now.
     fn is_cut_off(&self, connection: u64) -> bool {
         let is_mute = self.lines.get(&connection).is_some_and(|line| line.is_mute);
         is_mute || self.faults.weather.is_out(self.age())
     }
 
-    /// Whether a request is lost on the way, for reasons that are nobody's.
+    /// Whether a request is lost on the way by chance.
     fn weather_takes(&mut self, connection: u64) -> bool {
         if self.is_cut_off(connection) {
             return true;
@@ -393,17 +394,17 @@ impl State {
         bursts.are_on(&mut self.burst, age, || dice.unit()) && self.dice.chance(bursts.share)
     }
 
-    /// Somebody else uses the quotas.
+    /// Other clients use the quotas.
     fn other(&mut self, age: Duration) {
         let Some(rate) = self.faults.weather.others else { return };
         for asked in [Route::CreateKeys, Route::Register { template: BUILT_IN_TEMPLATE }] {
-            // Whatever comes of it.
+            // The outcome does not matter.
             let _ = self.account.admit(age, &asked);
         }
         self.schedule(rate.period(), Event::Other);
     }
 
-    /// Whether the quotas take one more message from a connection.
+    /// Whether the quotas admit one more message from a connection.
     fn admits_publish(&mut self, connection: u64) -> bool {
         self.admits_message(connection) && self.account.admit_publish(self.age())
     }
@@ -412,7 +413,7 @@ impl State {
         self.account.admit_delivery(self.age()) && self.admits_message(connection)
     }
 
-    /// A connection that is gone has no quota of its own any more.
+    /// Whether a connection's own quota admits a message. A connection that is gone has no quota of its own.
     fn admits_message(&mut self, connection: u64) -> bool {
         let now = Instant::now().into_std();
         self.lines.get_mut(&connection).is_none_or(|line| line.usage.message(&self.rules, now))
@@ -423,7 +424,7 @@ impl State {
         self.dice.duration(least, most)
     }
 
-    /// A request is there: acts on it, unless its fate says otherwise, and sends back what comes of it.
+    /// A request has arrived: processes it unless its fate says otherwise, and sends back the result.
     fn arrive(
         &mut self,
         now: SystemTime,
@@ -452,7 +453,7 @@ impl State {
         answer
     }
 
-    /// What the account says, and how long it takes to say it, or that it throttles.
+    /// The account's answer and its latency, or that the request is throttled.
     fn act(
         &mut self,
         now: SystemTime,
@@ -472,7 +473,7 @@ impl State {
             }
             Route::CreateFromCsr => self.create_from_csr(now, &request.payload),
             Route::Register { template } => self.account.register(now, template, &request.payload),
-            // Its sender is the only one who subscribes to it.
+            // Only its sender subscribes to the topic.
             Route::Other => Answer { verdict: Verdict::Accepted, payload: request.payload.clone() },
             _ => self.account.refuse(Refusal::NotEmulated),
         };
@@ -525,7 +526,7 @@ impl State {
             Verdict::Accepted => &topics.accepted,
             Verdict::Rejected => &topics.rejected,
         };
-        // Short-circuited, so that what is drawn without delays is drawn alike with none.
+        // Short-circuited: odds of zero draw nothing, so that they leave other draws unchanged.
         if self.faults.delays > 0.0 && self.dice.chance(self.faults.delays) {
             delay = self.dice.duration(delay, self.faults.latest.max(delay));
         }
@@ -546,7 +547,7 @@ impl State {
         self.redeliver(connection, delay, topic, &payload);
     }
 
-    /// The same reply again, soon or much later, with or without a word that it is not the first time.
+    /// Delivers the same reply again, soon or much later, with or without the duplicate flag.
     fn redeliver(&mut self, connection: u64, after: Duration, topic: &str, payload: &Bytes) {
         while self.dice.chance(self.faults.redeliveries) {
             let most = if self.dice.chance(0.7) { Duration::from_millis(500) } else { self.faults.latest };
@@ -569,7 +570,7 @@ impl State {
         }
     }
 
-    /// A reply that some other connection was given.
+    /// A reply that was given to another connection.
     fn foreign(&mut self, connection: u64, call: Call) -> Option<Bytes> {
         let of_others =
             self.accepted[call as usize].iter().filter(|(whose, _)| *whose != connection).collect::<Vec<_>>();
@@ -585,12 +586,12 @@ impl State {
     }
 }
 
-/// The faults of requests, with dice that start where the network's do.
+/// The faults of requests, with dice seeded by the network's seed.
 fn seeded(faults: &Faults, seed: u64) -> super::super::scenario::Faults {
     super::super::scenario::Faults { seed, ..faults.requests.clone() }
 }
 
-/// A rejection that is nobody's fault, in words that repeat the request, secrets and all.
+/// A rejection drawn by a fault. Its message repeats the request, secrets included.
 fn rejection(status: u16, request: &Request) -> Answer {
     let words = format!("cannot process {}", String::from_utf8_lossy(&request.payload));
     let reply = serde_json::json!({"statusCode": status, "errorCode": "Mishap", "errorMessage": words});
@@ -601,7 +602,7 @@ fn rejection(status: u16, request: &Request) -> Answer {
 struct Dice(Random);
 
 impl Dice {
-    /// Evenly from 0 to below 1.
+    /// A uniform number from 0 to below 1.
     fn unit(&mut self) -> f64 {
         self.0.unit()
     }
@@ -610,12 +611,12 @@ impl Dice {
         self.unit() < odds
     }
 
-    /// Evenly from 0 to below `limit`.
+    /// A uniform number from 0 to below `limit`.
     fn below(&mut self, limit: u64) -> u64 {
         (self.unit() * limit as f64) as u64
     }
 
-    /// Evenly between the two.
+    /// A uniform duration between the two.
     fn duration(&mut self, least: Duration, most: Duration) -> Duration {
         least + most.saturating_sub(least).mul_f64(self.unit())
     }

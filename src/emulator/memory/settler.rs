@@ -1,6 +1,6 @@
-//! The simulated network's control plane: whether a certificate was registered, read from the account.
+//! The simulated network's control plane: reads from the account whether a certificate was registered.
 //!
-//! Owns nothing but the question. It takes as long as a packet both ways, and fails as often as the faults say.
+//! Owns nothing but the query. It takes as long as a packet there and back, and fails as often as the faults say.
 
 use futures::future::BoxFuture;
 
@@ -9,7 +9,7 @@ use crate::certificate::{CertificateId, RegisteredThing};
 use crate::control_plane::{Settlement, Settler};
 use crate::emulator::account::{Account, CertificateStatus};
 
-/// A client's way to the control plane of a network, which works as long as `power` is on.
+/// A client's access to the control plane of a network. It works while `power` is on.
 #[derive(Debug, Clone)]
 pub struct MemorySettler {
     network: Network,
@@ -17,7 +17,7 @@ pub struct MemorySettler {
 }
 
 impl Network {
-    /// A client's way to the account's control plane, which works as long as `power` is on.
+    /// A client's access to the account's control plane. It works while `power` is on.
     pub fn settler(&self, power: Power) -> MemorySettler {
         MemorySettler { network: self.clone(), power }
     }

@@ -1,46 +1,47 @@
-//! What goes wrong for everybody at once, or for nobody's fault.
+//! What goes wrong for all clients at once, or by chance.
 //!
-//! Owns the settings, and whether a burst of losses is on. Draws nothing where nothing is set.
+//! Owns the settings, and whether a burst of losses is on. Draws nothing unless something is set.
 
 use std::time::Duration;
 
 use crate::rate::Rate;
 
-/// What goes wrong on a network whatever is asked of it. `Default` is nothing.
+/// What goes wrong on a network whatever the requests. `Default` is nothing.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Weather {
-    /// From when to when, by the network's age, nothing arrives anywhere.
+    /// Start and end of each outage, by the network's age. Nothing arrives anywhere during an outage.
     pub outages: Vec<(Duration, Duration)>,
-    /// Times in which much is lost.
+    /// Periods in which many requests are lost.
     pub bursts: Option<Bursts>,
     /// The odds that a connection carries nothing from the start.
     pub mutes: f64,
-    /// How a request above a quota of the account is told so.
+    /// How a request that exceeds a quota of the account is answered.
     pub throttles: Throttles,
-    /// Requests of somebody else under the same quotas, of each kind that has one.
+    /// The rate of other clients' requests under the same quotas, for each kind of request that has one.
     pub others: Option<Rate>,
 }
 
-/// Times in which much is lost, and the times between them: both are drawn, exponentially distributed.
+/// Periods in which many requests are lost. Their lengths and the pauses between them are drawn from exponential
+/// distributions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bursts {
-    /// How long one lasts, on the average.
+    /// The mean length of a burst.
     pub last: Duration,
-    /// How long there is none, on the average.
+    /// The mean pause between bursts.
     pub pause: Duration,
-    /// The share of requests that is lost meanwhile.
+    /// The share of requests that is lost during a burst.
     pub share: f64,
 }
 
-/// How a request above a quota is told so.
+/// How a request that exceeds a quota is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Throttles {
     /// With a 429.
     #[default]
     Answered,
-    /// Not at all.
+    /// Without any answer.
     Silent,
-    /// With a PUBACK, and no more.
+    /// With a PUBACK alone.
     Acknowledged,
 }
 
@@ -58,7 +59,7 @@ impl Weather {
 }
 
 impl Bursts {
-    /// Whether one is on, drawn with `unit` where that has to change.
+    /// Whether a burst is on at `age`. Draws with `unit` when that has to change.
     pub(super) fn are_on(&self, state: &mut BurstState, age: Duration, unit: impl FnOnce() -> f64) -> bool {
         if age >= state.until {
             state.is_on = !state.is_on;

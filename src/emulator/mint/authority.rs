@@ -1,8 +1,8 @@
-//! The device certificate authority: certificates as CreateKeysAndCertificate makes them.
+//! The device certificate authority: makes certificates as CreateKeysAndCertificate does.
 //!
-//! Owns what a device certificate looks like: X.509 v3, signed by RSA 2048 with SHA-256, names and dates as decoded from a
-//! certificate that the service once issued; and how keys are written, PKCS#1 or SEC1. Only [`Keys::Recycled`] departs from
-//! that: an RSA signature would be half of what the emulator spends on a device.
+//! Owns the form of device certificates: X.509 v3, signed by RSA 2048 with SHA-256, with names and dates as decoded
+//! from a certificate that the service once issued; and the format of keys, PKCS#1 or SEC1. Only [`Keys::Recycled`]
+//! departs from that: an RSA signature would be half of the emulator's work for a device.
 
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
@@ -26,14 +26,14 @@ use super::csr::{self, CsrError};
 use crate::certificate::Secret;
 use crate::emulator::pem;
 
-/// The service's issuer is one attribute, an organizational unit, with this text.
+/// The service's issuer has a single attribute, an organizational unit, with this text.
 const ISSUER: &str = "Amazon Web Services O=Amazon.com Inc. L=Seattle ST=Washington C=US";
 const SUBJECT: &str = "AWS IoT Certificate";
-/// Developer Guide, "X.509 client certificates".
+/// The end of a certificate's validity (Developer Guide, "X.509 client certificates").
 const NOT_AFTER: OffsetDateTime = datetime!(2049-12-31 23:59:59 UTC);
-/// A certificate is valid from two minutes before it was made, for clocks that are behind.
+/// How long before it was made a certificate becomes valid, for clocks that are behind.
 const BACKDATED: Duration = Duration::from_secs(120);
-/// The authority's own certificate is valid on any machine whose clock makes any sense.
+/// The start of the authority's own certificate, early enough for any plausible clock.
 const AUTHORITY_NOT_BEFORE: OffsetDateTime = datetime!(2020-01-01 0:00 UTC);
 pub(super) const SERIAL_BYTES: usize = 20;
 
@@ -41,23 +41,23 @@ pub(super) const SERIAL_BYTES: usize = 20;
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate_pem: String,
-    /// What [`Keys::Recycled`] is made of, made when first needed.
+    /// The key and authority of [`Keys::Recycled`], made when first needed.
     recycled: OnceLock<Recycled>,
 }
 
 /// Why a signing request got no certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertifyError {
-    /// The request is to blame.
+    /// The request is invalid.
     #[error(transparent)]
     Csr(#[from] CsrError),
-    /// The machine is.
+    /// The certificate could not be made.
     #[error(transparent)]
     Mint(#[from] MintError),
 }
 
-/// One key pair for all devices, and an authority of its own that signs with P-256, at a tenth of what RSA costs. It goes by
-/// the same name as the other.
+/// One key pair for all devices, and a separate authority that signs with P-256, at a tenth of the cost of RSA. It has
+/// the same name as the other authority.
 struct Recycled {
     key: DeviceKey,
     issuer: Issuer<'static, KeyPair>,
@@ -70,7 +70,7 @@ struct DeviceKey {
 }
 
 impl Authority {
-    /// A new authority: an RSA 2048 key and a self-signed certificate. Takes as long as one RSA key.
+    /// A new authority: an RSA 2048 key and a self-signed certificate. Takes as long as making one RSA key.
     ///
     /// # Errors
     /// [`MintError`] if the machine has no entropy or no memory left.
@@ -84,10 +84,10 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(params, key), certificate_pem, recycled: OnceLock::new() })
     }
 
-    /// The authority that had this key, PKCS#8, and this certificate.
+    /// The authority with this key, PKCS#8, and this certificate.
     ///
     /// # Errors
-    /// [`MintError`] if it is no RSA key.
+    /// [`MintError`] if the key is not an RSA key.
     pub fn restore(key: &[u8], certificate_pem: String) -> Result<Self, MintError> {
         let key = KeyPair::from_pkcs8_der_and_sign_algo(&key.into(), &PKCS_RSA_SHA256)
             .map_err(MintError::in_step("reading the authority's key"))?;
@@ -98,12 +98,12 @@ impl Authority {
         })
     }
 
-    /// Its key, PKCS#8.
+    /// The authority's key, PKCS#8.
     pub fn key_der(&self) -> &[u8] {
         self.issuer.key().serialized_der()
     }
 
-    /// The authority's own certificate, PEM: what device certificates chain to.
+    /// The authority's own certificate, PEM, which device certificates chain to.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
@@ -131,15 +131,16 @@ impl Authority {
             .map_err(MintError::in_step("making the key that signs for load"))?;
         let recycled =
             Recycled { key: DeviceKey::rsa()?, issuer: Issuer::new(authority_params(serial()?), signer) };
-        // Two threads may come here at once; the first key stays, and the other is dropped.
+        // Two threads may get here at once: the first key stays, and the other is dropped.
         Ok(self.recycled.get_or_init(|| recycled))
     }
 
-    /// A new certificate for the key of a signing request, PEM; otherwise as [`Authority::mint`] makes them. The same request
-    /// again gets another certificate. Takes a millisecond of a core, for the authority's RSA signature.
+    /// A new certificate for the key of a signing request, PEM, otherwise like those of [`Authority::mint`]. The same
+    /// request again gets another certificate. Takes a millisecond of a core, for the authority's RSA signature.
     ///
     /// # Errors
-    /// [`CertifyError::Csr`] if the request is not good, [`CertifyError::Mint`] as [`Authority::mint`] has them.
+    /// [`CertifyError::Csr`] if the request is invalid; [`CertifyError::Mint`] in the cases in which
+    /// [`Authority::mint`] fails.
     pub fn certify_request(&self, csr_pem: &str, now: SystemTime) -> Result<Certified, CertifyError> {
         let key = csr::key_of(csr_pem)?;
         Ok(sign(&key, &self.issuer, now, serial()?)?)
@@ -168,7 +169,7 @@ pub(super) fn sign(
 }
 
 impl DeviceKey {
-    /// PKCS#1, `RSA PRIVATE KEY`, as the service writes it.
+    /// A new key in PKCS#1, `RSA PRIVATE KEY`, as the service writes it.
     fn rsa() -> Result<Self, MintError> {
         let pair =
             KeyPair::generate_for(&PKCS_RSA_SHA256).map_err(MintError::in_step("making an RSA key"))?;
@@ -177,7 +178,7 @@ impl DeviceKey {
         Ok(Self { pair, private_key_pem })
     }
 
-    /// SEC1, `EC PRIVATE KEY`, with the curve named in it (RFC 5915).
+    /// A new key in SEC1, `EC PRIVATE KEY`, which names the curve (RFC 5915).
     fn p256() -> Result<Self, MintError> {
         let step = "making a P-256 key";
         let failed = |detail: &dyn ToString| MintError { step, detail: detail.to_string() };
@@ -190,8 +191,8 @@ impl DeviceKey {
     }
 }
 
-/// A PKCS#8 `PrivateKeyInfo` is version, algorithm and an octet string, which for RSA holds the PKCS#1 key (RFC 5958
-/// section 2, RFC 8017 appendix A.1.2).
+/// Extracts the PKCS#1 key from PKCS#8. A `PrivateKeyInfo` is a version, an algorithm and an octet string, which for
+/// RSA holds the PKCS#1 key (RFC 5958 section 2, RFC 8017 appendix A.1.2).
 fn pkcs1_of_pkcs8(pkcs8: &[u8]) -> Result<Vec<u8>, MintError> {
     let step = "unwrapping an RSA key from PKCS#8";
     let failed = |what: &str| MintError { step, detail: what.to_owned() };
@@ -202,7 +203,7 @@ fn pkcs1_of_pkcs8(pkcs8: &[u8]) -> Result<Vec<u8>, MintError> {
     Ok(key.as_ref().to_vec())
 }
 
-/// What the authority's own certificate says.
+/// The contents of the authority's own certificate.
 pub(super) fn authority_params(serial: SerialNumber) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = name(DnType::OrganizationalUnitName, ISSUER);
@@ -226,7 +227,7 @@ fn device_params(now: SystemTime, serial: SerialNumber) -> Result<CertificatePar
     Ok(params)
 }
 
-/// Certificates count in whole seconds.
+/// The start of a certificate's validity, in whole seconds as certificates have it.
 fn not_before(now: SystemTime) -> Result<OffsetDateTime, MintError> {
     let out_of_range =
         || MintError { step: "dating a certificate", detail: "the clock is out of range".into() };
@@ -250,7 +251,7 @@ fn serial() -> Result<SerialNumber, MintError> {
     Ok(serial_of(bytes))
 }
 
-/// `bytes` as a serial number: positive and without a leading zero byte, so that DER makes as many bytes of it.
+/// `bytes` as a serial number: positive and without a leading zero byte, so that its DER has the same number of bytes.
 pub(super) fn serial_of(mut bytes: [u8; SERIAL_BYTES]) -> SerialNumber {
     bytes[0] = bytes[0] & 0x7f | 0x40;
     SerialNumber::from_slice(&bytes)

@@ -1,7 +1,8 @@
-//! Certificate signing requests (PKCS#10, RFC 2986): what a client hands in to have its own key certified.
+//! Certificate signing requests (PKCS#10, RFC 2986), which a client sends to have its own key certified.
 //!
-//! Owns which requests are good: the form, the key, and the proof that the client has the key. Takes nothing from a request
-//! but the key: the certificate's names are the service's. Source: AWS IoT API Reference, CreateCertificateFromCsr.
+//! Owns which requests are valid: their form, their key, and the proof that the client has the private key. Takes
+//! nothing but the key from a request: the certificate's names are the service's. Source: AWS IoT API Reference,
+//! CreateCertificateFromCsr.
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P256_SHA512_ASN1, ECDSA_P384_SHA256_ASN1,
@@ -24,42 +25,42 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 const MAX_CHARACTERS: usize = 4096;
 /// The shortest RSA key, bits.
 const MIN_RSA_BITS: usize = 2048;
-/// The longest that the emulator can check.
+/// The longest RSA key that the emulator can check, bits.
 const MAX_RSA_BITS: usize = 8192;
 
-/// Why a signing request is not taken. `Display` is for whoever sent it, and repeats nothing of the request.
+/// Why a signing request is refused. `Display` is for its sender, and repeats nothing of the request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CsrError {
-    /// Longer than the service takes.
+    /// The request is longer than the service accepts.
     #[error("the request has {0} characters; at most {MAX_CHARACTERS} are allowed")]
     TooLong(usize),
-    /// Not a PEM block with the label of a request.
+    /// The text is not a PEM block with a request's label.
     #[error("not PEM with the label CERTIFICATE REQUEST")]
     NotPem,
-    /// Not the ASN.1 of a request.
+    /// The contents are not a request in ASN.1.
     #[error("not a PKCS#10 certification request")]
     NotARequest,
-    /// An RSA key that is too short or too long.
+    /// The RSA key is too short or too long.
     #[error("an RSA key of {0} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are allowed")]
     RsaBits(usize),
-    /// Neither RSA nor a NIST curve.
+    /// The key is neither RSA nor on a NIST curve.
     #[error("a key that is neither RSA nor on NIST P-256, P-384 or P-521")]
     KeyAlgorithm,
-    /// Signed in a way that the emulator does not take, SHA-1 above all.
+    /// The signature algorithm is one that the emulator does not accept, such as SHA-1.
     #[error(
         "signed with an algorithm that does not go with the key; RSA PKCS#1 or ECDSA with SHA-256, SHA-384 or SHA-512 is wanted"
     )]
     SignatureAlgorithm,
-    /// The request is not signed by its own key.
+    /// The request is not signed with its own key.
     #[error("the signature is not by the request's key")]
     Signature,
 }
 
-/// A key that its owner proved to have.
+/// A key whose owner proved to have its private half.
 pub(in crate::emulator) struct CertifiedKey {
     /// The bits of the subject public key.
     bits: Vec<u8>,
-    /// Only its identifiers are used.
+    /// Only the algorithm's identifiers are used.
     algorithm: &'static SignatureAlgorithm,
 }
 
@@ -73,7 +74,7 @@ impl PublicKeyData for CertifiedKey {
     }
 }
 
-/// The key of a signing request, if the request is good.
+/// The key of a signing request, if the request is valid.
 pub(in crate::emulator) fn key_of(pem: &str) -> Result<CertifiedKey, CsrError> {
     let characters = pem.chars().count();
     if characters > MAX_CHARACTERS {
@@ -121,7 +122,8 @@ impl Kind {
         }
     }
 
-    /// Whatever hash a client prefers; RFC 4055 section 5 and RFC 5758 section 3.2 name the identifiers.
+    /// The verifier for a signature algorithm: clients may choose the hash. RFC 4055 section 5 and RFC 5758 section 3.2
+    /// define the identifiers.
     fn verifier(self, signed_with: &str) -> Option<&'static dyn VerificationAlgorithm> {
         Some(match (self, signed_with) {
             (Kind::Rsa, "1.2.840.113549.1.1.11") => &RSA_PKCS1_2048_8192_SHA256,

@@ -1,7 +1,8 @@
-//! Keys and certificates, real ones: what the emulated account hands out, and what its server shows.
+//! Real keys and certificates: those that the emulated account hands out, and those that its server presents.
 //!
-//! Owns the device authority ([`Authority`]), the pool that makes certificates ahead ([`Mint`]), the mint of a simulation ([`SeededMint`]) and the server's TLS
-//! identity ([`TlsIdentity`]). Decides nothing about who gets one: that is [`super::account`].
+//! Owns the device authority ([`Authority`]), the pool that makes certificates ahead ([`Mint`]), the mint of a
+//! simulation ([`SeededMint`]) and the server's TLS identity ([`TlsIdentity`]). Who gets a certificate is decided by
+//! [`super::account`].
 
 mod authority;
 mod csr;
@@ -17,13 +18,13 @@ pub use pool::{MAX_STOCK, Mint};
 pub use seeded::{READY_KEYS, SeededMint, ready_key};
 pub use tls::{TlsAuthority, TlsIdentity};
 
-/// Why a key or a certificate could not be made. It never holds a key.
+/// Why a key or a certificate could not be made. It never contains a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{step} failed: {detail}")]
 pub struct MintError {
-    /// What was being done.
+    /// The step that failed.
     pub step: &'static str,
-    /// What the library said.
+    /// The library's error.
     pub detail: String,
 }
 

@@ -1,8 +1,8 @@
-//! Certificates made ahead, in the background.
+//! Makes certificates ahead, in the background.
 //!
-//! Owns the threads that make them and the stock between them and the takers. An RSA key takes tens of milliseconds of a
-//! core: no place for that on the runtime's threads. A stock that nobody has asked for is not made: it grows by one
-//! each time somebody had to wait, to at most [`MAX_STOCK`].
+//! Owns the threads that make them, and the stock that takers draw from. An RSA key takes tens of milliseconds of a
+//! core, too much for the runtime's threads. The pool makes no stock that was never needed: its size grows by one each
+//! time a taker had to wait, to at most [`MAX_STOCK`].
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -21,7 +21,7 @@ use super::{Authority, MintError};
 /// The most certificates that are kept ready.
 pub const MAX_STOCK: usize = 256;
 
-/// After a failure a thread waits this long before it tries again.
+/// How long a thread waits after a failure before it tries again.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Makes certificates ahead; stops and joins its threads when it is dropped.
@@ -39,43 +39,43 @@ struct Shared {
     press: Press,
 }
 
-/// What is ready, who waits, and what is under way.
+/// The certificates that are ready, the takers that wait, and the certificates being made.
 #[derive(Default)]
 struct Stock {
     ready: VecDeque<Minted>,
-    /// By taker. Each that is in here has one turn.
+    /// Waiting takers by number. Each has exactly one turn.
     waiting: HashMap<u64, Taker>,
-    /// The takers in the order of their turns: who waits for one alone comes first.
+    /// The takers in order of their turns. Those that wait for only one certificate come first.
     turns: BTreeMap<Turn, u64>,
-    /// How many turns there have been.
+    /// The number of turns assigned so far.
     last: u64,
     under_way: usize,
-    /// How many to keep ready.
+    /// How many certificates to keep ready.
     target: usize,
     closed: bool,
 }
 
-/// Whether a taker waits for more than one, and a number that rises with each turn.
+/// Whether the taker waits for more than one certificate, and a number that rises with each turn.
 type Turn = (bool, u64);
 
-/// Whoever waits.
+/// A taker that waits.
 struct Taker {
     places: VecDeque<oneshot::Sender<Minted>>,
     turn: Turn,
 }
 
-/// What a taker gets at once.
+/// The immediate result of taking.
 enum Taken {
     Ready(Minted),
     Later(oneshot::Receiver<Minted>),
 }
 
 impl Mint {
-    /// A pool that makes certificates of `authority` with keys as `keys` says, on as many threads as the machine has cores
-    /// but one. The threads rest until somebody takes.
+    /// A pool of certificates signed by `authority`, with keys as `keys` says, made on one thread fewer than the
+    /// machine has cores. The threads idle until a certificate is taken.
     ///
     /// # Errors
-    /// What the operating system says if it gives no thread.
+    /// The operating system's error if it cannot start a thread.
     pub fn new(authority: Arc<Authority>, keys: Keys) -> io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let press = move || authority.mint(keys, SystemTime::now());
@@ -84,7 +84,7 @@ impl Mint {
 
     fn with_press(press: Press, threads: usize) -> io::Result<Self> {
         let shared = Arc::new(Shared { stock: Mutex::default(), changed: Condvar::new(), press });
-        // Made first, so that threads that have started are stopped again if a later one does not.
+        // Created first, so that threads already started are stopped if a later one cannot be.
         let mut mint = Self { shared, threads: Vec::new() };
         for number in 0..threads {
             let shared = Arc::clone(&mint.shared);
@@ -94,11 +94,12 @@ impl Mint {
         Ok(mint)
     }
 
-    /// A certificate for `taker`: at once if one is ready, else when its turn comes. Those that wait for one alone come first, so
-    /// that one that asks for many keeps nobody else waiting. Dropping the future loses nothing, and gives its place up.
+    /// A certificate for `taker`: at once if one is ready, otherwise when its turn comes. Takers that wait for only one
+    /// come first, so that a taker that asks for many delays nobody else. Dropping the future gives up its place and
+    /// loses no certificate.
     ///
     /// # Panics
-    /// Never: whoever waits is answered while the pool is there, and the future borrows it.
+    /// Never: every taker is answered while the pool exists, and the future borrows the pool.
     pub async fn take(&self, taker: u64) -> Minted {
         let taken = self.shared.stock().take(taker);
         self.shared.changed.notify_one();
@@ -116,7 +117,7 @@ impl Drop for Mint {
         self.shared.stock().closed = true;
         self.shared.changed.notify_all();
         for thread in self.threads.drain(..) {
-            // A thread that panicked has said so already.
+            // A thread that panicked has already reported it.
             let _ = thread.join();
         }
     }
@@ -134,7 +135,7 @@ impl Shared {
         self.stock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What each thread does until the pool is dropped.
+    /// The loop of each thread, until the pool is dropped.
     fn work(&self) {
         let mut stock = self.stock();
         loop {
@@ -157,7 +158,7 @@ impl Shared {
         }
     }
 
-    /// Only a machine without memory or entropy gets here; it may have some later.
+    /// Waits after a failure. Only a machine without memory or entropy gets here, and it may recover.
     fn pause<'a>(&self, stock: MutexGuard<'a, Stock>, error: &MintError) -> MutexGuard<'a, Stock> {
         tracing::error!(%error, "no certificate could be made; trying again");
         let closed = self.changed.wait_timeout_while(stock, PAUSE, |stock| !stock.closed);
@@ -173,21 +174,21 @@ impl Stock {
         self.target = MAX_STOCK.min(self.target + 1);
         let (sender, receiver) = oneshot::channel();
         let mut places = self.leave(taker);
-        // Whoever gave up waiting needs no place: so a taker never has more places than it waits for.
+        // Drop the places whose takers gave up, so that a taker never has more places than it waits for.
         places.retain(|sender| !sender.is_closed());
         places.push_back(sender);
         self.queue(taker, places);
         Taken::Later(receiver)
     }
 
-    /// Takes a taker out of the queue, with its places.
+    /// Removes a taker from the queue. Returns its places.
     fn leave(&mut self, taker: u64) -> VecDeque<oneshot::Sender<Minted>> {
         let Some(Taker { places, turn }) = self.waiting.remove(&taker) else { return VecDeque::new() };
         self.turns.remove(&turn);
         places
     }
 
-    /// Gives a taker that waits for something its next turn.
+    /// Gives a taker its next turn, if it still waits for a certificate.
     fn queue(&mut self, taker: u64, places: VecDeque<oneshot::Sender<Minted>>) {
         if places.is_empty() {
             return;
@@ -198,7 +199,7 @@ impl Stock {
         self.waiting.insert(taker, Taker { places, turn });
     }
 
-    /// Whether another should be made, on top of those under way. Nothing is made for takers that have gone.
+    /// Whether to make another certificate besides those being made. None is made for takers that have gone.
     fn is_short(&mut self) -> bool {
         if self.ready.len() + self.under_way < self.target {
             return true;
@@ -210,7 +211,7 @@ impl Stock {
         waiting + self.target > self.ready.len() + self.under_way
     }
 
-    /// Gives a new one to the taker whose turn it is, or else keeps it.
+    /// Gives a new certificate to the taker whose turn it is, or keeps it in stock.
     fn put(&mut self, mut minted: Minted) {
         while let Some(taker) = self.turns.first_key_value().map(|(_, taker)| *taker) {
             let mut places = self.leave(taker);

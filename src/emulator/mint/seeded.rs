@@ -1,7 +1,8 @@
 //! Certificates for a simulation: real ones, from ready-made keys, and the same for the same seed.
 //!
-//! Keys cannot be made from a seed, so they are ready made: a pool in `fixtures/keys`, large enough that two devices whose
-//! keys are swapped nearly always show. The authority signs with Ed25519, whose signatures are deterministic (RFC 8032).
+//! Keys cannot be made from a seed, so they are ready-made: a pool in `fixtures/keys`, large enough that swapping two
+//! devices' keys is nearly always noticed. The authority signs with Ed25519, whose signatures are deterministic (RFC
+//! 8032).
 
 use std::sync::LazyLock;
 use std::time::SystemTime;
@@ -14,15 +15,15 @@ use super::authority::{SERIAL_BYTES, authority_params, serial_of, sign};
 use super::{CertifyError, csr};
 use crate::certificate::{PreparedKey, Secret, SigningRequest};
 
-/// How many ready-made keys there are.
+/// The number of ready-made keys.
 pub const READY_KEYS: usize = 64;
 
-/// P-256 keys, SEC1, each with the signing request for it.
+/// P-256 keys in SEC1, each with its signing request.
 const KEYS_PEM: &str = include_str!("../../../fixtures/keys/p256.pem");
-/// What stands before the 32 bytes of an Ed25519 key in PKCS#8 (RFC 8410 section 7).
+/// The PKCS#8 bytes that precede the 32 bytes of an Ed25519 key (RFC 8410 section 7).
 const ED25519_PKCS8: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 
-/// What every seeded mint works with.
+/// What all seeded mints share.
 struct Ready {
     keys: Vec<ReadyKey>,
     issuer: Issuer<'static, KeyPair>,
@@ -39,12 +40,12 @@ static READY: LazyLock<Ready> = LazyLock::new(|| Ready { keys: read_keys(), issu
 #[derive(Debug)]
 pub struct SeededMint {
     random: Random,
-    /// Which ready-made key is next: they go round, so that one comes again only after all others.
+    /// The next ready-made key. Keys are used in rotation, so that one repeats only after all the others.
     next_key: u64,
 }
 
 impl SeededMint {
-    /// A mint that starts from `seed`.
+    /// A mint seeded by `seed`.
     pub fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         Self { next_key: random.next(), random }
@@ -62,10 +63,11 @@ impl SeededMint {
         }
     }
 
-    /// A certificate for the key of a signing request, PEM, made at `now`. The same request again gets another certificate.
+    /// A certificate for the key of a signing request, PEM, made at `now`. The same request again gets another
+    /// certificate.
     ///
     /// # Errors
-    /// [`CertifyError::Csr`] if the request is not good.
+    /// [`CertifyError::Csr`] if the request is invalid.
     pub fn certify_request(&mut self, csr_pem: &str, now: SystemTime) -> Result<Certified, CertifyError> {
         let key = csr::key_of(csr_pem)?;
         Ok(self.certify(&key, now))
@@ -80,7 +82,7 @@ impl SeededMint {
     }
 }
 
-/// One of the ready-made keys, for a client that makes its own: `number` counts round and round.
+/// A ready-made key for a client that makes its own; `number` wraps around.
 pub fn ready_key(number: u64) -> PreparedKey<Secret<String>> {
     ready(number).prepared.clone()
 }

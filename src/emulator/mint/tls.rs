@@ -1,6 +1,6 @@
 //! The TLS identity of the server: an authority for clients to trust, and a certificate for the names they dial.
 //!
-//! Owns nothing but its making. It is a different authority from the devices', as it is with the service.
+//! Owns how these are made. As on the service, the authority is not the one that signs device certificates.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -19,24 +19,24 @@ use crate::emulator::pem;
 const NOT_BEFORE: OffsetDateTime = datetime!(2020-01-01 0:00 UTC);
 const NOT_AFTER: OffsetDateTime = datetime!(2049-12-31 23:59:59 UTC);
 
-/// What a TLS server on loopback needs, and what its clients need to trust it.
+/// What a TLS server needs, and what its clients need to trust it.
 pub struct TlsIdentity {
     /// The authority's certificate, PEM, for clients.
     pub ca_pem: String,
-    /// The server's certificate, for its names; the authority's is not in it, as clients have that.
+    /// The server's certificate. The authority's is left out, because clients have it.
     pub cert_chain_der: Vec<CertificateDer<'static>>,
     /// The server's private key, PKCS#8.
     pub key_der: PrivateKeyDer<'static>,
 }
 
-/// The key is not shown.
+/// Omits the key.
 impl fmt::Debug for TlsIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsIdentity").field("ca_pem", &self.ca_pem).finish_non_exhaustive()
     }
 }
 
-/// Signs the certificate of the one TLS server it has. P-256: fast.
+/// Signs the certificate of the one TLS server that it serves. It uses P-256, which is fast.
 pub struct TlsAuthority {
     key: KeyPair,
     certificate_pem: String,
@@ -57,34 +57,34 @@ impl TlsAuthority {
         Ok(Self { key, certificate_pem: pem::encode("CERTIFICATE", certificate.der()), server_key })
     }
 
-    /// The authority that had these keys, PKCS#8, and this certificate.
+    /// The authority with these keys, PKCS#8, and this certificate.
     ///
     /// # Errors
-    /// [`MintError`] if they are no keys.
+    /// [`MintError`] if the keys are invalid.
     pub fn restore(key: &[u8], certificate_pem: String, server_key: &[u8]) -> Result<Self, MintError> {
         let read = |key: &[u8]| KeyPair::try_from(key).map_err(MintError::in_step("reading a TLS key"));
         Ok(Self { key: read(key)?, certificate_pem, server_key: read(server_key)? })
     }
 
-    /// Its own key, PKCS#8.
+    /// The authority's own key, PKCS#8.
     pub fn key_der(&self) -> &[u8] {
         self.key.serialized_der()
     }
 
-    /// Its server's key, PKCS#8.
+    /// The server's key, PKCS#8.
     pub fn server_key_der(&self) -> &[u8] {
         self.server_key.serialized_der()
     }
 
-    /// Its certificate, PEM: what clients trust.
+    /// The authority's certificate, PEM, which clients trust.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
-    /// A certificate for the server, which is at `localhost`, `127.0.0.1`, `::1` and `names`: DNS names or addresses.
+    /// A certificate for a server at `localhost`, `127.0.0.1`, `::1` and `names`, which are DNS names or addresses.
     ///
     /// # Errors
-    /// [`MintError`] if a name is neither, or the machine has no entropy or no memory left.
+    /// [`MintError`] if a name is neither, or if the machine has no entropy or no memory left.
     pub fn server_identity<N: AsRef<str>>(&self, names: &[N]) -> Result<TlsIdentity, MintError> {
         let params = authority_params();
         let server = server_params(names)?
@@ -98,7 +98,7 @@ impl TlsAuthority {
     }
 }
 
-/// The keys are not shown.
+/// Omits the keys.
 impl fmt::Debug for TlsAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsAuthority").finish_non_exhaustive()
@@ -112,7 +112,8 @@ fn authority_params() -> CertificateParams {
     params
 }
 
-/// Strict clients want the authority's key identifier in it (RFC 5280 section 4.2.1.1).
+/// The contents of the server's certificate. Strict clients require the authority's key identifier (RFC 5280 section
+/// 4.2.1.1).
 fn server_params(names: &[impl AsRef<str>]) -> Result<CertificateParams, MintError> {
     let own = ["localhost", "127.0.0.1", "::1"];
     let names: BTreeSet<String> =

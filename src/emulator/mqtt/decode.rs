@@ -1,4 +1,4 @@
-//! Bytes to packets: the fixed header, and the body of each packet that a client sends.
+//! Decodes packets from bytes: the fixed header, and the body of each packet that a client sends.
 
 use bytes::Bytes;
 
@@ -11,14 +11,14 @@ use super::{
 pub(super) struct Frame {
     kind: u8,
     flags: u8,
-    /// Its length, bytes.
+    /// The header's length, bytes.
     header: usize,
-    /// The length of what follows it, bytes.
+    /// The length of the rest of the packet, bytes.
     remaining: usize,
 }
 
 impl Frame {
-    /// The header at the beginning of `bytes`; `None` until it is whole.
+    /// The header at the beginning of `bytes`; `None` until it is complete.
     pub(super) fn parse(bytes: &[u8]) -> Result<Option<Self>, Malformed> {
         let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
         let (kind, flags) = (first >> 4, first & 0x0f);
@@ -40,12 +40,12 @@ impl Frame {
         }
     }
 
-    /// Of the whole packet, bytes.
+    /// The length of the whole packet, bytes.
     pub(super) fn length(&self) -> usize {
         self.header + self.remaining
     }
 
-    /// Reads the packet whose bytes these are.
+    /// Decodes the packet in `bytes`.
     pub(super) fn decode(&self, bytes: Bytes, version: Version) -> Result<Incoming, Malformed> {
         let body = bytes.slice(self.header..);
         match self.kind {
@@ -62,7 +62,7 @@ impl Frame {
     }
 }
 
-/// The reserved flags (section 2.1.3), and the packets that a client of QoS 0 and 1 has no use for.
+/// Checks the reserved flags (section 2.1.3), and refuses packets that a client limited to QoS 0 and 1 never sends.
 fn check_flags(kind: u8, flags: u8) -> Result<(), Malformed> {
     let wanted = match kind {
         3 if flags & 0b0110 == 0b0110 => return Err(Malformed::Packet("a PUBLISH at QoS 3")),
@@ -86,12 +86,12 @@ fn check_flags(kind: u8, flags: u8) -> Result<(), Malformed> {
     }
 }
 
-/// Section 3.1.
+/// Decodes a CONNECT (section 3.1).
 fn connect(body: &[u8]) -> Result<Connect, Malformed> {
     const SHORT: Malformed = Malformed::Packet("a CONNECT that is cut short");
     let (name, rest) = split_field(body)?;
     let (&level, rest) = rest.split_first().ok_or(SHORT)?;
-    // Level 3 is MQTT 3.1, named MQIsdp.
+    // Level 3 is MQTT 3.1, whose protocol name is MQIsdp.
     let version = match (name, level) {
         (b"MQTT", 4) => Version::V311,
         (b"MQTT", 5) => Version::V5,
@@ -136,7 +136,7 @@ fn check_connect_flags(flags: u8, version: Version) -> Result<(), Malformed> {
     if flags & 1 != 0
         || (!will && will_details != 0)
         || will_details & 0b1_1000 == 0b1_1000
-        // MQTT 5 has a password without a user name (section 3.1.2.9).
+        // MQTT 5 allows a password without a user name (section 3.1.2.9).
         || (password && !user_name && version == Version::V311)
     {
         return Err(Malformed::Packet("a CONNECT whose flags contradict each other"));
@@ -144,7 +144,7 @@ fn check_connect_flags(flags: u8, version: Version) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// Section 3.3.
+/// Decodes a PUBLISH (section 3.3).
 fn publish(body: &Bytes, flags: u8, version: Version) -> Result<Publish, Malformed> {
     let qos = qos(flags >> 1 & 0b11)?;
     let (topic, rest) = split_text(body)?;
@@ -166,7 +166,8 @@ fn publish(body: &Bytes, flags: u8, version: Version) -> Result<Publish, Malform
     })
 }
 
-/// Section 3.4. MQTT 5 may add a reason and properties; neither changes that the message has come.
+/// Decodes a PUBACK (section 3.4). In MQTT 5 it may have a reason and properties; neither changes that the message was
+/// received.
 fn puback(body: &[u8], version: Version) -> Result<u16, Malformed> {
     let (id, rest) = split_id(body)?;
     let rest = match (version, rest) {
@@ -177,7 +178,7 @@ fn puback(body: &[u8], version: Version) -> Result<u16, Malformed> {
     if rest.is_empty() { Ok(id) } else { Err(Malformed::Packet("a PUBACK with bytes after its last field")) }
 }
 
-/// Section 3.8.
+/// Decodes a SUBSCRIBE (section 3.8).
 fn subscribe(body: &[u8], version: Version) -> Result<Subscribe, Malformed> {
     let (id, rest) = split_id(body)?;
     let (properties, mut rest) = properties_of(version, rest, properties::IN_SUBSCRIBE)?;
@@ -186,7 +187,8 @@ fn subscribe(body: &[u8], version: Version) -> Result<Subscribe, Malformed> {
     while !rest.is_empty() {
         let (path, after) = split_text(rest)?;
         let (&options, after) = after.split_first().ok_or(Malformed::Packet("a filter without a QoS"))?;
-        // QoS alone in 3.1.1; in 5 also No Local, Retain As Published and Retain Handling, of which 3 is reserved.
+        // MQTT 3.1.1 has only the QoS here; MQTT 5 also has No Local, Retain As Published and Retain Handling, whose
+        // value 3 is reserved.
         let reserved = if version == Version::V5 { 0b1100_0000 } else { 0b1111_1100 };
         if options & reserved != 0 || options & 0b0011_0000 == 0b0011_0000 {
             return Err(Malformed::Packet("a filter with options that are reserved"));
@@ -201,7 +203,7 @@ fn subscribe(body: &[u8], version: Version) -> Result<Subscribe, Malformed> {
     Ok(Subscribe { id, filters, has_subscription_id })
 }
 
-/// Section 3.10.
+/// Decodes an UNSUBSCRIBE (section 3.10).
 fn unsubscribe(body: &[u8], version: Version) -> Result<Unsubscribe, Malformed> {
     let (id, rest) = split_id(body)?;
     let (_, mut rest) = properties_of(version, rest, properties::IN_UNSUBSCRIBE)?;
@@ -217,7 +219,7 @@ fn unsubscribe(body: &[u8], version: Version) -> Result<Unsubscribe, Malformed> 
     Ok(Unsubscribe { id, filters })
 }
 
-/// Section 3.14.
+/// Decodes a DISCONNECT (section 3.14).
 fn disconnect(body: &[u8], version: Version) -> Result<(), Malformed> {
     let rest = match (version, body) {
         (Version::V311, rest) => rest,
@@ -231,7 +233,7 @@ fn disconnect(body: &[u8], version: Version) -> Result<(), Malformed> {
     }
 }
 
-/// The properties where the version has them.
+/// Splits off the properties, if the version has them.
 fn properties_of<'a>(
     version: Version,
     bytes: &'a [u8],
@@ -252,7 +254,7 @@ fn qos(bits: u8) -> Result<QoS, Malformed> {
     }
 }
 
-/// A packet id, which is never 0 (section 2.2.1).
+/// Splits off a packet id, which is never 0 (section 2.2.1).
 fn split_id(bytes: &[u8]) -> Result<(u16, &[u8]), Malformed> {
     match bytes.split_first_chunk::<2>() {
         None => Err(Malformed::Packet("a packet that ends before its packet id")),
@@ -261,14 +263,14 @@ fn split_id(bytes: &[u8]) -> Result<(u16, &[u8]), Malformed> {
     }
 }
 
-/// A length of two bytes, and that many bytes.
+/// Splits off a field: a length of two bytes, and that many bytes.
 pub(super) fn split_field(bytes: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
     const SHORT: Malformed = Malformed::Packet("a field that is longer than its packet");
     let (length, rest) = bytes.split_first_chunk::<2>().ok_or(SHORT)?;
     rest.split_at_checked(u16::from_be_bytes(*length).into()).ok_or(SHORT)
 }
 
-/// A field that is text (section 1.5.4).
+/// Splits off a text field (section 1.5.4).
 pub(super) fn split_text(bytes: &[u8]) -> Result<(&str, &[u8]), Malformed> {
     let (field, rest) = split_field(bytes)?;
     match std::str::from_utf8(field) {
@@ -277,7 +279,7 @@ pub(super) fn split_text(bytes: &[u8]) -> Result<(&str, &[u8]), Malformed> {
     }
 }
 
-/// A variable byte integer (section 1.5.5).
+/// Splits off a variable byte integer (section 1.5.5).
 pub(super) fn split_variable(bytes: &[u8]) -> Result<(u32, &[u8]), Malformed> {
     let mut value = 0;
     for (at, &byte) in bytes.iter().take(4).enumerate() {

@@ -1,15 +1,15 @@
-//! Packets to bytes, in the protocol version of their connection.
+//! Encodes packets in the protocol version of their connection.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::properties as property;
 use super::{ConnAck, Packet, Publish, QoS, Reason, Terms, Version};
 
-/// The highest topic alias that the service takes from a client (Service Quotas, AWS IoT Core).
+/// The highest topic alias that the service accepts from a client (Service Quotas, AWS IoT Core).
 pub(in super::super) const TOPIC_ALIASES: u16 = 8;
 
-/// A packet as it goes on the wire. `None` if it has no form: a DISCONNECT in MQTT 3.1.1, or a text or a packet that is longer
-/// than MQTT can say, neither of which a client can be sent.
+/// A packet as it goes on the wire. `None` if it cannot be sent: a DISCONNECT in MQTT 3.1.1, or a text or packet that
+/// is too long for MQTT.
 pub(in super::super) fn encode(packet: &Packet, version: Version) -> Option<Bytes> {
     let is_v5 = version == Version::V5;
     let mut body = BytesMut::new();
@@ -25,7 +25,7 @@ pub(in super::super) fn encode(packet: &Packet, version: Version) -> Option<Byte
         Packet::PubAck { id, reason } => {
             body.put_u16(*id);
             if is_v5 && *reason != Reason::SUCCESS {
-                // The length of no properties could be left out, but not every client reads that.
+                // The length of empty properties could be omitted, but not every client accepts that.
                 body.put_slice(&[reason.0, 0]);
             }
             0x40
@@ -62,7 +62,7 @@ pub(in super::super) fn encode(packet: &Packet, version: Version) -> Option<Byte
 }
 
 fn put_connack(body: &mut BytesMut, connack: &ConnAck, version: Version) -> Option<()> {
-    // Sessions do not outlive their connections here, so there never is one to resume.
+    // Sessions end with their connections here, so there is never one to resume.
     body.put_u8(0);
     match version {
         Version::V311 => body.put_u8(return_code(connack.reason)),
@@ -79,8 +79,8 @@ fn put_connack(body: &mut BytesMut, connack: &ConnAck, version: Version) -> Opti
     Some(())
 }
 
-/// A CONNACK's return code in MQTT 3.1.1 (section 3.2.2.3 there), where the service says 7 in place of 5 (AWS IoT Developer
-/// Guide, "MQTT"). A code below 0x80 is taken as it is: a scenario can choose any.
+/// A CONNACK's return code in MQTT 3.1.1 (section 3.2.2.3 there). The service says 7 instead of 5 (AWS IoT Developer
+/// Guide, "MQTT"). A code below 0x80 is used as it is, because a scenario can choose any.
 fn return_code(reason: Reason) -> u8 {
     match reason {
         Reason(code @ 0..=0x7f) => code,
@@ -92,14 +92,14 @@ fn return_code(reason: Reason) -> u8 {
 }
 
 fn put_terms(out: &mut BytesMut, terms: &Terms) -> Option<()> {
-    // Sessions end with their connections, whatever the client asked for.
+    // Sessions end with their connections, whatever the client requested.
     out.put_u8(property::SESSION_EXPIRY);
     out.put_u32(0);
     out.put_u8(property::RECEIVE_MAXIMUM);
     out.put_u16(terms.receive_maximum);
     out.put_u8(property::MAXIMUM_QOS);
     out.put_u8(1);
-    // As on the service; here a retained message reaches those who are subscribed, and is not kept.
+    // As on the service. Here a retained message is delivered to present subscribers, but not kept.
     out.put_u8(property::RETAIN_AVAILABLE);
     out.put_u8(1);
     out.put_u8(property::MAXIMUM_PACKET_SIZE);
@@ -145,7 +145,7 @@ fn put_text(out: &mut BytesMut, text: &str) -> Option<()> {
     Some(())
 }
 
-/// A variable byte integer (section 1.5.5).
+/// Appends a variable byte integer (section 1.5.5).
 fn put_variable(out: &mut BytesMut, mut value: usize) -> Option<()> {
     if value >= 1 << 28 {
         return None;

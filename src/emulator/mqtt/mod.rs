@@ -1,8 +1,9 @@
-//! MQTT 3.1.1 and 5 as a server reads and writes them: bytes to packets and back, and what topics and filters may look like.
+//! MQTT 3.1.1 and 5 from a server's side: decodes and encodes packets, and validates topics and filters.
 //!
-//! Owns framing and what a well-formed packet is. Knows no connection and no state beyond the protocol version. Nothing here
-//! is shared with the client, whose packets come from a library: what one side gets wrong, the other notices. Sources: OASIS
-//! MQTT 3.1.1 and 5.0; the section numbers in comments are those of 5.0, which are the same for what both have.
+//! Owns framing, and what a well-formed packet is. Knows no connection and no state beyond the protocol version.
+//! Nothing is shared with the client, whose packets come from a library: each side notices the other's mistakes.
+//! Sources: OASIS MQTT 3.1.1 and 5.0; section numbers in comments are those of 5.0, and match 3.1.1 for what both
+//! versions have.
 
 use bytes::{Bytes, BytesMut};
 
@@ -16,14 +17,15 @@ pub(super) use topic::{matches, valid_filter, valid_topic};
 
 use super::scenario::{Limits, MAX_PAYLOAD, MAX_TOPIC};
 
-/// A packet with the largest payload behind the longest topic, a packet id, and some properties.
+/// The most bytes that may follow a packet's fixed header: the largest payload, the longest topic, a packet id, and
+/// some properties.
 pub(super) const MAX_REMAINING: usize = 2 + MAX_TOPIC as usize + 2 + MAX_PAYLOAD as usize + MAX_PROPERTIES;
-/// The most bytes of properties that a packet may carry beside a payload of the largest size.
+/// The most bytes of properties that a packet may have besides a payload of the largest size.
 const MAX_PROPERTIES: usize = 8 * 1024;
-/// An empty buffer that grew beyond this gives its memory back: thousands of connections idle most of their time.
+/// An empty buffer larger than this is released: thousands of connections are idle most of the time.
 const KEPT_BUFFER: usize = 4096;
 
-/// The protocol of a connection, as its CONNECT says.
+/// A connection's protocol version, from its CONNECT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Version {
     /// MQTT 3.1.1, protocol level 4.
@@ -33,19 +35,19 @@ pub(super) enum Version {
     V5,
 }
 
-/// How often a message is delivered.
+/// The quality of service of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(clippy::enum_variant_names, reason = "the standard's own names")]
 pub(super) enum QoS {
-    /// 0.
+    /// QoS 0.
     AtMostOnce,
-    /// 1.
+    /// QoS 1.
     AtLeastOnce,
-    /// 2, which the service does not have.
+    /// QoS 2, which the service does not support.
     ExactlyOnce,
 }
 
-/// A reason code of MQTT 5 (section 2.4). MQTT 3.1.1 gets what comes closest.
+/// A reason code of MQTT 5 (section 2.4). For MQTT 3.1.1 it is mapped to the closest code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reason(pub(super) u8);
 
@@ -72,18 +74,18 @@ impl Reason {
     pub(super) const MAXIMUM_CONNECT_TIME: Self = Self(0xa0);
     pub(super) const SUBSCRIPTION_IDS_NOT_SUPPORTED: Self = Self(0xa1);
 
-    /// A SUBACK's code for what was granted.
+    /// A SUBACK's code for the granted QoS.
     pub(super) fn granted(qos: QoS) -> Self {
         Self(qos as u8)
     }
 }
 
-/// What a client may send.
+/// A packet that a client may send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Incoming {
     Connect(Connect),
     Publish(Publish),
-    /// With the packet id.
+    /// A PUBACK with its packet id.
     PubAck(u16),
     Subscribe(Subscribe),
     Unsubscribe(Unsubscribe),
@@ -91,7 +93,7 @@ pub(super) enum Incoming {
     Disconnect,
 }
 
-/// What the server sends.
+/// A packet that the server sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Packet {
     ConnAck(ConnAck),
@@ -109,24 +111,24 @@ pub(super) enum Packet {
         reasons: Vec<Reason>,
     },
     PingResp,
-    /// MQTT 5 only: 3.1.1 has none from the server, and gets nothing.
+    /// A DISCONNECT, in MQTT 5 only: in 3.1.1 the server cannot send one, and nothing is sent.
     Disconnect(Reason),
 }
 
-/// What matters of a CONNECT. User name, password and will were read and found well-formed; the service does not need the
-/// first two here, and a will is taken and forgotten.
+/// The relevant parts of a CONNECT. User name, password and will are checked for well-formedness; the first two are not
+/// used, and a will is accepted and ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Connect {
     pub(super) version: Version,
-    /// Possibly empty.
+    /// The client id, possibly empty.
     pub(super) client_id: String,
-    /// Whether the session starts clean.
+    /// Whether the client asks for a clean session.
     pub(super) clean_session: bool,
-    /// The keep-alive that the client asks for, seconds.
+    /// The keep-alive that the client requests, seconds.
     pub(super) keep_alive: u16,
-    /// How many QoS 1 messages the client takes before it acknowledges one.
+    /// How many unacknowledged QoS 1 messages the client accepts.
     pub(super) receive_maximum: u16,
-    /// The largest packet that the client takes, bytes.
+    /// The largest packet that the client accepts, bytes.
     pub(super) maximum_packet_size: u32,
 }
 
@@ -147,36 +149,36 @@ impl Default for Connect {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ConnAck {
     pub(super) reason: Reason,
-    /// What the connection may do, which only MQTT 5 is told. `None` with a refusal.
+    /// The connection's terms, which only MQTT 5 clients are told; `None` in a refusal.
     pub(super) terms: Option<Terms>,
 }
 
 /// What a CONNACK of MQTT 5 says about the connection (section 3.2.2.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Terms {
-    /// How many QoS 1 messages the server takes before it acknowledges one.
+    /// How many unacknowledged QoS 1 messages the server accepts.
     pub(super) receive_maximum: u16,
-    /// The largest packet that the server takes, bytes.
+    /// The largest packet that the server accepts, bytes.
     pub(super) maximum_packet_size: u32,
-    /// The id that the server gave to a client without one.
+    /// The id that the server assigned to a client without one.
     pub(super) assigned_client_id: Option<String>,
-    /// The keep-alive that holds in place of the one the client asked for, seconds.
+    /// The keep-alive that replaces the client's, seconds; `None` if the client's holds.
     pub(super) server_keep_alive: Option<u16>,
 }
 
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Publish {
-    /// Empty where `alias` stands for it.
+    /// The topic; empty if `alias` stands for it.
     pub(super) topic: String,
     pub(super) payload: Bytes,
     pub(super) qos: QoS,
-    /// The packet id; 0 at QoS 0.
+    /// The packet id; 0 for QoS 0.
     pub(super) id: u16,
     pub(super) is_duplicate: bool,
-    /// A number for the topic (MQTT 5).
+    /// A topic alias, a number that stands for the topic (MQTT 5).
     pub(super) alias: Option<u16>,
-    /// The properties that go with the message to its receivers, as they stood in the packet (MQTT 5).
+    /// The properties that are forwarded to the receivers, as they were in the packet (MQTT 5).
     pub(super) properties: Bytes,
 }
 
@@ -185,7 +187,7 @@ pub(super) struct Publish {
 pub(super) struct Subscribe {
     pub(super) id: u16,
     pub(super) filters: Vec<Filter>,
-    /// Whether it wants messages to name the subscription (MQTT 5), which the service does not do.
+    /// Whether it has a subscription identifier (MQTT 5), which the service does not support.
     pub(super) has_subscription_id: bool,
 }
 
@@ -205,22 +207,22 @@ pub(super) struct Unsubscribe {
     pub(super) filters: Vec<String>,
 }
 
-/// Bytes that are not a packet that a client may send. The connection cannot go on.
+/// Bytes that are not a packet that a client may send. The connection cannot continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Malformed {
-    /// The packet is larger than any the service takes.
+    /// The packet is larger than the service accepts.
     #[error("a packet of {0} bytes, more than the service's largest message")]
     TooLarge(usize),
-    /// Another protocol or level than MQTT 3.1.1's and 5's.
+    /// The protocol or level is neither MQTT 3.1.1's nor MQTT 5's.
     #[error("CONNECT is for another protocol than MQTT 3.1.1 or 5")]
     ProtocolLevel,
-    /// Anything else.
+    /// Any other error.
     #[error("{0}")]
     Packet(&'static str),
 }
 
-/// Reassembles packets from a stream of bytes, or from WebSocket messages: a packet may span messages, and a message may hold
-/// many. Everything after a CONNECT is read in its protocol version.
+/// Reassembles packets from a byte stream or from WebSocket messages: a packet may span messages, and a message may
+/// hold several packets. Packets after a CONNECT are decoded in its protocol version.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     buffer: BytesMut,
@@ -228,22 +230,22 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// Takes what arrived.
+    /// Appends received bytes.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole packet, if there is one.
+    /// The next complete packet; `None` if there is none yet.
     ///
     /// # Errors
     ///
-    /// [`Malformed`] as soon as the bytes cannot become a packet; what follows them is meaningless.
+    /// [`Malformed`] as soon as the bytes cannot become a packet. Whatever follows them is meaningless.
     pub(super) fn next(&mut self) -> Result<Option<Incoming>, Malformed> {
         let Some(frame) = decode::Frame::parse(&self.buffer)? else {
             return Ok(None);
         };
         if self.buffer.len() < frame.length() {
-            // Memory comes with the bytes, not with a header that promises some.
+            // Memory is allocated as bytes arrive, not because a header announces them.
             return Ok(None);
         }
         let bytes = self.buffer.split_to(frame.length()).freeze();

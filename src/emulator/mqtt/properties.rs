@@ -1,4 +1,4 @@
-//! Properties of MQTT 5 (section 2.2.2): which there are, of what type, and which a packet may carry.
+//! Properties of MQTT 5 (section 2.2.2): their ids, their types, and which packets may have them.
 
 use super::Malformed;
 use super::decode::{split_field, split_text, split_variable};
@@ -30,7 +30,7 @@ pub(super) const WILDCARD_AVAILABLE: u8 = 0x28;
 pub(super) const SUBSCRIPTION_IDS_AVAILABLE: u8 = 0x29;
 pub(super) const SHARED_AVAILABLE: u8 = 0x2a;
 
-/// What a client may say in each packet.
+/// The properties that a client may send in a CONNECT.
 pub(super) const IN_CONNECT: &[u8] = &[
     SESSION_EXPIRY,
     AUTHENTICATION_METHOD,
@@ -68,13 +68,13 @@ pub(super) const IN_DISCONNECT: &[u8] = &[SESSION_EXPIRY, REASON_STRING, USER_PR
 /// One property.
 pub(super) struct Property<'a> {
     pub(super) id: u8,
-    /// Its value, if it is a number; 0 for any other.
+    /// The value of a numeric property; 0 for any other.
     pub(super) number: u32,
-    /// With its id, as it stood in the packet.
+    /// The id and value, as they were in the packet.
     pub(super) raw: &'a [u8],
 }
 
-/// The properties at the beginning of `bytes`, and what follows them.
+/// Splits the properties off the beginning of `bytes`. Returns them and the rest.
 pub(super) fn split_properties<'a>(
     bytes: &'a [u8],
     allowed: &[u8],

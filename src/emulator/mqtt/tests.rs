@@ -1,4 +1,4 @@
-//! Packets as clients send them, whole, cut, malformed and random; and the server's, as a library for clients reads them.
+//! Client packets, whole, split, malformed and random, and the server's packets as a client library reads them.
 
 use proptest::prelude::*;
 use rumqttc::mqttbytes::v4;
@@ -22,7 +22,7 @@ fn connect_bytes(name: &[u8], level: u8, flags: u8, tail: &[u8]) -> Vec<u8> {
     [&[0x10, u8::try_from(body.len()).unwrap()], body.as_slice()].concat()
 }
 
-/// One of each packet that a client sends, written by a library for clients.
+/// One of each packet that a client sends, encoded by a client library.
 fn samples() -> Vec<Vec<u8>> {
     let qos = rumqttc::mqttbytes::QoS::AtLeastOnce;
     let mut connect = v4::Connect::new("device");

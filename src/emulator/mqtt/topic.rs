@@ -1,16 +1,18 @@
 //! Topics and filters: which are valid, and which filter selects which topic.
 //!
-//! Owns the rules of MQTT 3.1.1 section 4.7 and the service's limits on both. What a topic is for is the account's matter.
+//! Owns the rules of MQTT 3.1.1 section 4.7, and the service's limits on both. What a topic is for is the account's
+//! concern.
 
 use super::Limits;
 
-/// Whether the service lets anyone publish to `topic`: no wildcards, within its limits (MQTT 3.1.1 section 4.7).
+/// Whether the service allows publishing to `topic`: it has no wildcards and is within the limits (MQTT 3.1.1 section
+/// 4.7).
 pub(in super::super) fn valid_topic(topic: &str, limits: &Limits) -> bool {
     within_limits(topic, limits) && !topic.contains(['+', '#'])
 }
 
-/// Whether the service lets anyone subscribe to `filter`: wildcards fill whole levels, `#` only the last
-/// (MQTT 3.1.1 section 4.7.1).
+/// Whether the service allows subscribing to `filter`: wildcards take up whole levels, and `#` only the last (MQTT
+/// 3.1.1 section 4.7.1).
 pub(in super::super) fn valid_filter(filter: &str, limits: &Limits) -> bool {
     let mut levels = filter.split('/').rev();
     let last = levels.next().unwrap_or_default();
@@ -25,11 +27,11 @@ fn within_limits(text: &str, limits: &Limits) -> bool {
         && text.split('/').count() <= limits.topic_levels as usize
 }
 
-/// Whether `filter` selects `topic`; both are valid. A filter that starts with a wildcard selects no topic that starts with
-/// `$` (MQTT 3.1.1 section 4.7.2). Unlike the standard's, the service's `par/#` does not select `par` (AWS IoT Developer
-/// Guide, "MQTT", differences from the specification).
+/// Whether `filter` selects `topic`; both must be valid. A filter that starts with a wildcard does not select topics
+/// that start with `$` (MQTT 3.1.1 section 4.7.2). Unlike in the standard, the service's `par/#` does not select `par`
+/// (AWS IoT Developer Guide, "MQTT", differences from the specification).
 ///
-/// Not the library's, which panics if a topic starts with a character beyond ASCII.
+/// The library's function is not used because it panics on topics that start with a non-ASCII character.
 pub(in super::super) fn matches(filter: &str, topic: &str) -> bool {
     if topic.starts_with('$') && filter.starts_with(['+', '#']) {
         return false;

@@ -1,19 +1,19 @@
-//! Policy documents: read, and asked whether they allow an action.
+//! Policy documents: parses them, and decides whether they allow an action.
 //!
-//! Source: AWS IoT Developer Guide, "AWS IoT Core policies", and the IAM policy grammar that it refers to. Operators of
-//! conditions that are not `Operator`s are read and never hold for an Allow, always for a Deny.
+//! Source: AWS IoT Developer Guide, "AWS IoT Core policies", and the IAM policy grammar that it refers to. Condition
+//! operators other than those of `Operator` are accepted; they never hold in an Allow and always hold in a Deny.
 
 mod pattern;
 
 use serde_json::{Map, Value};
 
-/// The most characters of a document, white space left out (CreatePolicy).
+/// The most characters of a document, not counting white space (CreatePolicy).
 const MAX_DOCUMENT: usize = 2048;
 const VERSIONS: [&str; 2] = ["2012-10-17", "2008-10-17"];
 const STATEMENT_KEYS: [&str; 7] =
     ["Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition"];
 
-/// A policy document that was read.
+/// A parsed policy document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
     statements: Vec<Statement>,
@@ -24,24 +24,24 @@ pub struct Document {
 #[error("policy document is malformed: {0}")]
 pub struct Malformed(String);
 
-/// What a set of documents says of a request.
+/// A set of documents' decision on an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// A statement allows it, and none denies it.
     Allowed,
     /// A statement denies it.
     Denied,
-    /// No statement is about it, which denies it too.
+    /// No statement applies, so it is denied.
     Unmentioned,
 }
 
-/// What somebody wants to do.
+/// An action that a principal attempts.
 pub struct Attempt<'a> {
-    /// Such as `iot:Publish`.
+    /// The action, such as `iot:Publish`.
     pub action: &'a str,
-    /// An ARN; `None` where the action alone is judged, whatever resource a statement names.
+    /// The resource's ARN; `None` to judge the action alone, whatever resource a statement names.
     pub resource: Option<&'a str>,
-    /// The value of a policy variable or condition key, such as `iot:ClientId`.
+    /// Looks up a policy variable or condition key, such as `iot:ClientId`.
     pub variable: &'a dyn Fn(&str) -> Option<String>,
 }
 
@@ -53,7 +53,7 @@ struct Statement {
     conditions: Vec<Condition>,
 }
 
-/// Patterns of `Action` or `Resource`, or of their negations.
+/// The patterns of `Action`, `Resource`, `NotAction` or `NotResource`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Patterns {
     negated: bool,
@@ -67,7 +67,8 @@ struct Condition {
     values: Vec<String>,
 }
 
-/// The operators that are evaluated; each may have `IfExists` or `ForAnyValue:` and `ForAllValues:` about it.
+/// A condition operator that is evaluated. It may be combined with `IfExists`, and with `ForAnyValue:` or
+/// `ForAllValues:`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Operator {
     comparison: Comparison,
@@ -82,7 +83,7 @@ enum Comparison {
     Like,
 }
 
-/// What `documents` together say of an attempt.
+/// The decision of `documents` together on an attempt.
 pub fn decide<'d>(documents: impl IntoIterator<Item = &'d Document>, attempt: &Attempt<'_>) -> Decision {
     let mut decision = Decision::Unmentioned;
     for statement in documents.into_iter().flat_map(|document| &document.statements) {
@@ -97,10 +98,10 @@ pub fn decide<'d>(documents: impl IntoIterator<Item = &'d Document>, attempt: &A
 }
 
 impl Document {
-    /// Reads the document of an AWS IoT policy.
+    /// Parses the document of an AWS IoT policy.
     ///
     /// # Errors
-    /// [`Malformed`] for the first thing that is wrong with it.
+    /// [`Malformed`] for the first error in it.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
         let length = text.chars().filter(|character| !character.is_whitespace()).count();
         if length > MAX_DOCUMENT {
@@ -111,10 +112,10 @@ impl Document {
         Self::parse_any_length(text)
     }
 
-    /// Reads the document of an IAM policy, which may be longer than one of AWS IoT.
+    /// Parses the document of an IAM policy, which may be longer than that of an AWS IoT policy.
     ///
     /// # Errors
-    /// [`Malformed`] for the first thing that is wrong with it.
+    /// [`Malformed`] for the first error in it.
     pub fn parse_any_length(text: &str) -> Result<Self, Malformed> {
         let value: Value = serde_json::from_str(text).map_err(|error| {
             Malformed(format!("not JSON at line {} column {}", error.line(), error.column()))
@@ -169,7 +170,7 @@ impl Statement {
 
     fn applies(&self, attempt: &Attempt<'_>) -> bool {
         let of_action = |pattern: &String| {
-            // Actions are compared without regard to case.
+            // Actions are compared case-insensitively.
             pattern::matches(&pattern.to_ascii_lowercase(), &attempt.action.to_ascii_lowercase())
         };
         let selects_resource = |resource: &str| {
@@ -207,7 +208,7 @@ impl Patterns {
 }
 
 impl Condition {
-    /// What cannot be judged never allows, and always denies.
+    /// Whether the condition holds. One that cannot be evaluated never holds in an Allow and always in a Deny.
     fn holds(&self, attempt: &Attempt<'_>, allows: bool) -> bool {
         let Some(operator) = self.operator else { return !allows };
         let Some(found) = (attempt.variable)(&self.key) else {
@@ -267,7 +268,7 @@ fn only(object: &Map<String, Value>, known: &[&str], place: &str) -> Result<(), 
     }
 }
 
-/// A string or a boolean, or several.
+/// One or several strings or booleans, as strings.
 fn strings(value: &Value) -> Option<Vec<String>> {
     let one = |value: &Value| match value {
         Value::String(text) => Some(text.clone()),

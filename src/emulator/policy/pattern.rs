@@ -1,6 +1,6 @@
-//! Patterns of actions and resources: `*`, `?` and policy variables.
+//! Patterns of actions and resources, with `*`, `?` and policy variables.
 
-/// A pattern whose variables have been put in: what came from a variable, or was escaped, is not a wildcard.
+/// A pattern with its variables replaced. Characters that came from a variable or were escaped are not wildcards.
 pub(super) type Expanded = Vec<Piece>;
 
 /// A piece of an expanded pattern.
@@ -14,8 +14,8 @@ pub(super) enum Piece {
     Is(char),
 }
 
-/// Puts in the values of `${variable}`; `${*}`, `${?}` and `${$}` are those characters. `None` if a variable has no value:
-/// then the pattern selects nothing.
+/// Replaces each `${variable}` by its value; `${*}`, `${?}` and `${$}` stand for these characters. `None` if a variable
+/// has no value: then the pattern matches nothing.
 pub(super) fn expand(pattern: &str, variable: &dyn Fn(&str) -> Option<String>) -> Option<Expanded> {
     let mut pieces = Vec::new();
     let mut rest = pattern;
@@ -32,16 +32,16 @@ pub(super) fn expand(pattern: &str, variable: &dyn Fn(&str) -> Option<String>) -
     Some(pieces)
 }
 
-/// Whether a pattern without variables selects `text`.
+/// Whether a pattern without variables matches `text`.
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
     matches_expanded(&wild(pattern).collect::<Vec<_>>(), text)
 }
 
-/// Whether a pattern selects `text`: in time of the product of their lengths at most.
+/// Whether a pattern matches `text`. Takes at most time proportional to the product of their lengths.
 pub(super) fn matches_expanded(pattern: &[Piece], text: &str) -> bool {
     let text: Vec<char> = text.chars().collect();
     let (mut at, mut read) = (0, 0);
-    // The last `*`, and how much of the text it stands for so far.
+    // The last `*`, and how much of the text it matches so far.
     let mut star = None;
     while read < text.len() {
         match pattern.get(at) {
@@ -64,7 +64,7 @@ pub(super) fn matches_expanded(pattern: &[Piece], text: &str) -> bool {
     pattern[at..].iter().all(|piece| *piece == Piece::Any)
 }
 
-/// The text of an expanded pattern, wildcards as they were written.
+/// The text of an expanded pattern, with wildcards as they were written.
 pub(super) fn literal(pattern: &[Piece]) -> String {
     let character = |piece: &Piece| match piece {
         Piece::Any => '*',

@@ -1,4 +1,4 @@
-//! What documents are, and what they allow.
+//! Which documents are valid, and what they allow.
 
 use super::*;
 
@@ -57,7 +57,7 @@ fn white_space_does_not_count() {
     assert!(Document::parse(&long).unwrap_err().to_string().contains("at most 2048"));
 }
 
-/// What a document of these statements says of an action on a resource, for the client `c`.
+/// The decision of a document with these statements on an action on a resource, for the client `c`.
 fn decision(statements: &str, action: &str, resource: &str) -> Decision {
     let document = Document::parse(&statement(statements)).unwrap();
     let variable = |name: &str| match name {

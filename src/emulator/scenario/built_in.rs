@@ -1,12 +1,12 @@
 //! The scenarios that come with fleetmint, by name.
 //!
-//! Owns the list. The files are in `fixtures/scenarios`; what stands in them is theirs to say.
+//! Owns the list. The files are in `fixtures/scenarios`, and describe themselves.
 
 use std::path::Path;
 
 use super::{Scenario, ScenarioError};
 
-/// Each name with its text; the default needs none.
+/// Each scenario's name and text; the default scenario has no text of its own.
 const BUILT_IN: [(&str, &str); 10] = [
     ("default", ""),
     ("aws-defaults", include_str!("../../../fixtures/scenarios/aws-defaults.toml")),
@@ -26,17 +26,17 @@ impl Scenario {
         BUILT_IN.into_iter().map(|(name, _)| name)
     }
 
-    /// The scenario of that name that comes with fleetmint.
+    /// The scenario of that name that comes with fleetmint; `None` if there is none.
     pub fn named(name: &str) -> Option<Self> {
         let (_, text) = BUILT_IN.into_iter().find(|(known, _)| *known == name)?;
         Self::from_toml(text).ok()
     }
 
-    /// The scenario of that name that comes with fleetmint, or else the one in that file: a file of the same name is read
-    /// as `./name`.
+    /// The built-in scenario of that name, or else the one in that file. Write `./name` for a file with the name of a
+    /// built-in scenario.
     ///
     /// # Errors
-    /// [`ScenarioError`], for what is wrong in the file or with reading one.
+    /// [`ScenarioError`] for an error in the file, or in reading a file.
     pub fn find(name_or_file: &Path) -> Result<Self, ScenarioError> {
         let name = name_or_file.to_str().unwrap_or_default();
         match Self::named(name) {
@@ -50,7 +50,7 @@ impl Scenario {
     }
 }
 
-/// Whether nobody would name a file like that.
+/// Whether this looks like a scenario's name rather than a file's.
 fn is_a_name(path: &Path) -> bool {
     path.extension().is_none() && path.components().count() == 1
 }

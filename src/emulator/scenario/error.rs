@@ -1,6 +1,6 @@
-//! What is wrong with a scenario, in words for whoever wrote it.
+//! What is wrong with a scenario, worded for its author.
 //!
-//! Owns the error type and the way from a TOML error to line, key, found and wanted. Reads no file.
+//! Owns the error type, and the conversion of a TOML error into line, key, found and wanted. Reads no file.
 
 use std::path::PathBuf;
 
@@ -10,35 +10,35 @@ pub enum ScenarioError {
     /// The text is not a scenario.
     #[error("line {line}, {key}: found {found}; wanted {wanted}")]
     Invalid {
-        /// Line, from 1.
+        /// The line, from 1.
         line: usize,
-        /// The key it is about, with its table; the table alone or `the file` where there is no key.
+        /// The key with its table; without a key, the table alone or `the file`.
         key: String,
-        /// What stands there.
+        /// What was found there.
         found: String,
-        /// What should.
+        /// What was wanted there.
         wanted: String,
     },
-    /// There is neither a scenario of that name nor such a file.
+    /// There is neither a scenario nor a file of that name.
     #[error("found no scenario `{name}`; wanted one of {known}, or a file")]
     NoSuchScenario {
-        /// What was asked for.
+        /// The name that was asked for.
         name: String,
-        /// The names that there are.
+        /// The known names.
         known: String,
     },
     /// The scenario, or a template it names, cannot be read.
     #[error("{} cannot be read: {detail}", path.display())]
     Unreadable {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         detail: String,
     },
 }
 
 impl ScenarioError {
-    /// The TOML error in `text`, put in our words.
+    /// The TOML error in `text`, in our words.
     pub(super) fn in_text(text: &str, error: &toml::de::Error) -> Self {
         let start = error.span().map_or(0, |span| span.start).min(text.len());
         let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -47,7 +47,7 @@ impl ScenarioError {
     }
 }
 
-/// The dotted key that stands on `line`, with the table it is in.
+/// The dotted key on `line`, with its table.
 fn key_at(text: &str, line: usize) -> String {
     let mut table = "";
     for current in text.lines().take(line) {
@@ -68,7 +68,7 @@ fn key_at(text: &str, line: usize) -> String {
     }
 }
 
-/// A serde message in its two halves: what was found, what was expected.
+/// Splits a serde message into what was found and what was expected.
 fn split(message: &str) -> (String, String) {
     let (found, wanted) = message.split_once(", expected ").unwrap_or((message, "valid TOML"));
     let found = ["invalid type: ", "invalid value: "]

@@ -1,6 +1,6 @@
 //! What goes wrong, where, how often and when: plain data, the same for the server and the simulated network.
 //!
-//! Owns the rules as people write them. Throws no dice: [`super::super::fault`] does.
+//! Owns the rules and their notation. Draws nothing: [`super::super::fault`] does.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 
 use super::units;
 
-/// What goes wrong. `Default` is nothing.
+/// What goes wrong. `Default` has no faults.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(try_from = "FaultsTable")]
 pub struct Faults {
-    /// Where the dice start. The n-th request at a target meets the same faults in each run; which device it is for depends on
-    /// who comes first.
+    /// The seed of the dice. The n-th request at a target meets the same faults in each run; which device sends it
+    /// depends on the order of arrival.
     pub seed: u64,
-    /// Asked in their order: the first whose fault applies is the one, and delays come on top.
+    /// The rules in order. The first that strikes decides the fault; delays come in addition.
     pub rules: Vec<FaultRule>,
 }
 
@@ -27,21 +27,21 @@ pub struct Faults {
 pub struct FaultRule {
     /// Where it strikes.
     pub on: Vec<FaultTarget>,
-    /// What happens.
+    /// The fault.
     pub fault: Fault,
-    /// How probable it is, from 0 to 1.
+    /// The probability that the rule strikes, from 0 to 1.
     pub probability: f64,
-    /// How many are spared before the rule begins.
+    /// How many requests are spared before the rule begins.
     pub after: u64,
-    /// The rule is about so many, counted from there, and no more; `None` is all of them.
+    /// How many requests the rule applies to, counted after the spared ones; `None` for all of them.
     pub first: Option<u64>,
-    /// Of these, every so many-th.
+    /// Among these requests the rule strikes only every so many: 1 for each, 2 for every second one.
     pub every: u64,
-    /// It strikes so often at most; `None` is any number of times.
+    /// The most times that the rule strikes; `None` for no limit.
     pub max: Option<u64>,
 }
 
-/// Where a fault strikes. Each counts its own.
+/// Where a fault strikes. Each target counts its own requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultTarget {
@@ -66,16 +66,16 @@ pub enum FaultTarget {
 }
 
 impl FaultTarget {
-    /// How many there are.
+    /// The number of targets.
     pub const COUNT: usize = 9;
-    /// The requests of fleet provisioning.
+    /// The targets that are fleet provisioning requests.
     pub const REQUESTS: [FaultTarget; 3] = [
         FaultTarget::CreateKeysAndCertificate,
         FaultTarget::CreateCertificateFromCsr,
         FaultTarget::RegisterThing,
     ];
 
-    /// Its name in a scenario.
+    /// The target's name in a scenario.
     pub fn name(self) -> &'static str {
         match self {
             FaultTarget::Tcp => "tcp",
@@ -91,85 +91,86 @@ impl FaultTarget {
     }
 }
 
-/// What happens. Whether the service acts on a request that meets it is part of the fault.
+/// A fault. Whether the service acts on a request that meets it is part of the fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing is done and nothing comes, not even an acknowledgement: what throttling by the message broker looks like.
+    /// The service neither acts nor sends anything, not even an acknowledgement: what throttling by the message broker
+    /// looks like.
     Silence,
-    /// The service acts; neither acknowledgement nor reply comes.
+    /// The service acts, but sends neither acknowledgement nor reply.
     Unacknowledged,
-    /// The service acts and replies; no acknowledgement comes.
+    /// The service acts and replies, but sends no acknowledgement.
     NoPuback,
-    /// An acknowledgement comes, and no reply.
+    /// The service sends an acknowledgement, but no reply.
     NoReply(Acts),
-    /// The connection ends without a reply.
+    /// The service closes the connection without a reply.
     HangUp(Acts),
-    /// A rejection.
+    /// The service rejects the request.
     Reject {
-        /// Its `statusCode`.
+        /// The rejection's `statusCode`.
         status: u16,
-        /// Its `errorCode`; `None` is the scenario's for that status.
+        /// The rejection's `errorCode`; `None` for the scenario's code for that status.
         code: Option<String>,
-        /// Whether the service has acted nevertheless.
+        /// Whether the service acts nevertheless.
         acts: Acts,
     },
     /// The reply comes twice.
     Duplicate,
-    /// What comes is so late.
+    /// Acknowledgement and reply are late by this much.
     Delay(Duration),
-    /// The reply comes behind the next one on its connection, or after two seconds.
+    /// The reply is sent after the next one on its connection, or after two seconds.
     Reorder,
-    /// The service acts, and its reply is not what the API describes.
+    /// The service acts, but its reply is not one that the API describes.
     Garble,
-    /// A field is missing in the reply.
+    /// The reply lacks a field.
     MissingField,
-    /// There is a field in the reply that the API does not describe.
+    /// The reply has a field that the API does not describe.
     ExtraField,
     /// The reply names another thing, or another certificate.
     WrongThing,
-    /// Before its own reply comes one that was meant for another connection: in simulations only.
+    /// Before its own reply, the client gets one that was meant for another connection. In simulations only.
     Foreign,
     /// A SUBACK that grants nothing.
     SubackFailure,
     /// A CONNACK with this code, and the end of the connection.
     Connack(u8),
-    /// This HTTP status.
+    /// A response with this HTTP status.
     HttpStatus(u16),
-    /// The clock of the service is off by so much: seconds, ahead if positive.
+    /// The service's clock is off by this many seconds, ahead if positive.
     ClockSkew(i64),
     /// The TCP connection is reset.
     Reset,
     /// The TLS handshake is never answered.
     StalledHandshake,
-    /// What comes is not TLS.
+    /// The service sends bytes that are not TLS.
     CorruptTls,
-    /// Packets on this connection are framed in another way.
+    /// Packets on this connection are framed differently.
     Framing(Framing),
 }
 
 /// Whether the service acts on a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acts {
-    /// It does.
+    /// The service acts.
     Done,
-    /// It does not.
+    /// The service does not act.
     Undone,
 }
 
-/// How packets stand in WebSocket messages.
+/// How packets are put into WebSocket messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Framing {
-    /// One packet in each.
+    /// One packet in each message.
     #[default]
     Whole,
     /// Two messages for each packet.
     Split,
-    /// All packets that are sent together in one.
+    /// All packets that are sent together in one message.
     Joined,
 }
 
 impl Fault {
-    /// Everything that can befall a request, with a value for each.
+    /// Every kind of fault that a request can meet, each with an example value.
     pub const OF_REQUESTS: [Fault; 13] = [
         Fault::Silence,
         Fault::Unacknowledged,
@@ -197,13 +198,15 @@ impl Fault {
 }
 
 impl Faults {
-    /// Faults of requests, each with its probability; a request meets one at most, so that they are 1 together at most.
+    /// Faults of requests, each with its probability. A request meets at most one, so the probabilities must not sum to
+    /// more than 1.
     pub fn of_requests(faults: impl IntoIterator<Item = (Fault, f64)>) -> Self {
         Self { seed: 0, rules: exclusive(&FaultTarget::REQUESTS, faults) }
     }
 }
 
-/// Rules of which one applies at most, each as often as it says: those behind are asked only where those before did not apply.
+/// Rules of which at most one strikes, each with the probability given. A rule is only asked if the ones before it did
+/// not strike, so its own probability is higher.
 fn exclusive(on: &[FaultTarget], faults: impl IntoIterator<Item = (Fault, f64)>) -> Vec<FaultRule> {
     let mut left = 1.0_f64;
     let mut rules = Vec::new();
@@ -216,14 +219,14 @@ fn exclusive(on: &[FaultTarget], faults: impl IntoIterator<Item = (Fault, f64)>)
 }
 
 impl FaultRule {
-    /// A fault that always strikes there.
+    /// A fault that always strikes at these targets.
     pub fn always(on: &[FaultTarget], fault: Fault) -> Self {
         Self { on: on.to_vec(), fault, probability: 1.0, after: 0, first: None, every: 1, max: None }
     }
 }
 
 impl FaultRule {
-    /// As it would be written in JSON.
+    /// The rule as written in JSON.
     pub fn to_json(&self) -> Value {
         let mut rule = json!({
             "on": self.on.iter().map(|target| target.name()).collect::<Vec<_>>(),
@@ -256,7 +259,7 @@ impl FaultRule {
     }
 }
 
-/// `[faults]` as it is written: rules, and the short form for requests, probabilities by operation.
+/// `[faults]` as written in TOML: the rules, and the short form for requests, with probabilities by operation.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct FaultsTable {
@@ -282,7 +285,8 @@ impl TryFrom<FaultsTable> for Faults {
     }
 }
 
-/// How probable each fault of a request is, from 0 to 1. A request meets one of the first six at most; a delay may come on top.
+/// The probability of each fault of a request, from 0 to 1. A request meets at most one of the first six; a delay may
+/// come in addition.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Odds {
@@ -321,7 +325,7 @@ impl Odds {
             (Fault::Reject { status: 503, code: None, acts: Acts::Undone }, self.reject_5xx),
         ];
         let sum: f64 = faults.iter().map(|(_, p)| p).sum();
-        // Ten times 0.1 is a little more than 1.
+        // Ten times 0.1 sums to a little more than 1.
         if sum > 1.0 + 1e-9 {
             return Err(format!(
                 "faults of {} that are {sum} together, expected 1 at most, as a request meets one",
@@ -337,7 +341,7 @@ impl Odds {
     }
 }
 
-/// A rule as it is written.
+/// A rule as written in TOML.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RuleTable {
@@ -402,7 +406,7 @@ impl TryFrom<RuleTable> for FaultRule {
 }
 
 impl RuleTable {
-    /// The fault, without the keys that it takes.
+    /// Takes the fault, along with the keys that belong to it.
     fn take_fault(&mut self) -> Result<Fault, String> {
         Ok(match self.fault.as_str() {
             "silence" => Fault::Silence,
@@ -460,7 +464,7 @@ impl RuleTable {
         }
     }
 
-    /// Microseconds; with a minus in front where it may go back.
+    /// Takes a time in microseconds; it may be negative if the fault allows that.
     fn take_time(&mut self) -> Result<i64, String> {
         let text = self.time.take().unwrap_or_default();
         let (sign, magnitude) = match text.strip_prefix('-') {
@@ -474,7 +478,7 @@ impl RuleTable {
         })
     }
 
-    /// A key that the fault does not take.
+    /// A key that is left over because the fault does not use it.
     fn left_over(&self) -> Option<&'static str> {
         let keys = [
             ("status", self.status.is_some()),
@@ -486,7 +490,7 @@ impl RuleTable {
     }
 }
 
-/// The HTTP statuses that a fault can have, as they stand in a status line.
+/// The HTTP statuses that a fault can have, as in a status line.
 const REASONS: [(u16, &str); 14] = [
     (301, "301 Moved Permanently"),
     (302, "302 Found"),
@@ -504,7 +508,7 @@ const REASONS: [(u16, &str); 14] = [
     (504, "504 Gateway Timeout"),
 ];
 
-/// An HTTP status as it stands in a status line.
+/// The HTTP status as in a status line.
 pub(in crate::emulator) fn reason(status: u16) -> &'static str {
     let known = REASONS.iter().find(|(known, _)| *known == status);
     known.map_or("500 Internal Server Error", |(_, reason)| reason)
@@ -516,7 +520,7 @@ const KINDS: &str = "silence, unacknowledged, no_puback, no_reply, hang_up, reje
                      stalled_handshake, corrupt_tls, split_frames, joined_frames";
 
 impl Fault {
-    /// Its name in a scenario.
+    /// The fault's name in a scenario.
     pub fn kind(&self) -> &'static str {
         match self {
             Fault::Silence => "silence",
@@ -545,7 +549,7 @@ impl Fault {
         }
     }
 
-    /// Where it can strike.
+    /// Where the fault can strike.
     fn targets(&self) -> Targets {
         use FaultTarget::{Connect, ControlPlane, Publish, Subscribe, Tcp, Upgrade};
         let requests = FaultTarget::REQUESTS;

@@ -1,4 +1,4 @@
-//! How long each operation takes, and when nothing is answered.
+//! How long each operation takes, and when nothing is taken up.
 //!
 //! Owns the scenario's `[latency]` table. Draws nothing: [`super::super::account`] does.
 
@@ -9,10 +9,10 @@ use serde::Deserialize;
 use super::law::LatencyLaw;
 use super::units;
 
-/// How long each operation takes, and when nothing is answered. `Default` is as fast as the emulator can.
+/// How long each operation takes, and when nothing is taken up. `Default` is as fast as the emulator can be.
 ///
-/// A latency counts from the instant at which the operation is taken up, and includes the emulator's own work: where that
-/// takes longer, so does the answer. Latencies are drawn with the scenario's seed, for each operation apart.
+/// A latency counts from when the operation is taken up, and includes the emulator's own work; if that takes longer, so
+/// does the answer. Latencies are drawn with the scenario's seed, separately for each operation.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Latency {
@@ -28,16 +28,16 @@ pub struct Latency {
     pub create_certificate_from_csr: LatencyLaw,
     /// RegisterThing, request to reply.
     pub register_thing: LatencyLaw,
-    /// When nothing is taken up.
+    /// The periods in which nothing is taken up.
     pub stalls: Vec<Stall>,
 }
 
-/// A time in which no packet is taken up. What arrives in it is taken up at its end, all at once; what was taken up before
-/// is answered as it would have been.
+/// A period in which no packet is taken up. Packets that arrive in it are taken up together at its end; those taken up
+/// earlier are answered as usual.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stall {
-    /// Its start, from the emulator's start.
+    /// When it starts, counted from the emulator's start.
     #[serde(deserialize_with = "units::duration")]
     pub from: Duration,
     /// How long it lasts.
@@ -46,10 +46,11 @@ pub struct Stall {
 }
 
 impl Latency {
-    /// When what arrives at `age` is taken up, both from the emulator's start: at once, or at the end of a stall.
+    /// When a packet that arrives at `age` is taken up: at once, or at the end of a stall. Both count from the
+    /// emulator's start.
     pub fn taken_up(&self, age: Duration) -> Duration {
         let mut at = age;
-        // Each round leaves a stall for good, so that there are no more rounds than stalls.
+        // Each iteration leaves one stall for good, so there are at most as many iterations as stalls.
         while let Some(stall) = self.stalls.iter().find(|stall| stall.covers(at)) {
             at = stall.end();
         }

@@ -1,7 +1,7 @@
-//! Laws of latency: how long something takes, as a distribution that can be computed with.
+//! Latency laws: distributions of how long something takes.
 //!
-//! Owns the laws, their notation in TOML, and the quantile function that draws and tests share. Throws no dice: a draw is
-//! [`LatencyLaw::quantile`] of an evenly distributed number, so that what was drawn can be compared with what is true.
+//! Owns the laws, their TOML notation, and the quantile function that draws and tests share. Draws nothing itself: a
+//! draw is [`LatencyLaw::quantile`] of a uniform number, so that draws can be compared with the true distribution.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,14 +13,15 @@ use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
 
 use super::units::{self, parse_duration};
 
-/// No latency is longer, whatever its law says: a wait needs a bound.
+/// The longest latency that any law gives: waits need a bound.
 pub const LONGEST_LATENCY: Duration = Duration::from_secs(60 * 60);
 
 const WANTED: &str = "a latency such as \"5ms\", \"5ms..20ms\", \"5ms 99%, 100ms 1%\" or { median = \"20ms\", p99 = \"150ms\" }";
 
-/// How far the 99th percentile of the normal distribution is from its median, in standard deviations.
+/// The distance from the median to the 99th percentile of the normal distribution, in standard deviations.
 const P99_SIGMAS: f64 = 2.326_347_874_040_841;
-/// A log-normal law that is wider is a mistake: its 99th percentile is 13 million times its median.
+/// The largest sigma of a log-normal law. At this sigma the 99th percentile is already 13 million times the median; a
+/// larger one is a mistake.
 const WIDEST_SIGMA: f64 = 7.0;
 
 /// How long something takes: a distribution.
@@ -30,7 +31,7 @@ pub struct LatencyLaw(Law);
 #[derive(Debug, Clone, PartialEq)]
 enum Law {
     Constant(Duration),
-    /// Each latency with the share of what takes this long or less; the last share is 1.
+    /// Each latency with the share of all that take this long or less; the last share is 1.
     Points(Vec<(Duration, f64)>),
     Uniform(Duration, Duration),
     LogNormal {
@@ -39,7 +40,7 @@ enum Law {
     },
 }
 
-/// What is no law of latency.
+/// A text or set of parameters that is not a latency law.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("found {found}; wanted {wanted}")]
 pub struct NotALaw {
@@ -48,12 +49,12 @@ pub struct NotALaw {
 }
 
 impl LatencyLaw {
-    /// Always the same.
+    /// A constant latency.
     pub fn constant(latency: Duration) -> Self {
         Self(Law::Constant(latency.min(LONGEST_LATENCY)))
     }
 
-    /// Evenly distributed between two latencies, in either order.
+    /// Latencies uniformly distributed between two, given in either order.
     pub fn uniform(one: Duration, other: Duration) -> Self {
         let (one, other) = (one.min(LONGEST_LATENCY), other.min(LONGEST_LATENCY));
         Self(Law::Uniform(one.min(other), one.max(other)))
@@ -62,7 +63,7 @@ impl LatencyLaw {
     /// One of several latencies, each with its share.
     ///
     /// # Errors
-    /// [`NotALaw`] unless the shares are positive and 1 together.
+    /// [`NotALaw`] unless the shares are positive and sum to 1.
     pub fn points(points: &[(Duration, f64)]) -> Result<Self, NotALaw> {
         const SHARES: &str = "shares above 0% that are 100% together";
         let wrong = |found: String| NotALaw { found, wanted: SHARES };
@@ -76,7 +77,7 @@ impl LatencyLaw {
             sum += *share;
             (*latency, *share) = ((*latency).min(LONGEST_LATENCY), sum);
         }
-        // Ten times 0.1 is a little less than 1.
+        // Ten times 0.1 sums to a little less than 1.
         match sorted.last_mut() {
             Some((_, last)) if (sum - 1.0).abs() < 1e-9 => *last = 1.0,
             _ => return Err(wrong(format!("shares of {}% together", sum * 100.0))),
@@ -84,7 +85,7 @@ impl LatencyLaw {
         Ok(Self(Law::Points(sorted)))
     }
 
-    /// Log-normal: half takes longer than `median`, and the logarithm's standard deviation is `sigma`.
+    /// Log-normal: half of all take longer than `median`, and `sigma` is the logarithm's standard deviation.
     ///
     /// # Errors
     /// [`NotALaw`] unless sigma is from 0 to 7, and the median above zero and at most an hour.
@@ -99,8 +100,8 @@ impl LatencyLaw {
         Ok(Self(Law::LogNormal { median, sigma }))
     }
 
-    /// The latency that the share `q` of all stays within: the smallest `t` for which at least that share takes `t` or less.
-    /// `q` is taken as 0 where it is below and as 1 where it is above; nothing is above [`LONGEST_LATENCY`].
+    /// The latency that the share `q` of all stays within: the smallest `t` such that at least that share takes `t` or
+    /// less. `q` is clamped to 0 to 1. The result is at most [`LONGEST_LATENCY`].
     pub fn quantile(&self, q: f64) -> Duration {
         let q = if q > 0.0 { q.min(1.0) } else { 0.0 };
         match &self.0 {
@@ -117,7 +118,7 @@ impl LatencyLaw {
         }
     }
 
-    /// Whether everything takes no time.
+    /// Whether every latency is zero.
     pub fn is_zero(&self) -> bool {
         self.quantile(1.0).is_zero()
     }
@@ -170,7 +171,7 @@ impl<'de> Deserialize<'de> for LatencyLaw {
 
 struct InToml;
 
-/// A log-normal law as it stands in TOML.
+/// A log-normal law as written in TOML.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LogNormalTable {

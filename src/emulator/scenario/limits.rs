@@ -1,8 +1,8 @@
-//! What a connection may be and hold, whatever the pace.
+//! Limits on what a connection may be and hold, apart from rates.
 //!
-//! Owns the scenario's `[limits]` table; its defaults are the documented numbers. Enforces nothing: [`super::super::session`]
-//! does. A payload, a topic and a client id cannot be allowed more than the service allows, as the emulator's buffers are
-//! made for that.
+//! Owns the scenario's `[limits]` table, whose defaults are the documented numbers. Enforces nothing:
+//! [`super::super::session`] does. Payloads, topics and client ids cannot be allowed to be larger than the service
+//! allows, because the emulator's buffers are sized for that.
 
 use std::time::Duration;
 
@@ -11,55 +11,57 @@ use serde::de::{Deserializer, Error, Unexpected};
 
 use super::units;
 
-/// The largest payload of a PUBLISH: 128 KB (AWS IoT Core quotas, "message size").
+/// The largest payload of a PUBLISH, bytes: 128 KB (AWS IoT Core quotas, "message size").
 pub const MAX_PAYLOAD: u32 = 128 * 1024;
 /// The longest topic or filter, bytes (AWS IoT Core quotas, "topic size").
 pub const MAX_TOPIC: u32 = 256;
-/// The most levels of a topic or filter: seven slashes (AWS IoT Core quotas, "number of forward slashes").
+/// The most levels of a topic or filter, one more than the seven slashes (AWS IoT Core quotas, "number of forward
+/// slashes").
 pub const MAX_LEVELS: u32 = 8;
 
-/// What a connection may be and hold. `Default` is what AWS documents.
+/// Limits on what a connection may be and hold. `Default` is what AWS documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Connections at the same time. Another one meets what a CONNECT above its quota meets.
+    /// The most connections at once. A further CONNECT is treated like one above its quota.
     #[serde(deserialize_with = "count::<10_000_000, _>")]
     pub connections: u32,
-    /// Client id, bytes. A longer one is refused in the CONNACK, with code 2.
+    /// The longest client id, bytes. A longer one is refused in the CONNACK, with code 2.
     #[serde(deserialize_with = "count::<65_535, _>")]
     pub client_id_bytes: u32,
-    /// A keep-alive that is shorter is taken for this.
+    /// The shortest keep-alive. A shorter one is raised to this.
     #[serde(deserialize_with = "keep_alive")]
     pub keep_alive_least: Duration,
-    /// A keep-alive that is longer, or 0, is taken for this. After one and a half of it in silence the connection is closed.
+    /// The longest keep-alive. A longer one, or 0, is replaced by this. A connection is closed after a silence of one
+    /// and a half times its keep-alive.
     #[serde(deserialize_with = "keep_alive")]
     pub keep_alive_most: Duration,
-    /// A connection that is as old is closed.
+    /// The age at which a connection is closed.
     #[serde(deserialize_with = "units::duration")]
     pub connection_lifetime: Duration,
-    /// Payload of a PUBLISH, bytes. A larger one closes the connection.
+    /// The largest payload of a PUBLISH, bytes. A larger one closes the connection.
     #[serde(deserialize_with = "count::<MAX_PAYLOAD, _>")]
     pub payload_bytes: u32,
-    /// Topic or filter, bytes. A longer one closes the connection.
+    /// The longest topic or filter, bytes. A longer one closes the connection.
     #[serde(deserialize_with = "count::<MAX_TOPIC, _>")]
     pub topic_bytes: u32,
-    /// Levels of a topic or filter, which are one more than its slashes. More of them close the connection.
+    /// The most levels of a topic or filter, one more than its slashes. More levels close the connection.
     #[serde(deserialize_with = "count::<MAX_LEVELS, _>")]
     pub topic_levels: u32,
-    /// Filters in one SUBSCRIBE or UNSUBSCRIBE. More of them close the connection.
+    /// The most filters in a SUBSCRIBE or UNSUBSCRIBE. More filters close the connection.
     #[serde(deserialize_with = "count::<10_000, _>")]
     pub filters_per_subscribe: u32,
-    /// Subscriptions of one connection. One more closes it.
+    /// The most subscriptions of a connection. One more closes it.
     #[serde(deserialize_with = "count::<10_000, _>")]
     pub subscriptions_per_connection: u32,
-    /// Messages from a client that are not acknowledged or answered yet. No more are taken until one is.
+    /// The most messages from a client that are not yet acknowledged or answered. No more are read until one is.
     #[serde(deserialize_with = "count::<10_000, _>")]
     pub unacked_inbound: u32,
-    /// QoS 1 messages to a client that it has not acknowledged. No more are sent until it acknowledges one.
+    /// The most QoS 1 messages to a client that it has not acknowledged. No more are sent until it acknowledges one.
     #[serde(deserialize_with = "count::<10_000, _>")]
     pub unacked_outbound: u32,
-    /// How long the service waits for the acknowledgement of a QoS 1 message before it sends the message again. AWS does not
-    /// publish it.
+    /// How long the service waits for the acknowledgement of a QoS 1 message before it sends the message again. AWS
+    /// does not publish this.
     #[serde(deserialize_with = "units::duration")]
     pub redeliver_after: Duration,
 }
@@ -84,7 +86,7 @@ impl Default for Limits {
     }
 }
 
-/// A number from 1 to `MOST`.
+/// Deserialises a number from 1 to `MOST`.
 fn count<'de, const MOST: u32, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     let found = i64::deserialize(deserializer)?;
     match u32::try_from(found) {

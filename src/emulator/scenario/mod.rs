@@ -1,8 +1,8 @@
-//! What the emulated account should be like: plain data, from TOML.
+//! How the emulated account should behave: plain data, from TOML.
 //!
-//! Owns every knob of the emulator and its default, and says in one place what is documented and what is a guess. What
-//! AWS has not published is a field here, never a constant elsewhere. Does not act on any of it: [`super::account`]
-//! keeps the rules, the server and the simulated network keep the latencies.
+//! Owns every setting of the emulator and its default, and states in one place what is documented and what is a guess.
+//! Whatever AWS has not published is a field here, never a constant elsewhere. Acts on none of it: [`super::account`]
+//! applies the rules, the server and the simulated network apply the latencies.
 
 mod access;
 mod built_in;
@@ -34,7 +34,7 @@ pub use refusal::{ErrorText, ErrorTexts, Refusal};
 pub use resources::{NamedPolicy, Resources};
 pub use units::{NotADuration, parse_duration};
 
-/// The name of the built-in template, the one the seed registers with.
+/// The name of the built-in template, which the seed registers with.
 pub const BUILT_IN_TEMPLATE: &str = "TEMP_DEVICE";
 
 /// The built-in template: the seed's parameters, a typed thing, an active certificate, one shared policy.
@@ -46,88 +46,92 @@ const TEMP_DEVICE: &str = include_str!("../../../fixtures/templates/temp-device.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Scenario {
-    /// The region that signatures must name.
+    /// The region that signatures must be for.
     pub region: String,
-    /// The account's number, 12 digits; it stands in ARNs.
+    /// The account's number, 12 digits; it appears in ARNs.
     pub account_id: String,
-    /// The access key that the emulator tells its clients. AWS's documentation example: it opens nothing anywhere.
+    /// The access key that the emulator tells its clients. It is AWS's documentation example, and opens nothing
+    /// elsewhere.
     pub access_key_id: String,
-    /// Its secret, the documentation example too. No secret: the emulator tells it to everyone who starts it.
+    /// The access key's secret, also AWS's documentation example. It need not be secret: the emulator tells it to
+    /// everyone who starts it.
     pub secret_access_key: String,
-    /// The session token that clients must append, if the credentials are to be temporary ones.
+    /// The session token that clients must append; `None` if the credentials are not temporary.
     pub session_token: Option<String>,
-    /// More access keys that it takes.
+    /// Further access keys that the emulator accepts.
     pub credentials: Vec<AccessKey>,
-    /// What no access key may do, whatever its own policy says: IAM actions such as `iot:DescribeEndpoint` or `iot:Publish`.
+    /// IAM actions that are denied to all access keys, whatever their own policies say, such as `iot:DescribeEndpoint`
+    /// or `iot:Publish`.
     pub deny: Vec<String>,
-    /// How a client learns that it may not do something over MQTT.
+    /// How a client is told of a denial over MQTT.
     pub permissions: Denials,
-    /// Which keys certificates get.
+    /// The keys that certificates get.
     pub keys: Keys,
-    /// Whether a capitalised `Parameters` is ignored as any unknown field, rather than taken with a counted warning.
-    /// AWS documents `parameters`; what it does with the other spelling is unknown.
+    /// Whether a capitalised `Parameters` is ignored like any unknown field. Otherwise it is accepted, with a counted
+    /// warning. AWS documents `parameters`; what it does with the other spelling is unknown.
     pub strict: bool,
-    /// Whether a reply reaches only a requester that has subscribed to its topic. The service has been seen to deliver
-    /// without a subscription, and documents that one is needed.
+    /// Whether a reply is sent only to a requester that has subscribed to its topic. The service was observed to reply
+    /// without a subscription, but documents that one is needed.
     pub require_subscription: bool,
     /// How long an ownership token is valid, and an unused certificate kept. Documented: one hour (Developer Guide,
     /// "Device provisioning MQTT API").
     #[serde(deserialize_with = "units::duration")]
     pub token_lifetime: Duration,
-    /// Whether a token may register again. Unknown of AWS.
+    /// Whether a token may register again. What AWS does is unknown.
     pub token_reuse: TokenReuse,
-    /// Whether a template's `CertificateId` must be the token's certificate. Unknown of AWS.
+    /// Whether a template's `CertificateId` must be the token's certificate. What AWS does is unknown.
     pub certificate_id_mismatch: CertificateIdMismatch,
-    /// What `OverrideSettings` that a template omits mean for a thing that exists. Unknown of AWS.
+    /// What omitted `OverrideSettings` mean for an existing thing. What AWS does is unknown.
     pub override_default: OverrideDefault,
-    /// What a parameter is that a template declares without a default and a request does not have. Unknown of AWS.
-    pub missing_parameter: MissingParameter,
-    /// What a pre-provisioning hook gets as `claimCertificateId` of a client that signed its connection and has no claim
-    /// certificate. Unknown of AWS.
-    pub claim_of_signer: ClaimOfSigner,
-    /// The provisioning templates of the account; naming any replaces the built-in one.
-    pub templates: Vec<NamedTemplate>,
-    /// How many versions a provisioning template may have. There is a limit (CreateProvisioningTemplateVersion); its number is
+    /// How to treat a parameter that a template declares without a default and a request omits. What AWS does is
     /// unknown.
+    pub missing_parameter: MissingParameter,
+    /// What a pre-provisioning hook gets as `claimCertificateId` if the client signed its connection and so has no
+    /// claim certificate. What AWS does is unknown.
+    pub claim_of_signer: ClaimOfSigner,
+    /// The account's provisioning templates. Naming any replaces the built-in one.
+    pub templates: Vec<NamedTemplate>,
+    /// The most versions of a provisioning template. AWS has a limit (CreateProvisioningTemplateVersion), but its value
+    /// is unknown.
     pub template_versions: u32,
-    /// Whether what a template names must exist.
+    /// Whether the resources that a template names must exist.
     pub resources: Resources,
-    /// The policies of the account, besides that of the built-in template.
+    /// The account's policies, in addition to the built-in template's.
     #[serde(deserialize_with = "resources::policies")]
     pub policies: Vec<NamedPolicy>,
-    /// Its thing types, besides that of the built-in template.
+    /// The account's thing types, in addition to the built-in template's.
     #[serde(deserialize_with = "resources::thing_types")]
     pub thing_types: Vec<String>,
-    /// Its thing groups.
+    /// The account's thing groups.
     pub thing_groups: Vec<String>,
-    /// Its billing groups.
+    /// The account's billing groups.
     pub billing_groups: Vec<String>,
-    /// Pre-provisioning hooks: by the ARN that a template names, the program to run and its arguments. It gets the function's
-    /// input on its standard input, and writes the function's output.
+    /// Pre-provisioning hooks: the program to run and its arguments, by the ARN that a template names. The program gets
+    /// the function's input on standard input, and writes the function's output to standard output.
     pub hooks: BTreeMap<String, Vec<String>>,
-    /// How long a detachment takes to take effect. Documented as several seconds for a certificate on a thing
-    /// (DetachThingPrincipal), up to five minutes for a policy (DeletePolicy); how it is spread is unknown.
+    /// How long a detachment takes to take effect. Documented as several seconds for a certificate from a thing
+    /// (DetachThingPrincipal) and up to five minutes for a policy (DeletePolicy); the distribution is unknown.
     #[serde(deserialize_with = "units::duration")]
     pub detach_lag: Duration,
     /// How long a thing type must have been deprecated before it can be deleted. Documented: five minutes (Developer Guide,
     /// "Thing types").
     #[serde(deserialize_with = "units::duration")]
     pub thing_type_deletion_wait: Duration,
-    /// What rejections say.
+    /// The texts of rejections.
     pub errors: ErrorTexts,
     /// How long each operation takes.
     pub latency: Latency,
-    /// What the account and each connection may do per second.
+    /// The quotas of the account and of each connection, per second.
     pub quotas: Quotas,
-    /// What a connection may be and hold.
+    /// Limits on what a connection may be and hold.
     pub limits: Limits,
     /// What goes wrong, and how often.
     pub faults: Faults,
-    /// Where the account's randomness starts: the same seed, requests and certificates give the same answers.
+    /// The seed of the account's randomness: the same seed, requests and certificates give the same answers.
     pub seed: u64,
 }
 
-/// Which keys certificates get.
+/// The keys that certificates get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Keys {
@@ -135,7 +139,7 @@ pub enum Keys {
     Rsa2048,
     /// A new P-256 pair for each certificate: fast, but not what the service makes.
     P256,
-    /// One RSA 2048 pair in all certificates, for load. The certificates differ, their keys do not; and they are signed with
+    /// The same RSA 2048 pair in all certificates, for load tests. The certificates still differ. They are signed with
     /// P-256, which the service does not do.
     Recycled,
 }
@@ -146,7 +150,7 @@ pub enum Keys {
 pub enum TokenReuse {
     /// A token that has registered is refused.
     Reject,
-    /// While it is fresh it registers its certificate again; the same parameters get the same answer.
+    /// A token may register its certificate again until it expires; the same parameters get the same answer.
     Accept,
 }
 
@@ -154,41 +158,41 @@ pub enum TokenReuse {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CertificateIdMismatch {
-    /// The token alone decides.
+    /// Any id is accepted: the token alone decides.
     Ignore,
-    /// Another id is refused.
+    /// A different id is refused.
     Reject,
 }
 
-/// What an omitted override means for a thing that exists.
+/// What an omitted override means for an existing thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum OverrideDefault {
-    /// The thing keeps what it has.
+    /// The thing keeps its values.
     DoNothing,
-    /// The template's value takes its place.
+    /// The template's value replaces the thing's.
     Replace,
     /// The registration is refused.
     Fail,
 }
 
-/// What a parameter without a value is.
+/// How to treat a parameter without a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingParameter {
     /// The registration is refused.
     Reject,
-    /// An empty text.
+    /// The parameter is an empty text.
     Empty,
 }
 
-/// What a hook is told of a claim certificate that is not there.
+/// What a hook gets as the claim certificate if there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClaimOfSigner {
-    /// Nothing: the field is left out.
+    /// The field is left out.
     Omitted,
-    /// An empty text.
+    /// The field is an empty text.
     Empty,
 }
 
@@ -198,18 +202,19 @@ pub enum ClaimOfSigner {
 pub struct NamedTemplate {
     /// 1 to 36 characters of letters, digits, `_` and `-`.
     pub name: String,
-    /// Its text, or where to read it: the template body, or what `aws iot describe-provisioning-template` answers.
+    /// The template's text, or where to read it: a template body, or the output of `aws iot
+    /// describe-provisioning-template`.
     pub source: TemplateSource,
-    /// The ARN of its pre-provisioning hook.
+    /// The ARN of the template's pre-provisioning hook.
     pub hook: Option<String>,
 }
 
 /// Where a template's text is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TemplateSource {
-    /// In a file; [`Scenario::read`] replaces it by its text.
+    /// In a file; [`Scenario::read`] replaces it by the file's text.
     File(PathBuf),
-    /// Here.
+    /// The text itself.
     Body(String),
 }
 
@@ -222,10 +227,10 @@ impl Scenario {
         toml::from_str(text).map_err(|error| ScenarioError::in_text(text, &error))
     }
 
-    /// Reads a scenario and the template files it names, which are relative to the scenario's own folder.
+    /// Reads a scenario, and the template files it names, whose paths are relative to the scenario's own folder.
     ///
     /// # Errors
-    /// [`ScenarioError`], for what is wrong in the file or with reading one.
+    /// [`ScenarioError`] for an error in the file, or in reading a file.
     pub fn read(path: &Path) -> Result<Self, ScenarioError> {
         let mut scenario = Self::from_toml(&read(path)?)?;
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -289,7 +294,7 @@ impl Default for Scenario {
     }
 }
 
-/// Whether the service would take `name` for a provisioning template: `^[0-9A-Za-z_-]+$`, 1 to 36 characters
+/// Whether the service accepts `name` for a provisioning template: `^[0-9A-Za-z_-]+$`, 1 to 36 characters
 /// (CreateProvisioningTemplate).
 pub fn is_template_name(name: &str) -> bool {
     (1..=36).contains(&name.len())
@@ -301,7 +306,7 @@ fn read(path: &Path) -> Result<String, ScenarioError> {
         .map_err(|error| ScenarioError::Unreadable { path: path.to_owned(), detail: error.to_string() })
 }
 
-/// A template as it stands in TOML.
+/// A template as written in TOML.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TemplateEntry {

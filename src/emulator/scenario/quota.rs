@@ -1,7 +1,7 @@
-//! What may happen per second: quotas, how they are counted, and how they change during a run.
+//! Quotas: rates per second, how they are counted, and how they change during a run.
 //!
 //! Owns the scenario's `[quotas]` table and its notation, `10/s until 60s, then 20/s`. Counts nothing:
-//! [`super::super::account`] does. AWS publishes rates, not how it counts: the window is a setting.
+//! [`super::super::account`] does. AWS publishes rates, but not how it counts: the window is a setting.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,14 +16,14 @@ use crate::rate::Rate;
 
 const WANTED: &str = "a rate such as \"10/s\" or \"600/min\", \"unlimited\", or a schedule such as \"10/s until 60s, then 20/s\"";
 
-/// What an account and each connection may do per second; `None` is without limit. `Default` is no quota at all.
+/// The quotas of an account and of each connection, per second; `None` for no limit. `Default` has no quotas.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quotas {
-    /// How all of these are counted. Unknown of AWS.
+    /// How all quotas are counted. What AWS does is unknown.
     pub window: Window,
-    /// How much may come at once after a pause, as the time in which the rate allows as much: what a bucket holds, and how long
-    /// a fixed or a sliding window is. Never less than one. Unknown of AWS.
+    /// How much may come at once after a pause, as the time in which the rate allows that much: a bucket's capacity, or
+    /// the length of a fixed or sliding window. It always allows at least one. What AWS does is unknown.
     #[serde(deserialize_with = "burst")]
     pub burst: Duration,
     /// CreateKeysAndCertificate; AWS's own default is 10/s (Service Quotas L-CAFFCA46). Excess is rejected with 429.
@@ -32,26 +32,25 @@ pub struct Quotas {
     pub create_certificate_from_csr: Option<Quota>,
     /// RegisterThing; AWS's own default is 10/s (Service Quotas L-B2BBBD8C). Excess is rejected with 429.
     pub register_thing: Option<Quota>,
-    /// CONNECT of the account; AWS's own default is 500/s (Service Quotas L-AEA1E176).
+    /// CONNECTs of the account; AWS's own default is 500/s (Service Quotas L-AEA1E176).
     pub connect: Option<Quota>,
-    /// CONNECT of one client id; AWS's is 1/s.
+    /// CONNECTs of one client id; AWS's is 1/s.
     pub connect_per_client_id: Option<Quota>,
-    /// What a CONNECT above either of them meets. Unknown of AWS.
+    /// What happens to a CONNECT above either quota. What AWS does is unknown.
     pub connect_excess: ConnectExcess,
-    /// Messages to the service, of the account; AWS's own default is 20,000/s. Excess is dropped without a PUBACK.
+    /// Messages from all the account's clients; AWS's own default is 20,000/s. Excess is dropped without a PUBACK.
     pub publish: Option<Quota>,
-    /// Messages from the service, of the account; AWS's own default is 20,000/s. Excess is dropped.
+    /// Messages to all the account's clients; AWS's own default is 20,000/s. Excess is dropped.
     pub deliver: Option<Quota>,
-    /// Messages to and from the service together, of one connection; AWS's is 100/s. Excess is dropped, without a PUBACK.
+    /// Messages in both directions together, of one connection; AWS's is 100/s. Excess is dropped, without a PUBACK.
     pub publish_per_connection: Option<Quota>,
-    /// Filters that are subscribed to, of the account; AWS's own default is 500/s (Service Quotas L-589D5E1D). A SUBSCRIBE above
-    /// it gets no SUBACK.
+    /// Filters subscribed to, for the account; AWS's own default is 500/s (Service Quotas L-589D5E1D). A SUBSCRIBE
+    /// above it gets no SUBACK.
     pub subscribe: Option<Quota>,
-    /// Bytes to and from the service together, of one connection, per second; AWS's is 524,288. What is above it waits.
+    /// Bytes per second in both directions together, of one connection; AWS's is 524,288. Excess waits.
     #[serde(deserialize_with = "bytes_per_second")]
     pub bytes_per_connection: Option<u32>,
-    /// Operations of the control plane, each by its name, such as `DescribeThing`. Excess is answered with 400
-    /// `ThrottlingException`.
+    /// Control plane operations by name, such as `DescribeThing`. Excess is answered with 400 `ThrottlingException`.
     pub control_plane: BTreeMap<String, Quota>,
 }
 
@@ -59,36 +58,36 @@ pub struct Quotas {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Window {
-    /// A token bucket, full at first, that fills at the quota's rate.
+    /// A token bucket, initially full, that fills at the quota's rate.
     #[default]
     Bucket,
-    /// So many in each window of a clock that starts with the emulator.
+    /// A fixed number in each window of a clock that starts with the emulator.
     Fixed,
-    /// So many in any window.
+    /// A fixed number in any window.
     Sliding,
 }
 
-/// What a CONNECT above its quota meets.
+/// What happens to a CONNECT above its quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectExcess {
-    /// A CONNACK with code 3, "server unavailable", and the end of the connection.
+    /// It gets a CONNACK with code 3, "server unavailable", and the connection ends.
     #[default]
     Refuse,
-    /// The end of the connection.
+    /// The connection ends.
     Close,
-    /// Its CONNACK once the quota lets it in.
+    /// It gets its CONNACK once the quota admits it.
     Delay,
 }
 
-/// A rate, and what becomes of it during a run.
+/// A rate, and its changes during a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quota {
-    /// Each rate with the age of the emulator from which it holds; the first from 0, in ascending order. `None` is no limit.
+    /// Each rate with the emulator's age from which it holds, in ascending order, the first from 0. `None` is no limit.
     steps: Vec<(Duration, Option<Rate>)>,
 }
 
-/// Text that is no quota.
+/// The text is not a quota.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("found {found:?}; wanted {WANTED}")]
 pub struct NotAQuota {
@@ -101,9 +100,9 @@ impl Quota {
         Self { steps: vec![(Duration::ZERO, Some(rate))] }
     }
 
-    /// This rate until the emulator is as old as `age`, and `then` from there on, `None` being no limit.
+    /// This quota, changed to `then` from the emulator's age `age` on; `None` is no limit.
     ///
-    /// A change before the last one that there is replaces nothing: it is put where it belongs.
+    /// A change earlier than existing ones is inserted before them; they still hold.
     #[must_use]
     pub fn changing(mut self, age: Duration, then: Option<Rate>) -> Self {
         self.steps.retain(|(from, _)| *from != age);
@@ -112,12 +111,12 @@ impl Quota {
         self
     }
 
-    /// The rate at an age of the emulator; `None` is no limit.
+    /// The rate at this age of the emulator; `None` is no limit.
     pub fn at(&self, age: Duration) -> Option<Rate> {
         self.step(age).1
     }
 
-    /// When the rate of this age began to hold, and the rate.
+    /// The rate at this age of the emulator, and the age from which it holds.
     pub(in crate::emulator) fn step(&self, age: Duration) -> (Duration, Option<Rate>) {
         let after = self.steps.partition_point(|(from, _)| *from <= age);
         after.checked_sub(1).map_or((Duration::ZERO, None), |at| self.steps[at])
@@ -151,7 +150,7 @@ impl FromStr for Quota {
         let mut steps = Vec::new();
         let mut from = Some(Duration::ZERO);
         for part in text.split(", then ") {
-            // After a part without an end nothing comes.
+            // Nothing may follow a part without an end.
             let start = from.ok_or_else(wrong)?;
             let (rate, until) = match part.split_once(" until ") {
                 Some((rate, until)) => (rate, Some(parse_duration(until.trim()).map_err(|_| wrong())?)),
@@ -163,7 +162,7 @@ impl FromStr for Quota {
             steps.push((start, parse_rate(rate.trim()).ok_or_else(wrong)?));
             from = until;
         }
-        // "10/s until 60s" leaves open what comes then.
+        // "10/s until 60s" does not say what follows.
         if from.is_some() { Err(wrong()) } else { Ok(Self { steps }) }
     }
 }
@@ -211,13 +210,13 @@ impl Default for Quotas {
     }
 }
 
-/// Some for a rate, none for `unlimited`; nothing for what is neither.
+/// A rate, or `Some(None)` for `unlimited`; `None` for any other text.
 #[expect(clippy::option_option, reason = "the outer one is whether it could be read")]
 fn parse_rate(text: &str) -> Option<Option<Rate>> {
     if text == "unlimited" { Some(None) } else { text.parse().ok().map(Some) }
 }
 
-/// A burst of nothing would let nothing through, and one of an hour is for quotas of a few an hour.
+/// Deserialises a burst. A burst of zero would admit nothing, and one of an hour is for quotas of a few per hour.
 fn burst<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     match units::duration(deserializer)? {
         burst if (Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&burst) => Ok(burst),

@@ -1,7 +1,7 @@
 //! Why the emulated account refuses, and the words it uses.
 //!
-//! Owns the list of refusals and their default texts: the one place where guesses at AWS's wording stand. Only the status
-//! codes and the texts marked below were ever seen; a client must act on the status code alone.
+//! Owns the list of refusals and their default texts, the one place for guesses at AWS's wording. Only the status codes
+//! and the texts marked below were ever observed; a client must act on the status code alone.
 
 use std::collections::BTreeMap;
 
@@ -12,25 +12,25 @@ use serde::de::{Deserializer, Error, Unexpected};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
-    /// Over a quota.
+    /// The request exceeds a quota.
     Throttled,
-    /// Not JSON, not an object, or a field of the wrong type.
+    /// The payload is not JSON, not an object, or has a field of the wrong type.
     InvalidPayload,
-    /// The certificate signing request is missing, malformed, of a wrong kind, or not signed by its key.
+    /// The certificate signing request is missing, malformed, of an unsupported kind, or not signed by its key.
     InvalidCsr,
     /// The ownership token is missing or empty.
     EmptyToken,
-    /// The ownership token is none of ours, or its certificate is gone.
+    /// The ownership token was not issued by this account, or its certificate is gone.
     UnknownToken,
-    /// The ownership token is past its lifetime.
+    /// The ownership token has expired.
     ExpiredToken,
-    /// The ownership token has registered already.
+    /// The ownership token has already registered.
     UsedToken,
-    /// No provisioning template of that name.
+    /// There is no provisioning template of that name.
     UnknownTemplate,
-    /// The provisioning template is there, and not enabled.
+    /// The provisioning template exists, but is not enabled.
     DisabledTemplate,
-    /// The pre-provisioning hook denied it, failed, or took too long.
+    /// The pre-provisioning hook denied the registration, failed, or took too long.
     HookDenied,
     /// A parameter that the template refers to has neither value nor default.
     MissingParameter,
@@ -40,37 +40,37 @@ pub enum Refusal {
     InvalidName,
     /// Something that the template names does not exist, or cannot be used for this device.
     RegistrationFailed,
-    /// The policy document is not one.
+    /// The policy document is malformed.
     MalformedPolicy,
     /// The thing exists, and an override says `FAIL`.
     ResourceConflict,
     /// The template's `CertificateId` is not the token's certificate.
     CertificateMismatch,
-    /// The service has this operation, the emulator does not.
+    /// The service has this operation, but the emulator does not.
     NotEmulated,
-    /// A fault of the scenario: the service cannot answer now.
+    /// A fault of the scenario: the service is unavailable.
     Unavailable,
-    /// The emulator contradicts itself.
+    /// The emulator has failed.
     Internal,
 }
 
-/// What a rejection says.
+/// The text of a rejection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorText {
-    /// `statusCode`.
+    /// The rejection's `statusCode`.
     pub status: u16,
-    /// `errorCode`.
+    /// The rejection's `errorCode`.
     pub code: String,
-    /// `errorMessage`; `{detail}` in it becomes what is to blame.
+    /// The rejection's `errorMessage`. `{detail}` in it is replaced by what caused the refusal.
     pub message: String,
 }
 
-/// What each refusal says: the defaults, with the scenario's changes laid over them.
+/// The text of each refusal: the defaults, overridden by the scenario.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorTexts(BTreeMap<Refusal, ErrorText>);
 
 impl Refusal {
-    /// All of them.
+    /// All refusals.
     pub const ALL: [Refusal; 20] = [
         Refusal::Throttled,
         Refusal::InvalidPayload,
@@ -94,7 +94,7 @@ impl Refusal {
         Refusal::Internal,
     ];
 
-    /// Its key in the scenario.
+    /// The refusal's key in the scenario.
     pub fn name(self) -> &'static str {
         match self {
             Refusal::Throttled => "throttled",
@@ -127,11 +127,11 @@ impl Refusal {
             Refusal::InvalidPayload => {
                 (400, "InvalidPayload", "The payload is not a valid request: {detail}")
             }
-            // The status of an invalid CSR is in AWS's older C library, the words are not.
+            // The status for an invalid CSR is in AWS's older C library, the text is not.
             Refusal::InvalidCsr => {
                 (400, "InvalidRequestException", "The certificate signing request is not valid: {detail}.")
             }
-            // Seen on the wire, code and message: aws-iot-device-sdk-js-v2, issue 69.
+            // Code and message were observed on the wire: aws-iot-device-sdk-js-v2, issue 69.
             Refusal::EmptyToken => {
                 (400, "InvalidCertificateOwnershipToken", "Certificate ownership token cannot be empty.")
             }
@@ -161,7 +161,7 @@ impl Refusal {
                 (400, "InvalidRequestException", "The provisioning template cannot be evaluated: {detail}")
             }
             Refusal::InvalidName => (400, "InvalidRequestException", "{detail}"),
-            // What the REST operation of the same name documents.
+            // As documented for the REST operation of the same name.
             Refusal::RegistrationFailed => (400, "ResourceRegistrationFailureException", "{detail}."),
             Refusal::MalformedPolicy => (400, "MalformedPolicyException", "{detail}."),
             // The name is documented (Developer Guide, "Provisioning templates"), the status is not.
@@ -185,7 +185,7 @@ impl Refusal {
 }
 
 impl ErrorTexts {
-    /// What `refusal` says.
+    /// The text of `refusal`.
     ///
     /// # Panics
     /// Never: every refusal has a text.
@@ -204,7 +204,7 @@ impl Default for ErrorTexts {
     }
 }
 
-/// What a scenario changes of one text.
+/// A scenario's changes to one text.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ChangedText {

@@ -1,17 +1,18 @@
-//! What the account has from the start besides templates, and what happens to a template that names something else.
+//! The account's resources at the start, other than templates, and what happens if a template names one that is
+//! missing.
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde::de::Deserializer;
 
-/// Whether what a template names must exist.
+/// Whether the resources that a template names must exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resources {
     /// A registration that names an unknown policy, thing type, group or billing group is refused, as the service does.
     Declared,
-    /// They come into being when they are first named.
+    /// These resources are created when they are first named.
     Assumed,
 }
 
@@ -19,16 +20,17 @@ pub enum Resources {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NamedPolicy {
-    /// What templates call it.
+    /// The policy's name, as templates refer to it.
     pub name: String,
-    /// JSON; `None` allows everything.
+    /// The policy's document, JSON; `None` allows everything.
     pub document: Option<String>,
-    /// Where to read the document instead; [`Scenario::read`](super::Scenario::read) puts its text in the other's place.
+    /// A file to read the document from instead; [`Scenario::read`](super::Scenario::read) replaces `document` by its
+    /// text.
     pub file: Option<PathBuf>,
 }
 
 impl NamedPolicy {
-    /// What the built-in template attaches.
+    /// The policy that the built-in template attaches.
     pub(super) fn built_in() -> Self {
         Self { name: String::from("TwokDevicePolicy"), document: None, file: None }
     }
@@ -37,7 +39,7 @@ impl NamedPolicy {
 /// The thing type of the built-in template.
 pub(super) const BUILT_IN_TYPE: &str = "TwokDevice";
 
-/// The policies of the scenario, and the built-in template's where the scenario has none of that name.
+/// The scenario's policies, with the built-in template's added unless the scenario has one of that name.
 pub(super) fn policies<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NamedPolicy>, D::Error> {
     let mut policies = Vec::<NamedPolicy>::deserialize(deserializer)?;
     let built_in = NamedPolicy::built_in();
@@ -47,7 +49,7 @@ pub(super) fn policies<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec
     Ok(policies)
 }
 
-/// The thing types of the scenario, and the built-in template's.
+/// The scenario's thing types, with the built-in template's added.
 pub(super) fn thing_types<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let mut types = Vec::<String>::deserialize(deserializer)?;
     if !types.iter().any(|name| name == BUILT_IN_TYPE) {

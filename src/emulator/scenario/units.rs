@@ -1,6 +1,4 @@
-//! Durations as people write them.
-//!
-//! Owns the notation, `1h`. Knows nothing of what takes so long.
+//! The notation of durations, such as `1h`.
 
 use std::time::Duration;
 
@@ -8,7 +6,7 @@ use serde::de::{Deserialize, Deserializer, Error, Unexpected};
 
 const DURATION: &str = "a duration such as \"250ms\", \"90s\" or \"1h\"";
 
-/// Text that is not a duration.
+/// The text is not a duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("wanted {DURATION}")]
 pub struct NotADuration;
@@ -41,7 +39,7 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
     parse_duration(&text).map_err(|_| D::Error::invalid_value(Unexpected::Str(&text), &DURATION))
 }
 
-/// The same, for what may be left out; with `default`.
+/// An optional duration, for serde's `deserialize_with`; use it with `default`.
 pub(super) fn some_duration<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Duration>, D::Error> {

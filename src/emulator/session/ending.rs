@@ -1,11 +1,11 @@
 //! Why the server ends a connection.
 //!
-//! Owns the reasons and how they read in a log. Decides nothing.
+//! Owns the reasons and their log messages. Decides nothing.
 
 use super::super::account::Action;
 use super::super::mqtt::{Malformed, Reason};
 
-/// Why the server ends a connection. The client sees only the end, as on the service.
+/// Why the server ends a connection. As on the service, the client sees only that it ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(in super::super) enum Ending {
     #[error("the client said goodbye")]
@@ -67,7 +67,8 @@ pub(in super::super) enum Ending {
 }
 
 impl Ending {
-    /// The reason that a client of MQTT 5 is told in a DISCONNECT; `None` where the client ended it, or it just ends.
+    /// The reason that an MQTT 5 client is told in a DISCONNECT; `None` if the client ended the connection, or it just
+    /// ends.
     pub(in super::super) fn reason(&self) -> Option<Reason> {
         Some(match self {
             Ending::Disconnected | Ending::Gone | Ending::Lost | Ending::Reset => return None,

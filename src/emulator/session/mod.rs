@@ -1,8 +1,8 @@
-//! One client's MQTT session as the service keeps it, without any IO: packets and `now` in, effects out.
+//! One client's MQTT session as the service keeps it, without IO: packets and `now` in, effects out.
 //!
-//! Owns what the service allows on a connection, packet ids, the keep-alive and the window of unacknowledged messages. Knows
-//! neither sockets nor the account; what a principal may do is asked of the caller. Sources: MQTT 3.1.1 and 5; AWS IoT
-//! Developer Guide, "MQTT" (where the service differs) and "Reserved topics"; AWS IoT Core quotas.
+//! Owns what the service allows on a connection, packet ids, the keep-alive and the window of unacknowledged messages.
+//! Knows neither sockets nor the account; it asks the caller what a principal may do. Sources: MQTT 3.1.1 and 5; AWS
+//! IoT Developer Guide, "MQTT" (where the service differs) and "Reserved topics"; AWS IoT Core quotas.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -26,37 +26,37 @@ use super::uuid::random_uuid;
 
 /// How long a client may take from the start of the connection to its CONNECT.
 pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// QoS 1 messages that wait for a place in the window; the next one ends the connection.
+/// How many QoS 1 messages may wait for room in the window; one more ends the connection.
 const MAX_BACKLOG: usize = 128;
 
-/// What a packet leads to, in this order.
+/// An effect of a packet. Effects are carried out in order.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Effect {
-    /// Send this.
+    /// Send this packet.
     Send(Packet),
-    /// The client has this id from now on; another connection that had it ends.
+    /// Give the client this id; another connection that has it ends.
     Enter(String),
-    /// Ask the account.
+    /// Send a request to the account.
     Request {
         /// The request topic.
         topic: String,
-        /// As it came.
+        /// The payload as received.
         payload: Bytes,
         /// The packet id to acknowledge first, if it was published at QoS 1.
         acknowledge: Option<u16>,
     },
-    /// Hand a plain message to all who subscribed to its topic.
+    /// Relay a plain message to all subscribers of its topic.
     Relay {
         /// The message.
         message: Message,
         /// The packet id to acknowledge, if it was published at QoS 1.
         acknowledge: Option<u16>,
     },
-    /// Plain messages that this filter selects are wanted.
+    /// Subscribe the connection to plain messages that this filter selects.
     Watch(Filter),
-    /// They no longer are.
+    /// Unsubscribe the connection from this filter.
     Unwatch(String),
-    /// Nothing: a message was above the connection's quota. The service says nothing either.
+    /// A message exceeded the connection's quota. As on the service, nothing is sent.
     Dropped,
 }
 
@@ -73,18 +73,19 @@ pub(super) struct Message {
     pub(super) properties: Bytes,
 }
 
-/// What becomes of a message to a client.
+/// What happens to a message to a client.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Delivery {
-    /// Send this now.
+    /// Send this packet now.
     Send(Packet),
-    /// Nothing now: it waits, or the client did not subscribe.
+    /// Send nothing now: the message waits, or the client did not subscribe.
     Nothing,
-    /// Nothing ever: it is above the connection's quota.
+    /// The message exceeds the connection's quota and is never sent.
     Dropped,
 }
 
-/// Whether the client's principal may do something: connect with a client id, publish to a topic, subscribe to a filter.
+/// Whether the client's principal may perform an action: connect with a client id, publish to a topic, subscribe to a
+/// filter.
 pub(super) type Permits<'a> = &'a dyn Fn(Action, &str) -> bool;
 
 /// One client's session.
@@ -94,15 +95,15 @@ pub(super) struct Session {
     usage: Usage,
     opened: Instant,
     heard: Instant,
-    /// `None` until the client has connected.
+    /// The keep-alive; `None` until the client has connected.
     keep_alive: Option<Duration>,
     version: Version,
-    /// How many QoS 1 messages may be unacknowledged.
+    /// The most QoS 1 messages that may be unacknowledged.
     window: usize,
-    /// The largest packet that the client takes, bytes.
+    /// The largest packet that the client accepts, bytes.
     largest_packet: usize,
     subscriptions: Vec<(String, QoS)>,
-    /// Topics by the numbers that the client gave them (MQTT 5).
+    /// Topics by the aliases that the client assigned (MQTT 5).
     aliases: HashMap<u16, String>,
     last_id: u16,
     unacked: BTreeMap<u16, Unacked>,
@@ -118,7 +119,7 @@ struct Unacked {
 }
 
 impl Session {
-    /// A session that waits for CONNECT from `now` on, of an emulator that started at `epoch`.
+    /// A session that waits for a CONNECT from `now` on, in an emulator that started at `epoch`.
     pub(super) fn new(rules: Arc<Rules>, epoch: Instant, now: Instant) -> Self {
         Self {
             window: rules.limits.unacked_outbound as usize,
@@ -137,17 +138,17 @@ impl Session {
         }
     }
 
-    /// In which version the client speaks; 3.1.1 until it has connected.
+    /// The client's protocol version; 3.1.1 until it has connected.
     pub(super) fn version(&self) -> Version {
         self.version
     }
 
-    /// The largest packet that the client takes, bytes. A larger one is not sent (MQTT 5 section 3.1.2.11.4).
+    /// The largest packet that the client accepts, bytes. A larger one is not sent (MQTT 5 section 3.1.2.11.4).
     pub(super) fn largest_packet(&self) -> usize {
         self.largest_packet
     }
 
-    /// Takes a packet. Effects that are already in `effects` when an [`Ending`] is returned count.
+    /// Processes a packet. If an [`Ending`] is returned, the effects already in `effects` are still valid.
     pub(super) fn receive(
         &mut self,
         now: Instant,
@@ -176,7 +177,8 @@ impl Session {
         }
     }
 
-    /// Bytes came that are not a packet. A CONNECT for another protocol level is told so (MQTT 3.1.1 section 3.1.2.2).
+    /// Handles bytes that are not a packet. A CONNECT with another protocol level is answered accordingly (MQTT 3.1.1
+    /// section 3.1.2.2).
     pub(super) fn reject(&self, malformed: Malformed, effects: &mut Vec<Effect>) -> Ending {
         if malformed == Malformed::ProtocolLevel && self.keep_alive.is_none() {
             refuse(Reason::UNSUPPORTED_VERSION, effects);
@@ -184,13 +186,14 @@ impl Session {
         malformed.into()
     }
 
-    /// What the client is told of the end, which MQTT 5 alone can say.
+    /// The packet that tells the client why the connection ends, which only MQTT 5 has.
     pub(super) fn farewell(&self, ending: &Ending) -> Option<Packet> {
         let is_told = self.version == Version::V5 && self.keep_alive.is_some();
         ending.reason().filter(|_| is_told).map(Packet::Disconnect)
     }
 
-    /// The answer to a request of this client, if it is to have it. Never more than QoS 1, never more than it subscribed to.
+    /// Delivers the answer to this client's request, if the client is to get it: at the QoS it subscribed with, at most
+    /// 1.
     pub(super) fn reply(&mut self, now: Instant, topic: String, payload: Bytes) -> Result<Delivery, Ending> {
         let granted = self.subscriptions.iter().filter(|(filter, _)| mqtt::matches(filter, &topic));
         let granted = granted.map(|(_, qos)| *qos).max();
@@ -203,7 +206,8 @@ impl Session {
         }
     }
 
-    /// A message for this client. It may have to wait for acknowledgements, or be too much for the connection's quota.
+    /// Delivers a message to this client. The message may have to wait for acknowledgements, or exceed the connection's
+    /// quota.
     pub(super) fn deliver(&mut self, now: Instant, message: Message) -> Result<Delivery, Ending> {
         if !self.usage.message(&self.rules, now) {
             return Ok(Delivery::Dropped);
@@ -221,7 +225,7 @@ impl Session {
         Ok(Delivery::Nothing)
     }
 
-    /// The messages whose acknowledgement is overdue at `now`, once more.
+    /// The messages to send again because their acknowledgement is overdue at `now`.
     pub(super) fn redeliver(&mut self, now: Instant) -> Vec<Packet> {
         let again = now + self.rules.limits.redeliver_after;
         let overdue = self.unacked.iter_mut().filter(|(_, unacked)| unacked.due <= now);
@@ -233,29 +237,29 @@ impl Session {
             .collect()
     }
 
-    /// So many bytes came or went.
+    /// Counts this many bytes, received or sent, towards the throughput.
     pub(super) fn transferred(&mut self, now: Instant, bytes: usize) {
         self.usage.bytes(&self.rules, now, bytes);
     }
 
-    /// Until when the connection's throughput holds back what comes, if it does.
+    /// Until when the connection's throughput holds back what arrives; `None` if it does not.
     pub(super) fn held_until(&self, now: Instant) -> Option<Instant> {
         self.usage.held_until(&self.rules, now)
     }
 
-    /// When to look at [`Session::overdue`] and [`Session::redeliver`] next, if nothing is heard before.
+    /// When to check [`Session::overdue`] and [`Session::redeliver`] next, if nothing arrives before.
     pub(super) fn deadline(&self) -> Instant {
         let ends = self.limits().map(|(instant, _)| instant);
         let redelivery = self.unacked.values().map(|unacked| unacked.due);
         ends.into_iter().chain(redelivery).min().unwrap_or(self.opened)
     }
 
-    /// Why the session is over at `now`, if it is.
+    /// Why the session has ended by `now`; `None` if it has not.
     pub(super) fn overdue(&self, now: Instant) -> Option<Ending> {
         self.limits().into_iter().find(|(instant, _)| now >= *instant).map(|(_, ending)| ending)
     }
 
-    /// The server did not listen until `now`: the client must not pay for that.
+    /// Restarts the keep-alive because the server did not read until `now`, which must not count against the client.
     pub(super) fn excuse(&mut self, now: Instant) {
         self.heard = now;
     }
@@ -287,7 +291,7 @@ impl Session {
             refuse(Reason::CLIENT_ID_NOT_VALID, effects);
             return Err(Ending::ClientId);
         }
-        // The service gives ids of this form to clients that bring none; no client can ask for one.
+        // The service assigns ids of this form to clients without one; no client can ask for one.
         let assigned = asked.is_empty().then(|| format!("$GEN/{}", random_uuid()));
         let id = assigned.clone().unwrap_or(asked);
         if !permits(Action::Connect, &id) {
@@ -319,7 +323,7 @@ impl Session {
         permits: Permits<'_>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Ending> {
-        // The service does not have QoS 2, and does not answer it (AWS IoT Developer Guide, "MQTT").
+        // The service does not support QoS 2, and does not answer it (AWS IoT Developer Guide, "MQTT").
         if publish.qos == QoS::ExactlyOnce {
             return Ok(());
         }
@@ -353,7 +357,7 @@ impl Session {
         Ok(())
     }
 
-    /// Puts the topic in where a number stands for it (MQTT 5 section 3.3.2.3.4).
+    /// Replaces a topic alias by its topic (MQTT 5 section 3.3.2.3.4).
     fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), Ending> {
         let Some(alias) = publish.alias else { return Ok(()) };
         if !(1..=TOPIC_ALIASES).contains(&alias) {
@@ -367,7 +371,7 @@ impl Session {
         Ok(())
     }
 
-    /// A denied PUBLISH ends the connection, or is acknowledged with the reason, which MQTT 5 alone can say.
+    /// Handles a denied PUBLISH: ends the connection, or acknowledges with the reason, which only MQTT 5 can express.
     fn deny_publish(
         &self,
         topic: String,
@@ -397,7 +401,7 @@ impl Session {
         for filter in &subscribe.filters {
             check_filter(&filter.path, limits)?;
         }
-        // The service answers a request for QoS 2 with silence (AWS IoT Developer Guide, "MQTT").
+        // The service does not answer a request for QoS 2 (AWS IoT Developer Guide, "MQTT").
         if subscribe.filters.iter().any(|filter| filter.qos == QoS::ExactlyOnce) {
             return Ok(());
         }
@@ -419,7 +423,7 @@ impl Session {
             return Ok(Reason::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
         }
         if !permits(Action::Subscribe, &filter.path) {
-            // What 3.1.1 clients were seen to meet is the end of the connection; MQTT 5 has a word for it.
+            // For 3.1.1 clients the service was observed to end the connection; MQTT 5 has a reason code for this.
             let answer = self.rules.denials.subscribe.unwrap_or(match self.version {
                 Version::V311 => DenialAnswer::Close,
                 Version::V5 => DenialAnswer::Answer,
@@ -465,7 +469,7 @@ impl Session {
         }
     }
 
-    /// Gives the message the next packet id that is free; there always is one, as far fewer than 65,535 are in use.
+    /// Assigns the message the next free packet id. There always is one, because far fewer than 65,535 are in use.
     fn number(&mut self, now: Instant, message: Message) -> Packet {
         loop {
             self.last_id = self.last_id.checked_add(1).unwrap_or(1);
@@ -492,7 +496,8 @@ fn check_filter(filter: &str, limits: &Limits) -> Result<(), Ending> {
         return Err(Ending::Filter(filter.to_owned()));
     }
     match route(filter) {
-        // `$aws/certificates/create/+` looks like a request, but selects its answers' parent at most.
+        // `$aws/certificates/create/+` looks like a request topic, but selects at most the parent of its response
+        // topics.
         _ if filter.contains(['+', '#']) => Ok(()),
         Route::CreateKeys | Route::CreateFromCsr | Route::Register { .. } => {
             Err(Ending::SubscribeToRequest(filter.to_owned()))
@@ -501,7 +506,8 @@ fn check_filter(filter: &str, limits: &Limits) -> Result<(), Ending> {
     }
 }
 
-/// The service's keep-alive: 30 to 1200 s, and 0 means the longest (AWS IoT Core quotas, "keep-alive interval").
+/// The keep-alive within the limits: 30 to 1200 s by default, with 0 meaning the longest (AWS IoT Core quotas,
+/// "keep-alive interval").
 fn clamp_keep_alive(asked: u16, limits: &Limits) -> Duration {
     match asked {
         0 => limits.keep_alive_most,

@@ -1,18 +1,18 @@
 //! What the scenario allows a connection, and how much of it is used: messages and bytes per second.
 //!
-//! Owns the connection's own quotas; the account's are [`super::super::account`]'s. Waits for nothing.
+//! Owns the connection's own quotas; the account's are owned by [`super::super::account`]. Does not wait itself.
 
 use std::time::{Duration, Instant};
 
 use super::super::account::{Counting, RateCounter};
 use super::super::scenario::{Denials, Limits, Quota, Quotas, Scenario};
 
-/// When replies go to a connection.
+/// When a connection gets replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum ReplyPolicy {
-    /// Always: the service was seen to answer requesters without a subscription.
+    /// Always: the service was observed to answer requesters without a subscription.
     ToRequester,
-    /// Only to a connection that subscribed, as the documentation wants it.
+    /// Only if it has subscribed, as the documentation requires.
     ToSubscriber,
 }
 
@@ -21,12 +21,12 @@ pub(in super::super) enum ReplyPolicy {
 pub(in super::super) struct Rules {
     pub(in super::super) replies: ReplyPolicy,
     pub(in super::super) limits: Limits,
-    /// How a client learns that it may not do something.
+    /// How a client is told of a denial.
     pub(super) denials: Denials,
-    /// Messages in both directions.
+    /// The quota of messages, in both directions together.
     pub(super) publish: Option<Quota>,
     pub(super) counting: Counting,
-    /// Bytes per second, in both directions, and how long a time's worth may come at once.
+    /// Bytes per second in both directions together, and the burst: the time whose worth of bytes may come at once.
     pub(super) throughput: Option<(u32, Duration)>,
 }
 
@@ -64,13 +64,13 @@ impl Usage {
         Self { epoch, messages: RateCounter::default(), bytes_until: now }
     }
 
-    /// Whether one more message may pass at `now`.
+    /// Whether one more message may pass at `now`. It is counted if so.
     pub(in super::super) fn message(&mut self, rules: &Rules, now: Instant) -> bool {
         let age = now.saturating_duration_since(self.epoch);
         rules.publish.as_ref().is_none_or(|quota| self.messages.take(age, quota, rules.counting))
     }
 
-    /// So many bytes passed.
+    /// Counts this many bytes as passed.
     pub(super) fn bytes(&mut self, rules: &Rules, now: Instant, count: usize) {
         if let Some((per_second, _)) = rules.throughput {
             let takes = Duration::from_secs_f64(count as f64 / f64::from(per_second));
@@ -78,7 +78,7 @@ impl Usage {
         }
     }
 
-    /// Until when nothing more may pass, if that is later than `now`.
+    /// Until when nothing more may pass; `None` if more may pass at `now`.
     pub(super) fn held_until(&self, rules: &Rules, now: Instant) -> Option<Instant> {
         let (_, burst) = rules.throughput?;
         self.bytes_until.checked_sub(burst).filter(|until| *until > now)

@@ -59,7 +59,7 @@ fn connect(client_id: &str, keep_alive: u16) -> Incoming {
     Incoming::Connect(Connect { client_id: client_id.to_owned(), keep_alive, ..Connect::default() })
 }
 
-/// The same in MQTT 5, from a client that takes one message at a time.
+/// A CONNECT in MQTT 5, from a client that accepts one unacknowledged message at a time.
 fn connect_5(client_id: &str) -> Incoming {
     Incoming::Connect(Connect {
         version: Version::V5,

@@ -1,6 +1,6 @@
-//! The emulator's own keys, kept: the device authority's, the TLS authority's and the TLS server's.
+//! The emulator's own keys, stored: the device authority's, the TLS authority's and the TLS server's.
 //!
-//! Owns the file's form. The keys protect nothing of value, and are mode 0600 all the same.
+//! Owns the file's format. The keys protect nothing of value, but the file has mode 0600 all the same.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -13,7 +13,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use super::super::mint::{Authority, MintError, TlsAuthority};
 use super::{IDENTITY, StateDir, StoreError};
 
-/// Who the emulator is: to devices, and to TLS clients.
+/// The emulator's identity, towards devices and TLS clients.
 pub(in super::super) struct Identity {
     /// Signs device certificates.
     pub(in super::super) authority: Authority,
@@ -21,7 +21,7 @@ pub(in super::super) struct Identity {
     pub(in super::super) tls: TlsAuthority,
 }
 
-/// As it stands in the file. Keys are PKCS#8 in base64.
+/// The format of the file. Keys are PKCS#8 in base64.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 struct Kept {
     device_authority_key: String,
@@ -32,7 +32,7 @@ struct Kept {
 }
 
 impl Identity {
-    /// A new one.
+    /// Generates a new identity.
     pub(in super::super) fn generate() -> Result<Self, MintError> {
         Ok(Self { authority: Authority::generate()?, tls: TlsAuthority::generate()? })
     }
@@ -66,7 +66,7 @@ impl Kept {
 }
 
 impl StateDir {
-    /// The identity that is kept here, if there is one.
+    /// Reads the stored identity; `None` if there is none.
     pub(in super::super) fn read_identity(&self) -> Result<Option<Identity>, StoreError> {
         let path = self.file(IDENTITY);
         let text = match fs::read_to_string(&path) {
@@ -74,14 +74,14 @@ impl StateDir {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StoreError::io("reading", &path)(error)),
         };
-        // The parser's own words could show a part of a key.
+        // The parser's own message could contain part of a key.
         let kept: Kept = serde_json::from_str(&text).map_err(|error| {
             StoreError::damaged(&path, format!("line {} column {}", error.line(), error.column()))
         })?;
         kept.restore().map(Some).map_err(|detail| StoreError::damaged(&path, detail))
     }
 
-    /// Keeps `identity`.
+    /// Stores `identity`.
     pub(in super::super) fn write_identity(&self, identity: &Identity) -> Result<(), StoreError> {
         let text = serde_json::to_string_pretty(&identity.to_kept()).map(Zeroizing::new);
         let text = text.expect("strings are always JSON");

@@ -1,8 +1,8 @@
 //! The account's journal: a line of JSON for the account as it was at the start, then a line for each batch of changes.
 //!
-//! Owns when a change is durable. Changes that come while the disk is busy become one line together, written and synced at
-//! once: many answers wait for one sync. A line is a batch, all or nothing, so that a crash can tear the last one only, and of
-//! that one nothing was answered yet.
+//! Owns when a change is durable. Changes that arrive while the disk is busy are written and synced together as one
+//! line, so that many answers share one sync. A line is a batch, all or nothing: a crash can only tear the last line,
+//! and nothing in that one was answered yet.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Write};
@@ -16,29 +16,29 @@ use tokio::sync::watch;
 use super::super::account::{Changes, State};
 use super::{ACCOUNT, StateDir, StoreError};
 
-/// The form of the journal.
+/// The version of the journal's format.
 const VERSION: u32 = 2;
 
-/// The first line, as it is written.
+/// The first line, for writing.
 #[derive(Serialize)]
 struct Start<'a> {
     fleetmint_emulator_account: u32,
     state: &'a State,
 }
 
-/// The first line, as it is read.
+/// The first line, for reading.
 #[derive(Deserialize)]
 struct Started {
     fleetmint_emulator_account: u32,
     state: State,
 }
 
-/// What changed can no longer be made durable: nothing may be answered any more.
+/// Changes can no longer be made durable: nothing may be answered any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the emulator's state can no longer be written: {0}")]
 pub struct NotKept(Arc<str>);
 
-/// Makes changes durable, in the background and in their order. Dropped, it writes what is left first.
+/// Makes changes durable in the background, in order. When it is dropped, it writes the remaining ones first.
 #[derive(Debug)]
 pub(in super::super) struct Journal {
     shared: Arc<Shared>,
@@ -55,16 +55,16 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// What is not on its way to the disk yet.
+    /// Changes that are not being written yet.
     pending: Option<Changes>,
-    /// How many times something was appended.
+    /// The number of appends so far.
     appended: u64,
     closed: bool,
 }
 
 impl StateDir {
-    /// The account that is kept here, or else `new`, with the journal of what becomes of it. What the journal held so far is
-    /// written anew as one line.
+    /// Opens the stored account, or else stores `new`, and starts a journal of its changes. The existing journal is
+    /// rewritten as one line.
     pub(in super::super) fn open_account(&self, new: State) -> Result<(State, Journal), StoreError> {
         let path = self.file(ACCOUNT);
         let state = match File::open(&path) {
@@ -82,13 +82,13 @@ impl StateDir {
         Ok((state, journal))
     }
 
-    /// Whether there is an account.
+    /// Whether an account is stored.
     pub(in super::super) fn has_account(&self) -> bool {
         self.file(ACCOUNT).exists()
     }
 }
 
-/// The account at the end of the journal.
+/// Reads the account as of the end of the journal.
 fn read(path: &Path, file: File) -> Result<State, StoreError> {
     let mut lines = Lines { reader: BufReader::new(file), number: 0, line: Vec::new() };
     let damaged = |line: &Lines, error: &dyn std::fmt::Display| {
@@ -117,14 +117,14 @@ fn read(path: &Path, file: File) -> Result<State, StoreError> {
     Ok(state)
 }
 
-/// A file's lines, counted.
+/// A file's lines, with their numbers.
 struct Lines {
     reader: BufReader<File>,
     number: u64,
     line: Vec<u8>,
 }
 
-/// Whether a line is all that was to be written.
+/// Whether a line was completely written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whole {
     Yes,
@@ -132,7 +132,7 @@ enum Whole {
 }
 
 impl Lines {
-    /// Reads the next line into `line`, without its end.
+    /// Reads the next line into `line`, without its line ending.
     fn next(&mut self) -> std::io::Result<Option<Whole>> {
         self.line.clear();
         self.number += 1;
@@ -141,14 +141,14 @@ impl Lines {
         }
         let ended = self.line.pop_if(|last| *last == b'\n').is_some();
         let is_last = self.reader.fill_buf()?.is_empty();
-        // After a power cut a file may have its new length and holes where data was to be; JSON has no zero bytes.
+        // After a power failure a file may have its new length but holes in place of data; JSON has no zero bytes.
         let torn = !ended || (is_last && self.line.contains(&0));
         Ok(Some(if torn { Whole::Torn } else { Whole::Yes }))
     }
 }
 
 impl Journal {
-    /// A journal that goes on behind what is in `file`.
+    /// Starts a journal that appends to `file`.
     pub(in super::super) fn start(file: File) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
@@ -161,7 +161,7 @@ impl Journal {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Takes changes that were made just now. They are durable once [`Journal::settled`] says so.
+    /// Appends changes that were just made. They are durable once [`Journal::settled`] says so.
     pub(in super::super) fn append(&self, changes: Changes) {
         let mut queue = self.shared.queue();
         if queue.closed {
@@ -188,7 +188,7 @@ impl Journal {
         }
     }
 
-    /// Waits until nothing can be made durable any more.
+    /// Waits until changes can no longer be made durable.
     pub(in super::super) async fn failure(&self) -> NotKept {
         let mut durable = self.shared.durable.subscribe();
         match durable.wait_for(Result::is_err).await.map(|durable| durable.clone()) {
@@ -203,7 +203,7 @@ impl Drop for Journal {
         self.shared.queue().closed = true;
         self.shared.changed.notify_one();
         if let Some(thread) = self.thread.take() {
-            // A thread that panicked has said so already.
+            // A thread that panicked has already reported it.
             let _ = thread.join();
         }
     }
@@ -215,7 +215,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the thread does until the journal is dropped, or the disk says no.
+    /// The loop of the thread, until the journal is dropped or the disk fails.
     fn work(&self, mut file: File) {
         while let Some((changes, appended)) = self.next() {
             let written = write(&mut file, &changes);

@@ -1,7 +1,8 @@
-//! A directory that keeps an emulated account over restarts and crashes: its keys, and all that was ever answered.
+//! A directory that keeps an emulated account over restarts and crashes: its keys, and everything that was answered.
 //!
-//! Owns the directory: who may use it, what is in it, and when a change is durable. Knows neither requests nor answers. In
-//! it stand `identity.json` with the emulator's own keys, `ca.pem` for clients, `account.jsonl` with the account, and `lock`.
+//! Owns the directory: its lock, its contents, and when a change is durable. Knows neither requests nor answers. It
+//! contains `identity.json` with the emulator's own keys, `ca.pem` for clients, `account.jsonl` with the account, and
+//! `lock`.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
@@ -20,21 +21,21 @@ const CA_FILE: &str = "ca.pem";
 const IDENTITY: &str = "identity.json";
 const ACCOUNT: &str = "account.jsonl";
 const LOCK: &str = "lock";
-/// Where a file is written before it takes its name.
+/// The suffix of a file that is written before it gets its name.
 const NEW: &str = ".new";
 
 /// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another emulator has it.
+    /// Another emulator uses the directory.
     #[error("{} is in use by another emulator{}", path.display(), pid.as_ref().map(|pid| format!(" (process {pid})")).unwrap_or_default())]
     InUse {
         /// The directory.
         path: PathBuf,
-        /// Its process.
+        /// The other emulator's process id, if known.
         pid: Option<u32>,
     },
-    /// A directory with other things in it.
+    /// The directory contains other things.
     #[error(
         "{} holds something else than an emulator's state ({entry}); choose a new or an empty directory",
         path.display()
@@ -45,7 +46,7 @@ pub enum StoreError {
         /// One of the other things.
         entry: String,
     },
-    /// A file is not what the emulator wrote.
+    /// A file is not as the emulator wrote it.
     #[error(
         "{} is damaged: {detail}; restore it from a copy, or start over with an empty directory",
         path.display()
@@ -56,14 +57,14 @@ pub enum StoreError {
         /// What is wrong with it.
         detail: String,
     },
-    /// The operating system says no.
+    /// An operation on a file failed.
     #[error("{doing} {}: {source}", path.display())]
     Io {
-        /// What was being done.
+        /// The operation.
         doing: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -78,7 +79,7 @@ impl StoreError {
     }
 }
 
-/// The directory, ours alone until this is dropped or the process ends.
+/// The directory, locked until this is dropped or the process ends.
 #[derive(Debug)]
 pub(super) struct StateDir {
     path: PathBuf,
@@ -87,7 +88,7 @@ pub(super) struct StateDir {
 }
 
 impl StateDir {
-    /// Takes the directory at `path`, which is made if it is not there.
+    /// Opens and locks the directory at `path`, which is created if missing.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let path = &std::path::absolute(path).map_err(StoreError::io("finding", path))?;
         DirBuilder::new()
@@ -106,19 +107,19 @@ impl StateDir {
         self.path.join(name)
     }
 
-    /// Writes the certificate that clients trust, to the same path each time.
+    /// Writes the certificate that clients trust, always to the same path.
     pub(super) fn write_ca(&self, pem: &str) -> Result<PathBuf, StoreError> {
         self.replace(CA_FILE, |file| file.write_all(pem.as_bytes()))?;
         Ok(self.file(CA_FILE))
     }
 
-    /// What to say of a directory that has an account and no identity.
+    /// The error for a directory that has an account but no identity.
     pub(super) fn no_identity(&self) -> StoreError {
         StoreError::damaged(&self.file(IDENTITY), "it is missing, and the account is there")
     }
 
-    /// Gives the file of this name a new content, or leaves it as it was: there is no between, whatever happens. The handle
-    /// stands behind the content.
+    /// Replaces a file's content atomically: it has either the old or the new content, whatever happens. The returned
+    /// handle is positioned after the content.
     fn replace(
         &self,
         name: &str,
@@ -130,7 +131,7 @@ impl StateDir {
             write(&mut file)?;
             file.sync_all()?;
             fs::rename(&new, &path)?;
-            // The name is only kept once the directory is.
+            // The new name is durable only once the directory is synced.
             File::open(&self.path)?.sync_all()?;
             Ok(file)
         };
@@ -144,7 +145,7 @@ fn private() -> OpenOptions {
     options
 }
 
-/// A directory that somebody uses for something else is not ours to protect and to write into.
+/// Refuses a directory that is used for something else, so that its permissions and contents are left alone.
 fn refuse_foreign(path: &Path) -> Result<(), StoreError> {
     let reading = StoreError::io("reading", path);
     for entry in fs::read_dir(path).map_err(&reading)? {
@@ -158,7 +159,7 @@ fn refuse_foreign(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The lock ends with the process, however that ends; the file stays.
+/// Locks the directory. The lock ends with the process, however that ends; the file stays.
 fn lock(path: &Path) -> Result<File, StoreError> {
     let file = path.join(LOCK);
     let failed = StoreError::io("locking", &file);
@@ -173,7 +174,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         }
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
-    // For people: who has it.
+    // Tells people which process holds the lock.
     lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(failed)?;
     Ok(lock)
 }

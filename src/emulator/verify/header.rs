@@ -1,6 +1,6 @@
-//! Signature Version 4 in the Authorization header, as the control plane has it.
+//! Signature Version 4 in the Authorization header, as control plane requests have it.
 //!
-//! Owns where its parts stand. What is done with them is the same as for a signature in the query.
+//! Owns the header's format. Its parts are checked like those of a signature in the query.
 
 use std::time::SystemTime;
 
@@ -9,12 +9,12 @@ use super::{
     verify_slices_are_equal,
 };
 
-/// Checks the signature in the Authorization header of `request` with this `body`, as of `now`. Unlike in a query, the
-/// session token is a header as any other, and the body is signed.
+/// Checks the signature in the Authorization header of `request` with this `body`, as of `now`. Unlike for a query
+/// signature, the session token is an ordinary header, and the body is signed.
 ///
 /// # Errors
 ///
-/// The first thing found wrong, in this order: the header, the query, the scope, the clock, the signed headers, the session
+/// The first error found, in this order: the header, the query, the scope, the clock, the signed headers, the session
 /// token, the signature.
 pub fn verify_header(
     request: &SignedRequest<'_>,
@@ -45,7 +45,7 @@ pub fn verify_header(
     Err(Refusal::SignatureMismatch(suspicion))
 }
 
-/// What stands in the header: `AWS4-HMAC-SHA256 Credential=…, SignedHeaders=…, Signature=…`.
+/// The parts of the header: `AWS4-HMAC-SHA256 Credential=…, SignedHeaders=…, Signature=…`.
 struct Parts<'a> {
     credential: &'a str,
     signed_headers: &'a str,
@@ -61,7 +61,7 @@ impl<'a> Parts<'a> {
         let part = |name: &str| {
             let named = |part: &'a str| part.trim().strip_prefix(name)?.strip_prefix('=');
             let mut values = rest.split(',').filter_map(named);
-            // One of each: of two, a proxy could have meant the other.
+            // Each may be given only once: of two, a proxy could have meant the other.
             values.next().filter(|_| values.next().is_none()).ok_or(Refusal::MalformedAuthorization)
         };
         Ok(Self {
@@ -72,8 +72,8 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// What AWS's own headers say is acted on, and so must be signed: otherwise whoever is between could say whose policy is
-/// detached.
+/// Checks that AWS's own headers are signed, because they are acted on: otherwise an intermediary could choose whose
+/// policy is detached.
 fn check_all_signed(request: &SignedRequest<'_>, signed: &str) -> Result<(), Refusal> {
     let acted_on = |name: &str| {
         name.starts_with("x-amz-")
@@ -97,7 +97,7 @@ fn check_session_token(request: &SignedRequest<'_>, realm: &Realm<'_>) -> Result
     if realm.has_expired { Err(Refusal::ExpiredToken) } else { Ok(()) }
 }
 
-/// Whether the header `name` is one that the signature is about. Anyone on the way could have added another.
+/// Whether the signature covers the header `name`. An intermediary could have added an unsigned one.
 pub fn is_signed(request: &SignedRequest<'_>, name: &str) -> bool {
     let parts = header(request, "authorization").and_then(|authorization| Parts::of(authorization).ok());
     parts.is_some_and(|parts| parts.signed_headers.split(';').any(|signed| signed.eq_ignore_ascii_case(name)))
@@ -108,7 +108,7 @@ pub(super) fn credential<'a>(request: &SignedRequest<'a>) -> Option<&'a str> {
     Parts::of(header(request, "authorization")?).ok().map(|parts| parts.credential)
 }
 
-/// The first header of that name, if it is text.
+/// The first header with this name, if it is text.
 fn header<'a>(request: &SignedRequest<'a>, name: &str) -> Option<&'a str> {
     let (_, value) = request.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name))?;
     std::str::from_utf8(value).ok().map(str::trim)

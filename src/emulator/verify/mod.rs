@@ -1,11 +1,11 @@
-//! Signature Version 4 as the service checks it, taken apart from what was received: in the query of a WebSocket handshake,
-//! or in the Authorization header of a control plane request.
+//! Checks Signature Version 4 as the service does, on a request as it was received: in the query of a WebSocket
+//! handshake, or in the Authorization header of a control plane request.
 //!
-//! Owns the verdict and the words of a refusal. Knows no socket. Shares no code with the crate's signer: two
+//! Owns the verdict and the texts of refusals. Knows no socket. Shares no code with the crate's signer: two
 //! implementations that agree are evidence, one that agrees with itself is not.
 //!
-//! Sources: AWS IAM User Guide, "Create a signed AWS API request"; AWS IoT Developer Guide, "Protocols" (the session token
-//! stands outside the signature); refusals captured by users of the service for the texts and for the window of five
+//! Sources: AWS IAM User Guide, "Create a signed AWS API request"; AWS IoT Developer Guide, "Protocols" (the session
+//! token is outside the signature); refusals captured by users of the service, for the texts and for the window of five
 //! minutes, which `X-Amz-Expires` neither widens nor narrows.
 
 use std::borrow::Cow;
@@ -26,50 +26,50 @@ mod refusal;
 pub use header::{is_signed, verify_header};
 pub use refusal::{Refusal, Suspicion};
 
-/// How far the signing clock and ours may be apart, either way.
+/// How far the signer's clock and ours may be apart, in either direction.
 pub const WINDOW: Duration = Duration::minutes(5);
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const DATE_FORMAT: &[BorrowedFormatItem<'_>] =
     format_description!("[year][month][day]T[hour][minute][second]Z");
 
-/// A request as it was received: nothing decoded, nothing normalised.
+/// A request as it was received: neither decoded nor normalised.
 #[derive(Debug, Clone, Copy)]
 pub struct SignedRequest<'a> {
     /// The method.
     pub method: &'a str,
     /// The request target, path and query.
     pub target: &'a str,
-    /// Header names and values in their order; names in any case.
+    /// Header names and values in order; names in any case.
     pub headers: &'a [(String, Vec<u8>)],
 }
 
-/// Whose signatures are accepted, and for what.
+/// The credentials and scope of signatures that are accepted.
 #[derive(Debug, Clone, Copy)]
 pub struct Realm<'a> {
     /// The access key.
     pub access_key_id: &'a str,
     /// Its secret.
     pub secret_access_key: &'a str,
-    /// The session token that must come with it, if the credentials are temporary.
+    /// The session token that must accompany the access key; `None` if the credentials are not temporary.
     pub session_token: Option<&'a str>,
-    /// Whether these credentials are temporary and past their time.
+    /// Whether these credentials are temporary and have expired.
     pub has_expired: bool,
-    /// The region that must stand in the credential scope.
+    /// The region that the credential scope must have.
     pub region: &'a str,
-    /// The services that may stand in the credential scope.
+    /// The services that the credential scope may have.
     pub services: &'a [&'a str],
 }
 
 /// Checks the signature in the query of `request`, as of `now`.
 ///
-/// Headers that `X-Amz-SignedHeaders` lists are taken as they were received, whichever they are: the AWS SDKs' C core signs
-/// `connection;host`. Parameters may come in any order, escaped in any way; the session token may stand anywhere.
+/// Headers that `X-Amz-SignedHeaders` lists are used as received, whichever they are: the AWS SDKs' C core signs
+/// `connection;host`. Parameters may come in any order, escaped in any way; the session token may be anywhere.
 ///
 /// # Errors
 ///
-/// The first thing found wrong, in this order: the query, the scope, the clock, the signed headers, the session token,
-/// the signature.
+/// The first error found, in this order: the query, the scope, the clock, the signed headers, the session token, the
+/// signature.
 pub fn verify(request: &SignedRequest<'_>, realm: &Realm<'_>, now: SystemTime) -> Result<(), Refusal> {
     let (path, query) = request.target.split_once('?').unwrap_or((request.target, ""));
     let query = parse_query(query)?;
@@ -95,7 +95,8 @@ pub fn verify(request: &SignedRequest<'_>, realm: &Realm<'_>, now: SystemTime) -
     Err(Refusal::SignatureMismatch(suspicion))
 }
 
-/// The access key that a request claims to be signed with, in its query or its Authorization header: to find the realm by.
+/// The access key that a request claims to be signed with, in its query or its Authorization header. It selects the
+/// realm.
 pub fn claimed_access_key(request: &SignedRequest<'_>) -> Option<String> {
     let (_, query) = request.target.split_once('?').unwrap_or((request.target, ""));
     let query = parse_query(query).ok()?;
@@ -179,7 +180,7 @@ impl<'a> Claim<'a> {
     }
 
     fn check_clock(&self, now: OffsetDateTime) -> Result<(), Refusal> {
-        // The service's texts know whole seconds only, and so does the comparison.
+        // The service's texts have whole seconds only, so the comparison uses whole seconds too.
         let now = now.replace_nanosecond(0).unwrap_or(now);
         let (earliest, latest) = (now - WINDOW, now + WINDOW);
         let signed = self.date.to_owned();
@@ -223,7 +224,7 @@ impl<'a> Claim<'a> {
     }
 }
 
-/// Which request to canonicalise: the one received, or one that a known mistake would have signed.
+/// The request to canonicalise: as received, or as it would be signed with a known mistake.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Variant {
     AsReceived,
@@ -270,12 +271,12 @@ impl Canonical<'_> {
         };
         let parameters = self.query.iter().filter(|(name, _)| signed(name));
         let mut pairs: Vec<_> = parameters.map(|(name, value)| (escape(name), escape(value))).collect();
-        // The order is that of the escaped names, which is not that of the decoded ones.
+        // The order is that of the escaped names, which differs from that of the decoded ones.
         pairs.sort_unstable();
         pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
     }
 
-    /// All values of a header, trimmed, inner runs of spaces made one, joined by commas.
+    /// All values of a header, trimmed, with inner runs of spaces collapsed to one, joined by commas.
     fn header(&self, name: &str, variant: Variant) -> Vec<u8> {
         let values = self.request.headers.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
         let joined = values.map(|(_, value)| squeeze(value)).collect::<Vec<_>>().join(&b',');
@@ -288,7 +289,7 @@ fn check_session_token(query: &Query, realm: &Realm<'_>) -> Result<(), Refusal> 
     match (given, realm.session_token) {
         (None, None) => Ok(()),
         (None, Some(_)) => Err(Refusal::MissingSessionToken),
-        // A long-lived key has no token; one that comes with a token is not the key we know.
+        // A long-lived key has no token; a key that comes with one is not the key we know.
         (Some(_), None) => Err(Refusal::WrongSessionToken),
         (Some(given), Some(wanted)) => {
             verify_slices_are_equal(given, wanted.as_bytes()).map_err(|_| Refusal::WrongSessionToken)
@@ -319,13 +320,13 @@ fn parse_query(raw: &str) -> Result<Query, Refusal> {
     Ok(query)
 }
 
-/// Undoes the encoding of a query, and takes `+` for a space, as forms do: aws4fetch writes a token so. A token whose `+`
-/// was not escaped therefore is another token.
+/// Decodes a query, with `+` as a space, as in forms: aws4fetch encodes tokens that way. A token with an unescaped `+`
+/// therefore decodes to a different one.
 fn unescape_form(raw: &str) -> Option<Vec<u8>> {
     unescape(&raw.replace('+', "%20"))
 }
 
-/// Undoes percent-encoding, upper or lower case; `+` stays a plus.
+/// Decodes percent-encoding, in upper or lower case; `+` stays a plus.
 pub(super) fn unescape(raw: &str) -> Option<Vec<u8>> {
     let mut bytes = raw.bytes();
     let mut out = Vec::with_capacity(raw.len());
@@ -342,7 +343,7 @@ fn nibble(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
-/// Percent-encodes all but RFC 3986's unreserved characters, in upper case.
+/// Percent-encodes all but RFC 3986's unreserved characters, in upper-case hexadecimal.
 fn escape(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for &byte in bytes {
@@ -358,7 +359,7 @@ fn escape_byte(byte: u8, out: &mut String) {
     }
 }
 
-/// The path escaped once more than it was received, as SigV4 wants it of every service but S3.
+/// The path, escaped once more than it was received, as SigV4 requires for every service but S3.
 fn canonical_path(path: &str) -> Cow<'_, str> {
     if path.is_empty() {
         return Cow::Borrowed("/");
@@ -390,7 +391,7 @@ fn without_port(mut host: Vec<u8>) -> Vec<u8> {
 }
 
 fn parse_date(text: &str) -> Option<OffsetDateTime> {
-    // The parser would take a sign before the year; the form of the service has digits at these places and nothing else.
+    // The parser would accept a sign before the year; the service's format has only digits at these places.
     let digits = text.bytes().filter(u8::is_ascii_digit).count();
     if text.len() != 16 || digits != 14 {
         return None;

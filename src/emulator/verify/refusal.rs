@@ -1,35 +1,33 @@
 //! Why a signature is refused, and what the client is told.
-//!
-//! Owns the words. Decides nothing.
 
-/// Why a request is refused. `Display` is the diagnosis, for people who run the emulator; [`Refusal::message`] is what the
-/// client is told.
+/// Why a request is refused. `Display` is the diagnosis for people who run the emulator; [`Refusal::message`] is what
+/// the client is told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// There is no signature at all.
+    /// The request is not signed.
     #[error("the request has no Authorization header")]
     NotSigned,
-    /// The Authorization header is not one of SigV4.
+    /// The Authorization header is not in SigV4's format.
     #[error(
         "the Authorization header is not AWS4-HMAC-SHA256 with one Credential, SignedHeaders and Signature each"
     )]
     MalformedAuthorization,
-    /// A header that a signature needs is not there.
+    /// A required header is missing.
     #[error("the header {0} is missing")]
     MissingHeader(&'static str),
-    /// A header that is acted on is not among the signed ones.
+    /// A header that is acted on is not signed.
     #[error("the header {0} is not signed")]
     UnsignedHeader(String),
-    /// A `%` in the query that no two hexadecimal digits follow.
+    /// A `%` in the query is not followed by two hexadecimal digits.
     #[error("the query holds a % without two hexadecimal digits behind it")]
     MalformedQuery,
-    /// A parameter stands in the query more than once.
+    /// A query parameter occurs more than once.
     #[error("the query parameter {0} stands in the query twice")]
     DuplicateParameter(String),
-    /// A parameter that a signature needs is not there.
+    /// A required parameter is missing.
     #[error("the query parameter {0} is missing")]
     MissingParameter(&'static str),
-    /// `X-Amz-Algorithm` is not the one that exists.
+    /// `X-Amz-Algorithm` is not the supported one.
     #[error("X-Amz-Algorithm is not AWS4-HMAC-SHA256")]
     UnknownAlgorithm,
     /// `X-Amz-Credential` is not key/date/region/service/aws4_request.
@@ -43,46 +41,46 @@ pub enum Refusal {
     ScopeOfAnotherDay {
         /// The day in the scope.
         scope: String,
-        /// The moment of signing.
+        /// When the request was signed.
         date: String,
     },
-    /// Signed for a region that is not this one.
+    /// The request is signed for another region.
     #[error("signed for the region {found}, but this is {wanted}")]
     WrongRegion {
         /// The region in the scope.
         found: String,
-        /// Our region.
+        /// The emulator's region.
         wanted: String,
     },
-    /// Signed for a service that is not this one.
+    /// The request is signed for another service.
     #[error("signed for the service {found}, but this is {wanted}")]
     WrongService {
         /// The service in the scope.
         found: String,
-        /// Our service.
+        /// The accepted service.
         wanted: String,
     },
-    /// An access key that the account does not have.
+    /// The account does not have this access key.
     #[error("the access key {0} does not exist here")]
     UnknownAccessKey(String),
-    /// Signed more than five minutes before now.
+    /// The request was signed more than five minutes ago.
     #[error("signed at {signed}, more than five minutes before {now}")]
     Expired {
-        /// The moment of signing.
+        /// When the request was signed.
         signed: String,
-        /// The earliest moment that would have done.
+        /// The earliest signing time accepted.
         earliest: String,
-        /// Our clock.
+        /// The emulator's clock.
         now: String,
     },
-    /// Signed more than five minutes after now.
+    /// The request was signed more than five minutes in the future.
     #[error("signed at {signed}, more than five minutes after {now}")]
     NotYetCurrent {
-        /// The moment of signing.
+        /// When the request was signed.
         signed: String,
-        /// The latest moment that would have done.
+        /// The latest signing time accepted.
         latest: String,
-        /// Our clock.
+        /// The emulator's clock.
         now: String,
     },
     /// `X-Amz-SignedHeaders` lists nothing, or an empty name.
@@ -91,33 +89,33 @@ pub enum Refusal {
     /// `X-Amz-SignedHeaders` does not list the host.
     #[error("X-Amz-SignedHeaders does not list host")]
     HostNotSigned,
-    /// `X-Amz-SignedHeaders` lists a header that did not come.
+    /// `X-Amz-SignedHeaders` lists a header that the request lacks.
     #[error("X-Amz-SignedHeaders lists {0}, and the request has no such header")]
     SignedHeaderAbsent(String),
-    /// The credentials are temporary, and no session token came.
+    /// The credentials are temporary, but the request has no session token.
     #[error("X-Amz-Security-Token is missing, and these credentials have a session token")]
     MissingSessionToken,
-    /// A session token that is not the one of these credentials.
+    /// The session token does not belong to these credentials.
     #[error("X-Amz-Security-Token is not the session token of these credentials")]
     WrongSessionToken,
-    /// The credentials are temporary, and their time has passed.
+    /// The credentials are temporary and have expired.
     #[error("the session token has expired")]
     ExpiredToken,
-    /// The signature is not the one we compute.
+    /// The signature does not match the one computed.
     #[error("the signature does not match{0}")]
     SignatureMismatch(Suspicion),
 }
 
-/// What would explain a signature that does not match: a request that differs in this one point would have matched.
+/// A possible explanation for a signature mismatch: with this one change, the signature would match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Suspicion {
-    /// Nothing that we know: most often a wrong secret.
+    /// No known explanation; most often the secret is wrong.
     Nothing,
     /// The client signed the host without the port that its Host header has.
     HostSignedWithoutPort,
-    /// The client added `X-Amz-Expires` after it had signed.
+    /// The client added `X-Amz-Expires` after signing.
     ExpiresNotSigned,
-    /// The client signed `X-Amz-Security-Token`, which this service wants outside the signature.
+    /// The client signed `X-Amz-Security-Token`, which this service requires outside the signature.
     SessionTokenSigned,
 }
 
@@ -137,8 +135,8 @@ impl std::fmt::Display for Suspicion {
 impl Refusal {
     /// What the client is told, in the service's words.
     ///
-    /// The texts for a mismatch, for an expired and for a future signature reproduce the lengths of captured answers. The
-    /// others are what AWS services say in general; they were not captured from this one.
+    /// The texts for a mismatch, and for expired and future signatures, have the same lengths as captured answers. The
+    /// others are those that AWS services use in general; they were not captured from this service.
     pub fn message(&self) -> String {
         match self {
             Self::Expired { signed, earliest, now } => {

@@ -1,4 +1,4 @@
-//! The verifier against the vectors, and against what nobody would sign.
+//! The verifier against the vectors, and against requests that no client would sign.
 
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -86,7 +86,7 @@ fn every_vector_gets_its_verdict_and_its_reason() {
     }
 }
 
-/// What botocore and aws4fetch signed, each in its own order of parameters.
+/// The requests that botocore and aws4fetch signed, each with its own order of parameters.
 #[derive(Deserialize)]
 struct Signed {
     name: String,

@@ -1,7 +1,7 @@
 //! The crew: how many workers there are and should be, and where their time goes.
 //!
-//! Owns hiring and dismissal as numbers; the tasks are the run's. A worker that is too many leaves between two devices,
-//! never in the middle of one.
+//! Owns hiring and dismissal as numbers; the run owns the tasks. A surplus worker leaves between two devices, never
+//! in the middle of one.
 
 mod size;
 
@@ -19,24 +19,25 @@ use crate::usage::{ConnectionUsage, LimitUsage, Usage};
 
 use size::{Look, Size};
 
-/// How often the number is looked at.
+/// How often the number of workers is reconsidered.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// A limit that holds requests back for this much of the time is used up: somebody waits at it nearly always.
+/// A limit that holds requests back for at least this share of the time is used up: requests wait at it almost
+/// always.
 const HELD_BACK: f64 = 0.9;
-/// A device that takes this many times what half of them take has lost an answer.
+/// A device that takes this many times the median has lost an answer.
 const OUTLIER: u32 = 10;
-/// What is left of a stretch after each look without losses: half after half a minute.
+/// What is left of the stretch after each look without losses: half after half a minute.
 const CALMING: f64 = 0.988;
-/// So many devices, the latest, say what one takes.
+/// How many of the latest devices the time per device is estimated from.
 const REMEMBERED: usize = 200;
 
 pub(super) struct Crew {
     began: Instant,
     connections: Connections,
     roster: Mutex<Roster>,
-    /// Workers that are to leave.
+    /// How many workers still have to leave.
     dismissed: AtomicUsize,
-    /// No device is left to be taken up.
+    /// Whether no device is left to be taken up.
     is_exhausted: AtomicBool,
     done: AtomicU64,
     busy_us: AtomicU64,
@@ -45,20 +46,20 @@ pub(super) struct Crew {
 
 struct Roster {
     workers: usize,
-    /// The sum of the instants at which they began.
+    /// The sum of the instants at which present workers began.
     since: Duration,
-    /// The time of those that left.
+    /// The total time of workers that have left.
     left: Duration,
     size: Option<Size>,
-    /// What the latest devices took.
+    /// How long each of the latest devices took.
     took: VecDeque<Duration>,
-    /// How many workers it takes for one that is not waiting for a lost answer.
+    /// How many workers are needed for each one that is not waiting for a lost answer.
     stretch: f64,
     /// How long limits had held requests back at the last look, and when that was.
     held: (Duration, Duration),
 }
 
-/// A worker's time; it leaves when this is dropped.
+/// A worker's shift; it ends when this is dropped.
 pub(super) struct Shift {
     crew: Arc<Crew>,
     began: Duration,
@@ -91,7 +92,7 @@ impl Crew {
         }
     }
 
-    /// How many begin.
+    /// How many workers a run begins with.
     pub(super) fn first(&self) -> usize {
         match self.connections {
             Connections::Fixed(n) => n,
@@ -99,17 +100,17 @@ impl Crew {
         }
     }
 
-    /// How many there are.
+    /// How many workers there are.
     pub(super) fn workers(&self) -> usize {
         self.roster().workers
     }
 
-    /// Whether their number can change, still.
+    /// Whether the number of workers can still change.
     pub(super) fn is_changing(&self) -> bool {
         matches!(self.connections, Connections::Auto { .. }) && !self.is_exhausted.load(Ordering::Relaxed)
     }
 
-    /// How many more to hire now. Those that are too many are dismissed.
+    /// How many more workers to hire now. Surplus workers are dismissed.
     pub(super) fn missing(&self, limits: &Limits) -> usize {
         let now = self.began.elapsed();
         let uses = [limits.create.used(), limits.register.used()];
@@ -134,7 +135,7 @@ impl Crew {
         target.saturating_sub(workers)
     }
 
-    /// A worker begins.
+    /// Begins a worker's shift.
     pub(super) fn hire(crew: &Arc<Self>) -> Shift {
         let began = crew.began.elapsed();
         let mut roster = crew.roster();
@@ -144,9 +145,9 @@ impl Crew {
         Shift { crew: crew.clone(), began }
     }
 
-    /// Whether whoever asks is one too many, and leaves.
+    /// Whether the calling worker is surplus and must leave.
     pub(super) fn dismisses(&self) -> bool {
-        // Nothing to do in all but the rarest cases.
+        // This is cheap in all but the rarest cases.
         self.dismissed.load(Ordering::Relaxed) > 0
             && self
                 .dismissed
@@ -154,12 +155,12 @@ impl Crew {
                 .is_ok()
     }
 
-    /// No device is left.
+    /// Notes that no device is left.
     pub(super) fn exhausted(&self) {
         self.is_exhausted.store(true, Ordering::Relaxed);
     }
 
-    /// A device is done with, and took a worker so long besides waiting at limits.
+    /// Notes that a device is done, and how long it took a worker besides waiting at limits.
     pub(super) fn done(&self, took: Duration) {
         self.done.fetch_add(1, Ordering::Relaxed);
         if self.is_changing() {
@@ -171,17 +172,17 @@ impl Crew {
         }
     }
 
-    /// A worker was in an exchange, a dial or a commit.
+    /// Notes the time that a worker spent in an exchange, a dial or a commit.
     pub(super) fn was_busy(&self, time: Duration) {
         self.busy_us.fetch_add(us(time), Ordering::Relaxed);
     }
 
-    /// A worker waited after a failure.
+    /// Notes the time that a worker waited after a failure.
     pub(super) fn paused(&self, time: Duration) {
         self.pausing_us.fetch_add(us(time), Ordering::Relaxed);
     }
 
-    /// Where the time went so far.
+    /// Where the time has gone so far.
     pub(super) fn usage(&self, limits: &Limits) -> Usage {
         let elapsed = self.began.elapsed();
         let limit = |operation, used: Use| {
@@ -227,15 +228,15 @@ impl Drop for Shift {
 }
 
 impl Roster {
-    /// What nine in ten of the latest devices took at most.
+    /// The 90th percentile of the latest devices' times; `None` until one is done.
     fn busy(&self) -> Option<Duration> {
         let mut took: Vec<_> = self.took.iter().copied().collect();
         took.sort_unstable();
         took.get(took.len().saturating_sub(1) * 9 / 10).copied()
     }
 
-    /// How many workers it takes for one that is not waiting for a lost answer: what devices take on the average, by what
-    /// those take that lose none. It falls slowly, so that connections are not opened and closed all the time.
+    /// How many workers are needed for each one that is not waiting for a lost answer: the mean time per device over
+    /// that of devices without losses. It falls slowly, so that connections are not opened and closed all the time.
     fn stretch(&mut self) -> f64 {
         let mut took: Vec<_> = self.took.iter().copied().collect();
         took.sort_unstable();
@@ -248,7 +249,7 @@ impl Roster {
     }
 }
 
-/// Requests a second that a limit lets pass, or soon will.
+/// Requests per second that a limit admits now or soon will; `None` if it has no limit.
 fn per_second(used: &Use) -> Option<f64> {
     let paced = used.pace.map(|rate| if used.is_growing { 2.0 * rate } else { rate });
     paced.or_else(|| used.asked.fixed().map(|rate| rate.as_per_second()))

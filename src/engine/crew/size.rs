@@ -1,50 +1,52 @@
 //! How many workers a run needs: a pure policy, fed with what was measured.
 //!
-//! Owns the number where it is not set. By Little's law as many requests are under way as the rate times the latency; more
-//! workers than that would wait. Where no rate is set, or the service does not keep up with it, more workers are tried for
-//! as long as more devices get done.
+//! Owns the number of workers if it is not configured. By Little's law, as many requests are under way as the rate
+//! times the latency; any more workers would wait. Without a rate, or if the service does not keep up with it, the
+//! policy tries more workers while that gets more devices done.
 
 use std::time::Duration;
 
-/// How many begin, before anything is measured.
+/// How many workers begin, before anything is measured.
 const START: usize = 10;
-/// Workers beyond what the rate and the latency ask for, as a share and at least.
+/// The factor by which workers exceed what the rate and the latency ask for.
 const HEADROOM: f64 = 1.25;
+/// Workers added on top of [`HEADROOM`].
 const SPARE: f64 = 2.0;
-/// Devices must get done so much faster for a growth to have paid.
+/// The least gain in devices done, as a factor, for a growth to have paid.
 const PAYS: f64 = 1.1;
-/// A growth that did not pay is not tried again for so long.
+/// How long a growth that did not pay is not tried again.
 const HOLD: Duration = Duration::from_secs(30);
-/// Nothing is judged by less time than this, or than what a device takes.
+/// The shortest time to judge a growth by; longer if a device takes longer.
 const WINDOW: Duration = Duration::from_secs(1);
-/// Fewer are needed only if it stays so for this long, and by this share.
+/// How long fewer workers must be enough before their number falls.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The number of workers falls only if at most this share of them is enough.
 const FEWER: f64 = 0.75;
 
-/// What was measured, at an instant that is counted from the run's begin.
+/// What was measured, at an instant counted from the start of the run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Look {
     pub(super) now: Duration,
-    /// Devices a second that the limits let pass, or soon will; none if there is no limit.
+    /// Devices per second that the limits admit now or soon will; `None` if there is no limit.
     pub(super) rate: Option<f64>,
     /// Whether a limit held requests back nearly all the time since the last look: then there are enough workers.
     pub(super) is_held_back: bool,
-    /// What a device takes of a worker, nine in ten less; none before any was done.
+    /// The 90th percentile of worker time per device; `None` until one is done.
     pub(super) busy: Option<Duration>,
     /// Devices done so far.
     pub(super) done: u64,
 }
 
-/// The number of workers, as it goes.
+/// The number of workers as it changes.
 #[derive(Debug)]
 pub(super) struct Size {
     max: usize,
     target: usize,
-    /// The number before the last growth, while it is not judged.
+    /// The number before the last growth, until the growth is judged.
     before: Option<usize>,
     /// When the last judgement was, and how many devices were done then.
     judged: (Duration, u64),
-    /// Devices a second, at the number before.
+    /// Devices per second with the number before.
     speed: f64,
     hold_until: Duration,
     fewer_since: Option<Duration>,
@@ -91,7 +93,7 @@ impl Size {
         self.target
     }
 
-    /// Tries more, up to `most`, and goes back if it did not pay.
+    /// Tries more workers, up to `most`, and goes back if that did not pay.
     fn climb(&mut self, look: Look, busy: Duration, most: usize) {
         let elapsed = look.now.saturating_sub(self.judged.0);
         if elapsed < WINDOW.max(busy) || look.now < self.hold_until {
@@ -136,8 +138,8 @@ impl Size {
 mod tests {
     use super::*;
 
-    /// A service that takes `latency` for a device, and does at most `most` a second: how many workers it is given after
-    /// each second, under a limit.
+    /// Plays a service that takes `latency` per device and does at most `most` per second. Returns how many workers
+    /// there are after each second, under a limit.
     fn play(max: usize, rate: Option<f64>, latency: f64, most: f64, seconds: u64) -> Vec<usize> {
         let mut size = Size::new(max);
         let (mut done, mut sizes) = (0.0, Vec::new());
@@ -145,7 +147,7 @@ mod tests {
             let capacity = size.target() as f64 / latency;
             let speed = capacity.min(most).min(rate.unwrap_or(f64::MAX));
             done += speed;
-            // Beyond what the service does at most, its requests queue.
+            // Requests beyond the service's maximum queue.
             let busy = Duration::from_secs_f64(latency.max(size.target() as f64 / most));
             let is_held_back = rate.is_some_and(|rate| capacity.min(most) > rate);
             let look = Look {
@@ -175,7 +177,7 @@ mod tests {
 
     #[test]
     fn without_a_limit_it_grows_while_that_pays_and_goes_back() {
-        // 500 a second at 100 ms: 50 are enough, whatever the most.
+        // 500 a second at 100 ms: 50 workers are enough, whatever the maximum.
         let sizes = play(1_000, None, 0.1, 500.0, 120);
         assert!(sizes.iter().all(|size| *size <= 160), "{sizes:?}");
         assert!(*sizes.last().unwrap() >= 40, "{sizes:?}");

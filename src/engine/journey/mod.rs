@@ -1,7 +1,7 @@
 //! One device's way: a certificate, a durable checkpoint, a registration.
 //!
-//! Owns the order of the steps, and what of a device's failures counts for the run. A single step is [`step`]'s; how a request
-//! reaches the service is [`super::line`]'s; what is retried is [`crate::failure::remedy`]'s.
+//! Owns the order of the steps, and which of a device's failures count against the run. [`step`] makes a single step,
+//! [`super::line`] carries a request to the service, and [`crate::failure::remedy`] decides what is retried.
 
 mod obtain;
 mod register;
@@ -29,31 +29,31 @@ use crate::transport::Connector;
 /// The way that every device of a run goes.
 pub(super) struct Journey<C> {
     run: Arc<Context<C>>,
-    /// Who tells whether a registration whose answer was lost has happened.
+    /// Tells whether a registration whose answer was lost has happened; `None` if nothing can tell.
     settler: Option<Arc<dyn Settler>>,
     /// How old a token must be for its certificate to be void.
     certificate_lifetime: Duration,
-    /// After how many devices in a row without a registration the run stops.
+    /// How many devices in a row may fail to register before the run stops.
     failure_budget: u32,
     failed_in_a_row: AtomicU32,
     refusals: Arc<Refusals>,
-    /// The account has said of a device that was registered without a thing name that there is no thing.
+    /// Set once the account shows that a device registered without a thing name has no thing.
     has_no_things: AtomicBool,
 }
 
 /// Where a device stands after a step.
 enum Step {
-    /// On to the registration.
+    /// It has a certificate to register.
     Register(Issued),
-    /// At the start, or back there: the certificate is of no use any more.
+    /// It is at the start, or back there with a certificate that is of no further use.
     Create,
-    /// At the start, with a key of its own.
+    /// It is at the start, with a key of its own.
     Certify(Recorded<SigningRequest>, Holder),
-    /// This device is done with, for now or for good.
+    /// It is done, for now or for good.
     Done,
 }
 
-/// Where a device stands that is taken up, in the log's words.
+/// The log's name for the point at which a device is taken up.
 fn began(work: &Work) -> &'static str {
     match work {
         Work::Create => "the start",
@@ -74,7 +74,7 @@ impl<C: Connector> Journey<C> {
         Self { run, settler, certificate_lifetime, failure_budget, failed_in_a_row, refusals, has_no_things }
     }
 
-    /// Takes one device as far as it goes. An error leaves the device explained by the ledger.
+    /// Takes one device as far as it goes. Even after an error the ledger explains the device's state.
     #[instrument(name = "device", level = "debug", skip_all, fields(row = device.id.0, key = device.identity.key.as_str()))]
     pub(super) async fn take(&self, line: &mut Line<C>, device: OpenDevice) -> Result<(), Halt> {
         let own = (self.run.device.keys.source == KeySource::Device)
@@ -105,7 +105,7 @@ impl<C: Connector> Journey<C> {
         self.run.recorder.note(Note::Exchanged { operation: Operation::of(call), timing, outcome }).await;
     }
 
-    /// What to do about a device's n-th failure of a call, once the waiting that it takes is over.
+    /// What to do about a device's n-th failure of a call, once any wait for it is over.
     async fn recover(
         &self,
         line: &mut Line<C>,
@@ -119,7 +119,7 @@ impl<C: Connector> Journey<C> {
         line.recover(failure, attempts).await
     }
 
-    /// Back to the start, with another certificate; a key that was made here is kept.
+    /// Sends the device back to the start, for another certificate; a key that was made here is kept.
     async fn start_over(&self, line: &mut Line<C>, device: DeviceId) -> Result<Step, Halt> {
         match self.run.commit(line, Change::TokenLapsed { device }).await? {
             Receipt::KeyPrepared(request) => Ok(Step::Certify(request, Holder::Ledger)),
@@ -132,7 +132,8 @@ impl<C: Connector> Journey<C> {
         Step::Done
     }
 
-    /// Counts a device that was not registered; stops the run when too many in a row were not, or all for the same reason.
+    /// Counts a device that was not registered. Stops the run after too many in a row, or too many for the same
+    /// reason.
     fn charge_budget(&self, failure: Failure) -> Result<Step, Halt> {
         let failed = self.failed_in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
         let is_enough = self.refusals.gave_up(&failure, self.run.trunk.crew.workers());

@@ -1,6 +1,6 @@
 //! The first half of a device's way: a certificate whose key cannot be lost.
 //!
-//! Owns making or asking for keys, and how often.
+//! Owns making keys or requesting them, and how often to try.
 
 use super::step::{self, Holder};
 use super::{Journey, Step};
@@ -17,7 +17,7 @@ use crate::ledger::{Receipt, Recorded};
 use crate::transport::Connector;
 
 impl<C: Connector> Journey<C> {
-    /// A certificate for a device without a key.
+    /// Requests a certificate for a device without a key.
     pub(super) async fn create(
         &self,
         line: &mut Line<C>,
@@ -38,7 +38,7 @@ impl<C: Connector> Journey<C> {
         }
     }
 
-    /// Makes a key pair. From here on the device has that one and no other.
+    /// Makes a key pair, which the device keeps from here on.
     async fn prepare(&self, line: &mut Line<C>, device: DeviceId, key_type: KeyType) -> Result<Step, Halt> {
         if self.run.trunk.drain.is_cancelled() {
             return Err(Halt::Drain);
@@ -50,7 +50,7 @@ impl<C: Connector> Journey<C> {
         }
     }
 
-    /// Asks for a certificate until one is durable or the device has to be left.
+    /// Requests a certificate until one is durable or the device has to be left.
     pub(super) async fn obtain(
         &self,
         line: &mut Line<C>,

@@ -1,6 +1,6 @@
 //! The second half of a device's way: the registration of a certificate that is durable.
 //!
-//! Owns what is known of a registration whose answer was lost, and who is asked about it.
+//! Owns what is known of a registration whose answer was lost, and how to settle it.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::transport::Connector;
 const SETTLE_PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
 
 impl<C: Connector> Journey<C> {
-    /// RegisterThing until the service has confirmed or refused it, or the device has to be left.
+    /// Sends RegisterThing until the service confirms or refuses it, or the device has to be left.
     pub(super) async fn register(
         &self,
         line: &mut Line<C>,
@@ -32,13 +32,13 @@ impl<C: Connector> Journey<C> {
         mut issued: Issued,
     ) -> Result<Step, Halt> {
         if issued.origin == Origin::EarlierRun && issued.registration == Registration::NotSent {
-            // The ledger says that nothing was sent, and would say so still after a crash.
+            // The ledger still says that nothing was sent, and would say so after a crash.
             let registration = Registration::MaySent;
             self.run.commit(line, Change::Left { device, registration, failure: None }).await?;
         }
         let request = step::register_request(&self.run.device.parameters, identity, &issued.certificate);
         let mut attempts = 0;
-        // The last failure after which the service may have acted: it outlives later refusals.
+        // The last failure after which the service may have acted; kept through later refusals.
         let mut lost: Option<Failure> = None;
         loop {
             let (timing, answer) = match step::ask_to_register(&self.run, line, &mut issued, &request).await {
@@ -67,8 +67,9 @@ impl<C: Connector> Journey<C> {
         }
     }
 
-    /// The thing of an accepted reply, under its name. A template without a thing answers without one, and so does a reply that
-    /// lost it: the account knows which it was. Once it has said that there is no thing, it is not asked again in this run.
+    /// Completes an accepted reply with its thing's name. A reply has no name if the template has no thing, or if the
+    /// reply lost it: the account knows which. Once the account has shown that there is no thing, it is not asked
+    /// again in this run.
     async fn named(&self, line: &mut Line<C>, issued: &Issued, thing: RegisteredThing) -> RegisteredThing {
         if !thing.thing_name.is_empty() || self.has_no_things.load(Ordering::Relaxed) {
             return thing;
@@ -83,7 +84,8 @@ impl<C: Connector> Journey<C> {
         }
     }
 
-    /// The run stops here: says what is known, so that the next run need not assume the worst. Returns the halt.
+    /// Records what is known when the run stops here, so that the next run need not assume the worst. Returns the
+    /// halt.
     async fn leave(
         &self,
         line: &mut Line<C>,
@@ -98,7 +100,8 @@ impl<C: Connector> Journey<C> {
         Ok(halt)
     }
 
-    /// The device cannot be registered with this request. What that means depends on whether the service has acted.
+    /// Gives up a device that cannot be registered with this request. The outcome depends on whether the service has
+    /// acted.
     async fn give_up(
         &self,
         line: &mut Line<C>,
@@ -115,13 +118,13 @@ impl<C: Connector> Journey<C> {
         };
         let change = match self.settle(line, issued).await? {
             Settlement::Registered(thing) => return self.record_settled(line, device, thing).await,
-            // The token is of an earlier run, and by a clock that may have been changed since: a new one decides.
+            // The token is from an earlier run, and the clock may have been changed since: a new token decides.
             Settlement::NotRegistered if is_refused && issued.origin == Origin::EarlierRun => {
                 return self.start_over(line, device).await;
             }
             Settlement::NotRegistered if is_refused => Change::Rejected { device, failure: failure.clone() },
-            // The refusal may only mean that the token was used by the registration whose answer was lost. The control plane
-            // may be able to tell on the next run.
+            // The refusal may only mean that the token was used by the registration whose answer was lost. The
+            // control plane may be able to tell on the next run.
             Settlement::Unsettled { .. } if is_refused => {
                 let failure = lost.unwrap_or_else(|| failure.clone());
                 if self.settler.is_some() { left(failure) } else { Change::Unknown { device, failure } }
@@ -132,7 +135,7 @@ impl<C: Connector> Journey<C> {
         self.charge_budget(failure)
     }
 
-    /// The token is too old. A new certificate is only for a device of which surely none is registered.
+    /// Handles a token that is too old. A device gets a new certificate only if surely none of its is registered.
     async fn token_expired(
         &self,
         line: &mut Line<C>,
@@ -147,7 +150,7 @@ impl<C: Connector> Journey<C> {
         let change = match self.settle(line, issued).await? {
             Settlement::Registered(thing) => return self.record_settled(line, device, thing).await,
             Settlement::NotRegistered if is_void => return self.start_over(line, device).await,
-            // A registration that is under way could still succeed; once the token is void it cannot.
+            // A registration under way could still succeed, until the token is void.
             Settlement::NotRegistered => {
                 Change::Left { device, registration: issued.registration, failure: Some(failure) }
             }
@@ -158,8 +161,8 @@ impl<C: Connector> Journey<C> {
         lost.map_or(Ok(Step::Done), |lost| self.charge_budget(lost))
     }
 
-    /// Whether the certificate is registered, as the account sees it. Asks a few times before it believes a no, for
-    /// a registration whose answer was lost may still be under way, and before it gives up on an answer.
+    /// Whether the certificate is registered, as the account sees it. Asks several times before it accepts a no,
+    /// since a registration whose answer was lost may still be under way, and before it gives up on an answer.
     async fn settle(&self, line: &mut Line<C>, issued: &Issued) -> Result<Settlement, Halt> {
         if issued.registration == Registration::NotSent {
             return Ok(Settlement::NotRegistered);

@@ -1,6 +1,7 @@
 //! The steps of a device's way, each once: a request, its answer, and what the ledger is told of it.
 //!
-//! Owns the checkpoint behind which a key cannot be lost, and the proofs of it that requests are made from. Tries nothing again.
+//! Owns the checkpoint after which a key cannot be lost, and the proofs of it that requests are made from. Retries
+//! nothing.
 
 use std::time::SystemTime;
 
@@ -21,7 +22,7 @@ use crate::transport::Connector;
 /// How long a step took, and what came of it.
 pub(in crate::engine) type Outcome<T> = (Timing, Result<T, Failure>);
 
-/// A certificate that is durable, and what is known of its registration.
+/// A durable certificate, and what is known of its registration.
 pub(in crate::engine) struct Issued {
     pub(in crate::engine) certificate: Recorded<IssuedCertificate>,
     pub(in crate::engine) issued_at: SystemTime,
@@ -45,7 +46,7 @@ pub(in crate::engine) enum Holder {
     Device,
 }
 
-/// One message to the connection's own topic, until it comes back.
+/// Publishes one message to the connection's own topic, and waits until it comes back.
 pub(in crate::engine) async fn publish<C: Connector>(
     run: &Context<C>,
     line: &mut Line<C>,
@@ -61,8 +62,8 @@ pub(in crate::engine) async fn publish<C: Connector>(
     Ok((timing, outcome))
 }
 
-/// One request for a certificate: CreateCertificateFromCsr if there is a signing request, else CreateKeysAndCertificate. If it
-/// is accepted, the certificate is durable when this returns.
+/// Makes one request for a certificate: CreateCertificateFromCsr if there is a signing request, else
+/// CreateKeysAndCertificate. If it is accepted, the certificate is durable on return.
 pub(in crate::engine) async fn obtain<C: Connector>(
     run: &Context<C>,
     line: &mut Line<C>,
@@ -75,7 +76,7 @@ pub(in crate::engine) async fn obtain<C: Connector>(
     }
 }
 
-/// The key is sealed before anything else gets it.
+/// Makes a CreateKeysAndCertificate request. The key is sealed before anything else gets it.
 async fn create_keys<C: Connector>(
     run: &Context<C>,
     line: &mut Line<C>,
@@ -96,7 +97,7 @@ async fn create_keys<C: Connector>(
     Ok((timing, record_issued(run, line, request.call, change, issued_at).await?))
 }
 
-/// A certificate for another key is not this device's.
+/// Makes a CreateCertificateFromCsr request. A certificate for another key is an anomaly.
 async fn certify<C: Connector>(
     run: &Context<C>,
     line: &mut Line<C>,
@@ -123,7 +124,7 @@ async fn certify<C: Connector>(
     Ok((timing, record_issued(run, line, asked.call, change, issued_at).await?))
 }
 
-/// The checkpoint: from here on the key cannot be lost.
+/// The checkpoint: after it the key cannot be lost.
 async fn record_issued<C: Connector>(
     run: &Context<C>,
     line: &mut Line<C>,
@@ -143,8 +144,8 @@ async fn record_issued<C: Connector>(
     }
 }
 
-/// One RegisterThing; `None` if the token was too old before it could be sent. If it is accepted, the registration is durable
-/// when this returns; `issued` says from then on what is known of it.
+/// Makes one RegisterThing request; `None` if the token got too old before it could be sent. If it is accepted, the
+/// registration is durable on return. `issued` is updated with what is known of it.
 pub(in crate::engine) async fn register<C: Connector>(
     run: &Context<C>,
     line: &mut Line<C>,
@@ -160,7 +161,7 @@ pub(in crate::engine) async fn register<C: Connector>(
     Ok(Some((timing, registered)))
 }
 
-/// The exchange of [`register`] alone: what was accepted is not yet in the ledger.
+/// Makes the exchange of [`register`] alone: an accepted registration is not in the ledger yet.
 pub(super) async fn ask_to_register<C: Connector>(
     run: &Context<C>,
     line: &mut Line<C>,
@@ -188,7 +189,7 @@ pub(super) async fn record_registered<C: Connector>(
     }
 }
 
-/// What the ledger is told of a device that got no certificate.
+/// The ledger's entry for a device that got no certificate.
 pub(in crate::engine) fn not_issued(device: DeviceId, failure: Failure) -> Change {
     if is_final(&failure) && !failure.may_have_acted() {
         Change::Rejected { device, failure }
@@ -197,7 +198,7 @@ pub(in crate::engine) fn not_issued(device: DeviceId, failure: Failure) -> Chang
     }
 }
 
-/// What the ledger is told of a device that was not registered, where nobody can tell more than its last failure does.
+/// The ledger's entry for a device that was not registered, if only its last failure is known.
 pub(in crate::engine) fn not_registered(
     device: DeviceId,
     registration: Registration,
@@ -210,18 +211,18 @@ pub(in crate::engine) fn not_registered(
     }
 }
 
-/// Whether the service has said no, for another reason than the rate.
+/// Whether the service has refused, for a reason other than the rate.
 fn is_final(failure: &Failure) -> bool {
     matches!(failure.cause, Cause::Rejected { .. }) && !failure.is_throttle()
 }
 
-/// Whether the service refused a registration for what is in it.
+/// Whether the service refused a registration because of its content.
 pub(super) fn is_refused(failure: &Failure) -> bool {
     matches!(failure.cause, Cause::Rejected { status_code: 400..=499, .. }) && !failure.is_throttle()
 }
 
-/// The CreateCertificateFromCsr request. Takes the proof that the key is durable: asking for a certificate for a key that
-/// could be lost does not compile.
+/// The CreateCertificateFromCsr request. Takes the proof that the key is durable: requesting a certificate for a key
+/// that could be lost does not compile.
 fn csr_request(request: &Recorded<SigningRequest>) -> Request<IssuedCertificate<()>> {
     provisioning::csr_request(request)
 }

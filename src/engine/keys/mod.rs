@@ -1,6 +1,7 @@
 //! Where a run's private keys come from, and how they are kept.
 //!
-//! Owns the one way of a key in plain text into the ledger: through [`KeyPolicy::keep`], which seals it if it is to be sealed.
+//! Owns the only way of a plain-text key into the ledger: [`KeyPolicy::keep`], which seals the key if the policy says
+//! so.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,11 +14,11 @@ use crate::service::Quota;
 /// What a run does about private keys.
 #[derive(Debug, Clone, Default)]
 pub struct KeyPolicy {
-    /// Who makes them.
+    /// Who makes the keys.
     pub source: KeySource,
-    /// How keys are made that the service does not make.
+    /// How to make keys that the service does not make.
     pub maker: KeyMaker,
-    /// Whom they are sealed to before the ledger gets them; `None` keeps them in plain text.
+    /// Whom keys are sealed to before they reach the ledger; `None` keeps them in plain text.
     pub seal_to: Option<Sealer>,
 }
 
@@ -27,15 +28,15 @@ pub enum KeySource {
     /// The service, with CreateKeysAndCertificate.
     #[default]
     Service,
-    /// We; the service certifies it, with CreateCertificateFromCsr.
+    /// This program; the service certifies the key, with CreateCertificateFromCsr.
     Local(KeyType),
-    /// The device, which keeps it to itself; the service certifies it by the request in the device's row, which the parameter plan
-    /// finds. In load tests the service makes keys instead.
+    /// The device, which keeps the key to itself. The service certifies it with the request in the device's row,
+    /// which the parameter plan finds. In load tests the service makes keys instead.
     Device,
 }
 
 impl KeySource {
-    /// The quota that its certificates count against.
+    /// The quota that certificates for these keys count against.
     pub fn create_quota(self) -> Quota {
         match self {
             KeySource::Service => Quota::CreateKeysAndCertificate,
@@ -44,13 +45,13 @@ impl KeySource {
     }
 }
 
-/// How keys are made that the service does not make.
+/// How to make keys that the service does not make.
 #[derive(Clone, Default)]
 pub enum KeyMaker {
-    /// From the machine's randomness, of the kind that [`KeySource::Local`] names.
+    /// From the machine's randomness, of the type that [`KeySource::Local`] names.
     #[default]
     Random,
-    /// Taken from a stock of ready-made ones: for simulations, whose keys must depend on a seed.
+    /// Taken from a stock of ready-made keys: for simulations, whose keys must depend on a seed.
     Stock(Arc<dyn Fn() -> PreparedKey<Secret<String>> + Send + Sync>),
 }
 
@@ -64,7 +65,7 @@ impl fmt::Debug for KeyMaker {
 }
 
 impl KeyPolicy {
-    /// A key as the ledger is to get it.
+    /// A key in the form that the ledger stores.
     pub(super) fn keep(&self, key: Secret<String>) -> StoredKey {
         match &self.seal_to {
             None => StoredKey::Plain(key),
@@ -72,7 +73,7 @@ impl KeyPolicy {
         }
     }
 
-    /// A new key pair, as the ledger is to get it. Takes a core up to seconds.
+    /// A new key pair, in the form that the ledger stores. Keeps a core busy for up to seconds.
     pub(super) fn prepare(&self, key_type: KeyType) -> PreparedKey {
         let PreparedKey { private_key, request } = match &self.maker {
             KeyMaker::Random => keys::prepare(key_type)

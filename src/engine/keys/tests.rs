@@ -1,4 +1,4 @@
-//! The engine with keys of both kinds, against a service that is a script.
+//! The engine with keys of both kinds, against a scripted service.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -30,9 +30,9 @@ enum Trick {
     OtherKey,
     /// Sends the private key along.
     PrivateKeyToo,
-    /// Sends something that is no certificate.
+    /// Sends something that is not a certificate.
     NoCertificate,
-    /// Acts and says nothing.
+    /// Acts, but does not answer.
     Silence,
     /// Refuses for good.
     Refuse,
@@ -60,7 +60,7 @@ impl Service {
         service
     }
 
-    /// The signing requests that came, in their order.
+    /// The signing requests received, in order.
     fn signing_requests(&self) -> Vec<String> {
         let state = self.0.lock().unwrap();
         let of_csr = state.requests.iter().filter(|(call, _)| *call == Call::CreateCertificateFromCsr);
@@ -109,12 +109,12 @@ impl Service {
     }
 }
 
-/// What is in no text but a private key that the service made.
+/// A text that occurs only in a private key that the service made.
 fn secret() -> &'static str {
     samples::PRIVATE_KEY.lines().nth(1).unwrap()
 }
 
-/// What is asked for must be in the ledger before it is asked for.
+/// Checks that a request is in the ledger before it is sent.
 fn assert_durable(ledger: &Path, request: &str) {
     let view = Ledger::open_read_only(ledger).unwrap();
     let is_it = |work: &Work| matches!(work, Work::Certify { request: held } if held.pem == request);

@@ -1,7 +1,7 @@
-//! A connection that a worker holds, and what is to be known of it between exchanges.
+//! A connection that a worker holds, and its state between exchanges.
 //!
-//! Owns its age: when it is due to be renewed, and whether it has proven itself. What becomes of a worker whose connection
-//! ends is [`super::worker`]'s.
+//! Owns its age: when it is due to be renewed, and whether it has proven itself. [`super::Line`] decides what to
+//! do when it ends.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -14,31 +14,31 @@ use tracing::{Instrument, Span};
 use crate::failure::Failure;
 use crate::transport::Connection;
 
-/// By how much of its lifetime a connection may be renewed early. Connections that were opened together are then renewed
-/// over that long: 10,000 of 23 h each in 69 minutes, 2.4 a second.
+/// The share of its lifetime by which a connection may be renewed early. Connections opened together are then renewed
+/// over that time: 10,000 of 23 h each in 69 minutes, 2.4 per second.
 const SPREAD: f64 = 0.05;
 
 /// An open connection.
 pub(super) struct Held<C> {
     pub(super) connection: C,
-    /// The connection's in the log.
+    /// The connection's span in the log.
     pub(super) span: Span,
     pub(super) life: Life,
 }
 
-/// A connection's age, and what it has done with it.
+/// A connection's age, and whether it has carried an answer.
 pub(super) struct Life {
     opened: Instant,
     has_answered: bool,
-    /// One timer for the connection's life: asking it again costs next to nothing.
+    /// One timer for the connection's life: polling it again costs next to nothing.
     renewal: Pin<Box<Sleep>>,
 }
 
 /// How waiting on a connection ends.
 pub(super) enum Ended {
-    /// It is old, and to be replaced while that does no harm.
+    /// The connection is old, and should be replaced while that does no harm.
     Due,
-    /// By itself.
+    /// The connection ended by itself.
     Lost(Failure),
 }
 
@@ -54,31 +54,32 @@ impl<C: Connection> Held<C> {
 }
 
 impl Life {
-    /// Of a connection that was opened now and is to be renewed after `lifetime`, or a little earlier as `jitter` says, which
-    /// is drawn evenly from 0 to 1.
+    /// The life of a connection that was opened now and is due after `lifetime`, or a little earlier by `jitter`,
+    /// which is uniform from 0 to 1.
     pub(super) fn new(lifetime: Duration, jitter: f64) -> Self {
         let opened = Instant::now();
         let lifetime = lifetime.mul_f64(1.0 - SPREAD * jitter.clamp(0.0, 1.0));
         Self { opened, has_answered: false, renewal: Box::pin(sleep_until(opened + lifetime)) }
     }
 
-    /// The connection has carried an answer.
+    /// Notes that the connection has carried an answer.
     pub(super) fn answered(self) -> Self {
         Self { has_answered: true, ..self }
     }
 
-    /// Whether the service has shown on the connection that it serves: by an answer, or by keeping it so long.
+    /// Whether the service has served on the connection: by an answer, or by keeping it open for at least `after`.
     pub(super) fn is_proven(&self, after: Duration) -> bool {
         self.has_answered || self.opened.elapsed() >= after
     }
 
-    /// Whether the connection is to be renewed before it carries another exchange.
+    /// Whether the connection should be renewed before it carries another exchange.
     pub(super) fn is_due(&self) -> bool {
         Instant::now() >= self.renewal.deadline()
     }
 }
 
-/// Drives `side` while `main` runs, and no longer. What came of `side`, if it has ended; then it must not be polled again.
+/// Drives `side` while `main` runs. Returns the output of `side` too, if it has ended; then it must not be polled
+/// again.
 pub(super) async fn beside<T, U>(
     main: impl Future<Output = T>,
     mut side: Pin<&mut impl Future<Output = U>>,

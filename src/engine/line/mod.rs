@@ -1,7 +1,7 @@
-//! A line to the service: one connection after the other, one exchange at a time.
+//! A line to the service: one connection after another, one exchange at a time.
 //!
-//! Owns a connection's life (dial, keep alive, renew, drop, redial) and the exchange of a request in its turn at a limit. What
-//! is asked for in which order is [`super::journey`]'s; how often to redial is [`redial`]'s.
+//! Owns a connection's life (dial, keep alive, renew, drop, redial) and the exchange of a request once its limit
+//! admits it. [`super::journey`] decides what is requested in which order, and [`redial`] how often to redial.
 
 mod life;
 
@@ -35,20 +35,21 @@ use crate::transport::{Connection, Connector, Dial, Reply, Verdict};
 pub(super) struct Trunk<C> {
     pub(super) connector: C,
     pub(super) settings: LineSettings,
-    /// Only the one for dials is a line's own affair; the others are waited at by whoever has it exchange something.
+    /// The limits. A line waits itself only at the one for dials; callers name the limit for an exchange.
     pub(super) limits: Arc<Limits>,
     pub(super) crew: Arc<Crew>,
     pub(super) recorder: RecorderHandle,
     pub(super) gauges: Arc<Gauges>,
     pub(super) health: Health,
-    /// Nothing new is begun.
+    /// Cancelled when nothing new may begin.
     pub(super) drain: CancellationToken,
-    /// The run's in the log: the parent of all connections', which outlive the devices that they were dialled for.
+    /// The run's span in the log: the parent of all connections' spans, which outlive the devices that they were
+    /// dialled for.
     pub(super) span: Span,
 }
 
 impl<C: Connector> Trunk<C> {
-    /// Dials once, for something that was due at `due`. The connection's span is for [`Line::hold`].
+    /// Dials once for something that was due at `due`. The returned span is for [`Line::hold`].
     pub(super) async fn dial(&self, due: Instant) -> (Timing, Dial<C::Connection>, Span) {
         let span = debug_span!(parent: &self.span, "connection", client_id = Empty);
         let started = Instant::now();
@@ -71,26 +72,26 @@ impl<C: Connector> Trunk<C> {
 pub(super) struct LineSettings {
     /// How long an exchange waits for its reply.
     pub(super) exchange_timeout: Duration,
-    /// How many messages may pass on one connection.
+    /// The rate of messages on one connection, requests and replies together; `None` is unlimited.
     pub(super) publishes_per_connection: Option<Rate>,
     /// How old a connection may get before it is replaced.
     pub(super) connection_lifetime: Duration,
     pub(super) retry: RetryPolicy,
-    /// Where the jitter starts.
+    /// The seed of the jitter.
     pub(super) seed: u64,
 }
 
-/// One connection at a time, whichever it is just now.
+/// One connection at a time, replaced as needed.
 pub(super) struct Line<C: Connector> {
     trunk: Arc<Trunk<C>>,
     held: Option<Held<C::Connection>>,
-    /// How long requests have waited at limits since that was last asked.
+    /// How long requests have waited at limits since [`Line::take_waited`] was last called.
     waited: Duration,
-    /// Before this the connection may not carry another request; `None` before its first.
+    /// When the connection may carry its next request; `None` before its first.
     rested_at: Option<Instant>,
-    /// In a row: dials that failed, and connections that ended before they had proven themselves.
+    /// Failed dials, and connections that ended before they had proven themselves, in a row.
     setbacks: u32,
-    /// The last of them, while it is not waited out.
+    /// The last setback, until its wait is over.
     setback: Option<Setback>,
     jitter: SmallRng,
 }
@@ -101,7 +102,7 @@ struct Setback {
     failure: Failure,
 }
 
-/// A connection, alive, that may carry a request now.
+/// A live connection that may carry a request now.
 struct Permitted<C> {
     held: Held<C>,
     permit: Permit,
@@ -109,30 +110,30 @@ struct Permitted<C> {
     wait: Duration,
 }
 
-/// What came of one attempt.
+/// The result of one attempt.
 pub(super) struct Attempt<T> {
     pub(super) timing: Timing,
     pub(super) answer: Result<T, Failure>,
 }
 
-/// What came of asking for a permit.
+/// The result of asking for a permit.
 enum Asked {
-    /// It may be used now.
+    /// The permit may be used now.
     Granted(Permit),
-    /// It was given while there was no connection to use it on. It is older than a permit may get, and let go.
+    /// The permit came while there was no connection to use it on, and grew too old. It is let go.
     GrantedTooEarly,
-    /// There is no use for one any more.
+    /// It is too late to use a permit.
     TooLate,
 }
 
-/// What to do after a failed attempt, once the waiting that the remedy asks for is over.
+/// What to do after a failed attempt, once the wait that the remedy asks for is over.
 pub(super) enum Next {
     TryAgain,
     GiveUp,
 }
 
 impl<C: Connector> Line<C> {
-    /// The run's line of that number.
+    /// Creates the run's line with this number.
     pub(super) fn new(trunk: Arc<Trunk<C>>, number: u64) -> Self {
         let jitter =
             SmallRng::seed_from_u64(trunk.settings.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -147,8 +148,8 @@ impl<C: Connector> Line<C> {
         }
     }
 
-    /// Sends a request and waits for its answer, once `limit` lets it pass: on a connection that is opened if need be. Not
-    /// sent if the run drains before.
+    /// Sends a request once `limit` admits it, and waits for its answer. Opens a connection if needed. Nothing is
+    /// sent if the run drains first.
     pub(super) async fn exchange<T>(
         &mut self,
         request: &Request<T>,
@@ -161,16 +162,17 @@ impl<C: Connector> Line<C> {
             permit.map(Asked::Granted).ok_or(Halt::Drain)
         };
         loop {
-            // Nothing makes it too late to ask for this.
+            // It is never too late to ask for this permit.
             if let Some(permitted) = self.permitted(ask).await? {
                 return Ok(self.attempt(permitted, request).await);
             }
         }
     }
 
-    /// Sends a request and waits for its answer, unless `limit` takes longer than `within` to let it pass; then `None`. Giving
-    /// up spends no permit. Otherwise, with more devices waiting than the limit admits in a token's lifetime, every permit
-    /// would go to a stale token. Sent even while the run drains: it is for a certificate in hand, which would go stale.
+    /// Sends a request and waits for its answer; `None` if `limit` does not admit it within `within`. Giving up
+    /// spends no permit. Otherwise, with more devices waiting than the limit admits in a token's lifetime, every
+    /// permit would go to a stale token. Sent even while the run drains: it is for a certificate in hand, which would
+    /// go stale.
     pub(super) async fn exchange_within<T>(
         &mut self,
         request: &Request<T>,
@@ -199,8 +201,8 @@ impl<C: Connector> Line<C> {
         Ok(Some(self.attempt(permitted, request).await))
     }
 
-    /// One attempt of a request, on a connection that has its permit. The connection survives only an answer that leaves
-    /// no doubt what comes next on it.
+    /// Makes one attempt of a request on a connection that has its permit. The connection survives only an answer
+    /// that leaves no doubt about what comes next on it.
     #[instrument(
         name = "call",
         level = "debug",
@@ -246,7 +248,7 @@ impl<C: Connector> Line<C> {
         Attempt { timing, answer }
     }
 
-    /// What a reply means, and whether the connection may carry another exchange after it.
+    /// What a reply means. Keeps the connection only if it may carry another exchange.
     async fn judge<T>(
         &mut self,
         request: &Request<T>,
@@ -276,7 +278,7 @@ impl<C: Connector> Line<C> {
         answer
     }
 
-    /// Takes the connection out, opened if need be, once `ask` has given a permit; `None` if it was too late for one.
+    /// Takes the connection out once `ask` has granted a permit, opening one if needed; `None` if it is too late.
     async fn permitted<F>(&mut self, ask: impl Fn() -> F) -> Result<Option<Permitted<C::Connection>>, Halt>
     where
         F: Future<Output = Result<Asked, Halt>>,
@@ -292,7 +294,7 @@ impl<C: Connector> Line<C> {
                 Asked::Granted(permit) => permit,
                 Asked::GrantedTooEarly => continue,
             };
-            // It may have ended at the same instant.
+            // The connection may have ended at the same instant.
             if let Some(held) = self.held.take() {
                 let wait = due.elapsed();
                 self.waited += wait;
@@ -301,8 +303,8 @@ impl<C: Connector> Line<C> {
         }
     }
 
-    /// Waits for a permit, and replaces the connection if it ends meanwhile, without leaving the queue: where the service
-    /// keeps connections for a shorter time than the queue is long, nobody would ever get to its head.
+    /// Waits for a permit. Replaces the connection if it ends meanwhile, without leaving the queue: if the service
+    /// closes connections sooner than the queue moves, no request would ever get to its head.
     async fn queue_up(
         &mut self,
         mut permit: Pin<&mut impl Future<Output = Result<Asked, Halt>>>,
@@ -321,7 +323,7 @@ impl<C: Connector> Line<C> {
         }
     }
 
-    /// Sees to it that there is a connection, and a young one. Gives up when the policy does.
+    /// Ensures that there is a connection that is not due for renewal. Gives up when the retry policy does.
     pub(super) async fn connect(&mut self) -> Result<(), Halt> {
         if self.held.as_ref().is_some_and(|held| held.life.is_due()) {
             self.renew().await;
@@ -337,7 +339,7 @@ impl<C: Connector> Line<C> {
         Ok(())
     }
 
-    /// Waits out the last setback, if there is one, as long as the policy says. What was waited since then counts.
+    /// Waits out the last setback, if any, as long as the policy says. Time since the setback counts.
     async fn wait_out_setback(&mut self) -> Result<(), Halt> {
         let Some(Setback { at, failure }) = self.setback.take() else { return Ok(()) };
         let tried = self.tried(self.setbacks);
@@ -363,7 +365,7 @@ impl<C: Connector> Line<C> {
         }
     }
 
-    /// From here on this is the line's connection, of that span.
+    /// Makes `connection` the line's connection, with its span.
     pub(super) fn hold(&mut self, connection: C::Connection, span: Span) {
         let life = Life::new(self.trunk.settings.connection_lifetime, self.jitter.random());
         self.held = Some(Held { connection, span, life });
@@ -371,7 +373,7 @@ impl<C: Connector> Line<C> {
         self.trunk.gauges.connection_opened();
     }
 
-    /// A connection has ended. One that was good begins a new row.
+    /// Notes that a connection has ended. A proven connection resets the count of setbacks.
     fn set_back(&mut self, life: &Life, failure: Failure) {
         if life.is_proven(self.trunk.settings.retry.proven_after) {
             self.trunk.health.served();
@@ -381,7 +383,7 @@ impl<C: Connector> Line<C> {
         self.setback = Some(Setback { at: Instant::now(), failure });
     }
 
-    /// Waits before a retry. A run that drains does not wait for retries.
+    /// Waits before a retry. A draining run does not wait.
     pub(super) async fn pause(&mut self, time: Duration) -> Result<(), Halt> {
         let began = Instant::now();
         let paused = self.unless_draining(tokio::time::sleep(time)).await;
@@ -389,13 +391,14 @@ impl<C: Connector> Line<C> {
         paused
     }
 
-    /// Waits for `work` on an idle connection; a run that drains does not.
+    /// Waits for `work` while keeping the connection alive. A draining run does not wait.
     pub(super) async fn unless_draining<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Halt> {
         let drain = self.trunk.drain.clone();
         self.while_idle(unless(drain.cancelled(), work)).await.ok_or(Halt::Drain)
     }
 
-    /// Waits for `work` while the connection, if there is one, is kept alive. If it ends, `work` goes on without it.
+    /// Waits for `work` while keeping the connection, if any, alive. If the connection ends, `work` goes on without
+    /// it.
     pub(super) async fn while_idle<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         match self.until_gone(work.as_mut()).await {
@@ -404,7 +407,7 @@ impl<C: Connector> Line<C> {
         }
     }
 
-    /// The same, but only for as long as there is a connection; `None` if there is none any more.
+    /// Waits for `work` while keeping the connection alive; `None` once there is no connection.
     pub(super) async fn until_gone<T>(&mut self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         let ended = tokio::select! {
             biased;
@@ -420,7 +423,7 @@ impl<C: Connector> Line<C> {
         beside(part, work).await.1
     }
 
-    /// Asks the one retry policy what to do about a failed attempt, and does the waiting that it says.
+    /// Asks the retry policy what to do about a failed attempt, and does the waiting that it asks for.
     pub(super) async fn recover(&mut self, failure: &Failure, attempts: u32) -> Result<Next, Halt> {
         let tried = self.tried(attempts);
         match remedy(failure, tried, &self.trunk.settings.retry) {
@@ -434,13 +437,14 @@ impl<C: Connector> Line<C> {
         Ok(Next::TryAgain)
     }
 
-    /// A reply that cannot be this device's. Its connection is not to be trusted with another exchange.
+    /// The failure for a reply that cannot be this device's. Drops the connection, which must not carry another
+    /// exchange.
     pub(super) async fn anomaly(&mut self, call: Call, detail: String) -> Failure {
         self.disconnect().await;
         Failure::new(Stage::Call(call), Cause::Anomaly { detail })
     }
 
-    /// How long requests have waited at limits since this was last asked.
+    /// How long requests have waited at limits since this was last called.
     pub(super) fn take_waited(&mut self) -> Duration {
         std::mem::take(&mut self.waited)
     }
@@ -449,7 +453,7 @@ impl<C: Connector> Line<C> {
         Tried { attempts, standing: self.trunk.health.standing(), jitter: self.jitter.random() }
     }
 
-    /// Says goodbye, and is without a connection.
+    /// Closes the connection politely, if there is one.
     pub(super) async fn disconnect(&mut self) {
         if let Some(held) = self.held.take() {
             self.connection_gone();
@@ -457,7 +461,7 @@ impl<C: Connector> Line<C> {
         }
     }
 
-    /// The same, for the connection's age. The next one is dialled when it is needed.
+    /// Closes a connection that has reached its age. The next is dialled when it is needed.
     async fn renew(&mut self) {
         if let Some(held) = &self.held {
             debug!(parent: &held.span, "renewed: it is as old as connections get");
@@ -479,7 +483,7 @@ impl<C: Connector> Line<C> {
     }
 }
 
-/// Waits for `work` until `stop`, which comes first if both are there.
+/// Waits for `work`; `None` if `stop` ends first or at the same time.
 async fn unless<T>(stop: impl Future, work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;

@@ -1,7 +1,7 @@
-//! Where arrivals meet connections: those that are due wait here in their order, and so do workers that are free.
+//! Where arrivals meet connections: due arrivals wait here in order, and so do free workers.
 //!
-//! Owns who gets which arrival, how long one waits, how many connections are wanted, and when the last arrival has ended. It
-//! measures nothing: whoever takes an arrival here counts it.
+//! Owns which worker gets which arrival, how long an arrival waits, how many connections are wanted, and when the
+//! last arrival has ended. It measures nothing: the worker that takes an arrival counts it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,7 +11,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// More arrivals than this wait for no connection: what comes on top is missed at once.
+/// The most arrivals that wait for a connection: any further ones are missed at once.
 const MOST_WAITING: usize = 100_000;
 
 /// An arrival whose instant has come.
@@ -28,22 +28,22 @@ pub(super) struct Desk {
     max_wait: Duration,
     max_workers: usize,
     state: Mutex<State>,
-    /// More workers are wanted.
+    /// Notified when more workers are wanted.
     wanted: Notify,
-    /// Nobody waits any more.
+    /// Notified when no arrival waits any more.
     emptied: Notify,
     /// How many workers have become ready for the first time.
     ready: watch::Sender<usize>,
-    /// Nothing is handed out any more.
+    /// Cancelled when no more arrivals are handed out.
     closed: CancellationToken,
-    /// And the last arrival has ended.
+    /// Cancelled when the desk is closed and the last arrival has ended.
     over: CancellationToken,
 }
 
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Due>,
-    /// Free workers. One whose receiver is gone has lost its connection, or has left.
+    /// Free workers. A closed receiver's worker has lost its connection, or has left.
     free: VecDeque<oneshot::Sender<Due>>,
     workers: usize,
     /// Workers that have not been ready yet.
@@ -78,12 +78,12 @@ impl Desk {
         &self.over
     }
 
-    /// When the last arrival ended.
+    /// When the last arrival ended; `None` until one has.
     pub(super) fn ended_at(&self) -> Option<Instant> {
         self.state().ended_at
     }
 
-    /// When the first is due; not before connections are open.
+    /// When the profile begins; `None` until connections are open.
     pub(super) fn started_at(&self) -> Option<Instant> {
         self.state().started_at
     }
@@ -93,25 +93,25 @@ impl Desk {
         self.state().waiting.len()
     }
 
-    /// The profile begins.
+    /// Sets the start of the profile.
     pub(super) fn starts_at(&self, start: Instant) {
         self.state().started_at = Some(start);
     }
 
-    /// Another worker is on its way.
+    /// Notes that another worker was hired.
     pub(super) fn hired(&self) {
         let mut state = self.state();
         state.workers += 1;
         state.opening += 1;
     }
 
-    /// A worker is ready for the first time.
+    /// Notes that a worker is ready for the first time.
     pub(super) fn worker_ready(&self) {
         self.state().opening -= 1;
         self.ready.send_modify(|ready| *ready += 1);
     }
 
-    /// Waits until `workers` have been ready; false if the desk was closed before.
+    /// Waits until `workers` have been ready; `false` if the desk is closed first.
     pub(super) async fn opened(&self, workers: usize) -> bool {
         let mut ready = self.ready.subscribe();
         tokio::select! {
@@ -121,8 +121,8 @@ impl Desk {
         }
     }
 
-    /// An arrival is due: it goes to the worker that has been free for the longest, or waits for one. False if too many
-    /// wait already, or none is wanted any more.
+    /// Hands a due arrival to the worker that has been free for longest, or lets it wait for one. `false` if too many
+    /// wait already, or the desk is closed.
     pub(super) fn arrive(&self, due: Due) -> bool {
         let mut state = self.state();
         if self.closed.is_cancelled() || state.waiting.len() >= MOST_WAITING {
@@ -133,7 +133,7 @@ impl Desk {
         true
     }
 
-    /// Gives up what has waited for too long: how many, and when to look again.
+    /// Gives up arrivals that have waited too long. Returns them, and when to look again.
     pub(super) fn expire(&self, now: Instant) -> (Vec<Due>, Option<Instant>) {
         let mut state = self.state();
         let fresh = state.waiting.partition_point(|due| due.at + self.max_wait <= now);
@@ -152,7 +152,8 @@ impl Desk {
         }
     }
 
-    /// Waits until more workers are wanted than there are: one for each arrival that waits and finds none on its way.
+    /// Waits until more workers are wanted than exist: one for each waiting arrival without a worker on its way.
+    /// Returns how many.
     pub(super) async fn more_wanted(&self) -> usize {
         loop {
             let wanted = self.wanted.notified();
@@ -168,7 +169,7 @@ impl Desk {
     pub(super) fn sit(self: &Arc<Self>) -> Seat {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.state();
-        // Those that have left would gather here while nothing arrives.
+        // Seats of workers that have left would pile up here while nothing arrives.
         if state.free.len() >= 2 * state.workers {
             state.free.retain(|seat| !seat.is_closed());
         }
@@ -179,7 +180,7 @@ impl Desk {
         Seat { desk: self.clone(), receiver }
     }
 
-    /// No arrival is handed out any more, and those that wait never are.
+    /// Closes the desk: no more arrivals are handed out, and those that wait are dropped.
     pub(super) fn close(&self) {
         let mut state = self.state();
         self.closed.cancel();
@@ -240,14 +241,14 @@ impl State {
     }
 }
 
-/// A free worker's place. Dropped with an arrival in it, the arrival is another's.
+/// A free worker's place. If it is dropped with an arrival in it, another worker gets the arrival.
 pub(super) struct Seat {
     desk: Arc<Desk>,
     receiver: oneshot::Receiver<Due>,
 }
 
 impl Seat {
-    /// The next arrival; none when there will be no more. Cancel safe.
+    /// The next arrival; `None` when there will be no more. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Turn> {
         let due = (&mut self.receiver).await.ok()?;
         Some(Turn { desk: self.desk.clone(), due })
@@ -263,7 +264,7 @@ impl Drop for Seat {
     }
 }
 
-/// An arrival in a worker's hands. It has ended when this is dropped.
+/// An arrival in a worker's hands. It ends when this is dropped.
 pub(super) struct Turn {
     desk: Arc<Desk>,
     pub(super) due: Due,
@@ -282,12 +283,12 @@ pub(super) struct Hand {
 }
 
 impl Hand {
-    /// Of a worker that was [`hired`](Desk::hired).
+    /// Creates the guard for a worker that was [`hired`](Desk::hired).
     pub(super) fn new(desk: Arc<Desk>) -> Self {
         Self { desk, has_been_ready: false }
     }
 
-    /// The worker is ready for arrivals.
+    /// Notes that the worker is ready for arrivals.
     pub(super) fn ready(&mut self) {
         if !std::mem::replace(&mut self.has_been_ready, true) {
             self.desk.worker_ready();

@@ -1,4 +1,4 @@
-//! The devices of a load test, in the ledger's order: those that have no certificate, or those that have one to register.
+//! The devices of a load test, in the ledger's order: those without a certificate, or those with one to register.
 //!
 //! Owns reading them ahead and, where keys are made here, making those ahead too: neither is the service's time.
 
@@ -23,12 +23,12 @@ use crate::ledger::{OpenDevice, Receipt, Work};
 
 /// How many devices are read from the ledger at once.
 const PAGE: usize = 256;
-/// A certificate is only taken up while its token is good for this much longer: it waits for its arrival.
+/// How much longer a certificate's token must be good for it to be taken up: it waits for its arrival.
 const TOKEN_LEFT: Duration = Duration::from_secs(120);
 /// How many keys are made at a time: enough for their commits to share a transaction.
 const KEYS_AT_ONCE: usize = 64;
 
-/// The workers' end: many take from one queue.
+/// The workers' end of the queue: many take from one queue.
 #[derive(Clone)]
 pub(super) struct Devices(Arc<Mutex<mpsc::Receiver<OpenDevice>>>);
 
@@ -92,7 +92,7 @@ impl Wanted {
             (Work::Register { issued_at, registration, .. }, Scenario::Register) => {
                 *registration == Registration::NotSent && is_fresh(*issued_at)
             }
-            // It is an earlier run's: taking it up would be another operation than the one tested.
+            // An earlier run requested it: resuming it would not be the operation under test.
             (Work::Register { .. }, _) => false,
             (_, scenario) => scenario != Scenario::Register,
         }
@@ -123,7 +123,7 @@ async fn feed(
     }
 }
 
-/// What it takes to make a device's key.
+/// What is needed to make a device's key.
 struct Preparation {
     key_type: KeyType,
     policy: KeyPolicy,
@@ -131,7 +131,7 @@ struct Preparation {
     mode: CommitMode,
 }
 
-/// The device with a key, where it needs one; `None` if the recorder is gone.
+/// Gives the device a key if it needs one; `None` if the recorder is gone.
 async fn prepare(device: OpenDevice, preparation: Option<&Preparation>) -> Option<OpenDevice> {
     let (Work::Create, Some(preparation)) = (&device.work, preparation) else { return Some(device) };
     let (policy, key_type) = (preparation.policy.clone(), preparation.key_type);

@@ -1,8 +1,8 @@
 //! The load test: arrivals at instants that were computed in advance, whatever the service does with them.
 //!
-//! Owns the open loop: who offers (`pace`), where arrivals wait for a connection (`desk`), how many connections there are,
-//! and when it is over. What an arrival does is `work`'s; what was measured adds up in `monitor`. Nothing is tried again,
-//! for a refusal is a result here; only connections are opened anew.
+//! Owns the open loop: who offers (`pace`), where arrivals wait for a connection (`desk`), how many connections there
+//! are, and when the run is over. `work` carries out arrivals, and `monitor` adds up the measurements. Nothing is
+//! retried: here a refusal is a result. Only connections are opened anew.
 
 mod desk;
 mod devices;
@@ -61,42 +61,42 @@ pub struct LoadPlan {
     pub profile: Profile,
     /// How arrivals are spaced: evenly, or at random (a Poisson process).
     pub spacing: Spacing,
-    /// Arrivals that are due in this first part of the profile are in no figure.
+    /// How much of the profile's start is not measured: arrivals due in it appear in no figure.
     pub warm_up: Duration,
-    /// Which of the profile's arrivals are this process's; `None` if they all are.
+    /// This process's share of the profile's arrivals; `None` if it offers all of them.
     pub shard: Option<Shard>,
-    /// When the profile begins, if not as soon as the connections are open.
+    /// When the profile begins; `None` if it begins as soon as the connections are open.
     pub start_at: Option<Instant>,
     /// How many connections are opened before the first arrival is due. [`Scenario::Connect`] opens none ahead.
     pub connections: usize,
-    /// How many there are at most. More are opened while an arrival finds none free.
+    /// The most connections. More are opened while an arrival finds none free.
     pub max_connections: usize,
     /// How long an arrival waits for a free connection before it is given up, and counted as missed.
     pub max_wait: Duration,
-    /// Limit of the dials that are no arrivals.
+    /// The limit on dials that are not arrivals.
     pub connect_rate: RateLimit,
     /// How long an exchange waits for its reply.
     pub exchange_timeout: Duration,
-    /// What a device's row becomes.
+    /// The request parameters made of a device's row.
     pub parameters: ParameterPlan,
-    /// Where private keys come from and how they are kept. Keys that are made here are made ahead, and in no figure.
+    /// Where private keys come from and how they are kept. Keys made here are made ahead, and count in no figure.
     pub keys: KeyPolicy,
-    /// How old an ownership token may get and still be used.
+    /// The oldest ownership token that is still used.
     pub token_lifetime: Duration,
-    /// What is demanded of the figures.
+    /// The thresholds that the figures must meet.
     pub thresholds: Vec<Threshold>,
-    /// What happens to a run that has surely missed one.
+    /// What happens to a run that can no longer meet a threshold.
     pub on_loss: OnLoss,
     /// How the ledger is written.
     pub commit_mode: CommitMode,
-    /// What tells the age of tokens.
+    /// The clock that tokens' ages are read from.
     pub clock: Clock,
-    /// Draws Poisson arrivals and the jitter of redials.
+    /// The seed for Poisson arrivals and the jitter of redials.
     pub seed: u64,
 }
 
 impl LoadPlan {
-    /// A plan to offer `profile` of `scenario`; the rest as for an account that has AWS's default quotas.
+    /// A plan to offer `profile` of `scenario`; everything else suits an account with AWS's default quotas.
     pub fn new(scenario: Scenario, profile: Profile) -> Self {
         Self {
             scenario,
@@ -121,7 +121,7 @@ impl LoadPlan {
         }
     }
 
-    /// How many arrivals are this process's: a real number, as the integral of the rate is one.
+    /// How many arrivals this process offers: a real number, since it is the integral of the rate.
     pub fn arrivals(&self) -> f64 {
         self.profile.arrivals() / self.shard.map_or(1.0, |shard| f64::from(shard.of))
     }
@@ -132,12 +132,12 @@ impl LoadPlan {
 pub enum Scenario {
     /// Opens a connection, holds it, and closes it.
     Connect {
-        /// For how long; zero is churn.
+        /// How long it is held; zero for churn.
         hold: Duration,
     },
-    /// Has a certificate issued, which is left unregistered.
+    /// Has a certificate issued, and leaves it unregistered.
     Create,
-    /// Registers a certificate that the ledger has, that is fresh, and that nothing was sent for.
+    /// Registers a certificate from the ledger that is fresh and that no registration was sent for.
     Register,
     /// Takes a device from its row to a registered thing.
     Provision,
@@ -150,7 +150,7 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    /// What the figures of its arrivals are under.
+    /// The operation that its arrivals are counted under.
     pub fn operation(self) -> Operation {
         match self {
             Scenario::Connect { .. } => Operation::Connect,
@@ -161,7 +161,7 @@ impl Scenario {
         }
     }
 
-    /// Whether each arrival takes a device of the ledger.
+    /// Whether each arrival takes a device from the ledger.
     pub fn takes_devices(self) -> bool {
         match self {
             Scenario::Connect { .. } | Scenario::Publish { .. } => false,
@@ -173,39 +173,41 @@ impl Scenario {
 /// The smallest message: room for the sequence number that tells messages apart.
 pub const LEAST_MESSAGE: usize = 8;
 
-/// What happens to a run that has surely missed a threshold.
+/// What happens to a run that can no longer meet a threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnLoss {
-    /// It goes on: its figures are wanted all the same.
+    /// It goes on: its figures are still wanted.
     #[default]
     GoOn,
-    /// It stops, to spare the account and the clock.
+    /// It stops, to spare the account and save time.
     Stop,
 }
 
-/// What a load test leaves.
+/// The result of a load test.
 #[derive(Debug)]
 pub struct LoadOutcome {
     /// Why it ended.
     pub end: End,
-    /// What was measured, without what was due in the warm-up.
+    /// What was measured, except what was due in the warm-up.
     pub metrics: Metrics,
-    /// The slowest of it.
+    /// The slowest attempts measured.
     pub slowest: Slowest,
-    /// From the end of the warm-up to the end of the last arrival; zero if it did not get that far.
+    /// From the end of the warm-up to the end of the last arrival; zero if the run did not get that far.
     pub measured: Duration,
-    /// The whole run, with opening connections and closing them.
+    /// The duration of the whole run, including opening and closing connections.
     pub elapsed: Duration,
-    /// What the thresholds came to, in their order.
+    /// The thresholds' results, in their order.
     pub judgements: Vec<Judgement>,
     /// The ledger, handed back.
     pub ledger: Option<Ledger>,
 }
 
-/// Runs `plan`: opens connections ahead, then starts each arrival at its instant, until the profile ends, the devices run
-/// out, or `stop` says so: a future whose end asks the run to drain, or a [`Stop`]. The audience may be `()`. `ledger` has the devices; a scenario that takes none needs none, and without one a scenario that
-/// takes some ends at once, [`End::OutOfDevices`]. The audience is told where the test stands every half second, and of each
-/// second from the end of the warm-up on.
+/// Runs `plan`: opens connections ahead, then starts each arrival at its instant, until the profile ends, the devices
+/// run out, or `stop` says so. `stop` is a future that asks the run to drain when it ends, or a [`Stop`].
+///
+/// `ledger` provides the devices. A scenario that takes none needs no ledger; a scenario that takes some ends at once
+/// without one, with [`End::OutOfDevices`]. The audience may be `()`. It is told the test's progress every half
+/// second, and each second from the end of the warm-up on.
 #[instrument(name = "run", skip_all, fields(kind = "load", scenario = ?plan.scenario))]
 pub async fn run<C: Connector>(
     plan: LoadPlan,
@@ -218,7 +220,7 @@ pub async fn run<C: Connector>(
     stop.during(|stop| conduct(plan, connector, ledger, stop, audience)).await
 }
 
-/// Runs `plan` until the tokens of `stop` say otherwise.
+/// Runs `plan` until it ends or the tokens of `stop` end it.
 pub(super) async fn conduct<C: Connector>(
     plan: LoadPlan,
     connector: C,
@@ -269,16 +271,16 @@ pub(super) async fn conduct<C: Connector>(
     LoadOutcome { end, metrics, slowest, measured, elapsed: began.elapsed(), judgements, ledger }
 }
 
-/// How many seconds the monitor may be behind.
+/// How many seconds the monitor may lag behind.
 const INTERVALS: usize = 8;
 
 /// What the parts of a load test have in common.
 struct Scene {
     desk: Arc<Desk>,
-    /// The end of the warm-up; not set before connections are open.
+    /// The end of the warm-up; not set until connections are open.
     epoch: OnceLock<Instant>,
     slowest: Mutex<Slowest>,
-    /// Connections that are only held are held no longer.
+    /// Cancelled when connections that are only held should be closed.
     cut: CancellationToken,
 }
 
@@ -292,7 +294,7 @@ impl Scene {
         }
     }
 
-    /// From the end of the warm-up to the end of the last arrival; zero if it did not get that far.
+    /// From the end of the warm-up to the end of the last arrival; zero if the run did not get that far.
     fn measured(&self) -> Duration {
         match (self.epoch.get(), self.desk.ended_at()) {
             (Some(epoch), Some(ended)) => ended.saturating_duration_since(*epoch),
@@ -301,8 +303,8 @@ impl Scene {
     }
 }
 
-/// What the workers share. How fast requests go is the schedule's affair: to slow down where the service throttles would be
-/// to close the loop. They go on until the last arrival has ended, whoever asked for the end.
+/// What the workers share. Only the schedule sets the rate: slowing down for throttles would close the loop. Workers
+/// go on until the last arrival has ended, whatever ended the run.
 fn context<C: Connector>(
     plan: &LoadPlan,
     connector: C,
@@ -342,12 +344,12 @@ fn context<C: Connector>(
     Context::new(Arc::new(trunk), limits, recorder, plan.clock.clone(), device)
 }
 
-/// Who may ask for the end.
+/// What may ask for the end of the run.
 struct Asked {
     stop: StopTokens,
-    /// A threshold is lost.
+    /// Cancelled when a threshold is lost.
     lost: CancellationToken,
-    /// The recorder is gone; it has said why itself.
+    /// Cancelled when the recorder is gone, which reports its own error.
     failed: CancellationToken,
 }
 
@@ -362,7 +364,7 @@ impl Asked {
     }
 }
 
-/// Runs everything that makes and takes arrivals, and says why it ended.
+/// Runs everything that makes and takes arrivals, and returns why it ended.
 async fn offer<C: Connector>(
     context: Context<C>,
     scene: Arc<Scene>,
@@ -374,7 +376,7 @@ async fn offer<C: Connector>(
     let over = scene.desk.over().clone();
     let devices = Devices::start(&context, &plan, store, over, &mut tasks);
     let ahead = match plan.scenario {
-        // One, to see whether there is anyone; it is closed again.
+        // One, to check that the service can be reached; it is closed again.
         Scenario::Connect { .. } => 1,
         _ => plan.connections.min(plan.max_connections),
     };
@@ -385,7 +387,7 @@ async fn offer<C: Connector>(
     end.unwrap_or(End::Complete)
 }
 
-/// Those who take arrivals, one connection each: more while an arrival finds none free.
+/// Hires the workers, one connection each: more while an arrival finds none free.
 struct Hiring<C> {
     context: Arc<Context<C>>,
     scene: Arc<Scene>,

@@ -1,7 +1,7 @@
 //! What a load test has measured so far.
 //!
-//! Owns the sum of the seconds, whether a threshold is lost already, and what is told of it meanwhile. Keeps the same amount
-//! of memory however long the run.
+//! Owns the sum of the seconds, whether a threshold is lost already, and what is reported of it meanwhile. Its memory
+//! does not grow with the run.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,29 +17,29 @@ use crate::metrics::threshold::{Judgement, Threshold};
 use crate::metrics::{Interval, Metrics};
 use crate::schedule::Profile;
 
-/// Over how many seconds the recent figures are.
+/// How many seconds the recent figures cover.
 const RECENT_SECONDS: usize = 5;
-/// How often the progress is told.
+/// How often progress is reported.
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
-/// Where a load test stands.
+/// The state of a load test.
 #[derive(Debug, Clone, Default)]
 pub struct LoadSnapshot {
     /// What it is doing.
     pub phase: Phase,
     /// How far into the profile it is, the warm-up included; zero while connections are opened.
     pub at: Duration,
-    /// How long the profile is.
+    /// The length of the profile.
     pub of: Duration,
     /// The offered rate at this instant, per second.
     pub offered: f64,
-    /// The end of the warm-up; not known before connections are open.
+    /// The end of the warm-up; `None` until connections are open.
     pub measuring_since: Option<Instant>,
     /// What was measured since the end of the warm-up.
     pub metrics: Metrics,
     /// What was measured in the last few whole seconds.
     pub recent: Metrics,
-    /// How many seconds `recent` is of; zero before the first is over.
+    /// How many seconds `recent` covers; zero before the first is over.
     pub recent_seconds: u32,
     /// Open connections.
     pub connections: u32,
@@ -47,7 +47,7 @@ pub struct LoadSnapshot {
     pub in_flight: u32,
     /// Arrivals that wait for a connection.
     pub waiting: usize,
-    /// What the thresholds would come to now; empty before anything is measured.
+    /// The thresholds' results as of now; empty before anything is measured.
     pub judgements: Vec<Judgement>,
 }
 
@@ -57,9 +57,9 @@ pub enum Phase {
     /// Opening connections ahead.
     #[default]
     Opening,
-    /// Offering what is not measured.
+    /// Offering arrivals that are not measured.
     WarmingUp,
-    /// Offering what is measured.
+    /// Offering arrivals that are measured.
     Measuring,
     /// Waiting for the arrivals under way.
     Ending,
@@ -67,7 +67,7 @@ pub enum Phase {
 
 pub(super) struct Monitor {
     profile: Profile,
-    /// Of how many equal parts the profile's load is offered here.
+    /// How many processes share the profile's load equally.
     parts: f64,
     thresholds: Vec<Threshold>,
     on_loss: OnLoss,
@@ -76,7 +76,7 @@ pub(super) struct Monitor {
     audience: Audience<LoadSnapshot>,
     lost: CancellationToken,
     metrics: Metrics,
-    /// The last seconds, for what people look at.
+    /// The last seconds, for the progress display.
     recent: VecDeque<Interval>,
 }
 
@@ -102,7 +102,7 @@ impl Monitor {
         }
     }
 
-    /// Adds up the seconds until there are no more; what they came to.
+    /// Adds up the seconds until there are no more, and returns the sum.
     pub(super) async fn run(mut self, mut intervals: mpsc::Receiver<Interval>) -> Metrics {
         let mut ticks = interval(TELL_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -131,7 +131,7 @@ impl Monitor {
             self.recent.pop_front();
         }
         if let Some(reader) = &self.audience.intervals {
-            // A reader that is gone wanted no more.
+            // A reader that is gone wants no more.
             let _ = reader.send(second.clone()).await;
         }
         self.recent.push_back(second);

@@ -1,7 +1,7 @@
 //! The generator: offers each arrival at its instant.
 //!
-//! Owns punctuality, and says how much of it there was. It never makes up for anything: an arrival that it gets to late is
-//! offered late, and that is measured.
+//! Owns punctuality, and reports it. It never makes up for lost time: a late arrival is offered late, and that is
+//! measured.
 
 use tokio::time::{Instant, sleep_until};
 
@@ -10,8 +10,9 @@ use crate::engine::recorder::RecorderHandle;
 use crate::event::Note;
 use crate::schedule::Schedule;
 
-/// Offers all arrivals of `schedule`, which begins at `start`, and waits until none waits for a connection any more. Ends early
-/// when the desk is closed. What is due before `warm` is told as of its due instant, and so is in no figure.
+/// Offers all arrivals of `schedule`, which begins at `start`, and waits until none waits for a connection. Ends
+/// early when the desk is closed. Arrivals due before `warm` are recorded at their due instant, and so count in no
+/// figure.
 pub(super) async fn offer(
     mut schedule: Schedule,
     start: Instant,

@@ -1,7 +1,7 @@
 //! A worker of a load test: one connection, one arrival at a time.
 //!
-//! Owns what an arrival does in each scenario, once, and when its parts were due. A failure is a result: it is counted, and
-//! the next arrival comes when it is due.
+//! Owns what an arrival does in each scenario, once, and when its parts were due. A failure is a result: it is
+//! counted, and the next arrival starts when it is due.
 
 use std::pin::pin;
 use std::sync::{Arc, PoisonError};
@@ -42,7 +42,7 @@ struct Books<C> {
 }
 
 impl<C: Connector> LoadWorker<C> {
-    /// The run's worker of that number, from 0.
+    /// The run's worker with this number, from 0.
     pub(super) fn new(
         run: Arc<Context<C>>,
         scene: Arc<Scene>,
@@ -76,7 +76,7 @@ impl<C: Connector> LoadWorker<C> {
             }
             self.hand.ready();
             let mut seat = self.books.scene.desk.sit();
-            // Without a connection the seat is given up, and whatever was in it goes to another.
+            // If the connection is lost, the worker leaves its seat, and any arrival in it goes to another worker.
             let Some(turn) = self.line.until_gone(pin!(seat.next())).await else { continue };
             let Some(turn) = turn else { return Ok(()) };
             drop(seat);
@@ -105,7 +105,7 @@ impl<C: Connector> LoadWorker<C> {
     /// Takes arrivals that are dials themselves.
     async fn take_turns_at_dialling(&mut self, hold: Duration) -> Result<(), End> {
         if self.number == 0 {
-            // One dial that is no arrival: a wrong setting should end the run, not fill it with failures.
+            // One dial that is not an arrival: a wrong setting should end the run, not fill it with failures.
             if let Err(halt) = self.line.connect().await {
                 return ended_by(halt);
             }
@@ -124,7 +124,7 @@ impl<C: Connector> LoadWorker<C> {
             self.books.note(due, Note::Dialled { timing, phases: dial.phases, outcome }).await;
             let Ok(connection) = dial.outcome else { continue };
             self.line.hold(connection, span);
-            // The arrival has ended; the connection is held beyond the end of the profile, if need be.
+            // The arrival has ended; the connection may be held beyond the end of the profile.
             drop(turn);
             let cut = self.books.scene.cut.clone();
             let held = tokio::time::timeout(hold, cut.cancelled());
@@ -133,11 +133,11 @@ impl<C: Connector> LoadWorker<C> {
         }
     }
 
-    /// An arrival of [`Scenario::Publish`].
+    /// Takes an arrival of [`Scenario::Publish`].
     async fn publish(&mut self, turn: Turn, size: usize) -> Result<(), Halt> {
         let due = turn.due;
         self.books.note(due, Note::Started).await;
-        // The number first, so that no message is like one of those before it.
+        // The number comes first, so that each message differs from those before it.
         let mut message = due.number.to_be_bytes().to_vec();
         message.resize(size.max(LEAST_MESSAGE), b'x');
         let waited = due.at.elapsed();
@@ -149,7 +149,7 @@ impl<C: Connector> LoadWorker<C> {
         Ok(())
     }
 
-    /// An arrival of [`Scenario::Create`].
+    /// Takes an arrival of [`Scenario::Create`].
     #[instrument(name = "device", level = "debug", skip_all, fields(row = device.id.0, key = device.identity.key.as_str()))]
     async fn create_only(&mut self, turn: Turn, device: OpenDevice) -> Result<(), Halt> {
         let (_, issued) = self.create(turn.due, &device).await?;
@@ -161,7 +161,7 @@ impl<C: Connector> LoadWorker<C> {
         }
     }
 
-    /// An arrival of [`Scenario::Register`].
+    /// Takes an arrival of [`Scenario::Register`].
     #[instrument(name = "device", level = "debug", skip_all, fields(row = device.id.0, key = device.identity.key.as_str()))]
     async fn register_only(&mut self, turn: Turn, device: OpenDevice) -> Result<(), Halt> {
         let OpenDevice { id, identity, work } = device;
@@ -169,7 +169,7 @@ impl<C: Connector> LoadWorker<C> {
             unreachable!("only devices with a certificate are fed to this scenario")
         };
         let due = turn.due;
-        // The ledger knows that something may have been sent before anything is.
+        // The ledger must know that something may have been sent before anything is.
         self.leave_issued(id, Registration::MaySent, None).await?;
         let (registration, origin) = (Registration::NotSent, Origin::ThisRun);
         let issued = Issued { certificate, issued_at, registration, origin };
@@ -180,7 +180,7 @@ impl<C: Connector> LoadWorker<C> {
         Ok(())
     }
 
-    /// An arrival of [`Scenario::Provision`].
+    /// Takes an arrival of [`Scenario::Provision`].
     #[instrument(name = "device", level = "debug", skip_all, fields(row = device.id.0, key = device.identity.key.as_str()))]
     async fn provision(&mut self, turn: Turn, device: OpenDevice) -> Result<(), Halt> {
         let due = turn.due;
@@ -192,7 +192,7 @@ impl<C: Connector> LoadWorker<C> {
                 Err(failure)
             }
         };
-        // Waiting for its turn is the wait; all the rest is the service's and the ledger's.
+        // The wait is the arrival's own; the service time includes the ledger's.
         let timing = Timing { wait: created.wait, service: due.at.elapsed().saturating_sub(created.wait) };
         let (operation, key) = (Operation::Provision, Some(device.identity.key.as_str()));
         self.books.remember(due, operation, timing, registered.is_ok(), key);
@@ -200,7 +200,7 @@ impl<C: Connector> LoadWorker<C> {
         Ok(())
     }
 
-    /// One request for a certificate, due when the arrival was.
+    /// Sends one request for a certificate, due when the arrival was.
     async fn create(&mut self, due: Due, device: &OpenDevice) -> Result<Outcome<Issued>, Halt> {
         let waited = due.at.elapsed();
         let request = match &device.work {
@@ -214,7 +214,7 @@ impl<C: Connector> LoadWorker<C> {
         Ok((timing, issued))
     }
 
-    /// One registration, due when its certificate was durable.
+    /// Sends one registration, due when its certificate was durable.
     async fn register(
         &mut self,
         due: Due,
@@ -228,7 +228,7 @@ impl<C: Connector> LoadWorker<C> {
         Ok(registered)
     }
 
-    /// One registration. If it is accepted, it is durable when this returns; if not, the ledger has why.
+    /// Sends one registration. If it is accepted, it is durable on return; if not, the ledger has the reason.
     async fn register_once(
         &mut self,
         device: DeviceId,
@@ -257,7 +257,7 @@ impl<C: Connector> LoadWorker<C> {
         }
     }
 
-    /// Leaves a device with a certificate.
+    /// Records that a device is left with a certificate.
     async fn leave_issued(
         &mut self,
         device: DeviceId,
@@ -272,7 +272,7 @@ impl<C: Connector> LoadWorker<C> {
     }
 }
 
-/// What a worker's halt means for the run. Whatever else ended the run says why itself.
+/// What a worker's halt means for the run. Any other cause of the run's end is reported elsewhere.
 fn ended_by(halt: Halt) -> Result<(), End> {
     match halt {
         Halt::Drain | Halt::Recorder => Ok(()),
@@ -293,7 +293,7 @@ impl<C: Connector> Books<C> {
         self.note(due, Note::Exchanged { operation, timing, outcome }).await;
     }
 
-    /// Tells of what belongs to an arrival: in the second in which it happens, unless the arrival was due in the warm-up.
+    /// Records a note of an arrival in the second in which it happens, unless the arrival was due in the warm-up.
     async fn note(&self, due: Due, note: Note) {
         let at = if self.counts(due) { Instant::now() } else { due.at };
         self.run.recorder.note_at(at, note).await;

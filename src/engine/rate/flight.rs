@@ -1,29 +1,29 @@
-//! Requests under way: when each was sent, what became of it, and which of them should have been answered by now.
+//! Requests under way: when each was sent, what became of it, and which should have been answered by now.
 //!
 //! Owns what is known of the service's latency. Decides nothing about rates.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// A request is judged after this many times the longest latency of the last answers,
+/// A request is judged after this multiple of the recent maximum latency.
 const PATIENCE: u32 = 3;
-/// and never before this.
+/// No request is judged sooner than this.
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
-/// One answer in this many is forgotten of the longest latency.
+/// The recent maximum latency forgets one in this many answers.
 const MEMORY: u32 = 64;
 
-/// All requests that have not ended or are not judged, in the order they were sent: as many as there are workers, those
-/// of the last second or so, and those that ended after an older one that has not.
+/// All requests that have not ended or are not judged, in the order they were sent: one per worker, those of about
+/// the last second, and those that ended after an older one that has not.
 #[derive(Default)]
 pub(super) struct Flight {
     requests: VecDeque<Request>,
-    /// The number of the oldest.
+    /// The number of the oldest request.
     oldest: u64,
-    /// The number of the first that is not judged.
+    /// The number of the first request that is not judged.
     unjudged: u64,
-    /// The longest latency of the last answers; `None` before the first.
+    /// The recent maximum latency; `None` until the first answer.
     latency: Option<Duration>,
-    /// After how long the last request was given up that was older than any answer; `None` before the first.
+    /// After how long the last request older than any answer was given up; `None` until the first.
     given_up: Option<Duration>,
 }
 
@@ -38,7 +38,7 @@ struct Request {
 pub(super) enum Fate {
     Answered,
     Lost,
-    /// It says nothing.
+    /// The request says nothing about the service.
     Unclear,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Sent {
     pub(super) at: Duration,
 }
 
-/// A request as it stands at the age at which all of them are judged.
+/// A request as it stands at the age at which all requests are judged.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Judged {
     pub(super) sent: Sent,
@@ -68,7 +68,7 @@ impl Flight {
         number
     }
 
-    /// A request ends; `None` if it has ended before.
+    /// Ends a request; `None` if it has ended before.
     pub(super) fn end(&mut self, number: u64, fate: Fate, now: Duration) -> Option<Sent> {
         let index = usize::try_from(number.checked_sub(self.oldest)?).ok()?;
         let request = self.requests.get_mut(index).filter(|request| request.fate.is_none())?;
@@ -84,10 +84,10 @@ impl Flight {
         Some(sent)
     }
 
-    /// The next request that has come of age, if there is one. Answered or not, all are judged at the same age: answers
-    /// come sooner than losses show, and would outvote them.
+    /// The next request that has come of age, if any. Answered or not, all are judged at the same age: answers arrive
+    /// before losses show, and would outvote them.
     ///
-    /// `None` before the first answer: until then nobody knows how long one takes.
+    /// `None` until the first answer: the latency is not known before.
     pub(super) fn judge(&mut self, now: Duration) -> Option<Judged> {
         let patience = self.patience()?;
         loop {
@@ -105,19 +105,19 @@ impl Flight {
         }
     }
 
-    /// How many of the requests that were sent after this one are answered: at most `most`, which is all that is looked for.
+    /// How many requests sent after this one are answered, counted up to `most`.
     pub(super) fn answered_after(&self, number: u64, most: usize) -> usize {
         let after = usize::try_from((number + 1).saturating_sub(self.oldest)).unwrap_or(usize::MAX);
         let fates = self.requests.iter().skip(after).map(|request| request.fate);
         fates.filter(|fate| *fate == Some(Fate::Answered)).take(most).count()
     }
 
-    /// The longest latency of the last answers.
+    /// The recent maximum latency; `None` until the first answer.
     pub(super) fn latency(&self) -> Option<Duration> {
         self.latency
     }
 
-    /// The age at which requests are judged: none waits longer than until it is given up.
+    /// The age at which requests are judged: no later than a request is given up. `None` until the first answer.
     fn patience(&self) -> Option<Duration> {
         let given_up = self.given_up.unwrap_or(Duration::MAX);
         self.latency.map(|latency| (latency * PATIENCE).min(given_up).max(LEAST_PATIENCE))

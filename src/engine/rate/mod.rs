@@ -1,8 +1,8 @@
 //! Rate limits: one per operation, global, first come first served.
 //!
-//! Owns the only use of governor, and the waiting. Waiting goes through tokio's clock, so that a paused clock governs it
-//! too; the queue is a fair lock, because thousands of waiters that each poll the limiter cost far more than one that
-//! sleeps. Which rate the service bears is [`pace`]'s to find.
+//! Owns the only use of governor, and the waiting. Waiting goes through tokio's clock, so that a paused clock governs
+//! it too; the queue is a fair lock, because thousands of waiters that each poll the limiter cost far more than one
+//! that sleeps. [`pace`] finds the rate that the service sustains.
 
 mod flight;
 mod inquiry;
@@ -35,58 +35,59 @@ pub(super) use sign::Sign;
 use pace::Pace;
 use patience::Waiting;
 
-/// A limit that many tasks wait at, in the order they came. Time that nobody used is not made up for later, beyond a
-/// burst of 2 or 1 % of a second's worth: a burst of 1 would lose every tick that the timer is late.
+/// A limit that many tasks wait at, in order of arrival. Unused time is not made up for later, beyond a burst of 2 or
+/// 1 % of a second's worth: a burst of 1 would lose every tick that the timer is late.
 ///
-/// Below a rate that was set, and where none is, it looks for the service's own: each permit tells in the end what became
+/// Below the fixed rate, or without one, it looks for the service's own limit: each permit reports what became of its
+/// request.
 /// of its request.
 pub(super) struct Limit {
     asked: RateLimit,
     turn: tokio::sync::Mutex<()>,
     limiter: Option<Limiter>,
     clock: Arc<Paced>,
-    /// Whether it lets everything pass, whatever becomes of it.
+    /// Whether every request passes, whatever becomes of it.
     is_open: bool,
-    /// For how long it has held someone back, in microseconds.
+    /// How long it has held requests back, in microseconds.
     held: AtomicU64,
 }
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<TokioInstant>>;
 
-/// The pace, and when its time began.
+/// The pace, and the origin of its time.
 struct Paced {
     epoch: Instant,
     pace: Mutex<Pace>,
 }
 
-/// Leave to send one request. Whoever has it says in the end what became of the request; one that is dropped says that
-/// nothing is known.
+/// Permission to send one request. Its holder reports what became of the request; dropping it reports that nothing is
+/// known.
 #[must_use]
 pub(super) struct Permit {
     clock: Arc<Paced>,
-    /// The request's; `None` once it was heard.
+    /// The request's number; `None` once its outcome was reported.
     number: Option<u64>,
 }
 
 /// How a limit is used.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Use {
-    /// As it was asked for.
+    /// The limit as configured.
     pub(super) asked: RateLimit,
-    /// Requests per second that pass now; `None` while nothing but `asked` limits them.
+    /// Requests per second that pass now; `None` while only `asked` limits them.
     pub(super) pace: Option<f64>,
-    /// Whether that is about to grow by much.
+    /// Whether the pace is about to grow by much.
     pub(super) is_growing: bool,
-    /// The service's own limit, once it was established.
+    /// The service's own limit; `None` until it is established.
     pub(super) found: Option<Found>,
-    /// The share of requests that is never answered, at any rate; `None` unless a test has shown that.
+    /// The share of requests that is never answered, at any rate; `None` unless a test has shown one.
     pub(super) unanswered: Option<f64>,
-    /// For how long it has held someone back.
+    /// How long it has held requests back.
     pub(super) held: Duration,
 }
 
 impl Limit {
-    /// A limit as it was asked for.
+    /// Creates a limit as configured.
     pub(super) fn new(asked: RateLimit) -> Self {
         Self {
             asked,
@@ -98,7 +99,7 @@ impl Limit {
         }
     }
 
-    /// No limit, even where the service throttles: for requests whose rate is somebody else's affair, as a load test's is.
+    /// No limit, even if the service throttles: for requests that something else paces, such as a load test.
     pub(super) fn none() -> Self {
         Self { is_open: true, ..Self::new(RateLimit::Unlimited) }
     }
@@ -119,7 +120,7 @@ impl Limit {
         self.take()
     }
 
-    /// How it is used, so far.
+    /// How the limit has been used so far.
     pub(super) fn used(&self) -> Use {
         let pace = self.clock.pace();
         Use {
@@ -132,10 +133,10 @@ impl Limit {
         }
     }
 
-    /// How long to wait before asking again; `None` spends a permit of the rate that was set.
+    /// How long to wait before asking again; `None` if the request may go, which spends a permit of the fixed rate.
     fn wait(&self) -> Option<Duration> {
         let paced = self.clock.pace().wait(self.clock.now());
-        // The timer never fires early; at least this, so that the loop cannot spin.
+        // The timer never fires early. The minimum keeps the loop from spinning.
         let least = Duration::from_micros(100);
         paced.map(|wait| wait.max(least)).or_else(|| {
             let not_until = self.limiter.as_ref()?.check().err()?;
@@ -150,12 +151,12 @@ impl Limit {
 }
 
 impl Permit {
-    /// How long to wait for the answer: `within` at most, and less where others are answered that were sent later.
+    /// How long to wait for the answer: `within` at most, and less if requests sent later are answered.
     pub(super) fn patience(&self, within: Duration) -> Waiting<'_> {
         Waiting { permit: self, within }
     }
 
-    /// What became of the request.
+    /// Reports what became of the request.
     pub(super) fn heard(mut self, sign: Sign) {
         self.end(sign);
     }
@@ -183,7 +184,7 @@ impl Paced {
     }
 }
 
-/// Adds the time until it is dropped, also by whoever gives up.
+/// Adds the time until it is dropped, even if the waiting task gives up.
 struct Held<'a> {
     since: Instant,
     held: &'a AtomicU64,

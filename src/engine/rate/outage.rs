@@ -1,26 +1,26 @@
-//! Times at which the service answers nobody.
+//! Outages: times at which the service answers no request.
 //!
-//! Owns when such a time begins and ends, and how often it is probed. A rate means nothing while it lasts.
+//! Owns when an outage begins and ends, and how often it is probed. A rate means nothing during one.
 
 use std::time::Duration;
 
-/// Nobody is answered for this long,
+/// The shortest time without an answer that counts as an outage.
 const LEAST: Duration = Duration::from_secs(3);
-/// and for this many times the longest latency.
+/// An outage also needs this multiple of the recent maximum latency without an answer.
 const LATENCIES: u32 = 10;
-/// One request is sent this often to see whether it is over.
+/// How often one request is sent to see whether the outage is over.
 const PROBE: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 pub(super) struct Outage {
-    /// When the first request was sent after the last answer.
+    /// When the first request since the last answer was sent; `None` if there was none.
     unanswered: Option<Duration>,
     /// When the next probe is due; `None` while the service answers.
     probe: Option<Duration>,
 }
 
 impl Outage {
-    /// Whether one begins now. `latency` is the longest of the last answers'.
+    /// Whether an outage begins now. `latency` is the recent maximum latency.
     pub(super) fn begins(&mut self, latency: Option<Duration>, now: Duration) -> bool {
         let (None, Some(latency), Some(unanswered)) = (self.probe, latency, self.unanswered) else {
             return false;
@@ -36,7 +36,7 @@ impl Outage {
         self.probe.is_some()
     }
 
-    /// When a request may be sent in spite of it.
+    /// When a request may be sent despite the outage; `None` if there is no outage.
     pub(super) fn probe_due(&self) -> Option<Duration> {
         self.probe
     }
@@ -46,7 +46,7 @@ impl Outage {
         self.probe = self.probe.map(|_| now + PROBE);
     }
 
-    /// The service answers; whether that ends an outage.
+    /// Notes that the service answers. Returns whether that ends an outage.
     pub(super) fn answered(&mut self) -> bool {
         self.unanswered = None;
         self.probe.take().is_some()

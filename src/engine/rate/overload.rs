@@ -1,16 +1,17 @@
-//! Overloads: instants at which whatever burst the service allows was used up.
+//! Overloads: instants at which any burst that the service allows was used up.
 //!
-//! Owns the estimate of its limit from what passed between two of them: empty to empty.
+//! Owns the estimate of the service's limit from what passed between two of them: empty to empty.
 
 use std::collections::VecDeque;
 
-/// So many requests that passed are enough to tell a limit from,
+/// Fewer passed requests than this are too few to estimate a limit.
 pub(super) const ENOUGH: f64 = 10.0;
-/// over this time, in seconds, or over that since one of so many overloads before.
+/// Fewer seconds than this are too short to estimate a limit.
 const LEAST_SPAN: f64 = 3.0;
+/// How many overloads are remembered.
 const REMEMBERED: usize = 8;
 
-/// Time under load, in seconds, and requests that were not throttled, up to an instant.
+/// Time under load in seconds, and requests that were not throttled, up to an instant.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Mark {
     pub(super) active: f64,
@@ -18,7 +19,7 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// The time and the requests since an earlier one.
+    /// The time in seconds and the requests since an earlier mark.
     pub(super) fn since(self, earlier: Self) -> (f64, f64) {
         (self.active - earlier.active, (self.passed - earlier.passed) as f64)
     }
@@ -36,12 +37,12 @@ impl Overloads {
         }
     }
 
-    /// Where the last one began; the start if there was none.
+    /// Where the last overload began; the start if there was none.
     pub(super) fn last(&self) -> Mark {
         self.0.back().copied().unwrap_or_default()
     }
 
-    /// What passed a second since the last overload that is long enough ago; `None` if there is none.
+    /// The requests that passed per second since the last overload that is long enough ago; `None` if there is none.
     pub(super) fn sustained(&self, here: Mark) -> Option<f64> {
         self.0.iter().rev().find_map(|mark| {
             let (span, passed) = here.since(*mark);

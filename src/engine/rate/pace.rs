@@ -1,20 +1,21 @@
-//! The rate that the service bears, found from what it answers: values and `now` in, a pace out.
+//! The rate that the service sustains, found from its answers: values and `now` in, a pace out.
 //!
-//! Owns the search, and nothing that waits. Signs are ranked. A throttle says that the rate is too high, and cuts it. Silence
-//! and hang-ups say so only where a test has shown it ([`super::inquiry`]). Where nobody is answered there is no rate to be
-//! found ([`super::outage`]).
+//! Owns the search, and nothing that waits. Signs are ranked. A throttle means that the rate is too high, and cuts
+//! it. Lost requests and hang-ups count against the rate only once a test has shown it ([`super::inquiry`]). While no
+//! request is answered, there is no rate to find ([`super::outage`]).
 //!
 //! Four ideas:
 //!
-//! - **Doubling.** From a low rate, twice as much after each second's worth of accepted requests, until the first sign of a
-//!   throttle; then back to the rate before.
-//! - **Empty to empty.** Whatever burst a service allows is used up when it throttles. What it accepts from one throttle
-//!   to the next, over the time in between, is therefore its limit, almost exactly ([`super::overload`]). A service that
-//!   allows none throttles below its limit: there the plateau is what was borne, and throttled probes say little.
+//! - **Doubling.** Starts at a low rate and doubles it after each second's worth of accepted requests, until the
+//!   first throttle; then returns to the rate before.
+//! - **Empty to empty.** A service that throttles has used up its burst. What it accepts from one throttle to the
+//!   next, over the time between them, is therefore almost exactly its limit ([`super::overload`]). A service without
+//!   a burst throttles below its limit: there the plateau is the rate it sustained, and throttled probes say little.
 //! - **A plateau.** After a cut the rate returns to just under the limit, stays there for long, and then probes
-//!   ([`super::plateau`]). Far above the plateau it rises with what is accepted, in small steps: the limit has risen.
-//! - **Rounds.** A cut is judged by requests that were sent after it, however late answers are. A round that is throttled
-//!   early was not cut enough; one that is throttled late was, and has merely grown again.
+//!   ([`super::plateau`]). Far above the plateau the limit has risen, and the rate follows what is accepted, in small
+//!   steps.
+//! - **Rounds.** A cut is judged by requests sent after it, however late their answers. If a round is throttled
+//!   early, the cut was too small; if late, the cut was enough and the rate has merely grown again.
 
 use std::time::Duration;
 
@@ -30,62 +31,69 @@ use crate::rate::RateLimit;
 use crate::transport::{Heard, Wait};
 use crate::usage::{Evidence, Found};
 
-/// Where the search begins, per second: below every default quota that matters here.
+/// The first rate of the search, per second: below every default quota that matters here.
 const START: f64 = 2.0;
-/// Never less than one permit in ten seconds: it must show when the service has recovered.
+/// The lowest rate, per second: one permit in ten seconds, enough to notice that the service has recovered.
 const LEAST: f64 = 0.1;
-/// More than any machine sends.
+/// The highest rate, per second: more than any machine sends.
 const MOST: f64 = 1_000_000.0;
-/// By how much each doubling raises the rate.
+/// The factor by which each doubling raises the rate.
 const DOUBLE: f64 = 2.0;
-/// Where the limit was known, and has risen by this much or more,
+/// A known limit has risen if the rate exceeds it by this factor or more.
 const RISEN: f64 = 1.25;
-/// each doubling raises the rate by this instead.
+/// The factor by which each doubling raises the rate after a known limit has risen.
 const RISE: f64 = 1.2;
-/// Less of a round than this was limited by something else, and says nothing about a higher rate.
+/// A round that used less than this share of its rate was limited by something else, and says nothing about a higher
+/// rate.
 const USED: f64 = 0.8;
-/// What a cut takes off where the rate was borne for a while: it is only a little too high,
+/// The share that a cut takes off a rate that was sustained for a while: it is only a little too high.
 const CUT_OF_BORNE: f64 = 0.02;
-/// by this at least, where it was not a probe.
+/// After a cut of a rate that was not a probe, the new plateau is at most this share of that rate.
 const NEARLY: f64 = 0.985;
-/// It was borne for long after so many seconds, and this many times the requests that tell a limit.
+/// A rate was sustained for long after this many seconds, with at least [`LONG_REQUESTS`] times [`ENOUGH`] requests.
 const LONG_SPAN: f64 = 5.0;
+/// How many times [`ENOUGH`] requests must pass for a rate to count as sustained for long.
 const LONG_REQUESTS: f64 = 2.0;
-/// A probe throttled in the end adds this part of its height to the plateau,
+/// A throttled probe raises the plateau by this share of the probe's height above it.
 const TRUST: f64 = 0.05;
-/// and this part of what is beyond that height: no burst explains as much.
+/// A throttled probe also raises the plateau by this share of its height beyond [`BEYOND_BURSTS`]: no burst explains
+/// that.
 const MORE_TRUST: f64 = 0.5;
+/// A probe that exceeds the plateau by more than this share cannot be explained by a burst.
 const BEYOND_BURSTS: f64 = 0.08;
-/// What the deepest cut takes off: where cuts follow each other each is twice as deep.
+/// The share that the deepest cut takes off. Each of several cuts in a row is twice as deep as the one before.
 const DEEPEST: f64 = 0.5;
-/// The plateau lies just under the rate that was throttled.
+/// The plateau's height as a share of the rate that was throttled.
 const UNDER: f64 = 0.99;
-/// Cuts are this far apart, unless the overload is beyond doubt: services count in seconds, and the rest of a second that
-/// was throttled says nothing about the new rate.
+/// The least time between cuts, unless the overload is beyond doubt: services count in seconds, and the rest of a
+/// throttled second says nothing about the new rate.
 const SETTLING: Duration = Duration::from_secs(1);
-/// So many requests of a round before its first throttle, over a second or more, say that its rate was borne.
+/// If a round sent at least this many requests, over a second or more, before its first throttle, the service
+/// sustained its rate.
 const BORNE: u64 = 5;
-/// This part of what was accepted in each of the last two seconds.
+/// The limit is assumed to be at least this share of what was accepted in recent seconds.
 const LATELY: f64 = 0.8;
-/// What is throttled without being answered by a cut, as a share: services that count strictly throttle now and then.
+/// The share of requests that may be throttled without a cut: services that count strictly throttle now and then.
 const TOLERATED: f64 = 0.01;
-/// How much of that can be saved up, and how much owed, in requests.
+/// How many tolerated throttles can be saved up, in requests.
 const MOST_CREDIT: f64 = 1.5;
+/// The most tolerated throttles that can be owed, in requests.
 const MOST_DEBT: f64 = 20.0;
-/// What may be throttled in the long run, as a share, and how many beyond it count.
+/// The share of requests that may be throttled in the long run.
 const WANTED: f64 = 0.017;
+/// The most throttles beyond the wanted share that count, in requests.
 const MOST_EXCESS: f64 = 6.0;
-/// A timer that is late by this much may be made up for.
+/// How late a timer may be and still have its lost time made up for.
 const SLACK: Duration = Duration::from_millis(2);
-/// After a cut the service gets this long to find its feet, besides the time between two requests.
+/// How long the service may rest after a cut, at most, besides the time between two requests.
 const BREATH: Duration = Duration::from_millis(250);
-/// A pause that is longer than this does not count as time under load.
+/// A pause of more than this many seconds does not count as time under load.
 const LONGEST_GAP: f64 = 10.0;
 
-/// How fast to send. Time is counted from anywhere, and never goes back.
+/// How fast to send. Time counts from any origin, and never goes back.
 pub(super) struct Pace {
     ceiling: f64,
-    /// Requests per second; none while nothing but the ceiling limits them.
+    /// Requests per second; `None` while only the ceiling limits them.
     rate: Option<f64>,
     search: Search,
     flight: Flight,
@@ -99,30 +107,32 @@ pub(super) struct Pace {
     active: f64,
     /// Requests that were not throttled.
     passed: u64,
-    /// Where overloads began, the last one last, and requests throttled since then.
+    /// The instants at which overloads began, in order.
     overloads: Overloads,
+    /// Requests throttled since the last overload began.
     throttled: u64,
     /// Cuts in a row that were not enough.
     in_a_row: i32,
     credit: f64,
-    /// After how many seconds a throttle shows.
+    /// How many seconds it takes a throttle to show.
     notice: f64,
-    /// Requests throttled above what is wanted.
+    /// Requests throttled beyond the wanted share.
     excess: f64,
-    /// Accepted in the last two whole seconds, and in the present one, with its number.
+    /// Accepted requests in each of the last two whole seconds.
     lately: [f64; 2],
+    /// The second that accepted requests are being counted in, and their number so far.
     accepting: (u64, u32),
-    /// What the last cut was for.
+    /// What the last cut was based on.
     evidence: Option<Evidence>,
-    /// The second that is being counted, and its requests so far: what the rate is while nothing limits it.
+    /// The second being counted, and its requests so far: measures the rate while nothing limits it.
     counted: (Duration, u32),
 }
 
 #[derive(Clone, Copy)]
 enum Search {
-    /// Up by `factor` a second, from the request with this number on.
+    /// The rate grows by `factor` a second, from the request numbered `first` on.
     Doubling { factor: f64, first: u64 },
-    /// Around a plateau.
+    /// The rate moves around a plateau.
     Tracking(Plateau),
 }
 
@@ -154,7 +164,7 @@ impl Pace {
         }
     }
 
-    /// Requests per second; `None` while nothing but a fixed limit, if any, holds them back.
+    /// Requests per second; `None` while at most a fixed limit holds requests back.
     pub(super) fn rate(&self) -> Option<f64> {
         match self.inquiry.trial() {
             Some(trial) => Some(self.rate.map_or(trial, |rate| rate.min(trial))),
@@ -162,12 +172,12 @@ impl Pace {
         }
     }
 
-    /// The service's limit, while it is known that there is one.
+    /// The service's limit; `None` while none is known.
     pub(super) fn found(&self) -> Option<Found> {
         Some(Found { rate: self.rate?, by: self.evidence? })
     }
 
-    /// The share of requests that is never answered at any rate, where a test has shown that.
+    /// The share of requests that is never answered at any rate; `None` unless a test has shown one.
     pub(super) fn unanswered(&self) -> Option<f64> {
         self.inquiry.unrelated()
     }
@@ -177,13 +187,13 @@ impl Pace {
         self.rate.is_some() && matches!(self.search, Search::Doubling { .. })
     }
 
-    /// Whether requests need to ask how long to wait.
+    /// Whether requests must ask how long to wait.
     pub(super) fn is_limiting(&mut self, now: Duration) -> bool {
         self.look(now);
         self.rate().is_some() || self.outage.is_on()
     }
 
-    /// How long until the next request may be sent; `None` is at once.
+    /// How long until the next request may be sent; `None` if it may be sent at once.
     pub(super) fn wait(&mut self, now: Duration) -> Option<Duration> {
         self.look(now);
         let by_rate = self.rate().map(|_| self.due);
@@ -191,7 +201,8 @@ impl Pace {
         Some(due.saturating_sub(now)).filter(|wait| !wait.is_zero())
     }
 
-    /// A request is sent now. Its number is for [`Pace::heard`], which every request must come to.
+    /// Notes that a request is sent now. Returns its number for [`Pace::heard`], which must be called for every
+    /// request.
     pub(super) fn sent(&mut self, now: Duration) -> u64 {
         let number = self.flight.send(now);
         self.outage.sent(now);
@@ -207,7 +218,7 @@ impl Pace {
         number
     }
 
-    /// What became of a request.
+    /// Notes what became of a request.
     pub(super) fn heard(&mut self, number: u64, sign: Sign, now: Duration) {
         let fate = match sign {
             Sign::Accepted | Sign::Throttled => Fate::Answered,
@@ -234,12 +245,12 @@ impl Pace {
         self.look(now);
     }
 
-    /// What to do about a request that has no answer and is given `within` at most.
+    /// What to do about a request without an answer that may wait for `within` at most.
     pub(super) fn wait_for(&self, number: u64, heard: Heard, within: Duration) -> Wait {
         patience::wait(&self.flight, number, heard, within)
     }
 
-    /// Judges what has come of age, and sees whether anybody is answered at all.
+    /// Judges the requests that have come of age, and checks whether any request is answered at all.
     fn look(&mut self, now: Duration) {
         if self.outage.begins(self.flight.latency(), now) {
             self.inquiry.forget(now);
@@ -254,7 +265,7 @@ impl Pace {
                 None | Some(Finding::NotRate) => continue,
                 Some(Finding::Rate { limit }) => {
                     self.evidence = Some(Evidence::Silence);
-                    // A probe that is too high says nothing against what was borne before it.
+                    // A probe that is too high says nothing against the rate that was sustained before it.
                     limit.max(self.probed().map_or(0.0, |plateau| plateau * NEARLY))
                 }
                 Some(Finding::Overload { limit }) => limit,
@@ -264,18 +275,18 @@ impl Pace {
         }
     }
 
-    /// The service answers again: the rate is what it was.
+    /// Resumes at the rate from before an outage, once the service answers again.
     fn resume(&mut self, now: Duration) {
         self.inquiry.forget(now);
         self.due = now;
         self.begin_round(now);
-        // Much may have changed meanwhile: it is time to probe.
+        // Much may have changed during the outage: probe soon.
         if let Search::Tracking(plateau) = &mut self.search {
             plateau.probe();
         }
     }
 
-    /// Time under load has passed, and the next request is due a period later.
+    /// Counts the time under load, and schedules the next request a period later.
     fn advance(&mut self, now: Duration) {
         self.look(now);
         let Some(rate) = self.rate() else { return };
@@ -286,7 +297,7 @@ impl Pace {
         if was_awaited && self.inquiry.trial().is_none() && !self.outage.is_on() {
             self.grow(gap, now);
         }
-        // By the rate of now: it may just have changed.
+        // Use the current rate: it may just have changed.
         let period = self.rate().map_or(Duration::ZERO, |rate| Duration::from_secs_f64(1.0 / rate));
         self.due = self.due.max(now.saturating_sub(SLACK)) + period;
     }
@@ -301,7 +312,7 @@ impl Pace {
         *accepted += 1;
     }
 
-    /// Raises the rate once a second's worth of a round was accepted.
+    /// Raises the rate once a second's worth of requests of a round was accepted.
     fn double(&mut self, now: Duration) {
         let (Search::Doubling { factor, .. }, Some(rate)) = (self.search, self.rate) else { return };
         let elapsed = now.saturating_sub(self.round.began).as_secs_f64();
@@ -314,7 +325,7 @@ impl Pace {
         if self.round.sent as f64 >= USED * rate * elapsed {
             return self.set(rate * factor, now);
         }
-        // As before, but what was sent may still be throttled.
+        // The rate stays in force, but what was sent may still be throttled.
         self.round = Round::new(self.round.first, now);
     }
 
@@ -330,7 +341,7 @@ impl Pace {
         self.rate = (grown < self.ceiling).then_some(grown);
     }
 
-    /// The plateau above which the rate is, to see what happens; `None` if it is not.
+    /// The plateau that the rate is probing above; `None` while it is not probing.
     fn probed(&self) -> Option<f64> {
         match self.search {
             Search::Tracking(plateau) if self.rate.is_some() && plateau.is_probing() => {
@@ -349,7 +360,7 @@ impl Pace {
         self.round.throttle(&sent);
         match (self.search, self.rate) {
             (Search::Doubling { factor, first }, Some(rate)) if sent.number >= first => {
-                // A request of the round before says that already its rate was too high.
+                // If the request is from the round before, that round's rate was already too high.
                 let steps = if sent.number >= self.round.first { 1 } else { 2 };
                 let (lower, most) = (rate / factor.powi(steps), rate * UNDER);
                 let sustained = self.overloads.sustained(self.mark());
@@ -357,13 +368,13 @@ impl Pace {
                 self.cut_for_throttle(sustained.map_or(most, |limit| limit.clamp(lower, most)), lower, now);
             }
             (Search::Doubling { .. }, Some(_)) => {}
-            // It was sent before the last cut.
+            // The request was sent before the last cut.
             _ if sent.number < self.round.first => {}
             _ => self.track(&sent, now),
         }
     }
 
-    /// A throttle on the plateau, or of what had no pace of its own so far.
+    /// Handles a throttle on the plateau, or of a request that had no pace so far.
     fn track(&mut self, sent: &Sent, now: Duration) {
         let is_settling = self.last_cut.is_some_and(|at| now.saturating_sub(at) < SETTLING);
         let is_plain = self.round.is_plainly_overloaded();
@@ -398,7 +409,7 @@ impl Pace {
         }
     }
 
-    /// The rate to stay under after `rate`, which was borne for a while.
+    /// The rate to stay under after `rate`, which the service sustained for a while.
     fn borne(&self, rate: f64) -> f64 {
         let here = self.mark();
         let sustained = self.overloads.sustained(here);
@@ -413,13 +424,13 @@ impl Pace {
         sustained.map_or(rate, |limit| limit.max(rate * LATELY)).min(rate * NEARLY)
     }
 
-    /// A rate below `rate`, which is already a cut one, and the plateau above it: from what was accepted since the overload
-    /// began, where that tells; else ever deeper.
+    /// The new plateau and the new rate below it, where `rate` was cut already but not enough. Both follow from what
+    /// was accepted since the overload began, if that is conclusive; otherwise each cut is deeper than the last.
     fn not_cut_enough(&mut self, rate: f64, began: Mark, throttled: u64) -> (f64, f64) {
         let (span, accepted) = self.mark().since(began);
-        // No more than this, by all that chance may do.
+        // An upper bound that allows for sampling noise.
         let most = (accepted + accepted.sqrt() + 1.0) / span.max(0.5);
-        // By time, or where requests were held up by something else, by share.
+        // By time, or by share if something else held requests up.
         let share = accepted / (accepted + throttled as f64);
         let limit = (accepted / span.max(0.5)).max(rate * share);
         // What was accepted until just now, less a little for a burst, can hardly be too much.
@@ -433,7 +444,7 @@ impl Pace {
         (rate * UNDER, rate * (1.0 - cut))
     }
 
-    /// What the service says itself needs no test, and ends one.
+    /// Cuts the rate for a throttle. The service's own word needs no test, so a running test ends.
     fn cut_for_throttle(&mut self, above: f64, rate: f64, now: Duration) {
         self.evidence = Some(Evidence::Throttles);
         if self.inquiry.trial().is_some() {
@@ -452,7 +463,7 @@ impl Pace {
         self.due = self.due.max(now + Duration::from_secs_f64(1.0 / rate));
     }
 
-    /// Lets the service find its feet.
+    /// Gives the service a short rest before the next request.
     fn rest(&mut self, rate: f64, now: Duration) {
         let period = 1.0 / rate.max(LEAST);
         let rest = Duration::from_secs_f64(2.0 * period).min(BREATH);
@@ -477,7 +488,7 @@ impl Pace {
         Mark { active: self.active, passed: self.passed }
     }
 
-    /// What is sent while nothing limits it.
+    /// The rate at which requests are sent while nothing limits them.
     fn measured(&self, now: Duration) -> f64 {
         if self.ceiling < MOST {
             return self.ceiling;

@@ -1,7 +1,7 @@
-//! When a request that has no answer is given up: long before its timeout, where others are answered.
+//! When to give up a request without an answer: long before its timeout, if others are answered.
 //!
-//! Owns the question whether a request is much older than its fellows. The timeout is a bound, not a plan: a connection that
-//! waits for what will never come serves nobody.
+//! Owns whether a request is much older than its fellows. The timeout is a bound, not a plan: a connection that waits
+//! for an answer that never comes is of no use.
 
 use std::time::Duration;
 
@@ -9,19 +9,20 @@ use super::Permit;
 use super::flight::Flight;
 use crate::transport::{Heard, Patience, Ping, Wait};
 
-/// Without a PUBACK a request is doubted after this, and this many times the longest latency of the last answers: PUBACKs come
-/// sooner than answers.
+/// A request without a PUBACK is doubted after this time and this multiple of the recent maximum latency: PUBACKs
+/// come sooner than answers.
 const UNACKNOWLEDGED: (Duration, u32) = (Duration::from_millis(400), 3);
-/// With one the service has it, and may be slow: a pre-provisioning hook, say.
+/// A request with a PUBACK is doubted after these: the service has it, and may be slow, say in a pre-provisioning
+/// hook.
 const ACKNOWLEDGED: (Duration, u32) = (Duration::from_secs(2), 10);
-/// Where nobody else was sent later and is answered.
+/// A request is given up after these if its connection is alive and few requests sent later are answered.
 const ALONE: (Duration, u32) = (Duration::from_secs(3), 10);
-/// So many that were sent later and are answered tell that a request is late.
+/// A request is late if this many sent later are answered.
 const FELLOWS: usize = 3;
-/// How long a PINGRESP is waited for at least.
+/// The shortest wait for a PINGRESP.
 const LEAST_PING: Duration = Duration::from_millis(200);
 
-/// How long the owner of a permit waits for its answer.
+/// How long the holder of a permit waits for its answer.
 pub(in crate::engine) struct Waiting<'a> {
     pub(super) permit: &'a Permit,
     pub(super) within: Duration,
@@ -30,16 +31,16 @@ pub(in crate::engine) struct Waiting<'a> {
 impl Patience for Waiting<'_> {
     fn next(&self, heard: Heard) -> Wait {
         match self.permit.number {
-            // A load test waits, or the slowest answers would be missing from its figures.
+            // A load test waits the full time: otherwise the slowest answers would be missing from its figures.
             None => self.within.next(heard),
             Some(number) => self.permit.clock.pace().wait_for(number, heard, self.within),
         }
     }
 }
 
-/// What to do about this request.
+/// What to do about a request without an answer.
 pub(super) fn wait(flight: &Flight, number: u64, heard: Heard, within: Duration) -> Wait {
-    // Until somebody was answered nobody knows how long an answer takes.
+    // Until the first answer the latency is not known.
     let Some(latency) = flight.latency() else { return within.next(heard) };
     let Heard { age, is_acknowledged, ping } = heard;
     if age >= within {

@@ -1,36 +1,42 @@
 //! The rate around a plateau, which lies just under the rate that was throttled.
 //!
-//! Owns the curve. From a cut the rate returns to the plateau as in TCP's CUBIC (RFC 9438), quickly at first; meanwhile
-//! whatever burst the service allows fills up a little. Then it probes: a little above the plateau, and every second twice as
-//! much above it, until the service says that it is too much.
+//! Owns the curve. After a cut the rate returns to the plateau as in TCP's CUBIC (RFC 9438), quickly at first;
+//! meanwhile any burst that the service allows refills a little. Then it probes: a little above the plateau, twice as
+//! far above it every second, until the service signals that it is too much.
 
-/// What a deep cut takes off, as a share of the plateau: from there it takes all the time to the middle to come back.
+/// What a deep cut takes off, as a share of the plateau: the return from it takes until the plateau's middle.
 pub(super) const CUT: f64 = 0.03;
-/// From a cut to the middle of the plateau, in seconds; longer where requests are few, so that what a probe costs stays
-/// small against them.
+/// Seconds from a cut to the middle of the plateau; longer at low rates, so that a probe costs few requests in
+/// comparison.
 const MIDDLE: f64 = 12.0;
+/// At low rates, how many requests it takes from a cut to the middle of the plateau.
 const MIDDLE_REQUESTS: f64 = 50.0;
+/// The most seconds from a cut to the middle of the plateau at low rates.
 const LONGEST_MIDDLE: f64 = 100.0;
-/// Where more was throttled than is wanted it is longer by up to this.
+/// The share by which the plateau is longer, at most, if more was throttled than wanted.
 const LONGER: f64 = 0.6;
-/// A probe begins this much above the plateau.
+/// A probe begins this share above the plateau.
 const PROBE: f64 = 0.01;
-/// It doubles that every second, or with so many requests where they are few, and in no less than this many times the time
-/// after which a throttle shows.
+/// A probe's height doubles every second or, at low rates, with this many requests.
 const DOUBLING_REQUESTS: f64 = 5.0;
+/// The most seconds in which a probe doubles at low rates.
 const LONGEST_DOUBLING: f64 = 5.0;
+/// A probe doubles in no less than this multiple of the time that a throttle takes to show.
 const NOTICES: f64 = 2.0;
-/// What is too much shows late in a service that is silent: the probe takes twice the time, and rests once on its way.
+/// The factor by which probes are slower if the service is silent: an overload shows late there.
 const SILENT_DOUBLING: f64 = 2.0;
+/// How many seconds after its start a probe rests, if the service is silent.
 const REST_AFTER: f64 = 7.0;
+/// How many seconds a probe rests, if the service is silent.
 const REST: f64 = 6.0;
 
 /// A plateau, and where on it the rate is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plateau {
     height: f64,
-    /// Seconds since a full cut, and when the plateau ends and the probe begins.
+    /// Seconds since a full cut.
     clock: f64,
+    /// How many seconds after a full cut the plateau ends and the probe begins.
     middle: f64,
     /// Seconds in which a probe doubles.
     doubling: f64,
@@ -38,8 +44,9 @@ pub(super) struct Plateau {
 }
 
 impl Plateau {
-    /// A plateau at `height` requests a second for a rate that is below it now, with 0 to 1 of too much throttled so far.
-    /// What is too much shows after `notice` seconds; `None` where nobody says so.
+    /// A plateau at `height` requests per second; `rate` is the rate below it now, and `excess` from 0 to 1 says how
+    /// much too much was throttled so far. An overload shows after `notice` seconds; `None` if the service does not
+    /// signal it.
     pub(super) fn new(height: f64, rate: f64, excess: f64, notice: Option<f64>) -> Self {
         let middle = MIDDLE.max((MIDDLE_REQUESTS / height).min(LONGEST_MIDDLE)) * (1.0 + LONGER * excess);
         let below = (1.0 - rate / height).max(0.0);
@@ -53,17 +60,17 @@ impl Plateau {
         self.height
     }
 
-    /// Whether the rate is above the plateau, to see what happens.
+    /// Whether the rate is probing above the plateau.
     pub(super) fn is_probing(&self) -> bool {
         self.clock > self.middle
     }
 
-    /// Ends the plateau: it is time to probe.
+    /// Ends the plateau, so that the probe begins.
     pub(super) fn probe(&mut self) {
         self.clock = self.clock.max(self.middle);
     }
 
-    /// The rate, so many seconds later. A probe rises no further while something looks wrong.
+    /// The rate after this many more seconds. A probe rises no further while something looks wrong.
     pub(super) fn rate_after(&mut self, seconds: f64, looks_wrong: bool) -> f64 {
         if !(looks_wrong && self.is_probing()) {
             self.clock += seconds;

@@ -1,6 +1,6 @@
-//! Requests sent at one rate, or at one that grew slowly, and what the service said to them.
+//! Requests sent at one rate, or at one that grew slowly, and their answers.
 //!
-//! Owns the question whether a throttled round was plainly too fast.
+//! Owns whether a throttled round was plainly too fast.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::flight::Sent;
 /// Requests sent at one rate, or at one that grew slowly.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Round {
-    /// The number of the first one.
+    /// The number of the first request.
     pub(super) first: u64,
     pub(super) began: Duration,
     pub(super) sent: u64,
@@ -18,12 +18,12 @@ pub(super) struct Round {
     /// How often a throttle followed an acceptance.
     turns: u32,
     is_last_accepted: bool,
-    /// When the first and the last of those throttled were sent.
+    /// When the first and the last throttled request were sent.
     span: Option<(Duration, Duration)>,
 }
 
 impl Round {
-    /// A round that begins now with this request.
+    /// A round that begins at `began` with the request numbered `first`.
     pub(super) fn new(first: u64, began: Duration) -> Self {
         Self { first, began, ..Self::default() }
     }
@@ -44,7 +44,7 @@ impl Round {
         }
     }
 
-    /// Whether throttles and acceptances alternate, over longer than the end of a second that was used up.
+    /// Whether throttles and acceptances alternate for longer than the rest of a used-up second would explain.
     pub(super) fn is_plainly_overloaded(&self) -> bool {
         let spread = self.span.map_or(Duration::ZERO, |(first, last)| last.saturating_sub(first));
         spread >= Duration::from_millis(250)

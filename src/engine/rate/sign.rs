@@ -1,20 +1,20 @@
 //! What an answer says about the rate of its request.
 //!
-//! Owns which failures are a throttle. Does nothing about them: that is [`super::pace`]'s.
+//! Owns which failures are a throttle. [`super::pace`] acts on them.
 
 use crate::failure::{Cause, Failure, Stage};
 
-/// What became of a request, as far as its rate is concerned.
+/// What the outcome of a request says about its rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) enum Sign {
-    /// The service took it, whatever it thought of it.
+    /// The service took the request, whatever its answer.
     Accepted,
-    /// Refused for the rate, in so many words.
+    /// The service refused the request explicitly because of the rate.
     Throttled,
-    /// Not answered: silence, with or without a PUBACK, or the end of the connection. The broker throttles like that too, but
-    /// most losses have another cause. A test tells ([`super::inquiry`]).
+    /// The request was not answered: silence, with or without a PUBACK, or the end of the connection. The broker
+    /// throttles like that too, but most losses have another cause. A test decides ([`super::inquiry`]).
     Lost,
-    /// It says nothing about rates.
+    /// The outcome says nothing about rates.
     Unclear,
 }
 
@@ -25,7 +25,7 @@ impl Sign {
             return Sign::Throttled;
         }
         match &failure.cause {
-            // What answers a throttled CONNECT is not documented: any of these could.
+            // AWS does not document its answer to a throttled CONNECT: it could be any of these.
             Cause::ConnectRefused { code: SERVER_UNAVAILABLE } => Sign::Throttled,
             Cause::UpgradeRefused { status: 503, .. } => Sign::Throttled,
             Cause::NoPuback { .. } | Cause::NoReply { .. } | Cause::TimedOut { .. } => Sign::Lost,

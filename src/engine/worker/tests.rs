@@ -24,17 +24,17 @@ use crate::transport::{Connection, Connector, Dial, Lost, Patience, Reply, Verdi
 /// What the service does to connections.
 #[derive(Debug, Clone, Copy, Default)]
 struct Manners {
-    /// Ends each so long after it was opened.
+    /// Ends each connection this long after it was opened.
     life: Option<Duration>,
-    /// Ends each at once that is opened later than this.
+    /// Ends each connection at once that is opened later than this.
     sours_at: Option<Duration>,
-    /// Is away from here to there, and ends those that it had.
+    /// Is down from the first to the second time, and ends the connections that it had.
     outage: Option<(Duration, Duration)>,
 }
 
-/// Says that it is there after so much silence,
+/// A connection pings after this much silence.
 const PING_AFTER: Duration = Duration::from_secs(27);
-/// and is dropped by the service after so much.
+/// The service drops a connection after this much silence.
 const SILENCE: Duration = Duration::from_secs(45);
 
 struct Service {
@@ -82,7 +82,7 @@ impl Connector for Service {
 }
 
 impl ServiceConnection {
-    /// What ends it, if it has ended.
+    /// What ended the connection; `None` while it is open.
     fn end(&self) -> Option<Failure> {
         let now = Instant::now();
         let detail = if self.ends.is_some_and(|at| now >= at) {
@@ -135,7 +135,7 @@ impl Connection for ServiceConnection {
     }
 }
 
-/// What a test is about; the rest is the same for all.
+/// What differs between tests.
 struct Setup {
     manners: Manners,
     devices: u64,
@@ -253,7 +253,7 @@ async fn a_service_that_restarts_for_minutes_is_waited_for() {
     }
 }
 
-/// 100 connections at one device a second: each waits 100 s in the queue, and none lives that long.
+/// 100 connections at one device per second: each waits 100 s in the queue, and none lives that long.
 #[tokio::test(start_paused = true)]
 async fn connections_that_live_shorter_than_the_queue_is_long_still_get_their_turn() {
     let manners = Manners { life: Some(Duration::from_secs(30)), ..Manners::default() };
@@ -311,7 +311,7 @@ async fn connections_are_renewed_between_exchanges_before_the_service_ends_them(
     assert!(oldest <= lifetime, "{oldest:?}");
 }
 
-/// Wall time over the ideal, N / R, and one round trip: nothing of the quota is wasted, and no connection too many is open.
+/// The time is the ideal, N / R, plus one round trip: no quota is wasted, and no surplus connection is open.
 #[tokio::test(start_paused = true)]
 async fn a_quota_is_used_up_with_as_many_connections_as_it_takes() {
     for (rate, most) in [(10.0, 10), (400.0, 60)] {

@@ -1,12 +1,12 @@
-//! The schemas that older versions made, oldest first. Never edited: ledgers of each are still about.
+//! The schemas of older versions, oldest first. Never edit them: ledgers of each still exist.
 
-/// Each takes a ledger from the schema before to its own, counted from 1.
+/// Each entry upgrades a ledger by one version; the first one creates version 1.
 pub(super) const HISTORY: [&str; 4] = [SCHEMA_1, SCHEMA_KEYS, SCHEMA_DIGESTS, SCHEMA_GIVEN_DIGESTS];
 
-/// `progress.commits` counts the commits after the import; see [`lock`](crate::ledger::lock) for what it is good for.
+/// `progress.commits` counts the commits after the import; [`lock`](crate::ledger::lock) explains its use.
 ///
-/// A device's certificate in use is the one row of `certificate` that is its own and not retired. The partial indexes are
-/// what two promises rest on: one certificate in use a device, and pages of open devices that cost no more than their length.
+/// A device's current certificate is its one row in `certificate` that is not retired. The partial indexes guarantee
+/// that there is only one, and that reading a page of open devices costs no more than the page's length.
 const SCHEMA_1: &str = "
 CREATE TABLE lot (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -88,8 +88,9 @@ CREATE VIEW lot_status AS
 
 /// Keys that are made here, sealed, exported and purged.
 ///
-/// `prepared_key` has the keys made here for devices that are not registered yet; a certificate has a copy. `sealing` has the
-/// lists of recipients; a key without one is in plain text. `certificate.export` is the last export that has the key.
+/// `prepared_key` has the keys made here for devices that are not registered yet; the certificate gets a copy.
+/// `sealing` has the lists of recipients; a key without one is in plain text. `certificate.export` is the last export
+/// that includes the key.
 const SCHEMA_KEYS: &str = "
 CREATE TABLE sealing (
     id INTEGER PRIMARY KEY,
@@ -131,8 +132,8 @@ CREATE VIEW devices AS
     LEFT JOIN export ON export.id = certificate.export;
 ";
 
-/// Each row of weight has a digest of itself; see [`integrity`](crate::ledger::integrity). Triggers keep it up to date, so that no
-/// statement can forget to; one that gives the digest itself saves writing a row twice.
+/// Each important row has a digest; see [`integrity`](crate::ledger::integrity). Triggers keep it up to date, so that
+/// no statement can forget to. A statement that provides the digest itself saves writing the row twice.
 const SCHEMA_DIGESTS: &str = "
 ALTER TABLE certificate ADD COLUMN digest INTEGER;
 CREATE TRIGGER certificate_added AFTER INSERT ON certificate WHEN NEW.digest IS NULL BEGIN
@@ -173,7 +174,8 @@ UPDATE prepared_key SET device = device;
 UPDATE device SET state = state WHERE state <> 'pending';
 ";
 
-/// A statement that gives a device's or a prepared key's digest itself saves writing the row twice, as with certificates.
+/// A statement can provide a device's or a prepared key's digest itself, which saves writing the row twice, as it does
+/// for certificates.
 const SCHEMA_GIVEN_DIGESTS: &str = "
 DROP TRIGGER device_changed;
 CREATE TRIGGER device_changed AFTER UPDATE OF

@@ -1,6 +1,6 @@
-//! The tables, how they came to be, and how SQLite is told to treat them.
+//! The tables, their history, and SQLite's settings.
 //!
-//! Owns all of the schema and every pragma. A ledger is opened by people with `sqlite3` too, hence the views.
+//! Owns the whole schema and every pragma. People also open ledgers with `sqlite3`, which is what the views are for.
 
 mod history;
 pub(super) mod upgrade;
@@ -21,11 +21,12 @@ pub(super) const WITH_DIGESTS: i64 = 3;
 /// The newest schema that this version knows.
 pub(super) const NEWEST: i64 = HISTORY.len() as i64 + 1;
 
-/// The tables as they are now. `{base64 COLUMN}` stands for the base 64 of a BLOB, in lines of 64.
+/// The current tables. `{base64 COLUMN}` stands for the base 64 of a BLOB, in lines of 64.
 const TABLES: &str = include_str!("tables.sql");
 
-/// Base 64 (RFC 4648) in lines of 64, of the BLOB in `{column}`. Six hexadecimal digits are three bytes and four characters;
-/// 0x111111 is what `instr`, which counts from 1, counts too much. The limits keep SQLite from working `six` out six times.
+/// The base 64 (RFC 4648), in lines of 64, of the BLOB in `{column}`. Six hexadecimal digits are three bytes and four
+/// characters. 0x111111 corrects for `instr`, which counts from 1. The limits keep SQLite from computing `six` six
+/// times.
 const BASE64: &str = "(
     WITH RECURSIVE triple (at) AS (SELECT 1 UNION ALL SELECT at + 3 FROM triple WHERE at + 3 <= length({column}))
     SELECT group_concat(
@@ -49,25 +50,26 @@ fn tables() -> String {
     filled.replace("{base64 private_key}", &base64("private_key"))
 }
 
-/// How long SQLite waits for a lock of some other program, in milliseconds.
+/// How long SQLite waits for another program's lock, in milliseconds.
 const BUSY_TIMEOUT_MS: u32 = 5_000;
 
-/// Of a new ledger, in bytes. A credential of an RSA key takes some 2,100: three a page, where 4,096 hold one.
+/// The page size of a new ledger, in bytes. A credential with an RSA key takes about 2,100: three fit a page, but only
+/// one fits 4,096.
 const PAGE_SIZE: u32 = 8_192;
 
-/// What a connection that writes keeps of the file in memory, in KiB where negative: keys come in any order, and the upper
-/// pages of their index should stay.
+/// The page cache of a writing connection: in KiB if negative. Keys come in any order, and the upper pages of their
+/// index should stay in memory.
 const CACHE: i32 = -65_536;
 
-/// As many statements as a ledger has, so that each is prepared once.
+/// The statement cache holds all of a ledger's statements, so that each is prepared once.
 const STATEMENTS: usize = 64;
 
-/// Makes an empty ledger of an empty database.
+/// Creates an empty ledger in an empty database.
 pub(super) fn create(connection: &mut Connection) -> Result<(), Problem> {
     create_version(connection, NEWEST)
 }
 
-/// Makes an empty ledger of an empty database, as the version that knew `version` made it.
+/// Creates an empty ledger of schema `version` in an empty database, as the program of that version did.
 pub(super) fn create_version(connection: &mut Connection, version: i64) -> Result<(), Problem> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -81,7 +83,7 @@ pub(super) fn create_version(connection: &mut Connection, version: i64) -> Resul
     Ok(transaction.commit()?)
 }
 
-/// Refuses what is no ledger, and what only a newer fleetmint understands. Returns the version of its schema.
+/// Refuses a file that is not a ledger or needs a newer fleetmint. Returns its schema version.
 pub(super) fn identify(connection: &Connection) -> Result<i64, Problem> {
     let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
@@ -98,15 +100,15 @@ pub(super) fn identify(connection: &Connection) -> Result<i64, Problem> {
     }
 }
 
-/// For every connection.
+/// Settings for every connection.
 pub(super) fn set_up(connection: &Connection) -> Result<(), Problem> {
     connection.busy_timeout(std::time::Duration::from_millis(u64::from(BUSY_TIMEOUT_MS)))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    // Otherwise SQLite may plan a statement anew for each value that it is given, which costs more than running it.
+    // Otherwise SQLite may plan a statement again for each new value, which costs more than running it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     row_digest::add_row_digest(connection)?;
     pem::add_functions(connection)?;
-    // A damaged or prepared file gets as little of a hold on us as SQLite can arrange.
+    // Gives a damaged or malicious file as little influence as SQLite allows.
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     // Sorting must not spill keys into files outside the ledger's directory.
@@ -114,7 +116,7 @@ pub(super) fn set_up(connection: &Connection) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Refuses a connection that cannot write: SQLite takes a file that it may not write as one to read.
+/// Refuses a read-only connection: SQLite silently opens a file as read-only if it may not write it.
 pub(super) fn refuse_read_only(connection: &Connection) -> Result<(), Problem> {
     if connection.is_readonly("main")? {
         Err(Problem::Denied { detail: String::from("it may only be read") })
@@ -123,13 +125,13 @@ pub(super) fn refuse_read_only(connection: &Connection) -> Result<(), Problem> {
     }
 }
 
-/// Whether closing the connection leaves the write-ahead log as it is.
+/// Sets whether closing the connection leaves the write-ahead log in place.
 pub(super) fn keep_log(connection: &Connection, keep: bool) -> Result<(), Problem> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep)?;
     Ok(())
 }
 
-/// For the connection that writes a ledger: what COMMIT has acknowledged is on the disk.
+/// Settings for the connection that writes a ledger: what COMMIT acknowledges is on the disk.
 pub(super) fn set_up_writing(connection: &Connection) -> Result<(), Problem> {
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if !["wal", "memory"].contains(&mode.as_str()) {
@@ -137,19 +139,19 @@ pub(super) fn set_up_writing(connection: &Connection) -> Result<(), Problem> {
         return Err(Problem::NotLocal { detail });
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // Without this, macOS only passes the data on to the drive's cache. Elsewhere it changes nothing.
+    // Without this, macOS only passes the data to the drive's cache. No effect elsewhere.
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    // A token that is used up, and a key that is purged, are overwritten in the file too.
+    // Overwrites used tokens and purged keys in the file too.
     connection.pragma_update(None, "secure_delete", true)?;
     connection.pragma_update(None, "cache_size", CACHE)?;
-    // The log is moved into the file between commits, not in the middle of one; see `checkpoint`.
+    // The log is moved into the file between commits, not during one; see `checkpoint`.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(())
 }
 
-/// For the connection that builds a ledger under a temporary name: if anything goes wrong, the file is thrown away.
+/// Settings for the connection that builds a ledger under a temporary name: on any error, the file is thrown away.
 pub(super) fn set_up_building(connection: &Connection) -> Result<(), Problem> {
     let _: String = connection.pragma_update_and_check(None, "journal_mode", "MEMORY", |row| row.get(0))?;
     connection.pragma_update(None, "synchronous", "OFF")?;
@@ -158,20 +160,20 @@ pub(super) fn set_up_building(connection: &Connection) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Counts one more commit, and says how many there are now.
+/// Counts one more commit, and returns the new count.
 pub(super) fn count_commit(connection: &Connection) -> Result<u64, Problem> {
     let sql = "UPDATE progress SET commits = commits + 1 RETURNING commits";
     let commits: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
     u64::try_from(commits).map_err(|_| Problem::damaged("its number of commits is negative"))
 }
 
-/// How many commits there were after the import.
+/// The number of commits after the import.
 pub(super) fn read_commits(connection: &Connection) -> Result<u64, Problem> {
     let commits: i64 = connection.query_row("SELECT commits FROM progress", [], |row| row.get(0))?;
     u64::try_from(commits).map_err(|_| Problem::damaged("its number of commits is negative"))
 }
 
-/// In bytes; at least 512, whatever the file says.
+/// The page size in bytes; at least 512, whatever the file says.
 pub(super) fn page_size(connection: &Connection) -> Result<u64, Problem> {
     let size: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
     u64::try_from(size)

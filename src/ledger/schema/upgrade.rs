@@ -1,4 +1,4 @@
-//! From a ledger of an older schema to one of the newest: another file, which is filled from the old one.
+//! Upgrades a ledger of an older schema to the newest by filling a new file from it.
 
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
@@ -12,16 +12,16 @@ use crate::ledger::error::Problem;
 use crate::ledger::rows::read_certificate_id;
 use crate::ledger::{keys, pem};
 
-/// Whether anybody can write the old file while it is read.
+/// Whether another process can write the old file while it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::ledger) enum Source {
-    /// It is on a medium, or in a directory, that may only be read, and has no log.
+    /// It is on a read-only medium or in a read-only directory, and has no log.
     Immutable,
-    /// It is as it is with any other ledger.
+    /// It can be written, as usual.
     Live,
 }
 
-/// Copies as they are: tables, and the version that had them first.
+/// Statements that copy tables unchanged, with the first version that has the table.
 const COPIED: [(i64, &str); 4] = [
     (
         1,
@@ -50,7 +50,7 @@ const PREPARED_KEYS: &str = "INSERT INTO prepared_key
            row_digest(device, private_key, sealing, signing_request)
     FROM old.prepared_key ORDER BY device";
 
-/// Certificates in the order in which they were written. `{keys}` stands for the columns that schema 1 lacks.
+/// Copies certificates in the order in which they were written. `{keys}` stands for the columns that schema 1 lacks.
 const CREDENTIALS: &str = "INSERT INTO credential
     (id, device, certificate_id, certificate, private_key, private_key_label, issued_at, run, retired_at, sealing,
      export, purged_at, digest)
@@ -68,10 +68,10 @@ const TOKENS: &str = "INSERT INTO token (device, ownership_token, digest)
     SELECT device, ownership_token, row_digest(device, ownership_token)
     FROM old.certificate WHERE retired_at IS NULL AND ownership_token IS NOT NULL ORDER BY device";
 
-/// Fills the empty database behind `connection` with what the ledger at `old` has, in the newest schema.
+/// Fills the empty database behind `connection` with the content of the ledger at `old`, in the newest schema.
 ///
 /// # Errors
-/// If the old one cannot be read; or, where its rows have no digests, if a key in it is not that of its certificate.
+/// If the old ledger cannot be read; or, if its rows have no digests, a key in it does not match its certificate.
 pub(in crate::ledger) fn fill(
     connection: &mut Connection,
     old: &Path,
@@ -105,8 +105,8 @@ pub(in crate::ledger) fn fill(
     Ok(connection.execute_batch("DETACH old")?)
 }
 
-/// A private copy of an older ledger, in the newest schema, to look at: a temporary file of SQLite's, which has no name and is
-/// gone with the connection.
+/// A private copy of an older ledger in the newest schema, for reading: a nameless temporary file of SQLite's, which is
+/// deleted with the connection.
 pub(in crate::ledger) fn private_copy(old: &Path, source: Source) -> Result<Connection, Problem> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
@@ -119,7 +119,7 @@ pub(in crate::ledger) fn private_copy(old: &Path, source: Source) -> Result<Conn
     Ok(copy)
 }
 
-/// SQLite's name of a file that is only read. Source: <https://www.sqlite.org/uri.html>.
+/// SQLite's URI of a file that is only read. Source: <https://www.sqlite.org/uri.html>.
 pub(in crate::ledger) fn uri(path: &Path, source: Source) -> String {
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_bytes() {
@@ -136,7 +136,7 @@ pub(in crate::ledger) fn uri(path: &Path, source: Source) -> String {
     }
 }
 
-/// Holds each certificate against its key: rows without digests could be anybody's.
+/// Checks each certificate against its key, because rows without digests could have been mixed up.
 fn check_pairs(connection: &Connection) -> Result<(), Problem> {
     let sql = "SELECT credential.certificate_id, credential.certificate, credential.private_key,
                       credential.private_key_label, credential.purged_at, sealing.recipients, device.key

@@ -1,8 +1,8 @@
-//! What is left when the process, or a part of the file, is gone.
+//! What is left after a crash, or without a part of the file.
 
 use super::*;
 
-/// The files of a ledger as a crash at this moment would leave them, in a directory of their own.
+/// Copies a ledger's files as a crash at this moment would leave them into a directory of their own.
 fn crash(path: &Path) -> (tempfile::TempDir, PathBuf) {
     let (directory, copy) = scratch();
     for suffix in ["", "-wal", ".lock"] {

@@ -1,4 +1,4 @@
-//! Retry, and what the status makes of runs.
+//! Retry, and the status of runs.
 
 use super::*;
 use crate::call::Call;

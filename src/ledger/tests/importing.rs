@@ -1,4 +1,4 @@
-//! From a lot to a ledger, and back to it.
+//! Importing a lot, and reading it back.
 
 use super::*;
 use crate::identity::{LotErrors, LotFault};

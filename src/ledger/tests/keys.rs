@@ -67,7 +67,7 @@ fn a_device_with_a_key_of_its_own_gets_no_other() {
         let problem = ledger.commit(vec![change], now()).unwrap_err().problem;
         assert!(matches!(problem, Problem::IllegalTransition { .. }), "{problem}");
     }
-    // Its certificate lapses, it is given up for a while, it is certified again: always with the same key.
+    // Its certificate lapses, the device is left open for a while, and is certified again: always with the same key.
     for number in 1..=3 {
         let receipts = ledger
             .commit(vec![certified(1, 10 + number), lapsed(1), left(1, Registration::NotSent)], now())
@@ -127,7 +127,7 @@ fn only_exported_keys_are_purged_and_no_byte_of_them_stays() {
         Change::KeyPrepared { device: DeviceId(device), key }
     };
     let mut ledger = import(&path, 80);
-    // Given up once, so that there are two copies.
+    // The certificate was given up once, so that there are two copies.
     let shuffled = |step: i64| (1..=60).map(move |device| device * step % 61);
     let given_up = shuffled(7).flat_map(|device| [own(device), certified(device, device), lapsed(device)]);
     ledger.commit(given_up.collect(), now()).unwrap();
@@ -154,12 +154,13 @@ fn only_exported_keys_are_purged_and_no_byte_of_them_stays() {
     ledger.commit(vec![registered(62)], now()).expect("the ledger stays usable");
 }
 
-/// A file's bytes, as far as they are text.
+/// A file's bytes as text, with invalid UTF-8 replaced.
 fn text_of(file: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(file).unwrap()).into_owned()
 }
 
-/// Why blanking is not enough, though `secure_delete` is on: rows that grow move, and leave bytes in the gaps of their pages.
+/// Shows why blanking is not enough, even with `secure_delete`: rows that grow move, and leave bytes in the gaps of
+/// their pages.
 #[test]
 fn rebuilding_removes_what_rows_left_in_the_gaps_of_pages() {
     let (_directory, path) = scratch();

@@ -1,4 +1,4 @@
-//! Lots that grow and get mended, and ledgers that are bound anew.
+//! Lots that grow and are corrected, and ledgers that are bound again.
 
 use super::*;
 use crate::event::DeviceState;
@@ -15,7 +15,7 @@ fn resume(path: &Path, rows: Vec<Identity>) -> Result<Ledger, ImportError> {
     Ledger::resume(path, &binding(), lot_of(rows.into_iter().map(Ok).collect()), accept, now())
 }
 
-/// The states of the devices by their keys, in the order of their numbers.
+/// The states of the devices with their keys, in the order of their numbers.
 pub(super) fn states(ledger: &Ledger) -> Vec<(String, DeviceState)> {
     let connection = &ledger.view().connection;
     let mut statement = connection.prepare("SELECT key, state FROM device ORDER BY id").unwrap();
@@ -23,8 +23,8 @@ pub(super) fn states(ledger: &Ledger) -> Vec<(String, DeviceState)> {
     rows.map(Result::unwrap).map(|(key, state)| (key, DeviceState::from_name(&state).unwrap())).collect()
 }
 
-/// A ledger with one device in each state: 1 pending, 2 rejected without and 3 with a certificate, 4 issued and surely not sent,
-/// 5 issued and maybe sent, 6 unknown, 7 registered.
+/// A ledger with one device in each state: 1 pending, 2 rejected without and 3 with a certificate, 4 issued and
+/// certainly not sent, 5 issued and possibly sent, 6 unknown, 7 registered.
 fn one_of_each(path: &Path) {
     let changes = vec![
         rejected(2),
@@ -119,7 +119,7 @@ fn a_row_that_is_gone_withdraws_a_device_that_surely_is_not_registered() {
     assert_eq!((counts.withdrawn, counts.total(), ledger.view().lot().devices), (4, 3, 3));
     assert_eq!(ledger.view().open_devices(None, 9).unwrap().len(), 1);
     drop(ledger);
-    // And back again, the one with a certificate without it.
+    // And back again: the one that had a certificate returns without it.
     let ledger = resume(&path, (1..=7).map(identity).collect()).unwrap();
     assert_eq!(*ledger.lot_changes(), LotChanges { returned: 4, ..LotChanges::default() });
     let states: Vec<DeviceState> = states(&ledger).into_iter().map(|(_, state)| state).collect();

@@ -1,4 +1,4 @@
-//! The ledgers of shards, put together.
+//! Merging the ledgers of shards.
 
 use super::mending::states;
 use super::*;
@@ -51,7 +51,7 @@ fn the_ledgers_of_all_shards_are_that_of_the_lot() {
     assert_eq!(ledger.view().runs().unwrap().len(), 3);
     let keys: Vec<_> = states(&ledger).into_iter().map(|(key, _)| key).collect();
     assert_eq!(keys, (1..=50).map(|rank| identity(rank).key).collect::<Vec<_>>(), "in the lot's order");
-    // Each open certificate is where it was, with its token.
+    // Each open certificate has kept its device and its token.
     let open = ledger.view().open_devices(None, 100).unwrap();
     let mut tokens: Vec<_> = open
         .iter()
@@ -71,7 +71,7 @@ fn a_ledger_that_was_merged_goes_on_no_more() {
     Ledger::merge(&parts, &path, now()).unwrap();
     let refused = problem(Ledger::resume(&parts[1], &of_shard(1, 3), lot(20), accept, now()));
     assert!(matches!(&refused, Problem::MergedAway { into } if into.ends_with("lot.ledger")), "{refused}");
-    // The whole goes on beside them; and can be made again, where it was lost.
+    // The merged ledger can be used beside its parts, and be made again if it is lost.
     drop(Ledger::resume(&path, &binding(), lot(20), accept, now()).unwrap());
     let again = directory.path().join("again.ledger");
     Ledger::merge(&parts, &again, now()).unwrap();
@@ -140,11 +140,11 @@ fn a_lot_is_not_cut_in_two_ways() {
     let shard = elsewhere.path().join("lot.1-of-3.ledger");
     let refused = problem(Ledger::import(&shard, &of_shard(1, 3), lot(40), accept, now()));
     assert!(refused.to_string().contains("the whole lot"), "{refused}");
-    // One that was there first, and is taken up again beside another.
+    // A ledger that was there first is refused too when it is reopened beside another.
     std::fs::copy(&parts[0], elsewhere.path().join("lot.0-of-3.ledger")).unwrap();
     let refused =
         problem(Ledger::resume(&elsewhere.path().join("lot.ledger"), &binding(), lot(40), accept, now()));
     assert!(matches!(refused, Problem::OtherCut { .. }), "{refused}");
-    // The next shard of the same cut is welcome.
+    // The next shard of the same division is accepted.
     drop(Ledger::resume(&parts[1], &of_shard(1, 3), lot(40), accept, now()).unwrap());
 }

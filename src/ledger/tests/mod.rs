@@ -65,7 +65,7 @@ pub(super) fn in_memory(devices: u64) -> Ledger {
     Ledger::in_memory(&binding(), lot(devices), accept, now()).unwrap()
 }
 
-/// A certificate of its own for every `number`.
+/// A different certificate for every `number`.
 pub(super) fn certificate(number: i64) -> IssuedCertificate {
     IssuedCertificate {
         certificate_id: format!("{number:064x}").try_into().unwrap(),
@@ -88,7 +88,7 @@ pub(super) fn plain(key: &str) -> StoredKey {
     StoredKey::Plain(Secret::new(key.to_owned()))
 }
 
-/// A key made here, for device number `device`.
+/// A key made here for device number `device`.
 pub(super) fn prepared(device: i64) -> Change {
     let request = SigningRequest { pem: format!("request {device}") };
     let key = PreparedKey { private_key: plain(&format!("own key {device}")), request };
@@ -132,7 +132,7 @@ pub(super) fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// A directory that is gone when the test is over, and a ledger's path in it.
+/// A temporary directory, removed after the test, and the path of a ledger in it.
 pub(super) fn scratch() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("lot.ledger");

@@ -1,4 +1,4 @@
-//! Who may open which file.
+//! Which files can be opened, and by whom.
 
 use std::os::unix::fs::PermissionsExt;
 

@@ -1,4 +1,4 @@
-//! What was made for devices, and what becomes of it when it is undone.
+//! What was created for devices, and how its removal is recorded.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ fn devices(ledger: &Ledger, scope: MadeScope) -> Vec<MadeDevice> {
     let count = ledger.view().count_made(&scope).unwrap();
     let mut devices = ledger.view().made_devices(scope).unwrap();
     let mut all = Vec::new();
-    // Pages of one, so that none is skipped or comes twice.
+    // Pages of one device, to show that none is skipped or repeated.
     while let Some(device) = ledger.view().next_made(&mut devices, 1).unwrap().pop() {
         all.push(device);
     }
@@ -35,7 +35,7 @@ fn rows_of(device: &MadeDevice) -> Vec<CredentialId> {
     device.certificates.iter().map(|certificate| certificate.row).collect()
 }
 
-/// 1 registered; 2 lapsed and issued anew; 3 rejected with a certificate; 4 untouched; 5 lapsed.
+/// 1 registered; 2 lapsed and issued again; 3 rejected with a certificate; 4 untouched; 5 lapsed.
 fn ledger() -> Ledger {
     let mut ledger = in_memory(5);
     let way =
@@ -118,7 +118,7 @@ fn a_device_that_was_found_out_about_since_a_run_is_left_out() {
     ledger.commit(vec![issued(4), registered(4)], now()).unwrap();
     let brought: Vec<_> = devices(&ledger, by(first)).iter().map(|device| device.id.0).collect();
     assert_eq!(brought, [4]);
-    // Another verb's findings are nothing to it.
+    // Findings of another verb do not matter to it.
     let other = MadeScope { verb: "verify", ..since(first) };
     assert_eq!(devices(&ledger, other).len(), 2);
 }

@@ -1,8 +1,8 @@
-//! Ledgers of older schemas: looked at through a copy, written anew when they are taken up, refused when they are forged.
+//! Ledgers of older schemas: read through a copy, rewritten when they are reopened, refused when they are forged.
 
 use super::*;
 
-/// The fixture of `version`, under a ledger's name.
+/// A copy of the fixture of `version`, under a ledger's name.
 fn old_ledger(version: i64) -> (tempfile::TempDir, PathBuf) {
     let (directory, path) = scratch();
     let fixture = format!("{}/fixtures/ledgers/schema-{version}.db", env!("CARGO_MANIFEST_DIR"));
@@ -10,7 +10,7 @@ fn old_ledger(version: i64) -> (tempfile::TempDir, PathBuf) {
     (directory, path)
 }
 
-/// What people see of a ledger: all texts of the columns that every version has.
+/// A ledger's visible content: all texts of the columns that every version has.
 fn seen(connection: &Connection) -> Vec<String> {
     let queries = [
         "SELECT json_array(certificate_id, device, certificate_pem, private_key, ownership_token, issued_at, run, retired_at)

@@ -1,25 +1,25 @@
-//! Axes: where a value lies, and which values are written beside it.
+//! Axes: where a value lies, and which values label the axis.
 
 /// The scale of an axis from 0 (its lower end) to 1 (its upper end).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Scale {
-    /// From 0 to a greatest value.
+    /// Linear, from 0 to a maximum.
     Linear { max: f64 },
-    /// By the logarithm, between two values above 0.
+    /// Logarithmic, between two values above 0.
     Log { min: f64, max: f64 },
 }
 
-/// From this ratio of the greatest to the smallest value on, a linear scale would flatten the small ones.
+/// From this ratio of the largest to the smallest value on, a linear scale would flatten the small ones.
 const LOG_FROM: f64 = 40.0;
 
 impl Scale {
-    /// The scale for counts and rates: from 0.
+    /// The scale for counts and rates, starting at 0.
     pub(super) fn counts(values: impl Iterator<Item = f64>) -> Self {
         let max = values.fold(0.0, f64::max);
         Scale::Linear { max: ceiling(max) }
     }
 
-    /// The scale for latencies: from 0 where they are alike, by the logarithm where they are far apart.
+    /// The scale for latencies: linear from 0 if they are similar, logarithmic if they are far apart.
     pub(super) fn latencies(values: impl Iterator<Item = u64>) -> Self {
         let (mut min, mut max) = (f64::INFINITY, 0.0_f64);
         for value in values.filter(|value| *value > 0) {
@@ -35,7 +35,7 @@ impl Scale {
         }
     }
 
-    /// Where `value` lies, from 0 to 1.
+    /// The position of `value`, from 0 to 1.
     pub(super) fn place(self, value: f64) -> f64 {
         match self {
             Scale::Linear { max } => (value / max).clamp(0.0, 1.0),
@@ -43,7 +43,7 @@ impl Scale {
         }
     }
 
-    /// The values to be written beside the axis, ascending.
+    /// The values that label the axis, ascending.
     pub(super) fn ticks(self) -> Vec<f64> {
         match self {
             Scale::Linear { max } => {
@@ -72,7 +72,7 @@ impl Scale {
     }
 }
 
-/// The distance of ticks: 1, 2, 2.5 or 5 times a power of ten, so that there are four to six.
+/// The distance between ticks: 1, 2, 2.5 or 5 times a power of ten, chosen to give four to six ticks.
 fn step(max: f64) -> f64 {
     let raw = max / 5.0;
     let power = 10_f64.powf(raw.log10().floor());
@@ -107,7 +107,7 @@ fn ceiling_125(value: f64) -> f64 {
         .unwrap_or(10.0 * power)
 }
 
-/// Ticks of a time axis of `seconds`: whole steps that people count time in.
+/// Ticks of a time axis of `seconds`, in customary units of time.
 pub(super) fn time_ticks(seconds: f64) -> Vec<u64> {
     let steps =
         [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400];

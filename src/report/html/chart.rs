@@ -1,7 +1,8 @@
-//! The frame that all charts share: axes, legend, lines, values under the pointer.
+//! The frame of all charts: axes, legend, lines, values under the pointer.
 //!
-//! Lines are drawn in a square of 1000 that is stretched to the plot, whose texts and strokes keep their size: the same
-//! drawing serves a phone and a printed page. Nothing is styled by attributes, so that the page's policy can forbid it.
+//! Lines are drawn in a square of 1000 that is stretched to the plot, while texts and strokes keep their size: the
+//! same drawing serves a phone and a printed page. Nothing is styled by attributes, so the page's policy can forbid
+//! them.
 
 use std::fmt::Write as _;
 
@@ -11,19 +12,19 @@ use super::axis::Scale;
 
 /// A chart.
 pub(super) struct Chart {
-    /// Unique on the page, a word.
+    /// A word, unique on the page.
     pub(super) id: String,
     pub(super) title: String,
-    /// What the upright axis counts.
+    /// The unit of the vertical axis.
     pub(super) unit: String,
-    /// What it shows, in words, for those who do not see it.
+    /// A description for users who cannot see the chart.
     pub(super) summary: String,
     /// Class and label of each line.
     pub(super) legend: Vec<(&'static str, String)>,
     pub(super) scale: Scale,
-    /// The words for a value of the upright axis.
+    /// Formats a value of the vertical axis.
     pub(super) tick: fn(f64) -> String,
-    /// Place, from 0 to 1, and label along the lower axis; those that a narrow screen leaves out are minor.
+    /// Position, from 0 to 1, and label along the lower axis; minor ticks are omitted on a narrow screen.
     pub(super) x_ticks: Vec<XTick>,
     pub(super) paths: Vec<Path>,
     pub(super) marks: Vec<Mark>,
@@ -36,7 +37,7 @@ pub(super) struct XTick {
     pub(super) is_minor: bool,
 }
 
-/// A line or an area, by its class.
+/// A line or an area; its class says which.
 pub(super) struct Path {
     pub(super) class: &'static str,
     pub(super) d: String,
@@ -44,7 +45,7 @@ pub(super) struct Path {
 
 /// A strip of the plot and the values in it.
 pub(super) struct Mark {
-    /// From 0 to 1.
+    /// Its left edge, from 0 to 1.
     pub(super) from: f64,
     pub(super) to: f64,
     pub(super) words: String,
@@ -145,7 +146,7 @@ fn percent(place: f64) -> String {
     format!("{}%", (place * 10_000.0).round() / 100.0)
 }
 
-/// A line through points, both coordinates from 0 to 1 and upwards; broken where there is none.
+/// A line through points, both coordinates from 0 to 1 and upwards; `None` interrupts it.
 pub(super) fn line(points: impl IntoIterator<Item = Option<(f64, f64)>>) -> String {
     let mut d = String::new();
     let mut is_begun = false;
@@ -154,7 +155,7 @@ pub(super) fn line(points: impl IntoIterator<Item = Option<(f64, f64)>>) -> Stri
             is_begun = false;
             continue;
         };
-        // A lone point is a dot: a line of no length with round ends.
+        // A single point is drawn as a dot: a line of zero length with round ends.
         let (letter, end) = if is_begun { ('L', "") } else { ('M', "h0") };
         write!(d, "{letter}{} {}{end}", thousand(x), thousand(1.0 - y)).expect("a String takes any text");
         is_begun = true;
@@ -162,7 +163,7 @@ pub(super) fn line(points: impl IntoIterator<Item = Option<(f64, f64)>>) -> Stri
     d
 }
 
-/// A line in steps: each of `(from, to, height)` is level, and joined to the next one if that begins where it ends.
+/// A step line: each `(from, to, height)` is level, and joined to the next one if that begins where it ends.
 pub(super) fn steps(levels: impl IntoIterator<Item = Option<(f64, f64, f64)>>) -> String {
     line(levels.into_iter().flat_map(|level| match level {
         Some((from, to, y)) => [Some((from, y)), Some((to, y))],
@@ -170,7 +171,7 @@ pub(super) fn steps(levels: impl IntoIterator<Item = Option<(f64, f64, f64)>>) -
     }))
 }
 
-/// Boxes, each of `(from, to, bottom, top)`.
+/// Boxes, each `(from, to, bottom, top)`.
 pub(super) fn boxes(boxes: impl IntoIterator<Item = (f64, f64, f64, f64)>) -> String {
     let mut d = String::new();
     for (from, to, bottom, top) in boxes {

@@ -1,7 +1,7 @@
-//! The report as one page: a file that needs no network, no server and no script, for a browser of today.
+//! The report as one page: a file for current browsers that needs no network, no server and no script.
 //!
-//! Every number that the JSON has too stands in a `data` element with its exact value and its place in the JSON. All text
-//! is escaped, and the page's own policy allows nothing but the style and the script that are in it.
+//! Every number that is also in the JSON is in a `data` element with its exact value and its path in the JSON. All
+//! text is escaped, and the page's own policy allows only its own style and script.
 
 mod axis;
 mod chart;
@@ -23,12 +23,12 @@ pub use lot::render_lot_html;
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
-/// The page.
+/// The report as an HTML page.
 pub fn render_html(report: &Report) -> String {
     shell(&page::title(report), &page::body(report))
 }
 
-/// A page with this body, and a title that says what it is of.
+/// A page with this title and body.
 fn shell(title: &str, body: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
@@ -51,7 +51,7 @@ fn shell(title: &str, body: &Markup) -> String {
     page.into_string()
 }
 
-/// Nothing but what is in the page, and of that only the style and the script that it was made with.
+/// A content security policy that allows only the page's own style and script, by their hashes.
 fn policy() -> String {
     let hash = |text: &str| BASE64.encode(digest(&SHA256, text.as_bytes()));
     format!(
@@ -61,35 +61,35 @@ fn policy() -> String {
     )
 }
 
-/// A number of the JSON: its place there, its value, and what people read.
+/// A number from the JSON: its path there, its value, and the text shown.
 fn number(place: &str, value: impl serde::Serialize, shown: &str) -> Markup {
     let value = serde_json::to_string(&value).expect("a number is plain data");
     html! { data value=(value) data-json=(place) { (shown) } }
 }
 
-/// A latency of the JSON, in microseconds.
+/// A latency from the JSON, in microseconds.
 fn us(place: &str, value: u64) -> Markup {
     number(place, value, &latency(value))
 }
 
-/// A count of the JSON.
+/// A count from the JSON.
 fn n(place: &str, value: u64) -> Markup {
     number(place, value, &wording::count(value))
 }
 
-/// A latency in words, with the proper sign for micro.
+/// A latency as text, with the proper sign for micro.
 fn latency(us: u64) -> String {
     wording::latency(us).replace(" us", " µs")
 }
 
-/// An operation's or a phase's name as a title: `Register thing`.
+/// The name of an operation or a step as a title: `Register thing`.
 fn title(name: &str) -> String {
     let text = name.replace('_', " ");
     let mut chars = text.chars();
     chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
 }
 
-/// Text whose options, such as `--rate`, are not broken at their hyphens.
+/// Text in which options such as `--rate` are not broken at their hyphens.
 fn prose(text: &str) -> Markup {
     html! {
         @for (at, word) in text.split(' ').enumerate() {

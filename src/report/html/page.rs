@@ -1,4 +1,4 @@
-//! The page's sections, from what matters most to what is looked up.
+//! The page's sections, from the most important to the reference tables.
 
 use maud::{Markup, html};
 
@@ -61,7 +61,7 @@ fn subtitle(report: &Report) -> Markup {
     }
 }
 
-/// An instant to the second, for people: `2026-11-24 03:16:52 UTC`.
+/// An instant to the second, for display: `2026-11-24 03:16:52 UTC`.
 pub(super) fn date(instant: &str) -> String {
     let (date, time) = instant.split_once('T').unwrap_or((instant, ""));
     let time = time.split(['.', 'Z']).next().unwrap_or_default();
@@ -189,7 +189,7 @@ fn missed_note(report: &Report) -> Markup {
     }
 }
 
-/// A chart over time of fewer points than this shows nothing that a table does not.
+/// A chart over time with fewer points than this shows no more than a table.
 const SHORTEST_CHART: usize = 3;
 
 fn over_time(report: &Report) -> Markup {

@@ -6,7 +6,7 @@ use super::axis::{Scale, time_ticks};
 use super::chart::{Chart, Mark, Path, XTick, boxes, line, steps};
 use super::{latency, title};
 
-/// Latency by percentile, service and response time: the axis gives each further nine the same room.
+/// Latency by percentile, service and response time: the axis gives each additional nine the same width.
 pub(super) fn percentiles(operation: &OperationReport, is_tall: bool) -> Chart {
     let (service, response) = (&operation.curve.service, &operation.curve.response);
     let samples = operation.summary.counts.accepted.max(10) as f64;
@@ -40,7 +40,7 @@ pub(super) fn percentiles(operation: &OperationReport, is_tall: bool) -> Chart {
     }
 }
 
-/// Ticks that are at least `room` apart from each other and from the longest at the right end.
+/// Ticks at least `room` apart from each other and from the longest one at the right end.
 fn percentile_ticks(samples: f64, place: impl Fn(f64) -> f64, room: f64) -> Vec<XTick> {
     let all = [
         (0.0, "0 %", false),
@@ -64,7 +64,7 @@ fn percentile_ticks(samples: f64, place: impl Fn(f64) -> f64, room: f64) -> Vec<
     ticks
 }
 
-/// Both curves have the same quantiles, since both are of the accepted attempts.
+/// The values under the pointer. Both curves have the same quantiles, since both are of the accepted attempts.
 fn percentile_marks(
     service: &[CurvePoint],
     response: &[CurvePoint],
@@ -92,14 +92,14 @@ fn percentile_marks(
     response.iter().enumerate().map(strip).collect()
 }
 
-/// A quantile as a percentage, with one digit more than it has nines.
+/// A quantile as a percentage, with one more digit than it has nines.
 fn significant(quantile: f64) -> String {
     let nines = (-(1.0 - quantile).log10()).floor().clamp(0.0, 9.0) as usize;
     let text = format!("{:.*}", nines.max(1), quantile * 100.0);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Accepted per second against what was offered.
+/// Accepted per second compared with what was offered.
 pub(super) fn throughput(report: &Report) -> Chart {
     let points = &report.timeline.points;
     let missed = |point: &Point| point.missed as f64 / point.seconds;
@@ -113,7 +113,7 @@ pub(super) fn throughput(report: &Report) -> Chart {
         .filter(|point| is_whole(report, point))
         .map(|point| accepted_per_s(report, point).max(offered_per_s(point)));
     let top = most.clone().fold(0.0, f64::max);
-    // A limit far above what went through would leave the lines at the bottom.
+    // A limit far above the actual rate would push the lines to the bottom.
     let has_limit = limits.clone().any(|limit| limit <= top * 3.0);
     let scale = Scale::counts(most.chain(limits.filter(|_| has_limit)));
     let level = |of: &dyn Fn(&Point) -> Option<f64>| {
@@ -163,7 +163,7 @@ pub(super) fn throughput(report: &Report) -> Chart {
 }
 
 fn throughput_words(report: &Report, point: &Point) -> String {
-    // What happened in a part of a second is not a rate.
+    // A count over part of a second is not a rate.
     let told = |number: u64, per_s: f64| if is_whole(report, point) { rate(per_s) } else { count(number) };
     let accepted = told(subject(report, point).accepted, accepted_per_s(report, point));
     let mut words = format!("{}: accepted {accepted}", when(report, point));
@@ -243,7 +243,7 @@ pub(super) fn latencies(report: &Report) -> Chart {
     }
 }
 
-/// How many causes have a colour of their own; the rest share the last one.
+/// The classes of the causes' colours; the rest of the causes share the last one.
 const CAUSES: [&str; 6] = ["area c0", "area c1", "area c2", "area c3", "area c4", "area c5"];
 
 /// Stages and causes, each once, in the order of their first reason.
@@ -257,7 +257,7 @@ fn failure_kinds(report: &Report) -> Vec<String> {
     kinds
 }
 
-/// Failures per second by cause, stacked; none if there was none.
+/// Failures per second by cause, stacked; `None` if there were none.
 pub(super) fn failures(report: &Report) -> Option<Chart> {
     if report.failures.is_empty() {
         return None;
@@ -361,12 +361,13 @@ pub(super) fn subject(report: &Report, point: &Point) -> PointOperation {
     point.operations.get(name).copied().unwrap_or_default()
 }
 
-/// Whether a point lasted long enough for a rate: the last one may be a sliver, and one event in it a thousand per second.
+/// Whether a point is long enough for a rate: the last one may be so short that one event in it looks like a thousand
+/// per second.
 pub(super) fn is_whole(report: &Report, point: &Point) -> bool {
     point.seconds >= report.timeline.point_s as f64 || report.timeline.points.len() == 1
 }
 
-/// The seconds that a point stands for: `1:05`, `1:00 to 1:10`.
+/// The seconds that a point covers: `1:05`, `1:00 to 1:10`.
 pub(super) fn when(report: &Report, point: &Point) -> String {
     match report.timeline.point_s {
         1 => clock(point.second),

@@ -8,7 +8,7 @@ use super::axis::Scale;
 use super::{n, number, plots, prose, title, us};
 use crate::metrics::LatencyFigures;
 
-/// A table that may be wider than the page: it scrolls by itself, with the keyboard too.
+/// A table that may be wider than the page: it scrolls on its own, also with the keyboard.
 fn scrolling(label: &str, table: &Markup) -> Markup {
     html! { div.scroll role="region" aria-label=(label) tabindex="0" { (table) } }
 }
@@ -218,7 +218,7 @@ pub(super) fn failures(report: &Report) -> Markup {
     }
 }
 
-/// What was counted beside attempts and their ends.
+/// The counters besides attempts and their outcomes.
 pub(super) fn counters(report: &Report) -> Markup {
     html! {
         @for (counter, count) in report.counters.counted() {

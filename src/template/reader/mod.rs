@@ -1,4 +1,4 @@
-//! From JSON to a [`Template`]: every shape checked, every error with its path.
+//! Parses JSON into a [`Template`]: every shape is checked, and every error has its path.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use crate::service::MAX_TEMPLATE_BODY;
 
 type Read<T> = Result<T, TemplateError>;
 
-/// What may follow [`OF_CERTIFICATE`]; such parameters may be declared, and need not be.
+/// What may follow [`OF_CERTIFICATE`]. Such parameters may be declared, but need not be.
 const FACTS: [&str; 8] = [
     "Id",
     "CommonName",
@@ -33,7 +33,7 @@ const FACTS: [&str; 8] = [
 const TEXT: &str = "a string, {\"Ref\": …} or a Fn:: function";
 const LIST: &str = "a list, or {\"Fn::Split\": […]}";
 
-/// The template body in what people keep in a file: the body itself, or the whole answer of
+/// The template's body from a file, which may contain the body itself or the whole answer of
 /// `aws iot describe-provisioning-template`, whose `templateBody` is a string. A byte order mark is dropped.
 pub fn body_of(text: &str) -> Cow<'_, str> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -47,19 +47,19 @@ pub fn body_of(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Reads a whole template; the first thing that is wrong with it.
+/// Parses a whole template, or returns the first error.
 pub(super) fn read(body: &str) -> Read<Template> {
     read_whole(body).map_err(|mut errors| errors.swap_remove(0))
 }
 
-/// Reads a whole template; everything that is wrong with it, of each of its resources and other parts the first thing. Never
-/// an empty list.
+/// Parses a whole template, or returns the first error of each resource and of each other part. The list of errors is
+/// never empty.
 pub(super) fn read_whole(body: &str) -> Result<Template, Vec<TemplateError>> {
     let value = read_json(body).map_err(|error| vec![error])?;
     let top = Node { at: String::from("the template"), value: &value };
     let mut errors = Errors(Vec::new());
     errors.take(top.only(&["Parameters", "Mappings", "Mapping", "Resources", "DeviceConfiguration"]));
-    // What is declared in a wrong way is declared all the same: what refers to it is not wrong as well.
+    // A parameter with a wrong declaration still counts as declared, so that references to it are not errors as well.
     let parameters = errors.take(read_parameters(&top)).unwrap_or_else(|| declared(&value));
     let mappings = errors.take(read_mappings(&top)).unwrap_or_default();
     let grammar = Grammar { parameters: &parameters };
@@ -92,11 +92,11 @@ fn read_json(body: &str) -> Read<Value> {
     })
 }
 
-/// What was found wrong so far.
+/// The errors found so far.
 struct Errors(Vec<TemplateError>);
 
 impl Errors {
-    /// What was read; `None` if it is wrong, which is noted.
+    /// The parsed value; on an error, `None`, and the error is noted.
     fn take<T>(&mut self, read: Read<T>) -> Option<T> {
         read.map_err(|error| {
             if !self.0.contains(&error) {
@@ -107,7 +107,7 @@ impl Errors {
     }
 }
 
-/// The names of the parameters that a template declares, whatever else is wrong with it.
+/// The names of the parameters that a template declares, even if it is wrong otherwise.
 fn declared(template: &Value) -> BTreeMap<String, Option<String>> {
     let names = template["Parameters"].as_object().into_iter().flatten();
     names.map(|(name, _)| (name.clone(), None)).collect()
@@ -127,7 +127,7 @@ fn read_parameters(top: &Node<'_>) -> Read<BTreeMap<String, Option<String>>> {
     Ok(parameters)
 }
 
-/// The guide writes `Mappings`, and once `Mapping`.
+/// Reads the mappings. The guide writes `Mappings`, and once `Mapping`.
 fn read_mappings(top: &Node<'_>) -> Read<Mappings> {
     let mut mappings = Mappings::new();
     for key in ["Mappings", "Mapping"] {
@@ -153,7 +153,7 @@ enum Resource {
     Policy(PolicyResource),
 }
 
-/// Reads what may refer to parameters.
+/// Parses what may refer to parameters.
 struct Grammar<'a> {
     parameters: &'a BTreeMap<String, Option<String>>,
 }
@@ -161,7 +161,7 @@ struct Grammar<'a> {
 type Resources = (Option<ThingResource>, CertificateResource, Vec<PolicyResource>);
 
 impl Grammar<'_> {
-    /// `None` only if something was wrong.
+    /// Parses all resources; `None` only if something was wrong.
     fn resources(&self, top: &Node<'_>, errors: &mut Errors) -> Option<Resources> {
         let (mut thing, mut certificate, mut policies) = (None, None, Vec::new());
         let resources = errors.take(top.required("Resources"))?;
@@ -227,7 +227,7 @@ impl Grammar<'_> {
 
     fn certificate(&self, node: &Node<'_>) -> Read<CertificateResource> {
         if let Some(settings) = node.member("OverrideSettings")? {
-            // The certificate of a token always exists, and is what gets registered: only the shape is checked.
+            // A token's certificate always exists, and it is the one to be registered: only the shape matters.
             settings.only(&["Status"])?;
             settings.member("Status")?.map(|node| read_override(&node, Merging::No)).transpose()?;
         }
@@ -248,7 +248,7 @@ impl Grammar<'_> {
             "Status",
             "ThingPrincipalType",
         ])?;
-        // Which authority signed a certificate is nothing to anyone here: only the shape is checked.
+        // Nothing here needs the authority that signed a certificate: only the shape is checked.
         self.optional_text(&properties, "CACertificatePem")?;
         Ok(CertificateResource {
             at: properties.at.clone(),
@@ -387,7 +387,7 @@ impl Grammar<'_> {
         }
     }
 
-    /// An index may be a number or, as the guide's examples have it, a string of one.
+    /// An index, which may be a number or, as in the guide's examples, a string with a number.
     fn index(&self, node: &Node<'_>) -> Read<Text> {
         match node.value {
             Value::Number(number) if number.is_u64() => Ok(Text::Literal(number.to_string())),
@@ -396,14 +396,14 @@ impl Grammar<'_> {
         }
     }
 
-    /// A parameter, if it is declared or the service's own.
+    /// A reference to a parameter, if that is declared or the service's own.
     fn reference(&self, name: &str) -> Option<Text> {
         let is_fact = name.strip_prefix(OF_CERTIFICATE).is_some_and(|fact| FACTS.contains(&fact));
         (is_fact || self.parameters.contains_key(name)).then(|| Text::Ref(name.to_owned()))
     }
 
-    /// `Fn::Sub`, by CloudFormation's rules: `${Name}`, and `${!Literal}` for a literal `${Literal}`. IoT's own page does
-    /// not show the syntax.
+    /// `Fn::Sub` by CloudFormation's rules: `${Name}`, and `${!Literal}` for a literal `${Literal}`. IoT's own page
+    /// does not show the syntax.
     fn substitution(&self, node: &Node<'_>) -> Read<Text> {
         let (pattern, variables) = match node.value {
             Value::Array(_) => {
@@ -445,7 +445,8 @@ impl Grammar<'_> {
     }
 }
 
-/// The prose also spells the keys in capitals; all samples use camel case, and so does this.
+/// Reads the override settings. The guide's prose also spells the keys in capitals; all samples use camel case, and so
+/// does this.
 fn read_overrides(node: &Node<'_>) -> Read<Overrides> {
     let Some(settings) = node.member("OverrideSettings")? else { return Ok(Overrides::default()) };
     settings.only(&["AttributePayload", "ThingTypeName", "ThingGroups"])?;

@@ -1,11 +1,11 @@
-//! A value of the template with its path, which errors are about, and the checks of its shape.
+//! A value of the template with its path for errors, and the checks of its shape.
 
 use serde_json::{Map, Value};
 
 use super::super::TemplateError;
 use super::Read;
 
-/// A JSON value and where it stands.
+/// A JSON value and its path.
 #[derive(Clone)]
 pub(super) struct Node<'a> {
     pub(super) at: String,
@@ -48,7 +48,7 @@ impl<'a> Node<'a> {
         Ok(self.object()?.iter().map(|(key, value)| (key.as_str(), self.child(key, value))).collect())
     }
 
-    /// The members of the object at `key`; empty where there is no such key.
+    /// The members of the object at `key`; empty if there is no such key.
     pub(super) fn optional_members(&self, key: &str) -> Read<Vec<(&'a str, Self)>> {
         self.member(key)?.map_or(Ok(Vec::new()), |node| node.members())
     }
@@ -57,14 +57,14 @@ impl<'a> Node<'a> {
         items.iter().enumerate().map(|(index, value)| self.child(&index.to_string(), value))
     }
 
-    /// Exactly `N` elements of a list.
+    /// The elements of a list of exactly `N`; `wanted` describes it in errors.
     pub(super) fn elements<const N: usize>(&self, wanted: &str) -> Read<[Self; N]> {
         let items = self.value.as_array().ok_or_else(|| self.found(wanted))?;
         let items: Vec<_> = self.items(items).collect();
         items.try_into().map_err(|_| self.found(wanted))
     }
 
-    /// The function that an object of one member names, and its argument.
+    /// The name and the argument of the function, if the value is an object with a function as its only member.
     pub(super) fn function(&self) -> Option<(&'a str, Self)> {
         let object = self.value.as_object()?;
         let (name, argument) = object.iter().next()?;

@@ -1,4 +1,4 @@
-//! What is read, and what is refused with which words.
+//! What is accepted, and what is refused with which words.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn complaint(body: &str) -> String {
     read(body).unwrap_err().to_string()
 }
 
-/// The complaint about a template with this thing in it.
+/// The error for a template with a thing of these properties.
 fn about_thing(properties: &str) -> String {
     complaint(&format!(
         r#"{{"Resources": {{{CERTIFICATE}, "t": {{"Type": "AWS::IoT::Thing", "Properties": {properties}}}}}}}"#
@@ -171,7 +171,7 @@ fn a_body_has_at_most_10_kib() {
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
 
-    /// A body from anyone is refused or read, and never a panic.
+    /// Any body is accepted or refused, without a panic.
     #[test]
     fn any_text_is_read_or_refused(body in r#"[{}\[\]":,a-zA-Z0-9 ]{0,80}"#) {
         let _ = read(&body);

@@ -1,7 +1,7 @@
 //! A WebSocket with an MQTT session on it.
 //!
-//! Joins the pure [`Session`] and a byte stream: binary frames, one write for all pending output, time limits, and a name for
-//! every way in which a connection ends. Works over any stream; [`super::wss`] brings TLS.
+//! Joins the pure [`Session`] and a byte stream: binary frames, one write for all pending output, time limits, and a
+//! cause for every way in which a connection ends. Works over any stream; [`super::wss`] adds TLS.
 
 mod wire;
 
@@ -28,25 +28,27 @@ use crate::call::Call;
 use crate::failure::{Cause, Failure, Stage};
 use crate::wording::clean;
 
-/// Allocated by every connection for all its life, in bytes; a reply of the service has about 3.6 KB.
+/// The read buffer in bytes, which every connection holds for its whole life; a reply of the service has about 3.6
+/// KB.
 const READ_BUFFER: usize = 4 * 1024;
 
-/// More than any packet, so that the WebSocket writes only when it is told to: one write, one TLS record.
+/// The write buffer in bytes: larger than any packet, so that the WebSocket writes only when told to, as one TLS
+/// record.
 const WRITE_BUFFER: usize = 256 * 1024;
 
-/// The largest frame or message that is accepted: several packets may share one.
+/// The largest frame or message accepted, in bytes: several packets may share one.
 const MAX_MESSAGE: usize = 3 * MAX_REMAINING;
 
-/// Acknowledgements that pile up to this many bytes are sent before more is read.
+/// If pending acknowledgements exceed this many bytes, they are sent before more is read.
 const OUTPUT_HIGH: usize = 4 * 1024;
 
-/// How many messages are read before others get their turn.
+/// How many messages are read before other tasks get their turn.
 const BATCH: usize = 64;
 
-/// How long a goodbye may take: the server need not answer it.
+/// The time limit of a goodbye: the server need not answer it.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// An open MQTT connection over a WebSocket. Boxed, because the engine hands it around by value.
+/// An open MQTT connection over a WebSocket. Boxed, because the engine moves it around by value.
 pub struct WsConnection<S>(Box<Link<S>>);
 
 impl<S> std::fmt::Debug for WsConnection<S> {
@@ -58,18 +60,18 @@ impl<S> std::fmt::Debug for WsConnection<S> {
 struct Link<S> {
     ws: Wire<S>,
     session: Session,
-    /// The WebSocket has bytes that it has not yet written.
+    /// Whether the WebSocket has bytes that it has not written yet.
     is_unflushed: bool,
-    /// One timer for the connection's life, set anew only when something is due earlier than it is set to: most exchanges
-    /// touch no timer wheel at all.
+    /// One timer for the connection's life, reset only when something is due before it fires: most exchanges touch no
+    /// timer wheel at all.
     alarm: Pin<Box<Sleep>>,
 }
 
 /// Why waiting for an event ended without one.
 enum Ended {
-    /// The limit given by the caller is reached.
+    /// The caller's time limit is reached.
     TimeUp,
-    /// The connection cannot be used any longer.
+    /// The connection can no longer be used.
     Because(Cause),
 }
 
@@ -80,7 +82,7 @@ impl From<Cause> for Ended {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> WsConnection<S> {
-    /// Runs `session` on an upgraded stream, of which `early` has been read already.
+    /// Runs `session` on an upgraded stream whose first bytes, `early`, were read already.
     pub(super) async fn open(stream: S, early: Vec<u8>, session: Session) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
@@ -107,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> WsConnection<S> {
         self.0.expect(Event::Connected).await
     }
 
-    /// Subscribes, and waits for SUBACK; false if there is nothing to subscribe to.
+    /// Subscribes, and waits for SUBACK; `false` if there is nothing to subscribe to.
     pub(super) async fn subscribe(&mut self) -> Result<bool, Cause> {
         if self.0.session.subscribe() {
             self.0.expect(Event::Subscribed).await.map(|()| true)
@@ -125,7 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for WsConnec
         patience: impl Patience,
     ) -> Result<(Reply, Self), Lost> {
         let link = &mut *self.0;
-        // What came before the request was published cannot answer it, and an end before that was not its doing.
+        // Input from before the publish cannot answer the request, and the request did not cause an end before it.
         if let Err(cause) = link.settle().await {
             return Err(link.lost(Stage::Idle, cause, Duration::ZERO));
         }
@@ -149,9 +151,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for WsConnec
         self.0.session.client_id()
     }
 
-    /// Cancel safe: everything that has been read or is to be written lives in the connection, never in this future. Bytes
-    /// leave the session only in the same poll that hands them to the WebSocket's buffer, and a flush that was cut short is
-    /// taken up by the next call of anything.
+    /// Cancel safe: everything that has been read or will be written lives in the connection, never in this future.
+    /// Bytes leave the session only in the poll that hands them to the WebSocket's buffer, and the next call of any
+    /// method resumes an interrupted flush.
     async fn idle(&mut self) -> Failure {
         let link = &mut *self.0;
         match poll_fn(|cx| link.poll_event(cx, None)).await {
@@ -161,7 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for WsConnec
     }
 
     async fn close(mut self) {
-        // Whatever fails here, the connection is gone afterwards; there is nobody to tell.
+        // The connection ends here in any case, so an error does not matter.
         let _ = timeout(GOODBYE, self.0.say_goodbye()).await;
     }
 }
@@ -175,7 +177,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         }
     }
 
-    /// Reads what has already come, without waiting and without writing: a pending PUBACK is to go with the next publish.
+    /// Reads pending input, without waiting and without writing: a pending PUBACK should go with the next publish.
     async fn settle(&mut self) -> Result<(), Cause> {
         poll_fn(|cx| match self.poll_input(cx) {
             Poll::Ready(Ok(_)) => Poll::Ready(Err(out_of_turn())),
@@ -185,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         .await
     }
 
-    /// Waits for what comes of the request that was published at `sent`, as long as `patience` says.
+    /// Waits for the answer to the request that was published at `sent`, for as long as `patience` allows.
     async fn answer(&mut self, sent: Instant, patience: &impl Patience) -> Result<Event, Ended> {
         loop {
             let until = match patience.next(self.session.heard(sent.elapsed())) {
@@ -207,11 +209,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         Lost { failure: Failure::new(stage, cause), service, redelivered: self.session.take_redelivered() }
     }
 
-    /// Drives everything: output, input, keep-alive. Ready with the next event, or with the end.
+    /// Drives output, input and keep-alive. Ready with the next event, or the reason why there is none.
     fn poll_event(&mut self, cx: &mut Context<'_>, limit: Option<Instant>) -> Poll<Result<Event, Ended>> {
         loop {
             let is_blocked = self.poll_output(cx)?.is_pending();
-            // While nothing can be written, little is read: a server that does not take our acknowledgements gets no more.
+            // While writing is blocked, little is read: a server that does not take our acknowledgements gets no
+            // more.
             if !(is_blocked && self.session.pending_output() > OUTPUT_HIGH)
                 && let Poll::Ready(event) = self.poll_input(cx)
             {
@@ -230,7 +233,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         }
     }
 
-    /// Writes all pending output as one frame, as soon as any of it is to be sent now.
+    /// Writes all pending output as one frame, once any of it should be sent now.
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
         loop {
             if self.is_unflushed {
@@ -262,10 +265,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             };
             match message {
                 Message::Binary(bytes) if !bytes.is_empty() => self.session.feed(bytes),
-                // The pong is on its way: the WebSocket sends it with its next read or write.
+                // The WebSocket sends the pong itself, with its next read or write.
                 Message::Binary(_) | Message::Ping(_) | Message::Pong(_) => self.session.came_unasked()?,
                 Message::Close(frame) => {
-                    // Answers the close, if that can be written without waiting.
+                    // Answers the close if that needs no waiting.
                     let _ = self.ws.poll_flush_unpin(cx);
                     return Poll::Ready(Err(closed(frame.as_ref())));
                 }
@@ -286,7 +289,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             if self.alarm.is_elapsed() || self.alarm.deadline() > due {
                 self.alarm.as_mut().reset(due);
             }
-            // An alarm that goes off early was set for something that has been done since.
+            // If the alarm fires early, what it was set for has been done since.
             ready!(self.alarm.poll_unpin(cx));
         }
     }
@@ -296,7 +299,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         let bytes = self.session.take_output(Instant::now());
         self.ws.feed(Message::Binary(bytes)).await?;
         self.ws.close().await?;
-        // Dropping a socket that has unread bytes resets it, and a reset may overtake the goodbye.
+        // Dropping a socket with unread bytes resets it, and a reset may overtake the goodbye.
         while let Some(message) = self.ws.next().await {
             message?;
         }
@@ -312,7 +315,7 @@ fn cut_off() -> Cause {
     Cause::Closed { detail: String::from("the server hung up without a word") }
 }
 
-/// The cause that an error of the operating system or of TLS amounts to, on a connection that was open.
+/// The cause for an error of the operating system or of TLS on an open connection.
 pub(super) fn broken(error: &io::Error) -> Cause {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData, UnexpectedEof};
     match error.kind() {
@@ -321,13 +324,14 @@ pub(super) fn broken(error: &io::Error) -> Cause {
             Cause::Closed { detail: String::from("reset by the server") }
         }
         InvalidData if alert(error).is_some() => Cause::Closed { detail: alert(error).unwrap_or_default() },
-        // How TLS reports bytes that are not TLS.
+        // TLS reports input that is not TLS like this.
         InvalidData => garbled(format!("not TLS: {}", clean(&error.to_string()))),
         _ => Cause::Closed { detail: clean(&error.to_string()) },
     }
 }
 
-/// Why the server ended a TLS connection, such as one with a client certificate that it refuses.
+/// The TLS alert by which the server ended the connection, such as for a client certificate that it refuses; `None`
+/// if `error` is something else.
 fn alert(error: &io::Error) -> Option<String> {
     match error.get_ref()?.downcast_ref::<rustls::Error>()? {
         rustls::Error::AlertReceived(alert) => {
@@ -365,7 +369,7 @@ fn closed(frame: Option<&CloseFrame>) -> Cause {
     Cause::Closed { detail }
 }
 
-/// RFC 6455 section 7.4.1 and the IANA registry.
+/// The meaning of a close code, from RFC 6455 section 7.4.1 and the IANA registry.
 fn meaning(code: u16) -> &'static str {
     match code {
         1000 => "normal",

@@ -1,4 +1,4 @@
-//! The connection over a stream in memory, in virtual time: what takes half a minute on a network takes none here.
+//! The connection over a stream in memory, in virtual time: half a minute on a network takes no time here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -187,7 +187,7 @@ async fn an_idle_connection_is_kept_alive_however_often_it_is_interrupted() {
     let start = Instant::now();
     let idling = async {
         for _ in 0..1000 {
-            // Cancelled and taken up again, as a worker does that waits for a limit.
+            // Cancelled and resumed, as by a worker that waits for a limit.
             let idle = timeout(Duration::from_millis(170), connection.idle());
             assert_eq!(idle.await.map_err(|_| ()), Err(()));
         }
@@ -273,7 +273,7 @@ async fn an_idle_connection_acknowledges_redeliveries_and_takes_nothing_else() {
     assert_eq!((failure.stage, failure.cause.name()), (Stage::Idle, "anomaly"));
 }
 
-/// A server that sends and never reads: its acknowledgements have nowhere to go, so it is not read from for ever.
+/// A server that sends and never reads: acknowledgements to it cannot be written, so reading from it must stop.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_only_sends_does_not_grow_our_memory() {
     let (connection, mut peer) = pair(2000).await;

@@ -1,5 +1,5 @@
-//! What carries MQTT: the binary messages of a WebSocket, or a TLS stream by itself, as with mutual TLS. Both look the same
-//! from outside.
+//! The carrier of MQTT: the binary messages of a WebSocket, or a plain TLS stream, as with mutual TLS. Both have the
+//! same interface.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,20 +12,20 @@ use tokio_tungstenite::tungstenite::error::Error;
 use tokio_tungstenite::tungstenite::protocol::Message;
 use tokio_util::codec::{BytesCodec, Framed};
 
-/// What carries MQTT.
+/// The carrier of MQTT.
 pub(super) enum Wire<S> {
     WebSocket(WebSocketStream<S>),
-    /// What comes is a binary message, wherever it was cut.
+    /// A plain stream. Each read is a binary message, wherever it was cut.
     Plain(Framed<S, BytesCodec>),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    /// A stream that carries MQTT by itself.
+    /// Wraps a stream that carries MQTT directly.
     pub(super) fn plain(stream: S) -> Self {
         Self::Plain(Framed::new(stream, BytesCodec::new()))
     }
 
-    /// Says that nothing more will be sent.
+    /// Signals that nothing more will be sent.
     pub(super) async fn close(&mut self) -> Result<(), Error> {
         match self {
             Wire::WebSocket(socket) => socket.close(None).await,
@@ -36,7 +36,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Ends the stream under it.
+    /// Shuts down the underlying stream.
     pub(super) async fn shutdown(&mut self) -> Result<(), Error> {
         let stream = match self {
             Wire::WebSocket(socket) => socket.get_mut(),

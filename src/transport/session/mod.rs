@@ -1,7 +1,7 @@
-//! MQTT 3.1.1 as a client speaks it here, without IO: bytes and `now` in, events and bytes out.
+//! A client's MQTT 3.1.1 session as needed here, without IO: bytes and `now` in, events and bytes out.
 //!
-//! Owns what may come when: CONNECT, one SUBSCRIBE with the four response topics, then one PUBLISH at a time; packet ids,
-//! acknowledgements and the keep-alive. Which reply answers which request is [`Inbox`]'s.
+//! Owns the order of packets: CONNECT, one SUBSCRIBE to the four response topics, then one PUBLISH at a time; packet
+//! ids, acknowledgements and the keep-alive. [`Inbox`] decides which reply answers which request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,30 +20,30 @@ use crate::call::Call;
 use crate::failure::Cause;
 use crate::provisioning::{Delivery, Topics};
 
-/// How many unsolicited packets and frames are tolerated between two of our own. A healthy server sends hardly any; one that
-/// floods us would otherwise be served for ever.
+/// How many unsolicited packets and frames are tolerated between two of our own. A healthy server sends hardly any;
+/// one that floods us would otherwise be served for ever.
 const MAX_UNASKED: u32 = 1000;
 
-/// How long an acknowledgement waits for a request to be sent with. Long enough for a commit to the disk, after which the next
-/// request follows; negligible to a service that waits many seconds for acknowledgements.
+/// How long an acknowledgement waits for a request to be sent with. Long enough for a commit to disk, after which the
+/// next request follows; negligible to a service that waits many seconds for acknowledgements.
 const ACK_DELAY: Duration = Duration::from_millis(200);
 
 /// Acknowledgements of more bytes than this are sent at once.
 const MANY_ACKS: usize = 256;
 
-/// Something that the owner of the session waits for. Printed in tests only: a reply may hold a private key.
+/// An event that the session's owner waits for. Has `Debug` in tests only: a reply may hold a private key.
 #[cfg_attr(any(test, fuzzing), derive(Debug))]
 #[derive(PartialEq, Eq)]
 pub(super) enum Event {
-    /// CONNACK, accepted.
+    /// CONNACK: accepted.
     Connected,
-    /// SUBACK, all four granted.
+    /// SUBACK: all four topics granted.
     Subscribed,
     /// The reply of the exchange in flight.
     Replied { verdict: Verdict, payload: Bytes },
 }
 
-/// How far the session has got.
+/// How far the session has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Connecting,
@@ -59,31 +59,33 @@ struct Request {
     is_acknowledged: bool,
 }
 
-/// One connection's MQTT state. Has no Debug: private keys pass through its buffers.
+/// One connection's MQTT state. Has no `Debug`: private keys pass through its buffers.
 pub(super) struct Session {
     client_id: Box<str>,
     inbox: Inbox,
     phase: Phase,
     keep_alive: Duration,
-    /// What came last and has not been read. Kept as it came, so that a reply's payload is a slice of it.
+    /// The latest input, not yet read. Kept as received, so that a reply's payload is a slice of it.
     arrived: Bytes,
-    /// What came before `arrived`: the beginning of a packet that spans frames. Empty most of the time.
+    /// Input before `arrived`: the beginning of a packet that spans frames. Usually empty.
     pieces: BytesMut,
     out: BytesMut,
-    /// Until when the acknowledgements in `out` wait for a request to be sent with; `None` if `out` is to be sent now.
+    /// Until when the acknowledgements in `out` wait for a request to be sent with; `None` if `out` should be sent
+    /// now.
     acks_due: Option<Instant>,
     last_id: u16,
     request: Option<Request>,
     sent_at: Instant,
     ping_sent_at: Option<Instant>,
-    /// Whether the connection was asked for life since the request in flight was published.
+    /// The PINGREQ sent since the request in flight was published, and its answer.
     ping: Ping,
-    /// Unsolicited packets and frames since the last packet of ours that was not an acknowledgement.
+    /// Unsolicited packets and frames since our last packet other than an acknowledgement.
     unasked: u32,
 }
 
 impl Session {
-    /// A session whose CONNECT (section 3.1) is queued: clean session, no user name; the signature was the login.
+    /// A session whose CONNECT (section 3.1) is queued: clean session, no user name, since the client is
+    /// authenticated already.
     pub(super) fn new(client_id: String, topics: Arc<Topics>, keep_alive: Duration, now: Instant) -> Self {
         let own = topics.of_client(&client_id);
         let connect = Connect {
@@ -120,8 +122,8 @@ impl Session {
         &self.client_id
     }
 
-    /// Queues the one SUBSCRIBE (section 3.8); once, after [`Event::Connected`]. False if there is nothing to subscribe to: a
-    /// connection that is only held open has no topics, and MQTT has no empty SUBSCRIBE.
+    /// Queues the one SUBSCRIBE (section 3.8); call once, after [`Event::Connected`]. `false` if there is nothing to
+    /// subscribe to: a connection that is only held open has no topics, and MQTT has no empty SUBSCRIBE.
     pub(super) fn subscribe(&mut self) -> bool {
         if self.filters().is_empty() {
             self.phase = Phase::Open;
@@ -135,7 +137,7 @@ impl Session {
         true
     }
 
-    /// Queues the PUBLISH of a request of `call`; after [`Event::Subscribed`], and with none in flight.
+    /// Queues the PUBLISH of a request of `call`; call after [`Event::Subscribed`], with no request in flight.
     pub(super) fn publish(&mut self, call: Call, payload: Bytes) {
         self.inbox.expect(call);
         let id = self.next_id();
@@ -147,7 +149,7 @@ impl Session {
         };
         let publish = Publish { dup: false, qos, retain: false, topic, pkid: id, payload };
         publish.write(&mut self.out).expect(FITS);
-        // QoS 0 has no PUBACK that could be missing.
+        // QoS 0 has no PUBACK to wait for.
         self.request = Some(Request { id, is_acknowledged: qos == QoS::AtMostOnce });
         self.ping = Ping::NotSent;
         self.unasked = 0;
@@ -160,7 +162,7 @@ impl Session {
         self.ping = Ping::Sent;
     }
 
-    /// What has been heard of the request in flight, which is this old.
+    /// What was heard of the request in flight, whose age is `age`.
     pub(super) fn heard(&self, age: Duration) -> Heard {
         let is_acknowledged = self.request.is_some_and(|request| request.is_acknowledged);
         Heard { age, is_acknowledged, ping: self.ping }
@@ -172,7 +174,7 @@ impl Session {
         self.acks_due = None;
     }
 
-    /// Takes what came from the server. [`Session::next_event`] reads it.
+    /// Takes input from the server, for [`Session::next_event`] to read.
     pub(super) fn feed(&mut self, bytes: Bytes) {
         if self.pieces.is_empty() && self.arrived.is_empty() {
             self.arrived = bytes;
@@ -199,7 +201,7 @@ impl Session {
     /// Reads packets until one is an event, or none is left.
     ///
     /// # Errors
-    /// Why the connection cannot be used any longer.
+    /// The cause for which the connection can no longer be used.
     pub(super) fn next_event(&mut self, now: Instant) -> Result<Option<Event>, Cause> {
         while let Some(incoming) = self.next_packet()? {
             if let Some(event) = self.handle(incoming, now)? {
@@ -209,18 +211,18 @@ impl Session {
         Ok(None)
     }
 
-    /// How many bytes are to be sent.
+    /// How many bytes of output are pending.
     pub(super) fn pending_output(&self) -> usize {
         self.out.len()
     }
 
-    /// Whether there is output to be sent now: acknowledgements wait a little for the next request, because a write of their
-    /// own costs as much as the request's.
+    /// Whether output should be sent now. Acknowledgements wait a little for the next request, because a write of
+    /// their own costs as much as the request's.
     pub(super) fn wants_output(&self) -> bool {
         !self.out.is_empty() && (self.acks_due.is_none() || self.out.len() > MANY_ACKS)
     }
 
-    /// All pending output, which is sent `now`.
+    /// Takes all pending output, which is sent `now`.
     pub(super) fn take_output(&mut self, now: Instant) -> Bytes {
         self.sent_at = now;
         self.acks_due = None;
@@ -237,8 +239,8 @@ impl Session {
         [self.inbox.grace_ends(), self.acks_due].into_iter().flatten().fold(alive, Instant::min)
     }
 
-    /// Does what is due `now`: acknowledgements that have waited long enough, a PINGREQ after silence on our side (section
-    /// 3.1.2.10).
+    /// Does what is due `now`: sends acknowledgements that have waited long enough, and a PINGREQ after silence on
+    /// our side (section 3.1.2.10).
     ///
     /// # Errors
     /// The server did not answer a PINGREQ, or the exchange in flight got an earlier reply as its answer.
@@ -259,9 +261,9 @@ impl Session {
         }
     }
 
-    /// Why the exchange in flight has no reply `after` its publish.
+    /// The cause if the exchange in flight has no reply by `after` its publish.
     pub(super) fn silence(&self, after: Duration) -> Cause {
-        // In tenths of a second: failures that differ in microseconds would not count as one cause.
+        // In tenths of a second: otherwise failures that differ by microseconds would not count as one cause.
         let after = Duration::from_millis((after.as_millis() as u64).saturating_add(50) / 100 * 100);
         match self.request {
             _ if self.inbox.grace_ends().is_some() => Inbox::same_reply(),
@@ -282,8 +284,8 @@ impl Session {
         self.unasked = 0;
     }
 
-    /// After this long without output a PINGREQ is due: a tenth early, because the keep-alive is an upper limit and neither
-    /// timers nor networks are punctual.
+    /// How long there may be no output before a PINGREQ is due: a tenth less than the keep-alive, which is an upper
+    /// limit, since neither timers nor networks are punctual.
     fn quiet_limit(&self) -> Duration {
         self.keep_alive - self.keep_alive / 10
     }
@@ -295,7 +297,7 @@ impl Session {
         filters.filter(|filter| !filter.is_empty()).collect()
     }
 
-    /// Packet ids are not zero (section 2.3.1).
+    /// The next packet id, never zero (section 2.3.1).
     fn next_id(&mut self) -> u16 {
         self.last_id = self.last_id.checked_add(1).unwrap_or(1);
         self.last_id
@@ -314,7 +316,7 @@ impl Session {
         let Some(header) = packet::frame(&self.pieces)? else { return Ok(None) };
         let bytes = self.pieces.split_to(header.frame_length()).freeze();
         if self.pieces.is_empty() {
-            // Lets go of the buffer, which may have grown to a large packet's size.
+            // Releases the buffer, which may have grown to a large packet's size.
             self.pieces = BytesMut::new();
         }
         packet::read(header, bytes).map(Some)
@@ -334,7 +336,7 @@ impl Session {
             (_, Incoming::PubAck(id)) => {
                 match self.request.as_mut().filter(|request| request.id == id) {
                     Some(request) if !request.is_acknowledged => request.is_acknowledged = true,
-                    // Most likely for a request whose reply came before its PUBACK.
+                    // Most likely the PUBACK of a request whose reply came before it.
                     _ => self.came_unasked()?,
                 }
                 Ok(None)
@@ -351,7 +353,7 @@ impl Session {
         }
     }
 
-    /// Every return code is looked at (section 3.9.3). Less QoS than asked for is a grant.
+    /// Checks every return code (section 3.9.3). A lower QoS than requested is still a grant.
     fn granted(&mut self, id: u16, codes: &[SubscribeReasonCode]) -> Result<Event, Cause> {
         let filters = self.filters();
         if id != self.last_id {

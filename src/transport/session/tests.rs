@@ -1,4 +1,4 @@
-//! The session against bytes written by hand, in every division into pieces.
+//! The session against bytes written by hand, divided into pieces in every way.
 
 use proptest::prelude::*;
 use rumqttc::mqttbytes::v4::Packet;
@@ -261,7 +261,7 @@ fn nothing_is_kept_of_packets_that_were_read() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
-    /// Frames have nothing to do with packets: any division of the same bytes gives the same events.
+    /// Frames need not match packets: any division of the same bytes gives the same events.
     #[test]
     fn any_division_into_pieces_gives_the_same_events(cuts in proptest::collection::vec(1_usize..90, 1..80)) {
         let now = Instant::now();
@@ -281,7 +281,7 @@ proptest! {
         prop_assert_eq!(session.take_redelivered(), 1);
     }
 
-    /// Whatever comes, the session says no or goes on; it never panics and never keeps more than one packet.
+    /// Whatever the input, the session refuses it or goes on; it never panics and never keeps more than one packet.
     #[test]
     fn any_bytes_are_survived(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..8)) {
         let now = Instant::now();
@@ -302,7 +302,7 @@ fn what_nothing_asked_for_is_put_up_with_until_it_is_a_flood() {
     for packet in [&PINGRESP[..], &PUBACK] {
         let mut session = open(start);
         let mut now = start;
-        // As long as we say something in between, there is no harm in it.
+        // No harm is done while we send something in between.
         for _ in 0..3 {
             for _ in 0..MAX_UNASKED {
                 assert_eq!(receive(&mut session, packet, now), Ok(None));

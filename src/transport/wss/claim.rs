@@ -1,4 +1,5 @@
-//! Claim certificates: what devices are shipped with to provision themselves, and what most fleets use in place of a signature.
+//! Claim certificates: devices are shipped with them to provision themselves, and most fleets use them instead of a
+//! signature.
 //!
 //! Source: AWS IoT Developer Guide, "Provisioning by claim".
 
@@ -15,7 +16,7 @@ pub struct Claim {
     pub(super) key: Arc<PrivateKeyDer<'static>>,
 }
 
-/// What is wrong with a claim. It never holds a key.
+/// Why a claim cannot be used. Never holds a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimError {
     /// No certificate was found.
@@ -26,16 +27,16 @@ pub enum ClaimError {
         "no private key found; wanted PEM with BEGIN PRIVATE KEY, BEGIN RSA PRIVATE KEY or BEGIN EC PRIVATE KEY, not encrypted"
     )]
     NoKey,
-    /// Certificate and key do not belong together, or are of a kind that TLS cannot use.
+    /// The certificate and the key do not match, or TLS cannot use their type.
     #[error("certificate and key cannot be used together: {0}")]
     Unusable(String),
 }
 
 impl Claim {
-    /// Reads a certificate, followed by those that it chains to if need be, and a private key, both in PEM.
+    /// Reads a certificate, followed by any intermediates, and a private key, both in PEM.
     ///
     /// # Errors
-    /// [`ClaimError`] if either is missing. Whether they belong together shows when a connector is made.
+    /// [`ClaimError`] if either is missing. Whether they match is checked when a connector is created.
     pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, ClaimError> {
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
         let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or(ClaimError::NoCertificate)?;

@@ -11,11 +11,11 @@ use tokio::time::sleep;
 use crate::failure::Cause;
 use crate::wording::clean;
 
-/// The head start of an address before the next is tried as well (RFC 8305 section 5), so that one dead route does not use up
-/// the dial's time.
+/// The head start of an address before the next is tried as well (RFC 8305 section 5), so that one dead route does
+/// not use up the dial's time.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// How many addresses of a name are tried.
+/// The most addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 8;
 
 /// The addresses of `host`, which may be an address itself.
@@ -30,8 +30,8 @@ pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Ca
     }
 }
 
-/// Connects to whichever of `addresses` answers first, in their order, without Nagle's algorithm: an exchange is a few small
-/// packets back and forth, and waiting for acknowledgements costs 40 ms each time.
+/// Connects to the first of `addresses` that answers, trying them in order. Without Nagle's algorithm: an exchange is
+/// a few small packets back and forth, and waiting for acknowledgements costs 40 ms each time.
 pub(super) async fn connect(addresses: Vec<SocketAddr>) -> Result<TcpStream, Cause> {
     let mut waiting = addresses.into_iter();
     let mut attempts = FuturesUnordered::new();
@@ -84,7 +84,7 @@ mod tests {
     #[tokio::test]
     async fn addresses_resolve_to_themselves_and_names_without_address_are_told() {
         assert_eq!(resolve("::1", 7).await.unwrap(), ["[::1]:7".parse().unwrap()]);
-        // An empty label: refused by every resolver before it asks anyone.
+        // An empty label: resolvers refuse it without sending a query.
         let Err(Cause::Unresolvable { detail }) = resolve("no..host", 7).await else { panic!() };
         assert!(detail.starts_with("no..host: "), "{detail}");
     }

@@ -1,7 +1,7 @@
-//! MQTT 3.1.1 over a WebSocket over TLS: the real thing.
+//! MQTT 3.1.1 over a WebSocket over TLS, or over mutual TLS: the real network.
 //!
-//! Owns dialling: sign, resolve, TCP (through a proxy where there is one), TLS, upgrade, CONNECT, SUBSCRIBE, each timed and all
-//! under one deadline. Never retries. What happens on the open connection is [`WssConnection`]'s.
+//! Owns dialling: sign, resolve, TCP (through a proxy if there is one), TLS, upgrade, CONNECT, SUBSCRIBE, each timed
+//! and all under one deadline. Never retries. [`WssConnection`] handles the open connection.
 
 mod claim;
 mod dial;
@@ -35,43 +35,43 @@ use crate::proxy::{Proxies, Proxy};
 use crate::service::{KEEP_ALIVE_S, MAX_CLIENT_ID};
 use crate::sigv4::{CredentialSource, Credentials, Signer};
 
-/// How long a dial may take, from signing to SUBACK, unless told otherwise.
+/// The default time limit of a dial, from signing to SUBACK.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The MQTT keep-alive unless told otherwise; the shortest that the service accepts.
+/// The default MQTT keep-alive; the shortest that the service accepts.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(*KEEP_ALIVE_S.start());
 
-/// The longest prefix of client ids, in bytes: what is added takes a dash, 16 digits of randomness, a dash, and a counter of up
-/// to 16 digits.
+/// The longest prefix of client ids, in bytes: the suffix is a dash, 16 random hexadecimal digits, a dash, and a
+/// counter of up to 16 digits.
 pub const MAX_CLIENT_ID_PREFIX: usize = MAX_CLIENT_ID - 34;
 
 /// The settings of a [`WssConnector`].
 pub struct WssSettings {
     /// Where to connect.
     pub endpoint: Endpoint,
-    /// The region that is signed for.
+    /// The region to sign for.
     pub region: String,
-    /// The topics of the run; the four response topics are subscribed to.
+    /// The topics of the run; connections subscribe to the response topics.
     pub topics: Topics,
-    /// What client ids start with; the rest makes them unique.
+    /// The prefix of client ids; a suffix makes them unique.
     pub client_id_prefix: String,
     /// How the client authenticates.
     pub authentication: Authentication,
-    /// Certificate authorities to trust beside the public ones: PEM, any number of certificates, or one certificate in DER.
-    /// Empty for none.
+    /// Certificate authorities to trust besides the public ones: PEM with any number of certificates, or one
+    /// certificate in DER. May be empty.
     pub extra_roots: Vec<u8>,
     /// The network's proxy, if it has one.
     pub proxies: Proxies,
-    /// How long a dial may take: [`CONNECT_TIMEOUT`].
+    /// The time limit of a dial; [`CONNECT_TIMEOUT`] by default.
     pub connect_timeout: Duration,
-    /// The MQTT keep-alive: [`KEEP_ALIVE`].
+    /// The MQTT keep-alive; [`KEEP_ALIVE`] by default.
     pub keep_alive: Duration,
     /// Whether TLS sessions are resumed.
     pub tls_resumption: TlsResumption,
 }
 
 impl WssSettings {
-    /// The service at `endpoint`, reached as it is unless told otherwise: [`CONNECT_TIMEOUT`], [`KEEP_ALIVE`], the public
+    /// Settings for the service at `endpoint` with the defaults: [`CONNECT_TIMEOUT`], [`KEEP_ALIVE`], the public
     /// authorities, no proxy.
     pub fn new(
         endpoint: Endpoint,
@@ -97,13 +97,14 @@ impl WssSettings {
 /// How the client authenticates to the service.
 #[derive(Clone)]
 pub enum Authentication {
-    /// By a signature, on a WebSocket.
+    /// By a signature on a WebSocket.
     Signature(Arc<dyn CredentialSource>),
-    /// By a claim certificate, with MQTT on mutual TLS: on port 8883, or with ALPN on any other port, such as the service's 443.
+    /// By a claim certificate, with MQTT over mutual TLS: on port 8883, or with ALPN on any other port, such as the
+    /// service's 443.
     Claim(Claim),
 }
 
-/// Whether TLS sessions are resumed (RFC 8446 section 2.2): the server then need not sign the handshake.
+/// Whether TLS sessions are resumed (RFC 8446 section 2.2), which saves the server signing the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TlsResumption {
     /// All connections of a connector share their sessions.
@@ -116,7 +117,8 @@ pub enum TlsResumption {
 /// Settings that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// The prefix leaves no room for what makes client ids unique, or starts with `$`, which the service reserves.
+    /// The prefix leaves no room for the unique suffix, or starts with `$`, which the service reserves, or has
+    /// control characters.
     #[error(
         "the client id prefix is {found:?}; wanted at most {MAX_CLIENT_ID_PREFIX} bytes, not starting with $, without \
          control characters"
@@ -144,12 +146,12 @@ pub struct WssConnector {
     topics: Arc<Topics>,
     authentication: Authentication,
     signer: Signer,
-    /// Shared by all connections, and with it the TLS sessions: all dials but the first can resume.
+    /// Shared by all connections, along with the TLS sessions: every dial but the first can resume one.
     tls: Arc<ClientConfig>,
-    /// The proxy on the way to the endpoint, if there is one.
+    /// The proxy on the way to the endpoint; `None` if there is none.
     proxy: Option<Proxy>,
     client_id_stem: String,
-    /// In place of what is unique.
+    /// A fixed client id that replaces the unique ones; `None` by default.
     client_id: Option<String>,
     dials: AtomicU64,
     connect_timeout: Duration,
@@ -166,7 +168,7 @@ impl WssConnector {
     /// A connector with `settings`. Touches no network.
     ///
     /// # Errors
-    /// [`SettingsError`] if the client id prefix or the extra certificate authorities cannot be used.
+    /// [`SettingsError`] if the client id prefix, the claim or the extra certificate authorities cannot be used.
     pub fn new(settings: WssSettings) -> Result<Self, SettingsError> {
         let prefix = settings.client_id_prefix;
         let is_wrong = prefix.len() > MAX_CLIENT_ID_PREFIX
@@ -192,7 +194,7 @@ impl WssConnector {
                 }
             },
             authentication: settings.authentication,
-            // Random per connector, counted per dial: unique across processes and hosts, and never used twice.
+            // Random per connector, counted per dial: unique across processes and hosts, and never reused.
             client_id_stem: format!("{prefix}-{:016x}", rand::random::<u64>()),
             client_id: None,
             dials: AtomicU64::new(0),
@@ -201,7 +203,7 @@ impl WssConnector {
         })
     }
 
-    /// The same with this client id on every dial, as a device has it: a second connection ends the first.
+    /// Uses this client id on every dial, as a device does: a second connection ends the first.
     #[must_use]
     pub fn with_client_id(mut self, client_id: &str) -> Self {
         self.client_id = Some(client_id.to_owned());
@@ -239,7 +241,7 @@ impl WssConnector {
         Ok(connection)
     }
 
-    /// A WebSocket whose upgrade is signed.
+    /// Opens a WebSocket whose upgrade is signed.
     async fn open_signed(
         &self,
         source: &dyn CredentialSource,
@@ -264,7 +266,7 @@ impl WssConnector {
         Session::new(self.next_client_id(), Arc::clone(&self.topics), self.keep_alive, Instant::now())
     }
 
-    /// A TLS connection to the endpoint.
+    /// Opens a TLS connection to the endpoint.
     async fn secure(&self, progress: &mut Progress) -> Result<TlsStream<TcpStream>, Cause> {
         let tcp = self.reach(progress).await?;
         progress.phases.tcp = Some(progress.finish());
@@ -276,7 +278,7 @@ impl WssConnector {
         Ok(stream)
     }
 
-    /// A TCP connection to the endpoint, through the proxy if there is one.
+    /// Opens a TCP connection to the endpoint, through the proxy if there is one.
     async fn reach(&self, progress: &mut Progress) -> Result<TcpStream, Cause> {
         let (host, port) = (self.endpoint.host(), self.endpoint.port());
         let (first_host, first_port) =
@@ -293,7 +295,7 @@ impl WssConnector {
         Ok(tcp)
     }
 
-    /// The upgrade's path and query, signed now.
+    /// The path and query of the upgrade, signed with the present time.
     fn sign(&self, credentials: &Credentials) -> Result<Secret<String>, Cause> {
         self.signer
             .presign(credentials, &self.host_header, self.endpoint.path(), SystemTime::now(), None)
@@ -312,7 +314,7 @@ impl Connector for WssConnector {
     type Connection = WssConnection;
 
     fn dial(&self) -> impl Future<Output = Dial<WssConnection>> + Send {
-        // Boxed: a worker dials rarely, and should not carry the space for it all the time.
+        // Boxed: a worker dials rarely, and should not hold the space for it all the time.
         Box::pin(self.dial_once())
     }
 }
@@ -321,7 +323,7 @@ fn unusable(detail: String) -> Cause {
     Cause::Credentials { detail }
 }
 
-/// How far a dial has got.
+/// The progress of a dial.
 struct Progress {
     phases: DialPhases,
     stage: Stage,
@@ -331,7 +333,7 @@ struct Progress {
 impl Progress {
     fn enter(&mut self, stage: Stage) {
         tracing::trace!(?stage, "dialling");
-        // Looking up the name belongs to the TCP phase.
+        // The name lookup counts towards the TCP phase.
         if stage != Stage::Tcp {
             self.since = Instant::now();
         }
@@ -388,7 +390,8 @@ mod tests {
         }
     }
 
-    /// A worker holds its connection and the future it waits on; both should be small, for there may be 10,000 workers.
+    /// A worker holds its connection and the future that it waits on; both should be small, since there may be 10,000
+    /// workers.
     #[test]
     fn what_a_worker_carries_is_small() {
         use crate::transport::Connection;

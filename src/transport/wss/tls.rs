@@ -1,7 +1,7 @@
-//! Whom to trust, and what a failed handshake means.
+//! Which authorities to trust, and what a failed handshake means.
 //!
-//! Owns the TLS configuration that all connections share. Provider: aws-lc-rs, given by name, so that no process-wide default
-//! is needed or touched.
+//! Owns the TLS configuration that all connections share. The provider, aws-lc-rs, is passed explicitly, so that no
+//! process-wide default is needed or changed.
 
 use std::io;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub enum TrustError {
     /// A PEM block is damaged.
     #[error("certificate {number} is damaged PEM: {detail}")]
     Pem {
-        /// Which, from 1.
+        /// Its position, from 1.
         number: usize,
         /// What is wrong.
         detail: String,
@@ -37,18 +37,18 @@ pub enum TrustError {
     /// A certificate cannot be used as a root.
     #[error("certificate {number} cannot be used as a certificate authority: {detail}")]
     Certificate {
-        /// Which, from 1.
+        /// Its position, from 1.
         number: usize,
         /// What is wrong.
         detail: String,
     },
-    /// The endpoint's host cannot be the name in a certificate.
+    /// The endpoint's host cannot be a name in a certificate.
     #[error("the endpoint's host cannot be the name in a certificate; wanted a DNS name or an address")]
     Unnameable,
 }
 
-/// TLS 1.2 and 1.3, public roots and `extra_roots`, session resumption as asked for, no client certificate, no ALPN: AWS lists
-/// it as not applicable to signed WebSockets.
+/// TLS 1.2 and 1.3, public roots and `extra_roots`, session resumption as given, no client certificate, no ALPN: AWS
+/// lists ALPN as not applicable to signed WebSockets.
 pub(super) fn client_config(
     extra_roots: &[u8],
     resumption: TlsResumption,
@@ -60,7 +60,7 @@ pub(super) fn client_config(
     Ok(Arc::new(config))
 }
 
-/// TLS with a claim certificate. With ALPN, except on the port that is MQTT's alone (AWS IoT Developer Guide, "Device
+/// TLS with a claim certificate. With ALPN, except on the port that only MQTT uses (AWS IoT Developer Guide, "Device
 /// communication protocols").
 pub(super) fn claim_config(
     extra_roots: &[u8],
@@ -97,10 +97,10 @@ fn trusting(extra_roots: &[u8]) -> Result<ConfigBuilder<ClientConfig, WantsClien
         .with_root_certificates(roots))
 }
 
-/// Whether `extra_roots` could be [`WssSettings::extra_roots`](super::WssSettings), to say so early.
+/// Checks early whether `extra_roots` can be used as [`WssSettings::extra_roots`](super::WssSettings).
 ///
 /// # Errors
-/// [`TrustError`]: what is wrong with which certificate.
+/// [`TrustError`], which says what is wrong with which certificate.
 pub fn check_authorities(extra_roots: &[u8]) -> Result<(), TrustError> {
     if extra_roots.is_empty() {
         Err(TrustError::Empty)
@@ -128,13 +128,13 @@ fn read_certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Trust
     if certificates.is_empty() { Err(TrustError::Empty) } else { Ok(certificates) }
 }
 
-/// The cause that a failed handshake amounts to.
+/// The cause for a failed handshake.
 pub(super) fn failed(error: &io::Error) -> Cause {
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
         return broken(error);
     };
     let meaning = match tls {
-        // An authority that was made anew under its old name shows as a bad signature.
+        // An authority recreated under its old name shows as a bad signature.
         Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "the server's certificate is not signed by a trusted authority"
         }

@@ -1,4 +1,4 @@
-//! A way through an HTTP proxy: CONNECT (RFC 9110 section 9.3.6).
+//! A tunnel through an HTTP proxy: CONNECT (RFC 9110 section 9.3.6).
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use zeroize::Zeroizing;
@@ -8,8 +8,8 @@ use crate::proxy::Proxy;
 use crate::transport::upgrade::read_head;
 use crate::wording::clean;
 
-/// Asks the proxy at the other end of `stream` to connect it to `authority`, a host and a port. From then on the stream leads
-/// there.
+/// Asks the proxy at the other end of `stream` for a tunnel to `authority`, a host and a port. On success the stream
+/// leads there.
 pub(super) async fn open<S>(stream: &mut S, proxy: &Proxy, authority: &str) -> Result<(), Cause>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -62,7 +62,7 @@ mod tests {
         Proxy { host: String::from("proxy.corp"), port: 3128, authorization }
     }
 
-    /// What the proxy was asked, and what came of its answer.
+    /// The request that the proxy got, and the result of its answer.
     async fn ask(proxy: &Proxy, answer: &str) -> (String, Result<(), Cause>) {
         let (mut ours, mut theirs) = duplex(64 * 1024);
         theirs.write_all(answer.as_bytes()).await.unwrap();

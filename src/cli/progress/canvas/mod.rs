@@ -1,8 +1,8 @@
 //! Lines that stay in place on a terminal.
 //!
-//! indicatif fills its lines to the terminal's width, and a terminal that gets narrower breaks such lines in two, of
-//! which only one would be cleared. So this takes the lines that it draws, paints them without the filling, and knows
-//! how many rows the old ones have become. Everything goes out in one write: nothing flickers.
+//! indicatif fills its lines to the terminal's width. When a terminal gets narrower it breaks such lines in two, and
+//! only one part would be cleared. So the canvas takes indicatif's lines, paints them without the filling, and
+//! computes how many rows the old ones now take. Everything is written at once, to avoid flicker.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use indicatif::TermLike;
 
-/// Columns and rows of a terminal.
+/// The size of a terminal in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Size {
     pub(super) columns: usize,
@@ -19,13 +19,13 @@ pub(super) struct Size {
 
 /// Where a canvas is painted.
 pub(super) trait Surface: std::fmt::Debug + Send + Sync {
-    /// How large it is now.
+    /// The current size.
     fn size(&self) -> Size;
-    /// Puts text and control sequences on it.
+    /// Writes text and control sequences.
     fn put(&self, text: &str) -> io::Result<()>;
 }
 
-/// The terminal that stderr is.
+/// The terminal on stderr.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terminal;
 
@@ -50,7 +50,7 @@ impl Surface for Terminal {
     }
 }
 
-/// What indicatif draws on.
+/// The terminal that indicatif draws on.
 #[derive(Debug)]
 pub(super) struct Canvas<S> {
     surface: S,
@@ -59,11 +59,11 @@ pub(super) struct Canvas<S> {
 
 #[derive(Debug, Default)]
 struct Painted {
-    /// On the terminal, from the first to the one that the cursor is at the end of.
+    /// The lines on the terminal, from the first to the one that the cursor is at the end of.
     rows: Vec<String>,
-    /// The terminal's columns at that time.
+    /// The terminal's columns when these lines were painted.
     columns: usize,
-    /// What is to replace them.
+    /// The lines that replace them.
     next: Vec<String>,
 }
 
@@ -78,7 +78,7 @@ impl<S: Surface> Canvas<S> {
 }
 
 impl Painted {
-    /// What takes the terminal from the old rows to the next; none if they are the same.
+    /// The text that turns the old lines into the next; `None` if they are the same.
     fn repaint(&mut self, columns: usize) -> Option<String> {
         let next = std::mem::take(&mut self.next);
         if next == self.rows && columns == self.columns {
@@ -97,7 +97,7 @@ impl Painted {
             text += row;
             text += "\x1b[K";
         }
-        // What the old ones had more.
+        // Clears surplus old lines.
         text += if next.is_empty() { "\x1b[J" } else { "" };
         if (1..self.rows.len()).contains(&next.len()) {
             text += "\x1b[J";
@@ -107,18 +107,18 @@ impl Painted {
     }
 }
 
-/// How many rows a line takes on a terminal of so many columns.
+/// How many rows a line takes on a terminal with this many columns.
 fn broken_into(line: &str, columns: usize) -> usize {
     width(line).div_ceil(columns.max(1)).max(1)
 }
 
-/// The columns of a text: characters, without colours.
+/// The width of a text in columns, without colour sequences.
 pub(super) fn width(text: &str) -> usize {
     let mut columns = 0;
     let mut characters = text.chars();
     while let Some(c) = characters.next() {
         match c {
-            // Nothing here has any other control sequence.
+            // Colours are the only control sequences here.
             '\x1b' => characters.by_ref().take_while(|c| *c != 'm').for_each(drop),
             _ => columns += 1,
         }
@@ -135,7 +135,7 @@ impl<S: Surface> TermLike for Canvas<S> {
         self.surface.size().rows.try_into().unwrap_or(u16::MAX)
     }
 
-    // Where the cursor goes is our own affair.
+    // The canvas moves the cursor itself.
     fn move_cursor_up(&self, _: usize) -> io::Result<()> {
         Ok(())
     }
@@ -160,7 +160,7 @@ impl<S: Surface> TermLike for Canvas<S> {
         self.write_str(line)
     }
 
-    /// A line, or the blanks that indicatif fills it with.
+    /// Takes a line; drops the blanks that indicatif fills it with.
     fn write_str(&self, text: &str) -> io::Result<()> {
         if !text.trim_ascii().is_empty() {
             self.painted().next.push(text.to_owned());

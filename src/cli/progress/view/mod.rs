@@ -1,6 +1,6 @@
-//! What progress says, from the figures of the last seconds to lines that fit a terminal.
+//! The content of the progress display, from recent figures to lines that fit a terminal.
 //!
-//! Computes nothing that the run measures; knows no terminal but its size.
+//! Measures nothing, and knows only a terminal's size.
 
 use std::time::Duration;
 
@@ -22,30 +22,30 @@ pub(super) enum Colours {
     Ansi,
 }
 
-/// Where a run stands, as people are told.
+/// The progress of a run, as displayed.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::cli) struct View {
-    /// What is counted: devices.
+    /// The unit of the counts: devices.
     pub(super) unit: &'static str,
     /// How many are done.
     pub(super) done: u64,
-    /// Of how many.
+    /// How many there are in total.
     pub(super) total: u64,
-    /// When the rest will be done, at the present pace.
+    /// How long the rest will take at the present pace.
     pub(super) eta: Option<Duration>,
-    /// How fast it goes, and its limits.
+    /// The speed and its limits.
     pub(super) pace: Vec<Phrase>,
     /// Latencies of the last seconds.
     pub(super) latencies: Vec<Phrase>,
-    /// What there is at this instant.
+    /// The present state, such as open connections.
     pub(super) now: Vec<Phrase>,
-    /// What goes wrong.
+    /// Throttles and errors.
     pub(super) troubles: Vec<Phrase>,
-    /// Whether a log is to have it.
+    /// Whether it is also logged.
     pub(super) is_for_logs: bool,
 }
 
-/// A few words that stay together, and how they are to look.
+/// A few words that stay together, and their style.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Phrase {
     words: String,
@@ -59,26 +59,26 @@ enum Look {
     Error,
 }
 
-/// Lines for a terminal: the first goes behind the bar.
+/// Lines for a terminal; the first is behind the bar.
 #[derive(Debug, PartialEq)]
 pub(super) struct Rows {
-    /// Columns of the bar; 0 is none.
+    /// The bar's width in columns; 0 if there is none.
     pub(super) bar_width: usize,
     /// The lines.
     pub(super) text: String,
 }
 
-/// Kinds of errors that are named, the most frequent first.
+/// How many kinds of errors are named, the most frequent first.
 const NAMED_ERRORS: usize = 3;
-/// Lines at most, in a terminal that is high enough.
+/// The most lines, in a terminal that is high enough.
 const MOST_ROWS: usize = 10;
-/// Where there is no room for all lines: which of the groups (pace, latencies, now, troubles) loses some first.
+/// The order in which the groups (pace, latencies, now, troubles) lose lines if there is no room for all.
 const LEAST_MISSED: [usize; 4] = [1, 2, 0, 3];
 const WIDEST_BAR: usize = 40;
 const NARROWEST_BAR: usize = 6;
 
 impl View {
-    /// Of a run that takes devices to things.
+    /// The progress of a provisioning run.
     pub(in crate::cli) fn of_provision(snapshot: &Snapshot, recent: &Recent, rates: &Rates) -> Self {
         let per_second = recent.done_per_second();
         let open = snapshot.devices.open();
@@ -103,7 +103,7 @@ impl View {
         }
     }
 
-    /// Of a load test. Its figures are those of the last whole seconds.
+    /// The progress of a load test. Its figures are those of the last whole seconds.
     pub(in crate::cli) fn of_load(snapshot: &LoadSnapshot) -> Self {
         let phase = match snapshot.phase {
             Phase::Opening => "opening connections",
@@ -153,20 +153,21 @@ impl View {
         }
     }
 
-    /// Of a search for a limit: of the step that is being tried.
+    /// The progress of a search for a limit: of the current step.
     pub(in crate::cli) fn of_search(snapshot: &FindSnapshot) -> Self {
         let doing = match &snapshot.doing {
             Doing::Nothing => String::from("beginning"),
             Doing::Trying(probe) => format!("step {}: {}", snapshot.steps.len() + 1, per_second(probe.rate)),
             Doing::Issuing(missing) => format!("having {missing} certificates issued for the next step"),
         };
-        // A log has the steps; where one of them stands would not be worth a line.
+        // A log has the steps; their progress is not worth a line.
         let mut view = Self { is_for_logs: false, ..Self::of_load(&snapshot.load) };
         view.pace.insert(0, Phrase::plain(doing));
         view
     }
 
-    /// Of a run that goes through the devices of a ledger, of which some want a look: how many, and in which words.
+    /// The progress of a run through a ledger's devices, some of which deserve attention: how many, and how they are
+    /// called.
     pub(in crate::cli) fn of_devices(
         done: u64,
         total: u64,
@@ -194,7 +195,7 @@ impl View {
 
     /// The lines for a terminal of this size.
     pub(super) fn rows(&self, size: Size, colours: Colours) -> Rows {
-        // The last column stays free: a character in it may or may not end the line.
+        // The last column stays free: terminals differ in whether a character there ends the line.
         let columns = size.columns.saturating_sub(1).max(1);
         let most = size.rows.saturating_sub(1).clamp(1, MOST_ROWS);
         let (bar_width, headline) = self.headline(columns);
@@ -212,7 +213,7 @@ impl View {
         Rows { bar_width, text: lines.join("\n") }
     }
 
-    /// Everything in one line, for a log. The order is always the same.
+    /// Everything in one line, for a log, always in the same order.
     pub(super) fn line(&self) -> String {
         let eta = self.eta.map_or(String::from("-"), duration);
         let first = format!("{} of {} {}", self.done, self.total, self.unit);
@@ -224,7 +225,7 @@ impl View {
         parts.join(", ")
     }
 
-    /// How much is done, in as many words as there is room for, and how wide the bar before it may be.
+    /// The width of the bar, and the counts behind it in as many words as there is room for.
     fn headline(&self, columns: usize) -> (usize, String) {
         let percent = (self.done * 100).checked_div(self.total).unwrap_or(100);
         let counts = format!("{}/{}", self.done, self.total);
@@ -235,7 +236,7 @@ impl View {
             format!("{counts} {percent} %"),
             counts,
         ];
-        // "[bar] " stands before it.
+        // "[bar] " comes before it.
         let room = |form: &String| columns.saturating_sub(width(form) + 1);
         let fitting = forms.iter().find(|form| room(form) >= NARROWEST_BAR);
         match fitting {
@@ -306,7 +307,7 @@ fn rate(name: &str, rate: f64, limit: RateLimit, found: Option<Found>) -> Phrase
     })
 }
 
-/// What the run is bound by, where that is clear.
+/// What limits the run, if that is clear.
 fn bound(usage: &Usage) -> Option<String> {
     let bound = usage.bound();
     (bound != Bound::Unclear).then(|| format!("bound by {}: {bound}", bound.name()))
@@ -338,7 +339,7 @@ fn troubles(snapshot: &Snapshot) -> Vec<Phrase> {
     phrases
 }
 
-/// Throttles, and failures by where and why.
+/// Throttles, and failures by stage and cause.
 fn troubles_of(metrics: &Metrics) -> Vec<Phrase> {
     let throttled: u64 =
         Operation::ALL.iter().map(|operation| metrics.operation(*operation).counts.throttled).sum();
@@ -348,7 +349,7 @@ fn troubles_of(metrics: &Metrics) -> Vec<Phrase> {
     throttled.into_iter().chain(errors).collect()
 }
 
-/// Failures by where and why, but for throttles: those have their own count.
+/// Failures by stage and cause, without throttles, which have their own count.
 fn errors(metrics: &Metrics) -> Vec<String> {
     let mut kinds: Vec<_> = metrics.failures.iter().filter(|(_, kind)| !kind.example.is_throttle()).collect();
     kinds.sort_by_key(|(_, kind)| std::cmp::Reverse(kind.count));

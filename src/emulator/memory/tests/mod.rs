@@ -97,7 +97,7 @@ async fn each_fault_is_what_it_says() {
             (Fault::Garble, Ok((reply, _))) => {
                 assert!(provisioning::parse_issued(&reply.payload).is_err());
             }
-            // Nobody else has been given anything yet.
+            // No other connection has been given a reply yet.
             (Fault::Foreign, Ok((reply, _))) => assert_eq!(reply.verdict, Verdict::Accepted),
             (fault, outcome) => panic!("{fault:?}: {outcome:?}"),
         }
@@ -144,7 +144,7 @@ async fn a_connection_that_is_ended_says_so_while_idle() {
     assert_eq!(lost.failure.stage, Stage::Idle, "nothing was published");
 }
 
-/// Without a way: what takes time is the service alone.
+/// Without time on the way: all the time is the service's.
 fn at_the_service() -> Faults {
     Faults { latency: (Duration::ZERO, Duration::ZERO), ..Faults::default() }
 }

@@ -1,4 +1,4 @@
-//! Quotas on the simulated network: the server's own, in virtual time.
+//! Quotas on the simulated network: the same as the server's, in virtual time.
 
 use super::*;
 use crate::call::Call;

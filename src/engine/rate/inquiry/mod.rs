@@ -1,16 +1,16 @@
-//! Whether requests are lost because of their rate: a hypothesis, and its test.
+//! Tests the hypothesis that requests are lost because of their rate.
 //!
-//! Owns the test, and no rate but that of a trial. Silence has many causes, and most have nothing to do with the rate.
-//! What a quota does and chance does not: the losses end when the rate falls, and return when it rises. So
+//! Owns the test, and no rate but that of a trial. Requests are lost for many reasons, most of them unrelated to the
+//! rate. Losses from a quota differ from chance: they end when the rate falls, and return when it rises. The steps:
 //!
-//! - **Watch.** Losses are held against a baseline, the share that is lost at any rate, one second after another (CUSUM).
-//!   A second counts for little by itself: a burst of losses is one event.
-//! - **Lower.** When there are more than chance explains, a rate is tried at which a quota would lose none: just under what
-//!   was answered. Do the losses end?
-//! - **Again.** If they do, the rate rises again. Do they return? Otherwise they had ended by themselves, and
-//!   the lower rate would be credited with it.
+//! - **Watch.** Compares losses with a baseline, the share that is lost at any rate, second by second (CUSUM). A
+//!   single second counts for little: a burst of losses is one event.
+//! - **Lower.** If there are more losses than chance explains, tries a rate at which a quota would lose none: just
+//!   under what was answered. Do the losses end?
+//! - **Again.** If they do, raises the rate again. Do they return? If not, they had ended by themselves, and the
+//!   lower rate was not the cause.
 //!
-//! Only requests that were sent during a step count for it, and all are judged at the same age ([`super::flight`]).
+//! Only requests sent during a step count for it, and all are judged at the same age ([`super::flight`]).
 
 mod sample;
 
@@ -19,65 +19,76 @@ use std::time::Duration;
 use super::flight::{Judged, Sent};
 use sample::{Recent, Sample};
 
-/// The share of losses that is put up with from the start, and never thought below: less is not worth a test.
+/// The initial and lowest baseline: a smaller share of losses is not worth a test.
 const LEAST_BASELINE: f64 = 0.01;
-/// No baseline is higher: more is never taken for chance for long.
+/// The highest baseline: a larger share is never taken for chance for long.
 const MOST_BASELINE: f64 = 0.35;
-/// Losses above a baseline that matter: twice as many, and this share more.
+/// Losses matter from twice the baseline plus this share.
 const EXCESS: f64 = 0.03;
-/// The evidence, in nats, of an alarm: about one an hour is false.
+/// The evidence, in nats, that raises an alarm: about one false alarm an hour.
 const ALARM: f64 = 9.0;
-/// No second adds or takes away more than this.
+/// The most evidence, in nats, that one second adds or takes away.
 const MOST_A_SECOND: f64 = 3.0;
-/// An alarm needs losses in this many seconds.
+/// The least number of seconds with losses for an alarm.
 const LOSSY_SECONDS: u32 = 4;
-/// The same above a limit that was established.
+/// The evidence, in nats, that raises an alarm above an established limit.
 const EXPECTED_ALARM: f64 = 4.0;
+/// The least number of seconds with losses for an alarm above an established limit.
 const EXPECTED_LOSSY_SECONDS: u32 = 2;
-/// Odds of 19 to 1 end a step. No second decides one alone, nor do two.
+/// The evidence, in nats, that ends a step: odds of 19 to 1. Neither one second nor two can decide it.
 const CERTAIN: f64 = 2.944;
+/// The most evidence, in nats, that one second of a trial adds or takes away.
 const MOST_A_SECOND_OF_A_TRIAL: f64 = 1.2;
-/// The losses have ended where they are fewer than before by this factor: the limit is known no better.
+/// Losses have ended if they are fewer than before by this factor: the limit is not known more precisely.
 const FEWER: f64 = 3.0;
-/// No request counts for more in a trial.
+/// The most evidence, in nats, that one loss adds in a trial.
 const MOST_A_LOSS: f64 = 1.5;
+/// The most evidence, in nats, that one answer takes away in a trial.
 const MOST_AN_ANSWER: f64 = 0.5;
-/// After a change of the rate so much time is left out: services count in seconds.
+/// How long after a change of the rate requests do not count: services count in seconds.
 const SETTLING: Duration = Duration::from_millis(1_500);
+/// The longest time after a change of the rate for which requests do not count.
 const LONGEST_SETTLING: Duration = Duration::from_secs(20);
-/// A step that has not decided by then never will.
+/// A step that is undecided after this time, and after [`LONGEST_STEP_REQUESTS`] requests, is given up.
 const LONGEST_STEP: Duration = Duration::from_secs(120);
+/// A step that is undecided after this many requests, and after [`LONGEST_STEP`], is given up.
 const LONGEST_STEP_REQUESTS: f64 = 250.0;
-/// Tried is a rate this much below what was answered,
+/// A trial's rate is at most this share of the rate before, and of the assumed limit unless [`FLOOR`] is higher.
 const BELOW: f64 = 0.97;
-/// and not less than this part of what was answered in the last minute,
+/// The least rate of a trial, as a share of what was answered in the last minute, unless [`MANY`] are lost for
+/// [`LONG`].
 const FLOOR: f64 = 0.9;
-/// unless more than this share is lost, for this long: that is a quota that fell, or an outage.
+/// If more than this share is lost for [`LONG`], a quota fell or there is an outage: a trial may then go below
+/// [`FLOOR`].
 const MANY: f64 = 0.3;
 const LONG: Duration = Duration::from_secs(3);
-/// No limit is supposed below this part of the rate.
+/// The least limit that is assumed, as a share of the rate.
 const LEAST_LIMIT: f64 = 0.02;
-/// The losses are looked for again at up to this much above the supposed limit.
+/// The most by which the second half of a test exceeds the assumed limit, as a factor.
 const ABOVE: f64 = 1.25;
-/// That losses come with the rate holds for so long without another test of its second half.
+/// How long a finding that losses come with the rate holds without another test of its second half.
 const ESTABLISHED_FOR: Duration = Duration::from_secs(300);
-/// A baseline above this is doubted after this time, and then after twice as long each time.
+/// A baseline above this is doubted after [`DOUBTED_AFTER`], and then after twice as long each time.
 const DOUBTED_BASELINE: f64 = 0.03;
 const DOUBTED_AFTER: Duration = Duration::from_secs(120);
-/// A high one sooner: it hides more.
+/// A baseline above this is doubted sooner, after [`HIGH_DOUBTED_AFTER`]: it hides more.
 const HIGH_BASELINE: f64 = 0.1;
+/// How long until a baseline above [`HIGH_BASELINE`] is doubted for the first time.
 const HIGH_DOUBTED_AFTER: Duration = Duration::from_secs(30);
+/// A baseline is not doubted before this many requests at the present rate.
 const DOUBTED_AFTER_REQUESTS: f64 = 600.0;
+/// The longest time between two doubts of the baseline, unless requests are few.
 const LONGEST_DOUBT: Duration = Duration::from_secs(300);
 
 /// What a test has shown.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Finding {
-    /// The rate is the cause: more than this many a second are lost.
+    /// The rate is the cause: requests beyond `limit` per second are lost.
     Rate { limit: f64 },
-    /// It is not.
+    /// The rate is not the cause.
     NotRate,
-    /// So much is lost, at a lower rate too, that the service does no more than this many a second, for whatever reason.
+    /// So much is lost, even at a lower rate, that the service handles no more than `limit` per second, whatever the
+    /// reason.
     Overload { limit: f64 },
 }
 
@@ -85,14 +96,15 @@ pub(super) struct Inquiry {
     /// The share that is lost at any rate.
     baseline: f64,
     step: Step,
-    /// When the present step may begin to count, and its first request that does.
+    /// When requests of the present step may begin to count.
     settled_at: Duration,
+    /// The first request that counts for the present step; `None` until one does.
     first: Option<u64>,
     began: Duration,
     recent: Recent,
-    /// When a test has last shown that losses come with the rate.
+    /// When a test last showed that losses come with the rate; `None` if none has.
     established: Option<Duration>,
-    /// When to doubt the baseline, and how long after that.
+    /// When to doubt the baseline, and how long to wait before the next doubt.
     doubt: Option<(Duration, Duration)>,
 }
 
@@ -111,19 +123,20 @@ struct Watch {
     sample: Sample,
 }
 
-/// A rate, tried.
+/// A trial of a rate.
 struct Trial {
     rate: f64,
-    /// The rate before.
+    /// The rate before the trial.
     from: f64,
-    /// What a quota would let pass.
+    /// The limit that a quota is assumed to have, per second.
     limit: f64,
-    /// The share that should be lost if the losses of the watch go on, and if not.
+    /// The share that should be lost if the losses of the watch go on.
     lossy: f64,
+    /// The share that should be lost if the losses of the watch have ended.
     calm: f64,
     evidence: Evidence,
     sample: Sample,
-    /// What had been seen by then.
+    /// The sample seen before the trial.
     before: Sample,
 }
 
@@ -133,7 +146,7 @@ enum GoOn {
     No,
 }
 
-/// Evidence in nats, second by second.
+/// Evidence in nats, added up by the second.
 #[derive(Default)]
 struct Evidence {
     sum: f64,
@@ -155,7 +168,7 @@ impl Inquiry {
         }
     }
 
-    /// The rate that is being tried.
+    /// The rate being tried; `None` outside a trial.
     pub(super) fn trial(&self) -> Option<f64> {
         match &self.step {
             Step::Watch(_) => None,
@@ -163,29 +176,29 @@ impl Inquiry {
         }
     }
 
-    /// Whether this is no time to raise a rate by much.
+    /// Whether this is a bad time to raise the rate by much.
     pub(super) fn is_suspicious(&self) -> bool {
         self.trial().is_some() || self.recent.is_lossy(self.baseline)
     }
 
-    /// The share that is lost at any rate, once a test has shown that.
+    /// The share that is lost at any rate; `None` unless a test has shown one.
     pub(super) fn unrelated(&self) -> Option<f64> {
         (self.baseline > LEAST_BASELINE).then_some(self.baseline)
     }
 
-    /// A request is sent, as they come.
+    /// Notes that a request is sent. Requests come in order of their numbers.
     pub(super) fn sent(&mut self, number: u64, now: Duration) {
         if self.first.is_none() && now >= self.settled_at {
             self.first = Some(number);
         }
     }
 
-    /// What is under way says nothing any more; the next requests do.
+    /// Starts afresh: requests under way no longer count, later ones do.
     pub(super) fn forget(&mut self, now: Duration) {
         self.begin(Step::Watch(Watch::default()), Duration::ZERO, now);
     }
 
-    /// Takes a request in that has come of age. `rate` is what requests are held to besides a trial.
+    /// Takes in a request that has come of age. `rate` is the rate that applies outside a trial.
     pub(super) fn judge(
         &mut self,
         judged: Judged,
@@ -230,7 +243,7 @@ impl Inquiry {
         }
         match (is_lower, verdict?) {
             (true, GoOn::Yes) => self.blame_chance(rate, now),
-            // It has been shown before, and not long ago.
+            // A recent test has already shown it.
             (true, GoOn::No) if self.is_established(now) => self.blame_rate(now),
             (true, GoOn::No) => {
                 self.again(now);
@@ -275,7 +288,7 @@ impl Inquiry {
     fn again(&mut self, now: Duration) {
         let Step::Lower(lower) = &self.step else { return };
         let rate = lower.from.min(lower.limit * ABOVE);
-        // A bucket has filled a little meanwhile, and is empty again only after this.
+        // A bucket has filled a little meanwhile, and takes this long to be empty again.
         let saved = (lower.limit - lower.rate).max(0.0) * now.saturating_sub(self.began).as_secs_f64();
         let settling = Duration::try_from_secs_f64(2.0 * saved / (rate - lower.limit).max(1e-9));
         let settling = SETTLING + settling.unwrap_or(LONGEST_SETTLING).min(LONGEST_SETTLING);
@@ -294,7 +307,7 @@ impl Inquiry {
         self.begin(Step::Again(trial), settling, now);
     }
 
-    /// The losses come with the rate. What was lost at the lower one is lost at any.
+    /// Concludes that the losses come with the rate. What was lost at the lower rate is lost at any rate.
     fn blame_rate(&mut self, now: Duration) -> Option<Finding> {
         let (limit, calm) = match &self.step {
             Step::Watch(_) => return None,
@@ -310,7 +323,7 @@ impl Inquiry {
         self.established.is_some_and(|at| now.saturating_sub(at) < ESTABLISHED_FOR)
     }
 
-    /// The losses go on at the lower rate: they are chance, and what is lost is the baseline.
+    /// Concludes that the losses are chance, since they go on at the lower rate: their share becomes the baseline.
     fn blame_chance(&mut self, rate: f64, now: Duration) -> Option<Finding> {
         let Step::Lower(trial) = &self.step else { return None };
         let share = trial.before.with(&trial.sample).share();
@@ -325,7 +338,7 @@ impl Inquiry {
         Some(Finding::NotRate)
     }
 
-    /// They ended by themselves: there are such times, and they belong to the baseline.
+    /// Concludes that the losses ended by themselves. Such losses happen, so the baseline includes them.
     fn acquit(&mut self, rate: f64, now: Duration) -> Option<Finding> {
         let seen = self.recent.sample().share().min(2.0 * self.baseline + EXCESS);
         self.baseline = self.baseline.max(seen).min(MOST_BASELINE);
@@ -347,7 +360,7 @@ impl Inquiry {
             && self.doubt.is_some_and(|(at, _)| now >= at)
     }
 
-    /// A baseline that is far above what is lost comes down.
+    /// Lowers a baseline that is far above the actual losses.
     fn follow_down(&mut self) {
         let sample = self.recent.sample();
         if sample.judged() >= 500 && sample.share() < self.baseline / 2.0 {
@@ -355,7 +368,7 @@ impl Inquiry {
         }
     }
 
-    /// The share that is lost at `rate` under a `limit`.
+    /// The share expected to be lost at `rate` under `limit`.
     fn expected(&self, limit: f64, rate: f64) -> f64 {
         self.baseline + (1.0 - self.baseline) * (1.0 - limit / rate).max(0.0)
     }
@@ -374,7 +387,7 @@ impl Watch {
         is_alarmed
     }
 
-    /// A second is over.
+    /// Closes a second.
     fn close(&mut self, is_expected: bool) -> bool {
         self.lossy += u32::from(std::mem::take(&mut self.is_lossy));
         if self.evidence.sum <= 0.0 {
@@ -389,12 +402,12 @@ impl Watch {
 }
 
 impl Trial {
-    /// Whether it has gone on for so long that it never will decide.
+    /// Whether the trial has gone on for so long that it will never decide.
     fn is_endless(&self, taken: Duration) -> bool {
         taken > LONGEST_STEP && self.sample.judged() as f64 > LONGEST_STEP_REQUESTS
     }
 
-    /// Whether the losses go on, once that is certain.
+    /// Whether the losses go on; `None` until that is certain.
     fn judge(&mut self, judged: &Judged) -> Option<GoOn> {
         let gain = if judged.is_lost {
             (self.lossy / self.calm).ln().min(MOST_A_LOSS)
@@ -412,7 +425,7 @@ impl Trial {
 }
 
 impl Evidence {
-    /// Whether a second is over, which then adds or takes away `most` at most.
+    /// Adds evidence. Returns whether a second has ended; its evidence is capped at `most` either way.
     fn add(&mut self, sent: &Sent, gain: f64, most: f64) -> bool {
         let second = sent.at.as_secs();
         let is_over = second != self.second;

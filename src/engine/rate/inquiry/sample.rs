@@ -1,4 +1,4 @@
-//! Requests that were judged: how many, how many of them lost, and how many were answered a second.
+//! Judged requests: how many, how many of them were lost, and how many were answered per second.
 //!
 //! Owns the counting.
 
@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use super::super::flight::{Judged, Sent};
 
-/// Requests of one step.
+/// The requests of one step.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sample {
     judged: u64,
     lost: u64,
-    /// When the first and the last of the lost were sent.
+    /// When the first and the last lost request were sent.
     losses: Option<(Duration, Duration)>,
-    /// Answered between the two, and since the last.
+    /// How many requests were answered between the first and the last loss.
     answered_between: u64,
+    /// How many requests were answered since the last loss.
     answered_since: u64,
 }
 
@@ -43,30 +44,31 @@ impl Sample {
         self.lost as f64 / self.judged.max(1) as f64
     }
 
-    /// A share that is hardly exceeded.
+    /// An upper bound of the share that is lost, allowing for sampling noise.
     pub(super) fn ceiling(&self) -> f64 {
         let (lost, judged) = (self.lost as f64, self.judged.max(1) as f64);
         (lost + lost.sqrt() + 1.0) / judged
     }
 
-    /// From the first loss to the last.
+    /// The time from the first loss to the last.
     pub(super) fn span(&self) -> Duration {
         self.losses.map_or(Duration::ZERO, |(first, last)| last.saturating_sub(first))
     }
 
-    /// What was answered a second from loss to loss: where the rate is the cause, its limit. `None` where they are too close.
+    /// Requests answered per second between losses: the limit, if the rate is the cause. `None` if the losses are too
+    /// close.
     pub(super) fn answered_per_second(&self) -> Option<f64> {
         let span = self.span();
         (span >= Duration::from_secs(2)).then(|| self.answered_between as f64 / span.as_secs_f64())
     }
 
-    /// Both together.
+    /// The sum of both samples.
     pub(super) fn with(&self, other: &Self) -> Self {
         Self { judged: self.judged + other.judged, lost: self.lost + other.lost, ..Self::default() }
     }
 }
 
-/// Requests of the last minute, by the second in which they were sent.
+/// The requests of the last minute, by the second in which they were sent.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     seconds: VecDeque<Second>,
@@ -77,7 +79,7 @@ struct Second {
     number: u64,
     judged: u64,
     lost: u64,
-    /// Of requests that no trial held to another rate.
+    /// The requests that no trial held to another rate: how many were judged, and how many of them lost.
     untried: (u64, u64),
 }
 
@@ -101,7 +103,7 @@ impl Recent {
         }
     }
 
-    /// Answered a second, over the last minute or what there is of it.
+    /// Requests answered per second, over at most the last minute.
     pub(super) fn answered_per_second(&self, now: Duration) -> f64 {
         let Some(first) = self.seconds.front() else { return 0.0 };
         let answered: u64 = self.seconds.iter().map(|second| second.judged - second.lost).sum();
@@ -109,7 +111,7 @@ impl Recent {
         answered as f64 / span.max(1.0)
     }
 
-    /// Whether far more are lost of late than by a baseline.
+    /// Whether recent losses are far above the baseline.
     pub(super) fn is_lossy(&self, baseline: f64) -> bool {
         let latest = self.seconds.iter().rev().take(3);
         let (judged, lost) =
@@ -117,7 +119,7 @@ impl Recent {
         lost >= 3 && lost as f64 > (0.1 + 2.0 * baseline) * judged as f64
     }
 
-    /// Those that no trial held to another rate.
+    /// The requests that no trial held to another rate.
     pub(super) fn sample(&self) -> Sample {
         let sum = |of: fn(&Second) -> u64| self.seconds.iter().map(of).sum();
         Sample {

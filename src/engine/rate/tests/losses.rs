@@ -1,4 +1,4 @@
-//! Requests that get no answer, for whatever reason, before services of all kinds, in virtual time.
+//! Requests that get no answer, for any reason, from services of all kinds, in virtual time.
 
 use super::search::{BUCKET, run, trial};
 use super::services::{Loss, Result, Shape, Throttle, Trial};
@@ -6,9 +6,9 @@ use crate::rate::RateLimit;
 
 const ALL: [Loss; 5] =
     [Loss::None, Loss::Random(0.002), Loss::Random(0.01), Loss::Random(0.05), Loss::Bursts];
-/// Far above any rate that is set.
+/// Far above any fixed rate.
 const NO_QUOTA: f64 = 1e6;
-/// Silent: the connection is given up after this.
+/// A silent throttle: the client gives the connection up after 1.2 s.
 const SILENT: Throttle = Throttle::Silent(1.2);
 
 fn set(rate: f64, shape: Shape, quota: f64, throttle: Throttle, loss: Loss) -> Trial {
@@ -16,7 +16,7 @@ fn set(rate: f64, shape: Shape, quota: f64, throttle: Throttle, loss: Loss) -> T
     Trial { limit, loss, seconds: 300.0, ..trial(shape, quota, (0.05, 0.15), throttle) }
 }
 
-/// The rate that was set is used, and no quota is named.
+/// The fixed rate is used, and no quota is reported.
 #[test]
 fn losses_do_not_slow_a_set_rate_down_and_are_not_called_a_quota() {
     let rates = [1.0, 10.0, 50.0];
@@ -72,7 +72,7 @@ fn after_an_outage_the_rate_is_back_within_half_a_minute() {
     run(&trials, |result| result.used_after >= 0.95);
 }
 
-/// Somebody else takes three tenths of the quota.
+/// Others take three tenths of the quota.
 #[test]
 fn what_others_leave_of_a_quota_is_used() {
     let trials = [Loss::None, Loss::Random(0.01)]

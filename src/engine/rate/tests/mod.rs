@@ -55,7 +55,7 @@ async fn permits_go_out_in_the_order_of_asking() {
     assert_eq!(order, (0..50).collect::<Vec<_>>());
 }
 
-/// The wiring, with tasks in virtual time; what the search is worth is in [`search`].
+/// Tests the wiring, with tasks in virtual time; [`search`] tests the quality of the search.
 #[tokio::test(start_paused = true)]
 async fn the_rate_that_the_service_bears_is_found() {
     let quota = 50.0;
@@ -115,7 +115,7 @@ async fn a_limit_recovers_once_nothing_is_throttled_any_more() {
     assert!(start.elapsed() < Duration::from_secs(11), "{:?}", start.elapsed());
 }
 
-/// A restart, a node that goes: what has nothing to do with the rate.
+/// A restart, or a node that goes away: losses unrelated to the rate.
 #[tokio::test(start_paused = true)]
 async fn losses_at_any_rate_do_not_slow_a_set_rate_down() {
     let limit = limit(100.0);

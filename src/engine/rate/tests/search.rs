@@ -19,7 +19,7 @@ pub(super) fn trial(shape: Shape, quota: f64, latency: (f64, f64), throttle: Thr
     Trial { shape, throttle, quota, change: None, loss, others: 0.0, latency, limit, seconds: 180.0, seed: 0 }
 }
 
-/// Runs trials on all cores, and says of those that `judge` finds wanting what they were and what came of them.
+/// Runs trials on all cores, and reports the trials and results that `judge` rejects.
 pub(super) fn run(trials: &[Trial], judge: impl Fn(&Result) -> bool + Sync) {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let judge = &judge;
@@ -40,7 +40,7 @@ fn is_close(result: &Result) -> bool {
     result.used >= 0.95 && result.throttled <= 0.02
 }
 
-/// What the documentation promises, of a cold start.
+/// What the documentation promises for a cold start.
 #[test]
 fn an_unknown_limit_is_found_and_used() {
     let mut trials = Vec::new();
@@ -79,7 +79,7 @@ fn an_unknown_limit_is_found_by_silence() {
     run(&trials, |result| result.used >= 0.95 && result.throttled <= 0.05);
 }
 
-/// A single request a second leaves little to tell a limit from: each probe weighs much.
+/// A single request per second gives little to estimate a limit from: each probe weighs much.
 #[test]
 fn a_limit_of_one_a_second_is_found_too() {
     let trials = [BUCKET, SMALL_BUCKET, LARGE_BUCKET, Shape::FixedWindow]
@@ -87,8 +87,8 @@ fn a_limit_of_one_a_second_is_found_too() {
     run(&trials, |result| result.used >= 0.9 && result.throttled <= 0.06);
 }
 
-/// Where requests overtake each other and the service allows no burst, no rate near the limit is free of throttles: less of
-/// it is used, and the share that is throttled stays small.
+/// If requests overtake each other and the service allows no burst, no rate near the limit is free of throttles: less
+/// of the limit is used, and the throttled share stays small.
 #[test]
 fn where_throttles_cannot_be_avoided_they_stay_few() {
     let unordered = (0.1, 0.5);
@@ -119,7 +119,7 @@ fn a_limit_that_rises_or_falls_is_followed() {
     run(&trials, is_close);
 }
 
-/// As it was always meant: the rate that was set is above what the service bears.
+/// The fixed rate is above what the service sustains.
 #[test]
 fn a_fixed_limit_follows_the_service_below_it() {
     let trials = [10.0, 50.0, 200.0].map(|quota| Trial {

@@ -1,4 +1,4 @@
-//! Services that throttle in every way that is known of, and workers before them, by the events of virtual time.
+//! Services with every known way of throttling, and workers that use them, as events in virtual time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -10,42 +10,42 @@ use crate::engine::rate::pace::Pace;
 use crate::engine::rate::sign::Sign;
 use crate::rate::RateLimit;
 
-/// How long after a change of the quota nothing is counted as settled, in seconds.
+/// How long after a change of the quota results do not count as settled, in seconds.
 const SETTLING: f64 = 60.0;
 
-/// How a service counts.
+/// How a service counts requests.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Shape {
-    /// A bucket of so many seconds' worth of tokens, of at least so many.
+    /// A token bucket that holds `seconds` worth of tokens, and at least `least`.
     Bucket { seconds: f64, least: f64 },
-    /// So many in each window of the clock, of a second or so.
+    /// At most the quota in each window of the clock, of about a second.
     FixedWindow,
-    /// So many in any time as long.
+    /// At most the quota in any time as long as a window.
     SlidingWindow,
-    /// One in so many is throttled, whatever the rate.
+    /// The share of requests that is throttled, whatever the rate.
     Random { share: f64 },
 }
 
-/// How it says so.
+/// How a service signals a throttle.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Throttle {
     /// At once.
     Prompt,
-    /// So much later than an acceptance.
+    /// This many seconds later than an acceptance.
     Late(f64),
-    /// Not at all; the client gives up after so long.
+    /// Not at all; the client gives up after this many seconds.
     Silent(f64),
 }
 
-/// What else is lost, whatever the rate: half of it on the way there, half on the way back.
+/// Other losses, whatever the rate: half on the way to the service, half on the way back.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Loss {
     None,
-    /// Each request with these odds.
+    /// Each request is lost with this probability.
     Random(f64),
-    /// Half of all requests for a second, twice a minute on the average.
+    /// Half of all requests are lost for a second, twice a minute on average.
     Bursts,
-    /// Every request from one second to another.
+    /// Every request is lost from one second to another.
     Outage(f64, f64),
 }
 
@@ -54,33 +54,33 @@ pub(super) enum Loss {
 pub(super) struct Trial {
     pub(super) shape: Shape,
     pub(super) throttle: Throttle,
-    /// Requests per second; and from some second on, others.
+    /// The quota in requests per second.
     pub(super) quota: f64,
     pub(super) change: Option<(f64, f64)>,
     pub(super) loss: Loss,
-    /// Requests per second of somebody else, under the same quota.
+    /// Requests per second of others, under the same quota.
     pub(super) others: f64,
-    /// From sending a request to its answer, at least and at most, in seconds.
+    /// The least and the greatest time from sending a request to its answer, in seconds.
     pub(super) latency: (f64, f64),
     pub(super) limit: RateLimit,
     pub(super) seconds: f64,
     pub(super) seed: u64,
 }
 
-/// What came of it.
+/// The result of a trial.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Result {
-    /// Of the quota, what was used in the last two thirds.
+    /// The share of the quota that was used in the last two thirds.
     pub(super) used: f64,
-    /// Of all requests then, what was throttled.
+    /// The share of requests that was throttled in the last two thirds.
     pub(super) throttled: f64,
-    /// The same, of the whole trial.
+    /// The share of requests that was throttled in the whole trial.
     pub(super) throttled_in_all: f64,
-    /// Of what could have been used of the quota, or of the rate that is set, in the whole trial.
+    /// The share used of what was available of the quota, or of the fixed rate, in the whole trial.
     pub(super) used_in_all: f64,
-    /// The same from half a minute after an outage to a minute.
+    /// The share used of what was available, from half a minute to a minute after an outage.
     pub(super) used_after: f64,
-    /// What was said to be lost at any rate, and whether a limit was named, in the end.
+    /// The share reported as lost at any rate in the end.
     pub(super) unanswered: Option<f64>,
     pub(super) names_limit: bool,
 }
@@ -100,7 +100,7 @@ enum Event {
         number: u64,
         sign: Sign,
     },
-    /// Somebody else's request arrives.
+    /// A request of others arrives.
     Other,
 }
 
@@ -150,7 +150,7 @@ impl Trial {
         }
     }
 
-    /// What could be accepted in this time, by the measure.
+    /// The most requests that could be accepted in this time, by the measure.
     fn most(&self, from: f64, to: f64) -> f64 {
         let (change, after) = self.change.unwrap_or((f64::MAX, self.quota));
         let fixed = self.limit.fixed().map_or(f64::MAX, |rate| rate.as_per_second());
@@ -168,7 +168,7 @@ impl Trial {
         (1.0 - lost) * (rate(self.quota) * before + rate(after) * (to - from - before) - outage)
     }
 
-    /// Enough that they are not what limits.
+    /// Enough workers that they are not the limit.
     fn workers(&self) -> usize {
         let quota = self.change.map_or(self.quota, |(_, quota)| self.quota.max(quota));
         let quota = quota.min(self.limit.fixed().map_or(f64::MAX, |rate| rate.as_per_second()));
@@ -177,9 +177,9 @@ impl Trial {
     }
 }
 
-/// What bursts lose of all requests: half of one second in thirty-one.
+/// The share of all requests that bursts lose: half of one second in thirty-one.
 const BURSTS_SHARE: f64 = 0.5 / 31.0;
-/// How long a client waits that sees others answered.
+/// How long a client waits if others are answered, in seconds.
 const GIVES_UP: f64 = 1.2;
 
 struct World<'a> {
@@ -187,7 +187,7 @@ struct World<'a> {
     service: Service,
     pace: Pace,
     random: SmallRng,
-    /// By microsecond, and in the order they were made.
+    /// Events by microsecond, and in the order they were created.
     events: BTreeMap<(u64, u64), Event>,
     made: u64,
     queue: VecDeque<usize>,
@@ -195,10 +195,10 @@ struct World<'a> {
     /// How often each worker's request was throttled in a row.
     failed: Vec<i32>,
     is_settled: bool,
-    /// Accepted and throttled, before and after it had settled.
+    /// Accepted and throttled requests, before and after settling.
     ends: [[f64; 2]; 2],
     after_outage: f64,
-    /// When the rate that is set lets the next request pass.
+    /// When the fixed rate admits the next request.
     fixed_due: f64,
     /// Whether a burst is on, and when that changes.
     burst: (bool, f64),
@@ -263,7 +263,7 @@ impl<'a> World<'a> {
                 self.pace.heard(number, sign, Duration::from_secs_f64(now));
                 let failed = &mut self.failed[worker];
                 *failed = if sign == Sign::Accepted { 0 } else { *failed + 1 };
-                // As the retry policy has it.
+                // As in the retry policy.
                 let most = if *failed == 0 { 0.0 } else { (0.1 * 2_f64.powi(*failed)).min(20.0) };
                 let pause = most * self.random.random::<f64>();
                 self.schedule(now + pause, Event::Ask { worker });
@@ -324,7 +324,7 @@ impl<'a> World<'a> {
             }
             let number = self.pace.sent(instant);
             if let Some(rate) = self.trial.limit.fixed() {
-                // A burst of two, as the limiter has it.
+                // A burst of two, as in the limiter.
                 let period = rate.period().as_secs_f64();
                 self.fixed_due = self.fixed_due.max(now - period) + period;
             }
@@ -341,7 +341,7 @@ impl<'a> World<'a> {
 }
 
 impl Service {
-    /// How many a window takes, whole ones, and how long it is, so that full windows make the quota.
+    /// How many whole requests a window admits, and its length, so that full windows make the quota.
     fn window(&self) -> (f64, f64) {
         let capacity = self.quota.floor().max(1.0);
         (capacity, capacity / self.quota)
