@@ -6,7 +6,7 @@ use super::exit::{Exit, Fatal};
 use super::outputs::Place;
 use super::settings::usage;
 use super::speech::{print, say, warn};
-use crate::report::{self, CompileError, HlogError, Report, SameVerb, ShardReport};
+use crate::report::{self, CompileError, HlogError, Report, SameVerb};
 use crate::results::Problem;
 
 const MERGING: &str = "\
@@ -44,12 +44,17 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Fatal> {
     let groups = report::by_verb(&args.results).map_err(unreadable)?;
     if groups.len() > 1 {
         places.refuse_several(&groups)?;
+        let mut exit = Exit::Complete;
         for (nth, group) in groups.iter().enumerate() {
             let report = report::compile(&group.files).map_err(unreadable)?;
             let heading = format!("{}== {} ==\n\n", if nth == 0 { "" } else { "\n" }, group.verb);
             print(&(heading + &report::render_report(&report)));
+            // One verb that is not whole is enough.
+            if judged(&report) != Exit::Complete {
+                exit = Exit::Stopped;
+            }
         }
-        return Ok(Exit::Complete);
+        return Ok(exit);
     }
     let report = report::compile(&args.results).map_err(unreadable)?;
     if let Some(folder) = &args.hlog {
@@ -69,11 +74,12 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Fatal> {
     if args.html.is_none() && args.json.is_none() && args.hlog.is_none() {
         print(&report::render_report(&report));
     }
-    Ok(report::shards(&args.results).map_err(unreadable)?.map_or(Exit::Complete, |shards| judged(&shards)))
+    Ok(judged(&report))
 }
 
-/// The exit code for the shards: a lost shard is a failure, because its part of the job was not done.
-fn judged(shards: &ShardReport) -> Exit {
+/// A shard that was lost is a failure: its part of the job was not done.
+fn judged(report: &Report) -> Exit {
+    let Some(shards) = &report.shards else { return Exit::Complete };
     let said = shards.sentences().join("; ");
     if shards.is_whole() {
         say(said);

@@ -59,14 +59,6 @@ pub enum CompileError {
     OtherCut(PathBuf, String, PathBuf, String),
 }
 
-/// Which shards the results in `files` belong to; `None` if they are of whole jobs.
-///
-/// # Errors
-/// Those of [`compile`].
-pub fn shards(files: &[PathBuf]) -> Result<Option<ShardReport>, CompileError> {
-    shards::of(place(files)?.runs.iter().map(|run| (run.file.as_path(), &run.extent)))
-}
-
 /// Files of runs of one subcommand, which may be added up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SameVerb {
@@ -99,9 +91,9 @@ pub fn by_verb(files: &[PathBuf]) -> Result<Vec<SameVerb>, CompileError> {
 /// If one of them cannot be read completely or is given twice, or if their shards do not fit together.
 pub fn compile(files: &[PathBuf]) -> Result<Report, CompileError> {
     let placed = place(files)?;
-    shards::of(placed.runs.iter().map(|run| (run.file.as_path(), &run.extent)))?;
+    let shards = shards::of(placed.runs.iter().map(|run| (run.file.as_path(), &run.extent)))?;
     let merged = merge(&placed)?;
-    Ok(arrange(&placed, merged))
+    Ok(arrange(&placed, merged, shards))
 }
 
 /// A file and its position on the timeline.
@@ -301,7 +293,7 @@ fn point_latency(latency: &Latency) -> PointLatency {
     PointLatency { p50, p99, max }
 }
 
-fn arrange(placement: &Placement, merged: Merged) -> Report {
+fn arrange(placement: &Placement, merged: Merged, shards: Option<ShardReport>) -> Report {
     let Merged { total, mut points, point_s } = merged;
     let elapsed_s = placement.elapsed_s;
     // The last one is what the run was about: the earlier ones only prepare it.
@@ -313,6 +305,7 @@ fn arrange(placement: &Placement, merged: Merged) -> Report {
     let mut report = Report {
         schema: REPORT_SCHEMA,
         runs: placement.runs.iter().map(run).collect(),
+        shards,
         elapsed_s,
         cut_out_s: placement.cut_out_s,
         headline: headline(&total, subject, elapsed_s),

@@ -19,6 +19,7 @@ const FAILURES: usize = 3;
 /// The findings of `report`, the most serious first.
 pub(super) fn of(report: &Report) -> Vec<Hint> {
     let mut hints = Vec::new();
+    hints.extend(lost_shards(report));
     hints.extend(missed_thresholds(report));
     hints.extend(missed_arrivals(report));
     hints.extend(late_generator(report));
@@ -37,6 +38,14 @@ pub(super) fn of(report: &Report) -> Vec<Hint> {
     }
     hints.sort_by_key(|hint| hint.weight);
     hints
+}
+
+/// Shards that are missing or ended early: their part of the job was not done.
+fn lost_shards(report: &Report) -> Option<Hint> {
+    let shards = report.shards.as_ref().filter(|shards| !shards.is_whole())?;
+    let advice =
+        "The figures are not of the whole job. Name the results of every shard, or run the test again.";
+    Some(hint(Weight::Serious, shards.sentences().join("; "), advice))
 }
 
 fn hint(weight: Weight, finding: String, advice: impl Into<String>) -> Hint {
@@ -98,17 +107,17 @@ fn throttles(report: &Report) -> Vec<Hint> {
             count(counts.attempts),
             words(&operation.operation)
         );
-        let borne = borne_per_s(report, &operation.operation);
-        let borne = borne.map_or(String::new(), |borne| {
-            format!("In the seconds with throttles, {} were accepted, bursts included: the quota is about that, or less. ", rate(borne))
+        let sustained = sustained_per_s(report, &operation.operation);
+        let sustained = sustained.map_or(String::new(), |sustained| {
+            format!("In the seconds with throttles, {} were accepted, bursts included: the quota is about that, or less. ", rate(sustained))
         });
-        hint(Weight::Notable, finding, format!("{borne}Offer less, or ask AWS for a higher quota."))
+        hint(Weight::Notable, finding, format!("{sustained}Offer less, or ask AWS for a higher quota."))
     };
     throttled.map(hint).collect()
 }
 
 /// The rate accepted in the points with throttles.
-fn borne_per_s(report: &Report, operation: &str) -> Option<f64> {
+fn sustained_per_s(report: &Report, operation: &str) -> Option<f64> {
     let points = report.timeline.points.iter();
     let throttled = points.filter_map(|point| {
         let counts = point.operations.get(operation).filter(|counts| counts.throttled > 0)?;

@@ -25,7 +25,7 @@ mod terminal;
 mod text;
 mod wording;
 
-pub use compile::{CompileError, LONGEST_PAUSE_S, MAX_POINTS, SameVerb, by_verb, compile, shards};
+pub use compile::{CompileError, LONGEST_PAUSE_S, MAX_POINTS, SameVerb, by_verb, compile};
 pub use hlog::{HlogError, write_hlogs};
 pub use html::{render_html, render_lot_html};
 pub use limit::{FindingReport, IssuedAhead, LimitReport, QuotaReport, StepReport, per_second, step_line};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FailureSummary, OperationSummary};
+use super::{FailureSummary, OperationSummary, ShardReport};
 use crate::metrics::threshold::Judgement;
 use crate::metrics::{Arrivals, Counters, LatencyFigures};
 use crate::results::Devices;
@@ -21,6 +21,9 @@ pub struct Report {
     pub schema: u32,
     /// The runs, the first one first.
     pub runs: Vec<Run>,
+    /// Which shards the runs are; `None` if they are whole jobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards: Option<ShardReport>,
     /// How long at least one run was under way, in seconds, without the pauses that were cut out.
     pub elapsed_s: f64,
     /// Pauses between runs that were cut out of the timeline, in seconds.
