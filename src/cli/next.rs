@@ -79,8 +79,14 @@ fn resume_needs(lot: &LotInfo, status: &Status) -> &'static str {
 
 /// The provision command, reconstructed from the ledger where possible.
 fn resume_command(ledger: &str, lot: &LotInfo, status: &Status) -> String {
-    if let Some(typed) = typed(status) {
-        return format!("{typed} --ledger {ledger}");
+    let shard = lot.binding.shard.map_or_else(String::new, |shard| format!(" --shard {shard}"));
+    if let Some(mut typed) = typed(status) {
+        if lot.binding.shard.is_none() {
+            // A ledger that was merged has what its shards' runs were told.
+            let is_own = |word: &&str| !word.starts_with("--total-");
+            typed = typed.split(' ').filter(is_own).collect::<Vec<_>>().join(" ");
+        }
+        return format!("{typed}{shard} --ledger {ledger}");
     }
     let binding = &lot.binding;
     let mut command = format!("fleetmint provision {} --ledger {ledger}", quote_path(&lot.source));
@@ -97,6 +103,7 @@ fn resume_command(ledger: &str, lot: &LotInfo, status: &Status) -> String {
     if default != Some(key_column) {
         command += &format!(" --key-column {}", shell_word(key_column));
     }
+    command += &shard;
     for (name, value) in constants(status) {
         command += &format!(" --param {}", shell_word(&format!("{name}={value}")));
     }

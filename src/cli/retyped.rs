@@ -9,7 +9,7 @@ use crate::wording::{clean, shell_word};
 
 /// Options, by id, that are for one run alone: they name something that now exists, were carried out, or only affect
 /// the display.
-const FOR_ONE_RUN: [&str; 16] = [
+const FOR_ONE_RUN: [&str; 17] = [
     "ledger",
     "results",
     "summary_json",
@@ -22,6 +22,8 @@ const FOR_ONE_RUN: [&str; 16] = [
     "only_file",
     "dry_run",
     "start_at",
+    // The ledger has it; `auto/N` would ask a scheduler that is not there.
+    "shard",
     "quiet",
     "verbose",
     "color",
