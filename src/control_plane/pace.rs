@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_quota_is_nearly_used_and_a_smaller_one_is_borne() {
+    fn the_default_quota_is_nearly_used_and_a_smaller_one_is_kept_to() {
         for (quota, least) in [(10.0, 2_400), (1.0, 200)] {
             let (accepted, throttled) = asked(quota, 10.0, 300);
             assert!(accepted > least, "quota {quota}: {accepted}");

@@ -5,7 +5,7 @@
 //!
 //! The search doubles the rate until the service breaks, looks closely at what it still does under too much load, comes
 //! back from there in small steps, and in the end holds the highest rate that it bore for longer. A service that lets
-//! bursts pass bears more than its limit for a while. So before a rate below the limit is measured, the burst is spent at
+//! bursts pass sustains more than its limit for a while. So before a rate below the limit is measured, the burst is spent at
 //! a rate above it, without a pause in between.
 
 mod step;

@@ -23,8 +23,8 @@ impl<F: FnMut(f64) -> Answer> Service for F {
 
 const LATENCY: f64 = 0.02;
 
-fn judged(is_borne: bool, sign: Sign) -> Answer {
-    if is_borne { Answer::Done(LATENCY) } else { Answer::Failed(sign) }
+fn judged(is_sustained: bool, sign: Sign) -> Answer {
+    if is_sustained { Answer::Done(LATENCY) } else { Answer::Failed(sign) }
 }
 
 /// A bucket that holds `burst` seconds' worth and is full at first.
@@ -34,9 +34,9 @@ fn bucket(limit: f64, burst: f64, sign: Sign) -> impl Service {
     move |at: f64| {
         tokens = (tokens + (at - last) * limit).min(capacity);
         last = at;
-        let is_borne = tokens >= 1.0;
-        tokens -= if is_borne { 1.0 } else { 0.0 };
-        judged(is_borne, sign)
+        let is_sustained = tokens >= 1.0;
+        tokens -= if is_sustained { 1.0 } else { 0.0 };
+        judged(is_sustained, sign)
     }
 }
 
@@ -48,24 +48,24 @@ fn fixed_window(limit: f64, sign: Sign) -> impl Service {
         if now != window {
             (window, count) = (now, 0.0);
         }
-        let is_borne = count < limit;
-        count += if is_borne { 1.0 } else { 0.0 };
-        judged(is_borne, sign)
+        let is_sustained = count < limit;
+        count += if is_sustained { 1.0 } else { 0.0 };
+        judged(is_sustained, sign)
     }
 }
 
 /// So many in any second.
 fn sliding_window(limit: f64, sign: Sign) -> impl Service {
-    let mut borne = std::collections::VecDeque::new();
+    let mut sustained = std::collections::VecDeque::new();
     move |at: f64| {
-        while borne.front().is_some_and(|first| at - first >= 1.0) {
-            borne.pop_front();
+        while sustained.front().is_some_and(|first| at - first >= 1.0) {
+            sustained.pop_front();
         }
-        let is_borne = (borne.len() as f64) < limit;
-        if is_borne {
-            borne.push_back(at);
+        let is_sustained = (sustained.len() as f64) < limit;
+        if is_sustained {
+            sustained.push_back(at);
         }
-        judged(is_borne, sign)
+        judged(is_sustained, sign)
     }
 }
 

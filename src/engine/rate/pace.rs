@@ -47,7 +47,7 @@ const RISE: f64 = 1.2;
 /// rate.
 const USED: f64 = 0.8;
 /// The share that a cut takes off a rate that was sustained for a while: it is only a little too high.
-const CUT_OF_BORNE: f64 = 0.02;
+const CUT_OF_SUSTAINED: f64 = 0.02;
 /// After a cut of a rate that was not a probe, the new plateau is at most this share of that rate.
 const NEARLY: f64 = 0.985;
 /// A rate was sustained for long after this many seconds, with at least [`LONG_REQUESTS`] times [`ENOUGH`] requests.
@@ -382,12 +382,12 @@ impl Pace {
             return;
         }
         let rate = self.rate.unwrap_or_else(|| self.measured(now));
-        let was_borne = self.last_cut.is_none() && self.round.first == 0
+        let was_sustained = self.last_cut.is_none() && self.round.first == 0
             || sent.number - self.round.first >= BORNE
                 && sent.at.saturating_sub(self.round.began) >= SETTLING;
         let (began, throttled) = (self.overloads.last(), self.throttled);
-        let borne = self.borne(rate);
-        if was_borne {
+        let sustained = self.sustained(rate);
+        if was_sustained {
             self.in_a_row = 0;
             self.begin_overload();
             if self.credit >= 0.0 && self.probed().is_none() {
@@ -398,19 +398,19 @@ impl Pace {
             let lately = LATELY * self.lately[1].min(rate);
             let limit = (rate * self.round.share_accepted()).max(rate * DEEPEST).max(lately);
             (limit, limit * (1.0 - CUT))
-        } else if was_borne {
-            (borne, borne * (1.0 - CUT_OF_BORNE))
+        } else if was_sustained {
+            (sustained, sustained * (1.0 - CUT_OF_SUSTAINED))
         } else {
             self.not_cut_enough(rate, began, throttled)
         };
         self.cut_for_throttle(plateau, rate, now);
-        if is_plain || !was_borne {
+        if is_plain || !was_sustained {
             self.rest(rate, now);
         }
     }
 
     /// The rate to stay under after `rate`, which the service sustained for a while.
-    fn borne(&self, rate: f64) -> f64 {
+    fn sustained(&self, rate: f64) -> f64 {
         let here = self.mark();
         let sustained = self.overloads.sustained(here);
         if let Some(plateau) = self.probed() {
