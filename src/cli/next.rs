@@ -4,12 +4,17 @@ use std::path::Path;
 
 use super::run_settings::RunSettings;
 use crate::identity::{KEY_COLUMNS, MADE_UP};
-use crate::ledger::{Account, LotInfo, RETRY_OUTCOME, REWORK_OUTCOME, RunStatus, Status};
+use crate::ledger::{Account, LotInfo, MERGED_OUTCOME, RETRY_OUTCOME, REWORK_OUTCOME, RunStatus, Status};
 use crate::report::NextStep;
 use crate::wording::shell_word;
 
 /// What to do next with the ledger at `path`, the most urgent first.
 pub(super) fn steps(path: &Path, lot: &LotInfo, status: &Status) -> Vec<NextStep> {
+    if let Some(into) = merged_into(status) {
+        let why = format!("the ledger was merged into {into}, which goes on in its place");
+        let command = Some(format!("fleetmint status {}", quote_path(&into)));
+        return vec![NextStep { step: "merged", why, command }];
+    }
     let counts = &status.counts;
     let quoted = quote_path(&path.display().to_string());
     let mut steps = Vec::new();
@@ -61,6 +66,12 @@ pub(super) fn steps(path: &Path, lot: &LotInfo, status: &Status) -> Vec<NextStep
     let why = format!("{} devices are registered: hand over their certificates and keys", counts.registered);
     add(counts.registered > 0, "export", why, Some(format!("fleetmint export {quoted} --out DIR")));
     steps
+}
+
+/// The ledger that this one was merged into, if it was.
+fn merged_into(status: &Status) -> Option<String> {
+    let merged = status.runs.iter().rfind(|run| run.run.outcome.as_deref() == Some(MERGED_OUTCOME))?;
+    RunSettings::of(&merged.run).merged_into
 }
 
 /// What a resume needs that the ledger does not know.
@@ -137,6 +148,7 @@ mod tests {
     use super::*;
     use crate::identity::LotShape;
     use crate::ledger::{Binding, Counts, RunInfo, RunStanding};
+    use crate::shard::Shard;
 
     fn lot(account: &str, columns: &[&str], key_column: usize) -> LotInfo {
         LotInfo {
@@ -191,6 +203,31 @@ mod tests {
         let other_key = steps(Path::new("l"), &lot("emulator", &["Mac", "DeviceId"], 0), &status);
         let command = other_key[0].command.as_deref().unwrap();
         assert!(command.contains(" --emulator ") && command.contains(" --key-column Mac"), "{command}");
+    }
+
+    #[test]
+    fn a_shard_is_resumed_as_that_shard_and_a_merged_ledger_as_the_whole() {
+        let typed = r#"{"command": "fleetmint provision lot.csv --total-rate=9/s --total-connections=4 --template=T"}"#;
+        let status = status(Counts { pending: 9, ..Counts::default() }, vec![run(typed, "drained")]);
+        let command = |shard| {
+            let mut lot = lot("emulator", &["Mac"], 0);
+            lot.binding.shard = shard;
+            steps(Path::new("l"), &lot, &status)[0].command.clone().unwrap()
+        };
+        assert_eq!(
+            command(Shard::new(3, 4)),
+            "fleetmint provision lot.csv --total-rate=9/s --total-connections=4 --template=T --shard 3/4 --ledger l"
+        );
+        assert_eq!(command(None), "fleetmint provision lot.csv --template=T --ledger l");
+    }
+
+    #[test]
+    fn a_ledger_that_was_merged_points_to_the_one_that_goes_on() {
+        let merged = vec![run(r#"{"merged_into": "whole lot.ledger"}"#, MERGED_OUTCOME)];
+        let status = status(Counts { pending: 9, ..Counts::default() }, merged);
+        let next = steps(Path::new("l"), &lot("emulator", &["Mac"], 0), &status);
+        let [only] = &next[..] else { panic!("one step: {next:?}") };
+        assert_eq!(only.command.as_deref(), Some("fleetmint status 'whole lot.ledger'"));
     }
 
     #[test]

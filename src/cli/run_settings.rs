@@ -14,6 +14,8 @@ pub(super) struct RunSettings {
     pub(super) command: Option<String>,
     /// The age recipients of the run's private keys; `None` in runs from before sealing existed.
     pub(super) seal_to: Option<Vec<String>>,
+    /// The ledger that this one was merged into.
+    pub(super) merged_into: Option<String>,
     /// Parameters of every device, by name.
     pub(super) parameters: Option<Vec<(String, String)>>,
 }

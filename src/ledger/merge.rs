@@ -10,7 +10,7 @@ use super::error::{LedgerError, Problem};
 use super::ids::{self, KnownIds};
 use super::import::{Refusal, is_own, key_column_name, values_to_text};
 use super::lock::LedgerLock;
-use super::opening;
+use super::opening::{self, Look};
 use super::place::Place;
 use super::refusal::Unmergeable;
 use super::retry::insert_deed;
@@ -53,7 +53,10 @@ impl Ledger {
     pub fn merge(parts: &[PathBuf], path: &Path, now: SystemTime) -> Result<Merged, LedgerError> {
         let place = Place::of(path)?;
         let mut lock = LedgerLock::acquire(&place.lock).map_err(|problem| problem.at(path))?;
-        let mut ledgers = parts.iter().map(|part| Self::reopen(part)).collect::<Result<Vec<_>, _>>()?;
+        let mut ledgers = parts
+            .iter()
+            .map(|part| Self::reopen_after(part, Look::Through))
+            .collect::<Result<Vec<_>, _>>()?;
         check_whole(&ledgers, path)?;
         let devices = ledgers.iter().map(|part| part.view.lot.devices).sum();
         let merged = Merged { shards: u32::try_from(ledgers.len()).unwrap_or(u32::MAX), devices };

@@ -199,7 +199,6 @@ impl Ledger {
         I: Iterator<Item = Result<Identity, Vec<RowError>>>,
     {
         let at = instant::to_text(now);
-        merge::refuse_merged(&self.view.connection)?;
         let bound = binding::check(&self.view.connection, &self.view.lot.binding, binding)?;
         if self.lock.is_some() {
             let place = Place::of(self.view.path()).map_err(|error| error.problem)?;
@@ -254,9 +253,10 @@ impl Ledger {
     /// Reopens the ledger at `path` without its lot, after checking the whole of it.
     ///
     /// # Errors
-    /// If the ledger is missing, in use, damaged, foreign or newer.
+    /// If the ledger is missing, in use, damaged, foreign or newer; or was merged into another
+    /// ([`Problem::MergedAway`]), so that only that one knows where its devices stand.
     pub fn reopen(path: &Path) -> Result<Self, LedgerError> {
-        Self::reopen_after(path, Look::Through)
+        Self::reopen_after(path, Look::Through)?.unless_merged()
     }
 
     /// Reopens the ledger at `path` without its lot and without checking the whole of it, which takes a second for
@@ -266,7 +266,12 @@ impl Ledger {
     /// # Errors
     /// As [`reopen`](Self::reopen).
     pub fn reopen_unread(path: &Path) -> Result<Self, LedgerError> {
-        Self::reopen_after(path, Look::Ahead)
+        Self::reopen_after(path, Look::Ahead)?.unless_merged()
+    }
+
+    fn unless_merged(self) -> Result<Self, LedgerError> {
+        self.view.named(merge::refuse_merged(&self.view.connection))?;
+        Ok(self)
     }
 
     fn reopen_after(path: &Path, look: Look) -> Result<Self, LedgerError> {

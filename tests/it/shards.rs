@@ -53,6 +53,9 @@ fn an_array_whose_task_is_killed_and_requeued_provisions_a_lot_once() {
     // The whole goes on, and a shard does not.
     run(&mut emulate.provision(&lot)).expect_code(0);
     run(&mut task(&emulate, &lot, 1)).expect_code(74).expect_err(&["merged into"]);
+    run(fleetmint().arg("status").arg(&parts[1])).expect_code(0).expect_out(&["was merged into"]);
+    let retry = ["--state", "rejected", "--yes"];
+    run(fleetmint().arg("retry").arg(&parts[1]).args(retry)).expect_code(74).expect_err(&["merged into"]);
 }
 
 #[test]

@@ -71,6 +71,8 @@ fn a_ledger_that_was_merged_goes_on_no_more() {
     Ledger::merge(&parts, &path, now()).unwrap();
     let refused = problem(Ledger::resume(&parts[1], &of_shard(1, 3), lot(20), accept, now()));
     assert!(matches!(&refused, Problem::MergedAway { into } if into.ends_with("lot.ledger")), "{refused}");
+    let reopened = Ledger::reopen(&parts[1]).unwrap_err().problem;
+    assert!(matches!(reopened, Problem::MergedAway { .. }), "nor does anything else change it: {reopened}");
     // The merged ledger can be used beside its parts, and be made again if it is lost.
     drop(Ledger::resume(&path, &binding(), lot(20), accept, now()).unwrap());
     let again = directory.path().join("again.ledger");
