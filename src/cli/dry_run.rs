@@ -36,6 +36,12 @@ impl Rehearsal {
         Ok(rehearsal)
     }
 
+    /// An error about the copy as one about the ledger that it stands for.
+    pub(super) fn told_of(&self, fatal: Fatal, ledger: &Path) -> Fatal {
+        let (copy, own) = (self.ledger.display().to_string(), ledger.display().to_string());
+        Fatal::new(fatal.exit, fatal.message.replace(&copy, &own))
+    }
+
     /// The path of the temporary ledger.
     pub(super) fn ledger(&self) -> &Path {
         &self.ledger

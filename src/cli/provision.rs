@@ -184,7 +184,10 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
     }
     let rehearsal = settings.dry_run.then(|| Rehearsal::of(&settings.ledger)).transpose()?;
     let path = rehearsal.as_ref().map_or(settings.ledger.as_path(), Rehearsal::ledger);
-    let (ledger, parameters) = take_in(lot, path, &settings)?;
+    let (ledger, parameters) = take_in(lot, path, &settings).map_err(|fatal| match &rehearsal {
+        Some(rehearsal) => rehearsal.told_of(fatal, &settings.ledger),
+        None => fatal,
+    })?;
     let counts = ledger.view().counts().map_err(ledger_error)?;
     if counts.open() == 0 {
         return nothing_to_do(&settings, &outputs, &counts, Exit::of_devices(&counts));
@@ -230,6 +233,9 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
 /// Opens or creates the lot's ledger, adds what is new in the lot, and returns it with the parameters.
 fn take_in(lot: OpenLot, path: &Path, settings: &Settings) -> Result<(Ledger, ParameterPlan), Fatal> {
     let (mut ledger, parameters) = lot.into_ledger(path, &settings.binding)?;
+    if settings.dry_run {
+        ledger.view().refuse_other_cut(&settings.ledger).map_err(ledger_error)?;
+    }
     if let Some(content) = &settings.changed_content {
         ledger.change_content(content).map_err(ledger_error)?;
     }

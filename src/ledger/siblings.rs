@@ -122,6 +122,16 @@ fn other_cut(own: &Connection, other: &Path, wanted: &Binding) -> Result<Option<
 }
 
 impl View {
+    /// Refuses this ledger the place `ledger` if another one beside that has the same devices from another division into
+    /// shards: a different number of them, or none.
+    ///
+    /// # Errors
+    /// [`Problem::OtherCut`], of the place.
+    pub fn refuse_other_cut(&self, ledger: &Path) -> Result<(), LedgerError> {
+        let place = Place::of(ledger)?;
+        refuse_other_cut(&self.connection, &place, &self.lot().binding).map_err(|problem| problem.at(ledger))
+    }
+
     /// The other ledgers in `directory` for the same template, region and account that have worked on devices of this
     /// one. Files that cannot be read are skipped.
     ///

@@ -65,6 +65,9 @@ fn a_lot_is_not_provisioned_whole_beside_its_shards() {
     let emulate = emulate(&scratch);
     run(&mut task(&emulate, &lot, 0)).expect_code(0);
     run(&mut emulate.provision(&lot)).expect_code(74).expect_err(&["the whole lot", "shard 0/4"]);
+    let mut rehearsal = emulate.provision(&lot);
+    let rehearsed = run(rehearsal.arg("--dry-run")).expect_code(74).expect_err(&["lot.ledger", "shard 0/4"]);
+    assert!(!rehearsed.err.contains(".fleetmint-dry-run"), "{}", rehearsed.err);
     assert!(!scratch.path("lot.ledger").exists());
     let mut other = emulate.provision(&lot);
     run(other.args(["--shard", "0/3"])).expect_code(74).expect_err(&["shard 0/3", "shard 0/4"]);
