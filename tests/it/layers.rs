@@ -294,3 +294,23 @@ fn first_word(text: &str) -> &str {
     let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len());
     &text[..end]
 }
+
+/// The table "Where is the thing that …" leads to files that are there. In a row, a path may be relative to one before it.
+#[test]
+fn every_path_of_the_map_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let map = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let table = map.split("## Where is the thing that").nth(1).unwrap().split("\n## ").next().unwrap();
+    let mut count = 0;
+    for row in table.lines() {
+        let mut bases = vec![root.join("src"), root.to_path_buf()];
+        let is_path = |word: &&str| word.contains('/') && !word.contains(['{', ' ', '*', ':']);
+        for path in row.split('`').skip(1).step_by(2).filter(is_path) {
+            let found = bases.iter().map(|base| base.join(path)).find(|place| place.exists());
+            let found = found.unwrap_or_else(|| panic!("{path} is not there: {row}"));
+            bases.push(if found.is_dir() { found } else { found.parent().unwrap().to_path_buf() });
+            count += 1;
+        }
+    }
+    assert!(count > 40, "only {count} paths were found");
+}
