@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::harness::{Said, Scratch, fleetmint, run};
 
 /// Every verb, and the verbs below them.
-const VERBS: [&[&str]; 24] = [
+const VERBS: [&[&str]; 28] = [
     &[],
     &["provision"],
     &["load"],
@@ -29,6 +29,10 @@ const VERBS: [&[&str]; 24] = [
     &["completions"],
     &["man"],
     &["check"],
+    &["template"],
+    &["template", "init"],
+    &["template", "lint"],
+    &["template", "create"],
     &["merge"],
     &["verify"],
     &["cleanup"],
