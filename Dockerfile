@@ -19,6 +19,6 @@ WORKDIR /tmp
 EXPOSE 8443 8883
 # Whatever the address, the admin API answers on loopback inside the container.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=5 \
-  CMD ["/bin/bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8080 && printf 'GET /health HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\n\\r\\n' >&3 && grep -q '\"ok\"' <&3"]
+  CMD ["/bin/bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8080 && printf 'GET /health HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\n\\r\\n' >&3 && grep -q ' 200 OK' <&3"]
 ENTRYPOINT ["/usr/local/bin/fleetmint"]
 CMD ["emulate", "--listen", "0.0.0.0:8443", "--mqtt-listen", "0.0.0.0:8883", "--admin", "127.0.0.1:8080"]
