@@ -26,7 +26,8 @@ if [ "$code" -gt 128 ] && kill -0 "$child" 2>/dev/null; then
   code=$?
 fi
 case $code in
-  # In use by a task that still ends, or what time mends.
+  # In use by a task that still ends, or what time mends. Not 5: Slurm requeues by itself what it preempts, and what a user
+  # cancels is to stay so.
   73 | 75) scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" ;;
 esac
 exit "$code"
