@@ -4,16 +4,17 @@ use std::path::Path;
 
 use super::run_settings::RunSettings;
 use crate::identity::{KEY_COLUMNS, MADE_UP};
-use crate::ledger::{Account, LotInfo, MERGED_OUTCOME, RETRY_OUTCOME, REWORK_OUTCOME, RunStatus, Status};
+use crate::ledger::{
+    Account, LotInfo, MERGE_OUTCOME, MERGED_OUTCOME, MERGING_OUTCOME, RETRY_OUTCOME, REWORK_OUTCOME,
+    RunStatus, Status,
+};
 use crate::report::NextStep;
 use crate::wording::shell_word;
 
 /// What to do next with the ledger at `path`, the most urgent first.
 pub(super) fn steps(path: &Path, lot: &LotInfo, status: &Status) -> Vec<NextStep> {
-    if let Some(into) = merged_into(status) {
-        let why = format!("the ledger was merged into {into}, which goes on in its place");
-        let command = Some(format!("fleetmint status {}", quote_path(&into)));
-        return vec![NextStep { step: "merged", why, command }];
+    if let Some(step) = after_merge(status) {
+        return vec![step];
     }
     let counts = &status.counts;
     let quoted = quote_path(&path.display().to_string());
@@ -68,10 +69,23 @@ pub(super) fn steps(path: &Path, lot: &LotInfo, status: &Status) -> Vec<NextStep
     steps
 }
 
-/// The ledger that this one was merged into, if it was.
-fn merged_into(status: &Status) -> Option<String> {
-    let merged = status.runs.iter().rfind(|run| run.run.outcome.as_deref() == Some(MERGED_OUTCOME))?;
-    RunSettings::of(&merged.run).merged_into
+/// The only step once a merge has begun, if one has.
+fn after_merge(status: &Status) -> Option<NextStep> {
+    let of = |outcome| {
+        let deed = status.runs.iter().rfind(|run| run.run.outcome.as_deref() == Some(outcome))?;
+        RunSettings::of(&deed.run).merged_into
+    };
+    if let Some(into) = of(MERGED_OUTCOME) {
+        let why = format!("the ledger was merged into {into}, which goes on in its place");
+        let command = Some(format!("fleetmint status {}", quote_path(&into)));
+        return Some(NextStep { step: "merged", why, command });
+    }
+    let into = of(MERGING_OUTCOME)?;
+    let why = format!(
+        "a merge into {into} was interrupted: unless that one is there, repeat it with the ledgers of all shards"
+    );
+    let command = Some(format!("fleetmint merge LEDGER... --out {}", quote_path(&into)));
+    Some(NextStep { step: "merge", why, command })
 }
 
 /// What a resume needs that the ledger does not know.
@@ -132,8 +146,9 @@ fn typed(status: &Status) -> Option<String> {
 
 /// The `--param`s of the last run.
 fn constants(status: &Status) -> Vec<(String, String)> {
-    let is_run =
-        |run: &&RunStatus| !matches!(run.run.outcome.as_deref(), Some(RETRY_OUTCOME | REWORK_OUTCOME));
+    let is_run = |run: &&RunStatus| {
+        !matches!(run.run.outcome.as_deref(), Some(RETRY_OUTCOME | REWORK_OUTCOME | MERGE_OUTCOME))
+    };
     let Some(last) = status.runs.iter().rev().find(is_run) else { return Vec::new() };
     RunSettings::of(&last.run).parameters.unwrap_or_default()
 }

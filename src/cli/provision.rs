@@ -234,7 +234,7 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
 fn take_in(lot: OpenLot, path: &Path, settings: &Settings) -> Result<(Ledger, ParameterPlan), Fatal> {
     let (mut ledger, parameters) = lot.into_ledger(path, &settings.binding)?;
     if settings.dry_run {
-        ledger.view().refuse_other_cut(&settings.ledger).map_err(ledger_error)?;
+        ledger.view().refuse_conflicts(&settings.ledger).map_err(ledger_error)?;
     }
     if let Some(content) = &settings.changed_content {
         ledger.change_content(content).map_err(ledger_error)?;

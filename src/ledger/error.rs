@@ -160,9 +160,25 @@ pub enum Problem {
         wanted: String,
     },
     /// The ledger was merged into another, which has replaced it.
-    #[error("merged into {into}, which goes on in its place; if that one is lost, merge again")]
+    #[error("merged into {into}, which goes on in its place; if that one is lost, go on with a backup of it")]
     MergedAway {
         /// The other ledger.
+        into: String,
+    },
+    /// A merge of the ledger into another was interrupted.
+    #[error(
+        "a merge into {into} was interrupted; repeat it with the ledgers of all shards, and go on with the merged one"
+    )]
+    MergeUnfinished {
+        /// The other ledger.
+        into: String,
+    },
+    /// A ledger beside this one has the same devices and was merged into another, which goes on in its place.
+    #[error("{} has devices of the same lot, and was merged into {into}: go on with that one, or a backup of it", .other.display())]
+    OtherMerged {
+        /// The ledger beside this one.
+        other: PathBuf,
+        /// What it was merged into.
         into: String,
     },
     /// The ledgers do not form a complete set of shards.

@@ -16,12 +16,16 @@ use super::refusal::Unmergeable;
 use super::retry::insert_deed;
 use super::sql::{read_count, read_json};
 use super::values::LotInfo;
-use super::{Ledger, binding, instant};
+use super::{Ledger, binding, instant, siblings};
 use crate::identity::LotDigest;
 use crate::shard::Shard;
 
-/// The outcome of a history entry, not of a real run: the ledger was merged into another, which replaces it.
+/// The outcome of a part's history entry, not of a real run: a merge has begun that replaces the ledger by another.
+pub const MERGING_OUTCOME: &str = "merging";
+/// The outcome of a part's history entry, not of a real run: the ledger was merged into another, which replaces it.
 pub const MERGED_OUTCOME: &str = "merged";
+/// The outcome of a merged ledger's history entry, not of a real run: it was made from those of all shards.
+pub const MERGE_OUTCOME: &str = "merge";
 
 /// The result of a merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,21 +36,57 @@ pub struct Merged {
     pub devices: u64,
 }
 
+/// The ledger that replaces a part.
+pub(super) struct Whole {
+    /// Where it was made. It may have been moved since.
+    pub(super) into: String,
+    /// The name of the merge, which the ledger has wherever it is.
+    merge: String,
+    /// Whether it is certain to be there.
+    is_made: bool,
+}
+
+impl Whole {
+    /// What replaces the ledger of `part`; `None` if nothing does.
+    pub(super) fn of_part(part: &Connection) -> Result<Option<Self>, Problem> {
+        let sql = "SELECT settings, outcome FROM run WHERE outcome IN (?1, ?2) ORDER BY id DESC LIMIT 1";
+        let values = [MERGED_OUTCOME, MERGING_OUTCOME];
+        let found: Option<(String, String)> =
+            part.query_row(sql, values, |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let Some((settings, outcome)) = found else { return Ok(None) };
+        let settings: serde_json::Value = serde_json::from_str(&settings).unwrap_or_default();
+        let text = |name: &str| settings[name].as_str().unwrap_or_default().to_owned();
+        let is_made = outcome == MERGED_OUTCOME;
+        Ok(Some(Self { into: text("merged_into"), merge: text("merge"), is_made }))
+    }
+
+    /// Whether `ledger` is it.
+    pub(super) fn is(&self, ledger: &Connection) -> Result<bool, Problem> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM run WHERE outcome = ?1 AND settings ->> 'merge' = ?2)";
+        Ok(ledger.query_row(sql, [MERGE_OUTCOME, &self.merge], |row| row.get(0))?)
+    }
+
+    /// Whether it is there: a merge that was interrupted may have made it, and not noted that.
+    fn was_made(&self) -> bool {
+        let is_there = || siblings::open(Path::new(&self.into)).and_then(|ledger| self.is(&ledger));
+        self.is_made || is_there().unwrap_or(false)
+    }
+}
+
 /// Refuses a ledger that was merged into another.
 pub(super) fn refuse_merged(connection: &Connection) -> Result<(), Problem> {
-    let sql = "SELECT settings FROM run WHERE outcome = ?1 ORDER BY id DESC LIMIT 1";
-    let settings: Option<String> =
-        connection.query_row(sql, [MERGED_OUTCOME], |row| row.get(0)).optional()?;
-    let Some(settings) = settings else { return Ok(()) };
-    let settings: serde_json::Value = serde_json::from_str(&settings).unwrap_or_default();
-    let into = settings["merged_into"].as_str().unwrap_or("another ledger").to_owned();
-    Err(Problem::MergedAway { into })
+    match Whole::of_part(connection)? {
+        None => Ok(()),
+        Some(whole) if whole.was_made() => Err(Problem::MergedAway { into: whole.into }),
+        Some(whole) => Err(Problem::MergeUnfinished { into: whole.into }),
+    }
 }
 
 impl Ledger {
     /// Creates a ledger at `path` from those of all shards of a lot, with everything in them: completely, or not at
-    /// all. The parts are locked meanwhile, and no run accepts them afterwards, because the new ledger replaces them.
-    /// Memory does not grow with the lot, except for one word per certificate.
+    /// all. The parts are locked meanwhile, and no run accepts them afterwards, because the new ledger replaces them. A
+    /// merge that was interrupted can be repeated; one that was completed cannot, because two ledgers of the same
+    /// devices would be in use. Memory does not grow with the lot, except for one word per certificate.
     ///
     /// # Errors
     /// [`Problem::Unmergeable`], naming the ledger concerned; or a ledger is in use, damaged or cannot be written.
@@ -58,6 +98,7 @@ impl Ledger {
             .map(|part| Self::reopen_after(part, Look::Through))
             .collect::<Result<Vec<_>, _>>()?;
         check_whole(&ledgers, path)?;
+        let record = Record::new(parts, path);
         let devices = ledgers.iter().map(|part| part.view.lot.devices).sum();
         let merged = Merged { shards: u32::try_from(ledgers.len()).unwrap_or(u32::MAX), devices };
         // The part being copied, so that an error names it.
@@ -67,7 +108,9 @@ impl Ledger {
             at = path.to_path_buf();
             check_certificates(connection)?;
             check_rows(connection, devices)?;
-            mark(&mut ledgers, &place.ledger, &mut at, now)?;
+            insert_deed(connection, &record.of_whole(), MERGE_OUTCOME, &instant::to_text(now))?;
+            // Before the new ledger has its name: whenever a crash comes, no device is in two usable ledgers.
+            mark(&mut ledgers, &record, MERGING_OUTCOME, &mut at, now)?;
             at = path.to_path_buf();
             Ok(())
         })
@@ -75,6 +118,7 @@ impl Ledger {
             Refusal::Problem(problem) => problem.at(&at),
             Refusal::Rows(_) => Problem::from(Unmergeable::OtherRows).at(&at),
         })?;
+        mark(&mut ledgers, &record, MERGED_OUTCOME, &mut at, now).map_err(|problem| problem.at(&at))?;
         ledgers.into_iter().try_for_each(Self::close)?;
         Ok(merged)
     }
@@ -89,6 +133,10 @@ fn check_whole(ledgers: &[Ledger], path: &Path) -> Result<(), LedgerError> {
     for ledger in ledgers {
         let named = |problem: Unmergeable| Problem::from(problem).at(ledger.view.path());
         let shard = ledger.view.lot.binding.shard.ok_or_else(|| named(Unmergeable::NotAShard))?;
+        let whole = ledger.view.named(Whole::of_part(&ledger.view.connection))?;
+        if let Some(whole) = whole.filter(Whole::was_made) {
+            return Err(named(Unmergeable::MergedBefore { into: whole.into }));
+        }
         for (what, of) in ASPECTS {
             let (found, wanted) = (of(&ledger.view.lot), of(&first.view.lot));
             if found != wanted {
@@ -200,10 +248,11 @@ const DEVICE: &str = "iif(device.state = 'withdrawn', ?1 + device.id, device.lin
 const SEALING: &str = "(SELECT ours.id FROM main.sealing AS ours JOIN part.sealing AS theirs
      ON theirs.recipients = ours.recipients WHERE theirs.id = entry.sealing)";
 
-/// What is copied from a part, table by table. `{device}` and `{sealing}` stand for [`DEVICE`] and [`SEALING`]. The
+/// What is copied from a part, table by table: all but the entries of earlier merges that were interrupted. `{device}` and `{sealing}` stand for [`DEVICE`] and [`SEALING`]. The
 /// parameters are the offsets of devices, runs, exports, credentials and reworks.
 const TABLES: [&str; 9] = [
-    "INSERT INTO run SELECT id + ?2, started_at, ended_at, pid, settings, outcome, summary FROM part.run ORDER BY id",
+    "INSERT INTO run SELECT id + ?2, started_at, ended_at, pid, settings, outcome, summary FROM part.run
+     WHERE outcome IS NOT 'merging' ORDER BY id",
     "INSERT OR IGNORE INTO sealing (recipients) SELECT recipients FROM part.sealing ORDER BY id",
     "INSERT INTO export SELECT id + ?3, exported_at, destination, devices FROM part.export ORDER BY id",
     "INSERT INTO device (id, key, line, parameter_values, state, registration, thing_name, device_configuration, failure_stage,
@@ -342,14 +391,44 @@ fn check_rows(connection: &Connection, devices: u64) -> Result<(), Problem> {
     }
 }
 
-/// Records in the parts that another ledger replaces them, before that one gets its name: even after a crash in
-/// between, no device is in two usable ledgers.
-fn mark(ledgers: &mut [Ledger], into: &Path, at: &mut PathBuf, now: SystemTime) -> Result<(), Problem> {
-    let settings = json!({ "version": env!("CARGO_PKG_VERSION"), "merged_into": into.display().to_string() });
+/// What the ledgers of a merge record about it.
+struct Record<'a> {
+    parts: &'a [PathBuf],
+    /// Where the merged ledger is made.
+    into: PathBuf,
+    /// A name for the merge that no other has.
+    merge: String,
+}
+
+impl<'a> Record<'a> {
+    fn new(parts: &'a [PathBuf], path: &Path) -> Self {
+        let into = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        Self { parts, into, merge: format!("{:032x}", rand::random::<u128>()) }
+    }
+
+    fn of_whole(&self) -> serde_json::Value {
+        let parts: Vec<_> = self.parts.iter().map(|part| part.display().to_string()).collect();
+        json!({ "version": env!("CARGO_PKG_VERSION"), "merge": self.merge, "merged_from": parts })
+    }
+
+    fn of_part(&self) -> serde_json::Value {
+        let into = self.into.display().to_string();
+        json!({ "version": env!("CARGO_PKG_VERSION"), "merge": self.merge, "merged_into": into })
+    }
+}
+
+/// Adds an entry about the merge to the history of each part.
+fn mark(
+    ledgers: &mut [Ledger],
+    record: &Record<'_>,
+    outcome: &str,
+    at: &mut PathBuf,
+    now: SystemTime,
+) -> Result<(), Problem> {
     for ledger in ledgers {
         *at = ledger.view.path().to_path_buf();
         let noted = ledger.write(|transaction| {
-            insert_deed(transaction, &settings, MERGED_OUTCOME, &instant::to_text(now)).map(|_| ())
+            insert_deed(transaction, &record.of_part(), outcome, &instant::to_text(now)).map(|_| ())
         });
         noted.map_err(|error| error.problem)?;
     }

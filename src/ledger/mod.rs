@@ -61,7 +61,7 @@ pub use made::{
     CredentialId, LastFinding, MadeCertificate, MadeDevice, MadeDevices, MadeKind, MadeScope, UNFINISHED,
     Undone,
 };
-pub use merge::{MERGED_OUTCOME, Merged};
+pub use merge::{MERGE_OUTCOME, MERGED_OUTCOME, MERGING_OUTCOME, Merged};
 #[cfg(all(any(test, fuzzing), feature = "emulator"))]
 pub(crate) use pem::fuzz as fuzz_pem;
 pub use refusal::{LotRefusal, NotThere, RefusedRow, Standing, Unmergeable};
@@ -154,7 +154,7 @@ impl Ledger {
         let mut lock = LedgerLock::acquire(&place.lock).map_err(|problem| problem.at(path))?;
         opening::build(&place, &mut lock, |connection| {
             import::fill(connection, binding, lot, check, now)?;
-            Ok(siblings::refuse_other_cut(connection, &place, binding)?)
+            Ok(siblings::refuse_conflicts(connection, &place, binding)?)
         })
         .map_err(|refusal| refusal.at(path))?;
         Ok(Self::take_up(&place, lock, Look::Ahead)?)
@@ -202,7 +202,7 @@ impl Ledger {
         let bound = binding::check(&self.view.connection, &self.view.lot.binding, binding)?;
         if self.lock.is_some() {
             let place = Place::of(self.view.path()).map_err(|error| error.problem)?;
-            siblings::refuse_other_cut(&self.view.connection, &place, binding)?;
+            siblings::refuse_conflicts(&self.view.connection, &place, binding)?;
         }
         // Deferred: if nothing has changed, nothing is written, and there is no lock to wait for.
         let transaction = self.view.connection.transaction()?;
@@ -254,7 +254,7 @@ impl Ledger {
     ///
     /// # Errors
     /// If the ledger is missing, in use, damaged, foreign or newer; or was merged into another
-    /// ([`Problem::MergedAway`]), so that only that one knows where its devices stand.
+    /// ([`Problem::MergedAway`], [`Problem::MergeUnfinished`]), so that only that one knows where its devices stand.
     pub fn reopen(path: &Path) -> Result<Self, LedgerError> {
         Self::reopen_after(path, Look::Through)?.unless_merged()
     }

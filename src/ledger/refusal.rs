@@ -177,6 +177,14 @@ pub enum Unmergeable {
     /// The ledger is not a shard's.
     #[error("it has the whole lot, and is no shard's; only the ledgers of shards are merged")]
     NotAShard,
+    /// The ledger was merged before: a second merged ledger would have the same devices.
+    #[error(
+        "it was merged into {into}, which goes on in its place; if that one is lost, go on with a backup of it"
+    )]
+    MergedBefore {
+        /// The other ledger.
+        into: String,
+    },
     /// The ledger is not of the same job as the first one.
     #[error("its {what} is {found}, and that of {} is {wanted}: these are not the shards of one job", .first.display())]
     OtherJob {

@@ -207,11 +207,14 @@ impl<'a> Comparison<'a> {
             return Err(Problem::OtherLot(Box::new(self.refused)));
         }
         if self.changes == LotChanges::default() && self.columns.rearranged.is_none() {
-            return if digest == self.recorded.digest {
-                Ok(self.changes)
-            } else {
-                Err(Problem::damaged("its devices are those of the lot, and the lot's digest is another"))
-            };
+            if digest == self.recorded.digest {
+                return Ok(self.changes);
+            }
+            // What has changed in the lot may be other shards' rows alone.
+            if self.recorded.binding.shard.is_none() {
+                let detail = "its devices are those of the lot, and the lot's digest is another";
+                return Err(Problem::damaged(detail));
+            }
         }
         let sql = "UPDATE lot SET source = ?1, digest = ?2, columns = ?3, devices = ?4";
         let devices = i64::try_from(self.rows).unwrap_or(i64::MAX);

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, params};
 
 use super::binding::{Binding, said};
 use super::error::{LedgerError, Problem};
-use super::merge::MERGED_OUTCOME;
+use super::merge::Whole;
 use super::place::Place;
 use super::rows::read_lot;
 use super::schema;
@@ -53,7 +53,7 @@ fn identity(file: &fs::Metadata) -> (u64, u64) {
 }
 
 /// Opens another ledger of any schema for reading, without upgrading it.
-fn open(other: &Path) -> Result<Connection, Problem> {
+pub(super) fn open(other: &Path) -> Result<Connection, Problem> {
     let place = Place::of(other).map_err(|error| error.problem)?;
     place.refuse_foreign()?;
     let flags =
@@ -80,42 +80,51 @@ fn files_beside(ledger: &Path, directory: &Path) -> std::io::Result<Vec<PathBuf>
 }
 
 /// Refuses to work beside a ledger that has the same devices from another division into shards: a different number of
-/// them, or none. `connection` has the ledger's own devices. Files that cannot be read are skipped.
-pub(super) fn refuse_other_cut(
+/// them, or none; or that was merged into another ledger, which has them now. `connection` has the ledger's own devices.
+/// Files that cannot be read are skipped.
+pub(super) fn refuse_conflicts(
     connection: &Connection,
     place: &Place,
     wanted: &Binding,
 ) -> Result<(), Problem> {
     // A directory that cannot be listed counts as empty.
     for other in files_beside(&place.ledger, &place.directory).unwrap_or_default() {
-        let Ok(Some(found)) = other_cut(connection, &other, wanted) else { continue };
-        return Err(Problem::OtherCut { other, found, wanted: said(wanted.shard) });
+        if let Ok(Some(conflict)) = conflict(connection, &other, wanted) {
+            return Err(conflict);
+        }
     }
     Ok(())
 }
 
-/// The part of the lot that another ledger has, if that was divided differently and is still in use.
-fn other_cut(own: &Connection, other: &Path, wanted: &Binding) -> Result<Option<String>, Problem> {
+/// Why this ledger must not be used beside another one.
+fn conflict(own: &Connection, other: &Path, wanted: &Binding) -> Result<Option<Problem>, Problem> {
     /// How many of its devices are searched for.
     const LOOKED_AT: i64 = 1_000;
     let connection = open(other)?;
-    let shard =
-        if schema::version(&connection)? < SHARDED { None } else { read_lot(&connection)?.binding.shard };
-    if shard.map(|shard| shard.of) == wanted.shard.map(|shard| shard.of) {
-        return Ok(None);
-    }
-    let sql = "SELECT EXISTS (SELECT 1 FROM lot WHERE template = ?1 AND region = ?2 AND account = ?3)
-               AND NOT EXISTS (SELECT 1 FROM run WHERE outcome = ?4)";
-    let values = params![wanted.template, wanted.region, wanted.account, MERGED_OUTCOME];
+    let sql = "SELECT EXISTS (SELECT 1 FROM lot WHERE template = ?1 AND region = ?2 AND account = ?3)";
+    let values = params![wanted.template, wanted.region, wanted.account];
     if !connection.query_row(sql, values, |row| row.get::<_, bool>(0))? {
         return Ok(None);
     }
+    let other = other.to_path_buf();
+    let conflict = match Whole::of_part(&connection)? {
+        Some(whole) if whole.is(own)? => return Ok(None),
+        Some(whole) => Problem::OtherMerged { other, into: whole.into },
+        None => {
+            let is_sharded = schema::version(&connection)? >= SHARDED;
+            let shard = if is_sharded { read_lot(&connection)?.binding.shard } else { None };
+            if shard.map(|shard| shard.of) == wanted.shard.map(|shard| shard.of) {
+                return Ok(None);
+            }
+            Problem::OtherCut { other, found: said(shard), wanted: said(wanted.shard) }
+        }
+    };
     let mut keys = connection.prepare("SELECT key FROM device LIMIT ?1")?;
     let mut keys = keys.query([LOOKED_AT])?;
     let mut is_own = own.prepare("SELECT EXISTS (SELECT 1 FROM device WHERE key = ?1)")?;
     while let Some(row) = keys.next()? {
         if is_own.query_row([row.get::<_, String>(0)?], |row| row.get::<_, bool>(0))? {
-            return Ok(Some(said(shard)));
+            return Ok(Some(conflict));
         }
     }
     Ok(None)
@@ -123,13 +132,13 @@ fn other_cut(own: &Connection, other: &Path, wanted: &Binding) -> Result<Option<
 
 impl View {
     /// Refuses this ledger the place `ledger` if another one beside that has the same devices from another division into
-    /// shards: a different number of them, or none.
+    /// shards: a different number of them, or none; or was merged into another ledger, which has them now.
     ///
     /// # Errors
-    /// [`Problem::OtherCut`], of the place.
-    pub fn refuse_other_cut(&self, ledger: &Path) -> Result<(), LedgerError> {
+    /// [`Problem::OtherCut`] and [`Problem::OtherMerged`], of the place.
+    pub fn refuse_conflicts(&self, ledger: &Path) -> Result<(), LedgerError> {
         let place = Place::of(ledger)?;
-        refuse_other_cut(&self.connection, &place, &self.lot().binding).map_err(|problem| problem.at(ledger))
+        refuse_conflicts(&self.connection, &place, &self.lot().binding).map_err(|problem| problem.at(ledger))
     }
 
     /// The other ledgers in `directory` for the same template, region and account that have worked on devices of this
@@ -150,14 +159,18 @@ impl View {
 
     fn overlap(&self, other: &Path) -> Result<Option<Overlap>, Problem> {
         let connection = open(other)?;
+        if let Some(whole) = Whole::of_part(&connection)?
+            && whole.is(&self.connection)?
+        {
+            return Ok(None);
+        }
         connection.execute("ATTACH ?1 AS own", [uri(self.path(), Source::Live)])?;
         // Uses only what a ledger of any schema has.
         let sql = "SELECT count(*), min(device.key) FROM main.device JOIN own.device AS ours ON ours.key = device.key
                    WHERE device.state IN ('issued', 'registered', 'unknown')
-                     AND EXISTS (SELECT 1 FROM main.lot WHERE template = ?1 AND region = ?2 AND account = ?3)
-                     AND NOT EXISTS (SELECT 1 FROM main.run WHERE outcome = ?4)";
+                     AND EXISTS (SELECT 1 FROM main.lot WHERE template = ?1 AND region = ?2 AND account = ?3)";
         let binding = &self.lot().binding;
-        let values = params![binding.template, binding.region, binding.account, MERGED_OUTCOME];
+        let values = params![binding.template, binding.region, binding.account];
         let (devices, example): (i64, Option<String>) =
             connection.query_row(sql, values, |row| Ok((row.get(0)?, row.get(1)?)))?;
         let devices = u64::try_from(devices).unwrap_or_default();

@@ -54,7 +54,7 @@ pub enum CompileError {
         /// The other.
         second: PathBuf,
     },
-    /// Runs whose jobs were divided differently.
+    /// Runs of different jobs.
     #[error("{} is of {}, and {} of {}: these are not parts of one job", .0.display(), .1, .2.display(), .3)]
     OtherCut(PathBuf, String, PathBuf, String),
 }

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::compile::CompileError;
-use crate::results::{Ending, Extent};
+use crate::results::{Ending, Extent, Header};
 use crate::shard::Shard;
 
 /// The setting that tells which shard a run was.
 const SHARD: &str = "shard";
+/// The setting that the arrivals of a load test are drawn from.
+const SEED: &str = "seed";
 
 /// The shards that a report has results of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,20 +57,17 @@ impl ShardReport {
 /// Which shards these results belong to; `None` if they are of whole jobs.
 ///
 /// # Errors
-/// If the jobs were divided differently, or a load test's shard occurs twice: a shard's load is not offered again.
+/// If they are of different jobs, or a load test's shard occurs twice: a shard's load is not offered again.
 pub(super) fn of<'a>(
     runs: impl Iterator<Item = (&'a Path, &'a Extent)>,
 ) -> Result<Option<ShardReport>, CompileError> {
     let mut found: Vec<(Option<Shard>, PathBuf, &Extent)> = Vec::new();
     for (file, extent) in runs {
         let shard = shard_of(extent);
-        if let Some((other, first, _)) = found.first()
-            && other.map(|shard| shard.of) != shard.map(|shard| shard.of)
+        if let Some((_, first, other)) = found.first()
+            && job(other) != job(extent)
         {
-            let said = |shard: Option<Shard>| {
-                shard.map_or(String::from("a whole job"), |shard| format!("shard {shard}"))
-            };
-            return Err(CompileError::OtherCut(first.clone(), said(*other), file.to_path_buf(), said(shard)));
+            return Err(CompileError::OtherCut(first.clone(), said(other), file.to_path_buf(), said(extent)));
         }
         let twice = found.iter().find(|(other, ..)| shard.is_some() && *other == shard);
         if let (Some(shard), Some((_, first, _))) = (shard, twice)
@@ -91,6 +90,19 @@ pub(super) fn of<'a>(
     Ok(Some(report))
 }
 
+/// What the shards of one job have in common: their number, and the load that they divide. Whole jobs may differ.
+fn job(extent: &Extent) -> Option<(u32, Option<&str>, Option<&serde_json::Value>)> {
+    let Header { offered, settings, .. } = &extent.header;
+    shard_of(extent).map(|shard| (shard.of, offered.as_deref(), settings.get(SEED)))
+}
+
+fn said(extent: &Extent) -> String {
+    let Some(shard) = shard_of(extent) else { return String::from("a whole job") };
+    let Some(offered) = &extent.header.offered else { return format!("shard {shard}") };
+    let seed = extent.header.settings.get(SEED).map_or(String::new(), |seed| format!(" (seed {seed})"));
+    format!("shard {shard} of {offered}{seed}")
+}
+
 fn shard_of(extent: &Extent) -> Option<Shard> {
     let (index, of) = extent.header.settings.get(SHARD)?.as_str()?.split_once('/')?;
     Shard::new(index.parse().ok()?, of.parse().ok()?)
@@ -99,8 +111,7 @@ fn shard_of(extent: &Extent) -> Option<Shard> {
 fn early(shard: u32, extent: &Extent) -> Option<EarlyShard> {
     match &extent.ending {
         Ending::CutOff => Some(EarlyShard { shard, end: String::from("no end"), open: 0 }),
-        // The outcome of a search or a test says nothing about its shard.
-        Ending::Footer(footer) if ["complete", "threshold_lost"].contains(&footer.end.as_str()) => None,
+        Ending::Footer(footer) if footer.end == "complete" => None,
         Ending::Footer(footer) => {
             let open = footer
                 .devices

@@ -145,7 +145,14 @@ fn the_shards_of_a_load_test_offer_what_one_would() {
     };
     report(&[0, 1, 2]).expect_code(0).expect_err(&["3 of 3 shards"]);
     report(&[0, 2]).expect_code(4).expect_err(&["2 of 3 shards", "shard 1/3 is missing"]);
-    std::fs::copy(scratch.path("1.jsonl"), scratch.path("0.jsonl.again")).unwrap();
-    let twice = [scratch.path("1.jsonl"), scratch.path("0.jsonl.again")];
-    run(fleetmint().arg("report").args(twice)).expect_code(64);
+    let once = std::fs::read_to_string(scratch.path("1.jsonl")).unwrap();
+    let beside = |first: u32, name: &str, (from, to): (&str, &str)| {
+        assert!(once.contains(from), "{once}");
+        let other = scratch.write(name, once.replacen(from, to, 1));
+        run(fleetmint().arg("report").arg(scratch.path(&format!("{first}.jsonl"))).arg(other)).expect_code(64)
+    };
+    beside(1, "again.jsonl", ("\"command\":\"", "\"command\":\"again "))
+        .expect_err(&["both of shard 1/3 of a load test"]);
+    beside(0, "other.jsonl", ("\"seed\":1", "\"seed\":5"))
+        .expect_err(&["shard 0/3 of hold 50/s 2s, uniform (seed 1)", "(seed 5)"]);
 }
