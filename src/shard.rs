@@ -24,10 +24,16 @@ impl Shard {
     /// Whether the row with `key` belongs to this shard: by the first 64 bits of the key's SHA-256, big-endian,
     /// modulo the number of shards. Adding rows to a lot moves none of the others to another shard.
     pub fn has(self, key: &str) -> bool {
+        Self::of_key(key, self.of).index == self.index
+    }
+
+    /// The one of `of` shards that the row with `key` belongs to.
+    pub fn of_key(key: &str, of: u32) -> Self {
         let hash = digest(&SHA256, key.as_bytes());
         let mut first = [0; 8];
         first.copy_from_slice(&hash.as_ref()[..8]);
-        u64::from_be_bytes(first) % u64::from(self.of.max(1)) == u64::from(self.index)
+        let index = u64::from_be_bytes(first) % u64::from(of.max(1));
+        Self { index: u32::try_from(index).expect("it is below a u32"), of }
     }
 
     /// Whether item `number`, from 0, belongs to this shard; for items without a key, which are load test arrivals

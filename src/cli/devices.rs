@@ -1,6 +1,6 @@
 //! The devices that a load test or a search uses up, from a CSV or made up, and their ledger.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::args::DeviceArgs;
 use super::exit::{Fatal, ledger as ledger_error};
@@ -10,7 +10,7 @@ use super::settings::usage;
 use super::shard::Part;
 use super::target::{Site, Target};
 use crate::emulator::scenario::BUILT_IN_TEMPLATE;
-use crate::identity::{GeneratedLot, KEY_COLUMNS, MADE_UP, ParameterPlan, Pattern, parse_constant};
+use crate::identity::{GeneratedLot, Identity, KEY_COLUMNS, MADE_UP, ParameterPlan, Pattern, parse_constant};
 use crate::ledger::{Binding, Counts, Ledger};
 use crate::shard::Shard;
 
@@ -52,6 +52,8 @@ pub(super) struct Devices {
     pub(super) counts: Counts,
     /// Whether some devices have keys that were made here.
     pub(super) has_keys: bool,
+    /// The shard with the fewest rows, and how many it has, if a lot is divided by its keys.
+    pub(super) fewest: Option<(Shard, u64)>,
 }
 
 impl DeviceSettings {
@@ -97,10 +99,12 @@ impl DeviceSettings {
             shard: self.shard,
             ..Binding::default()
         };
-        let path = self.ledger;
+        let path = self.ledger.clone();
+        let mut fewest = None;
         let (ledger, parameters) = match &self.source {
-            Source::Lot(lot) => {
-                let lot = self.reading.read(lot, &path)?;
+            Source::Lot(file) => {
+                let lot = self.reading.read(file, &path)?;
+                fewest = self.fewest_rows(file, &path)?;
                 if is_template_needed && let Err(fatal) = fit::check(site, &template, &lot.parameters).await {
                     return Err(lot.or_wrong_rows(fatal));
                 }
@@ -126,7 +130,19 @@ impl DeviceSettings {
             constants: self.reading.constants,
             counts,
             has_keys,
+            fewest,
         })
+    }
+
+    /// The shard with the fewest rows of a lot. What is wrong with the lot is for others to say.
+    fn fewest_rows(&self, lot: &Path, ledger: &Path) -> Result<Option<(Shard, u64)>, Fatal> {
+        let (Some(Shard { of, .. }), Some(lot)) = (self.shard, self.reading.read_again(lot, ledger)?) else {
+            return Ok(None);
+        };
+        let mut rows: Vec<_> = (0..of).map(|index| (Shard { index, of }, 0)).collect();
+        let count = |identity: &Identity| rows[Shard::of_key(&identity.key, of).index as usize].1 += 1;
+        let is_good = lot.look_through(count).is_ok();
+        Ok(rows.into_iter().min_by_key(|(_, rows)| *rows).filter(|_| is_good))
     }
 }
 

@@ -11,7 +11,8 @@ use super::args::OutputArgs;
 use super::exit::{Exit, Fatal};
 use super::prometheus::Scrapes;
 use super::recording::unwritable;
-use super::speech::print;
+use super::shard::{Part, with_mark};
+use super::speech::{print, say};
 use crate::results::{Problem, ResultsError};
 
 /// What a run writes besides its ledger, and its scrapes.
@@ -24,21 +25,51 @@ pub(super) struct Outputs {
     pub(super) drain_timeout: Duration,
 }
 
+/// What happens if there are results already where a shard's are to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// They are refused.
+    Refused,
+    /// They are an earlier run's of the shard, which this one resumes: the next free number is taken.
+    Numbered,
+}
+
 impl Outputs {
-    /// The outputs that the arguments request, after checking that all of them can be written.
-    pub(super) async fn open(args: OutputArgs) -> Result<Self, Fatal> {
-        let summary = args.summary_json.map(|file| Place::check("--summary-json", file)).transpose()?;
-        if let Some(file) = &args.results {
+    /// The outputs that the arguments request, each shard's in files of its own, after checking that all of them can
+    /// be written.
+    pub(super) async fn open(args: OutputArgs, part: Part, taken: Taken) -> Result<Self, Fatal> {
+        let summary = args.summary_json.map(|file| Place::check("--summary-json", part.own_output(file)));
+        let summary = summary.transpose()?;
+        let results = args.results.map(|typed| {
+            let own = part.own_output(typed.clone());
+            let own = if part.shard.is_some() && taken == Taken::Numbered { free(own) } else { own };
+            if own != typed {
+                say(format_args!("results in {}", own.display()));
+            }
+            own
+        });
+        if let Some(file) = &results {
             check_results(file)?;
         }
         Ok(Self {
             scrapes: Scrapes::listen(args.prometheus).await?,
             summary,
-            results: args.results,
+            results,
             junit: None,
             drain_timeout: args.drain_timeout,
         })
     }
+}
+
+/// The file, or with the first number from 2 on that no other has.
+fn free(file: PathBuf) -> PathBuf {
+    if !file.exists() {
+        return file;
+    }
+    let mut numbers = 2_u32..;
+    numbers
+        .find_map(|number| Some(with_mark(&file, &number.to_string())).filter(|file| !file.exists()))
+        .expect("no directory has so many files")
 }
 
 /// Refuses a path where no new results file can be created.

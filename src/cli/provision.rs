@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::advice;
 use super::args::{
@@ -20,7 +20,7 @@ use super::lot::{LotReading, OpenLot, ledger_of};
 use super::lot_args::{LotArgs, RequestArgs};
 use super::manner;
 use super::open_files;
-use super::outputs::Outputs;
+use super::outputs::{Outputs, Taken};
 use super::progress::{Recent, View};
 use super::prometheus;
 use super::rates::{ChosenRates, RateSettings, publishes_per_connection};
@@ -28,7 +28,7 @@ use super::requests::RequestSource;
 use super::run_settings::{self, RunSettings};
 use super::scope::{Chosen, ScopeArgs};
 use super::settings::{Requests, check_template, creating, key_policy};
-use super::shard::{self, Part};
+use super::shard::Part;
 use super::speech::{say, warn};
 use super::target::{Site, Target};
 use crate::call::Call;
@@ -225,7 +225,9 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
     }
     let scope = chosen.scope.clone();
     let plan = settings.plan(scope, parameters, connections, rates.rates(), site.settler());
-    shard::wait(settings.part).await;
+    if let Some(at) = settings.part.begins_at() {
+        sleep_until(at).await;
+    }
     let job = Provision { plan, connector, counts, chosen, settings };
     conduct(job, Some(ledger), site, outputs).await
 }
@@ -267,7 +269,7 @@ impl Settings {
         if let Some(template) = &args.template {
             check_template(template)?;
         }
-        let outputs = Outputs::open(args.outputs).await?;
+        let outputs = Outputs::open(args.outputs, part, Taken::Numbered).await?;
         let mut target = args.target.resolve().await?;
         target.client_id_prefix = part.client_id_prefix(target.client_id_prefix);
         let template = target.template(args.template.as_deref())?;

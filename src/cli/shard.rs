@@ -1,8 +1,8 @@
 //! Which shard this process is, and when it starts.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
@@ -24,6 +24,12 @@ const SCHEDULERS: [(&str, Option<&str>); 4] = [
     ("CLOUD_RUN_TASK_INDEX", Some("CLOUD_RUN_TASK_COUNT")),
 ];
 
+/// The variables by which schedulers count how often a task was started, and their value for the first time. Sources:
+/// sbatch(1), output environment variables; AWS Batch User Guide, "Job environment variables"; Cloud Run, "Jobs
+/// environment variables". Kubernetes has none.
+const STARTS: [(&str, u64); 3] =
+    [("SLURM_RESTART_COUNT", 0), ("AWS_BATCH_JOB_ATTEMPT", 1), ("CLOUD_RUN_TASK_ATTEMPT", 0)];
+
 /// The requested part of a job, and when it starts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Part {
@@ -34,7 +40,6 @@ pub(super) struct Part {
 impl Part {
     /// The part given by the arguments and the scheduler.
     pub(super) fn new(args: &ShardArgs) -> Result<Self, Fatal> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let shard = args.shard.map(|typed| resolve(typed, variable)).transpose()?;
         if let Some(shard) = shard {
             say(format_args!("shard {shard}: part {} of {}, counted from 0", shard.index, shard.of));
@@ -63,14 +68,22 @@ impl Part {
 
     /// The name of the shard's own file, beside that of the whole job: `lot.0-of-4.ledger`.
     pub(super) fn own_file(self, file: PathBuf) -> PathBuf {
-        let Some(Shard { index, of }) = self.shard else { return file };
-        let mut name = file.file_stem().map_or_else(OsString::new, OsString::from);
-        name.push(format!(".{index}-of-{of}"));
-        if let Some(extension) = file.extension() {
-            name.push(".");
-            name.push(extension);
+        match self.shard {
+            Some(Shard { index, of }) => with_mark(&file, &format!("{index}-of-{of}")),
+            None => file,
         }
-        file.with_file_name(name)
+    }
+
+    /// The name of the shard's own output, unless the name says already which shard it is of, or is stdout or a device.
+    pub(super) fn own_output(self, file: PathBuf) -> PathBuf {
+        let Some(Shard { index, of }) = self.shard else { return file };
+        let says_so = file.to_string_lossy().contains(&format!("{index}-of-{of}"));
+        if says_so || file == Path::new("-") || file.starts_with("/dev") { file } else { self.own_file(file) }
+    }
+
+    /// The scheduler's word that this task was started before; `None` if it says nothing of the kind.
+    pub(super) fn restart(self) -> Option<String> {
+        restart(variable).filter(|_| self.shard.is_some())
     }
 
     /// This shard's part of a rate.
@@ -78,14 +91,10 @@ impl Part {
         self.shard.map_or(Some(total), |shard| shard.rate(total))
     }
 
-    /// When it starts, on the monotonic clock; `None` for at once. Reports if it is late.
+    /// When it starts, on the monotonic clock; `None` for at once. Says when that is, or how late it is already: to be
+    /// called when everything else is ready.
     pub(super) fn begins_at(self) -> Option<Instant> {
-        Some(self.time_left()).filter(|left| !left.is_zero()).map(|left| Instant::now() + left)
-    }
-
-    /// The time left until the start; reports if it is late.
-    fn time_left(self) -> Duration {
-        let Some(at) = self.start_at else { return Duration::ZERO };
+        let at = self.start_at?;
         match at.duration_since(SystemTime::now()) {
             Ok(left) => {
                 say(format_args!(
@@ -93,20 +102,37 @@ impl Part {
                     instant::to_text(at),
                     left.as_secs_f64()
                 ));
-                left
+                Some(Instant::now() + left)
             }
             Err(late) => {
                 let late = late.duration().as_secs_f64();
                 warn(format_args!("warning: {late:.1} s late: it was to begin at {}", instant::to_text(at)));
-                Duration::ZERO
+                None
             }
         }
     }
 }
 
-/// Waits for the start.
-pub(super) async fn wait(part: Part) {
-    tokio::time::sleep(part.time_left()).await;
+/// `file` with `mark` before its extension.
+pub(super) fn with_mark(file: &Path, mark: &str) -> PathBuf {
+    let mut name = file.file_stem().map_or_else(OsString::new, OsString::from);
+    name.push(format!(".{mark}"));
+    if let Some(extension) = file.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    file.with_file_name(name)
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn restart(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    STARTS.into_iter().find_map(|(name, first)| {
+        let count = variable(name)?;
+        count.parse::<u64>().is_ok_and(|count| count > first).then(|| format!("{name} is {count}"))
+    })
 }
 
 fn resolve(typed: TypedShard, variable: impl Fn(&str) -> Option<String>) -> Result<Shard, Fatal> {
@@ -193,10 +219,31 @@ mod tests {
     }
 
     #[test]
+    fn a_task_that_was_started_before_is_known_by_its_scheduler() {
+        let of =
+            |name: &str, value: &str| restart(|asked| (asked == name).then(|| value.to_owned())).is_some();
+        for (name, first, again) in [
+            ("SLURM_RESTART_COUNT", "0", "1"),
+            ("AWS_BATCH_JOB_ATTEMPT", "1", "2"),
+            ("CLOUD_RUN_TASK_ATTEMPT", "0", "3"),
+        ] {
+            assert!(!of(name, first) && of(name, again) && !of(name, "x"), "{name}");
+        }
+    }
+
+    #[test]
     fn a_shards_file_is_named_after_it() {
         let part = Part { shard: Some(Shard { index: 2, of: 8 }), start_at: None };
         assert_eq!(part.own_file("a/lot.ledger".into()), PathBuf::from("a/lot.2-of-8.ledger"));
         assert_eq!(Part::default().own_file("lot.ledger".into()), PathBuf::from("lot.ledger"));
+        for (typed, own) in [
+            ("a/run.jsonl", "a/run.2-of-8.jsonl"),
+            ("2-of-8.jsonl", "2-of-8.jsonl"),
+            ("-", "-"),
+            ("/dev/stderr", "/dev/stderr"),
+        ] {
+            assert_eq!(part.own_output(typed.into()), PathBuf::from(own));
+        }
         assert_eq!(part.client_id_prefix("fleetmint".into()), "fleetmint-2of8");
     }
 }

@@ -99,38 +99,130 @@ fn a_shard_that_is_not_clear_is_refused_before_anything_is_done() {
     assert_eq!(scratch.files(), ["lot.csv"]);
 }
 
+/// A results file and a summary for each shard, and for each task that goes on with one.
+#[test]
+fn results_of_shards_and_of_requeued_tasks_are_apart() {
+    let scratch = Scratch::new();
+    let lot = scratch.lot("lot.csv", 40);
+    let emulate = emulate(&scratch);
+    let out = |name: &str| scratch.path(name).display().to_string();
+    let task = |index: u32, more: &[&str]| {
+        let mut task = task(&emulate, &lot, index);
+        task.args(["--results", &out("run.jsonl"), "--summary-json", &out("run.json")]).args(more);
+        run(&mut task)
+    };
+    task(0, &["--limit", "2"]).expect_code(0).expect_err(&["results in ", "run.0-of-4.jsonl"]);
+    task(1, &[]).expect_code(0);
+    task(0, &[]).expect_code(0).expect_err(&["run.0-of-4.2.jsonl"]);
+    for name in
+        ["run.0-of-4.jsonl", "run.0-of-4.2.jsonl", "run.1-of-4.jsonl", "run.0-of-4.json", "run.1-of-4.json"]
+    {
+        assert!(scratch.path(name).exists(), "no {name} in {:?}", scratch.files());
+    }
+}
+
+/// `fleetmint load SCENARIO` as a shard, in the scratch directory.
+fn load(emulate: &Emulate, scratch: &Scratch, words: &[&str], shard: &str) -> Command {
+    let mut command = fleetmint();
+    command
+        .arg("load")
+        .args(words)
+        .args(["--shard", shard, "--connections", "2"])
+        .args(["--endpoint", emulate.text("endpoint"), "--region", emulate.text("region")])
+        .args(["--ca-file", emulate.text("ca_file")])
+        .env("AWS_ACCESS_KEY_ID", emulate.text("access_key_id"))
+        .env("AWS_SECRET_ACCESS_KEY", emulate.text("secret_access_key"))
+        .current_dir(scratch.path("."));
+    if words[0] != "connect" {
+        command.args(["--template", emulate.text("template")]);
+    }
+    command
+}
+
+/// Whatever a scheduler does about a lost task: its load was offered, and is not offered again.
+#[test]
+fn a_replaced_task_of_a_load_test_does_not_run_the_load_again() {
+    let scratch = Scratch::new();
+    let emulate = emulate(&scratch);
+    let create = ["create", "--rate", "20/s", "--for", "1s", "--devices", "60"];
+    let again = |command: &mut Command| {
+        run(command).expect_code(64).expect_err(&["was begun before", "not run again"]);
+    };
+    // By what the scheduler says.
+    again(load(&emulate, &scratch, &create, "0/2").env("SLURM_RESTART_COUNT", "1"));
+    assert!(!scratch.path("load.0-of-2.ledger").exists());
+    // By the ledger: it was killed, or ended.
+    let mut first = load(&emulate, &scratch, &create, "0/2").stderr(Stdio::null()).spawn().unwrap();
+    let ledger = scratch.path("load.0-of-2.ledger");
+    while !ledger.exists() || column(&ledger, "SELECT id FROM run").is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    signal(&first, "KILL");
+    first.wait().unwrap();
+    again(&mut load(&emulate, &scratch, &create, "0/2"));
+    run(&mut load(&emulate, &scratch, &create, "1/2")).expect_code(0);
+    again(&mut load(&emulate, &scratch, &create, "1/2"));
+    // Another test may take the devices that are left.
+    let other = ["create", "--rate", "10/s", "--for", "1s", "--devices", "60"];
+    run(&mut load(&emulate, &scratch, &other, "1/2")).expect_code(0);
+    // By its results, which a test without a ledger needs.
+    let connect = ["connect", "--rate", "10/s", "--for", "1s"];
+    run(&mut load(&emulate, &scratch, &connect, "1/2")).expect_code(64).expect_err(&["--results"]);
+    let with_results = [&connect[..], &["--results", "run.jsonl"]].concat();
+    run(&mut load(&emulate, &scratch, &with_results, "1/2")).expect_code(0);
+    again(&mut load(&emulate, &scratch, &with_results, "1/2"));
+    run(&mut load(&emulate, &scratch, &with_results, "0/2")).expect_code(0);
+}
+
+/// Rows belong to shards by their keys, arrivals take turns: a shard that has too few rows stops all of them.
+#[test]
+fn a_lot_that_leaves_a_shard_too_few_rows_is_refused_by_every_shard() {
+    let scratch = Scratch::new();
+    scratch.lot("lot.csv", 40);
+    let emulate = emulate(&scratch);
+    let shards = |rate: &'static str| {
+        let words = ["create", "--rate", rate, "--for", "1s", "--lot", "lot.csv"];
+        ["0/2", "1/2"].map(|shard| run(&mut load(&emulate, &scratch, &words, shard)))
+    };
+    // Of 40 rows one shard of two has 20 at most.
+    for said in shards("42/s") {
+        said.expect_code(64).expect_err(&["--lot", "rows for 21 arrivals", "/2"]);
+    }
+    for said in shards("10/s") {
+        said.expect_code(0);
+    }
+}
+
+/// A shard of a load test that comes too late says by how much, before it begins.
+#[test]
+fn a_late_shard_of_a_load_test_says_how_late_it_is() {
+    let scratch = Scratch::new();
+    let emulate = emulate(&scratch);
+    let create =
+        ["create", "--rate", "10/s", "--for", "1s", "--devices", "60", "--start-at", "2026-01-31T12:00:00Z"];
+    let said = run(&mut load(&emulate, &scratch, &create, "0/2")).expect_code(0);
+    let lines: Vec<_> = said.err.lines().collect();
+    let at = |words: &str| {
+        lines.iter().position(|line| line.contains(words)).unwrap_or_else(|| panic!("{lines:?}"))
+    };
+    assert!(at(" s late: it was to begin at 2026-01-31T12:00:00") > at("what the test creates"), "{lines:?}");
+}
+
 #[test]
 fn the_shards_of_a_load_test_offer_what_one_would() {
     let scratch = Scratch::new();
     let emulate = emulate(&scratch);
     let shard = |index: u32| {
-        let mut command = fleetmint();
-        command
-            .args(["load", "create", "--rate", "50/s", "--for", "2s", "--devices", "100", "--shard"])
-            .arg(format!("{index}/3"))
-            .args(["--endpoint", emulate.text("endpoint"), "--region", emulate.text("region")])
-            .args([
-                "--template",
-                emulate.text("template"),
-                "--ca-file",
-                emulate.text("ca_file"),
-                "--connections",
-                "2",
-                "--summary-json",
-            ])
-            .arg(scratch.path(&format!("{index}.json")))
-            .arg("--results")
-            .arg(scratch.path(&format!("{index}.jsonl")))
-            .env("AWS_ACCESS_KEY_ID", emulate.text("access_key_id"))
-            .env("AWS_SECRET_ACCESS_KEY", emulate.text("secret_access_key"))
-            .current_dir(scratch.path("."));
+        let words = ["create", "--rate", "50/s", "--for", "2s", "--devices", "100"];
+        let mut command = load(&emulate, &scratch, &words, &format!("{index}/3"));
+        command.args(["--summary-json", "run.json", "--results", "run.jsonl"]);
         command
     };
     for index in 0..3 {
         run(&mut shard(index)).expect_code(0);
     }
     let of = |index: u32| {
-        summary(&scratch.path(&format!("{index}.json")))["arrivals"]["scheduled"].as_u64().unwrap()
+        summary(&scratch.path(&format!("run.{index}-of-3.json")))["arrivals"]["scheduled"].as_u64().unwrap()
     };
     assert_eq!([of(0), of(1), of(2)], [34, 33, 33]);
     let keys =
@@ -140,16 +232,17 @@ fn the_shards_of_a_load_test_offer_what_one_would() {
     all.dedup();
     assert_eq!(all.len(), 100, "each device is one shard's");
     let report = |indices: &[u32]| {
-        let files = indices.iter().map(|index| scratch.path(&format!("{index}.jsonl")));
+        let files = indices.iter().map(|index| scratch.path(&format!("run.{index}-of-3.jsonl")));
         run(fleetmint().arg("report").args(files))
     };
     report(&[0, 1, 2]).expect_code(0).expect_err(&["3 of 3 shards"]);
     report(&[0, 2]).expect_code(4).expect_err(&["2 of 3 shards", "shard 1/3 is missing"]);
-    let once = std::fs::read_to_string(scratch.path("1.jsonl")).unwrap();
+    let once = std::fs::read_to_string(scratch.path("run.1-of-3.jsonl")).unwrap();
     let beside = |first: u32, name: &str, (from, to): (&str, &str)| {
         assert!(once.contains(from), "{once}");
         let other = scratch.write(name, once.replacen(from, to, 1));
-        run(fleetmint().arg("report").arg(scratch.path(&format!("{first}.jsonl"))).arg(other)).expect_code(64)
+        run(fleetmint().arg("report").arg(scratch.path(&format!("run.{first}-of-3.jsonl"))).arg(other))
+            .expect_code(64)
     };
     beside(1, "again.jsonl", ("\"command\":\"", "\"command\":\"again "))
         .expect_err(&["both of shard 1/3 of a load test"]);

@@ -1,6 +1,7 @@
 //! `fleetmint load`: load tests of IoT Core's quotas. The engine runs the test itself.
 
 mod args;
+mod once;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -16,7 +17,7 @@ use super::devices::{DeviceSettings, Devices};
 use super::exit::{Exit, Fatal};
 use super::manner;
 use super::open_files;
-use super::outputs::{Outputs, Place};
+use super::outputs::{Outputs, Place, Taken};
 use super::progress::View;
 use super::prometheus;
 use super::run_settings;
@@ -49,13 +50,14 @@ struct Settings {
     before: BeforeArgs,
     /// Whether what the test creates is removed from the account again.
     cleans_up: bool,
-    /// Everything except the devices' parameters.
+    part: Part,
+    /// Everything except the devices' parameters and the start.
     plan: LoadPlan,
 }
 
 /// Runs a load test, and reports its result.
 pub(super) async fn run(args: LoadArgs) -> Result<Exit, Fatal> {
-    let (Settings { verb, target, messages, devices, before, cleans_up, mut plan }, outputs) =
+    let (Settings { verb, target, messages, devices, before, cleans_up, part, mut plan }, outputs) =
         Settings::new(args).await?;
     let is_registering = plan.scenario == Scenario::Provision;
     open_files::allow(plan.max_connections, &target.service, "--max-connections")?;
@@ -65,7 +67,7 @@ pub(super) async fn run(args: LoadArgs) -> Result<Exit, Fatal> {
         None => None,
     };
     if let Some(devices) = &devices {
-        check_pending(devices)?;
+        check_pending(devices, &plan)?;
         plan.parameters = devices.parameters.clone();
     }
     let topics = messages.unwrap_or_else(|| topics(devices.as_ref(), &plan));
@@ -82,7 +84,11 @@ pub(super) async fn run(args: LoadArgs) -> Result<Exit, Fatal> {
         }
         _ => None,
     };
-    let job = Load { verb, plan, connector, path, constants, cleans_up };
+    let mut job = Load { verb, plan, connector, path, constants, cleans_up };
+    if let Some(ledger) = &ledger {
+        once::refuse_known(&job.settings(), ledger.view())?;
+    }
+    job.plan.start_at = part.begins_at();
     match cleanup {
         None => conduct(job, ledger, site, outputs).await,
         Some(cleanup) => {
@@ -119,8 +125,10 @@ impl Settings {
         let offer = typed.offer;
         let part = Part::new(&offer.shard)?;
         let devices = typed.devices.map(|args| DeviceSettings::new(args, offer.seed, part)).transpose()?;
-        let mut outputs = Outputs::open(offer.outputs).await?;
-        outputs.junit = offer.junit.map(|file| Place::check("--junit", file)).transpose()?;
+        once::refuse_restart(part, offer.outputs.results.as_deref(), devices.is_some())?;
+        let mut outputs = Outputs::open(offer.outputs, part, Taken::Refused).await?;
+        let junit = offer.junit.map(|file| Place::check("--junit", part.own_output(file)));
+        outputs.junit = junit.transpose()?;
         let mut target = offer.target.resolve().await?;
         target.client_id_prefix = part.client_id_prefix(target.client_id_prefix);
         let default = LoadPlan::new(typed.scenario, profile);
@@ -133,7 +141,6 @@ impl Settings {
             spacing: offer.spacing.into(),
             warm_up: offer.warmup,
             shard: part.shard,
-            start_at: part.begins_at(),
             connections: offer.connections.min(offer.max_connections),
             max_connections: offer.max_connections,
             max_wait: offer.max_wait.unwrap_or(offer.timeout),
@@ -146,7 +153,7 @@ impl Settings {
             ..default
         };
         let Typed { verb, messages, cleans_up, .. } = typed;
-        let settings = Self { verb, target, messages, devices, before: offer.before, cleans_up, plan };
+        let settings = Self { verb, target, messages, devices, before: offer.before, cleans_up, part, plan };
         Ok((settings, outputs))
     }
 }
@@ -225,17 +232,29 @@ async fn check(
     check::before(site, &target.service, intent, found, ledger).await
 }
 
-fn check_pending(devices: &Devices) -> Result<(), Fatal> {
-    if devices.counts.pending > 0 {
-        return Ok(());
+/// Refuses a test without devices to take; and one whose lot leaves a shard too few rows, in every shard: it would end
+/// early in that one, and the figures of all would be of less than the profile.
+fn check_pending(devices: &Devices, plan: &LoadPlan) -> Result<(), Fatal> {
+    if devices.counts.pending == 0 {
+        let message = format!(
+            "none of the {} devices of {} is without a certificate: a load test takes new ones; give another --ledger, \
+             and for made-up devices another --key-pattern",
+            devices.counts.total(),
+            devices.path.display()
+        );
+        return Err(Fatal::new(Exit::Usage, message));
     }
-    let message = format!(
-        "none of the {} devices of {} is without a certificate: a load test takes new ones; give another --ledger, and \
-         for made-up devices another --key-pattern",
-        devices.counts.total(),
-        devices.path.display()
-    );
-    Err(Fatal::new(Exit::Usage, message))
+    let wanted = plan.arrivals().floor();
+    match devices.fewest {
+        Some((shard, rows)) if (rows as f64) < wanted => Err(usage(
+            "--lot",
+            format!(
+                "leaves shard {shard} {rows} rows for {wanted:.0} arrivals: rows belong to shards by their keys, and \
+                 arrivals take turns; wanted {wanted:.0} rows for each shard; give a longer lot, or --devices"
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The topics that the devices need.
@@ -388,6 +407,9 @@ fn footer(outcome: &LoadOutcome, counts: Option<Counts>) -> Footer {
     }
 }
 
+/// How late a shard may begin without a word: others' figures are not changed by it.
+const NOTICEABLE: Duration = Duration::from_millis(100);
+
 /// Why the test ended and what to do next.
 fn words(
     verb: &str,
@@ -397,6 +419,12 @@ fn words(
     ledger: Option<&Path>,
 ) -> Vec<String> {
     let mut words = advice::ended(verb, &outcome.end, None);
+    if outcome.late >= NOTICEABLE {
+        words.push(format!(
+            "warning: began {:.1} s after --start-at, when its connections were open; let it begin earlier",
+            outcome.late.as_secs_f64()
+        ));
+    }
     if matches!(outcome.end, End::OutOfDevices) {
         words.push(format!(
             "error: the devices were used up after {} arrivals of {:.0}: the profile was not offered to its end; give more \

@@ -196,6 +196,8 @@ pub struct LoadOutcome {
     pub measured: Duration,
     /// The duration of the whole run, including opening and closing connections.
     pub elapsed: Duration,
+    /// How long after [`LoadPlan::start_at`] the profile began; zero if it was not late.
+    pub late: Duration,
     /// The thresholds' results, in their order.
     pub judgements: Vec<Judgement>,
     /// The ledger, handed back.
@@ -252,6 +254,7 @@ pub(super) async fn conduct<C: Connector>(
     let end = offer(context, scene.clone(), plan.clone(), store.clone(), asked).await;
 
     let measured = scene.measured();
+    let late = scene.late.get().copied().unwrap_or_default();
     let end = match recording.join_next().await.expect("the recorder was spawned just above") {
         Ok((_, Ok(()))) => end,
         Ok((_, Err(error))) => End::Ledger(error),
@@ -268,7 +271,7 @@ pub(super) async fn conduct<C: Connector>(
     let judgements = plan.thresholds.iter().map(|threshold| threshold.judge(&metrics, measured)).collect();
     let slowest = std::mem::take(&mut *scene.slowest.lock().unwrap_or_else(PoisonError::into_inner));
     info!(end = end.name(), elapsed = ?began.elapsed(), "ended");
-    LoadOutcome { end, metrics, slowest, measured, elapsed: began.elapsed(), judgements, ledger }
+    LoadOutcome { end, metrics, slowest, measured, elapsed: began.elapsed(), late, judgements, ledger }
 }
 
 /// How many seconds the monitor may lag behind.
@@ -279,6 +282,8 @@ struct Scene {
     desk: Arc<Desk>,
     /// The end of the warm-up; not set until connections are open.
     epoch: OnceLock<Instant>,
+    /// How late the profile began.
+    late: OnceLock<Duration>,
     slowest: Mutex<Slowest>,
     /// Cancelled when connections that are only held should be closed.
     cut: CancellationToken,
@@ -289,6 +294,7 @@ impl Scene {
         Self {
             desk: Arc::new(Desk::new(plan.max_wait, plan.max_connections)),
             epoch: OnceLock::new(),
+            late: OnceLock::new(),
             slowest: Mutex::default(),
             cut: CancellationToken::new(),
         }
@@ -427,6 +433,7 @@ impl<C: Connector> Hiring<C> {
                 return Ok(());
             }
             if let Some(at) = start_at {
+                scene.late.set(at.elapsed()).expect("only this sets it");
                 tokio::select! {
                     biased;
                     () = scene.desk.closed().cancelled() => return Ok(()),
