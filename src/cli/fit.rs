@@ -1,6 +1,7 @@
 //! Whether a lot sends what its template expects; reported before anything is sent.
 
 use super::exit::{Exit, Fatal};
+use super::question::answer;
 use super::speech::say;
 use super::target::Site;
 use crate::control_plane::{AskError, DescribedTemplate};
@@ -60,7 +61,7 @@ pub(super) fn compare(
 /// If a parameter without a default is not sent, or one would take its default although a parameter with a similar
 /// name is sent; unless a pre-provisioning hook may provide them.
 pub(super) async fn check(site: &Site, template: &str, parameters: &ParameterPlan) -> Result<(), Fatal> {
-    let described = match site.template(template).await {
+    let described = match answer("DescribeProvisioningTemplate", site.template(template)).await {
         Ok(described) => described,
         // The emulator's built-in template has no body to query.
         Err(AskError::NotFound { .. }) if site.is_emulated() => return Ok(()),

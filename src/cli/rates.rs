@@ -6,6 +6,7 @@ use std::fmt;
 
 use super::args::{RateArgs, RateSource};
 use super::exit::Fatal;
+use super::question::answer;
 use super::target::{Site, asked};
 use crate::control_plane::{AccountQuota, QuotaSource, account_quotas};
 use crate::engine::{KeySource, Rates};
@@ -82,7 +83,8 @@ impl RateSettings {
         if self.source == RateSource::Quotas {
             let open = || rates.iter().filter(|(wanted, _)| wanted.typed.is_none());
             let quotas: Vec<_> = open().map(|(wanted, _)| wanted.quota).collect();
-            let found = account_quotas(&site.service_quotas, &quotas).await.map_err(|error| {
+            let found = answer("GetServiceQuota", account_quotas(&site.service_quotas, &quotas)).await;
+            let found = found.map_err(|error| {
                 asked(
                     &error,
                     "--rates quotas needs servicequotas:GetServiceQuota, and servicequotas:GetAWSDefaultServiceQuota for \

@@ -11,6 +11,8 @@ use clap::Args;
 use super::advice::number;
 use super::args::TargetArgs;
 use super::exit::{Exit, Fatal, ledger as ledger_error};
+use super::ownership::{Ownership, ownership};
+use super::question::waiting_for;
 use super::settings::usage;
 use super::speech::{print, say, warn};
 use super::target::{Site, asked};
@@ -42,9 +44,9 @@ pub(super) struct AccountArgs {
 
 /// The state of an old certificate in the account.
 enum Old {
-    /// It is inactive, or deleted.
+    /// It is inactive, or the ledger's account has it no more.
     Inactive,
-    /// These credentials may not change it, for this reason.
+    /// It could not be changed, for this reason.
     Untouched(String),
 }
 
@@ -57,7 +59,12 @@ pub(super) async fn run(
     agree: impl FnOnce(&str) -> bool,
 ) -> Result<Exit, Fatal> {
     let devices = registered(&ledger, keys)?;
-    let site = site(&ledger.view().lot().binding, account).await?;
+    let binding = &ledger.view().lot().binding;
+    let site = site(binding, account).await?;
+    let owner = match &site {
+        Some(site) => Some(ownership(site, &binding.account()).await?),
+        None => None,
+    };
     if !agree(&warning(&devices, site.is_some())) {
         say("nothing was changed");
         return Ok(Exit::Interrupted);
@@ -65,8 +72,8 @@ pub(super) async fn run(
     let account = site.as_ref().map(Site::control_plane);
     let mut reworks = Vec::with_capacity(devices.len());
     for device in devices {
-        let old = match &account {
-            Some(account) => deactivate(account, &device).await?,
+        let old = match account.as_ref().zip(owner.as_ref()) {
+            Some((account, owner)) => deactivate(account, owner, &device).await?,
             None => Old::Untouched(String::from("the account was a built-in emulator, which is gone")),
         };
         let deactivated_at = match old {
@@ -145,11 +152,19 @@ async fn site(binding: &Binding, args: AccountArgs) -> Result<Option<Site>, Fata
     target.open().await.map(Some)
 }
 
-async fn deactivate(account: &ControlPlane, device: &CertifiedDevice) -> Result<Old, Fatal> {
-    match account.deactivate(device.certificate_id.as_str()).await {
-        Ok(()) | Err(AskError::NotFound { .. }) => Ok(Old::Inactive),
-        Err(error @ AskError::NotPermitted { .. }) => Ok(Old::Untouched(error.to_string())),
-        Err(error) => Err(asked(
+async fn deactivate(
+    account: &ControlPlane,
+    owner: &Ownership,
+    device: &CertifiedDevice,
+) -> Result<Old, Fatal> {
+    let deactivated = account.deactivate(device.certificate_id.as_str());
+    match (waiting_for("an answer to UpdateCertificate", deactivated).await, owner) {
+        (Ok(()), _) | (Err(AskError::NotFound { .. }), Ownership::Shown) => Ok(Old::Inactive),
+        (Err(AskError::NotFound { .. }), Ownership::Unclear(why)) => Ok(Old::Untouched(format!(
+            "this account does not have it, and it is not known to be the ledger's account: {why}"
+        ))),
+        (Err(error @ AskError::NotPermitted { .. }), _) => Ok(Old::Untouched(error.to_string())),
+        (Err(error), _) => Err(asked(
             &error,
             "allow iot:UpdateCertificate to these credentials",
             "the ledger was not changed; run the same command again",

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::args::TargetArgs;
 use super::exit::{Exit, Fatal};
+use super::question::answer;
 use super::settings::{check_template, first_template, scenario, usage};
 use super::speech::say;
 use crate::aftercare::connect::Door;
@@ -218,7 +219,8 @@ impl TargetArgs {
 
     async fn discover(&self, ask: &AwsSettings) -> Result<Endpoint, Fatal> {
         check_credentials(self.profile.as_deref(), ask.credentials.as_ref()).await?;
-        let address = ControlPlane::new(ask.clone()).data_endpoint().await.map_err(|error| {
+        let plane = ControlPlane::new(ask.clone());
+        let address = answer("DescribeEndpoint", plane.data_endpoint()).await.map_err(|error| {
             asked(
                 &error,
                 "allow iot:DescribeEndpoint to these credentials, or give --endpoint",

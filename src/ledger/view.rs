@@ -216,6 +216,17 @@ impl View {
         })
     }
 
+    /// Whether the device with `key` had this thing before it was returned to get another certificate.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub fn had_thing(&self, key: &str, thing: &str) -> Result<bool, LedgerError> {
+        const SQL: &str = "SELECT EXISTS (SELECT 1 FROM rework JOIN device ON device.id = rework.device
+                                          WHERE device.key = ?1 AND rework.thing_name = ?2)";
+        let had = self.connection.prepare_cached(SQL);
+        self.named(had.and_then(|mut had| had.query_row([key, thing], |row| row.get(0))))
+    }
+
     /// Why devices were left open, rejected or given up: their failures in groups, most frequent first.
     pub fn troubles(&self) -> Result<Vec<Trouble>, LedgerError> {
         self.named(self.read_troubles())

@@ -19,9 +19,20 @@ pub fn needed_room(devices: u64) -> u64 {
     devices.saturating_mul(LEDGER_BYTES).saturating_add(MARGIN)
 }
 
-/// Whether a given endpoint is the one that the account's DescribeEndpoint returns. Case is ignored, and the older
-/// form of an endpoint, without `-ats`, belongs to the same account.
-pub fn is_same_endpoint(given: &str, described: &str) -> bool {
+/// How an endpoint relates to the one that the account's DescribeEndpoint returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointMatch {
+    /// It is the same.
+    Same,
+    /// It is another account's.
+    Other,
+    /// It is named differently, and may still be the same: a custom domain, for one.
+    Unclear,
+}
+
+/// Compares an endpoint with the one that DescribeEndpoint returns. Case is ignored, and the older form of an
+/// endpoint, without `-ats`, belongs to the same account.
+pub fn compare_endpoints(given: &str, described: &str) -> EndpointMatch {
     let plain = |host: &str| {
         let host = host.trim_end_matches(":443").to_ascii_lowercase();
         match host.split_once('.') {
@@ -29,7 +40,14 @@ pub fn is_same_endpoint(given: &str, described: &str) -> bool {
             None => host,
         }
     };
-    plain(given) == plain(described)
+    let (given, described) = (plain(given), plain(described));
+    if given == described {
+        EndpointMatch::Same
+    } else if [&given, &described].iter().all(|host| host.contains(".iot.")) {
+        EndpointMatch::Other
+    } else {
+        EndpointMatch::Unclear
+    }
 }
 
 /// The account in a role's ARN. Source: IAM User Guide, "IAM identifiers".
@@ -55,14 +73,20 @@ mod tests {
     #[test]
     fn an_endpoint_is_told_from_another_accounts() {
         let host = "a1b2c3-ats.iot.eu-west-1.amazonaws.com";
-        for same in [host, "A1B2C3-ATS.iot.eu-west-1.amazonaws.com", "a1b2c3.iot.eu-west-1.amazonaws.com"] {
-            assert!(is_same_endpoint(same, host), "{same}");
+        use EndpointMatch::{Other, Same, Unclear};
+        for (given, is) in [
+            (host, Same),
+            ("A1B2C3-ATS.iot.eu-west-1.amazonaws.com", Same),
+            ("a1b2c3.iot.eu-west-1.amazonaws.com", Same),
+            ("a1b2c3-ats.iot.eu-west-1.amazonaws.com:443", Same),
+            ("zzzz-ats.iot.eu-west-1.amazonaws.com", Other),
+            ("a1b2c3-ats.iot.eu-west-2.amazonaws.com", Other),
+            ("iot.example.com", Unclear),
+            ("x", Unclear),
+        ] {
+            assert_eq!(compare_endpoints(given, host), is, "{given}");
         }
-        assert!(is_same_endpoint(&format!("{host}:443"), host));
-        for other in ["zzzz-ats.iot.eu-west-1.amazonaws.com", "a1b2c3-ats.iot.eu-west-2.amazonaws.com", "x"] {
-            assert!(!is_same_endpoint(other, host), "{other}");
-        }
-        assert!(!is_same_endpoint("localhost:1", "localhost:2"));
+        assert_eq!(compare_endpoints("localhost:1", "localhost:2"), Unclear);
     }
 
     #[test]

@@ -3,5 +3,5 @@
 mod account;
 mod rows;
 
-pub use account::{SKEW_LIMIT, is_same_endpoint, needed_room, role_account, time_left};
-pub use rows::{Clash, Expected, Refused, Rows, Standing};
+pub use account::{EndpointMatch, SKEW_LIMIT, compare_endpoints, needed_room, role_account, time_left};
+pub use rows::{Clash, Expected, Names, Refused, Rows, Standing};

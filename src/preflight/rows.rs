@@ -1,6 +1,6 @@
 //! What the rows of a lot will become in the account, according to the template, evaluated here.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
 use crate::identity::{Identity, ParameterPlan};
@@ -11,7 +11,7 @@ use crate::wording::Excerpt;
 
 /// How many examples of a kind are kept.
 const EXAMPLES: usize = 3;
-/// How many names of groups, types or policies are kept: more than a lot has, and few enough to query.
+/// How many names of groups, types or policies are kept unless all things are: few enough to query before a run.
 const MOST_NAMES: usize = 50;
 
 /// Whether a row's device was registered before.
@@ -31,6 +31,8 @@ pub struct Rows<'a> {
     keep: Keep,
     /// Every `stride`-th open row adds to the sample.
     stride: u64,
+    /// Whether the thing's name may depend on the certificate's id, which is not known in advance.
+    is_named_by_certificate: bool,
     /// Fingerprints of the thing names, with the first row of each.
     names: HashMap<u128, (u64, Standing)>,
     hashers: [RandomState; 2],
@@ -63,15 +65,23 @@ pub struct Expected {
     /// Keys and thing names of open rows: all of them, or a sample.
     pub things: Vec<(String, String)>,
     /// The thing types that open rows need.
-    pub types: BTreeSet<String>,
+    pub types: Names,
     /// The groups that open rows need.
-    pub groups: BTreeSet<String>,
+    pub groups: Names,
     /// The billing groups that open rows need.
-    pub billing_groups: BTreeSet<String>,
+    pub billing_groups: Names,
     /// The policies that open rows need and the template does not define.
-    pub policies: BTreeSet<String>,
+    pub policies: Names,
     /// Different policy documents that the template produces for open rows, as hashes; at most 50 are kept.
     pub documents: BTreeSet<u64>,
+}
+
+/// The different names of resources of a kind: 50 of them, unless all things are kept, and how many there are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Names {
+    kept: BTreeSet<String>,
+    /// Fingerprints of those that were not kept.
+    others: HashSet<u64>,
 }
 
 /// Two rows that become one thing.
@@ -100,9 +110,30 @@ const ANY_IDS: [&str; 2] = [
     "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
 ];
 
+impl Names {
+    /// The names that were kept.
+    pub fn kept(&self) -> &BTreeSet<String> {
+        &self.kept
+    }
+
+    /// How many further names there are.
+    pub fn left_out(&self) -> usize {
+        self.others.len()
+    }
+
+    fn note(&mut self, name: &str, keep: Keep, hasher: &RandomState) {
+        if self.kept.contains(name) {
+        } else if keep == Keep::All || self.kept.len() < MOST_NAMES {
+            self.kept.insert(name.to_owned());
+        } else {
+            self.others.insert(hasher.hash_one(name));
+        }
+    }
+}
+
 impl<'a> Rows<'a> {
     /// Evaluates rows with `template` and the parameters of `parameters`. Keeps `most_things` thing names, spread
-    /// over the lot; `None` keeps all.
+    /// over the lot, and 50 names of each other kind; `None` keeps all.
     pub fn new(template: &'a Template, parameters: &'a ParameterPlan, most_things: Option<usize>) -> Self {
         let unknown_names = template.reads_subject().then(|| {
             String::from(
@@ -114,6 +145,8 @@ impl<'a> Rows<'a> {
             parameters,
             keep: most_things.map_or(Keep::All, Keep::Some),
             stride: 1,
+            is_named_by_certificate: template
+                .may_name_by_certificate(|name| parameters.has_certificate_id(name)),
             names: HashMap::new(),
             hashers: [RandomState::new(), RandomState::new()],
             found: Expected { unknown_names, ..Expected::default() },
@@ -132,8 +165,8 @@ impl<'a> Rows<'a> {
             Err(error) if standing == Standing::Open => return self.refuse(identity.line, vec![of(error)]),
             Err(_) => return,
         };
-        if self.found.rows == 1 {
-            self.see_whether_names_are_known(identity, &plan);
+        if self.is_named_by_certificate && self.found.unknown_names.is_none() {
+            self.see_whether_name_is_known(identity, &plan);
         }
         if standing == Standing::Open {
             self.refuse(identity.line, plan.refused());
@@ -160,14 +193,17 @@ impl<'a> Rows<'a> {
         self.template.evaluate(CertificateFacts { id: Some(certificate_id), subject: None }, &given)
     }
 
-    /// Checks that the thing's name does not depend on the certificate's id, which is not known in advance.
-    fn see_whether_names_are_known(&mut self, identity: &Identity, plan: &Plan) {
+    /// Checks that this row's thing has the same name whatever the certificate's id. One that has not makes all names
+    /// unknown: nothing could be promised about them.
+    fn see_whether_name_is_known(&mut self, identity: &Identity, plan: &Plan) {
         let name = |plan: &Plan| plan.thing.as_ref().map(|thing| thing.name.clone());
         let other = self.plan(identity, ANY_IDS[1]).ok();
         if other.is_none_or(|other| name(&other) != name(plan)) {
-            self.found.unknown_names = Some(String::from(
-                "the certificate's id is in it, which is not known before there is a certificate",
+            self.found.unknown_names = Some(format!(
+                "that of line {} has the certificate's id in it, which is not known before there is a certificate",
+                identity.line
             ));
+            self.found.things.clear();
         }
     }
 
@@ -181,11 +217,8 @@ impl<'a> Rows<'a> {
     }
 
     fn note_needed(&mut self, plan: &Plan) {
-        let note = |names: &mut BTreeSet<String>, name: &String| {
-            if names.len() < MOST_NAMES && !names.contains(name) {
-                names.insert(name.clone());
-            }
-        };
+        let (keep, hasher) = (self.keep, &self.hashers[0]);
+        let note = |names: &mut Names, name: &String| names.note(name, keep, hasher);
         let found = &mut self.found;
         if let Some(thing) = &plan.thing {
             thing.type_name.iter().for_each(|name| note(&mut found.types, name));
@@ -196,7 +229,7 @@ impl<'a> Rows<'a> {
             match policy {
                 PolicyPlan::Named(name) => note(&mut found.policies, name),
                 PolicyPlan::Inline(document) if found.documents.len() < MOST_NAMES => {
-                    found.documents.insert(self.hashers[0].hash_one(document));
+                    found.documents.insert(hasher.hash_one(document));
                 }
                 PolicyPlan::Inline(_) => {}
             }
@@ -330,7 +363,7 @@ mod tests {
     #[test]
     fn what_rows_need_is_collected() {
         let expected = found(BY_ID, &[("a", "g", Open), ("b", "h", Open), ("c", "i", Done)], None);
-        let names = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(",");
+        let names = |names: &Names| names.kept().iter().cloned().collect::<Vec<_>>().join(",");
         assert_eq!(
             [&expected.types, &expected.groups, &expected.billing_groups, &expected.policies].map(names),
             ["T", "g,h", "", "P"]
@@ -344,6 +377,22 @@ mod tests {
         let expected = found(name, &[("a", "g", Open), ("a", "g", Open)], None);
         assert!(expected.unknown_names.unwrap().contains("certificate's id"));
         assert_eq!((expected.clashes, expected.things.len()), (0, 0));
+        // Some rows' names alone have the id in them, and the first is not one of these.
+        let name = r#"{"Fn::Select": [{"Ref": "Note"}, ["fixed", {"Ref": "AWS::IoT::Certificate::Id"}]]}"#;
+        let expected = found(name, &[("a", "0", Open), ("b", "1", Open), ("c", "0", Open)], None);
+        assert!(expected.unknown_names.unwrap().contains("line 3"));
+        assert_eq!(expected.things.len(), 0);
+        assert_eq!(found(name, &[("a", "0", Open)], None).unknown_names, None);
+    }
+
+    #[test]
+    fn names_that_are_too_many_to_ask_for_are_counted() {
+        let rows: Vec<_> = (0..70).map(|n| (format!("d{n}"), format!("g{}", n % 60))).collect();
+        let rows: Vec<_> = rows.iter().map(|(id, group)| (id.as_str(), group.as_str(), Open)).collect();
+        let sampled = found(BY_ID, &rows, Some(5)).groups;
+        assert_eq!((sampled.kept().len(), sampled.left_out()), (50, 10));
+        let all = found(BY_ID, &rows, None).groups;
+        assert_eq!((all.kept().len(), all.left_out()), (60, 0));
     }
 
     #[test]

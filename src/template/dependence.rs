@@ -27,64 +27,74 @@ pub struct Dependence {
     pub policies: Vec<bool>,
 }
 
+/// Chooses parameters by name.
+type Which<'a> = &'a dyn Fn(&str) -> bool;
+
 impl Template {
     /// Which parts depend on parameters that a caller provides.
     pub fn dependence(&self) -> Dependence {
-        let optional = |text: &Option<Text>| text.as_ref().is_some_and(Text::reads_parameters);
+        let of_caller: Which<'_> = &|name| !name.starts_with(OF_CERTIFICATE);
+        let optional = |text: &Option<Text>| text.as_ref().is_some_and(|text| text.reads(of_caller));
         let mut found = Dependence {
             status: optional(&self.certificate.status),
-            policies: self.policies.iter().map(|policy| policy.policy.reads_parameters()).collect(),
+            policies: self.policies.iter().map(|policy| policy.policy.reads(of_caller)).collect(),
             ..Dependence::default()
         };
         if let Some(thing) = &self.thing {
-            let attributes = thing.attributes.iter().flatten().filter(|(_, text)| text.reads_parameters());
-            found.thing_name = thing.name.reads_parameters();
+            let attributes = thing.attributes.iter().flatten().filter(|(_, text)| text.reads(of_caller));
+            found.thing_name = thing.name.reads(of_caller);
             found.type_name = optional(&thing.type_name);
             found.attributes = attributes.map(|(name, _)| name.clone()).collect();
-            found.groups = thing.groups.as_ref().is_some_and(List::reads_parameters);
+            found.groups = thing.groups.as_ref().is_some_and(|groups| groups.reads(of_caller));
             found.billing_group = optional(&thing.billing_group);
         }
         found
     }
+
+    /// Whether the thing's name may depend on the certificate's id: directly, or by a parameter that `has_id`.
+    pub fn may_name_by_certificate(&self, has_id: impl Fn(&str) -> bool) -> bool {
+        let is_id = |name: &str| name.starts_with(OF_CERTIFICATE) || has_id(name);
+        self.thing.as_ref().is_some_and(|thing| thing.name.reads(&is_id))
+    }
 }
 
 impl NamedOrInline {
-    fn reads_parameters(&self) -> bool {
+    fn reads(&self, which: Which<'_>) -> bool {
         match self {
-            Self::Named(name) => name.reads_parameters(),
-            Self::Inline(document) => document.reads_parameters(),
+            Self::Named(name) => name.reads(which),
+            Self::Inline(document) => document.reads(which),
         }
     }
 }
 
 impl Text {
-    fn reads_parameters(&self) -> bool {
+    fn reads(&self, which: Which<'_>) -> bool {
         match self {
             Self::Literal(_) => false,
-            Self::Ref(name) => !name.starts_with(OF_CERTIFICATE),
-            Self::Join { parts, .. } => parts.reads_parameters(),
-            Self::Select { index, list } => index.reads_parameters() || list.reads_parameters(),
-            Self::FindInMap(keys) => keys.iter().any(Self::reads_parameters),
+            Self::Ref(name) => which(name),
+            Self::Join { parts, .. } => parts.reads(which),
+            Self::Select { index, list } => index.reads(which) || list.reads(which),
+            Self::FindInMap(keys) => keys.iter().any(|key| key.reads(which)),
         }
     }
 }
 
 impl List {
-    fn reads_parameters(&self) -> bool {
+    fn reads(&self, which: Which<'_>) -> bool {
         match self {
-            Self::Items(items) => items.iter().any(Text::reads_parameters),
-            Self::Split { source, .. } => source.reads_parameters(),
+            Self::Items(items) => items.iter().any(|item| item.reads(which)),
+            Self::Split { source, .. } => source.reads(which),
         }
     }
 }
 
 impl Document {
-    fn reads_parameters(&self) -> bool {
+    fn reads(&self, which: Which<'_>) -> bool {
         match self {
-            Self::Text(text) => text.reads_parameters(),
+            Self::Text(text) => text.reads(which),
             Self::Plain(_) => false,
-            Self::Array(items) => items.iter().any(Self::reads_parameters),
-            Self::Object(members) => members.iter().any(|(_, member)| member.reads_parameters()),
+            Self::Array(items) => items.iter().any(|item| item.reads(which)),
+            Self::Object(members) => members.iter().any(|(_, member)| member.reads(which)),
         }
     }
 }

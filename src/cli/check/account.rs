@@ -1,6 +1,5 @@
 //! Checks of the account: the caller, the endpoint, the template, and whether what the template needs exists.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
@@ -11,20 +10,21 @@ use super::findings::Finding;
 use crate::call::Call;
 use crate::cli::advice;
 use crate::cli::exit::Exit;
+use crate::cli::question::{self, answer, waiting_for, within};
 use crate::cli::target::Site;
 use crate::control_plane::{
     AskError, Caller, ControlPlane, DescribedTemplate, QuotaSource, account_quotas, caller,
 };
 use crate::failure::Cause;
-use crate::preflight::{Expected, SKEW_LIMIT, is_same_endpoint, role_account, time_left};
+use crate::preflight::{
+    EndpointMatch, Expected, Names, SKEW_LIMIT, compare_endpoints, role_account, time_left,
+};
 use crate::provisioning::Topics;
 use crate::service::Quota;
 use crate::template::Template;
 use crate::transport::{Connection as _, Connector as _};
 use crate::wording::Excerpt;
 
-/// How long one query may take.
-const WITHIN: Duration = Duration::from_secs(5);
 /// How long querying a sample of things may take; `--deep` has no such limit.
 const SAMPLE_WITHIN: Duration = Duration::from_secs(10);
 /// How many things are queried at once.
@@ -45,7 +45,7 @@ impl<'a> Account<'a> {
 
     /// Checks whose credentials these are.
     pub(super) async fn learn_caller(&mut self) -> Finding {
-        match within("GetCallerIdentity", caller(&self.site.sts)).await {
+        match answer("GetCallerIdentity", caller(&self.site.sts)).await {
             Ok(caller) => {
                 let finding = Finding::ok("credentials", &caller);
                 self.caller = Some(caller);
@@ -58,24 +58,23 @@ impl<'a> Account<'a> {
     /// Checks whether the dialled endpoint is this account's.
     pub(super) async fn endpoint(&self) -> Finding {
         let given = self.site.endpoint.host_header();
-        match within("DescribeEndpoint", self.plane.data_endpoint()).await {
-            Ok(described) if is_same_endpoint(&given, &described) => {
+        let described = match answer("DescribeEndpoint", self.plane.data_endpoint()).await {
+            Ok(described) => described,
+            Err(error) => return unanswered("endpoint", &error),
+        };
+        let found = || {
+            format!(
+                "{given} is not the endpoint of the account of these credentials in {}, which is {described}",
+                self.site.region
+            )
+        };
+        let remedy = "leave --endpoint out, or use the credentials of the endpoint's account";
+        match compare_endpoints(&given, &described) {
+            EndpointMatch::Same => {
                 Finding::ok("endpoint", format!("{given} in {}, as DescribeEndpoint says", self.site.region))
             }
-            Ok(described) => {
-                let found = format!(
-                    "{given} is not the endpoint of the account of these credentials in {}, which is {described}",
-                    self.site.region
-                );
-                let remedy = "leave --endpoint out, or use the credentials of the endpoint's account";
-                // A custom domain may stand for the same endpoint.
-                if given.contains(".iot.") && described.contains(".iot.") {
-                    Finding::wrong("endpoint", Exit::Unavailable, found).remedy(remedy)
-                } else {
-                    Finding::warning("endpoint", found).remedy(remedy)
-                }
-            }
-            Err(error) => unanswered("endpoint", &error),
+            EndpointMatch::Other => Finding::wrong("endpoint", Exit::Unavailable, found()).remedy(remedy),
+            EndpointMatch::Unclear => Finding::warning("endpoint", found()).remedy(remedy),
         }
     }
 
@@ -97,7 +96,7 @@ impl<'a> Account<'a> {
 
     /// Queries the template.
     pub(super) async fn described(&self) -> Result<DescribedTemplate, AskError> {
-        within("DescribeProvisioningTemplate", self.plane.template(self.template)).await
+        answer("DescribeProvisioningTemplate", self.plane.template(self.template)).await
     }
 
     /// Checks the template.
@@ -157,7 +156,7 @@ impl<'a> Account<'a> {
         };
         let wanted = [create, Quota::RegisterThing];
         let asked = account_quotas(&self.site.service_quotas, &wanted);
-        match within("GetServiceQuota", asked).await {
+        match answer("GetServiceQuota", asked).await {
             Ok(quotas) => {
                 let told = quotas.iter().map(|quota| {
                     let source = match quota.source {
@@ -178,12 +177,16 @@ impl<'a> Account<'a> {
     /// Checks whether what registrations refer to exists: thing types, groups, billing groups and policies.
     pub(super) async fn resources(&self, expected: &Expected) -> Vec<Finding> {
         let plane = &self.plane;
-        let (types, groups, billing_groups, policies) = tokio::join!(
-            each(&expected.types, |name| plane.is_thing_type_usable(name)),
-            each(&expected.groups, |name| plane.is_thing_group_static(name)),
-            each(&expected.billing_groups, |name| plane.billing_group(name)),
-            each(&expected.policies, |name| plane.policy(name)),
-        );
+        let asked = async {
+            tokio::join!(
+                each("DescribeThingType", &expected.types, |name| plane.is_thing_type_usable(name)),
+                each("DescribeThingGroup", &expected.groups, |name| plane.is_thing_group_static(name)),
+                each("DescribeBillingGroup", &expected.billing_groups, |name| plane.billing_group(name)),
+                each("GetPolicy", &expected.policies, |name| plane.policy(name)),
+            )
+        };
+        let what = "answers about thing types, groups and policies";
+        let (types, groups, billing_groups, policies) = waiting_for(what, asked).await;
         let mut findings = Vec::new();
         findings.extend(judge("thing type", types, "create-thing-type --thing-type-name", |usable| {
             (!usable).then_some("is deprecated: no thing can have it")
@@ -198,15 +201,16 @@ impl<'a> Account<'a> {
         findings
     }
 
-    /// The keys of the devices whose things exist. Fails if querying a sample takes longer than [`SAMPLE_WITHIN`].
-    pub(super) async fn existing(
+    /// Of devices and their things, those whose thing exists. Fails if querying a sample takes longer than
+    /// [`SAMPLE_WITHIN`].
+    pub(super) async fn existing<'t>(
         &self,
-        things: &[(String, String)],
+        things: &'t [(String, String)],
         which: Things,
-    ) -> Result<Vec<String>, AskError> {
-        let ask = stream::iter(things).map(|(key, name)| async move {
-            match self.plane.thing(name).await {
-                Ok(_) => Ok(Some(key.clone())),
+    ) -> Result<Vec<&'t (String, String)>, AskError> {
+        let ask = stream::iter(things).map(|thing| async move {
+            match self.plane.thing(&thing.1).await {
+                Ok(_) => Ok(Some(thing)),
                 Err(AskError::NotFound { .. }) => Ok(None),
                 Err(error) => Err(error),
             }
@@ -219,12 +223,12 @@ impl<'a> Account<'a> {
             }
             Ok(existing)
         };
+        let answers = waiting_for("answers to DescribeThing", answers);
         match which {
             Things::All => answers.await,
-            Things::Sample(_) => timeout(SAMPLE_WITHIN, answers).await.unwrap_or_else(|_| {
-                let detail = format!("no answer within {}", humantime::format_duration(SAMPLE_WITHIN));
-                Err(AskError::Failed { operation: "DescribeThing", detail })
-            }),
+            Things::Sample(_) => timeout(SAMPLE_WITHIN, answers)
+                .await
+                .unwrap_or_else(|_| Err(question::unanswered("DescribeThing", SAMPLE_WITHIN))),
         }
     }
 }
@@ -235,7 +239,8 @@ pub(super) async fn connection(site: &Site, topics: Topics, timeout: Duration) -
         Ok(connector) => connector,
         Err(fatal) => return Finding::of_fatal("connection", &fatal),
     };
-    match connector.dial().await.outcome {
+    let dial = waiting_for(format!("a connection to {}", site.endpoint), connector.dial());
+    match dial.await.outcome {
         Ok(connection) => {
             connection.close().await;
             let how = if site.has_claim() { "with the claim certificate" } else { "with a signature" };
@@ -274,18 +279,27 @@ fn role(described: &DescribedTemplate, caller: Option<&Caller>) -> Vec<Finding> 
     }]
 }
 
-type Answers<'n, T> = Vec<(&'n String, Result<T, AskError>)>;
+/// What was asked for by name, and how many further names were not.
+struct Answers<'n, T> {
+    of: Vec<(&'n String, Result<T, AskError>)>,
+    unasked: usize,
+}
 
-/// Queries each name, several at once.
-async fn each<'n, T, F>(names: &'n BTreeSet<String>, ask: impl Fn(&'n str) -> F) -> Answers<'n, T>
+/// Queries each name that was kept, several at once.
+async fn each<'n, T, F>(
+    operation: &'static str,
+    names: &'n Names,
+    ask: impl Fn(&'n str) -> F,
+) -> Answers<'n, T>
 where
     F: Future<Output = Result<T, AskError>>,
 {
     let ask = &ask;
-    let asked = stream::iter(names).map(|name| async move { (name, within("", ask(name)).await) });
-    let mut answers: Answers<'n, T> = asked.buffer_unordered(AT_ONCE).collect().await;
-    answers.sort_by_key(|(name, _)| *name);
-    answers
+    let asked =
+        stream::iter(names.kept()).map(|name| async move { (name, within(operation, ask(name)).await) });
+    let mut of: Vec<_> = asked.buffer_unordered(AT_ONCE).collect().await;
+    of.sort_by_key(|(name, _)| *name);
+    Answers { of, unasked: names.left_out() }
 }
 
 /// Findings about resources of a kind: names those that do not exist; if all exist, says how many they are.
@@ -295,6 +309,7 @@ fn judge<T>(
     create: &str,
     unusable: impl Fn(&T) -> Option<&'static str>,
 ) -> Vec<Finding> {
+    let Answers { of: answers, unasked } = answers;
     let mut findings = Vec::new();
     let names: Vec<_> = answers.iter().map(|(name, _)| name.as_str()).collect();
     for (name, answer) in &answers {
@@ -316,17 +331,11 @@ fn judge<T>(
     if findings.is_empty() && !names.is_empty() {
         findings.push(Finding::ok(kind, names.join(", ")));
     }
+    if unasked > 0 {
+        let found = format!("{} of {} were looked for, not the others", names.len(), names.len() + unasked);
+        findings.push(Finding::skipped(kind, found).remedy("`fleetmint check --deep` looks for all of them"));
+    }
     findings
-}
-
-async fn within<T>(
-    operation: &'static str,
-    answer: impl Future<Output = Result<T, AskError>>,
-) -> Result<T, AskError> {
-    timeout(WITHIN, answer).await.unwrap_or_else(|_| {
-        let detail = format!("no answer within {}", humantime::format_duration(WITHIN));
-        Err(AskError::Failed { operation, detail })
-    })
 }
 
 /// The finding for a failed query: without a permission the check is skipped, and without credentials every run

@@ -20,7 +20,7 @@ use super::lot_args::{LotArgs, RequestArgs};
 use super::requests::RequestSource;
 use super::settings::{Requests, check_template, creating, key_policy};
 use super::shard::Part;
-use super::speech::print;
+use super::speech::{print, warn};
 use super::target::{Service, Site, asked};
 use crate::call::Call;
 use crate::control_plane::DescribedTemplate;
@@ -171,11 +171,33 @@ pub(super) async fn devices_that_exist(
     if let Some(why) = &expected.unknown_names {
         return Err(refuse(Exit::Unavailable, format!("the names of the things are not known: {why}")));
     }
+    if let Some(hook) = &described.hook {
+        warn(format_args!(
+            "warning: --if-exists refuse goes by the names that the template gives; its hook {hook} may change the parameters, \
+             and a device whose thing gets another name by that is not left out"
+        ));
+    }
     let existing = account
         .existing(&expected.things, Things::All)
         .await
         .map_err(|error| asked(&error, "--if-exists refuse needs iot:DescribeThing", "try again"))?;
-    Ok(existing.into_iter().collect())
+    let foreign = foreign(existing, Some(view))?;
+    Ok(foreign.into_iter().map(|(key, _)| key.clone()).collect())
+}
+
+/// Of devices and their existing things, those that did not have this thing before a rework.
+fn foreign<'t>(
+    existing: Vec<&'t (String, String)>,
+    view: Option<&View>,
+) -> Result<Vec<&'t (String, String)>, Fatal> {
+    let Some(view) = view else { return Ok(existing) };
+    let mut foreign = Vec::new();
+    for device in existing {
+        if !view.had_thing(&device.0, &device.1).map_err(ledger_error)? {
+            foreign.push(device);
+        }
+    }
+    Ok(foreign)
 }
 
 /// Runs all checks and reports the findings.
@@ -255,15 +277,25 @@ async fn look(
     if let (Some(described), Some(template), Some(plan)) = (&described, template, devices.parameters()) {
         findings.extend(parameters_fit(described, template, plan));
     }
+    let view = devices.view();
     let (open, expected) = look_at_rows(devices, described.as_ref(), things, findings)?;
     if let (Some(account), Some(expected)) = (account, &expected) {
         findings.extend(account.resources(expected).await);
-        findings.extend(existing(account, expected, things).await);
+        let has_hook = described.is_some_and(|described| described.hook.is_some());
+        findings.extend(existing(account, expected, things, view, has_hook).await?);
     }
     Ok(open)
 }
 
-impl Devices<'_> {
+impl<'a> Devices<'a> {
+    fn view(&self) -> Option<&'a View> {
+        match self {
+            Self::Lot(_, view, _) => *view,
+            Self::Ledger(view, _) => Some(view),
+            Self::Unread(_) | Self::None => None,
+        }
+    }
+
     fn parameters(&self) -> Option<&ParameterPlan> {
         match self {
             Self::Lot(lot, ..) => Some(&lot.parameters),
@@ -344,29 +376,35 @@ fn look_at_rows(
 }
 
 /// Things that already exist and do not belong to the ledger.
-async fn existing(account: &Account<'_>, expected: &Expected, things: Things) -> Option<Finding> {
+async fn existing(
+    account: &Account<'_>,
+    expected: &Expected,
+    things: Things,
+    view: Option<&View>,
+    has_hook: bool,
+) -> Result<Option<Finding>, Fatal> {
     if expected.things.is_empty() {
-        return None;
+        return Ok(None);
     }
     let asked = expected.things.len();
     let of = match things {
-        Things::All => format!("all {asked}"),
-        Things::Sample(_) if asked as u64 == expected.open => format!("all {asked}"),
-        Things::Sample(_) => format!("{asked} of {}", expected.open),
+        Things::Sample(_) if asked as u64 != expected.open => format!("{asked} of {}", expected.open),
+        _ => format!("all {asked}"),
     };
-    Some(match account.existing(&expected.things, things).await {
-        Err(error) => account::unanswered("things", &error),
-        Ok(existing) if existing.is_empty() => {
-            Finding::ok("things", format!("none is there yet ({of} looked for)"))
-        }
-        Ok(existing) => {
-            let found = format!(
-                "{} exist already ({of} looked for), that of {:?} for one: they get another certificate, and what the template's \
-                 OverrideSettings say",
-                existing.len(),
-                existing[0]
-            );
-            Finding::warning("things", found).remedy("provision --if-exists refuse leaves such devices out")
-        }
-    })
+    let names =
+        if has_hook { ", by the names that the template gives, which its hook may change" } else { "" };
+    let existing = match account.existing(&expected.things, things).await {
+        Err(error) => return Ok(Some(account::unanswered("things", &error))),
+        Ok(existing) => foreign(existing, view)?,
+    };
+    let Some((first, _)) = existing.first() else {
+        return Ok(Some(Finding::ok("things", format!("none is there yet ({of} looked for{names})"))));
+    };
+    let found = format!(
+        "{} exist already ({of} looked for{names}), that of {first:?} for one: they get another certificate, and what the \
+         template's OverrideSettings say",
+        existing.len(),
+    );
+    let finding = Finding::warning("things", found);
+    Ok(Some(finding.remedy("provision --if-exists refuse leaves such devices out")))
 }

@@ -204,6 +204,12 @@ impl ParameterPlan {
         columns.chain(constants)
     }
 
+    /// Whether the parameter `name` has the certificate's id in it.
+    pub fn has_certificate_id(&self, name: &str) -> bool {
+        let has_id = |text: &Text| text.0.iter().any(|piece| matches!(piece, Piece::CertificateId));
+        self.constants.iter().any(|(constant, text)| constant == name && has_id(text))
+    }
+
     /// The certification request of `identity`; `None` where the lot has none.
     pub fn request<'a>(&self, identity: &'a Identity) -> Option<&'a str> {
         self.requests.and_then(|place| identity.values.get(place)).map(String::as_str)

@@ -90,6 +90,53 @@ fn devices_whose_things_exist_are_left_out_where_that_is_wanted() {
     run(&mut setup.provision_elsewhere(LOT)).expect_code(0);
 }
 
+/// A device that is to get another certificate has its thing already: its own.
+#[test]
+fn a_reworked_devices_thing_is_not_another_hands() {
+    let setup = Setup::new();
+    let lot = setup.scratch.write("lot.csv", LOT);
+    run(&mut setup.verb("provision", &lot)).expect_code(0);
+    let mut retry = fleetmint();
+    retry.arg("retry").arg(setup.scratch.path("lot.ledger"));
+    retry.args(["--state", "registered", "--key", "SN1", "--reissue", "--yes"]);
+    retry.args(["--endpoint", setup.emulate.text("endpoint"), "--ca-file", setup.emulate.text("ca_file")]);
+    setup.sign(&mut retry);
+    run(&mut retry).expect_code(0);
+    run(&mut setup.verb("check", &lot))
+        .expect_code(0)
+        .expect_out(&["3 rows, 1 still to be registered", "none is there yet (all 1 looked for)"]);
+    run(setup.verb("provision", &lot).args(["--if-exists", "refuse"]))
+        .expect_code(0)
+        .expect_out(&["3 of 3 devices registered"]);
+}
+
+/// A hook may change parameters, and so names: what is promised goes no further than the template.
+#[test]
+fn with_a_hook_names_are_not_promised() {
+    let setup = hooked();
+    let said = run(setup.verb("provision", &setup.scratch.write("lot.csv", LOT)).args([
+        "--if-exists",
+        "refuse",
+        "--dry-run",
+    ]));
+    said.expect_code(0)
+        .expect_err(&["warning: --if-exists refuse goes by the names", "its hook arn:aws:lambda"]);
+    run(&mut setup.check(LOT)).expect_code(0).expect_out(&["which its hook may change"]);
+}
+
+/// A service that takes a connection and says nothing is waited for, but not for long, and not in silence.
+#[test]
+fn a_control_plane_that_never_answers_is_named_and_given_up() {
+    let setup = Setup::new();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("https://{}", silent.local_addr().unwrap());
+    let lot = setup.scratch.write("lot.csv", LOT);
+    run(setup.verb("provision", &lot).args(["--control-endpoint", &silent])).expect_code(0).expect_err(&[
+        "waiting for an answer to DescribeProvisioningTemplate",
+        "could not be compared with template KETTLE: DescribeProvisioningTemplate: no answer within 5s",
+    ]);
+}
+
 /// A permission that a check alone needs does not stop a run.
 #[test]
 fn what_cannot_be_looked_at_does_not_stop_a_run() {

@@ -103,6 +103,15 @@ impl Setup {
     }
 }
 
+/// A set-up whose template has a pre-provisioning hook.
+fn hooked() -> Setup {
+    let hook = "pre_provisioning_hook = \"arn:aws:lambda:us-east-1:123456789012:function:f\"\n";
+    let scratch = Scratch::new();
+    let text = std::fs::read_to_string(scenario(&scratch, WHOLE, "", &RESOURCES)).unwrap() + hook;
+    let emulate = Emulate::start(&["--scenario", scratch.write("scenario.toml", text).to_str().unwrap()]);
+    Setup { scratch, emulate }
+}
+
 /// The lines of a check that do not say that all is well.
 fn complaints(said: &Said) -> Vec<&str> {
     let is_complaint =

@@ -267,7 +267,7 @@ fn what_the_template_makes_of_rows() {
     let setup = Setup::with(&by_certificate, "", &RESOURCES, &[]);
     run(&mut setup.check(LOT))
         .expect_code(0)
-        .expect_out(&["skipped  names", "the certificate's id is in it"]);
+        .expect_out(&["skipped  names", "line 2 has the certificate's id in it"]);
 
     let document = r#"{"PolicyDocument": {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iot:Connect",
         "Resource": {"Fn::Join": ["", ["arn:aws:iot:us-east-1:123456789012:client/", {"Ref": "SerialNumber"}]]}}]}}"#;
@@ -281,11 +281,7 @@ fn what_the_template_makes_of_rows() {
 /// A hook may give what is missing and change what is wrong: nothing of it stops a run.
 #[test]
 fn with_a_hook_the_lot_is_only_warned_about() {
-    let hooked = "pre_provisioning_hook = \"arn:aws:lambda:us-east-1:123456789012:function:f\"\n";
-    let scratch = Scratch::new();
-    let text = std::fs::read_to_string(scenario(&scratch, WHOLE, "", &RESOURCES)).unwrap() + hooked;
-    let emulate = Emulate::start(&["--scenario", scratch.write("scenario.toml", text).to_str().unwrap()]);
-    let setup = Setup { scratch, emulate };
+    let setup = hooked();
     run(&mut setup.check("DeviceId,Site\n1,Köln\n")).expect_code(0).expect_out(&[
         "hook",
         "arn:aws:lambda",
@@ -293,6 +289,24 @@ fn with_a_hook_the_lot_is_only_warned_about() {
         "needs the parameter SerialNumber",
         "unless the template's pre-provisioning hook",
     ]);
+}
+
+/// More groups than are asked for before a run.
+#[test]
+fn what_is_not_looked_for_is_said() {
+    let by_site = WHOLE.replace(r#"["kitchen"]"#, r#"[{"Ref": "Site"}]"#);
+    let sites: Vec<_> = (0..60).map(|n| format!("\"site-{n}\"")).collect();
+    let groups = format!("thing_groups = [{}]", sites.join(", "));
+    let setup = Setup::with(&by_site, "", &[RESOURCES[0], &groups, RESOURCES[2], RESOURCES[3]], &[]);
+    let rows: String = (0..60).map(|n| format!("SN{n},site-{n}\n")).collect();
+    let lot = format!("SerialNumber,Site\n{rows}");
+    run(&mut setup.check(&lot)).expect_code(0).expect_out(&[
+        "skipped  group",
+        "50 of 60 were looked for, not the others",
+        "--deep",
+    ]);
+    let deep = run(setup.check(&lot).arg("--deep")).expect_code(0);
+    assert!(!deep.out.contains("skipped  group"), "{}", deep.out);
 }
 
 /// What this ledger registered is its own; a thing that exists otherwise is a warning, with the count.

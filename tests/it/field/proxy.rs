@@ -13,10 +13,10 @@ use crate::harness::{Emulate, Scratch, fleetmint, run};
 const ELSEWHERE: &str = "[::ffff:127.0.0.1]:0";
 
 /// What was asked of a proxy: target and `Proxy-Authorization`.
-type Asked = Arc<Mutex<Vec<(String, String)>>>;
+pub(super) type Asked = Arc<Mutex<Vec<(String, String)>>>;
 
 /// A proxy that takes one user, in this process; it ends with it.
-fn proxy(authorization: &'static str) -> (u16, Asked) {
+pub(super) fn proxy(authorization: &'static str) -> (u16, Asked) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let asked = Asked::default();
@@ -65,7 +65,7 @@ fn tunnel(mut client: TcpStream, authorization: &str, asked: &Asked) -> Option<(
 }
 
 /// An emulator's port.
-fn port_of(emulator: &Emulate) -> u16 {
+pub(super) fn port_of(emulator: &Emulate) -> u16 {
     emulator.text("endpoint").trim_end_matches("/mqtt").rsplit(':').next().unwrap().parse().unwrap()
 }
 

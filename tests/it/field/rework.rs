@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use super::proxy::{port_of, proxy};
 use crate::harness::{Emulate, Said, Scratch, column, fleetmint, run};
 
 /// `fleetmint retry --state registered` with these arguments, for the account of an emulator.
@@ -78,6 +79,63 @@ fn an_old_certificate_that_may_not_be_touched_is_named() {
     retry(&emulate, &scratch, &["--key", "SN000001", "--reissue", "--yes"])
         .expect_code(0)
         .expect_err(&["UpdateCertificate is not permitted", &old[0].to_lowercase()])
+        .expect_out(&["0 old certificates are inactive"]);
+    assert_eq!(column(&scratch.path("lot.ledger"), "SELECT deactivated_at FROM rework"), [""]);
+}
+
+/// Two accounts behind a network that only a proxy leads out of: the ledger is of the first one's endpoint, and the
+/// credentials are of the second. Nothing of the ledger is there, which is not the same as deleted.
+#[test]
+fn another_accounts_credentials_make_nothing_of_certificates_that_are_not_there() {
+    let scratch = Scratch::new();
+    let lot = scratch.lot("lot.csv", 2);
+    let [own, other] = ["a1b2c3", "zyxwvu"]
+        .map(|prefix| Emulate::start(&["--advertise", &format!("{prefix}-ats.iot.us-east-1.amazonaws.com")]));
+    let authorities =
+        [&own, &other].map(|account| std::fs::read_to_string(account.text("ca_file")).unwrap()).concat();
+    let authorities = scratch.write("ca.pem", authorities);
+    let (port, _) = proxy("");
+    let far_away = |verb: &str, more: &[&str]| {
+        let mut command = fleetmint();
+        command.arg(verb).args(more).arg("--ca-file").arg(&authorities);
+        for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+            command.env_remove(name).env_remove(name.to_uppercase());
+        }
+        command
+            .env("HTTPS_PROXY", format!("http://127.0.0.1:{port}"))
+            .env("AWS_ACCESS_KEY_ID", own.text("access_key_id"))
+            .env("AWS_SECRET_ACCESS_KEY", own.text("secret_access_key"));
+        run(&mut command)
+    };
+    let plane = |account| format!("https://iot.us-east-1.amazonaws.com:{}", port_of(account));
+    let endpoint = format!("a1b2c3-ats.iot.us-east-1.amazonaws.com:{}", port_of(&own));
+    let lot = lot.to_str().unwrap();
+    let provision = [lot, "--endpoint", &endpoint, "--control-endpoint", &plane(&own), "--template"];
+    far_away("provision", &[&provision[..], &[own.text("template"), "--no-check"]].concat()).expect_code(0);
+
+    let ledger = scratch.path("lot.ledger");
+    let retry = |account| {
+        let words =
+            ["--state", "registered", "--key", "SN000001", "--reissue", "--yes", "--control-endpoint"];
+        let plane = plane(account);
+        let words = [&[ledger.to_str().unwrap()][..], &words, &[&plane]].concat();
+        far_away("retry", &words)
+    };
+    retry(&other).expect_code(69).expect_err(&["another account", "zyxwvu-ats", "a1b2c3-ats", "--profile"]);
+    assert_eq!(certificates(&scratch, "retired_at IS NOT NULL").len(), 0);
+    retry(&own).expect_code(0).expect_out(&["1 old certificate is inactive"]);
+}
+
+/// On this machine accounts cannot be told apart: an emulator that has not got the certificate shows nothing.
+#[test]
+fn a_certificate_that_is_not_there_counts_as_inactive_only_in_the_ledgers_account() {
+    let scratch = Scratch::new();
+    let lot = scratch.lot("lot.csv", 2);
+    run(&mut Emulate::start(&[]).provision(&lot)).expect_code(0);
+    let old = certificates(&scratch, "device = 1");
+    retry(&Emulate::start(&[]), &scratch, &["--key", "SN000001", "--reissue", "--yes"])
+        .expect_code(0)
+        .expect_err(&["stays as it is", "does not have it", &old[0].to_lowercase()])
         .expect_out(&["0 old certificates are inactive"]);
     assert_eq!(column(&scratch.path("lot.ledger"), "SELECT deactivated_at FROM rework"), [""]);
 }
