@@ -92,6 +92,7 @@ pub mod results;
 pub mod transport;
 // L3: work
 pub mod aftercare;
+pub mod calibration;
 pub mod engine;
 pub mod export;
 pub mod preflight;

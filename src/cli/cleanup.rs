@@ -17,7 +17,7 @@ use super::speech::{print, say, warn};
 use super::target::Site;
 use super::tended::{self, Tended};
 use crate::aftercare::cleanup::{self as undoing, Left, Outcome, Plan, Tally, VERB};
-use crate::aftercare::{Ended, Expectation};
+use crate::aftercare::{Ended, Expectation, Setting};
 use crate::ledger::{Ledger, RunId};
 use crate::wording::plain;
 
@@ -92,9 +92,8 @@ struct Told<'a> {
 }
 
 pub(super) async fn run(args: CleanupArgs) -> Result<Exit, Fatal> {
-    let Tended { ledger, site, setting, remarks } =
+    let Tended { ledger, site, setting, .. } =
         tended::open(&args.ledger, args.target, args.template_file.as_deref()).await?;
-    drop(remarks);
     let plan = Plan {
         keys: tended::named(&args.only, &ledger)?,
         since_run: None,
@@ -110,9 +109,10 @@ pub(super) async fn run(args: CleanupArgs) -> Result<Exit, Fatal> {
         args.ledger.display(),
         site.region
     ));
-    let tended = Tended { ledger, site, setting, remarks: Vec::new() };
     let telling = if args.json { Telling::Json } else { Telling::Text };
-    clean(tended, &plan, &args.ledger, devices, args.drain_timeout, telling).await
+    let cleaned = clean(ledger, &setting, &plan, &args.ledger, devices, args.drain_timeout, telling).await;
+    site.close().await;
+    cleaned
 }
 
 /// A cleanup after a load test.
@@ -155,20 +155,34 @@ impl Afterwards {
     }
 
     async fn clean(self, site: Site) -> Result<Exit, Fatal> {
-        let ledger = Ledger::reopen(&self.path).map_err(ledger_error)?;
-        let plan = Plan { orphans: true, since_run: Some(self.since_run), ..Plan::default() };
-        let devices = ledger.view().count_made(&plan.scope()).map_err(ledger_error)?;
-        let runs = ledger.view().runs().map_err(ledger_error)?;
-        let lot = ledger.view().lot();
-        let (expectation, remarks) = match lot.binding.template.as_str() {
-            NO_TEMPLATE => (Expectation::none(), Vec::new()),
-            _ => tended::expect(&site, lot, &runs, None).await?,
-        };
-        say(format_args!("cleaning up after {}", number(devices, "device", "devices")));
-        let setting = tended::setting(&site, expectation);
-        let tended = Tended { ledger, site, setting, remarks };
-        clean(tended, &plan, &self.path, devices, self.drain_timeout, Telling::Beside).await
+        let cleaned = after(&self.path, Some(self.since_run), &site, self.drain_timeout).await;
+        site.close().await;
+        cleaned
     }
+}
+
+/// Removes what the runs of a ledger made, from `since_run` on, certificates that were not registered included.
+///
+/// # Errors
+/// If the ledger or the account cannot be used.
+pub(super) async fn after(
+    path: &Path,
+    since_run: Option<RunId>,
+    site: &Site,
+    drain_timeout: Duration,
+) -> Result<Exit, Fatal> {
+    let ledger = Ledger::reopen(path).map_err(ledger_error)?;
+    let plan = Plan { orphans: true, since_run, ..Plan::default() };
+    let devices = ledger.view().count_made(&plan.scope()).map_err(ledger_error)?;
+    let runs = ledger.view().runs().map_err(ledger_error)?;
+    let lot = ledger.view().lot();
+    let expectation = match lot.binding.template.as_str() {
+        NO_TEMPLATE => Expectation::none(),
+        _ => tended::expect(site, lot, &runs, None).await?.0,
+    };
+    say(format_args!("cleaning up after {}", number(devices, "device", "devices")));
+    let setting = tended::setting(site, expectation);
+    clean(ledger, &setting, &plan, path, devices, drain_timeout, Telling::Beside).await
 }
 
 /// Where and how the result is reported.
@@ -181,23 +195,22 @@ enum Telling {
 }
 
 async fn clean(
-    tended: Tended,
+    mut ledger: Ledger,
+    setting: &Setting,
     plan: &Plan,
     path: &Path,
     devices: u64,
     drain_timeout: Duration,
     telling: Telling,
 ) -> Result<Exit, Fatal> {
-    let Tended { mut ledger, site, setting, .. } = tended;
     let mut run = None;
     if !plan.is_rehearsal {
         let own = json!({ "verb": VERB, "orphans": plan.orphans, "changed": plan.changed, "only": plan.keys.len() });
         let settings = Value::Object(run_settings::kept(None, own));
         run = Some(ledger.begin_run(&settings, SystemTime::now()).map_err(ledger_error)?);
     }
-    let work = undoing::run(plan, ledger, &setting);
-    let outcome = tended::attend(work, &setting, devices, "not all of which goes", drain_timeout).await;
-    site.close().await;
+    let work = undoing::run(plan, ledger, setting);
+    let outcome = tended::attend(work, setting, devices, "not all of which goes", drain_timeout).await;
     let Outcome { ended, tally, left, mut ledger } = outcome;
     let end = ended.name();
     if !matches!(ended, Ended::Ledger(_)) {

@@ -8,6 +8,7 @@ mod advice;
 mod args;
 mod backup;
 mod ca_file;
+mod calibrate;
 mod check;
 mod cleanup;
 mod completions;
@@ -91,6 +92,7 @@ enum Verb {
     Provision(Box<provision::ProvisionArgs>),
     Load(Box<load::LoadArgs>),
     FindLimit(Box<find_limit::FindLimitArgs>),
+    Calibrate(Box<calibrate::CalibrateArgs>),
     Template(template::TemplateArgs),
     Verify(Box<verify::VerifyArgs>),
     Cleanup(Box<cleanup::CleanupArgs>),
@@ -123,6 +125,7 @@ impl Verb {
             Verb::Provision(args) => provision::run(*args).await,
             Verb::Load(args) => load::run(*args).await,
             Verb::FindLimit(args) => find_limit::run(*args).await,
+            Verb::Calibrate(args) => calibrate::run(*args).await,
             Verb::Template(args) => template::run(args).await,
             Verb::Verify(args) => verify::run(*args).await,
             Verb::Cleanup(args) => cleanup::run(*args).await,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::run_settings::RunSettings;
-use crate::identity::{KEY_COLUMNS, MADE_UP};
+use crate::identity::{KEY_COLUMNS, is_made_up};
 use crate::ledger::{
     Account, LotInfo, MERGE_OUTCOME, MERGED_OUTCOME, MERGING_OUTCOME, RETRY_OUTCOME, REWORK_OUTCOME,
     RunStatus, Status,
@@ -37,7 +37,7 @@ pub(super) fn steps(path: &Path, lot: &LotInfo, status: &Status) -> Vec<NextStep
     let open = counts.open();
     add(
         // There is no file to provision made-up devices from, and no reason to.
-        open > 0 && !is_busy && lot.source != MADE_UP,
+        open > 0 && !is_busy && !is_made_up(&lot.source),
         "resume",
         format!("{open} devices are still open. {}", resume_needs(lot, status)),
         Some(resume),
@@ -254,7 +254,8 @@ mod tests {
             next.iter().map(|next| next.step).collect()
         };
         assert_eq!(named(&status), ["resume", "retry", "reissue", "export"]);
-        let made_up = LotInfo { source: String::from(MADE_UP), ..lot("emulator", &["Mac"], 0) };
+        let made_up =
+            LotInfo { source: String::from(crate::identity::MADE_UP), ..lot("emulator", &["Mac"], 0) };
         let report = steps(Path::new("l"), &made_up, &status);
         assert!(report.iter().all(|next| next.step != "resume"), "there is no lot to resume from");
         status.writer = Some(crate::ledger::Writer { pid: Some(7) });

@@ -11,6 +11,15 @@ use crate::service::MAX_PARAMETER_VALUE;
 /// The name that a ledger of made-up devices has in place of its lot's file.
 pub const MADE_UP: &str = "devices made up for a load test";
 
+/// How the name begins that a calibration's ledger has in place of its lot's file. What tells its devices from those of
+/// other ledgers follows.
+pub const MADE_UP_TO_CALIBRATE: &str = "devices made up for a calibration, ";
+
+/// Whether a lot of this name is in no file.
+pub fn is_made_up(source: &str) -> bool {
+    source == MADE_UP || source.starts_with(MADE_UP_TO_CALIBRATE)
+}
+
 /// Text with placeholders that are filled in for each device: `{n}` is its number from 1, `{n:06}` the same with leading zeros,
 /// and `{hex:8}` that many hexadecimal digits, drawn from the seed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use crate::service::MAX_PAYLOAD;
 pub use digest::LotDigest;
 pub use encoding::Encoding;
 pub use fault::{ERRORS_OF_A_KIND, FaultErrors, LotErrors, LotFault, RowError};
-pub use generated::{GeneratedLot, MADE_UP, NotAPattern, Pattern};
+pub use generated::{GeneratedLot, MADE_UP, MADE_UP_TO_CALIBRATE, NotAPattern, Pattern, is_made_up};
 pub use header::KEY_COLUMNS;
 pub use parameters::{EmptyCells, ParameterError, ParameterPlan, SentColumns, parse_constant};
 pub use reader::{Doubtful, LotFormat, LotReader, new_key_fault};

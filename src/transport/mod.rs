@@ -9,12 +9,14 @@ mod inbox;
 mod link;
 mod packet;
 mod patience;
+mod raw;
 mod session;
 mod upgrade;
 pub mod wss;
 
 pub use self::inbox::{Arrival, Delivery, GRACE, Inbox};
 pub use self::patience::{Heard, Patience, Ping, Wait};
+pub use self::raw::{RawConnection, RawEvent, Signing};
 
 use std::fmt;
 use std::future::Future;

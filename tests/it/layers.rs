@@ -52,6 +52,18 @@ fn a_module_imports_only_from_lower_layers() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// A calibration writes the emulator's scenario as text: were it to share code with the emulator, both could agree on a mistake.
+#[test]
+fn a_calibration_imports_nothing_of_the_emulator() {
+    let is_calibration = |file: &Path| file.starts_with("calibration") || file.starts_with("cli/calibrate");
+    let sources: Vec<_> = sources().into_iter().filter(|(file, _)| is_calibration(file)).collect();
+    assert!(sources.len() > 5, "the sources were found");
+    for (file, code) in sources {
+        assert!(!imports(&code).contains(&"emulator"), "{} imports the emulator", file.display());
+        assert!(!code.contains("emulator::"), "{} names a part of the emulator", file.display());
+    }
+}
+
 #[test]
 fn the_table_names_every_module_once() {
     let library = include_str!("../../src/lib.rs");

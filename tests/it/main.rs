@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 #![expect(unreachable_pub, reason = "nothing outside this binary can reach anything in it")]
 
+mod calibrate;
 mod check;
 mod cleanup;
 mod control;

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::harness::{Said, Scratch, fleetmint, run};
 
 /// Every verb, and the verbs below them.
-const VERBS: [&[&str]; 28] = [
+const VERBS: [&[&str]; 29] = [
     &[],
     &["provision"],
     &["load"],
@@ -37,6 +37,7 @@ const VERBS: [&[&str]; 28] = [
     &["verify"],
     &["cleanup"],
     &["backup"],
+    &["calibrate"],
 ];
 
 /// A snapshot of `text` named `name`, with what is not the same twice replaced.

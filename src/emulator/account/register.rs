@@ -299,9 +299,7 @@ impl State {
 impl From<EvaluationError> for Refused {
     fn from(error: EvaluationError) -> Self {
         match &error.reason {
-            Reason::MissingParameter(name) => {
-                Self::new(Refusal::MissingParameter, format!("{name}, which {} refers to,", error.at))
-            }
+            Reason::MissingParameter(name) => Self::new(Refusal::MissingParameter, name.as_str()),
             Reason::Failed(_) => Self::new(Refusal::TemplateFailed, error.to_string()),
         }
     }

@@ -20,7 +20,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 
-use self::wire::Wire;
+pub(super) use self::wire::Wire;
 use super::packet::{MAX_REMAINING, garbled};
 use super::session::{Event, Session};
 use super::{Connection, Lost, Patience, Reply, Wait};
@@ -84,14 +84,7 @@ impl From<Cause> for Ended {
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> WsConnection<S> {
     /// Runs `session` on an upgraded stream whose first bytes, `early`, were read already.
     pub(super) async fn open(stream: S, early: Vec<u8>, session: Session) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(WRITE_BUFFER)
-            .max_write_buffer_size(4 * WRITE_BUFFER)
-            .max_message_size(Some(MAX_MESSAGE))
-            .max_frame_size(Some(MAX_MESSAGE));
-        let ws = WebSocketStream::from_partially_read(stream, early, Role::Client, Some(config)).await;
-        Self::on(Wire::WebSocket(ws), session)
+        Self::on(web_socket(stream, early).await, session)
     }
 
     /// Runs `session` on a stream that carries MQTT without a WebSocket.
@@ -117,6 +110,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> WsConnection<S> {
             Ok(false)
         }
     }
+}
+
+/// A WebSocket on an upgraded stream whose first bytes, `early`, were read already.
+pub(super) async fn web_socket<S: AsyncRead + AsyncWrite + Unpin>(stream: S, early: Vec<u8>) -> Wire<S> {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(4 * WRITE_BUFFER)
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE));
+    Wire::WebSocket(WebSocketStream::from_partially_read(stream, early, Role::Client, Some(config)).await)
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for WsConnection<S> {
@@ -311,7 +315,8 @@ fn out_of_turn() -> Cause {
     garbled("a packet out of turn")
 }
 
-fn cut_off() -> Cause {
+/// The cause for an end without a close frame.
+pub(super) fn cut_off() -> Cause {
     Cause::Closed { detail: String::from("the server hung up without a word") }
 }
 
@@ -341,7 +346,8 @@ fn alert(error: &io::Error) -> Option<String> {
     }
 }
 
-fn ended(error: &Error) -> Cause {
+/// The cause for an error of the WebSocket.
+pub(super) fn ended(error: &Error) -> Cause {
     match error {
         Error::Io(error) => broken(error),
         Error::ConnectionClosed
@@ -354,7 +360,8 @@ fn ended(error: &Error) -> Cause {
     }
 }
 
-fn closed(frame: Option<&CloseFrame>) -> Cause {
+/// The cause for a close frame.
+pub(super) fn closed(frame: Option<&CloseFrame>) -> Cause {
     let detail = match frame {
         None => String::from("the server closed the WebSocket without a code"),
         Some(CloseFrame { code, reason }) => {

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::Message;
 use tokio_util::codec::{BytesCodec, Framed};
 
 /// The carrier of MQTT.
-pub(super) enum Wire<S> {
+pub(in crate::transport) enum Wire<S> {
     WebSocket(WebSocketStream<S>),
     /// A plain stream. Each read is a binary message, wherever it was cut.
     Plain(Framed<S, BytesCodec>),
@@ -21,12 +21,12 @@ pub(super) enum Wire<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Wraps a stream that carries MQTT directly.
-    pub(super) fn plain(stream: S) -> Self {
+    pub(in crate::transport) fn plain(stream: S) -> Self {
         Self::Plain(Framed::new(stream, BytesCodec::new()))
     }
 
     /// Signals that nothing more will be sent.
-    pub(super) async fn close(&mut self) -> Result<(), Error> {
+    pub(in crate::transport) async fn close(&mut self) -> Result<(), Error> {
         match self {
             Wire::WebSocket(socket) => socket.close(None).await,
             Wire::Plain(framed) => {
@@ -37,7 +37,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// Shuts down the underlying stream.
-    pub(super) async fn shutdown(&mut self) -> Result<(), Error> {
+    pub(in crate::transport) async fn shutdown(&mut self) -> Result<(), Error> {
         let stream = match self {
             Wire::WebSocket(socket) => socket.get_mut(),
             Wire::Plain(framed) => framed.get_mut(),

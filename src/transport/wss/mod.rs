@@ -22,10 +22,10 @@ use tokio_rustls::rustls::ClientConfig;
 
 pub use self::claim::{Claim, ClaimError};
 pub use self::tls::{TrustError, check_authorities};
-use super::link::WsConnection;
+use super::link::{Wire, WsConnection, web_socket};
 use super::session::Session;
 use super::upgrade::upgrade;
-use super::{Connector, Dial};
+use super::{Connector, Dial, RawConnection, Signing};
 use crate::certificate::Secret;
 use crate::endpoint::Endpoint;
 use crate::event::DialPhases;
@@ -248,18 +248,63 @@ impl WssConnector {
         progress: &mut Progress,
     ) -> Result<WssConnection, Cause> {
         let credentials = source.credentials().await.map_err(|error| unusable(error.to_string()))?;
-        let target = self.sign(&credentials)?;
-        let mut stream = self.secure(progress).await?;
-        progress.enter(Stage::Upgrade);
-        let upgraded = upgrade(&mut stream, &self.host_header, &target).await;
+        let upgraded = self.upgrade(&credentials, Signing::default(), progress).await;
         if let Err(Cause::UpgradeRefused { status: 401 | 403, .. }) = upgraded {
             source.refused(&credentials);
         }
-        let early = upgraded?;
-        drop((target, credentials));
+        let (stream, early) = upgraded?;
+        Ok(WsConnection::open(stream, early, self.session()).await)
+    }
+
+    /// Opens a TLS connection and upgrades it. Returns the bytes that came behind the answer, too.
+    async fn upgrade(
+        &self,
+        credentials: &Credentials,
+        signing: Signing,
+        progress: &mut Progress,
+    ) -> Result<(TlsStream<TcpStream>, Vec<u8>), Cause> {
+        let target = self.sign(credentials, signing)?;
+        let mut stream = self.secure(progress).await?;
+        progress.enter(Stage::Upgrade);
+        let early = upgrade(&mut stream, &self.host_header, &target).await?;
         progress.phases.upgrade = Some(progress.finish());
         progress.enter(Stage::Connack);
-        Ok(WsConnection::open(stream, early, self.session()).await)
+        Ok((stream, early))
+    }
+
+    /// Dials once for a connection on which the caller decides about every packet. Nothing is subscribed to, and a
+    /// refusal is no reason to look for newer credentials: the signature may be wrong on purpose. With a claim
+    /// certificate `signing` does not matter.
+    pub async fn dial_raw(&self, signing: Signing) -> Dial<RawConnection<TlsStream<TcpStream>>> {
+        let mut progress =
+            Progress { phases: DialPhases::default(), stage: Stage::Sign, since: Instant::now() };
+        let opened = timeout(self.connect_timeout, self.open_raw(signing, &mut progress)).await;
+        let outcome = opened
+            .unwrap_or(Err(Cause::TimedOut { after: self.connect_timeout }))
+            .map_err(|cause| Failure::new(progress.stage, cause));
+        Dial { phases: progress.phases, outcome }
+    }
+
+    async fn open_raw(
+        &self,
+        signing: Signing,
+        progress: &mut Progress,
+    ) -> Result<RawConnection<TlsStream<TcpStream>>, Cause> {
+        let wire = match &self.authentication {
+            Authentication::Signature(source) => {
+                let credentials = source.credentials().await.map_err(|error| unusable(error.to_string()))?;
+                let (stream, early) = self.upgrade(&credentials, signing, progress).await?;
+                web_socket(stream, early).await
+            }
+            Authentication::Claim(_) => {
+                let stream = self.secure(progress).await?;
+                progress.enter(Stage::Connack);
+                Wire::plain(stream)
+            }
+        };
+        let raw = RawConnection::open(wire, self.next_client_id()).await?;
+        progress.phases.connack = Some(progress.finish());
+        Ok(raw)
     }
 
     fn session(&self) -> Session {
@@ -295,10 +340,12 @@ impl WssConnector {
         Ok(tcp)
     }
 
-    /// The path and query of the upgrade, signed with the present time.
-    fn sign(&self, credentials: &Credentials) -> Result<Secret<String>, Cause> {
+    /// The path and query of the upgrade, signed with the present time or an offset from it.
+    fn sign(&self, credentials: &Credentials, signing: Signing) -> Result<Secret<String>, Cause> {
+        let (now, offset) = (SystemTime::now(), Duration::from_secs(signing.offset_s.unsigned_abs()));
+        let dated = if signing.offset_s < 0 { now - offset } else { now + offset };
         self.signer
-            .presign(credentials, &self.host_header, self.endpoint.path(), SystemTime::now(), None)
+            .presign(credentials, &self.host_header, self.endpoint.path(), dated, signing.expires)
             .map_err(|error| unusable(error.to_string()))
     }
 

@@ -1,0 +1,201 @@
+//! What was found, as a report and as a scenario.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::facts::{Maps, Row, TABLE};
+use super::findings::{Findings, Rejection, Settled, Timed};
+use super::law::Law;
+
+/// Where a report can be sent.
+const SEND_TO: &str = "https://github.com/OWNER/fleetmint/issues";
+
+/// What a report is about.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    /// The region.
+    pub region: &'a str,
+    /// What cut the calibration short; `None` if nothing did.
+    pub cut_short: Option<&'a str>,
+}
+
+/// How an answer stands to what is documented.
+fn verdict(row: &Row, settled: Option<&Settled>) -> &'static str {
+    match (settled, row.expected) {
+        (None, _) => "not seen",
+        (Some(settled), _) if !settled.is_clear() => "varies",
+        (Some(_), None) => "settled",
+        (Some(settled), Some(expected)) if settled.answer.said.starts_with(expected) => "as documented",
+        (Some(_), Some(_)) => "differs",
+    }
+}
+
+/// The report for people.
+pub fn text(findings: &Findings, about: About<'_>) -> String {
+    let mut out = format!("What this account does, in {}:\n", about.region);
+    for row in &TABLE {
+        let settled = findings.settled(row.fact);
+        let documented = match row.documented {
+            "" => String::from("nothing"),
+            documented => format!("{documented} [{}]", row.tag),
+        };
+        let (found, seen) = match &settled {
+            None => (String::from("-"), String::new()),
+            Some(Settled { answer, seen, of }) => (answer.said.clone(), format!(", {seen} of {of} times")),
+        };
+        // Writing to memory does not fail.
+        let _ = write!(
+            out,
+            "\n{}: {}{seen}\n  asked       {}\n  found       {found}\n  documented  {documented}\n",
+            row.name,
+            verdict(row, settled.as_ref()),
+            row.question
+        );
+    }
+    out += "\nlatency, refusals included:\n";
+    for (timed, samples) in &findings.took {
+        let law = Law::of(samples).map_or_else(|| String::from("too few answers"), |law| law.to_string());
+        let _ = writeln!(out, "  {:<28} {law}, of {}", timed.key(), samples.len());
+    }
+    if let Some(why) = about.cut_short {
+        let _ = writeln!(out, "\nThe calibration was cut short: {why}");
+    }
+    let _ = writeln!(
+        out,
+        "\nThere is no secret, account number or name in this report. It tells others what AWS does: please send it, with \
+         --json, to {SEND_TO}"
+    );
+    out
+}
+
+/// The report for programs.
+pub fn json(findings: &Findings, about: About<'_>) -> Value {
+    let fact = |row: &Row| {
+        let settled = findings.settled(row.fact);
+        let settled = settled.as_ref();
+        json!({
+            "name": row.name,
+            "question": row.question,
+            "documented": (!row.documented.is_empty()).then_some(row.documented),
+            "confidence": row.tag,
+            "found": settled.map(|settled| settled.answer.said.as_str()),
+            "verdict": verdict(row, settled),
+            "seen": settled.map_or(0, |settled| settled.seen),
+            "of": settled.map_or(0, |settled| settled.of),
+        })
+    };
+    let latency = |(timed, samples): (&Timed, &Vec<Duration>)| {
+        let mut ms: Vec<f64> = samples.iter().map(|took| (took.as_secs_f64() * 1e4).round() / 10.0).collect();
+        ms.sort_by(f64::total_cmp);
+        let law = Law::of(samples).map(|law| law.to_string());
+        json!({ "operation": timed.key(), "law": law, "milliseconds": ms })
+    };
+    json!({
+        "schema": 1,
+        "version": env!("CARGO_PKG_VERSION"),
+        "region": about.region,
+        "cut_short": about.cut_short,
+        "facts": TABLE.iter().map(fact).collect::<Vec<_>>(),
+        "latency": findings.took.iter().map(latency).collect::<Vec<_>>(),
+        "send_to": SEND_TO,
+    })
+}
+
+/// The scenario under which the emulator answers as the account did. What was not clear is left out.
+pub fn scenario(findings: &Findings, about: About<'_>) -> String {
+    let mut tables: BTreeMap<&str, Vec<(String, String)>> = BTreeMap::new();
+    tables.entry("").or_default().push((String::from("region"), quoted(about.region)));
+    for row in &TABLE {
+        let Some(settled) = findings.settled(row.fact).filter(Settled::is_clear) else { continue };
+        let (key, error) = match row.maps {
+            Maps::Nothing => (None, None),
+            Maps::Key(key, values) => (Some((key, values)), None),
+            Maps::Error(name) => (None, Some(name)),
+            Maps::KeyAndError(key, values, name) => (Some((key, values)), Some(name)),
+        };
+        let said = &settled.answer.said;
+        if let Some((key, values)) = key
+            && let Some((_, value)) = values.iter().find(|(begins, _)| said.starts_with(begins))
+        {
+            let (table, key) = key.rsplit_once('.').unwrap_or(("", key));
+            tables.entry(table).or_default().push((key.to_owned(), String::from(*value)));
+        }
+        if let (Some(name), Some(rejection)) = (error, &settled.answer.rejection) {
+            let entry = (name.to_owned(), inline(rejection));
+            tables.entry("errors").or_default().push(entry);
+        }
+    }
+    for (timed, samples) in &findings.took {
+        if let Some(law) = Law::of(samples) {
+            tables.entry("latency").or_default().push((timed.key().to_owned(), law.to_string()));
+        }
+    }
+    let mut out = format!(
+        "# What an account did, found out by fleetmint {} calibrate. What is not here was not seen.\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    for (table, entries) in tables {
+        if !table.is_empty() {
+            let _ = writeln!(out, "\n[{table}]");
+        }
+        for (key, value) in entries {
+            let _ = writeln!(out, "{key} = {value}");
+        }
+    }
+    out
+}
+
+fn inline(rejection: &Rejection) -> String {
+    let Rejection { status, code, message } = rejection;
+    format!("{{ status = {status}, code = {}, message = {} }}", quoted(code), quoted(message))
+}
+
+/// A TOML string. JSON's escapes are TOML's too; of what JSON does not escape, TOML wants one character escaped.
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("a text can be written as JSON").replace('\u{7f}', "\\u007f")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::Fact;
+    use super::*;
+
+    #[test]
+    fn a_report_says_what_was_found_and_a_scenario_has_what_was_clear() {
+        let mut findings = Findings::default();
+        let about = About { region: "eu-central-1", cut_short: None };
+        let rejection =
+            Rejection { status: 404, code: String::from("X"), message: String::from("no \"{detail}\"") };
+        findings.note(Fact::UnknownTemplate, rejection);
+        findings.note(Fact::CapitalisedParameters, "taken");
+        findings.note(Fact::Keys, "P-256");
+        for said in ["comes", "does not come"] {
+            findings.note(Fact::WithoutSubscription, said);
+        }
+        for ms in [30, 31, 33] {
+            findings.time(Timed::Register, Duration::from_millis(ms));
+        }
+        let scenario = scenario(&findings, about);
+        assert_eq!(
+            scenario.split_once('\n').unwrap().1,
+            "region = \"eu-central-1\"\nstrict = false\nkeys = \"p256\"\n\n[errors]\n\
+             unknown_template = { status = 404, code = \"X\", message = \"no \\\"{detail}\\\"\" }\n\n\
+             [latency]\nregister_thing = \"31ms\"\n"
+        );
+        let report = json(&findings, about);
+        let verdict = |name: &str| {
+            let facts = report["facts"].as_array().unwrap();
+            facts.iter().find(|fact| fact["name"] == name).unwrap()["verdict"].clone()
+        };
+        assert_eq!(verdict("unknown_template"), "as documented");
+        assert_eq!(verdict("keys"), "differs");
+        assert_eq!(verdict("capitalised_parameters"), "settled");
+        assert_eq!(verdict("answer_without_subscription"), "varies");
+        assert_eq!(verdict("used_token"), "not seen");
+        let text = text(&findings, about);
+        assert!(text.contains("keys: differs, 1 of 1 times"), "{text}");
+    }
+}

@@ -1,0 +1,336 @@
+//! `fleetmint calibrate`: finds out what no documentation says of an account, and makes a scenario of it.
+
+mod lot;
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use serde_json::json;
+
+use super::advice::number;
+use super::args::{TargetArgs, timeout};
+use super::cleanup;
+use super::exit::{Exit, Fatal, ledger as ledger_error};
+use super::outputs::Place;
+use super::settings::usage;
+use super::signals;
+use super::speech::{print, say, warn};
+use super::target::{Site, Target, asked};
+use crate::calibration::{
+    self, About, Findings, MESSAGES, MOST_CERTIFICATES, MOST_THINGS, Probe, Settings, Stopped, Subject,
+    topic_of_messages,
+};
+use crate::ledger::{Binding, Ledger, RunId};
+use crate::provisioning::Topics;
+use crate::template::body_of;
+use lot::Devices;
+
+const AFTER: &str = "\
+Examples:
+  fleetmint calibrate --template LINE_A --profile lab --dry-run
+  fleetmint calibrate --template LINE_A --profile lab
+  fleetmint emulate --scenario account.toml
+
+Much of what the service does is documented nowhere. This verb asks your account: how it answers requests that are wrong, whether a
+token may be used twice, whether an answer needs a subscription, how long each operation takes. It makes at most 25 certificates, which
+the service deletes after an hour unless they are registered, and at most 5 things, with what your template adds to each; it lists them
+and asks first. All of it is in the ledger, and is removed at the end; if the run was killed, the same command removes it first, and so
+does `fleetmint cleanup LEDGER --orphans --yes`. It takes one to three minutes. docs/CALIBRATE.md says what is asked, and how.";
+
+/// Find out what an account does where no documentation says it, and make a scenario for the emulator of it.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(super) struct CalibrateArgs {
+    /// The provisioning template to register with [default with --emulator: its first].
+    #[arg(long, value_name = "NAME")]
+    pub(super) template: Option<String>,
+
+    /// Where to keep what is made.
+    #[arg(long, value_name = "FILE", default_value = "calibrate.ledger")]
+    pub(super) ledger: PathBuf,
+
+    /// Do not ask for confirmation.
+    #[arg(long)]
+    pub(super) yes: bool,
+
+    /// Only say what would be made and asked. Reads the template, and sends nothing else.
+    #[arg(long, conflicts_with = "yes")]
+    pub(super) dry_run: bool,
+
+    /// How to make up a parameter's values, as in `load`, such as C-{n:06}. Repeatable.
+    #[arg(long = "column", value_name = "NAME=PATTERN")]
+    pub(super) columns: Vec<String>,
+
+    /// A parameter that is the same for every device. Repeatable.
+    #[arg(long = "param", value_name = "NAME=VALUE")]
+    pub(super) params: Vec<String>,
+
+    /// The template's body is in this file: the account need not be asked for it.
+    #[arg(long, value_name = "FILE")]
+    pub(super) template_file: Option<PathBuf>,
+
+    /// A topic that a policy denies to these credentials: also find out how a denial looks.
+    #[arg(long, value_name = "TOPIC")]
+    pub(super) denied_topic: Option<String>,
+
+    /// Also wait until a token is this old, such as 65m, and find out how an expired one is answered.
+    #[arg(long, value_name = "TIME", value_parser = age)]
+    pub(super) expired_after: Option<Duration>,
+
+    /// How long to wait for an answer.
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = timeout)]
+    pub(super) timeout: Duration,
+
+    /// How long the removal may take to stop after the first Ctrl-C or SIGTERM.
+    #[arg(long, value_name = "TIME", default_value = "25s", value_parser = timeout)]
+    pub(super) drain_timeout: Duration,
+
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+
+    /// Where to write the scenario.
+    #[arg(long, value_name = "FILE", default_value = "account.toml", help_heading = "Results")]
+    pub(super) scenario_out: PathBuf,
+
+    /// Say the report as JSON.
+    #[arg(long, help_heading = "Results")]
+    pub(super) json: bool,
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if time <= Duration::from_secs(24 * 3600) => Ok(time),
+        _ => Err(String::from("wanted a time of at most 24h, such as 65m")),
+    }
+}
+
+pub(super) async fn run(args: CalibrateArgs) -> Result<Exit, Fatal> {
+    let CalibrateArgs { target, scenario_out, .. } = args;
+    let scenario = Place::check("--scenario-out", scenario_out)?;
+    let target = target.resolve().await?;
+    let template = target.template(args.template.as_deref())?;
+    let mode = if args.dry_run {
+        Mode::Rehearsal
+    } else if args.yes {
+        Mode::Agreed
+    } else {
+        Mode::Asking
+    };
+    let settings = Settings {
+        timeout: args.timeout,
+        denied_topic: args.denied_topic,
+        expired_after: args.expired_after,
+    };
+    let site = target.open().await?;
+    let order = Order {
+        template,
+        template_file: args.template_file,
+        ledger: args.ledger,
+        columns: args.columns,
+        params: args.params,
+        mode,
+        settings,
+        drain_timeout: args.drain_timeout,
+    };
+    let done = order.carry_out(&target, &site).await;
+    let region = site.region.clone();
+    site.close().await;
+    let Some(Done { findings, cut_short, exit }) = done? else { return Ok(Exit::Complete) };
+    let about = About { region: &region, cut_short: cut_short.as_deref() };
+    scenario.write(&calibration::scenario(&findings, about))?;
+    print(&if args.json {
+        serde_json::to_string_pretty(&calibration::json(&findings, about)).expect("it is plain data") + "\n"
+    } else {
+        calibration::text(&findings, about)
+    });
+    Ok(exit)
+}
+
+/// Whether to go ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Rehearsal,
+    Asking,
+    Agreed,
+}
+
+/// What was asked for.
+struct Order {
+    template: String,
+    template_file: Option<PathBuf>,
+    ledger: PathBuf,
+    columns: Vec<String>,
+    params: Vec<String>,
+    mode: Mode,
+    settings: Settings,
+    drain_timeout: Duration,
+}
+
+/// What came of it.
+struct Done {
+    findings: Findings,
+    cut_short: Option<String>,
+    exit: Exit,
+}
+
+impl Order {
+    /// Calibrates, and removes what was made; `None` if nothing was to be done.
+    async fn carry_out(&self, target: &Target, site: &Site) -> Result<Option<Done>, Fatal> {
+        if !site.can_ask() {
+            let message = "needs AWS credentials beside it, to remove what is made: it may only provision";
+            return Err(usage("--claim-cert", message));
+        }
+        let body = self.body(site).await?;
+        let devices = Devices::new(&self.ledger, &body, &self.columns, &self.params)?;
+        let subject = devices.subject(&self.template, body);
+        say(plan(&subject, site, self));
+        if self.mode == Mode::Rehearsal {
+            return Ok(None);
+        }
+        if self.mode == Mode::Asking && !is_confirmed()? {
+            say("nothing was made");
+            return Ok(None);
+        }
+        if self.ledger.exists() {
+            let left = cleanup::after(&self.ledger, None, site, self.drain_timeout).await?;
+            if left != Exit::Complete {
+                return Err(Fatal::new(
+                    left,
+                    "what an earlier calibration made is not all removed: see above",
+                ));
+            }
+        }
+        let binding = Binding {
+            template: self.template.clone(),
+            region: target.region.clone(),
+            account: target.account().to_string(),
+            ..Binding::default()
+        };
+        let (ledger, run) = devices.begin(&binding)?;
+        self.probe(site, &subject, ledger, run).await.map(Some)
+    }
+
+    /// Makes all probes, and removes what they made, whatever came of them.
+    async fn probe(
+        &self,
+        site: &Site,
+        subject: &Subject,
+        mut ledger: Ledger,
+        run: RunId,
+    ) -> Result<Done, Fatal> {
+        let connector = site.connector(Topics::of(&self.template, &[]), self.settings.timeout)?;
+        let work = calibration::run(&connector, subject, &self.settings, &mut ledger, tell);
+        let (findings, stopped) = tokio::select! {
+            done = work => done,
+            () = signals::interrupted() => {
+                say("stopping; what was made is removed");
+                drop(ledger);
+                cleanup::after(&self.ledger, Some(run), site, self.drain_timeout).await?;
+                let message = "interrupted, and everything removed; the same command begins anew";
+                return Err(Fatal::new(Exit::Interrupted, message));
+            }
+        };
+        let end = if stopped.is_some() { "stopped" } else { "complete" };
+        if !matches!(stopped, Some(Stopped::Ledger(_))) {
+            ledger.end_run(run, end, &json!({}), SystemTime::now()).map_err(ledger_error)?;
+        }
+        ledger.close().map_err(ledger_error)?;
+        let stopped = stopped.map(told);
+        let cut_short = stopped.as_ref().map(|fatal| fatal.message.clone());
+        let cleaned = cleanup::after(&self.ledger, Some(run), site, self.drain_timeout).await;
+        let cleaned = cleaned.unwrap_or_else(Fatal::report);
+        if cleaned != Exit::Complete {
+            let path = self.ledger.display();
+            warn(format_args!("not all was removed: fleetmint cleanup {path} --orphans --yes goes on"));
+        }
+        Ok(Done { findings, cut_short, exit: stopped.map_or(cleaned, Fatal::report) })
+    }
+
+    /// The template's body.
+    async fn body(&self, site: &Site) -> Result<String, Fatal> {
+        if let Some(file) = &self.template_file {
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| usage("--template-file", format!("{}: {error}", file.display())))?;
+            return Ok(body_of(&text).into_owned());
+        }
+        let described = site.template(&self.template).await.map_err(|error| {
+            let allow =
+                "allow iot:DescribeProvisioningTemplate to these credentials, or give --template-file";
+            asked(&error, allow, "check --template and --region, or give --template-file")
+        })?;
+        Ok(described.body)
+    }
+}
+
+/// What will be made and asked.
+fn plan(subject: &Subject, site: &Site, order: &Order) -> String {
+    let things: Vec<&str> = subject.devices.iter().map(|(_, device)| device.key.as_str()).collect();
+    let (first, last) = (things.first().unwrap_or(&""), things.last().unwrap_or(&""));
+    let mut plan = format!(
+        "calibrating template {} in {} on {site}\n\
+         made: at most {MOST_CERTIFICATES} certificates, and at most {MOST_THINGS} things, named by {first} to {last}, with what \
+         the template adds to each; all are removed in the end\n\
+         sent: about 50 requests, half of them wrong on purpose, each on a connection of its own; about 20 signatures with \
+         another date; {} to {}",
+        subject.template,
+        site.region,
+        number(MESSAGES as u64, "message", "messages"),
+        topic_of_messages(subject)
+    );
+    if let Some(topic) = &order.settings.denied_topic {
+        plan += &format!("; 3 times a SUBSCRIBE and a PUBLISH to {topic}");
+    }
+    plan + &format!("\nkept: in {}, until it is removed", order.ledger.display())
+}
+
+/// Asks on the terminal. Anything other than yes means no.
+fn is_confirmed() -> Result<bool, Fatal> {
+    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        return Err(Fatal::new(Exit::Usage, "there is no terminal to ask on; pass --yes if you mean it"));
+    }
+    let _ = write!(std::io::stderr(), "Go ahead? [y/N] ");
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    let _ = std::io::stdin().lock().read_line(&mut answer);
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+fn tell(probe: Probe) {
+    say(match probe {
+        Probe::Signatures => "signatures with other dates",
+        Probe::Messages => "messages",
+        Probe::Topics => "topics",
+        Probe::Refusals => "requests that are wrong",
+        Probe::Certificates => "answers without a subscription",
+        Probe::SigningRequests => "certificates",
+        Probe::Registrations => "things",
+        Probe::Capitals => "Parameters",
+        Probe::Omission => "a parameter that is left out",
+        Probe::Expiry => "a token that has expired",
+    });
+}
+
+/// Why it stopped, with its exit code.
+fn told(stopped: Stopped) -> Fatal {
+    match stopped {
+        Stopped::Unreachable(failure) => Fatal::new(Exit::of_failure(&failure), failure),
+        Stopped::NoSubscription => Fatal::new(
+            Exit::NotPermitted,
+            "the topics of answers could not be subscribed to: allow iot:Subscribe on their topicfilter",
+        ),
+        Stopped::Ledger(error) => ledger_error(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_may_be_more_than_an_hour() {
+        assert_eq!(age("65m"), Ok(Duration::from_secs(3900)));
+        assert!(age("2d").is_err() && age("x").is_err());
+    }
+}

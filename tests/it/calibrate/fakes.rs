@@ -1,0 +1,130 @@
+//! Services in Python that share no code with us: what they do is found out, and nothing is left in them.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use super::{Calibrated, command, finished};
+use crate::harness::{Scratch, run};
+
+/// A service with these habits, and where it says what is left.
+struct Service {
+    child: Child,
+    ready: Value,
+}
+
+impl Service {
+    fn start(scratch: &Scratch, habits: &Value) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/calibration/service.py");
+        let mut child = Command::new("python3")
+            .arg(script)
+            .args(["--habits", &habits.to_string(), "--left"])
+            .arg(scratch.path("left.json"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { child, ready: serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")) }
+    }
+
+    fn text(&self, key: &str) -> &str {
+        self.ready[key].as_str().unwrap()
+    }
+
+    /// Ends it; what is left in the account.
+    fn left(mut self, scratch: &Scratch) -> Value {
+        drop(self.child.stdin.take());
+        assert!(self.child.wait().unwrap().success());
+        serde_json::from_str(&std::fs::read_to_string(scratch.path("left.json")).unwrap()).unwrap()
+    }
+}
+
+fn calibrated(habits: &Value, options: &[&str]) -> Calibrated {
+    let scratch = Scratch::new();
+    let service = Service::start(&scratch, habits);
+    let (ledger, out) = (scratch.path("l.ledger"), scratch.path("account.toml"));
+    let said = run(command(&ledger, &out)
+        .args(["--endpoint", service.text("endpoint"), "--region", service.text("region")])
+        .args(["--template", service.text("template"), "--ca-file", service.text("ca_file")])
+        .args(["--denied-topic", "denied/topic"])
+        .args(options)
+        .env("AWS_ACCESS_KEY_ID", service.text("access_key_id"))
+        .env("AWS_SECRET_ACCESS_KEY", service.text("secret_access_key")))
+    .expect_code(0);
+    let left = service.left(&scratch);
+    assert_eq!((&left["things"], &left["active"]), (&json!([]), &json!([])), "{}", said.err);
+    let done = finished(said, out, scratch);
+    for name in ["FAKE", "Serial", "Colour", "000011112222"] {
+        assert!(!done.written.contains(name) && !done.said.out.contains(name), "{name}: {}", done.said.out);
+    }
+    done
+}
+
+#[test]
+fn a_lenient_service_is_found_out() {
+    let habits = json!({"capitals": true, "reuse": "accept", "missing": "empty", "denied": "suback",
+        "puback": "last", "expires": true});
+    let done = calibrated(&habits, &[]);
+    for (fact, found) in [
+        ("capitalised_parameters", "taken"),
+        ("answer_without_subscription", "comes"),
+        ("answer_connection", "the one that asked"),
+        ("puback_order", "the answer"),
+        ("used_token", "taken, with the same answer"),
+        ("missing_parameter", "taken, as if it were empty"),
+        ("second_certificate", "taken, for the same thing"),
+        ("denied_subscribe", "SUBACK with 0x80"),
+        ("denied_publish", "the connection ends"),
+        ("clock_window", "within 5 minutes"),
+        ("x_amz_expires", "heeded"),
+        ("keys", "RSA 2048"),
+        ("empty_token", "refused: 422 NoToken: where is it?"),
+        ("foreign_token", "refused: 403 Foreign: this token is none of ours"),
+        ("unknown_template", "refused: 404 NoTemplate: {detail} is not in account 123456789012"),
+        ("invalid_payload", "refused: 400 NotAnObject: wanted an object"),
+        ("invalid_csr", "refused: 400 BadRequest: not a certification request"),
+    ] {
+        assert_eq!(done.found(fact), found, "{fact}");
+    }
+    assert!(!done.scenario.strict && done.written.contains("token_reuse = \"accept\""), "{}", done.written);
+}
+
+#[test]
+fn a_strict_service_is_found_out() {
+    let habits = json!({"subscription": true, "key": "ec", "second": "refuse", "delay_ms": 80, "token_s": 8});
+    let done = calibrated(&habits, &["--expired-after", "10s"]);
+    for (fact, found) in [
+        ("capitalised_parameters", "refused, as if there were none: 400 Missing"),
+        ("answer_without_subscription", "does not come"),
+        ("puback_order", "the PUBACK"),
+        ("used_token", "refused: 409 Again: used before"),
+        ("missing_parameter", "refused: 400 Missing: a value for {detail} is missing"),
+        ("second_certificate", "refused: 409 Exists: there is a {detail}"),
+        ("expired_token", "refused: 410 TooOld: this token is too old"),
+        ("denied_subscribe", "the connection ends"),
+        ("x_amz_expires", "ignored"),
+        ("keys", "P-256"),
+    ] {
+        assert_eq!(done.found(fact), found, "{fact}");
+    }
+    let register = done.scenario.latency.register_thing.quantile(0.5).as_millis();
+    assert!((80..400).contains(&register), "{}", done.written);
+}
+
+#[test]
+fn a_service_that_is_unlike_any_is_found_out() {
+    let habits = json!({"to_all": true, "window_s": 900, "reuse": "accept"});
+    let done = calibrated(&habits, &[]);
+    for (fact, found) in [
+        ("answer_connection", "all of them"),
+        ("clock_window", "5½ minutes are taken too"),
+        ("x_amz_expires", "neither heeded nor ignored: both were taken"),
+        ("used_token", "taken, with the same answer"),
+    ] {
+        assert_eq!(done.found(fact), found, "{fact}");
+    }
+}

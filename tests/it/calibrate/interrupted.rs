@@ -1,0 +1,89 @@
+//! A calibration that is killed leaves nothing that another run, or `cleanup`, does not remove.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::command;
+use crate::harness::{Emulate, Scratch, column, fleetmint, run, signal};
+
+fn with_account<'a>(command: &'a mut Command, emulate: &Emulate) -> &'a mut Command {
+    command
+        .args(["--endpoint", emulate.text("endpoint"), "--region", emulate.text("region")])
+        .args(["--ca-file", emulate.text("ca_file")])
+        .env("AWS_ACCESS_KEY_ID", emulate.text("access_key_id"))
+        .env("AWS_SECRET_ACCESS_KEY", emulate.text("secret_access_key"))
+}
+
+/// How many things there are, and certificates that do not lapse.
+fn holdings(emulate: &Emulate) -> (u64, u64) {
+    let body = fetch(emulate.text("admin"));
+    (body["things"].as_u64().unwrap(), body["certificates"]["active"].as_u64().unwrap())
+}
+
+fn fetch(admin: &str) -> serde_json::Value {
+    use std::io::{Read, Write};
+    let host = admin.strip_prefix("http://").unwrap();
+    let mut stream = std::net::TcpStream::connect(host).unwrap();
+    write!(stream, "GET /account HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+    // The connection is kept: the body is whole once it can be read.
+    let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
+    loop {
+        let count = stream.read(&mut piece).unwrap();
+        answer.extend_from_slice(&piece[..count]);
+        let text = String::from_utf8_lossy(&answer);
+        if let Some(body) = text.split("\r\n\r\n").nth(1).and_then(|body| serde_json::from_str(body).ok()) {
+            return body;
+        }
+        assert!(count > 0, "{text}");
+    }
+}
+
+#[test]
+fn a_killed_run_is_cleaned_up_by_cleanup_and_by_the_next_run() {
+    let scratch = Scratch::new();
+    let scenario = scratch.write("s.toml", "keys = \"p256\"\n[latency]\nregister_thing = \"100ms\"\n");
+    let emulate = Emulate::start(&["--admin", "127.0.0.1:0", "--scenario", scenario.to_str().unwrap()]);
+    let (ledger, out) = (scratch.path("l.ledger"), scratch.path("o.toml"));
+    let start = || {
+        let mut command = command(&ledger, &out);
+        with_account(&mut command, &emulate).args(["--template", "TEMP_DEVICE"]);
+        command.stdout(Stdio::null()).spawn().unwrap()
+    };
+    // Killed as soon as something was made; then later and later.
+    for (things, how) in [(1, "cleanup"), (2, "cleanup"), (3, "calibrate")] {
+        let mut child = start();
+        while holdings(&emulate).0 < things && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        signal(&child, "KILL");
+        child.wait().unwrap();
+        assert!(holdings(&emulate).0 >= things, "killed in the middle");
+        if how == "cleanup" {
+            let mut cleanup = fleetmint();
+            cleanup.arg("cleanup").arg(&ledger).args(["--orphans", "--yes"]);
+            run(with_account(&mut cleanup, &emulate)).expect_code(0);
+        } else {
+            let mut again = command(&ledger, &out);
+            run(with_account(&mut again, &emulate).args(["--template", "TEMP_DEVICE"])).expect_code(0);
+        }
+        assert_eq!(holdings(&emulate), (0, 0), "after {how}");
+    }
+    let left = column(&ledger, "SELECT count(*) FROM device WHERE state IN ('registered', 'issued')");
+    assert_eq!(left, ["0"]);
+}
+
+#[test]
+fn ctrl_c_removes_what_was_made() {
+    let scratch = Scratch::new();
+    let emulate = Emulate::start(&["--admin", "127.0.0.1:0"]);
+    let (ledger, out) = (scratch.path("l.ledger"), scratch.path("o.toml"));
+    let mut command = command(&ledger, &out);
+    with_account(&mut command, &emulate).args(["--template", "TEMP_DEVICE"]);
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    while holdings(&emulate).0 < 1 && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    signal(&child, "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+    assert_eq!(holdings(&emulate), (0, 0));
+}

@@ -1,0 +1,211 @@
+//! A scenario that is calibrated gives itself back, wherever it can be observed.
+
+use fleetmint::emulator::scenario::{LatencyLaw, MissingParameter, Refusal, Scenario, TokenReuse};
+
+use super::{Calibrated, calibrate};
+use crate::harness::Scratch;
+
+/// The refusals that a calibration of the built-in template may meet.
+const REFUSALS: [(&str, Refusal); 7] = [
+    ("empty_token", Refusal::EmptyToken),
+    ("unknown_token", Refusal::UnknownToken),
+    ("unknown_template", Refusal::UnknownTemplate),
+    ("invalid_payload", Refusal::InvalidPayload),
+    ("invalid_csr", Refusal::InvalidCsr),
+    ("used_token", Refusal::UsedToken),
+    ("missing_parameter", Refusal::MissingParameter),
+];
+
+/// Where a scenario and what was found of it differ, and what should have been found.
+struct Compared {
+    wrong: Vec<String>,
+    missing: Vec<String>,
+}
+
+fn compare(given: &Scenario, done: &Calibrated) -> Compared {
+    let table: toml::Table = done.written.parse().unwrap();
+    let found = &done.scenario;
+    let mut compared = Compared { wrong: Vec::new(), missing: Vec::new() };
+    for (key, is_same) in [
+        ("region", found.region == given.region),
+        ("strict", found.strict == given.strict),
+        ("require_subscription", found.require_subscription == given.require_subscription),
+        ("token_reuse", found.token_reuse == given.token_reuse),
+        ("missing_parameter", found.missing_parameter == given.missing_parameter),
+        ("keys", found.keys == given.keys),
+    ] {
+        compared.note(key, table.contains_key(key), is_same);
+    }
+    let errors = table.get("errors").and_then(toml::Value::as_table);
+    for (name, refusal) in REFUSALS {
+        let is_met = match refusal {
+            Refusal::UsedToken => given.token_reuse == TokenReuse::Reject,
+            Refusal::MissingParameter => given.missing_parameter == MissingParameter::Reject,
+            _ => true,
+        };
+        if is_met {
+            let is_there = errors.is_some_and(|errors| errors.contains_key(name));
+            compared.note(name, is_there, is_same_text(given, found, refusal));
+        }
+    }
+    let (theirs, ours) = (&given.latency, &found.latency);
+    for (name, given, found) in [
+        ("connect", &theirs.connect, &ours.connect),
+        ("subscribe", &theirs.subscribe, &ours.subscribe),
+        ("publish", &theirs.publish, &ours.publish),
+        ("create", &theirs.create_keys_and_certificate, &ours.create_keys_and_certificate),
+        ("csr", &theirs.create_certificate_from_csr, &ours.create_certificate_from_csr),
+        ("register", &theirs.register_thing, &ours.register_thing),
+    ] {
+        compared.note(name, !found.is_zero(), is_same_law(given, found));
+    }
+    compared
+}
+
+impl Compared {
+    fn note(&mut self, name: &str, is_there: bool, is_same: bool) {
+        match (is_there, is_same) {
+            (false, _) => self.missing.push(name.to_owned()),
+            (true, false) => self.wrong.push(name.to_owned()),
+            (true, true) => {}
+        }
+    }
+}
+
+/// Status and code are the same, and the message is one that the given text can become.
+fn is_same_text(given: &Scenario, found: &Scenario, refusal: Refusal) -> bool {
+    let (given, found) = (given.errors.text(refusal), found.errors.text(refusal));
+    let is_instance = match given.message.split_once("{detail}") {
+        // What is to blame has a name, which must not be in what was found.
+        Some(_) if matches!(refusal, Refusal::UnknownTemplate | Refusal::MissingParameter) => {
+            given.message == found.message
+        }
+        Some((before, after)) => found.message.starts_with(before) && found.message.ends_with(after),
+        None => given.message == found.message,
+    };
+    given.status == found.status && given.code == found.code && is_instance
+}
+
+/// A few samples tell the middle of a law, and roughly its width. The emulator's own work comes on top, and this machine's.
+fn is_same_law(given: &LatencyLaw, found: &LatencyLaw) -> bool {
+    let ms = |law: &LatencyLaw, q| law.quantile(q).as_secs_f64() * 1e3;
+    let slack = 0.35 * ms(given, 0.5) + 60.0;
+    let work = if ms(given, 0.5) < 50.0 { 1_500.0 } else { slack };
+    let middle = ms(found, 0.5);
+    middle >= ms(given, 0.05) - slack && middle <= ms(given, 0.9).max(ms(given, 0.5)) + work
+}
+
+#[track_caller]
+fn gives_itself_back(name: &str, given: &Scenario, done: &Calibrated, may_miss: usize) {
+    let Compared { wrong, missing } = compare(given, done);
+    let is_good = wrong.is_empty() && missing.len() <= may_miss;
+    assert!(is_good, "{name}: wrong {wrong:?}, missing {missing:?}\n{}\n{}", done.written, done.said.out);
+}
+
+fn shipped(name: &str, may_miss: usize) {
+    let done = calibrate(&[&format!("--emulator={name}")]);
+    gives_itself_back(name, &Scenario::named(name).unwrap(), &done, may_miss);
+}
+
+#[test]
+fn the_default_scenario_gives_itself_back() {
+    shipped("default", 0);
+}
+
+#[test]
+fn the_strict_scenario_gives_itself_back() {
+    shipped("strict", 0);
+}
+
+#[test]
+#[ignore = "takes minutes: scripts/calibration/check"]
+fn every_shipped_scenario_gives_itself_back() {
+    // What goes wrong in some hides a fact now and then.
+    let may_miss = |name: &str| match name {
+        "flaky" | "faults" => 3,
+        "hostile" => 6,
+        _ => 0,
+    };
+    let names: Vec<_> = Scenario::names().filter(|name| !matches!(*name, "default" | "strict")).collect();
+    in_pairs(&names, |name| shipped(name, may_miss(name)));
+}
+
+#[test]
+fn a_random_scenario_gives_itself_back() {
+    random(1);
+}
+
+#[test]
+#[ignore = "takes minutes: scripts/calibration/check"]
+fn twenty_random_scenarios_give_themselves_back() {
+    let seeds: Vec<u64> = (2..22).collect();
+    in_pairs(&seeds, |seed| random(*seed));
+}
+
+/// Two at a time: they wait more than they work.
+fn in_pairs<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
+    for pair in cases.chunks(2) {
+        std::thread::scope(|scope| pair.iter().for_each(|case| drop(scope.spawn(|| check(case)))));
+    }
+}
+
+fn random(seed: u64) {
+    let scratch = Scratch::new();
+    let text = scenario_of(&mut Draws(seed));
+    let file = scratch.write("given.toml", &text);
+    let done = calibrate(&[&format!("--emulator={}", file.display())]);
+    gives_itself_back(&format!("seed {seed}:\n{text}"), &Scenario::from_toml(&text).unwrap(), &done, 0);
+}
+
+/// SplitMix64.
+struct Draws(u64);
+
+impl Draws {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let bits = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        bits ^ (bits >> 31)
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.next() as usize % from.len()]
+    }
+}
+
+fn scenario_of(draws: &mut Draws) -> String {
+    let mut text = format!(
+        "region = \"{}\"\nkeys = \"{}\"\nstrict = {}\nrequire_subscription = {}\ntoken_reuse = \"{}\"\n\
+         missing_parameter = \"{}\"\nseed = {}\n",
+        draws.pick(&["eu-central-1", "us-west-2"]),
+        draws.pick(&["rsa2048", "p256", "recycled"]),
+        draws.pick(&[true, false]),
+        draws.pick(&[true, false]),
+        draws.pick(&["accept", "reject"]),
+        draws.pick(&["empty", "reject"]),
+        draws.next() % 1_000,
+    );
+    text += "[latency]\n";
+    for key in [
+        "connect",
+        "subscribe",
+        "publish",
+        "create_keys_and_certificate",
+        "create_certificate_from_csr",
+        "register_thing",
+    ] {
+        let law = draws.pick(&["0", "20ms", "40ms..120ms", "150ms", "200ms"]);
+        text += &format!("{key} = \"{law}\"\n");
+    }
+    for (name, _) in REFUSALS {
+        let status = draws.pick(&[400, 401, 403, 404, 409, 422]);
+        let code = draws.pick(&["Wrong", "InvalidRequest", "NotFound", "A.B:C"]);
+        let message = match name {
+            "unknown_template" => "there is no {detail} here",
+            "missing_parameter" => "{detail}, please",
+            _ => draws.pick(&["no", "it is \\\"wrong\\\" \u{e4}", "see the documentation (section 3)"]),
+        };
+        text += &format!("[errors.{name}]\nstatus = {status}\ncode = \"{code}\"\nmessage = \"{message}\"\n");
+    }
+    text
+}
