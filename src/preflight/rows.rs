@@ -102,6 +102,8 @@ pub struct Refused {
     pub rows: u64,
     /// The first of these rows: its line, and what is wrong there.
     pub first: (u64, TemplateError),
+    /// Whether a parameter is missing that is sent for no row.
+    pub is_unsent: bool,
 }
 
 /// Two possible ids of a certificate that does not exist yet.
@@ -162,14 +164,20 @@ impl<'a> Rows<'a> {
         }
         let plan = match self.plan(identity, ANY_IDS[0]) {
             Ok(plan) => plan,
-            Err(error) if standing == Standing::Open => return self.refuse(identity.line, vec![of(error)]),
+            Err(error) if standing == Standing::Open => {
+                let is_unsent = match &error.reason {
+                    Reason::MissingParameter(name) => !self.parameters.names().any(|sent| sent == name),
+                    Reason::Failed(_) => false,
+                };
+                return self.refuse(identity.line, vec![of(error)], is_unsent);
+            }
             Err(_) => return,
         };
         if self.is_named_by_certificate && self.found.unknown_names.is_none() {
             self.see_whether_name_is_known(identity, &plan);
         }
         if standing == Standing::Open {
-            self.refuse(identity.line, plan.refused());
+            self.refuse(identity.line, plan.refused(), false);
             self.note_needed(&plan);
         }
         if let Some(thing) = &plan.thing
@@ -207,12 +215,12 @@ impl<'a> Rows<'a> {
         }
     }
 
-    fn refuse(&mut self, line: u64, refused: Vec<TemplateError>) {
+    fn refuse(&mut self, line: u64, refused: Vec<TemplateError>, is_unsent: bool) {
         for error in refused {
             // The same fault of the same property is one reason, whatever the value.
             let kind = format!("{}: wanted {}", error.at, error.wanted);
             let kind = self.found.refused.entry(kind);
-            kind.or_insert(Refused { rows: 0, first: (line, error) }).rows += 1;
+            kind.or_insert(Refused { rows: 0, first: (line, error), is_unsent }).rows += 1;
         }
     }
 

@@ -24,6 +24,9 @@ pub(in crate::cli) struct Finding {
     /// Whether the cause is refused credentials or a refused signature.
     #[serde(skip)]
     is_refusal: bool,
+    /// The check whose problem causes this one.
+    #[serde(skip)]
+    follows: Option<&'static str>,
 }
 
 /// The outcome of a check.
@@ -54,6 +57,7 @@ impl Finding {
             exit_code: None,
             exit: None,
             is_refusal: false,
+            follows: None,
         }
     }
 
@@ -85,6 +89,11 @@ impl Finding {
     /// Marks it as caused by refused credentials or a refused signature, which may cause other findings too.
     pub(in crate::cli) fn because_refused(self) -> Self {
         Self { is_refusal: true, ..self }
+    }
+
+    /// Marks it as a consequence of what `check` found, if that found a problem.
+    pub(in crate::cli) fn follows(self, check: &'static str) -> Self {
+        Self { follows: Some(check), ..self }
     }
 
     /// A finding for an error that would end a run.
@@ -119,9 +128,12 @@ impl Findings {
         self.0.extend(findings);
     }
 
-    /// Keeps one line per cause: refused signatures are blamed on the clock if that is wrong, and otherwise on the
+    /// Keeps one line per cause: consequences are dropped, and refused signatures are blamed on the clock if that is wrong, and otherwise on the
     /// credentials.
     pub(in crate::cli) fn settle(&mut self) {
+        let is_problem = |finding: &&Finding| matches!(finding.outcome, Outcome::Wrong | Outcome::Warning);
+        let problems: Vec<_> = self.0.iter().filter(is_problem).map(|finding| finding.check).collect();
+        self.0.retain(|finding| finding.follows.is_none_or(|check| !problems.contains(&check)));
         let is_wrong =
             |check: &str, finding: &Finding| finding.check == check && finding.outcome == Outcome::Wrong;
         let is_of_clock = self.0.iter().any(|finding| is_wrong("clock", finding));

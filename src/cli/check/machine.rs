@@ -47,6 +47,7 @@ fn durability(folder: &Path, ledger: &Path) -> Finding {
     if let Err(error) = probe(folder) {
         let found = format!("nothing can be written in {}: {error}", folder.display());
         return Finding::wrong("durability", Exit::LedgerUnusable, found)
+            .follows("disk")
             .remedy("--ledger chooses another place");
     }
     let at = ledger.display();

@@ -141,7 +141,8 @@ fn judge(expected: &Expected, has_hook: bool) -> Vec<Finding> {
         let (line, error) = &refused.first;
         let rows = if refused.rows == 1 { String::from("1 row") } else { format!("{} rows", refused.rows) };
         let found = format!("{rows} would be refused, the first on line {line}: {error}");
-        findings.push(bad("values", found).remedy("mend the lot, or the template"));
+        let finding = bad("values", found).remedy("mend the lot, or the template");
+        findings.push(if refused.is_unsent { finding.follows("parameters") } else { finding });
     }
     if let Some(why) = &expected.unknown_names {
         findings
@@ -156,6 +157,7 @@ fn judge(expected: &Expected, has_hook: bool) -> Vec<Finding> {
         let found = format!("{rows} a thing that an earlier row becomes too: {}", examples.join(", "));
         findings.push(
             bad("names", found)
+                .follows("keys")
                 .remedy("each device needs a thing of its own: mend the lot, or the template's ThingName"),
         );
     } else if expected.open > 0 && expected.refused.is_empty() {

@@ -3,6 +3,7 @@
 mod before;
 mod setups;
 mod templates;
+mod twenty;
 mod vectors;
 
 use std::path::Path;
