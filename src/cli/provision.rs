@@ -265,7 +265,7 @@ impl Settings {
         let reading = LotReading::new(args.reading, requests)?;
         let scope = args.scope.scope()?;
         let part = Part::new(&args.shard)?;
-        let connections = part.connections(args.connections, args.total.total_connections)?;
+        let connections = part.connections(args.connections, args.total.connections.total_connections)?;
         if let Some(template) = &args.template {
             check_template(template)?;
         }

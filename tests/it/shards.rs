@@ -127,7 +127,7 @@ fn load(emulate: &Emulate, scratch: &Scratch, words: &[&str], shard: &str) -> Co
     command
         .arg("load")
         .args(words)
-        .args(["--shard", shard, "--connections", "2"])
+        .args(["--shard", shard])
         .args(["--endpoint", emulate.text("endpoint"), "--region", emulate.text("region")])
         .args(["--ca-file", emulate.text("ca_file")])
         .env("AWS_ACCESS_KEY_ID", emulate.text("access_key_id"))
@@ -190,6 +190,19 @@ fn a_lot_that_leaves_a_shard_too_few_rows_is_refused_by_every_shard() {
     }
     for said in shards("10/s") {
         said.expect_code(0);
+    }
+}
+
+/// Connections of all shards together; each opens its part, and no more.
+#[test]
+fn connections_of_a_load_test_are_shared_exactly() {
+    let scratch = Scratch::new();
+    let emulate = emulate(&scratch);
+    let words = ["create", "--rate", "10/s", "--for", "1s", "--devices", "60", "--total-connections", "5"];
+    for (index, connections) in [("0/2", "connections 3 to 3"), ("1/2", "connections 2 to 2")] {
+        run(&mut load(&emulate, &scratch, &words, index)).expect_code(0).expect_err(&[connections]);
+        let both = run(load(&emulate, &scratch, &words, index).args(["--max-connections", "9"]));
+        both.expect_code(64).expect_err(&["--total-connections"]);
     }
 }
 

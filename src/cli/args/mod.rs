@@ -15,6 +15,6 @@ pub(super) use keys::{KeyArgs, Keys, LocalKeyType};
 pub(super) use manner::{LogFormat, MannerArgs};
 pub(super) use outputs::OutputArgs;
 pub(super) use rates::{RateArgs, RateSource};
-pub(super) use shard::{ShardArgs, TotalArgs, TypedShard};
+pub(super) use shard::{ShardArgs, TotalArgs, TotalConnectionsArgs, TypedShard};
 pub(super) use target::TargetArgs;
 pub(super) use values::{ScrapeAddress, connections, lifetime, time, timeout};

@@ -29,6 +29,14 @@ pub(in crate::cli) struct TotalArgs {
     #[arg(long, value_name = "RATE", requires = "shard", conflicts_with_all = ["create_rate", "register_rate"])]
     pub(in crate::cli) total_rate: Option<Rate>,
 
+    #[command(flatten)]
+    pub(in crate::cli) connections: TotalConnectionsArgs,
+}
+
+/// The connections that all shards of a run share.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Shards")]
+pub(in crate::cli) struct TotalConnectionsArgs {
     /// Open this many connections, all shards together.
     #[arg(long, value_name = "N", requires = "shard", conflicts_with = "connections", value_parser = clap::value_parser!(u64).range(1..))]
     pub(in crate::cli) total_connections: Option<u64>,

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
-use crate::cli::args::{DeviceArgs, OutputArgs, ShardArgs, TargetArgs, connections, time, timeout};
+use crate::cli::args::{
+    DeviceArgs, OutputArgs, ShardArgs, TargetArgs, TotalConnectionsArgs, connections, time, timeout,
+};
 use crate::cli::check::BeforeArgs;
 use crate::engine::load::LEAST_MESSAGE;
 use crate::metrics::threshold::Threshold;
@@ -101,6 +103,7 @@ pub(super) struct CreateArgs {
 /// has another name.
 #[derive(Debug, Args)]
 #[command(mut_arg("profile", |profile| profile.long("aws-profile")))]
+#[command(mut_arg("total_connections", |total| total.conflicts_with("max_connections")))]
 #[group(skip)]
 #[command(group = ArgGroup::new("offered").args(["rate", "profile_text"]).required(true))]
 pub(super) struct OfferArgs {
@@ -153,6 +156,9 @@ pub(super) struct OfferArgs {
 
     #[command(flatten)]
     pub(super) shard: ShardArgs,
+
+    #[command(flatten)]
+    pub(super) total: TotalConnectionsArgs,
 
     /// A demand on the figures, such as 'register_thing.p99<500ms', 'rejected<0.1%' or 'missed=0'. Repeatable.
     #[arg(long = "threshold", value_name = "THRESHOLD", help_heading = "Results")]

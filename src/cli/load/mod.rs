@@ -124,6 +124,7 @@ impl Settings {
             .map_or(Ok(KeyPolicy::default()), |args| key_policy(&args.keys, Requests::Absent))?;
         let offer = typed.offer;
         let part = Part::new(&offer.shard)?;
+        let total = part.connections(None, offer.total.total_connections)?;
         let devices = typed.devices.map(|args| DeviceSettings::new(args, offer.seed, part)).transpose()?;
         once::refuse_restart(part, offer.outputs.results.as_deref(), devices.is_some())?;
         let mut outputs = Outputs::open(offer.outputs, part, Taken::Refused).await?;
@@ -141,8 +142,8 @@ impl Settings {
             spacing: offer.spacing.into(),
             warm_up: offer.warmup,
             shard: part.shard,
-            connections: offer.connections.min(offer.max_connections),
-            max_connections: offer.max_connections,
+            connections: total.unwrap_or(offer.connections.min(offer.max_connections)),
+            max_connections: total.unwrap_or(offer.max_connections),
             max_wait: offer.max_wait.unwrap_or(offer.timeout),
             connect_rate: offer.connect_rate.unwrap_or(default_limit),
             exchange_timeout: offer.timeout,
