@@ -86,16 +86,17 @@ pub(super) struct Done {
     pub(super) words: Vec<String>,
 }
 
-/// A summary as text and as JSON.
+/// A summary as text and as JSON, and as a page if there is one.
 pub(super) struct Shown {
     pub(super) text: String,
     pub(super) json: String,
+    pub(super) page: Option<String>,
 }
 
 impl Shown {
     pub(super) fn new(text: String, summary: &impl Serialize) -> Self {
         let json = serde_json::to_string_pretty(summary).expect("a summary is plain data") + "\n";
-        Self { text, json }
+        Self { text, json, page: None }
     }
 }
 
@@ -106,7 +107,7 @@ pub(super) async fn conduct<J: Job>(
     site: Site,
     outputs: Outputs,
 ) -> Result<Exit, Fatal> {
-    let exit = conduct_open(job, ledger, outputs).await;
+    let exit = conduct_open(job, ledger, &site, outputs).await;
     site.close().await;
     exit
 }
@@ -115,9 +116,10 @@ pub(super) async fn conduct<J: Job>(
 pub(super) async fn conduct_open<J: Job>(
     job: J,
     mut ledger: Option<Ledger>,
+    site: &Site,
     outputs: Outputs,
 ) -> Result<Exit, Fatal> {
-    let Outputs { scrapes, summary, results, junit, drain_timeout } = outputs;
+    let Outputs { scrapes, summary, results, junit, page, drain_timeout } = outputs;
     let (verb, settings) = (job.verb(), job.settings());
     let kept = Value::Object(settings.clone());
     let run = ledger.as_mut().map(|ledger| ledger.begin_run(&kept, SystemTime::now()));
@@ -125,7 +127,9 @@ pub(super) async fn conduct_open<J: Job>(
     let (progress, snapshots) = watch::channel(job.before());
     let seen = snapshots.clone();
     let recording = results.map(|file| {
-        Recording::start(file, header(verb, settings, job.offer()), move || J::second_zero(&seen.borrow()))
+        Recording::start(file, header(verb, settings, job.offer(), site), move || {
+            J::second_zero(&seen.borrow())
+        })
     });
     let (recording, intervals) = recording.unzip();
 
@@ -153,7 +157,8 @@ pub(super) async fn conduct_open<J: Job>(
         None => Ok(()),
     };
     let judged = junit.map_or(Ok(()), |place| place.write(&junit::xml(verb, &footer.thresholds, elapsed)));
-    Ok(unless_worse(exit, [printed, recorded, judged]))
+    let paged = page.zip(shown.page).map_or(Ok(()), |(place, page)| place.write(&page));
+    Ok(unless_worse(exit, [printed, recorded, judged, paged]))
 }
 
 /// The exit code, considering errors in writing files: how the run ended takes precedence. Reports all errors.
@@ -170,7 +175,7 @@ pub(super) fn print_summary(place: Option<&Place>, shown: &Shown) -> Result<(), 
     place.map_or(Ok(()), |place| place.write(&shown.json))
 }
 
-fn header(verb: &str, settings: Map<String, Value>, offer: Offer) -> Header {
+fn header(verb: &str, settings: Map<String, Value>, offer: Offer, site: &Site) -> Header {
     Header {
         tool: recording::tool(),
         verb: verb.to_owned(),
@@ -180,6 +185,7 @@ fn header(verb: &str, settings: Map<String, Value>, offer: Offer) -> Header {
         offered: offer.schedule,
         limits: offer.limits.into_iter().collect(),
         warm_up_s: offer.warm_up.as_secs_f64(),
+        site: Some(site.told()),
     }
 }
 

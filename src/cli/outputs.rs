@@ -21,6 +21,8 @@ pub(super) struct Outputs {
     pub(super) summary: Option<Place>,
     pub(super) results: Option<PathBuf>,
     pub(super) junit: Option<Place>,
+    /// The summary as a page.
+    pub(super) page: Option<Place>,
     /// How long the run may take to end after it is asked to.
     pub(super) drain_timeout: Duration,
 }
@@ -56,6 +58,7 @@ impl Outputs {
             summary,
             results,
             junit: None,
+            page: None,
             drain_timeout: args.drain_timeout,
         })
     }

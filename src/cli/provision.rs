@@ -643,6 +643,8 @@ impl Job for Provision {
             devices: Some(counts.into()),
             thresholds: Vec::new(),
             slowest: Slowest::default(),
+            bound: summary.bound.clone(),
+            found_per_s: summary.found_per_s(),
         };
         Ok(Done {
             exit,

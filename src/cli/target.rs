@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::args::TargetArgs;
 use super::exit::{Exit, Fatal};
 use super::question::answer;
+use super::recording;
 use super::settings::{check_template, first_template, scenario, usage};
 use super::speech::say;
 use crate::aftercare::connect::Door;
@@ -27,6 +28,7 @@ use crate::endpoint::Endpoint;
 use crate::ledger::Account;
 use crate::provisioning::Topics;
 use crate::proxy::Proxies;
+use crate::results;
 use crate::sigv4::{self, CredentialSource};
 use crate::transport::wss::{
     Authentication, Claim, ClaimError, SettingsError, WssConnector, WssSettings, check_authorities,
@@ -366,6 +368,16 @@ impl Site {
     /// Whether it is an emulator, in this process or elsewhere on this machine.
     pub(super) fn is_emulated(&self) -> bool {
         is_loopback(&self.endpoint)
+    }
+
+    /// What reports say about it.
+    pub(super) fn told(&self) -> results::Site {
+        results::Site {
+            endpoint: self.endpoint.host_header(),
+            region: self.region.clone(),
+            host: recording::host(),
+            is_emulator: self.is_emulated(),
+        }
     }
 
     /// Finds out whether a registration happened whose answer was lost; `None` if the account cannot be queried.

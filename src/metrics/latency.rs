@@ -60,6 +60,12 @@ impl Latency {
         self.0.as_ref().map_or(0, |histogram| histogram.count_between(0, us))
     }
 
+    /// The recorded latencies in microseconds, ascending, each with how often it was recorded.
+    pub fn recorded(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let all = self.0.iter().flat_map(|histogram| histogram.iter_recorded());
+        all.map(|value| (value.value_iterated_to(), value.count_at_value()))
+    }
+
     /// The latency at `quantile` (0 to 1), in microseconds; 0 if nothing was recorded.
     pub fn quantile(&self, quantile: f64) -> u64 {
         self.0.as_ref().map_or(0, |histogram| histogram.value_at_quantile(quantile))

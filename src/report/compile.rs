@@ -1,35 +1,32 @@
 //! From results files to one report.
 //!
 //! Merging adds histograms and counters, so the percentiles of several files are those of a single run with all their
-//! samples. Files are aligned by their machines' wall clocks, to the second; pauses of more than [`LONGEST_PAUSE_S`]
-//! in which no run was under way are cut out. Reads the files twice, in constant memory: first for their length, then
-//! for their figures.
+//! samples. [`seconds`](super::seconds) aligns the files.
 
-use std::fs::File;
-use std::io::BufReader;
-use std::iter::Peekable;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::PathBuf;
+use std::time::Duration;
 
+use super::compare;
+use super::heat::{HeatMap, Spread};
 use super::hints;
 use super::model::{
     ArrivalReport, CurvePoint, Curves, Headline, OperationReport, PhaseReport, Point, PointLatency,
     PointOperation, REPORT_SCHEMA, Report, Run, SlowReport, Timeline,
 };
+use super::seconds::{Placed, Placement, Second};
 use super::shards::{self, ShardReport};
 use super::summary::{self, FailureSummary};
+use super::verdict::{self, Verdict};
 use crate::event::Operation;
 use crate::instant;
-use crate::metrics::threshold::{Judgement, Threshold};
+use crate::metrics::threshold::{Demand, Judgement, Threshold};
 use crate::metrics::{
-    Arrivals, Interval, Latency, LatencyFigures, Metrics, OperationCounts, OperationMetrics, Slow, Slowest,
+    Arrivals, Latency, LatencyFigures, Metrics, OperationCounts, OperationMetrics, Slow, Slowest,
 };
-use crate::results::{self, Ending, Extent, Footer, Results, ResultsError};
+use crate::results::{Bound, Ending, Footer, Results, ResultsError, Site};
 use crate::shard::Shard;
 use crate::wording;
 
-/// The longest pause between two runs that stays on the timeline, in seconds.
-pub const LONGEST_PAUSE_S: f64 = 10.0;
 /// The most points on a timeline; more could not be told apart on a page.
 pub const MAX_POINTS: u64 = 400;
 /// Points of a percentile curve per additional nine of the percentage.
@@ -85,100 +82,130 @@ pub fn by_verb(files: &[PathBuf]) -> Result<Vec<SameVerb>, CompileError> {
     Ok(groups)
 }
 
+/// What a report is asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Request<'a> {
+    /// Results files, at least one, all of runs of one subcommand.
+    pub files: &'a [PathBuf],
+    /// Those to compare with; none for a report by itself.
+    pub baseline: &'a [PathBuf],
+    /// Thresholds besides those of the runs. Those on changes need a baseline.
+    pub thresholds: &'a [Demand],
+    /// What to call it; by default, what the runs did.
+    pub title: Option<&'a str>,
+}
+
 /// Reads and merges `files`, at least one, all of runs of one subcommand.
 ///
 /// # Errors
 /// If one of them cannot be read completely or is given twice, or if their shards do not fit together.
 pub fn compile(files: &[PathBuf]) -> Result<Report, CompileError> {
-    let placed = place(files)?;
-    let shards = shards::of(placed.runs.iter().map(|run| (run.file.as_path(), &run.extent)))?;
-    let merged = merge(&placed)?;
-    Ok(arrange(&placed, merged, shards))
+    Request { files, ..Request::default() }.compile()
 }
 
-/// A file and its position on the timeline.
-struct Placed {
-    file: PathBuf,
-    extent: Extent,
-    elapsed_s: f64,
-    /// The position of its second 0, in seconds after the first run's.
-    begins_at_s: u64,
-}
-
-/// All files in the order of their start, and the timeline that they form.
-struct Placement {
-    runs: Vec<Placed>,
-    elapsed_s: f64,
-    cut_out_s: f64,
-}
-
-fn place(files: &[PathBuf]) -> Result<Placement, CompileError> {
-    let mut found: Vec<(PathBuf, Extent)> = Vec::with_capacity(files.len());
-    for file in files {
-        let extent = results::extent(file)?;
-        if let Some((first, _)) = found.iter().find(|(_, other)| *other == extent) {
-            return Err(CompileError::Twice(first.clone(), file.clone()));
+impl Request<'_> {
+    /// Reads and merges the files.
+    ///
+    /// # Errors
+    /// If one of them cannot be read completely or is given twice, or if their shards do not fit together.
+    pub fn compile(&self) -> Result<Report, CompileError> {
+        let mut new = Side::read(self.files)?;
+        new.report.title = self.title.map(wording::clean);
+        for threshold in self.thresholds {
+            if let Demand::Threshold(threshold) = threshold {
+                let judgement = threshold.judge(&new.total, new.time());
+                if !new.report.thresholds.contains(&judgement) {
+                    new.report.thresholds.push(judgement);
+                }
+            }
         }
-        found.push((file.clone(), extent));
-    }
-    found.sort_by_key(|(_, extent)| extent.header.started_at);
-    let first = found.first().map_or(SystemTime::UNIX_EPOCH, |(_, extent)| extent.header.started_at);
-    let mut placement = Placement { runs: Vec::with_capacity(found.len()), elapsed_s: 0.0, cut_out_s: 0.0 };
-    for (file, extent) in found {
-        let elapsed_s = match &extent.ending {
-            Ending::Footer(footer) => footer.elapsed_s,
-            Ending::CutOff => extent.seconds as f64,
-        };
-        let since = extent.header.started_at.duration_since(first).unwrap_or(Duration::ZERO).as_secs_f64();
-        let mut begins = since - placement.cut_out_s;
-        let pause = begins - placement.elapsed_s;
-        if pause > LONGEST_PAUSE_S {
-            placement.cut_out_s += pause;
-            begins = placement.elapsed_s;
+        if !self.baseline.is_empty() {
+            let old = Side::read(self.baseline)?;
+            let mut comparison = compare::compare(&new.compared(), &old.compared())?;
+            for threshold in self.thresholds {
+                if let Demand::Change(change) = threshold {
+                    let judgement = change.judge((&new.total, new.time()), (&old.total, old.time()));
+                    comparison.thresholds.push(judgement);
+                }
+            }
+            new.report.comparison = Some(comparison);
         }
-        placement.elapsed_s = placement.elapsed_s.max(begins + elapsed_s);
-        placement.runs.push(Placed { file, extent, elapsed_s, begins_at_s: begins.round() as u64 });
+        let mut report = new.report;
+        report.hints = hints::of(&report);
+        report.verdict = verdict::of(&report);
+        Ok(report)
     }
-    Ok(placement)
+}
+
+/// Some files, and what they come to.
+struct Side {
+    placement: Placement,
+    report: Report,
+    total: Metrics,
+}
+
+impl Side {
+    fn read(files: &[PathBuf]) -> Result<Self, CompileError> {
+        let placement = Placement::of(files)?;
+        let shards = shards::of(placement.runs.iter().map(|run| (run.file.as_path(), &run.extent)))?;
+        let merged = merge(&placement)?;
+        let total = merged.total.clone();
+        Ok(Self { report: arrange(&placement, merged, shards), total, placement })
+    }
+
+    /// The measured time.
+    fn time(&self) -> Duration {
+        Duration::from_secs_f64(self.placement.elapsed_s)
+    }
+
+    fn compared(&self) -> compare::Side<'_> {
+        compare::Side { report: &self.report, placement: &self.placement }
+    }
 }
 
 /// The merged content of the files.
+#[derive(Default)]
 struct Merged {
     total: Metrics,
     points: Vec<Point>,
+    /// How the response times of each operation were spread, for each point.
+    spreads: Vec<[Spread; Operation::ALL.len()]>,
     point_s: u64,
 }
 
-fn merge(placement: &Placement) -> Result<Merged, CompileError> {
-    let mut readers = Vec::with_capacity(placement.runs.len());
-    for run in &placement.runs {
-        readers.push(Reader::open(&run.file, run.begins_at_s)?);
+impl Merged {
+    fn push(&mut self, open: &OpenPoint, elapsed_s: f64) {
+        self.points.push(open.close(self.point_s, elapsed_s));
+        self.spreads
+            .push(Operation::ALL.map(|operation| Spread::of(&open.metrics.operation(operation).response)));
     }
-    let seconds = placement.runs.iter().map(|run| run.begins_at_s + run.extent.seconds).max().unwrap_or(0);
-    let mut merged = Merged { total: Metrics::default(), points: Vec::new(), point_s: point_length(seconds) };
+
+    /// The heat map of an operation.
+    fn heat(&self, subject: Operation) -> Option<HeatMap> {
+        let at = Operation::ALL.iter().position(|operation| *operation == subject)?;
+        HeatMap::of(&self.spreads.iter().map(|spreads| spreads[at].clone()).collect::<Vec<_>>())
+    }
+}
+
+fn merge(placement: &Placement) -> Result<Merged, CompileError> {
+    let mut merged = Merged { point_s: point_length(placement.seconds()), ..Merged::default() };
     let mut open = OpenPoint::default();
-    while let Some(second) = next_second(&mut readers)? {
-        // A run that is still writing may have grown since its length was read; the rest is left for the next report.
-        if second >= seconds {
-            break;
-        }
+    let mut seconds = placement.read()?;
+    while let Some(Second { second, intervals, connections, in_flight }) = seconds.next()? {
         while second >= open.second + merged.point_s {
             let next = open.second + merged.point_s;
-            merged.points.push(open.close(merged.point_s, placement.elapsed_s));
+            merged.push(&open, placement.elapsed_s);
             open = OpenPoint { second: next, ..OpenPoint::default() };
         }
-        for reader in &mut readers {
-            if let Some(interval) = reader.take(second) {
-                open.metrics.merge(&interval.metrics);
-                merged.total.merge(&interval.metrics);
-            }
+        for interval in &intervals {
+            open.metrics.merge(&interval.metrics);
+            merged.total.merge(&interval.metrics);
         }
-        let sum = |of: fn(&Reader) -> u32| readers.iter().map(of).fold(0, u32::saturating_add);
-        open.connections = open.connections.max(sum(|reader| reader.connections));
-        open.in_flight = open.in_flight.max(sum(|reader| reader.in_flight));
+        open.connections = open.connections.max(connections);
+        open.in_flight = open.in_flight.max(in_flight);
     }
-    if seconds > 0 {
-        merged.points.push(open.close(merged.point_s, placement.elapsed_s));
+    if placement.seconds() > 0 {
+        merged.push(&open, placement.elapsed_s);
     }
     Ok(merged)
 }
@@ -188,54 +215,6 @@ fn point_length(seconds: u64) -> u64 {
     let lengths = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800];
     let hours = seconds.div_ceil(MAX_POINTS).div_ceil(3600) * 3600;
     lengths.into_iter().find(|length| seconds.div_ceil(*length) <= MAX_POINTS).unwrap_or(hours)
-}
-
-/// Reads one file along the timeline.
-struct Reader {
-    intervals: Peekable<Results<BufReader<File>>>,
-    begins_at_s: u64,
-    /// As of the last second read; 0 after the end.
-    connections: u32,
-    in_flight: u32,
-}
-
-impl Reader {
-    fn open(file: &Path, begins_at_s: u64) -> Result<Self, ResultsError> {
-        let intervals = Results::open(file)?.peekable();
-        Ok(Self { intervals, begins_at_s, connections: 0, in_flight: 0 })
-    }
-
-    /// The second of its next interval.
-    fn next_second(&mut self) -> Result<Option<u64>, ResultsError> {
-        if let Some(Err(error)) = self.intervals.next_if(Result::is_err) {
-            return Err(error);
-        }
-        let next = self.intervals.peek();
-        Ok(next.and_then(|next| next.as_ref().ok()).map(|interval| self.begins_at_s + interval.second))
-    }
-
-    fn take(&mut self, second: u64) -> Option<Interval> {
-        let begins_at_s = self.begins_at_s;
-        let is_due = |next: &Result<Interval, ResultsError>| {
-            next.as_ref().is_ok_and(|interval| begins_at_s + interval.second == second)
-        };
-        if self.intervals.peek().is_none() {
-            (self.connections, self.in_flight) = (0, 0);
-        }
-        let interval = self.intervals.next_if(is_due)?.ok()?;
-        (self.connections, self.in_flight) = (interval.connections, interval.in_flight);
-        Some(interval)
-    }
-}
-
-/// The earliest second that any file still has.
-fn next_second(readers: &mut [Reader]) -> Result<Option<u64>, ResultsError> {
-    let mut next = None;
-    for reader in readers {
-        let second = reader.next_second()?;
-        next = next.into_iter().chain(second).min();
-    }
-    Ok(next)
 }
 
 /// The point that is being summed up.
@@ -294,16 +273,20 @@ fn point_latency(latency: &Latency) -> PointLatency {
 }
 
 fn arrange(placement: &Placement, merged: Merged, shards: Option<ShardReport>) -> Report {
-    let Merged { total, mut points, point_s } = merged;
     let elapsed_s = placement.elapsed_s;
     // The last one is what the run was about: the earlier ones only prepare it.
-    let subject = with_attempts(&total).next_back();
+    let subject = with_attempts(&merged.total).next_back();
+    let heat = subject.and_then(|subject| merged.heat(subject));
+    let Merged { total, mut points, point_s, .. } = merged;
     if let Some(subject) = subject {
         points.iter_mut().for_each(|point| point.limit_per_s = limit(placement, subject, point, point_s));
     }
     let has_schedule = total.arrivals != Arrivals::default();
-    let mut report = Report {
+    Report {
         schema: REPORT_SCHEMA,
+        title: None,
+        verdict: Verdict::default(),
+        comparison: None,
         runs: placement.runs.iter().map(run).collect(),
         shards,
         elapsed_s,
@@ -316,11 +299,9 @@ fn arrange(placement: &Placement, merged: Merged, shards: Option<ShardReport>) -
         counters: total.counters,
         thresholds: thresholds(placement, &total),
         slowest: slowest(&placement.runs),
-        timeline: Timeline { point_s, points },
+        timeline: Timeline { point_s, points, heat },
         hints: Vec::new(),
-    };
-    report.hints = hints::of(&report);
-    report
+    }
 }
 
 fn per_s(count: u64, seconds: f64) -> f64 {
@@ -366,6 +347,18 @@ fn run(placed: &Placed) -> Run {
         warm_up_s: header.warm_up_s,
         settings: header.settings.iter().map(|(name, value)| (wording::clean(name), text(value))).collect(),
         devices,
+        site: header.site.as_ref().map(|site| Site {
+            endpoint: wording::clean(&site.endpoint),
+            region: wording::clean(&site.region),
+            host: site.host.as_deref().map(wording::clean),
+            is_emulator: site.is_emulator,
+        }),
+        bound: footer(placed).and_then(|footer| footer.bound.as_ref()).map(|bound| Bound {
+            by: wording::clean(&bound.by),
+            detail: wording::clean(&bound.detail),
+            hint: wording::clean(&bound.hint),
+        }),
+        found_per_s: footer(placed).map(|footer| footer.found_per_s.clone()).unwrap_or_default(),
     }
 }
 

@@ -53,9 +53,10 @@ fn hint(weight: Weight, finding: String, advice: impl Into<String>) -> Hint {
 }
 
 fn missed_thresholds(report: &Report) -> Option<Hint> {
-    let missed: Vec<_> = report.thresholds.iter().filter(|threshold| !threshold.passed).collect();
+    let all: Vec<_> = report.judgements().collect();
+    let missed: Vec<_> = all.iter().filter(|threshold| !threshold.passed).collect();
     let first = missed.first()?;
-    let finding = format!("{} of {} thresholds missed", missed.len(), report.thresholds.len());
+    let finding = format!("{} of {} thresholds missed", missed.len(), all.len());
     let advice = format!("The first: {}, measured {}.", first.threshold, first.shown);
     Some(hint(Weight::Serious, finding, advice))
 }

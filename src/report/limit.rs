@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::human_latency;
 use crate::event::Operation;
 use crate::limit_search::{Breach, Finding, Step, Stopped, Verdict};
+use crate::results::Site;
 
 /// The result of a search for a limit, with its evidence.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -28,6 +29,22 @@ pub struct LimitReport {
     pub issued_ahead: Option<IssuedAhead>,
     /// How long the search took, in seconds.
     pub elapsed_s: f64,
+    /// Where and with what it was searched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<LimitContext>,
+}
+
+/// Where and with what a limit was searched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LimitContext {
+    /// The program and its version.
+    pub tool: String,
+    /// The command line.
+    pub command: String,
+    /// When the search began, RFC 3339.
+    pub started_at: String,
+    /// Where.
+    pub site: Site,
 }
 
 /// What a search found.
@@ -140,7 +157,13 @@ impl LimitReport {
             steps: steps.iter().map(StepReport::from).collect(),
             issued_ahead,
             elapsed_s: elapsed.as_secs_f64(),
+            context: None,
         }
+    }
+
+    /// The finding in one sentence.
+    pub fn sentence(&self) -> String {
+        self.finding.words(&self.operation.replace('_', " ")).trim_end().to_owned()
     }
 
     /// The report as text, ending in a newline.

@@ -191,8 +191,10 @@ fn latencies(text: &mut String, summary: &LoadSummary, detail: Detail) {
     let names: Vec<String> = summary.operations.iter().map(|named| named.name.replace('_', " ")).collect();
     let named = names.iter().zip(&summary.operations).map(|(name, named)| (name.as_str(), &named.summary));
     terminal::latency_table(text, &named.collect::<Vec<_>>());
+    let dials = summary.operations.iter().find(|named| named.name == Operation::Connect.name());
+    let samples = dials.map_or(0, |named| named.summary.counts.accepted);
     let phases: Vec<_> =
-        summary.dial_phases_us.iter().map(|(name, latency)| (name.as_str(), latency)).collect();
+        summary.dial_phases_us.iter().map(|(name, latency)| (name.as_str(), samples, latency)).collect();
     if detail == Detail::Full {
         terminal::phase_table(text, &phases);
     }

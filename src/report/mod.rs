@@ -10,34 +10,45 @@ macro_rules! line {
     };
 }
 
+mod compare;
 mod compile;
+mod heat;
 mod hints;
 mod hlog;
 mod html;
 mod limit;
 mod load;
 mod lot;
+mod markdown;
 mod model;
+mod seconds;
 mod shards;
 mod status;
 mod summary;
 mod terminal;
 mod text;
+mod verdict;
 mod wording;
 
-pub use compile::{CompileError, LONGEST_PAUSE_S, MAX_POINTS, SameVerb, by_verb, compile};
+pub use compare::{Change, Comparison, Unit, Verdict as ChangeVerdict};
+pub use compile::{CompileError, MAX_POINTS, Request, SameVerb, by_verb, compile};
+pub use heat::HeatMap;
 pub use hlog::{HlogError, write_hlogs};
-pub use html::{render_html, render_lot_html};
-pub use limit::{FindingReport, IssuedAhead, LimitReport, QuotaReport, StepReport, per_second, step_line};
+pub use html::{render_html, render_limit_html, render_lot_html};
+pub use limit::{
+    FindingReport, IssuedAhead, LimitContext, LimitReport, QuotaReport, StepReport, per_second, step_line,
+};
 pub use load::{LOAD_SCHEMA, LoadFacts, LoadSummary, NamedOperation, render_load};
 pub use lot::{
     LOT_REPORT_SCHEMA, LotCounts, LotDevice, LotFacts, LotReport, LotReportDraft, LotReportHead,
     MOST_EXCEPTIONS, MOST_LISTED, render_lot_report,
 };
+pub use markdown::render_markdown;
 pub use model::{
     ArrivalReport, CurvePoint, Curves, Headline, Hint, OperationReport, PhaseReport, Point, PointLatency,
     PointOperation, REPORT_SCHEMA, Report, Run, SlowReport, Timeline, Weight,
 };
+pub use seconds::LONGEST_PAUSE_S;
 pub use shards::{EarlyShard, ShardReport};
 pub use status::{NextStep, STATUS_SCHEMA, StatusReport, render_status};
 pub use summary::{
@@ -45,3 +56,4 @@ pub use summary::{
 };
 pub use terminal::{Detail, human_latency, render};
 pub use text::render_report;
+pub use verdict::{Outcome, Verdict};

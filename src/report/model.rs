@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FailureSummary, OperationSummary, ShardReport};
+use super::{Comparison, FailureSummary, HeatMap, OperationSummary, ShardReport, Verdict};
 use crate::metrics::threshold::Judgement;
 use crate::metrics::{Arrivals, Counters, LatencyFigures};
-use crate::results::Devices;
+use crate::results::{Bound, Devices, Site};
 
 /// The version of the report's schema: raised when a field changes its meaning or is removed, not when one is added.
 pub const REPORT_SCHEMA: u32 = 1;
@@ -19,6 +19,12 @@ pub const REPORT_SCHEMA: u32 = 1;
 pub struct Report {
     /// [`REPORT_SCHEMA`].
     pub schema: u32,
+    /// The title that it was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// How it went, in one sentence.
+    #[serde(default)]
+    pub verdict: Verdict,
     /// The runs, the first one first.
     pub runs: Vec<Run>,
     /// Which shards the runs are; `None` if they are whole jobs.
@@ -47,6 +53,9 @@ pub struct Report {
     pub slowest: Vec<SlowReport>,
     /// The run over time.
     pub timeline: Timeline,
+    /// The baseline that it is compared with, and the changes; `None` without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
     /// What the figures show and what to do next, the most serious first.
     pub hints: Vec<Hint>,
 }
@@ -82,6 +91,15 @@ pub struct Run {
     pub settings: BTreeMap<String, String>,
     /// The devices of its ledger by state.
     pub devices: Option<Devices>,
+    /// Where it worked; `None` if its file does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<Site>,
+    /// What limited it; `None` if that was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<Bound>,
+    /// The service's own limits that it established, per second, by operation.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub found_per_s: BTreeMap<String, f64>,
 }
 
 /// The figures that matter most: those of the operation that the run was about.
@@ -174,6 +192,9 @@ pub struct Timeline {
     pub point_s: u64,
     /// The points, in order, without gaps.
     pub points: Vec<Point>,
+    /// How the response times of the headline's operation were spread over time; `None` if none was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heat: Option<HeatMap>,
 }
 
 /// A few consecutive seconds. Counts are sums; percentiles are over all samples in these seconds.

@@ -1,5 +1,6 @@
 //! The summary of a run, as `--summary-json` writes it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::Operation;
 use crate::ledger::Counts;
 use crate::metrics::{Counters, LatencyFigures, Metrics, OperationCounts, OperationMetrics};
-use crate::results::Devices;
+use crate::results::{Bound, Devices};
 use crate::usage::Usage;
 
 /// The version of the summary's schema: raised when a field changes its meaning or is removed, not when one is added.
@@ -39,21 +40,10 @@ pub struct Summary {
     pub eta_s: Option<f64>,
     /// What limited the run; `None` in summaries written before this was measured.
     #[serde(default)]
-    pub bound: Option<BoundSummary>,
+    pub bound: Option<Bound>,
     /// How the rate limits were used.
     #[serde(default)]
     pub limits: Vec<LimitSummary>,
-}
-
-/// What limited a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BoundSummary {
-    /// `quota`, `connections`, `service`, or `nothing` if the measured times do not tell.
-    pub by: String,
-    /// In words, with the figures that show it.
-    pub detail: String,
-    /// What to do about it; empty if nothing.
-    pub hint: String,
 }
 
 /// How a rate limit was used.
@@ -217,14 +207,18 @@ impl Summary {
             held_s: limit.held.as_secs_f64(),
         });
         Self {
-            bound: Some(BoundSummary {
-                by: bound.name().to_owned(),
-                detail: bound.to_string(),
-                hint: bound.hint(),
-            }),
+            bound: Some(Bound { by: bound.name().to_owned(), detail: bound.to_string(), hint: bound.hint() }),
             limits: limits.collect(),
             ..self
         }
+    }
+}
+
+impl Summary {
+    /// The service's own limits by operation name, per second, as far as they were established.
+    pub fn found_per_s(&self) -> BTreeMap<String, f64> {
+        let found = |limit: &LimitSummary| Some((limit.operation.clone(), limit.found_per_s?));
+        self.limits.iter().filter_map(found).collect()
     }
 }
 

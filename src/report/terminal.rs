@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::compare::LEAST_FOR_P99_9;
 use super::{FailureSummary, OperationSummary, Summary};
 use crate::metrics::LatencyFigures;
 
@@ -143,8 +144,9 @@ fn latencies(text: &mut String, name: &str, operation: &OperationSummary) {
     if operation.counts.accepted == 0 {
         return;
     }
-    figures(text, name, "service", &operation.service_us);
-    figures(text, "", "response", &operation.response_us);
+    let samples = operation.counts.accepted;
+    figures(text, name, "service", samples, &operation.service_us);
+    figures(text, "", "response", samples, &operation.response_us);
 }
 
 fn phases(text: &mut String, summary: &Summary) {
@@ -152,29 +154,30 @@ fn phases(text: &mut String, summary: &Summary) {
         return;
     }
     let phases = &summary.dial_phases_us;
+    let samples = summary.operations.connect.counts.accepted;
     let named = [
-        ("tcp", &phases.tcp),
-        ("tls", &phases.tls),
-        ("upgrade", &phases.upgrade),
-        ("connack", &phases.connack),
-        ("suback", &phases.suback),
+        ("tcp", samples, &phases.tcp),
+        ("tls", samples, &phases.tls),
+        ("upgrade", samples, &phases.upgrade),
+        ("connack", samples, &phases.connack),
+        ("suback", samples, &phases.suback),
     ];
     phase_table(text, &named);
 }
 
 /// Latencies of the steps of a dial; nothing if there are none.
-pub(super) fn phase_table(text: &mut String, phases: &[(&str, &LatencyFigures)]) {
+pub(super) fn phase_table(text: &mut String, phases: &[(&str, u64, &LatencyFigures)]) {
     if !phases.is_empty() {
         line!(text, "");
     }
-    for (n, (name, latency)) in phases.iter().enumerate() {
-        figures(text, if n == 0 { "connect, by step" } else { "" }, name, latency);
+    for (n, (name, samples, latency)) in phases.iter().enumerate() {
+        figures(text, if n == 0 { "connect, by step" } else { "" }, name, *samples, latency);
     }
 }
 
-fn figures(text: &mut String, name: &str, kind: &str, latency: &LatencyFigures) {
-    let [p50, p90, p99, p99_9, max] =
-        [latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max].map(human_latency);
+fn figures(text: &mut String, name: &str, kind: &str, samples: u64, latency: &LatencyFigures) {
+    let [p50, p90, p99, max] = [latency.p50, latency.p90, latency.p99, latency.max].map(human_latency);
+    let p99_9 = if samples < LEAST_FOR_P99_9 { String::from("-") } else { human_latency(latency.p99_9) };
     line!(text, "{name:<20}{kind:<10}{p50:>9}{p90:>9}{p99:>9}{p99_9:>9}{max:>9}");
 }
 

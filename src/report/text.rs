@@ -2,22 +2,39 @@
 
 use std::fmt::Write as _;
 
+use super::compare;
 use super::model::{OperationReport, Report, Run};
 use super::terminal;
+use super::verdict::{Outcome, Verdict};
 use super::wording::{clock, count, latency, length, percent, rate};
+use crate::metrics::threshold::Judgement;
 
 /// The report as text, ending in a newline.
 pub fn render_report(report: &Report) -> String {
     let mut text = String::new();
+    verdict(&mut text, report);
     runs(&mut text, report);
     headline(&mut text, report);
-    thresholds(&mut text, report);
+    judgements(&mut text, "thresholds", &report.thresholds);
+    compare::render(&mut text, report);
     operations(&mut text, report);
     phases(&mut text, report);
     slowest(&mut text, report);
     failures(&mut text, report);
     hints(&mut text, report);
     text
+}
+
+fn verdict(text: &mut String, report: &Report) {
+    if let Some(title) = &report.title {
+        line!(text, "{title}");
+    }
+    let Verdict { outcome, sentence } = &report.verdict;
+    match outcome {
+        Outcome::NotJudged => line!(text, "{sentence}"),
+        outcome => line!(text, "{}: {sentence}", outcome.word()),
+    }
+    line!(text, "");
 }
 
 fn runs(text: &mut String, report: &Report) {
@@ -29,6 +46,11 @@ fn runs(text: &mut String, report: &Report) {
         }
         if let Some(offered) = &run.offered {
             line!(text, "  offered: {offered}");
+        }
+        if let Some(site) = &run.site {
+            let emulator = if site.is_emulator { "EMULATOR " } else { "" };
+            let host = site.host.as_ref().map_or(String::new(), |host| format!(", from {host}"));
+            line!(text, "  {emulator}{}, {}{host}", site.endpoint, site.region);
         }
     }
 }
@@ -61,12 +83,13 @@ fn headline(text: &mut String, report: &Report) {
     }
 }
 
-fn thresholds(text: &mut String, report: &Report) {
-    if report.thresholds.is_empty() {
+/// Judgements of thresholds under a heading; nothing if there are none.
+pub(super) fn judgements(text: &mut String, heading: &str, judgements: &[Judgement]) {
+    if judgements.is_empty() {
         return;
     }
-    line!(text, "\nthresholds");
-    for threshold in &report.thresholds {
+    line!(text, "\n{heading}");
+    for threshold in judgements {
         let verdict = if threshold.passed { "pass" } else { "FAIL" };
         line!(text, "  {verdict}  {}, measured {}", threshold.threshold, threshold.shown);
     }
@@ -84,7 +107,8 @@ fn title(operation: &OperationReport) -> String {
 }
 
 fn phases(text: &mut String, report: &Report) {
-    let named: Vec<_> = report.dial_phases.iter().map(|phase| (phase.phase.as_str(), &phase.us)).collect();
+    let named: Vec<_> =
+        report.dial_phases.iter().map(|phase| (phase.phase.as_str(), phase.count, &phase.us)).collect();
     terminal::phase_table(text, &named);
 }
 
@@ -119,9 +143,14 @@ fn failures(text: &mut String, report: &Report) {
 fn hints(text: &mut String, report: &Report) {
     line!(text, "\nwhat to make of it");
     for hint in &report.hints {
-        for line in wrapped(&format!("{}: {}", hint.finding, hint.advice)) {
-            line!(text, "  {line}");
-        }
+        paragraph(text, &format!("{}: {}", hint.finding, hint.advice));
+    }
+}
+
+/// Writes a paragraph, wrapped and indented.
+pub(super) fn paragraph(text: &mut String, words: &str) {
+    for line in wrapped(words) {
+        line!(text, "  {line}");
     }
 }
 

@@ -38,6 +38,18 @@ pub(super) fn percent(share: f64) -> String {
     }
 }
 
+/// A change as a signed percentage without its unit: `+8.3`, `-0.42`, `+1,200`.
+pub(super) fn signed_percent(change: f64) -> String {
+    let percent = change.abs() * 100.0;
+    let sign = if change < 0.0 { "-" } else { "+" };
+    match percent {
+        ..0.005 => String::from("0"),
+        ..1.0 => format!("{sign}{percent:.2}"),
+        ..1000.0 => format!("{sign}{percent:.1}"),
+        _ => format!("{sign}{}", count(percent.round() as u64)),
+    }
+}
+
 /// A time since the start: `45 s`, `2:05`, `1:02:05`.
 pub(super) fn clock(seconds: u64) -> String {
     let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
@@ -68,6 +80,7 @@ mod tests {
         assert_eq!([0.0, 0.25, 49.84, 1234.5].map(rate), ["0/s", "0.25/s", "49.8/s", "1,235/s"]);
         let shares = [0.0, 0.000_01, 0.001_2, 0.5, 0.999_9, 1.0].map(percent);
         assert_eq!(shares, ["0 %", "< 0.01 %", "0.12 %", "50.0 %", "> 99.9 %", "100 %"]);
+        assert_eq!([0.0, 0.083, -0.004_2, 12.0].map(signed_percent), ["0", "+8.3", "-0.42", "+1,200"]);
         assert_eq!([45, 125, 3_725].map(clock), ["45 s", "2:05", "1:02:05"]);
         assert_eq!([0.42, 125.0, 3_725.0].map(length), ["0.4 s", "2 min 5 s", "1 h 2 min"]);
     }

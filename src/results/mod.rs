@@ -48,6 +48,23 @@ pub struct Header {
     /// The warm-up before second 0, in seconds; what ended in it is in no figure and no line.
     #[serde(default)]
     pub warm_up_s: f64,
+    /// Where it worked; `None` in files from before this was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<Site>,
+}
+
+/// Where a run worked: without this, its figures say little to somebody else.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Site {
+    /// The endpoint's address.
+    pub endpoint: String,
+    /// The region that requests were signed for.
+    pub region: String,
+    /// The machine that fleetmint ran on, if the system names it.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// Whether the endpoint was an emulator, and not AWS.
+    pub is_emulator: bool,
 }
 
 /// How the run ended.
@@ -69,6 +86,23 @@ pub struct Footer {
     /// The slowest attempts.
     #[serde(default, with = "line::slowest")]
     pub slowest: Slowest,
+    /// What limited the run; `None` if that was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<Bound>,
+    /// The service's own limits by operation name, per second, as far as the run established them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub found_per_s: BTreeMap<String, f64>,
+}
+
+/// What limited a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// `quota`, `connections`, `service`, or `nothing` if the measured times do not tell.
+    pub by: String,
+    /// In words, with the figures that show it.
+    pub detail: String,
+    /// What to do about it; empty if nothing.
+    pub hint: String,
 }
 
 /// Devices by state.

@@ -22,6 +22,7 @@ fn header() -> Header {
         offered: Some(String::from("50/s for 2m")),
         limits: BTreeMap::from([(String::from("register_thing"), 10.0)]),
         warm_up_s: 2.5,
+        site: Some(Site { endpoint: String::from("h:8883"), is_emulator: true, ..Site::default() }),
     }
 }
 
@@ -46,6 +47,8 @@ fn footer() -> Footer {
             shown: String::from("0"),
         }],
         slowest,
+        bound: Some(Bound { by: String::from("quota"), detail: String::from("d"), hint: String::new() }),
+        found_per_s: BTreeMap::from([(String::from("register_thing"), 9.75)]),
     }
 }
 

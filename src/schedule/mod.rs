@@ -41,6 +41,17 @@ struct Piece {
     seconds: f64,
 }
 
+/// A part of a profile.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stage {
+    /// When it begins, in seconds.
+    pub begins_s: f64,
+    /// When it ends, in seconds.
+    pub ends_s: f64,
+    /// Its rate per second; `None` if it changes.
+    pub rate: Option<f64>,
+}
+
 impl Profile {
     /// One rate for a time, as `--rate 50/s --for 2m` says it; `None` if the time is zero or more than [`MAX_TIME`].
     pub fn constant(rate: Rate, time: Duration) -> Option<Self> {
@@ -91,6 +102,15 @@ impl Profile {
         // A piece without arrivals begins at the same count as the next: the last of them has this arrival.
         let piece = &self.pieces[after.saturating_sub(1)];
         Some(Duration::from_secs_f64(piece.start + piece.seconds_until(arrivals - piece.before)))
+    }
+
+    /// Its pieces, in order.
+    pub fn stages(&self) -> impl Iterator<Item = Stage> {
+        self.pieces.iter().map(|piece| Stage {
+            begins_s: piece.start,
+            ends_s: piece.start + piece.seconds,
+            rate: (piece.from == piece.to).then_some(piece.from),
+        })
     }
 
     /// A profile from the rates at the beginning and end of each piece and its duration; at least one piece.

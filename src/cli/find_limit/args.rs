@@ -80,6 +80,10 @@ pub(super) struct SearchArgs {
     /// Write the finding and its evidence as JSON to this file, `-` for stdout.
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub(super) json: Option<PathBuf>,
+
+    /// Write the finding and its evidence as an HTML page to this file, `-` for stdout; it needs no network.
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    pub(super) html: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

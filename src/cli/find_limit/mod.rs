@@ -3,8 +3,9 @@
 
 mod args;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
 
@@ -17,6 +18,7 @@ use super::open_files;
 use super::outputs::{Outputs, Place};
 use super::progress::View;
 use super::prometheus::{self, Scrapes};
+use super::recording;
 use super::run_settings;
 use super::settings::{Requests, creating, key_policy};
 use super::shard::Part;
@@ -29,12 +31,13 @@ use crate::engine::load::{LoadPlan, Scenario};
 use crate::engine::{End, KeyPolicy};
 use crate::event::Operation;
 use crate::exposition::Reading;
+use crate::instant;
 use crate::ledger::{Counts, Ledger};
 use crate::limit_search::SearchSettings;
 use crate::metrics::Slowest;
 use crate::provisioning::Topics;
 use crate::rate::{Rate, RateLimit};
-use crate::report::{IssuedAhead, LimitReport, QuotaReport, step_line};
+use crate::report::{IssuedAhead, LimitContext, LimitReport, QuotaReport, render_limit_html, step_line};
 use crate::results::Footer;
 use crate::service::Quota;
 use crate::transport::wss::WssConnector;
@@ -68,7 +71,13 @@ pub(super) async fn run(args: FindLimitArgs) -> Result<Exit, Fatal> {
     let quota = quota(&plan, target.is_aws(), &site).await;
     say_start(verb, &plan, &site, devices.as_ref(), quota.as_ref());
     let (ledger, path) = devices.map(|devices| (devices.ledger, devices.path)).unzip();
-    conduct(Search { verb, plan, connector, quota, path }, ledger, site, outputs).await
+    let context = LimitContext {
+        tool: recording::tool(),
+        command: recording::command_line(),
+        started_at: instant::to_text(SystemTime::now()),
+        site: site.told(),
+    };
+    conduct(Search { verb, plan, connector, quota, path, context }, ledger, site, outputs).await
 }
 
 impl Settings {
@@ -80,9 +89,10 @@ impl Settings {
         let devices =
             devices.map(|args| DeviceSettings::new(args, search.seed, Part::default())).transpose()?;
         let summary = search.json.map(|file| Place::check("--json", file)).transpose()?;
+        let page = search.html.map(|file| Place::check("--html", file)).transpose()?;
         let scrapes = Scrapes::listen(search.prometheus).await?;
         let drain_timeout = search.drain_timeout;
-        let outputs = Outputs { scrapes, summary, results: None, junit: None, drain_timeout };
+        let outputs = Outputs { scrapes, summary, results: None, junit: None, page, drain_timeout };
         let target = search.target.resolve().await?;
         let default = FindPlan::new(scenario);
         let on_loopback = Rate::per_second(100.0).expect("a constant that is a rate");
@@ -215,6 +225,7 @@ struct Search {
     quota: Option<QuotaReport>,
     /// The ledger's path, if there is a ledger.
     path: Option<PathBuf>,
+    context: LimitContext,
 }
 
 impl Job for Search {
@@ -254,15 +265,15 @@ impl Job for Search {
     }
 
     async fn run(self, ledger: Option<Ledger>, reins: Reins<FindSnapshot>) -> Result<Done, Fatal> {
-        let Self { verb, plan, connector, quota, path } = self;
+        let Self { verb, plan, connector, quota, path, context } = self;
         let operation = plan.load.scenario.operation();
         let outcome = find::run(plan, connector, ledger, reins.stop, reins.progress).await;
         let counts = conduct::counts(outcome.ledger.as_ref())?;
-        let report = report(operation, &outcome, quota);
+        let report = LimitReport { context: Some(context), ..report(operation, &outcome, quota) };
         Ok(Done {
             exit: Exit::of_search(&outcome),
             kept: json!({ "steps": outcome.steps.len() }),
-            summary: Shown::new(report.render(), &report),
+            summary: Shown { page: Some(render_limit_html(&report)), ..Shown::new(report.render(), &report) },
             footer: Footer {
                 end: outcome.end.name().to_owned(),
                 detail: outcome.end.detail(),
@@ -270,6 +281,8 @@ impl Job for Search {
                 devices: counts.map(Into::into),
                 thresholds: Vec::new(),
                 slowest: Slowest::default(),
+                bound: None,
+                found_per_s: BTreeMap::new(),
             },
             elapsed: outcome.elapsed,
             words: words(verb, &outcome, counts, path.as_deref()),

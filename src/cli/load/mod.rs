@@ -3,6 +3,7 @@
 mod args;
 mod once;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -92,7 +93,7 @@ pub(super) async fn run(args: LoadArgs) -> Result<Exit, Fatal> {
     match cleanup {
         None => conduct(job, ledger, site, outputs).await,
         Some(cleanup) => {
-            let exit = conduct_open(job, ledger, outputs).await;
+            let exit = conduct_open(job, ledger, &site, outputs).await;
             cleanup.carry_out(site, exit).await
         }
     }
@@ -405,6 +406,8 @@ fn footer(outcome: &LoadOutcome, counts: Option<Counts>) -> Footer {
         devices: counts.map(Into::into),
         thresholds: outcome.judgements.clone(),
         slowest: outcome.slowest.clone(),
+        bound: None,
+        found_per_s: BTreeMap::new(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns their syntax, as in `register_thing.p99<500ms`, `rejected<0.1%` or `missed=0`, and the judgement. What follows from
 //! a judgement is up to the caller.
 
+mod change;
 mod parse;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{Latency, Metrics};
 use crate::event::{Counter, Operation};
 
+pub use change::{ChangeThreshold, Demand};
 pub use parse::NotAThreshold;
 
 /// A demand on one measured quantity.
@@ -36,6 +38,15 @@ enum Quantity {
     Share(Counted),
     /// A rate per second of the measured time.
     Rate(Counted),
+}
+
+/// Where a latency is measured from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// From the instant that the request was sent.
+    Service,
+    /// From the instant that it was due.
+    Response,
 }
 
 /// Which latency.
@@ -120,6 +131,23 @@ impl Threshold {
             measured,
             shown: measured.map_or_else(|| String::from("nothing"), |value| self.quantity.show(value)),
         }
+    }
+
+    /// The latency that it demands of an operation's response or service time, in microseconds; `None` if it demands
+    /// something else.
+    pub fn latency_us(&self) -> Option<(Operation, Side, f64)> {
+        let Quantity::Latency(kind, _) = self.quantity else { return None };
+        match kind {
+            Kind::Service(operation) => Some((operation, Side::Service, self.bound)),
+            Kind::Response(operation) => Some((operation, Side::Response, self.bound)),
+            Kind::Phase(_) | Kind::Lateness => None,
+        }
+    }
+
+    /// The rate of accepted attempts of `operation` that it demands, per second; `None` if it demands something else.
+    pub fn accepted_per_s(&self, operation: Operation) -> Option<f64> {
+        let of = Counted::Ends(End::Accepted, Some(operation));
+        (self.quantity == Quantity::Rate(of)).then_some(self.bound)
     }
 
     /// Whether a run that goes on has missed it for good, or so clearly that going on is a waste: a count above an upper bound

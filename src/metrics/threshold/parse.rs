@@ -30,26 +30,36 @@ impl FromStr for Threshold {
     type Err = NotAThreshold;
 
     fn from_str(text: &str) -> Result<Self, NotAThreshold> {
-        let at = |part: &str| part.as_ptr() as usize - text.as_ptr() as usize;
-        let wrong = |part: &str, wanted| NotAThreshold {
-            column: text[..at(part)].chars().count() + 1,
-            found: part.chars().take(40).collect(),
-            wanted,
-        };
-        let relation_at = text.find(['<', '>', '=', '!']).unwrap_or(text.len());
-        let (subject, rest) = text.split_at(relation_at);
-        let subject = subject.trim();
-        let subject = read_subject(subject).map_err(|(part, wanted)| wrong(part, wanted))?;
-        let (relation, bound) = read_relation(rest).ok_or_else(|| wrong(rest, RELATIONS))?;
-        let bound = bound.trim();
+        let Parts { subject, relation, bound } = split(text)?;
         let wanted = if matches!(subject, Subject::Latency(..)) { TIMES } else { AMOUNTS };
-        let (quantity, bound) = read_bound(subject, bound).ok_or_else(|| wrong(bound, wanted))?;
+        let (quantity, bound) = read_bound(subject, bound).ok_or_else(|| wrong(text, bound, wanted))?;
         Ok(Self { text: text.trim().to_owned(), quantity, relation, bound })
     }
 }
 
+/// The parts of a threshold, its bound still as text.
+pub(super) struct Parts<'a> {
+    pub(super) subject: Subject,
+    pub(super) relation: Relation,
+    pub(super) bound: &'a str,
+}
+
+pub(super) fn split(text: &str) -> Result<Parts<'_>, NotAThreshold> {
+    let relation_at = text.find(['<', '>', '=', '!']).unwrap_or(text.len());
+    let (subject, rest) = text.split_at(relation_at);
+    let subject = read_subject(subject.trim()).map_err(|(part, wanted)| wrong(text, part, wanted))?;
+    let (relation, bound) = read_relation(rest).ok_or_else(|| wrong(text, rest, RELATIONS))?;
+    Ok(Parts { subject, relation, bound: bound.trim() })
+}
+
+/// The error for a `part` of `text`.
+pub(super) fn wrong(text: &str, part: &str, wanted: &'static str) -> NotAThreshold {
+    let at = part.as_ptr() as usize - text.as_ptr() as usize;
+    NotAThreshold { column: text[..at].chars().count() + 1, found: part.chars().take(40).collect(), wanted }
+}
+
 #[derive(Clone, Copy)]
-enum Subject {
+pub(super) enum Subject {
     Latency(Kind, Figure),
     Counted(Counted),
 }
@@ -150,7 +160,7 @@ fn read_bound(subject: Subject, text: &str) -> Option<(Quantity, f64)> {
 }
 
 /// A number of at least 0, in plain digits.
-fn number(text: &str) -> Option<f64> {
+pub(super) fn number(text: &str) -> Option<f64> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     text.parse().ok().filter(|number: &f64| is_plain && number.is_finite())
 }

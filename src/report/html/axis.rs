@@ -67,6 +67,13 @@ impl Scale {
         }
     }
 
+    /// The value at its upper end.
+    pub(super) fn max(self) -> f64 {
+        match self {
+            Scale::Linear { max } | Scale::Log { max, .. } => max,
+        }
+    }
+
     pub(super) fn is_log(self) -> bool {
         matches!(self, Scale::Log { .. })
     }

@@ -27,8 +27,20 @@ pub(super) struct Chart {
     /// Position, from 0 to 1, and label along the lower axis; minor ticks are omitted on a narrow screen.
     pub(super) x_ticks: Vec<XTick>,
     pub(super) paths: Vec<Path>,
+    pub(super) notes: Notes,
     pub(super) marks: Vec<Mark>,
     pub(super) is_tall: bool,
+}
+
+/// What is written into a plot besides its lines.
+#[derive(Default)]
+pub(super) struct Notes {
+    /// Level lines, such as thresholds: class, value on the vertical axis, label.
+    pub(super) levels: Vec<(&'static str, f64, String)>,
+    /// A shaded part from the left edge: where it ends, from 0 to 1, and its label.
+    pub(super) shade: Option<(f64, String)>,
+    /// Instants, such as a change of the rate: position from 0 to 1, and label.
+    pub(super) instants: Vec<(f64, String)>,
 }
 
 pub(super) struct XTick {
@@ -68,12 +80,14 @@ impl Chart {
                 div.frame {
                     (self.y_labels())
                     svg.plot role="img" aria-labelledby=(title) aria-label=(self.summary) {
+                        (self.notes.behind())
                         (self.grid())
                         svg viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%" {
                             @for path in &self.paths {
                                 path class=(path.class) d=(path.d) vector-effect="non-scaling-stroke" {}
                             }
                         }
+                        (self.notes.before(self.scale))
                         (self.marks())
                     }
                     (self.x_labels())
@@ -124,6 +138,46 @@ impl Chart {
             g.marks {
                 @for Mark { from, to, words } in &self.marks {
                     rect x=(percent(*from)) width=(percent(to - from)) height="100%" { title { (words) } }
+                }
+            }
+        }
+    }
+}
+
+/// The least distance between two instants with labels, of the width.
+const APART: f64 = 0.09;
+
+impl Notes {
+    fn behind(&self) -> Markup {
+        html! {
+            @if let Some((to, label)) = &self.shade {
+                g.notes aria-hidden="true" {
+                    rect.shade x="0" y="0" width=(percent(*to)) height="100%" {}
+                    @if *to > APART { text x="0" dx="4" y="12" { (label) } }
+                }
+            }
+        }
+    }
+
+    fn before(&self, scale: Scale) -> Markup {
+        let mut labelled = self.shade.as_ref().map_or(-1.0, |(to, _)| *to - APART / 2.0);
+        let mut is_labelled = |at: f64| {
+            let is_apart = at - labelled >= APART && at < 0.94;
+            if is_apart {
+                labelled = at;
+            }
+            is_apart
+        };
+        html! {
+            g.notes aria-hidden="true" {
+                @for (at, label) in &self.instants {
+                    line.instant x1=(percent(*at)) x2=(percent(*at)) y1="0" y2="100%" {}
+                    @if is_labelled(*at) { text.minor x=(percent(*at)) dx="4" y="12" { (label) } }
+                }
+                @for (class, value, label) in &self.levels {
+                    @let y = percent(1.0 - scale.place(*value));
+                    line class=(class) x1="0" x2="100%" y1=(y) y2=(y) {}
+                    text class=(class) x="100%" y=(y) dx="-4" dy=(if scale.place(*value) > 0.93 { "13" } else { "-4" }) text-anchor="end" { (label) }
                 }
             }
         }

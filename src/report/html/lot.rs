@@ -18,7 +18,7 @@ fn body(report: &LotReport) -> Markup {
         header {
             p.over { "fleetmint lot report" }
             h1 { (report.lot.source) }
-            p.sub { (verdict(&report.counts)) }
+            p.verdict { (badge(&report.counts)) " " (verdict(&report.counts)) }
             (figures(&report.counts))
         }
         main id="main" {
@@ -33,6 +33,15 @@ fn body(report: &LotReport) -> Markup {
             ". This page holds all it shows: it loads nothing and sends nothing."
         } }
     }
+}
+
+fn badge(counts: &LotCounts) -> Markup {
+    let (class, word) = match (counts.differ, counts.not_looked_at) {
+        (0, 0) => ("pass", "PASS"),
+        (0, _) => ("incomplete", "INCOMPLETE"),
+        _ => ("fail", "FAIL"),
+    };
+    html! { span.badge.(class) { (word) } }
 }
 
 fn verdict(counts: &LotCounts) -> String {

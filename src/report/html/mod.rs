@@ -5,10 +5,16 @@
 
 mod axis;
 mod chart;
+mod compare;
+mod devices;
+mod heat;
+mod limit;
 mod lot;
+mod over_time;
 mod page;
 mod plots;
 mod tables;
+mod timeline;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
@@ -18,6 +24,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::model::Report;
 use super::wording;
 
+pub use limit::render_limit_html;
 pub use lot::render_lot_html;
 
 const STYLE: &str = include_str!("style.css");

@@ -2,12 +2,18 @@
 
 use maud::{Markup, html};
 
-use super::super::model::{Hint, OperationReport, Report, Run, Weight};
+use super::super::model::{ArrivalReport, Hint, OperationReport, Report, Run, Weight};
+use super::super::verdict::{Outcome, Verdict};
 use super::super::wording::{length, percent, rate};
-use super::{n, number, plots, prose, tables, us};
+use super::{compare, devices, heat, n, number, over_time, plots, prose, tables, us};
+use crate::metrics::LatencyFigures;
+use crate::results::Site;
 
 /// What the report is about, in a few words.
 pub(super) fn title(report: &Report) -> String {
+    if let Some(title) = &report.title {
+        return title.clone();
+    }
     let mut verbs: Vec<&str> = report.runs.iter().map(|run| run.verb.as_str()).collect();
     verbs.dedup();
     let verbs = super::title(&verbs.join(", "));
@@ -23,14 +29,17 @@ pub(super) fn body(report: &Report) -> Markup {
         header {
             p.over { "fleetmint report" }
             h1 { (title(report)) }
-            p.sub { (subtitle(report)) }
+            (verdict(report))
             (figures(report))
+            (context(report))
         }
         main id="main" {
             (hints(&report.hints))
             (tables::thresholds(report))
+            (compare::section(report))
+            (devices::section(report))
+            (time_section(report))
             (percentiles(report))
-            (over_time(report))
             (tables::phases(report))
             (tables::failures(report))
             (tables::counters(report))
@@ -47,16 +56,53 @@ pub(super) fn body(report: &Report) -> Markup {
     }
 }
 
-fn subtitle(report: &Report) -> Markup {
-    let Some(first) = report.runs.first() else { return html! {} };
+/// PASS or FAIL, and a sentence.
+fn verdict(report: &Report) -> Markup {
+    let Verdict { outcome, sentence } = &report.verdict;
+    let class = match outcome {
+        Outcome::Pass => "pass",
+        Outcome::Fail => "fail",
+        Outcome::Incomplete => "incomplete",
+        Outcome::NotJudged => "unjudged",
+    };
     html! {
-        time datetime=(first.started_at) { (date(&first.started_at)) }
-        " · " (number("/elapsed_s", report.elapsed_s, &length(report.elapsed_s)))
-        @if report.runs.len() == 1 {
-            " · " (first.end)
-            @if let Some(offered) = &first.offered { " · " (offered) }
-        } @else {
-            " · ended " (ends(report))
+        p.verdict {
+            span.badge.(class) { (outcome.word()) }
+            @if report.is_emulated() { " " span.badge.emulator { "EMULATOR" } }
+            " " (sentence)
+        }
+    }
+}
+
+/// Where, when and with what it was measured.
+fn context(report: &Report) -> Markup {
+    let Some(first) = report.runs.first() else { return html! {} };
+    let all = |of: &dyn Fn(&Run) -> Option<String>| {
+        let mut all: Vec<String> = report.runs.iter().filter_map(of).collect();
+        all.sort_unstable();
+        all.dedup();
+        all.join(", ")
+    };
+    let site = |of: fn(&Site) -> Option<String>| all(&|run| run.site.as_ref().and_then(of));
+    let rows = [
+        ("endpoint", site(|site| Some(site.endpoint.clone()))),
+        ("region", site(|site| Some(site.region.clone()))),
+        ("from", site(|site| site.host.clone())),
+        ("version", all(&|run| Some(run.tool.clone()))),
+        ("offered", all(&|run| run.offered.clone())),
+        ("ended", ends(report)),
+    ];
+    html! {
+        dl.context {
+            div {
+                dt { "when" }
+                dd {
+                    time datetime=(first.started_at) { (date(&first.started_at)) }
+                    ", for " (number("/elapsed_s", report.elapsed_s, &length(report.elapsed_s)))
+                }
+            }
+            @for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) { div { dt { (name) } dd { (value) } } }
+            div.wide { dt { "command" } dd { code { (first.command) } @if report.runs.len() > 1 { " and " (report.runs.len() - 1) " more" } } }
         }
     }
 }
@@ -75,61 +121,99 @@ fn ends(report: &Report) -> String {
     ends.join(", ")
 }
 
-/// The row of figures under the title.
+/// The five figures under the verdict.
 fn figures(report: &Report) -> Markup {
-    let headline = &report.headline;
-    let name = headline.operation.as_deref().unwrap_or_default();
+    let name = report.headline.operation.as_deref().unwrap_or_default();
     let subject = report.operations.iter().position(|operation| operation.operation == name);
     let Some((at, operation)) = subject.and_then(|at| Some((at, report.operations.get(at)?))) else {
         return html! {};
     };
-    let place = |field: &str| format!("/operations/{at}/{field}");
-    let summary = &operation.summary;
-    let counts = summary.counts;
     html! {
         dl.figures {
-            div {
-                dt { (super::title(name)) " accepted" }
-                dd.big { (number("/headline/accepted_per_s", headline.accepted_per_s, &rate(headline.accepted_per_s))) }
-                dd.small {
-                    @match headline.offered_per_s {
-                        Some(offered) => { "of " (number("/headline/offered_per_s", offered, &rate(offered))) " offered" }
-                        None => { (n(&place("accepted"), counts.accepted)) " in all" }
-                    }
+            (accepted(report, at, operation))
+            (response(at, operation, "p50", "Response, median", |us| us.p50))
+            (response(at, operation, "p99", "Response, 99 % within", |us| us.p99))
+            (failed(report, at, operation))
+            @match &report.arrivals {
+                Some(arrivals) => (missed(arrivals)),
+                None => div {
+                    dt { "Took" }
+                    dd.big { (number("/elapsed_s", report.elapsed_s, &length(report.elapsed_s))) }
+                    dd.small { (ends(report)) }
+                },
+            }
+        }
+    }
+}
+
+/// Accepted per second; how many, where there was not a second.
+fn accepted(report: &Report, at: usize, operation: &OperationReport) -> Markup {
+    let headline = &report.headline;
+    let all = n(&format!("/operations/{at}/accepted"), operation.summary.counts.accepted);
+    let is_rate = report.elapsed_s >= 1.0;
+    html! {
+        div {
+            dt { (super::title(&operation.operation)) " accepted" }
+            dd.big {
+                @if is_rate { (number("/headline/accepted_per_s", headline.accepted_per_s, &rate(headline.accepted_per_s))) }
+                @else { (all) }
+            }
+            dd.small {
+                @match headline.offered_per_s.filter(|_| is_rate) {
+                    Some(offered) => { "of " (number("/headline/offered_per_s", offered, &rate(offered))) " offered" }
+                    None if is_rate => { (all) " in all" }
+                    None => { "too short for a rate" }
                 }
             }
-            div {
-                dt { "Response, median" }
-                dd.big { (us(&place("response_us/p50"), summary.response_us.p50)) }
-                dd.small { "service " (us(&place("service_us/p50"), summary.service_us.p50)) }
+        }
+    }
+}
+
+fn response(
+    at: usize,
+    operation: &OperationReport,
+    figure: &str,
+    name: &str,
+    of: fn(&LatencyFigures) -> u64,
+) -> Markup {
+    let place = |side: &str| format!("/operations/{at}/{side}/{figure}");
+    let summary = &operation.summary;
+    html! {
+        div {
+            dt { (name) }
+            @if summary.counts.accepted == 0 {
+                dd.big { "–" }
+                dd.small { "none accepted" }
+            } @else {
+                dd.big { (us(&place("response_us"), of(&summary.response_us))) }
+                dd.small { "service " (us(&place("service_us"), of(&summary.service_us))) }
             }
-            div {
-                dt { "Response, 99 % within" }
-                dd.big { (us(&place("response_us/p99"), summary.response_us.p99)) }
-                dd.small { "service " (us(&place("service_us/p99"), summary.service_us.p99)) }
+        }
+    }
+}
+
+fn failed(report: &Report, at: usize, operation: &OperationReport) -> Markup {
+    let place = |field: &str| format!("/operations/{at}/{field}");
+    let (counts, share) = (operation.summary.counts, report.headline.failed_share);
+    html! {
+        div {
+            dt { "Not accepted" }
+            dd.big.bad[share > 0.0] { (number("/headline/failed_share", share, &percent(share))) }
+            dd.small {
+                (n(&place("throttled"), counts.throttled)) " throttled, " (n(&place("rejected"), counts.rejected)) " rejected"
             }
-            div {
-                dt { "Not accepted" }
-                dd.big.bad[headline.failed_share > 0.0] {
-                    (number("/headline/failed_share", headline.failed_share, &percent(headline.failed_share)))
-                }
-                dd.small {
-                    (n(&place("throttled"), counts.throttled)) " throttled, "
-                    (n(&place("rejected"), counts.rejected)) " rejected"
-                }
-            }
-            @if let Some(arrivals) = &report.arrivals {
-                div {
-                    dt { "Missed arrivals" }
-                    dd.big.bad[arrivals.counts.missed > 0] { (n("/arrivals/missed", arrivals.counts.missed)) }
-                    dd.small { "of " (n("/arrivals/scheduled", arrivals.counts.scheduled)) " due" }
-                }
-                div {
-                    dt { "Generator late, 99 % within" }
-                    dd.big { (us("/arrivals/lateness_us/p99", arrivals.lateness_us.p99)) }
-                    dd.small { (us("/arrivals/lateness_us/max", arrivals.lateness_us.max)) " at most" }
-                }
-            }
+        }
+    }
+}
+
+fn missed(arrivals: &ArrivalReport) -> Markup {
+    let counts = arrivals.counts;
+    html! {
+        div {
+            dt { "Missed arrivals" }
+            dd.big.bad[counts.missed > 0] { (n("/arrivals/missed", counts.missed)) }
+            dd.small { "of " (n("/arrivals/scheduled", counts.scheduled)) " due" }
+            dd.small { "Generator late by " (us("/arrivals/lateness_us/p99", arrivals.lateness_us.p99)) " at p99" }
         }
     }
 }
@@ -157,8 +241,11 @@ fn percentiles(report: &Report) -> Markup {
     let (subject, others): (Vec<_>, Vec<_>) = report
         .operations
         .iter()
-        .filter(|operation| operation.summary.counts.accepted > 0)
+        .filter(|operation| operation.summary.counts.accepted >= LEAST_FOR_A_PLOT)
         .partition::<Vec<&OperationReport>, _>(|operation| Some(operation.operation.as_str()) == name);
+    if report.operations.iter().all(|operation| operation.summary.counts.accepted == 0) {
+        return html! { section aria-labelledby="latency" { h2 id="latency" { "Attempts" } (tables::operations(report)) } };
+    }
     html! {
         section aria-labelledby="latency" {
             h2 id="latency" { "Latency by percentile" }
@@ -167,9 +254,9 @@ fn percentiles(report: &Report) -> Markup {
                  instant that it was sent. Where they part, attempts had to wait."
             }
             (missed_note(report))
-            @for operation in subject { (plots::percentiles(operation, true).render()) }
+            @for operation in subject { (plots::percentiles(operation, &report.thresholds, true).render()) }
             @if !others.is_empty() {
-                div.pair { @for operation in others { (plots::percentiles(operation, false).render()) } }
+                div.pair { @for operation in others { (plots::percentiles(operation, &report.thresholds, false).render()) } }
             }
             (tables::operations(report))
         }
@@ -189,10 +276,13 @@ fn missed_note(report: &Report) -> Markup {
     }
 }
 
+/// A plot of fewer samples than this shows nothing.
+const LEAST_FOR_A_PLOT: u64 = 2;
+
 /// A chart over time with fewer points than this shows no more than a table.
 const SHORTEST_CHART: usize = 3;
 
-fn over_time(report: &Report) -> Markup {
+fn time_section(report: &Report) -> Markup {
     let point_s = report.timeline.point_s;
     html! {
         section aria-labelledby="time" {
@@ -209,20 +299,26 @@ fn over_time(report: &Report) -> Markup {
             } @else {
                 (charts(report))
             }
-            (tables::timeline(report))
+            (tables::over_time(report))
         }
     }
 }
 
 fn charts(report: &Report) -> Markup {
+    let name = report.headline.operation.as_deref();
+    let subject = report.operations.iter().find(|operation| Some(operation.operation.as_str()) == name);
+    let has_latencies = subject.is_some_and(|one| one.summary.counts.accepted >= LEAST_FOR_A_PLOT);
     html! {
-        (plots::throughput(report).render())
-        (plots::latencies(report).render())
-        @match plots::failures(report) {
+        @if subject.is_some_and(|one| one.summary.counts.accepted > 0) || report.arrivals.is_some() { (over_time::throughput(report).render()) }
+        @if has_latencies {
+            @if let Some(map) = heat::map(report) { (map.render()) }
+            (over_time::latencies(report).render())
+        }
+        @match over_time::failures(report) {
             Some(chart) => (chart.render()),
             None => p.note { "Nothing was rejected, throttled or lost." },
         }
-        @if let Some(chart) = plots::connections(report) { (chart.render()) }
+        @if let Some(chart) = over_time::connections(report) { (chart.render()) }
     }
 }
 

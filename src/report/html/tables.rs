@@ -2,14 +2,16 @@
 
 use maud::{Markup, html};
 
+use super::super::compare::LEAST_FOR_P99_9;
 use super::super::model::{OperationReport, PhaseReport, Report};
 use super::super::wording::{clock, count, rate};
 use super::axis::Scale;
-use super::{n, number, plots, prose, title, us};
+use super::{n, number, prose, timeline, title, us};
 use crate::metrics::LatencyFigures;
+use crate::metrics::threshold::Judgement;
 
 /// A table that may be wider than the page: it scrolls on its own, also with the keyboard.
-fn scrolling(label: &str, table: &Markup) -> Markup {
+pub(super) fn scrolling(label: &str, table: &Markup) -> Markup {
     html! { div.scroll role="region" aria-label=(label) tabindex="0" { (table) } }
 }
 
@@ -17,17 +19,31 @@ pub(super) fn thresholds(report: &Report) -> Markup {
     if report.thresholds.is_empty() {
         return html! {};
     }
+    html! {
+        section aria-labelledby="thresholds" {
+            h2 id="thresholds" { "Thresholds" }
+            @if report.runs.len() > 1 { p.note { "Of all runs together." } }
+            (judgements("/thresholds", "Thresholds", &report.thresholds))
+        }
+    }
+}
+
+/// A table of judgements, which are at `place` in the JSON; nothing if there are none.
+pub(super) fn judgements(place: &str, label: &str, judgements: &[Judgement]) -> Markup {
+    if judgements.is_empty() {
+        return html! {};
+    }
     let table = html! {
         table {
             thead { tr { th scope="col" { "Threshold" } th.text scope="col" { "Result" } th scope="col" { "Measured" } } }
             tbody {
-                @for (at, threshold) in report.thresholds.iter().enumerate() {
+                @for (at, threshold) in judgements.iter().enumerate() {
                     tr {
                         th scope="row" { code { (threshold.threshold) } }
                         @if threshold.passed { td.text.good { "✓ pass" } } @else { td.text.bad { "✗ fail" } }
                         td {
                             @match threshold.measured {
-                                Some(measured) => (number(&format!("/thresholds/{at}/measured"), measured, &threshold.shown.replace(" us", " µs"))),
+                                Some(measured) => (number(&format!("{place}/{at}/measured"), measured, &threshold.shown.replace(" us", " µs"))),
                                 None => (threshold.shown),
                             }
                         }
@@ -36,13 +52,7 @@ pub(super) fn thresholds(report: &Report) -> Markup {
             }
         }
     };
-    html! {
-        section aria-labelledby="thresholds" {
-            h2 id="thresholds" { "Thresholds" }
-            @if report.runs.len() > 1 { p.note { "Of all runs together." } }
-            (scrolling("Thresholds", &table))
-        }
-    }
+    scrolling(label, &table)
 }
 
 /// Counts and percentiles of all operations.
@@ -77,11 +87,11 @@ pub(super) fn operations(report: &Report) -> Markup {
                         tr {
                             th scope="rowgroup" rowspan="2" { (title(&operation.operation)) }
                             td.text { "response" }
-                            (latency_cells(&format!("/operations/{at}/response_us"), &operation.summary.response_us))
+                            (latency_cells(&format!("/operations/{at}/response_us"), operation, &operation.summary.response_us))
                         }
                         tr {
                             td.text { "service" }
-                            (latency_cells(&format!("/operations/{at}/service_us"), &operation.summary.service_us))
+                            (latency_cells(&format!("/operations/{at}/service_us"), operation, &operation.summary.service_us))
                         }
                     }
                 }
@@ -111,11 +121,14 @@ fn count_row(at: usize, operation: &OperationReport) -> Markup {
     }
 }
 
-fn latency_cells(place: &str, figures: &LatencyFigures) -> Markup {
+fn latency_cells(place: &str, operation: &OperationReport, figures: &LatencyFigures) -> Markup {
     let LatencyFigures { p50, p90, p99, p99_9, max, mean } = *figures;
-    let cells = [("p50", p50), ("p90", p90), ("p99", p99), ("p99_9", p99_9), ("max", max)];
+    let is_enough = operation.summary.counts.accepted >= LEAST_FOR_P99_9;
+    let cell = |field: &str, value: u64| html! { td { (us(&format!("{place}/{field}"), value)) } };
     html! {
-        @for (field, value) in cells { td { (us(&format!("{place}/{field}"), value)) } }
+        (cell("p50", p50)) (cell("p90", p90)) (cell("p99", p99))
+        @if is_enough { (cell("p99_9", p99_9)) } @else { td { "–" } }
+        (cell("max", max))
         td { (number(&format!("{place}/mean"), mean, &super::latency(mean.round() as u64))) }
     }
 }
@@ -264,7 +277,7 @@ pub(super) fn slowest(report: &Report) -> Markup {
 }
 
 /// The numbers of the charts over time.
-pub(super) fn timeline(report: &Report) -> Markup {
+pub(super) fn over_time(report: &Report) -> Markup {
     let has_schedule = report.arrivals.is_some();
     let table = html! {
         table {
@@ -279,9 +292,9 @@ pub(super) fn timeline(report: &Report) -> Markup {
             }
             tbody {
                 @for point in &report.timeline.points {
-                    @let operation = plots::subject(report, point);
+                    @let operation = timeline::subject(report, point);
                     tr {
-                        th scope="row" { (plots::when(report, point)) }
+                        th scope="row" { (timeline::when(report, point)) }
                         @if has_schedule { td { (count(point.scheduled)) } td { (count(point.missed)) } }
                         td { (count(operation.accepted)) }
                         td { (count(operation.attempts - operation.accepted)) }

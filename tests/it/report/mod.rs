@@ -1,15 +1,21 @@
 //! Results files and what `fleetmint report` makes of them.
 
 mod command;
+mod compare;
 mod samples;
 mod schema;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fleetmint::event::{Counter, Operation};
+use fleetmint::limit_search::{Breach, Finding, Observation, Probe, Step, Verdict};
 use fleetmint::metrics::{Latency, Metrics};
-use fleetmint::report::{self, MAX_POINTS, Report, render_html, render_report};
+use fleetmint::report::{
+    self, LimitContext, LimitReport, MAX_POINTS, Outcome, QuotaReport, Report, render_html, render_report,
+};
+use fleetmint::results::Site;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -157,6 +163,15 @@ fn the_json_is_as_its_schema_says() {
     }
 }
 
+/// The numbers of a page, each with its place in the JSON.
+fn numbers(page: &str) -> Vec<(Value, &str)> {
+    let number = |rest| {
+        let (value, rest) = str::split_once(rest, "\" data-json=\"").unwrap();
+        (serde_json::from_str(value).unwrap(), rest.split_once('"').unwrap().0)
+    };
+    page.split("<data value=\"").skip(1).map(number).collect()
+}
+
 #[test]
 fn the_numbers_on_the_page_are_those_of_the_json() {
     let folder = folder();
@@ -164,14 +179,7 @@ fn the_numbers_on_the_page_are_those_of_the_json() {
     let report = compiled(&path);
     let json = serde_json::to_value(&report).unwrap();
     let page = render_html(&report);
-    let numbers: Vec<(Value, &str)> = page
-        .split("<data value=\"")
-        .skip(1)
-        .map(|rest| {
-            let (value, rest) = rest.split_once("\" data-json=\"").unwrap();
-            (serde_json::from_str(value).unwrap(), rest.split_once('"').unwrap().0)
-        })
-        .collect();
+    let numbers = numbers(&page);
     assert!(numbers.len() > 80, "{}", numbers.len());
     for (value, place) in numbers {
         assert_eq!(json.pointer(place), Some(&value), "{place}");
@@ -269,6 +277,186 @@ fn samples() {
         let begins_s = shard as f64 * 1.3;
         Sample { seed, begins_s, seconds: 60, ..eventful() }.write(&folder, &format!("shard-{shard}.jsonl"));
     }
+    more_samples(&folder);
+    pages(&folder);
+}
+
+/// What is rare: hardly any sample, nothing but failures, a shard that died, a profile of steps, an emulator.
+fn more_samples(folder: &Path) {
+    let emulated = || Sample { is_emulator: true, ..Sample::default() };
+    let three = Sample { seconds: 3, rate: (1.0, 1.0), thresholds: &["register_thing.p99<1s"], ..emulated() };
+    three.write(folder, "three.jsonl");
+    Sample { seconds: 30, quota: 0.0, ..emulated() }.write(folder, "failed.jsonl");
+    let profile = Some("hold 20/s 30s; hold 40/s 30s; hold 80/s 30s");
+    Sample { profile, seconds: 80, quota: 50.0, stall: None, ..eventful() }.write(folder, "stepped.jsonl");
+    let found = Some(18.4);
+    Sample {
+        verb: "provision",
+        has_schedule: false,
+        rate: (20.0, 18.0),
+        quota: 17.0,
+        found,
+        thresholds: &[],
+        ..eventful()
+    }
+    .write(folder, "provision.jsonl");
+    Sample { seed: 30, slowness: 1.2, begins_s: 500.0, ..Sample::default() }.write(folder, "slower.jsonl");
+    for shard in 0..2 {
+        let shard_name = Some(if shard == 0 { "0/2" } else { "1/2" });
+        let sample =
+            Sample { seed: 20 + shard, shard: shard_name, begins_s: 0.4 * shard as f64, ..Sample::default() };
+        let (path, _) = sample.write(folder, &format!("died-{shard}.jsonl"));
+        if shard == 1 {
+            let text = fs::read_to_string(&path).unwrap();
+            let half: Vec<&str> = text.lines().take(31).collect();
+            fs::write(&path, half.join("\n") + "\n").unwrap();
+        }
+    }
+}
+
+/// The pages that are not of results files.
+fn pages(folder: &Path) {
+    fs::write(folder.join("limit.html"), report::render_limit_html(&limit())).unwrap();
+}
+
+/// A search for a limit that never was.
+fn limit() -> LimitReport {
+    let step = |rate: f64, accepted: u64, throttled: u64, verdict| {
+        let due = accepted + throttled;
+        let verdict = match verdict {
+            "held" => Verdict::Held,
+            "short" => Verdict::Short,
+            _ => Verdict::Broke(Breach::Throttled),
+        };
+        let probe = Probe {
+            rate,
+            drain: Some((rate * 1.4, Duration::from_millis(1_250))),
+            settle: Duration::from_millis(1_500),
+            measure: Duration::from_secs_f64(due as f64 / rate),
+        };
+        let (p50, p99) = (Duration::from_millis(23), Duration::from_millis(91));
+        let observation = Observation { due, accepted, throttled, p50, p99, ..Observation::default() };
+        Step { probe, observation, verdict, is_doubtful: false }
+    };
+    let steps = [
+        step(2.0, 20, 0, "held"),
+        step(16.0, 100, 0, "held"),
+        step(64.0, 188, 68, "broke"),
+        step(46.3, 232, 0, "held"),
+        step(48.41, 235, 7, "broke"),
+        step(32.0, 90, 0, "short"),
+        step(46.3, 463, 0, "held"),
+    ];
+    let finding =
+        Finding::Limit { sustainable: 46.3, breaks_at: 48.41, breach: Breach::Throttled, confirmed: true };
+    let quota =
+        QuotaReport { per_s: 47.0, source: String::from("applied, as Service Quotas says (L-CAFFCA46)") };
+    let context = LimitContext {
+        tool: String::from("fleetmint 0.1.0"),
+        command: String::from("fleetmint find-limit create --emulator --devices 4000"),
+        started_at: String::from("2026-11-27T08:00:00Z"),
+        site: Site { is_emulator: true, endpoint: String::from("localhost:8883"), ..Site::default() },
+    };
+    let report = LimitReport::new(
+        Operation::CreateCertificate,
+        finding,
+        &steps,
+        Some(quota),
+        None,
+        Duration::from_secs(97),
+    );
+    LimitReport { context: Some(context), ..report }
+}
+
+#[test]
+fn the_page_of_a_search_has_finding_quota_picture_and_every_step() {
+    let page = report::render_limit_html(&limit());
+    for wanted in
+        ["LIMIT FOUND", "EMULATOR", "46.3/s is sustainable", "quota: 47/s", "dot throttled", "7 steps"]
+    {
+        assert!(page.contains(wanted), "{wanted}");
+    }
+    let json = serde_json::to_value(limit()).unwrap();
+    for (value, place) in numbers(&page) {
+        assert_eq!(json.pointer(place), Some(&value), "{place}");
+    }
+}
+
+/// The verdict is what a reader sees first.
+#[test]
+fn the_verdict_is_a_sentence_that_says_what_was_held() {
+    let folder = folder();
+    let of = |sample: Sample, name: &str| compiled(&sample.write(folder.path(), name).0).verdict;
+    let calm = of(Sample::default(), "calm.jsonl");
+    assert_eq!(calm.outcome, Outcome::Pass);
+    let words = calm.sentence;
+    assert!(
+        words.ends_with(" ms.") && words.contains("registrations a second for 60.0 s, every one accepted"),
+        "{words}"
+    );
+    let profile = Some("hold 20/s 30s; hold 40/s 30s; hold 80/s 30s");
+    let sample = Sample { profile, quota: 50.0, thresholds: &["missed=1"], seconds: 80, ..Sample::default() };
+    let stepped = of(sample, "stepped.jsonl");
+    assert_eq!(stepped.outcome, Outcome::Fail);
+    assert!(
+        stepped.sentence.starts_with("Holds 40.0 registrations a second; above that the service throttles: "),
+        "{}",
+        stepped.sentence
+    );
+    let all_fail =
+        of(Sample { quota: 0.0, thresholds: &[], seconds: 9, ..Sample::default() }, "failed.jsonl");
+    assert_eq!(all_fail.outcome, Outcome::NotJudged);
+    assert!(all_fail.sentence.starts_with("None of "), "{}", all_fail.sentence);
+    let lot =
+        Sample { verb: "provision", has_schedule: false, thresholds: &[], seconds: 9, ..Sample::default() };
+    let words = of(lot, "lot.jsonl").sentence;
+    assert!(words.starts_with("All ") && words.contains(" devices are registered, "), "{words}");
+}
+
+/// Whoever takes an emulator's figures for AWS's decides wrongly.
+#[test]
+fn an_emulator_is_said_wherever_figures_are() {
+    let folder = folder();
+    let sample = |is_emulator, name: &str| {
+        let sample = Sample { seconds: 5, is_emulator, ..Sample::default() };
+        compiled(&sample.write(folder.path(), name).0)
+    };
+    for (report, wanted) in [(sample(true, "emulator.jsonl"), true), (sample(false, "aws.jsonl"), false)] {
+        for shown in [render_html(&report), render_report(&report), report::render_markdown(&report)] {
+            assert_eq!(shown.contains("EMULATOR"), wanted, "{shown}");
+        }
+    }
+}
+
+/// A plot of one dot or of nothing, a rate of a part of a second, a 99.9th percentile of ten samples: noise that looks like
+/// a figure.
+#[test]
+fn what_there_are_too_few_samples_for_is_left_out() {
+    let folder = folder();
+    let of = |sample: Sample, name: &str| compiled(&sample.write(folder.path(), name).0);
+    let few = of(Sample { seconds: 3, ..Sample::default() }, "few.jsonl");
+    assert!(render_report(&few).contains(" -  "), "{}", render_report(&few));
+    assert!(!render_html(&few).contains("/p99_9"));
+    let many = render_html(&of(Sample { seconds: 40, ..Sample::default() }, "many.jsonl"));
+    assert!(many.contains("/p99_9"));
+    let failed = render_html(&of(Sample { quota: 0.0, seconds: 9, ..Sample::default() }, "failed.jsonl"));
+    for chart in ["heat-title", "latencies-title", "percentiles-register_thing-title"] {
+        assert!(many.contains(chart) && !failed.contains(chart), "{chart}");
+    }
+}
+
+#[test]
+fn thresholds_warm_up_and_changes_of_the_rate_are_drawn() {
+    let folder = folder();
+    let profile = Some("hold 20/s 30s; hold 40/s 30s");
+    let sample =
+        Sample { profile, seconds: 50, thresholds: &["register_thing.p99<150ms"], ..Sample::default() };
+    let page = render_html(&compiled(&sample.write(folder.path(), "r.jsonl").0));
+    assert!(
+        page.matches("<text class=\"demand\"").count() >= 2 && page.contains("warm-up, 10.0 s"),
+        "{page}"
+    );
+    assert!(page.contains("line class=\"instant\"") && page.contains(">40.0/s</text>"));
 }
 
 /// The whole text of a report whose every figure is given.

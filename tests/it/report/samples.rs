@@ -8,10 +8,12 @@ use fleetmint::call::Call;
 use fleetmint::event::{Counter, DialPhases, Note, Operation, Timing};
 use fleetmint::failure::{Cause, Failure, Stage};
 use fleetmint::metrics::threshold::Threshold;
-use fleetmint::metrics::{Interval, Metrics, Slow, Slowest};
-use fleetmint::results::{Devices, Footer, Header, ResultsWriter};
+use fleetmint::metrics::{Interval, Metrics, OperationCounts, Slow, Slowest};
+use fleetmint::results::{Bound, Devices, Footer, Header, ResultsWriter, Site};
+use fleetmint::schedule::Profile;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use serde_json::Value;
 
 /// A run to be made up.
 pub struct Sample {
@@ -31,6 +33,14 @@ pub struct Sample {
     pub begins_s: f64,
     pub thresholds: &'static [&'static str],
     pub has_schedule: bool,
+    pub is_emulator: bool,
+    /// How many times as long as usual an answer takes.
+    pub slowness: f64,
+    /// The load profile as it was typed, in place of `rate`.
+    pub profile: Option<&'static str>,
+    pub shard: Option<&'static str>,
+    /// The service's limit that the run found.
+    pub found: Option<f64>,
 }
 
 impl Default for Sample {
@@ -47,6 +57,11 @@ impl Default for Sample {
             begins_s: 0.0,
             thresholds: &["register_thing.p99<500ms", "missed=0"],
             has_schedule: true,
+            is_emulator: false,
+            slowness: 1.0,
+            profile: None,
+            shard: None,
+            found: None,
         }
     }
 }
@@ -74,9 +89,15 @@ impl Sample {
             end: String::from("complete"),
             detail: String::new(),
             elapsed_s: self.seconds as f64,
-            devices: Some(Devices { total: run.device, registered: run.device, ..Devices::default() }),
+            devices: Some(run.devices(&total.operation(self.operation).counts)),
             thresholds: self.thresholds.iter().map(judge).collect(),
             slowest: run.slowest,
+            bound: self.found.map(|found| Bound {
+                by: String::from("quota"),
+                detail: format!("the service throttles register_thing at {found}/s, which held requests back for 97 % of the time"),
+                hint: String::from("ask AWS for a higher quota"),
+            }),
+            found_per_s: self.found.iter().map(|found| (self.operation.name().to_owned(), *found)).collect(),
         };
         writer.finish(&footer).unwrap();
         (path, total)
@@ -92,11 +113,7 @@ impl Sample {
                 "fleetmint {verb} --profile 'ramp {from}..{to}/s {seconds}s' --seed {}",
                 self.seed
             ),
-            settings: BTreeMap::from([
-                (String::from("connections"), 50.into()),
-                (String::from("endpoint"), "a1b2c3d4e5f6g7-ats.iot.eu-central-1.amazonaws.com".into()),
-                (String::from("seed"), self.seed.into()),
-            ]),
+            settings: self.settings(),
             started_at: epoch() + Duration::from_secs_f64(self.begins_s),
             offered: self.has_schedule.then_some(offered),
             limits: if self.has_schedule {
@@ -105,7 +122,36 @@ impl Sample {
                 BTreeMap::from([(self.operation.name().to_owned(), to * 1.05)])
             },
             warm_up_s: if self.has_schedule { 10.0 } else { 0.0 },
+            site: Some(Site {
+                endpoint: String::from("a1b2c3d4e5f6g7-ats.iot.eu-central-1.amazonaws.com"),
+                region: String::from("eu-central-1"),
+                host: Some(String::from("runner-<7>")),
+                is_emulator: self.is_emulator,
+            }),
         }
+    }
+}
+
+impl Sample {
+    fn settings(&self) -> BTreeMap<String, Value> {
+        let all = [
+            ("connections", Some(50.into())),
+            ("endpoint", Some("a1b2c3d4e5f6g7-ats.iot.eu-central-1.amazonaws.com".into())),
+            ("seed", Some(self.seed.into())),
+            ("profile", self.profile.map(Value::from)),
+            ("shard", self.shard.map(Value::from)),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+
+    /// Arrivals per second, `second` seconds after the beginning.
+    fn rate_at(&self, second: u64) -> f64 {
+        if let Some(profile) = self.profile {
+            // The first ten seconds are the warm-up.
+            return profile.parse::<Profile>().unwrap().rate_at(Duration::from_secs(second + 10));
+        }
+        let share = second as f64 / self.seconds.max(2) as f64;
+        self.rate.0 + (self.rate.1 - self.rate.0) * share
     }
 }
 
@@ -120,6 +166,13 @@ impl Run {
         Self { random: StdRng::seed_from_u64(sample.seed), device: 0, slowest: Slowest::default() }
     }
 
+    /// All that were tried; those that were refused are rejected, and what failed otherwise is still to do.
+    fn devices(&self, counts: &OperationCounts) -> Devices {
+        let OperationCounts { accepted: registered, rejected, .. } = *counts;
+        let pending = self.device - registered - rejected;
+        Devices { total: self.device, registered, rejected, pending, ..Devices::default() }
+    }
+
     fn second(&mut self, sample: &Sample, second: u64) -> Interval {
         let mut metrics = Metrics::default();
         if second < 3 {
@@ -131,8 +184,7 @@ impl Run {
                 .zip(1..)
                 .for_each(|(counter, n)| metrics.record(&Note::Counted(counter, n)));
         }
-        let share = second as f64 / sample.seconds.max(2) as f64;
-        let rate = sample.rate.0 + (sample.rate.1 - sample.rate.0) * share;
+        let rate = sample.rate_at(second);
         let count = (rate + self.random.random_range(-0.5..0.5) * rate.sqrt() * 2.0).round().max(0.0) as u64;
         for n in 0..count {
             self.arrival(sample, second, n as f64 / rate, n, &mut metrics);
@@ -157,7 +209,7 @@ impl Run {
         let spread: f64 = (0..6).map(|_| self.random.random_range(-1.0..1.0)).sum();
         let timing = Timing {
             wait: Duration::from_secs_f64(wait + self.random.random_range(0.000_1..0.002)),
-            service: Duration::from_secs_f64(0.042 * (spread * 0.35).exp()),
+            service: Duration::from_secs_f64(0.042 * sample.slowness * (spread * 0.35).exp()),
         };
         let outcome = self.outcome(sample, rank);
         if outcome.is_ok() {
