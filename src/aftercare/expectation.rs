@@ -14,6 +14,8 @@ use crate::template::{CertificateFacts, Parameters, Template};
 #[derive(Debug, Default)]
 pub struct Expectation {
     template: Option<Template>,
+    /// Why the template, which there is, cannot be evaluated for any row.
+    not_read: Option<String>,
     has_hook: bool,
     /// How rows became parameters, by the run that registered them.
     plans: HashMap<RunId, ParameterPlan>,
@@ -63,7 +65,12 @@ impl Expectation {
                 plans.insert(RunId(run.id), plan(&constants)?);
             }
         }
-        Ok(Self { template: Some(template), has_hook, plans, plan: plan(&recorded)? })
+        Ok(Self { template: Some(template), not_read: None, has_hook, plans, plan: plan(&recorded)? })
+    }
+
+    /// An expectation from a template that exists and cannot be evaluated, for this reason.
+    pub fn not_read(why: String) -> Self {
+        Self { not_read: Some(why), ..Self::default() }
     }
 
     /// An expectation without a template: nothing is known.
@@ -72,9 +79,9 @@ impl Expectation {
     }
 
     /// What `device` should be like with the certificate `id`: `None` if that is unknown, together with the reason if
-    /// the template cannot be evaluated for its row.
+    /// there is a template that cannot be evaluated for its row.
     pub fn of(&self, device: &MadeDevice, id: Option<&CertificateId>) -> (Option<Wanted>, Option<String>) {
-        let Some(template) = &self.template else { return (None, None) };
+        let Some(template) = &self.template else { return (None, self.not_read.clone()) };
         let plan = device.run.and_then(|run| self.plans.get(&run)).unwrap_or(&self.plan);
         let id = id.map(CertificateId::as_str);
         let parameters: Parameters<'_> = plan
@@ -97,5 +104,29 @@ impl Expectation {
     /// Whether the template is known.
     pub fn has_template(&self) -> bool {
         self.template.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{DeviceId, DeviceState};
+    use crate::identity::Identity;
+
+    #[test]
+    fn a_template_that_cannot_be_read_is_not_one_that_is_missing() {
+        let device = MadeDevice {
+            id: DeviceId(1),
+            identity: Identity { line: 2, key: "a".into(), values: vec!["a".into()] },
+            state: DeviceState::Registered,
+            thing_name: None,
+            updated_at: None,
+            run: None,
+            certificates: vec![],
+            finding: None,
+        };
+        let why = Some(String::from("of a later kind"));
+        assert_eq!(Expectation::not_read("of a later kind".into()).of(&device, None), (None, why));
+        assert_eq!(Expectation::none().of(&device, None), (None, None));
     }
 }

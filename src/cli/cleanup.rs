@@ -8,14 +8,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::advice::number;
-use super::args::{TargetArgs, timeout};
+use super::args::{TargetArgs, TypedShard, timeout};
 use super::devices::NO_TEMPLATE;
 use super::exit::{Exit, Fatal, ledger as ledger_error};
 use super::run_settings;
 use super::settings::usage;
 use super::speech::{print, say, warn};
 use super::target::Site;
-use super::tended::{self, Tended};
+use super::tended::{self, Opened, Tended};
 use crate::aftercare::cleanup::{self as undoing, Left, Outcome, Plan, Tally, VERB};
 use crate::aftercare::{Ended, Expectation, Setting};
 use crate::ledger::{Ledger, RunId};
@@ -64,6 +64,11 @@ pub(super) struct CleanupArgs {
     #[arg(long, value_name = "KEY")]
     pub(super) only: Vec<String>,
 
+    /// Only the devices of part I of N, from 0; `auto/N` takes I from the scheduler. Where there is no file LEDGER, the
+    /// shard's own ledger is taken, which `provision --shard` has named after it.
+    #[arg(long, value_name = "I/N")]
+    pub(super) shard: Option<TypedShard>,
+
     /// Tell policies by the template body in this file, in place of what the account has.
     #[arg(long, value_name = "FILE")]
     pub(super) template_file: Option<PathBuf>,
@@ -92,10 +97,12 @@ struct Told<'a> {
 }
 
 pub(super) async fn run(args: CleanupArgs) -> Result<Exit, Fatal> {
-    let Tended { ledger, site, setting, .. } =
-        tended::open(&args.ledger, args.target, args.template_file.as_deref()).await?;
+    let Opened { path, shard, tended } =
+        tended::open(&args.ledger, args.shard, args.target, args.template_file.as_deref()).await?;
+    let Tended { ledger, site, setting, .. } = tended;
     let plan = Plan {
         keys: tended::named(&args.only, &ledger)?,
+        shard,
         since_run: None,
         orphans: args.orphans,
         changed: args.changed,
@@ -106,11 +113,11 @@ pub(super) async fn run(args: CleanupArgs) -> Result<Exit, Fatal> {
     say(format_args!(
         "{doing} {} of {} in {} on {site}",
         number(devices, "device", "devices"),
-        args.ledger.display(),
+        path.display(),
         site.region
     ));
     let telling = if args.json { Telling::Json } else { Telling::Text };
-    let cleaned = clean(ledger, &setting, &plan, &args.ledger, devices, args.drain_timeout, telling).await;
+    let cleaned = clean(ledger, &setting, &plan, &path, devices, args.drain_timeout, telling).await;
     site.close().await;
     cleaned
 }
@@ -150,7 +157,10 @@ impl Afterwards {
                 return Err(fatal);
             }
         };
-        let cleaned = self.clean(site).await?;
+        let again = by_itself(&self.path);
+        let cleaned = self.clean(site).await.map_err(|Fatal { exit, message }| {
+            Fatal::new(exit, format!("nothing was cleaned up: {message}; {again} to do so"))
+        })?;
         Ok(if exit == Exit::Complete { cleaned } else { exit })
     }
 
@@ -172,6 +182,7 @@ pub(super) async fn after(
     drain_timeout: Duration,
 ) -> Result<Exit, Fatal> {
     let ledger = Ledger::reopen(path).map_err(ledger_error)?;
+    tended::check_account(site, &ledger).await?;
     let plan = Plan { orphans: true, since_run, ..Plan::default() };
     let devices = ledger.view().count_made(&plan.scope()).map_err(ledger_error)?;
     let runs = ledger.view().runs().map_err(ledger_error)?;
@@ -205,7 +216,13 @@ async fn clean(
 ) -> Result<Exit, Fatal> {
     let mut run = None;
     if !plan.is_rehearsal {
-        let own = json!({ "verb": VERB, "orphans": plan.orphans, "changed": plan.changed, "only": plan.keys.len() });
+        let own = json!({
+            "verb": VERB,
+            "orphans": plan.orphans,
+            "changed": plan.changed,
+            "only": plan.keys.len(),
+            "shard": plan.shard.map(|shard| shard.to_string()),
+        });
         let settings = Value::Object(run_settings::kept(None, own));
         run = Some(ledger.begin_run(&settings, SystemTime::now()).map_err(ledger_error)?);
     }
@@ -228,9 +245,18 @@ async fn clean(
         Telling::Text => print(&text(plan, &tally, &left)),
         Telling::Beside => say(text(plan, &tally, &left).trim_end()),
     }
-    let (exit, words) = tended::ended(ended, VERB).unwrap_or_else(|| finished(plan, &tally, path));
+    let again = match telling {
+        Telling::Beside => &by_itself(path),
+        Telling::Text | Telling::Json => tended::AGAIN,
+    };
+    let (exit, words) = tended::ended(ended, VERB, again).unwrap_or_else(|| finished(plan, &tally, path));
     words.iter().for_each(warn);
     Ok(exit)
+}
+
+/// How to clean up after a load test, which the same command would run again.
+fn by_itself(path: &Path) -> String {
+    format!("run fleetmint cleanup {} --orphans --yes", path.display())
 }
 
 /// What was done, or would be done.

@@ -123,17 +123,29 @@ impl ControlPlane {
         }
     }
 
-    /// The first page of the ARNs that a policy is attached to. Needs `iot:ListTargetsForPolicy`.
+    /// The first ARN that a policy is attached to and that `is_wanted`. Needs `iot:ListTargetsForPolicy`.
     ///
     /// # Errors
     /// [`AskError`]; [`AskError::NotFound`] if there is no such policy.
-    pub async fn policy_targets(&self, policy: &str) -> Result<Vec<String>, AskError> {
-        let page = self
-            .ask("ListTargetsForPolicy", |client| {
-                client.list_targets_for_policy().policy_name(policy).page_size(PAGE).send()
-            })
-            .await?;
-        Ok(page.targets.unwrap_or_default())
+    pub async fn policy_target(
+        &self,
+        policy: &str,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Result<Option<String>, AskError> {
+        let mut marker = None;
+        loop {
+            let page = self
+                .ask("ListTargetsForPolicy", |client| {
+                    let list = client.list_targets_for_policy().policy_name(policy).page_size(PAGE);
+                    list.set_marker(marker.clone()).send()
+                })
+                .await?;
+            let found = page.targets.into_iter().flatten().find(|target| is_wanted(target));
+            marker = page.next_marker.filter(|marker| !marker.is_empty());
+            if found.is_some() || marker.is_none() {
+                return Ok(found);
+            }
+        }
     }
 
     /// Detaches a policy from a certificate. Needs `iot:DetachPolicy`.

@@ -16,6 +16,7 @@ use super::{Ledger, RunId, View, instant};
 use crate::certificate::CertificateId;
 use crate::event::{DeviceId, DeviceState};
 use crate::identity::Identity;
+use crate::shard::Shard;
 
 /// Which devices to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,10 +27,19 @@ pub struct MadeScope {
     pub of: MadeKind,
     /// Only devices with one of these keys; empty for any key.
     pub keys: HashSet<String>,
+    /// Only devices of this shard; `None` for any.
+    pub shard: Option<Shard>,
     /// Only devices that reached their state in this run or a later one.
     pub since_run: Option<RunId>,
     /// Only devices without a finding of the verb from this run or a later one.
     pub not_since: Option<RunId>,
+}
+
+impl MadeScope {
+    /// All devices of this kind, with no verb's findings.
+    pub fn of(of: MadeKind) -> Self {
+        Self { verb: "", of, keys: HashSet::new(), shard: None, since_run: None, not_since: None }
+    }
 }
 
 /// What the account must have for a device, to the ledger's knowledge.
@@ -264,7 +274,9 @@ fn is_chosen(row: &Row<'_>, scope: &MadeScope, past: &Past) -> Result<bool, Prob
     if scope.since_run.is_some_and(|RunId(since)| brought_by.is_none_or(|run| run < since)) {
         return Ok(false);
     }
-    if !scope.keys.is_empty() && !scope.keys.contains(&row.get::<_, String>("key")?) {
+    let key: String = row.get("key")?;
+    let is_named = scope.keys.is_empty() || scope.keys.contains(&key);
+    if !is_named || scope.shard.is_some_and(|shard| !shard.has(&key)) {
         return Ok(false);
     }
     let found_in: Option<i64> = row.get("found_in")?;

@@ -22,8 +22,9 @@ pub const MOST_EXCEPTIONS: usize = 1_000;
 /// The most devices that the page lists one by one, with their hashes; the CSV has all of them.
 pub const MOST_LISTED: usize = 5_000;
 
-/// What the ledger calls a verification that found nothing wrong.
+/// What the ledger calls a device that is as it should be, and one of which nothing could be compared.
 const SOUND: &str = "sound";
+const NOT_COMPARED: &str = "not_compared";
 
 /// The origin of a lot report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,6 +45,30 @@ pub struct LotReportHead {
     pub has_hook: bool,
     /// What could not be queried or compared at all; empty if everything could.
     pub remarks: Vec<String>,
+    /// Which of the ledger's devices the report is about.
+    pub scope: LotScope,
+}
+
+/// Which of a ledger's devices a report is about.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct LotScope {
+    /// How many devices were chosen by their keys; `None` for any key.
+    pub keys: Option<u64>,
+    /// The part of the lot, such as `0/4`; `None` for all of it.
+    pub shard: Option<String>,
+}
+
+impl LotScope {
+    /// The scope in words; `None` if it is the whole lot.
+    pub fn said(&self) -> Option<String> {
+        let shard = self.shard.as_ref().map(|shard| format!("shard {shard}"));
+        let keys = self.keys.map(|keys| match keys {
+            1 => String::from("1 device, chosen by its key"),
+            _ => format!("{} devices, chosen by their keys", count(keys)),
+        });
+        let said: Vec<_> = [keys, shard].into_iter().flatten().collect();
+        (!said.is_empty()).then(|| said.join(", of "))
+    }
 }
 
 /// The lot that a report is about.
@@ -68,17 +93,21 @@ pub struct LotFacts {
 pub struct LotCounts {
     /// All devices of the ledger.
     pub devices: u64,
-    /// Registered devices.
+    /// Registered devices of the ledger.
     pub registered: u64,
+    /// Registered devices that the report is about: the sum of the next four.
+    pub chosen: u64,
     /// Registered devices that were checked and found as they should be.
     pub sound: u64,
     /// Registered devices that were checked and found to differ.
     pub differ: u64,
+    /// Registered devices in which nothing seems wrong, and of which no value was there to compare with.
+    pub not_compared: u64,
     /// Registered devices that were not checked.
     pub not_looked_at: u64,
     /// Registered devices that were checked, except for something that cannot be checked.
     pub partly_checked: u64,
-    /// Certificates that were tried by connecting.
+    /// Certificates that were tried by connecting, whatever came of it.
     pub connected: u64,
     /// Devices that the service refused.
     pub rejected: u64,
@@ -105,12 +134,48 @@ pub struct LotDevice {
     pub registered_at: String,
     /// When it was last checked, RFC 3339; `None` if never.
     pub verified_at: Option<String>,
+    /// What came of it.
+    pub result: LotResult,
     /// How it differs from what it should be.
     pub reasons: Vec<String>,
     /// What cannot be checked.
     pub not_checkable: Vec<String>,
     /// The result of connecting with its certificate; `None` if that was not tried.
     pub connected: Option<String>,
+}
+
+/// What the verification of a device came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LotResult {
+    /// It was not checked.
+    NotLookedAt,
+    /// It is as it should be.
+    Sound,
+    /// Nothing seems wrong, and no value was there to compare with.
+    NotCompared,
+    /// It is not as it should be.
+    Differs,
+}
+
+impl LotResult {
+    fn of(made: &MadeDevice) -> Self {
+        match made.finding.as_ref().map(|finding| finding.outcome.as_str()) {
+            None => Self::NotLookedAt,
+            Some(SOUND) => Self::Sound,
+            Some(NOT_COMPARED) => Self::NotCompared,
+            Some(_) => Self::Differs,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::NotLookedAt => "not looked at",
+            Self::Sound => "sound",
+            Self::NotCompared => "not compared",
+            Self::Differs => "differs",
+        }
+    }
 }
 
 /// A lot report.
@@ -187,10 +252,12 @@ impl LotReportDraft {
         let report = &mut self.report;
         let counts = &mut report.counts;
         let finding = made.finding.as_ref();
-        match finding.map(|finding| finding.outcome == SOUND) {
-            None => counts.not_looked_at += 1,
-            Some(true) => counts.sound += 1,
-            Some(false) => counts.differ += 1,
+        counts.chosen += 1;
+        match device.result {
+            LotResult::NotLookedAt => counts.not_looked_at += 1,
+            LotResult::Sound => counts.sound += 1,
+            LotResult::NotCompared => counts.not_compared += 1,
+            LotResult::Differs => counts.differ += 1,
         }
         counts.partly_checked += u64::from(!device.not_checkable.is_empty());
         counts.connected += u64::from(device.connected.is_some());
@@ -244,11 +311,6 @@ const COLUMNS: [&str; 10] = [
 ];
 
 fn row(device: &LotDevice) -> Vec<String> {
-    let result = match (&device.verified_at, device.reasons.is_empty()) {
-        (None, _) => "not looked at",
-        (Some(_), true) => "sound",
-        (Some(_), false) => "differs",
-    };
     [
         &device.key,
         device.thing_name.as_ref().unwrap_or(&String::new()),
@@ -256,7 +318,7 @@ fn row(device: &LotDevice) -> Vec<String> {
         &device.certificate_sha256,
         &device.registered_at,
         device.verified_at.as_ref().unwrap_or(&String::new()),
-        result,
+        device.result.name(),
         &device.reasons.join("; "),
         &device.not_checkable.join("; "),
         device.connected.as_ref().unwrap_or(&String::new()),
@@ -283,6 +345,7 @@ fn lot_device(made: &MadeDevice) -> Option<LotDevice> {
         certificate_sha256: sha256.unwrap_or_default(),
         registered_at: made.updated_at.clone().unwrap_or_default(),
         verified_at: made.finding.as_ref().map(|finding| finding.found_at.clone()),
+        result: LotResult::of(made),
         reasons: differences
             .filter_map(|difference| difference["what"].as_str())
             .map(str::to_owned)
@@ -298,16 +361,21 @@ const MOST_SHOWN: usize = 10;
 /// The report as text for a terminal, ending in a newline.
 pub fn render_lot_report(report: &LotReport) -> String {
     let mut text = String::new();
-    let LotCounts { registered, sound, differ, not_looked_at, partly_checked, connected, .. } = report.counts;
+    let LotCounts { registered, chosen, sound, differ, not_compared, not_looked_at, .. } = report.counts;
+    let LotCounts { partly_checked, connected, .. } = report.counts;
     line!(
         text,
         "{} of {} registered devices are as template {} and their rows say",
         count(sound),
-        count(registered),
+        count(chosen),
         report.lot.template
     );
+    if let Some(scope) = report.head.scope.said() {
+        line!(text, "only {scope}: the ledger has {} registered devices", count(registered));
+    }
     for (number, what) in [
         (differ, "not as they should be"),
+        (not_compared, "not compared: there was nothing to compare with"),
         (not_looked_at, "not looked at"),
         (partly_checked, "with properties that are not checkable"),
         (connected, "tried with a connection of their own"),
@@ -374,6 +442,7 @@ mod tests {
             end: "complete".into(),
             has_hook: true,
             remarks: vec![],
+            scope: LotScope::default(),
         };
         let lot = LotInfo {
             source: "lot.csv".into(),
@@ -383,7 +452,7 @@ mod tests {
             binding: Binding { template: "T".into(), ..Binding::default() },
             created_at: String::new(),
         };
-        let counts = Counts { registered: 3, rejected: 1, ..Counts::default() };
+        let counts = Counts { registered: 4, rejected: 1, ..Counts::default() };
         let mut draft = LotReportDraft::new(head, &lot, &counts);
         let details = json!({"differences": [], "not_checkable": ["attribute site"], "connected": "as a, published to b"});
         draft.add(&made("a", Some(("sound", details))));
@@ -391,6 +460,8 @@ mod tests {
             json!([{"kind": "certificate_status", "what": "certificate: found INACTIVE; wanted ACTIVE"}]);
         draft.add(&made("=bb", Some(("differs", json!({"differences": differences, "not_checkable": []})))));
         draft.add(&made("ccc", None));
+        let details = json!({"differences": [], "not_checkable": ["thing name"]});
+        draft.add(&made("d", Some(("not_compared", details))));
         draft.finish()
     }
 
@@ -400,25 +471,28 @@ mod tests {
         assert_eq!(
             report.counts,
             LotCounts {
-                devices: 4,
-                registered: 3,
+                devices: 5,
+                registered: 4,
+                chosen: 4,
                 sound: 1,
                 differ: 1,
+                not_compared: 1,
                 not_looked_at: 1,
-                partly_checked: 1,
+                partly_checked: 2,
                 connected: 1,
                 rejected: 1,
                 ..LotCounts::default()
             }
         );
         let lines: Vec<_> = csv.lines().collect();
-        assert_eq!(lines.len(), 4);
+        assert_eq!(lines.len(), 5);
         assert!(lines[0].starts_with("key,thing_name,certificate_id,certificate_sha256,"));
         assert!(lines[1].starts_with("a,thing-a,"), "{}", lines[1]);
         assert!(lines[1].ends_with("sound,,attribute site,\"as a, published to b\""), "{}", lines[1]);
         assert!(lines[2].starts_with("'=bb,thing-=bb,"), "no formula: {}", lines[2]);
         assert!(lines[2].contains("differs,certificate: found INACTIVE; wanted ACTIVE"), "{}", lines[2]);
         assert!(lines[3].contains("not looked at"), "{}", lines[3]);
+        assert!(lines[4].contains("not compared,,thing name"), "{}", lines[4]);
         assert_eq!(report.csv_sha256, Some(hex::encode(digest(&SHA256, csv.as_bytes()))));
         assert_eq!(
             report.verified_between.as_ref().unwrap(),
@@ -431,17 +505,44 @@ mod tests {
         let (report, _) = report();
         let text = render_lot_report(&report);
         for words in [
-            "1 of 3 registered devices are as template T and their rows say",
+            "1 of 4 registered devices are as template T and their rows say",
             "1 not as they should be",
-            "not checkable: attribute site",
+            "1 not compared: there was nothing to compare with",
+            "not checkable: attribute site, thing name",
             "=bb: certificate: found INACTIVE; wanted ACTIVE",
         ] {
             assert!(text.contains(words), "{words}: {text}");
         }
         let page = super::super::html::render_lot_html(&report);
         let sha256 = &report.devices[0].certificate_sha256;
-        for words in [sha256.as_str(), "found INACTIVE", "arn:aws:iam::1:user/q", "lot.csv"] {
+        for words in [sha256.as_str(), "found INACTIVE", "? not compared", "arn:aws:iam::1:user/q", "lot.csv"]
+        {
             assert!(page.contains(words), "{words}");
         }
+    }
+
+    #[test]
+    fn a_report_of_some_devices_says_so() {
+        let (mut report, _) = report();
+        assert!(!render_lot_report(&report).contains("only"));
+        report.head.scope = LotScope { keys: Some(2), shard: Some("1/4".into()) };
+        let said = "2 devices, chosen by their keys, of shard 1/4";
+        assert!(render_lot_report(&report).contains(&format!("only {said}: the ledger has 4")));
+        let page = super::super::html::render_lot_html(&report);
+        assert_eq!(page.matches(said).count(), 2, "in the verdict and in the table: {page}");
+        assert_eq!(
+            serde_json::to_value(&report).unwrap()["head"]["scope"],
+            json!({"keys": 2, "shard": "1/4"})
+        );
+    }
+
+    #[test]
+    fn what_was_not_compared_is_no_pass() {
+        let (mut report, _) = report();
+        report.counts = LotCounts { registered: 2, chosen: 2, sound: 2, ..LotCounts::default() };
+        let badge = |report: &LotReport, word| super::super::html::render_lot_html(report).contains(word);
+        assert!(badge(&report, ">PASS<"));
+        report.counts = LotCounts { sound: 1, not_compared: 1, ..report.counts };
+        assert!(badge(&report, ">INCOMPLETE<") && !badge(&report, ">PASS<"));
     }
 }

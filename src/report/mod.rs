@@ -40,8 +40,8 @@ pub use limit::{
 };
 pub use load::{LOAD_SCHEMA, LoadFacts, LoadSummary, NamedOperation, render_load};
 pub use lot::{
-    LOT_REPORT_SCHEMA, LotCounts, LotDevice, LotFacts, LotReport, LotReportDraft, LotReportHead,
-    MOST_EXCEPTIONS, MOST_LISTED, render_lot_report,
+    LOT_REPORT_SCHEMA, LotCounts, LotDevice, LotFacts, LotReport, LotReportDraft, LotReportHead, LotResult,
+    LotScope, MOST_EXCEPTIONS, MOST_LISTED, render_lot_report,
 };
 pub use markdown::render_markdown;
 pub use model::{

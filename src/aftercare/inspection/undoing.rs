@@ -17,8 +17,18 @@ pub struct Made<'a> {
     pub thing: Option<&'a str>,
     /// The id of the certificate that it is registered with; `None` if it is not known to be registered.
     pub registered: Option<&'a str>,
+    /// The ids of all its certificates, of which the account may have lost some.
+    pub certificates: &'a [&'a str],
     /// Whether its undoing had begun before.
     pub begun: Begun,
+}
+
+impl Made<'_> {
+    /// Whether a principal is one of the device's certificates, even one that the account no longer has.
+    fn has(&self, principal: &str) -> bool {
+        let id = principal.rsplit_once(":cert/").map(|(_, id)| id);
+        id.is_some_and(|id| self.certificates.contains(&id))
+    }
 }
 
 /// Whether an earlier run had begun to undo a device.
@@ -103,6 +113,12 @@ pub enum Untouched {
         /// The status that the registration gave it.
         wanted: String,
     },
+    /// Its certificate is not active, and there is no template to say that it should not be.
+    #[error("its certificate is {0}; without its template it is not known whether it was registered so")]
+    NotActive(String),
+    /// The template cannot be evaluated for its row, so that what it made of it is not known.
+    #[error("what its template makes of its row is not known: {0}")]
+    NotEvaluated(String),
     /// A policy of the template was detached.
     #[error("another client has detached {0} from its certificate")]
     PolicyDetached(String),
@@ -114,7 +130,7 @@ pub enum Untouched {
     OtherCertificate,
 }
 
-/// How to undo a device. `wanted` is `None` if the template is missing or cannot be evaluated for the row.
+/// How to undo a device. `wanted` is `None` if there is no template.
 ///
 /// # Errors
 /// [`Untouched`] if the device must be left untouched.
@@ -132,7 +148,8 @@ pub fn undo(made: Made<'_>, wanted: Option<&Wanted>, seen: &Seen) -> Result<Undo
         undoing.take_apart(certificate, made, wanted, seen);
     }
     if let Some(thing) = &seen.thing {
-        match reason_to_keep(thing, wanted, seen) {
+        undoing.detach_gone(thing, made, seen);
+        match reason_to_keep(thing, made, wanted) {
             None => {
                 let step = Step::DeleteThing { thing: thing.name.clone(), version: thing.version };
                 undoing.steps.push(step);
@@ -149,14 +166,18 @@ fn check_unchanged(
     seen: &Seen,
     certificate: &SeenCertificate,
 ) -> Result<(), Untouched> {
-    let Some(wanted) = wanted else { return Ok(()) };
-    if let Some(status) = wanted.status.known()
-        && *status != certificate.status
-    {
-        let (found, wanted) = (certificate.status.clone(), (*status).to_owned());
-        return Err(Untouched::Status { found, wanted });
+    match wanted.map(|wanted| wanted.status.known()) {
+        Some(Some(status)) if *status != certificate.status => {
+            let (found, wanted) = (certificate.status.clone(), (*status).to_owned());
+            return Err(Untouched::Status { found, wanted });
+        }
+        None if certificate.status != "ACTIVE" => {
+            return Err(Untouched::NotActive(certificate.status.clone()));
+        }
+        _ => {}
     }
-    for policy in wanted.policies.iter().filter_map(Expected::known) {
+    let policies = wanted.map_or(&[][..], |wanted| &wanted.policies);
+    for policy in policies.iter().filter_map(Expected::known) {
         if !certificate.policies.iter().any(|seen| policy.is(seen)) {
             return Err(Untouched::PolicyDetached(match policy {
                 WantedPolicy::Named(name) => format!("policy {}", plain(name)),
@@ -174,10 +195,8 @@ fn check_unchanged(
 }
 
 /// Why a thing is kept; `None` if nothing suggests that it is not what the registration made.
-fn reason_to_keep(thing: &SeenThing, wanted: Option<&Wanted>, seen: &Seen) -> Option<String> {
-    let is_ours =
-        |principal: &String| seen.certificates.iter().any(|certificate| certificate.arn == *principal);
-    if let Some(other) = thing.principals.iter().find(|principal| !is_ours(principal)) {
+fn reason_to_keep(thing: &SeenThing, made: Made<'_>, wanted: Option<&Wanted>) -> Option<String> {
+    if let Some(other) = thing.principals.iter().find(|principal| !made.has(principal)) {
         return Some(format!("{} is attached to it, which this ledger does not have", plain(other)));
     }
     if thing.version != 1 {
@@ -244,6 +263,15 @@ impl Undoing {
         self.steps.push(Step::DeleteCertificate { certificate: id() });
     }
 
+    /// Detaches from the thing what is left of certificates that the account no longer has.
+    fn detach_gone(&mut self, thing: &SeenThing, made: Made<'_>, seen: &Seen) {
+        let is_there =
+            |principal: &str| seen.certificates.iter().any(|certificate| certificate.arn == principal);
+        let gone = thing.principals.iter().filter(|it| made.has(it) && !is_there(it));
+        self.steps
+            .extend(gone.map(|arn| Step::DetachPrincipal { thing: thing.name.clone(), arn: arn.clone() }));
+    }
+
     fn keep(&mut self, what: String, why: String) {
         let keep = Keep { what, why };
         if !self.kept.contains(&keep) {
@@ -305,7 +333,12 @@ mod tests {
         }
     }
 
-    const MADE: Made<'_> = Made { thing: Some("dev-42"), registered: Some("c0ffee"), begun: Begun::No };
+    const MADE: Made<'_> = Made {
+        thing: Some("dev-42"),
+        registered: Some("c0ffee"),
+        certificates: &["c0ffee", "b0b"],
+        begun: Begun::No,
+    };
 
     fn short(undoing: &Undoing) -> Vec<String> {
         let words = |step: &Step| match step {
@@ -442,6 +475,33 @@ mod tests {
     }
 
     #[test]
+    fn what_the_account_still_lists_of_a_certificate_that_is_gone_keeps_no_thing() {
+        for begun in [Begun::No, Begun::Yes] {
+            let seen = Seen { certificates: vec![], ..seen() };
+            let undoing = undo(Made { begun, ..MADE }, Some(&wanted()), &seen).unwrap();
+            assert_eq!(short(&undoing), ["detach c0ffee from dev-42", "delete dev-42 at 1"]);
+            assert_eq!(undoing.kept, []);
+        }
+    }
+
+    #[test]
+    fn without_a_template_a_certificate_that_is_not_as_it_was_made_is_left_alone_too() {
+        let untouched = |change: fn(&mut SeenCertificate)| {
+            let mut seen = seen();
+            change(&mut seen.certificates[0]);
+            undo(MADE, None, &seen).unwrap_err().to_string()
+        };
+        assert_eq!(
+            untouched(|certificate| certificate.status = "INACTIVE".into()),
+            "its certificate is INACTIVE; without its template it is not known whether it was registered so"
+        );
+        assert_eq!(
+            untouched(|certificate| certificate.things.clear()),
+            "another client has detached its certificate from thing dev-42"
+        );
+    }
+
+    #[test]
     fn without_a_template_policies_are_kept_and_an_orphan_needs_no_deactivation() {
         let undoing = undo(MADE, None, &seen()).unwrap();
         assert!(undoing.policies.is_empty());
@@ -453,7 +513,7 @@ mod tests {
             is_as_recorded: true,
             ..SeenCertificate::default()
         };
-        let made = Made { thing: None, registered: None, begun: Begun::No };
+        let made = Made { thing: None, registered: None, ..MADE };
         let seen = Seen { thing: None, certificates: vec![orphan] };
         assert_eq!(short(&undo(made, Some(&wanted()), &seen).unwrap()), ["delete c0ffee"]);
     }

@@ -100,6 +100,22 @@ impl Wanted {
     }
 }
 
+impl Wanted {
+    /// Whether some of it cannot be checked, and nothing else has a value to compare with: a device that does not
+    /// differ from that has been compared with nothing.
+    pub fn is_nothing_known(&self) -> bool {
+        let has_thing_value = self.thing.as_ref().is_some_and(|thing| {
+            thing.name.known().is_some()
+                || matches!(thing.type_name, Expected::Known(Some(_)))
+                || matches!(thing.groups, Expected::Known(Some(_)))
+                || matches!(thing.billing_group, Expected::Known(Some(_)))
+                || thing.attributes.known().into_iter().flatten().any(|(_, value)| value.known().is_some())
+        });
+        let has_policy = self.policies.iter().any(|policy| policy.known().is_some());
+        !has_thing_value && !has_policy && !self.not_checkable().is_empty()
+    }
+}
+
 /// What `template` makes of a device.
 ///
 /// # Errors
@@ -194,6 +210,22 @@ mod tests {
             }
         );
         assert!(wanting(false).not_checkable().is_empty());
+    }
+
+    #[test]
+    fn where_a_hook_can_change_every_value_nothing_is_known() {
+        let nothing = |template: &str| {
+            let parameters = [("Serial".into(), "42".into())].into();
+            let certificate = CertificateFacts { id: Some("c0ffee"), subject: None };
+            let wanting = Wanting { certificate, parameters: &parameters, has_hook: true };
+            wanted(&Template::parse(template).unwrap(), &wanting).unwrap().is_nothing_known()
+        };
+        let thing = r#"{"Parameters": {"Serial": {"Type": "String"}}, "Resources": {
+            "thing": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Ref": "Serial"}}},
+            "certificate": {"Type": "AWS::IoT::Certificate", "Properties": {"Status": "Active"}}}}"#;
+        assert!(nothing(thing));
+        assert!(!nothing(&thing.replace(r#"{"Ref": "Serial"}"#, r#""same""#)));
+        assert!(!nothing(BODY), "the type, an attribute and a policy depend on no parameter");
     }
 
     #[test]

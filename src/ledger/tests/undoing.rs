@@ -1,12 +1,10 @@
 //! What was created for devices, and how its removal is recorded.
 
-use std::collections::HashSet;
-
 use super::*;
 use crate::event::DeviceState::{Pending, Registered, Rejected, Removed};
 
 fn scope(of: MadeKind) -> MadeScope {
-    MadeScope { verb: "cleanup", of, keys: HashSet::new(), since_run: None, not_since: None }
+    MadeScope { verb: "cleanup", ..MadeScope::of(of) }
 }
 
 fn devices(ledger: &Ledger, scope: MadeScope) -> Vec<MadeDevice> {

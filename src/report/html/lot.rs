@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::super::lot::{LotCounts, LotDevice, LotReport, MOST_LISTED};
+use super::super::lot::{LotCounts, LotDevice, LotReport, LotResult, MOST_LISTED};
 use super::super::wording::count;
 use super::{n, page::date, shell};
 
@@ -18,7 +18,7 @@ fn body(report: &LotReport) -> Markup {
         header {
             p.over { "fleetmint lot report" }
             h1 { (report.lot.source) }
-            p.verdict { (badge(&report.counts)) " " (verdict(&report.counts)) }
+            p.verdict { (badge(&report.counts)) " " (verdict(report)) }
             (figures(&report.counts))
         }
         main id="main" {
@@ -36,7 +36,7 @@ fn body(report: &LotReport) -> Markup {
 }
 
 fn badge(counts: &LotCounts) -> Markup {
-    let (class, word) = match (counts.differ, counts.not_looked_at) {
+    let (class, word) = match (counts.differ, counts.not_compared + counts.not_looked_at) {
         (0, 0) => ("pass", "PASS"),
         (0, _) => ("incomplete", "INCOMPLETE"),
         _ => ("fail", "FAIL"),
@@ -44,15 +44,24 @@ fn badge(counts: &LotCounts) -> Markup {
     html! { span.badge.(class) { (word) } }
 }
 
-fn verdict(counts: &LotCounts) -> String {
-    match (counts.differ, counts.not_looked_at) {
-        (0, 0) => format!("All {} registered devices are as they should be.", count(counts.registered)),
-        (0, left) => format!("No difference so far; {} registered devices were not looked at.", count(left)),
-        (differ, _) => format!(
-            "{} of {} registered devices are not as they should be.",
-            count(differ),
-            count(counts.registered)
+fn verdict(report: &LotReport) -> String {
+    let LotCounts { chosen, differ, not_compared, not_looked_at, .. } = report.counts;
+    let verdict = match (differ, not_compared, not_looked_at) {
+        (0, 0, 0) => format!("All {} registered devices are as they should be.", count(chosen)),
+        (0, 0, left) => {
+            format!("No difference so far; {} registered devices were not looked at.", count(left))
+        }
+        (0, not_compared, _) => format!(
+            "No difference, but of {} registered devices there was nothing to compare with.",
+            count(not_compared)
         ),
+        (differ, ..) => {
+            format!("{} of {} registered devices are not as they should be.", count(differ), count(chosen))
+        }
+    };
+    match report.head.scope.said() {
+        Some(scope) => format!("Only {scope}. {verdict}"),
+        None => verdict,
     }
 }
 
@@ -60,6 +69,7 @@ fn figures(counts: &LotCounts) -> Markup {
     let figures = [
         ("As they should be", "sound", counts.sound, false),
         ("Differ", "differ", counts.differ, counts.differ > 0),
+        ("Not compared", "not_compared", counts.not_compared, counts.not_compared > 0),
         ("Not looked at", "not_looked_at", counts.not_looked_at, counts.not_looked_at > 0),
         ("Rejected", "rejected", counts.rejected, counts.rejected > 0),
         ("Unknown", "unknown", counts.unknown, counts.unknown > 0),
@@ -128,6 +138,7 @@ fn about(report: &LotReport) -> Markup {
         ("Ledger", report.head.ledger.clone()),
         ("Devices", count(report.counts.devices)),
         ("Registered", count(report.counts.registered)),
+        ("This report is of", report.head.scope.said().unwrap_or_default()),
         ("Template", report.lot.template.clone()),
         ("Region", report.lot.region.clone()),
         ("Account", report.lot.account.clone()),
@@ -181,10 +192,11 @@ fn device_row(device: &LotDevice) -> Markup {
         tr {
             th scope="row" { (device.key) }
             td.text { (device.thing_name.as_deref().unwrap_or("none")) }
-            @match (&device.verified_at, device.reasons.is_empty()) {
-                (None, _) => td.text { "not looked at" },
-                (Some(_), true) => td.text.good { "✓ as it should be" },
-                (Some(_), false) => td.text.bad { "✗ differs" },
+            @match device.result {
+                LotResult::NotLookedAt => td.text { "not looked at" },
+                LotResult::Sound => td.text.good { "✓ as it should be" },
+                LotResult::NotCompared => td.text.bad { "? not compared" },
+                LotResult::Differs => td.text.bad { "✗ differs" },
             }
             td.text { (device.verified_at.as_deref().map(date).unwrap_or_default()) }
             td.text { code { (device.certificate_sha256) } }

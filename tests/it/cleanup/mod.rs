@@ -1,5 +1,7 @@
 //! `fleetmint cleanup`, as a user runs it: what the ledger made goes, and nothing else.
 
+mod policies;
+
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -9,22 +11,11 @@ use serde_json::{Value, json};
 use crate::harness::{column, signal};
 use crate::verify::lab::{Lab, TEMPLATE, arn, ids, json_of};
 
-/// What each device's policy would be, were it shared by all.
-const ALIKE: &str = r#"{
-  "Parameters": {"SerialNumber": {"Type": "String"}, "AWS::IoT::Certificate::Id": {"Type": "String"}},
-  "Resources": {
-    "thing": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Ref": "SerialNumber"}}},
-    "certificate": {"Type": "AWS::IoT::Certificate", "Properties": {"Status": "ACTIVE"}},
-    "alike": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyDocument": {
-      "Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iot:*", "Resource": "*"}]}}}
-  }
-}"#;
-
-fn states(ledger: &Path) -> Vec<String> {
+pub fn states(ledger: &Path) -> Vec<String> {
     column(ledger, "SELECT state || ' ' || count(*) FROM device GROUP BY state ORDER BY state")
 }
 
-fn left(said: &Value) -> Vec<(String, String)> {
+pub fn left(said: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let mut left: Vec<_> =
         said["left"].as_array().unwrap().iter().map(|it| (text(&it["key"]), text(&it["what"]))).collect();
@@ -160,22 +151,6 @@ async fn what_another_client_has_changed_is_kept_or_left_alone_and_listed() {
     lab.state(|state| assert_eq!(state.things.keys().collect::<Vec<_>>(), ["DEVICE_000001", "stranger"]));
     let holdings = lab.holdings();
     assert_eq!((holdings.0 - before.0, holdings.1 - before.1, holdings.2 - before.2), (1, 1, 1));
-    lab.close().await;
-}
-
-#[tokio::test]
-async fn a_shared_policy_goes_with_the_last_of_its_devices() {
-    let lab = Lab::with_template(ALIKE, "detach_lag = \"200ms\"", "").await;
-    let before = lab.holdings();
-    let ledger = lab.provision(5).await;
-    assert_eq!(lab.holdings().2, before.2 + 1);
-    let some = json_of(
-        &lab.run("cleanup", &ledger, &["--yes", "--json", "--only", "SN000001"]).await.expect_code(3),
-    );
-    assert!(left(&some)[0].1.ends_with("is attached to it"), "{some}");
-    assert_eq!(lab.holdings(), (before.0 + 4, before.1 + 4, before.2 + 1));
-    lab.run("cleanup", &ledger, &["--yes"]).await.expect_code(0);
-    assert_eq!(lab.holdings(), before);
     lab.close().await;
 }
 

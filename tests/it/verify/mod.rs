@@ -1,6 +1,8 @@
 //! `fleetmint verify`, as a user runs it, against what another client has made and changed by raw requests.
 
 pub mod lab;
+mod trials;
+mod unknown;
 
 use std::time::Duration;
 
@@ -76,8 +78,14 @@ async fn what_another_client_made_right_is_sound_and_each_change_is_found() {
 
     lab.ask("DELETE", &own("DEVICE_000008"), None, &none).await;
     lab.ask("DELETE", "/things/DEVICE_000006/principals", Some(&arn(&ids[5])), &none).await;
-    let said = lab.run("verify", &ledger, &["--json", "--only", "SN000008"]).await.expect_code(3);
-    assert_eq!(reasons(&json_of(&said))[0].1, ["there is no thing DEVICE_000008"]);
+    let page = lab.scratch.path("one.html");
+    let args = ["--json", "--only", "SN000008", "--report", page.to_str().unwrap()];
+    let report = json_of(&lab.run("verify", &ledger, &args).await.expect_code(3));
+    assert_eq!(reasons(&report)[0].1, ["there is no thing DEVICE_000008"]);
+    // It is a report of one device, and says so.
+    assert_eq!(report["head"]["scope"], json!({ "keys": 1, "shard": null }));
+    assert_eq!((&report["counts"]["chosen"], &report["counts"]["registered"]), (&json!(1), &json!(9)));
+    assert!(std::fs::read_to_string(page).unwrap().contains("Only 1 device, chosen by its key."));
     factory.close().await;
     lab.close().await;
 }
@@ -186,29 +194,6 @@ async fn devices_without_a_thing_are_looked_at_by_their_certificate() {
     lab.ask("PUT", &format!("/certificates/{id}?newStatus=ACTIVE"), None, &Value::Null).await;
     let report = json_of(&lab.run("verify", &ledger, &["--json"]).await.expect_code(3));
     assert_eq!(reasons(&report)[0].1, ["certificate: found ACTIVE; wanted INACTIVE"]);
-    lab.close().await;
-}
-
-#[tokio::test]
-async fn new_certificates_are_tried_with_a_connection_of_their_own() {
-    let lab = Lab::new("").await;
-    let ledger = lab.provision(6).await;
-    let before = lab.emulator.counters();
-    let report = json_of(&lab.run("verify", &ledger, &["--json", "--connect", "3"]).await.expect_code(0));
-    assert_eq!(report["counts"]["connected"], 3);
-    let after = lab.emulator.counters();
-    assert_eq!((after.connected - before.connected, after.messages - before.messages), (3, 3));
-    let told = column(&ledger, "SELECT json_extract(details, '$.connected') FROM finding WHERE device = 1");
-    assert_eq!(told, ["connected as DEVICE_000001, published to meters/DEVICE_000001"]);
-    // A policy that denies the connection is found by the connection alone.
-    let deny = json!({ "policyDocument": json!({
-        "Version": "2012-10-17",
-        "Statement": [{ "Effect": "Deny", "Action": "iot:Connect", "Resource": "*" }],
-    }).to_string() });
-    lab.ask("POST", "/policies/Shared/version?setAsDefault=true", None, &deny).await;
-    let report = json_of(&lab.run("verify", &ledger, &["--json", "--connect", "1"]).await.expect_code(3));
-    let reason = &reasons(&report)[0].1[0];
-    assert!(reason.starts_with("its certificate could not be used: "), "{reason}");
     lab.close().await;
 }
 

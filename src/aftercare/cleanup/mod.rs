@@ -4,25 +4,28 @@
 //! which policies may be deleted. A run after a crash can therefore tell an earlier run's changes from another
 //! client's.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+mod policies;
+
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::inspection::{Begun, Expected, Keep, Made, Seen, Step, Undoing, Untouched, Wanted, undo};
+use super::inspection::{
+    Begun, Expected, Keep, Made, Seen, SeenCertificate, Step, Undoing, Untouched, Wanted, undo,
+};
 use super::look::{Looker, Subject, there};
 use super::round::{Books, Trouble, go_through};
 use super::{Ended, Setting, Shared};
 use crate::certificate::CertificateId;
-use crate::control_plane::{AskError, ControlPlane};
-use crate::event::{DeviceId, DeviceState};
+use crate::control_plane::AskError;
+use crate::event::DeviceState;
 use crate::ledger::{
-    CredentialId, Finding, Ledger, LedgerError, MadeCertificate, MadeDevice, MadeKind, MadeScope, RunId,
-    Undone,
+    CredentialId, Finding, Ledger, MadeCertificate, MadeDevice, MadeKind, MadeScope, RunId, Undone,
 };
-use crate::wording::plain;
+use crate::shard::Shard;
 
 /// The verb under which the ledger records the findings.
 pub const VERB: &str = "cleanup";
@@ -43,20 +46,18 @@ pub mod outcome {
 
 /// The longest wait for a detachment to take effect: the API reference says several seconds (DetachThingPrincipal).
 const DETACHED_WITHIN: Duration = Duration::from_secs(120);
-/// The longest wait for a policy's detachment to take effect: up to five minutes (DeletePolicy).
-const POLICY_DETACHED_WITHIN: Duration = Duration::from_secs(360);
 /// The first pause before a retry that waits for a detachment. Each later pause is twice as long, up to
 /// [`LONGEST_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How many policies are deleted concurrently.
-const POLICIES_UNDER_WAY: usize = 32;
 
 /// What to undo.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// Only devices with one of these keys; empty for any.
     pub keys: HashSet<String>,
+    /// Only devices of this shard; `None` for any.
+    pub shard: Option<Shard>,
     /// Only devices that reached their state in this run or a later one.
     pub since_run: Option<RunId>,
     /// Whether to include certificates that were issued but never registered.
@@ -70,12 +71,13 @@ pub struct Plan {
 impl Plan {
     /// The devices that the plan chooses.
     pub fn scope(&self) -> MadeScope {
+        let of = if self.orphans { MadeKind::Certified } else { MadeKind::OnceRegistered };
         MadeScope {
             verb: VERB,
-            of: if self.orphans { MadeKind::Certified } else { MadeKind::OnceRegistered },
             keys: self.keys.clone(),
+            shard: self.shard,
             since_run: self.since_run,
-            not_since: None,
+            ..MadeScope::of(of)
         }
     }
 }
@@ -138,11 +140,15 @@ pub async fn run(plan: &Plan, ledger: Ledger, setting: &Setting) -> Outcome {
         async move { cleaner.clean(device).await }
     };
     let mut ended = go_through(&shared, plan.scope(), setting, act).await;
-    if matches!(ended, Ended::Complete) && !plan.is_rehearsal {
-        ended = delete_policies(&shared, &cleaner).await;
+    if matches!(ended, Ended::Complete) {
+        let policies = if plan.is_rehearsal {
+            policies::rehearse(&cleaner).await
+        } else {
+            policies::delete(&shared, &cleaner).await
+        };
+        ended = policies.err().unwrap_or(ended);
     }
-    let Done { mut tally, left, policies } = std::mem::take(&mut *cleaner.done());
-    tally.policies += policies.len() as u64;
+    let Done { tally, left, .. } = std::mem::take(&mut *cleaner.done());
     drop(cleaner);
     let problem = keeper.close().await;
     let ended = problem.map_or(ended, Ended::Ledger);
@@ -161,11 +167,24 @@ struct Cleaner {
 struct Done {
     tally: Tally,
     left: Vec<Left>,
-    /// Policies that a rehearsal would delete.
-    policies: HashSet<String>,
+    /// Devices of a rehearsal whose policies would be deleted.
+    waiting: Vec<policies::Waiting>,
+    /// Ids of the certificates that a rehearsal would delete.
+    going: HashSet<String>,
 }
 
 impl Done {
+    /// Counts a device of which `tally` was deleted, and `kept` was not.
+    fn count(&mut self, key: &str, tally: &Tally, kept: &[String]) {
+        self.tally.certificates += tally.certificates;
+        self.tally.things += tally.things;
+        let devices = if kept.is_empty() { &mut self.tally.removed } else { &mut self.tally.kept };
+        *devices += 1;
+        for what in kept {
+            self.leave(key, what);
+        }
+    }
+
     fn leave(&mut self, key: &str, what: impl ToString) {
         if self.left.len() < MOST_LEFT {
             self.left.push(Left { key: key.to_owned(), what: what.to_string() });
@@ -193,7 +212,7 @@ impl Earlier {
         let has_begun = [outcome::BEGUN, outcome::POLICIES, outcome::KEPT].contains(&outcome);
         Self {
             begun: if has_begun { Begun::Yes } else { Begun::No },
-            was_cut_off: outcome == outcome::BEGUN,
+            was_cut_off: [outcome::BEGUN, outcome::POLICIES].contains(&outcome),
             policies: if has_begun { texts(&details["policies"]) } else { Vec::new() },
             kept: if has_begun { texts(&details["kept"]) } else { Vec::new() },
             certificate: details["certificate"].as_str().and_then(|id| id.to_owned().try_into().ok()),
@@ -202,18 +221,19 @@ impl Earlier {
 }
 
 impl Earlier {
-    /// What an interrupted undoing had decided to keep, except the device's own thing and deletable policies: those are
-    /// checked again.
-    fn detached<'a>(
-        &'a self,
-        device: &'a MadeDevice,
-        undoing: &'a Undoing,
-    ) -> impl Iterator<Item = &'a String> {
+    /// What is kept of `device`: by `undoing`, and what an interrupted run had detached and decided to keep, which no
+    /// longer shows up in the account. The device's own thing and deletable policies are judged anew.
+    fn kept(&self, device: &MadeDevice, undoing: &Undoing) -> Vec<String> {
+        let mut kept: Vec<String> = undoing.kept.iter().map(Keep::to_string).collect();
         let own_thing = device.thing_name.iter().map(|name| format!("thing {name}: "));
         let own: Vec<String> =
             own_thing.chain(undoing.policies.iter().map(|name| format!("policy {name}: "))).collect();
-        let kept = self.kept.iter().filter(|_| self.was_cut_off);
-        kept.filter(move |what| !own.iter().any(|own| what.starts_with(own)))
+        for what in self.kept.iter().filter(|_| self.was_cut_off) {
+            if !own.iter().any(|own| what.starts_with(own)) && !kept.contains(what) {
+                kept.push(what.clone());
+            }
+        }
+        kept
     }
 }
 
@@ -226,31 +246,38 @@ impl Cleaner {
     async fn clean(&self, device: MadeDevice) -> Result<bool, Trouble> {
         let earlier = Earlier::of(&device);
         let id = registered_with(&device).or(earlier.certificate.as_ref());
-        let (wanted, _) = self.setting.expectation.of(&device, id);
+        let (wanted, why_not) = self.setting.expectation.of(&device, id);
         let seen = self.look(&device, &earlier, wanted.as_ref()).await?;
+        let certificates: Vec<&str> = device
+            .certificates
+            .iter()
+            .map(|certificate| &certificate.id)
+            .chain(&earlier.certificate)
+            .map(CertificateId::as_str)
+            .collect();
         let made = Made {
             thing: seen.thing.as_ref().map(|thing| thing.name.as_str()).or(device.thing_name.as_deref()),
             registered: (device.state == DeviceState::Registered)
                 .then(|| device.certificate().map(|certificate| certificate.id.as_str()))
                 .flatten(),
+            certificates: &certificates,
             begun: if self.plan.changed { Begun::Yes } else { earlier.begun },
         };
-        let mut undoing = match undo(made, wanted.as_ref(), &seen) {
+        let undoing = match why_not {
+            // A certificate by itself was made by this ledger, whatever the template says.
+            Some(why) if !is_bare(&seen) => Err(Untouched::NotEvaluated(why)),
+            _ => undo(made, wanted.as_ref(), &seen),
+        };
+        let mut undoing = match undoing {
             Ok(undoing) => undoing,
-            Err(untouched) => return self.leave_alone(&device, &untouched).await,
+            Err(untouched) => return self.leave_alone(&device, &earlier, &untouched).await,
         };
         let new = earlier.policies.iter().filter(|name| !undoing.policies.contains(name));
         let new: Vec<String> = new.cloned().collect();
         undoing.policies.extend(new);
+        let mut kept = earlier.kept(&device, &undoing);
         if self.plan.is_rehearsal {
-            return Ok(self.rehearse(&device, &undoing));
-        }
-        let mut kept: Vec<String> = undoing.kept.iter().map(Keep::to_string).collect();
-        // Things and policies that an interrupted undoing detached no longer show up in the account.
-        for what in earlier.detached(&device, &undoing) {
-            if !kept.contains(what) {
-                kept.push(what.clone());
-            }
+            return Ok(self.rehearse(&device, undoing, kept));
         }
         self.note(&device, outcome::BEGUN, &undoing.policies, &kept, Vec::new()).await?;
         let mut tally = Tally::default();
@@ -288,14 +315,20 @@ impl Cleaner {
         Ok(seen)
     }
 
-    async fn leave_alone(&self, device: &MadeDevice, why: &Untouched) -> Result<bool, Trouble> {
+    async fn leave_alone(
+        &self,
+        device: &MadeDevice,
+        earlier: &Earlier,
+        why: &Untouched,
+    ) -> Result<bool, Trouble> {
         let key = &device.identity.key;
         {
             let mut done = self.done();
             done.tally.left_alone += 1;
             done.leave(key, format!("left alone: {why}"));
         }
-        if !self.plan.is_rehearsal {
+        // What an earlier run has begun is still to be finished.
+        if !self.plan.is_rehearsal && earlier.begun == Begun::No {
             let details = json!({ "thing": device.thing_name, "why": why.to_string() });
             let finding = Finding { device: device.id, outcome: outcome::LEFT_ALONE.to_owned(), details };
             self.books.note(Undone { finding, gone: Vec::new() }).await?;
@@ -303,21 +336,24 @@ impl Cleaner {
         Ok(true)
     }
 
-    fn rehearse(&self, device: &MadeDevice, undoing: &Undoing) -> bool {
+    fn rehearse(&self, device: &MadeDevice, undoing: Undoing, kept: Vec<String>) -> bool {
+        let mut tally = Tally::default();
         let mut done = self.done();
-        for step in &undoing.steps {
+        for step in undoing.steps {
             match step {
-                Step::DeleteCertificate { .. } => done.tally.certificates += 1,
-                Step::DeleteThing { .. } => done.tally.things += 1,
+                Step::DeleteCertificate { certificate } => {
+                    tally.certificates += 1;
+                    done.going.insert(certificate);
+                }
+                Step::DeleteThing { .. } => tally.things += 1,
                 Step::DetachPolicy { .. } | Step::DetachPrincipal { .. } | Step::Deactivate { .. } => {}
             }
         }
-        done.policies.extend(undoing.policies.iter().cloned());
-        let is_kept = !undoing.kept.is_empty();
-        let devices = if is_kept { &mut done.tally.kept } else { &mut done.tally.removed };
-        *devices += 1;
-        for keep in &undoing.kept {
-            done.leave(&device.identity.key, keep);
+        let key = &device.identity.key;
+        done.count(key, &tally, &kept);
+        let is_kept = !kept.is_empty();
+        if !undoing.policies.is_empty() {
+            done.waiting.push(policies::Waiting::rehearsed(device, undoing.policies, kept));
         }
         is_kept
     }
@@ -367,14 +403,7 @@ impl Cleaner {
         };
         let gone = device.certificates.iter().map(|certificate| certificate.row).collect();
         self.note(device, outcome, &undoing.policies, kept, gone).await?;
-        let mut done = self.done();
-        done.tally.certificates += tally.certificates;
-        done.tally.things += tally.things;
-        let devices = if kept.is_empty() { &mut done.tally.removed } else { &mut done.tally.kept };
-        *devices += 1;
-        for what in kept {
-            done.leave(&device.identity.key, what);
-        }
+        self.done().count(&device.identity.key, &tally, kept);
         Ok(!kept.is_empty())
     }
 
@@ -397,6 +426,14 @@ impl Cleaner {
         let finding = Finding { device: device.id, outcome: outcome.to_owned(), details };
         self.books.note(Undone { finding, gone }).await
     }
+}
+
+/// Whether all that the account has of a device is a certificate that was never activated or attached to anything.
+fn is_bare(seen: &Seen) -> bool {
+    let is_bare = |certificate: &SeenCertificate| {
+        certificate.status != "ACTIVE" && certificate.policies.is_empty() && certificate.things.is_empty()
+    };
+    seen.thing.is_none() && seen.certificates.iter().all(is_bare)
 }
 
 /// The device's current certificate, or its first one.
@@ -427,137 +464,4 @@ where
 fn is_attached(error: &AskError) -> bool {
     let AskError::Rejected { code, .. } = error else { return false };
     matches!(code.as_str(), "DeleteConflictException" | "InvalidRequestException")
-}
-
-/// The policies to delete, each with the devices it belonged to.
-type OfPolicy = BTreeMap<String, BTreeSet<DeviceId>>;
-
-/// Deletes the policies that the template carries, once nothing is attached to them any more, and records the outcome
-/// for their devices.
-async fn delete_policies(shared: &Shared, cleaner: &Arc<Cleaner>) -> Ended {
-    let found = match shared.with(|ledger| waiting(ledger)).await {
-        Ok(found) => found,
-        Err(error) => return Ended::Ledger(error),
-    };
-    let Waiting { devices, policies } = found;
-    let control_plane = &cleaner.setting.control_plane;
-    let mut names = policies.keys().cloned();
-    let mut tasks = tokio::task::JoinSet::new();
-    let mut kept = BTreeMap::new();
-    loop {
-        while tasks.len() < POLICIES_UNDER_WAY
-            && let Some(name) = names.next()
-        {
-            let control_plane = control_plane.clone();
-            tasks.spawn(async move { (delete_policy(&control_plane, &name).await, name) });
-        }
-        let joined = tokio::select! {
-            biased;
-            () = cleaner.setting.halt.drain.cancelled() => return Ended::Stopped,
-            joined = tasks.join_next() => joined,
-        };
-        match joined {
-            None => break,
-            Some(Ok((Ok(Gone::Deleted), _))) => cleaner.done().tally.policies += 1,
-            Some(Ok((Ok(Gone::Before), _))) => {}
-            Some(Ok((Ok(Gone::Not(why)), name))) => drop(kept.insert(name, why)),
-            Some(Ok((Err(error @ (AskError::NotPermitted { .. } | AskError::Refused { .. })), _))) => {
-                return Ended::Refused(error);
-            }
-            Some(Ok((Err(error), name))) => {
-                let devices = policies.get(&name).map_or(0, BTreeSet::len) as u64;
-                return Ended::Unanswered { devices, error };
-            }
-            Some(Err(ended)) => std::panic::resume_unwind(ended.into_panic()),
-        }
-    }
-    for (id, Device { key, thing, certificate, policies, mut kept_before }) in devices {
-        let still: Vec<&String> = policies.iter().filter(|name| kept.contains_key(*name)).collect();
-        for name in &still {
-            let what = format!("policy {name}: {}", kept[*name]);
-            cleaner.done().leave(&key, &what);
-            kept_before.push(what);
-        }
-        let outcome = if kept_before.is_empty() { outcome::REMOVED } else { outcome::KEPT };
-        if !still.is_empty() && kept_before.len() == still.len() {
-            let mut done = cleaner.done();
-            done.tally.removed = done.tally.removed.saturating_sub(1);
-            done.tally.kept += 1;
-        }
-        let details =
-            json!({ "thing": thing, "certificate": certificate, "policies": still, "kept": kept_before });
-        let finding = Finding { device: id, outcome: outcome.to_owned(), details };
-        if cleaner.books.note(Undone { finding, gone: Vec::new() }).await.is_err() {
-            break;
-        }
-    }
-    Ended::Complete
-}
-
-/// A device whose policies are still to be deleted.
-struct Device {
-    key: String,
-    thing: Value,
-    certificate: Value,
-    policies: Vec<String>,
-    kept_before: Vec<String>,
-}
-
-struct Waiting {
-    devices: Vec<(DeviceId, Device)>,
-    policies: OfPolicy,
-}
-
-fn waiting(ledger: &Ledger) -> Result<Waiting, LedgerError> {
-    let mut found = Waiting { devices: Vec::new(), policies: OfPolicy::new() };
-    ledger.view().for_each_finding::<LedgerError>(VERB, |each| {
-        let Finding { device, outcome, details } = each.finding;
-        if outcome != outcome::POLICIES {
-            return Ok(());
-        }
-        let texts =
-            |name: &str| -> Vec<String> { serde_json::from_value(details[name].clone()).unwrap_or_default() };
-        let (policies, kept_before) = (texts("policies"), texts("kept"));
-        for name in &policies {
-            found.policies.entry(name.clone()).or_default().insert(device);
-        }
-        let (thing, certificate) = (details["thing"].clone(), details["certificate"].clone());
-        found.devices.push((device, Device { key: each.key, thing, certificate, policies, kept_before }));
-        Ok(())
-    })?;
-    Ok(found)
-}
-
-/// The outcome of deleting a policy.
-enum Gone {
-    Deleted,
-    Before,
-    /// It is still there, for this reason.
-    Not(String),
-}
-
-async fn delete_policy(control_plane: &ControlPlane, name: &str) -> Result<Gone, AskError> {
-    let began = Instant::now();
-    let mut pause = PAUSE;
-    while let Some(target) =
-        there(control_plane.policy_targets(name).await)?.and_then(|targets| targets.into_iter().next())
-    {
-        // The list may still show a certificate that this run has detached and deleted.
-        let is_detached = match target.rsplit_once(":cert/") {
-            Some((_, id)) => there(control_plane.certificate(id).await)?.is_none(),
-            None => false,
-        };
-        if !is_detached || began.elapsed() >= POLICY_DETACHED_WITHIN {
-            return Ok(Gone::Not(format!("{} is attached to it", plain(&target))));
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-    let deleted = once_detached(POLICY_DETACHED_WITHIN, || control_plane.delete_policy(name)).await;
-    match there(deleted) {
-        Ok(Some(())) => Ok(Gone::Deleted),
-        Ok(None) => Ok(Gone::Before),
-        Err(AskError::Rejected { detail, .. }) => Ok(Gone::Not(detail)),
-        Err(error) => Err(error),
-    }
 }
