@@ -183,7 +183,7 @@ fn words(name: &str) -> String {
 }
 
 /// A hint as a sentence.
-fn sentence(hint: &str) -> String {
+pub(super) fn sentence(hint: &str) -> String {
     let mut chars = hint.chars();
     let first = chars.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
     format!("{first}{}.", chars.as_str())

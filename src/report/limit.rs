@@ -163,7 +163,7 @@ impl LimitReport {
 
     /// The finding in one sentence.
     pub fn sentence(&self) -> String {
-        self.finding.words(&self.operation.replace('_', " ")).trim_end().to_owned()
+        super::hints::sentence(self.finding.words(&self.operation.replace('_', " ")).trim_end())
     }
 
     /// The report as text, ending in a newline.

@@ -115,7 +115,11 @@ fn load(report: &Report, subject: &OperationReport) -> String {
         missed => format!("; {} more found no free connection and were not sent", count(missed)),
     };
     if counts.accepted == 0 {
-        return format!("None of {} {what} was accepted in {time}{missed}.", count(counts.attempts));
+        let how = most(&counts);
+        return format!(
+            "None of {} {what} was accepted in {time}; most were {how}{missed}.",
+            count(counts.attempts)
+        );
     }
     let pace = match report.elapsed_s {
         ..1.0 => format!("{} {what} in {time}", count(counts.accepted)),
@@ -137,8 +141,8 @@ fn most(counts: &OperationCounts) -> &'static str {
     let ends = [
         (counts.throttled, "throttled"),
         (counts.rejected, "rejected"),
-        (counts.timed_out, "without an answer in time"),
-        (counts.dropped, "with their connection"),
+        (counts.timed_out, "not answered in time"),
+        (counts.dropped, "dropped with their connection"),
     ];
     ends.into_iter().max_by_key(|(number, _)| *number).map_or("", |(_, words)| words)
 }

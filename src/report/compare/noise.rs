@@ -23,6 +23,8 @@ pub(super) const MOST_BLOCKS: usize = 40;
 /// With fewer pairs of blocks there are too few ways to swap them.
 pub(super) const LEAST_BLOCKS: usize = 8;
 const SEED: u64 = 1;
+/// Changes that differ by less are the same: the report's figures are rounded a little otherwise.
+const ROUNDING: f64 = 0.01;
 
 /// The number of blocks for these runs; 0 if they are too short.
 pub(super) fn blocks(new: &Placement, old: &Placement) -> usize {
@@ -70,7 +72,7 @@ impl Change {
         self.noise = noise;
         self.verdict = match noise {
             None => Verdict::Untested,
-            Some(noise) if change.abs() <= noise => Verdict::Noise,
+            Some(noise) if change.abs() <= noise * (1.0 + ROUNDING) => Verdict::Noise,
             Some(_) if self.is_worse() => Verdict::Worse,
             Some(_) => Verdict::Better,
         };

@@ -146,6 +146,8 @@ impl Chart {
 
 /// The least distance between two instants with labels, of the width.
 const APART: f64 = 0.09;
+/// The distance of two levels whose labels would lie on each other, of the height.
+const NEAR: f64 = 0.08;
 
 impl Notes {
     fn behind(&self) -> Markup {
@@ -174,10 +176,13 @@ impl Notes {
                     line.instant x1=(percent(*at)) x2=(percent(*at)) y1="0" y2="100%" {}
                     @if is_labelled(*at) { text.minor x=(percent(*at)) dx="4" y="12" { (label) } }
                 }
-                @for (class, value, label) in &self.levels {
+                @for (at, (class, value, label)) in self.levels.iter().enumerate() {
                     @let y = percent(1.0 - scale.place(*value));
+                    // Two labels at about the same height are at different ends.
+                    @let is_near = self.levels[..at].iter().any(|(_, other, _)| (scale.place(*other) - scale.place(*value)).abs() < NEAR);
+                    @let (x, dx, anchor) = if is_near { ("0", "4", "start") } else { ("100%", "-4", "end") };
                     line class=(class) x1="0" x2="100%" y1=(y) y2=(y) {}
-                    text class=(class) x="100%" y=(y) dx="-4" dy=(if scale.place(*value) > 0.93 { "13" } else { "-4" }) text-anchor="end" { (label) }
+                    text class=(class) x=(x) y=(y) dx=(dx) dy=(if scale.place(*value) > 0.93 { "13" } else { "-4" }) text-anchor=(anchor) { (label) }
                 }
             }
         }
@@ -189,6 +194,8 @@ fn swatch(class: &str) -> Markup {
         svg aria-hidden="true" {
             @if let Some(area) = class.strip_prefix("area ") {
                 path class={ "area " (area) } d="M2 0h18v10h-18z" {}
+            } @else if class.starts_with("dot ") {
+                path class=(class) d="M11 5h0" {}
             } @else {
                 path class=(class) d="M0 5h22" {}
             }

@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::super::hints;
 use super::super::model::Report;
 use super::super::wording::{count, length, percent, rate};
 use super::axis::Scale;
@@ -28,7 +29,7 @@ pub(super) fn section(report: &Report) -> Markup {
             @if let Some(eta) = eta(report, &devices) { p.note { (eta) } }
             @for run in &report.runs {
                 @if let Some(bound) = run.bound.as_ref().filter(|bound| bound.by != "nothing") {
-                    p { strong { "Bound by " (bound.by) ": " } (bound.detail) "." @if !bound.hint.is_empty() { " " (prose(&bound.hint)) } }
+                    p { strong { "Bound by " (bound.by) ": " } (bound.detail) "." @if !bound.hint.is_empty() { " " (prose(&hints::sentence(&bound.hint))) } }
                 }
             }
             (rejections(report, &devices))
@@ -106,7 +107,7 @@ fn rejections(report: &Report, devices: &Devices) -> Markup {
             @for failure in rejected.iter().take(REASONS) {
                 li.serious {
                     strong { (count(failure.count)) " × " (failure.example) }
-                    @if !failure.hint.is_empty() { (prose(&failure.hint)) }
+                    @if !failure.hint.is_empty() { (prose(&hints::sentence(&failure.hint))) }
                 }
             }
             @if rejected.len() > REASONS { li { (count((rejected.len() - REASONS) as u64)) " further reasons are below." } }

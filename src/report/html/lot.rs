@@ -4,6 +4,7 @@ use maud::{Markup, html};
 
 use super::super::lot::{LotCounts, LotDevice, LotReport, LotResult, MOST_LISTED};
 use super::super::wording::count;
+use super::tables::scrolling;
 use super::{n, page::date, shell};
 
 /// The page of a lot report.
@@ -89,7 +90,7 @@ fn exceptions(report: &LotReport) -> Markup {
         section aria-labelledby="exceptions" {
             h2 id="exceptions" { "Exceptions" }
             @if report.exceptions.is_empty() { p.note { "None." } } @else {
-                div.scroll role="region" aria-label="Exceptions" tabindex="0" { table {
+                (scrolling("Exceptions", &html! { table {
                     thead { tr {
                         th.text scope="col" { "Device" } th.text scope="col" { "Thing" } th.text scope="col" { "Reasons" }
                         th.text scope="col" { "Certificate" }
@@ -102,7 +103,7 @@ fn exceptions(report: &LotReport) -> Markup {
                             td.text { code { (device.certificate_id) } }
                         }
                     } }
-                } }
+                } }))
                 @if more > 0 { p.note { "And " (count(more)) " more, which the CSV has." } }
             }
         }
@@ -116,12 +117,12 @@ fn kinds(id: &str, title: &str, kinds: &std::collections::BTreeMap<String, u64>)
     html! {
         section aria-labelledby=(id) {
             h2 id=(id) { (title) }
-            div.scroll role="region" aria-label=(title) tabindex="0" { table {
+            (scrolling(title, &html! { table {
                 thead { tr { th scope="col" { "Kind" } th scope="col" { "Devices" } } }
                 tbody { @for (kind, number) in kinds {
                     tr { th scope="row" { (kind.replace('_', " ")) } td { (count(*number)) } }
                 } }
-            } }
+            } }))
         }
     }
 }
@@ -152,11 +153,9 @@ fn about(report: &LotReport) -> Markup {
     html! {
         section aria-labelledby="about" {
             h2 id="about" { "What, who and when" }
-            div.scroll role="region" aria-label="What, who and when" tabindex="0" { table {
-                tbody { @for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
-                    tr { th scope="row" { (name) } td.text { (value) } }
-                } }
-            } }
+            dl.settings {
+                @for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) { dt { (name) } dd { (value) } }
+            }
             @if report.head.has_hook {
                 p.note { "The template has a pre-provisioning hook: what it can change is not checkable, and no difference." }
             }
@@ -174,13 +173,13 @@ fn devices(report: &LotReport) -> Markup {
             } @else {
                 p.note { "The hash is the SHA-256 of the certificate, DER, as the ledger has it." }
                 details { summary { (count(report.devices.len() as u64)) " devices" }
-                    div.scroll role="region" aria-label="Devices" tabindex="0" { table {
+                    (scrolling("Devices", &html! { table {
                         thead { tr {
                             th.text scope="col" { "Device" } th.text scope="col" { "Thing" } th.text scope="col" { "Result" }
                             th.text scope="col" { "Looked at" } th.text scope="col" { "SHA-256 of the certificate" }
                         } }
                         tbody { @for device in &report.devices { (device_row(device)) } }
-                    } }
+                    } }))
                 }
             }
         }

@@ -12,7 +12,8 @@ use crate::metrics::threshold::Judgement;
 
 /// A table that may be wider than the page: it scrolls on its own, also with the keyboard.
 pub(super) fn scrolling(label: &str, table: &Markup) -> Markup {
-    html! { div.scroll role="region" aria-label=(label) tabindex="0" { (table) } }
+    // The section around it has the same words: landmarks are told apart by their names.
+    html! { div.scroll role="region" aria-label={ (label) ", as a table" } tabindex="0" { (table) } }
 }
 
 pub(super) fn thresholds(report: &Report) -> Markup {

@@ -355,7 +355,12 @@ fn limit() -> LimitReport {
         tool: String::from("fleetmint 0.1.0"),
         command: String::from("fleetmint find-limit create --emulator --devices 4000"),
         started_at: String::from("2026-11-27T08:00:00Z"),
-        site: Site { is_emulator: true, endpoint: String::from("localhost:8883"), ..Site::default() },
+        site: Site {
+            is_emulator: true,
+            endpoint: String::from("localhost:8883"),
+            region: String::from("eu-central-1"),
+            ..Site::default()
+        },
     };
     let report = LimitReport::new(
         Operation::CreateCertificate,

@@ -74,7 +74,6 @@ const NAMED_ERRORS: usize = 3;
 const MOST_ROWS: usize = 10;
 /// The order in which the groups (pace, latencies, now, troubles) lose lines if there is no room for all.
 const LEAST_MISSED: [usize; 4] = [1, 2, 0, 3];
-const WIDEST_BAR: usize = 40;
 const NARROWEST_BAR: usize = 6;
 
 impl View {
@@ -240,7 +239,7 @@ impl View {
         let room = |form: &String| columns.saturating_sub(width(form) + 1);
         let fitting = forms.iter().find(|form| room(form) >= NARROWEST_BAR);
         match fitting {
-            Some(form) => (room(form).min(WIDEST_BAR), form.clone()),
+            Some(form) => (room(form), form.clone()),
             None => (0, cut(&forms[forms.len() - 1], columns)),
         }
     }

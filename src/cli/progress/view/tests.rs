@@ -30,7 +30,7 @@ fn a_wide_terminal_has_a_line_for_each_kind_of_figure() {
     assert_eq!(
         rows(100, 24),
         [
-            "######################################## 4123/10000 devices  41 %  ETA 10m 0s",
+            format!("{} 4123/10000 devices  41 %  ETA 10m 0s", "#".repeat(62)).as_str(),
             "register 9.8/s of 10/s, create 9.9/s of 10/s",
             "register p50 9.12 ms p99 22.0 ms, create p50 154 ms p99 281 ms",
             "10 connections, 7 in flight",
