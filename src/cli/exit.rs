@@ -1,4 +1,4 @@
-//! Exit codes and error messages. The codes are a contract; the README documents them.
+//! Exit codes and error messages. The codes are a contract; docs/REFERENCE.md documents them.
 
 use std::process::ExitCode;
 
@@ -17,7 +17,7 @@ use super::speech::warn;
 pub enum Exit {
     /// Everything was done.
     Complete,
-    /// A threshold of a load test was missed.
+    /// A threshold was missed.
     ThresholdMissed,
     /// Some devices were rejected, or their outcome is unknown.
     NotAllRegistered,
@@ -61,12 +61,12 @@ impl Exit {
         Exit::NotPermitted,
     ];
 
-    /// The exit code, its meaning, and whether the same command may be run again. The codes are stable; the README
+    /// The exit code, its meaning, and whether the same command may be run again. The codes are stable; docs/REFERENCE.md
     /// has the same table.
     fn row(self) -> (u8, &'static str, &'static str) {
         match self {
             Exit::Complete => (0, "complete", "no need"),
-            Exit::ThresholdMissed => (2, "a threshold of a load test was missed", "to measure again"),
+            Exit::ThresholdMissed => (2, "a threshold was missed", "to measure again"),
             Exit::NotAllRegistered => (
                 3,
                 "some devices are rejected, unknown or removed; `verify` found differences; `cleanup` kept something",
@@ -276,12 +276,12 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_the_table_of_exit_codes() {
-        let readme = include_str!("../../README.md");
+    fn the_reference_has_the_table_of_exit_codes() {
+        let reference = include_str!("../../docs/REFERENCE.md");
         for exit in Exit::ALL {
             let (code, meaning, again) = exit.row();
             let row = format!("| {code} | {meaning} | {again} |");
-            assert!(readme.contains(&row), "wanted in the README: {row}");
+            assert!(reference.contains(&row), "wanted in docs/REFERENCE.md: {row}");
         }
     }
 }
