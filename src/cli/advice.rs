@@ -131,6 +131,15 @@ pub(super) fn of_ledger(problem: &Problem) -> Option<&'static str> {
             "a registered device whose values or board are others now: fleetmint retry --state registered --reissue returns it first",
         ),
         Problem::Unsealing => Some("--seal-to names recipients"),
+        Problem::SinkPlainKey => Some("--seal-to, from a ledger's first run on, seals them"),
+        Problem::SinkFailed { .. } => {
+            Some("nothing was registered without it; --keys-sink says where it is now")
+        }
+        Problem::SinkTaken { .. } => Some(
+            "if that run goes on, leave the lot to it; if its ledger is lost, `fleetmint restore LOT.csv --from-sink DIR` makes it anew",
+        ),
+        Problem::SinkMissing { .. } => Some("it is named after the ledger: see --ledger and --shard"),
+        Problem::SinkOtherLot { .. } => Some("restore with the lot that it was made from"),
         Problem::OtherBinding { what: "account", found, .. }
             if Account::named(found) == Account::Emulator =>
         {

@@ -17,7 +17,7 @@ use crate::identity::{
     Delimiter, Doubtful, EmptyCells, Encoding, Identity, LotErrors, LotFault, LotFormat, LotReader, LotShape,
     ParameterPlan, RowError, SentColumns, new_key_fault, parse_constant,
 };
-use crate::ledger::{Binding, ImportError, Ledger, LotRows, View};
+use crate::ledger::{Binding, ImportError, Ledger, LostLedger, LotRows, Restored, View};
 
 /// How lots are read, and what their rows become.
 pub(super) struct LotReading {
@@ -195,21 +195,39 @@ impl OpenLot {
         path: &Path,
         binding: &Binding,
     ) -> Result<(Ledger, ParameterPlan), Fatal> {
+        self.through(|rows, check| Ledger::open_or_import(path, binding, rows, check, SystemTime::now()))
+    }
+
+    /// Makes a lost ledger anew at `path`. Reports what is doubtful.
+    pub(super) fn restore(self, path: &Path, lost: &LostLedger, now: SystemTime) -> Result<Restored, Fatal> {
+        self.through(|rows, check| Ledger::restore(path, lost, rows, check, now))
+            .map(|(restored, _)| restored)
+    }
+
+    /// Has `take` take in the rows, with their requests, and a check of each. Returns its result with the parameters.
+    fn through<T>(
+        self,
+        take: impl FnOnce(
+            LotRows<'_, &mut dyn Iterator<Item = Result<Identity, Vec<RowError>>>>,
+            &mut dyn FnMut(&Identity) -> Result<(), Vec<RowError>>,
+        ) -> Result<T, ImportError>,
+    ) -> Result<(T, ParameterPlan), Fatal> {
         let Self { source, mut rows, shape, requests, parameters } = self;
         let (place, mut requests) = requests.unzip();
         let with_requests = |row: Result<Identity, Vec<RowError>>| match &place {
             None => row,
             Some(place) => row.and_then(|identity| place.attach(identity)),
         };
-        let check = |identity: &Identity| {
+        let mut check = |identity: &Identity| {
             let mut errors = parameters.check(identity).err().unwrap_or_default();
             errors.extend(requests.as_mut().and_then(|requests| requests.check(identity)));
             if errors.is_empty() { Ok(()) } else { Err(errors) }
         };
-        let passing = Rows { source: &source, shape, rows: rows.by_ref().map(with_requests) };
-        let ledger = into_ledger(passing, check, path, binding)?;
+        let mut passing = rows.by_ref().map(with_requests);
+        let passing = LotRows { source: &source, shape, rows: &mut passing as &mut dyn Iterator<Item = _> };
+        let taken = take(passing, &mut check).map_err(|error| refused(&source, error))?;
         say_doubts(&source, rows.doubts());
-        Ok((ledger, parameters))
+        Ok((taken, parameters))
     }
 }
 
@@ -240,10 +258,15 @@ where
 {
     let Rows { source, shape, rows } = rows;
     let rows = LotRows { source, shape, rows };
-    Ledger::open_or_import(path, binding, rows, check, SystemTime::now()).map_err(|error| match error {
-        ImportError::Rows(errors) => wrong_rows(source, &errors),
+    Ledger::open_or_import(path, binding, rows, check, SystemTime::now())
+        .map_err(|error| refused(source, error))
+}
+
+fn refused(lot: &str, error: ImportError) -> Fatal {
+    match error {
+        ImportError::Rows(errors) => wrong_rows(lot, &errors),
         ImportError::Ledger(error) => ledger_error(error),
-    })
+    }
 }
 
 /// The columns of an existing ledger; empty if it does not exist or cannot be read, which is reported when it is

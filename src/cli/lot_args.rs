@@ -61,7 +61,7 @@ pub(super) enum Empty {
     Omit,
 }
 
-fn delimiter(text: &str) -> Result<SoughtDelimiter, String> {
+pub(super) fn delimiter(text: &str) -> Result<SoughtDelimiter, String> {
     Ok(SoughtDelimiter(match text.to_ascii_lowercase().as_str() {
         "auto" => None,
         "," | "comma" => Some(Delimiter::Comma),

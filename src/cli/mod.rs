@@ -42,6 +42,7 @@ mod rates;
 mod recording;
 mod report;
 mod requests;
+mod restore;
 mod retry;
 mod retyped;
 mod rework;
@@ -102,6 +103,7 @@ enum Verb {
     Retry(retry::RetryArgs),
     Backup(backup::BackupArgs),
     Merge(merge::MergeArgs),
+    Restore(restore::RestoreArgs),
     Report(report::ReportArgs),
     Emulate(emulate::EmulateArgs),
     Completions(completions::CompletionsArgs),
@@ -135,6 +137,7 @@ impl Verb {
             Verb::Retry(args) => retry::run(args).await,
             Verb::Backup(args) => backup::run(&args),
             Verb::Merge(args) => merge::run(&args),
+            Verb::Restore(args) => restore::run(args),
             Verb::Report(args) => report::run(&args),
             Verb::Emulate(args) => emulate::run(&args).await,
             Verb::Completions(args) => completions::run(&args, command()),

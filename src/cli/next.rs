@@ -4,10 +4,7 @@ use std::path::Path;
 
 use super::run_settings::RunSettings;
 use crate::identity::{KEY_COLUMNS, is_made_up};
-use crate::ledger::{
-    Account, LotInfo, MERGE_OUTCOME, MERGED_OUTCOME, MERGING_OUTCOME, RETRY_OUTCOME, REWORK_OUTCOME,
-    RunStatus, Status,
-};
+use crate::ledger::{Account, LotInfo, MERGED_OUTCOME, MERGING_OUTCOME, RunStatus, Status};
 use crate::report::NextStep;
 use crate::wording::shell_word;
 
@@ -144,13 +141,9 @@ fn typed(status: &Status) -> Option<String> {
     status.runs.iter().rev().find_map(command)
 }
 
-/// The `--param`s of the last run.
+/// The `--param`s of the last run. Other entries of the history have no settings of that kind.
 fn constants(status: &Status) -> Vec<(String, String)> {
-    let is_run = |run: &&RunStatus| {
-        !matches!(run.run.outcome.as_deref(), Some(RETRY_OUTCOME | REWORK_OUTCOME | MERGE_OUTCOME))
-    };
-    let Some(last) = status.runs.iter().rev().find(is_run) else { return Vec::new() };
-    RunSettings::of(&last.run).parameters.unwrap_or_default()
+    status.runs.iter().rev().find_map(|run| RunSettings::of(&run.run).parameters).unwrap_or_default()
 }
 
 /// A path quoted for a POSIX shell, never mistaken for an option.

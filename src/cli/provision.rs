@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use super::advice;
 use super::args::{
-    KeyArgs, OutputArgs, RateArgs, ShardArgs, TargetArgs, TotalArgs, connections, lifetime, timeout,
+    KeyArgs, OutputArgs, RateArgs, ShardArgs, SinkArgs, TargetArgs, TotalArgs, connections, lifetime, timeout,
 };
 use super::check::{self, BeforeArgs};
 use super::conduct::{Done, Job, Offer, Reins, Shown, conduct, print_summary};
@@ -27,7 +27,7 @@ use super::rates::{ChosenRates, RateSettings, publishes_per_connection};
 use super::requests::RequestSource;
 use super::run_settings::{self, RunSettings};
 use super::scope::{Chosen, ScopeArgs};
-use super::settings::{Requests, check_template, creating, key_policy};
+use super::settings::{Requests, check_template, creating, key_policy, keys_sink};
 use super::shard::Part;
 use super::speech::{say, warn};
 use super::target::{Site, Target};
@@ -84,6 +84,9 @@ pub(super) struct ProvisionArgs {
 
     #[command(flatten)]
     pub(super) keys: KeyArgs,
+
+    #[command(flatten)]
+    pub(super) sink: SinkArgs,
 
     #[command(flatten)]
     pub(super) requests: RequestArgs,
@@ -156,6 +159,7 @@ struct Settings {
     target: Target,
     binding: Binding,
     keys: KeyPolicy,
+    keys_sink: Option<PathBuf>,
     rates: RateSettings,
     connections: Option<usize>,
     timeout: Duration,
@@ -234,12 +238,18 @@ pub(super) async fn run(args: ProvisionArgs) -> Result<Exit, Fatal> {
 
 /// Opens or creates the lot's ledger, adds what is new in the lot, and returns it with the parameters.
 fn take_in(lot: OpenLot, path: &Path, settings: &Settings) -> Result<(Ledger, ParameterPlan), Fatal> {
+    if let Some(sink) = settings.keys_sink.as_ref().filter(|_| !settings.ledger.exists()) {
+        Ledger::refuse_claimed_sink(&settings.ledger, sink).map_err(ledger_error)?;
+    }
     let (mut ledger, parameters) = lot.into_ledger(path, &settings.binding)?;
     if settings.dry_run {
         ledger.view().refuse_conflicts(&settings.ledger).map_err(ledger_error)?;
     }
     if let Some(content) = &settings.changed_content {
         ledger.change_content(content).map_err(ledger_error)?;
+    }
+    if let Some(sink) = settings.keys_sink.as_ref().filter(|_| !settings.dry_run) {
+        ledger.keep_in_sink(sink, SystemTime::now()).map_err(ledger_error)?;
     }
     say_changes(ledger.lot_changes());
     settings.warn_of_others(ledger.view());
@@ -275,8 +285,10 @@ impl Settings {
         let template = target.template(args.template.as_deref())?;
         let content = content(&reading, &keys);
         let changed_content = args.change_settings.then(|| content.clone());
+        let ledger = ledger_of(&args.lot, args.ledger, part)?;
         let settings = Self {
-            ledger: ledger_of(&args.lot, args.ledger, part)?,
+            keys_sink: keys_sink(args.sink, &keys, &ledger)?,
+            ledger,
             lot: args.lot,
             reading,
             binding: Binding {

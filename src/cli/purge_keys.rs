@@ -34,6 +34,9 @@ pub(super) fn run(args: &PurgeKeysArgs) -> Result<Exit, Fatal> {
         return Ok(Exit::Complete);
     }
     let after = ledger.purge_exported_keys(SystemTime::now()).map_err(ledger_error)?;
+    if let Some(sink) = ledger.view().keys_sink().map_err(ledger_error)? {
+        say(format_args!("note: the keys sink in {} still has the keys, sealed", sink.display()));
+    }
     ledger.close().map_err(ledger_error)?;
     print(&format!("{}\n", outcome(&before, &after)));
     Ok(Exit::Complete)

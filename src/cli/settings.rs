@@ -1,9 +1,12 @@
 //! Arguments that several verbs share, resolved. `target` resolves the target and the identity, `lot` the lot.
 
-use std::path::Path;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
-use super::args::{KeyArgs, Keys, LocalKeyType};
+use super::args::{KeyArgs, Keys, LocalKeyType, SinkArgs};
 use super::exit::{Exit, Fatal};
+use super::speech::warn;
 use crate::call::Call;
 use crate::emulator::scenario::{BUILT_IN_TEMPLATE, Scenario};
 use crate::engine::{KeyPolicy, KeySource};
@@ -67,6 +70,23 @@ pub(super) fn key_policy(args: &KeyArgs, requests: Requests) -> Result<KeyPolicy
         recipients => Some(Sealer::new(recipients).map_err(|error| usage("--seal-to", error))?),
     };
     Ok(KeyPolicy { source, seal_to, ..KeyPolicy::default() })
+}
+
+/// The keys sink of the ledger at `ledger`, if one is wanted.
+pub(super) fn keys_sink(args: SinkArgs, keys: &KeyPolicy, ledger: &Path) -> Result<Option<PathBuf>, Fatal> {
+    let Some(sink) = args.keys_sink else { return Ok(None) };
+    if keys.seal_to.is_none() && keys.source != KeySource::Device {
+        return Err(usage("--keys-sink", "needs --seal-to: no key in plain text goes to a second place"));
+    }
+    let found = fs::metadata(&sink).ok().filter(fs::Metadata::is_dir).ok_or_else(|| {
+        let found = format!("--keys-sink: found no directory at {}; nothing was sent", sink.display());
+        Fatal::new(Exit::LedgerUnusable, found)
+    })?;
+    let beside = ledger.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if fs::metadata(beside).is_ok_and(|beside| beside.dev() == found.dev()) {
+        warn("warning: --keys-sink is on the ledger's own file system, and would be lost together with it");
+    }
+    Ok(Some(sink))
 }
 
 /// The age recipients from the arguments and from files.

@@ -40,11 +40,16 @@ pub(super) struct Part {
 impl Part {
     /// The part given by the arguments and the scheduler.
     pub(super) fn new(args: &ShardArgs) -> Result<Self, Fatal> {
-        let shard = args.shard.map(|typed| resolve(typed, variable)).transpose()?;
+        Ok(Self { start_at: args.start_at, ..Self::of(args.shard)? })
+    }
+
+    /// The part that was typed, of a job that begins at once.
+    pub(super) fn of(typed: Option<TypedShard>) -> Result<Self, Fatal> {
+        let shard = typed.map(|typed| resolve(typed, variable)).transpose()?;
         if let Some(shard) = shard {
             say(format_args!("shard {shard}: part {} of {}, counted from 0", shard.index, shard.of));
         }
-        Ok(Self { shard, start_at: args.start_at })
+        Ok(Self { shard, start_at: None })
     }
 
     /// The prefix of client ids, which differs between shards.

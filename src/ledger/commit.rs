@@ -12,6 +12,7 @@ use super::keys::{self, KeyColumns};
 use super::pem::{CERTIFICATE, Kept};
 use super::refusal::Shown;
 use super::rows::{Found, find_device, find_key, registration_name};
+use super::sink_line::Line;
 use super::sql::write_one;
 use super::values::LotInfo;
 use super::{Ledger, Recorded, RunId, instant, schema};
@@ -59,7 +60,7 @@ pub enum Contested {
 }
 
 /// The outcome of a change before COMMIT, which turns into a receipt.
-enum Written {
+pub(super) enum Written {
     KeyPrepared(SigningRequest),
     Issued(IssuedCertificate),
     Done,
@@ -67,9 +68,9 @@ enum Written {
 }
 
 /// The time and the run of a change.
-struct Stamp {
-    at: String,
-    run: Option<i64>,
+pub(super) struct Stamp {
+    pub(super) at: String,
+    pub(super) run: Option<i64>,
 }
 
 impl Ledger {
@@ -90,8 +91,8 @@ impl Ledger {
             self.load_known_ids()?;
         }
         let mut known = self.known.take();
-        let written = self.write(|transaction| {
-            let mut batch = Batch { connection: transaction, stamp: &stamp, known: &mut known };
+        let written = self.write_to_sink_first(|transaction, lines| {
+            let mut batch = Batch { connection: transaction, stamp: &stamp, known: &mut known, lines };
             changes.into_iter().map(|change| batch.apply(change)).collect::<Result<Vec<_>, _>>()
         });
         // After an error the ids are read again: some may be of certificates that were not written.
@@ -179,6 +180,8 @@ struct Batch<'a> {
     stamp: &'a Stamp,
     /// Already loaded if any change issues a certificate.
     known: &'a mut Option<KnownIds>,
+    /// What the keys sink must have first; `None` if there is none.
+    lines: &'a mut Option<Vec<Line>>,
 }
 
 impl Batch<'_> {
@@ -201,7 +204,12 @@ impl Batch<'_> {
                 self.issue(device, certificate.map_key(|()| key.private_key))
             }
             Change::Registered { device, thing } => {
+                let line =
+                    self.lines.as_ref().map(|_| registered_line(connection, device, &thing)).transpose()?;
                 let written = register(connection, device, thing, stamp)?;
+                if let (Written::Done, Some(lines)) = (&written, &mut self.lines) {
+                    lines.extend(line);
+                }
                 if let (Written::Done, Some(_)) = (&written, prepared) {
                     keys::forget_prepared(connection, device)?;
                 }
@@ -234,36 +242,61 @@ impl Batch<'_> {
             let contested = Contested::Certificate(certificate.certificate_id);
             return Ok(Written::Conflict(Conflict { device, contested, holder }));
         }
-        let key = KeyColumns::of(connection, &certificate.private_key)?;
-        let kept = Kept::labelled(&certificate.certificate_pem, CERTIFICATE);
-        let sql = "INSERT INTO credential
-                   (id, device, certificate_id, certificate, private_key, private_key_label, issued_at, run, sealing,
-                    purged_at, digest)
-                   SELECT id, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9,
-                          row_digest(id, ?1, ?2, ?3, ?4, ?5, ?6, NULL, ?8, ?9, NULL)
-                   FROM (SELECT coalesce(max(id), 0) + 1 AS id FROM credential)";
-        let (text, label) = (&key.text, key.text.as_ref().and_then(Kept::label));
-        let values =
-            params![device.0, id, kept, text, label, stamp.at, stamp.run, key.sealing, key.purged_at];
-        write_one(connection, sql, values)?;
-        let sql = "INSERT INTO token (device, ownership_token, digest) VALUES (?1, ?2, row_digest(?1, ?2))";
-        write_one(connection, sql, params![device.0, certificate.ownership_token.expose()])?;
-        let to =
-            Standing { state: DeviceState::Issued, registration: Some(Registration::MaySent), failure: None };
-        move_device(connection, device, &to, stamp)?;
+        if let Some(lines) = &mut self.lines {
+            lines.push(Line::issued(find_key(connection, device)?, &certificate, &stamp.at)?);
+        }
+        insert_credential(connection, device, &certificate, stamp)?;
         Ok(Written::Issued(certificate))
     }
 }
 
+/// Gives a device a certificate, which may be registered from here on.
+pub(super) fn insert_credential(
+    connection: &Connection,
+    device: DeviceId,
+    certificate: &IssuedCertificate,
+    stamp: &Stamp,
+) -> Result<(), Problem> {
+    let id = KeptId::of(&certificate.certificate_id);
+    let key = KeyColumns::of(connection, &certificate.private_key)?;
+    let kept = Kept::labelled(&certificate.certificate_pem, CERTIFICATE);
+    let sql = "INSERT INTO credential
+               (id, device, certificate_id, certificate, private_key, private_key_label, issued_at, run, sealing,
+                purged_at, digest)
+               SELECT id, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9,
+                      row_digest(id, ?1, ?2, ?3, ?4, ?5, ?6, NULL, ?8, ?9, NULL)
+               FROM (SELECT coalesce(max(id), 0) + 1 AS id FROM credential)";
+    let (text, label) = (&key.text, key.text.as_ref().and_then(Kept::label));
+    let values = params![device.0, id, kept, text, label, stamp.at, stamp.run, key.sealing, key.purged_at];
+    write_one(connection, sql, values)?;
+    let sql = "INSERT INTO token (device, ownership_token, digest) VALUES (?1, ?2, row_digest(?1, ?2))";
+    write_one(connection, sql, params![device.0, certificate.ownership_token.expose()])?;
+    let to =
+        Standing { state: DeviceState::Issued, registration: Some(Registration::MaySent), failure: None };
+    move_device(connection, device, &to, stamp).map(|_| ())
+}
+
+fn registered_line(
+    connection: &Connection,
+    device: DeviceId,
+    thing: &RegisteredThing,
+) -> Result<Line, Problem> {
+    Ok(Line::Registered {
+        device: find_key(connection, device)?,
+        thing_name: Some(thing.thing_name.clone()).filter(|name| !name.is_empty()),
+        device_configuration: thing.device_configuration.clone(),
+    })
+}
+
 /// The key of the device with the certificate `id`. Scans every certificate: call it only if there nearly always is
 /// one.
-fn find_holder(connection: &Connection, id: &KeptId<'_>) -> Result<Option<String>, Problem> {
+pub(super) fn find_holder(connection: &Connection, id: &KeptId<'_>) -> Result<Option<String>, Problem> {
     let sql = "SELECT device.key FROM credential JOIN device ON device.id = credential.device
                WHERE credential.certificate_id = ?1";
     find_text(connection, sql, [id])
 }
 
-fn register(
+pub(super) fn register(
     connection: &Connection,
     device: DeviceId,
     thing: RegisteredThing,

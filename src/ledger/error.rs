@@ -184,6 +184,57 @@ pub enum Problem {
     /// The ledgers do not form a complete set of shards.
     #[error(transparent)]
     Unmergeable(#[from] Unmergeable),
+    /// The keys sink cannot be written or read.
+    #[error("its keys sink {} failed: {detail}", .file.display())]
+    SinkFailed {
+        /// A file of the sink.
+        file: PathBuf,
+        /// The operating system's error.
+        detail: String,
+    },
+    /// Another ledger owns the keys sink.
+    #[error("its keys sink {} belongs to another ledger: {by}", .sink.display())]
+    SinkTaken {
+        /// The sink.
+        sink: PathBuf,
+        /// The other ledger, and who made it the owner.
+        by: String,
+    },
+    /// The ledger has or would have private keys in plain text, and a sink takes only sealed ones.
+    #[error("a keys sink has only sealed keys, and this ledger's are in plain text")]
+    SinkPlainKey,
+    /// There is no such keys sink.
+    #[error("it has no keys sink {}", .sink.display())]
+    SinkMissing {
+        /// Where it was to be.
+        sink: PathBuf,
+    },
+    /// A line of the keys sink is damaged.
+    #[error("{}, line {line}: {detail}; the sink is damaged, and nothing was made from it", .sink.display())]
+    SinkDamaged {
+        /// The sink.
+        sink: PathBuf,
+        /// The number of the line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The keys sink has a device that is not in the lot, or not in this shard's part of it.
+    #[error("{} has a certificate of the device {}, which {part} does not have", .sink.display(), Shown(.key))]
+    SinkOtherLot {
+        /// The sink.
+        sink: PathBuf,
+        /// The device's key.
+        key: String,
+        /// The part of the lot.
+        part: String,
+    },
+    /// The keys sink is being written.
+    #[error("{} is being written: stop the run that does, and restore again", .sink.display())]
+    SinkGrows {
+        /// The sink.
+        sink: PathBuf,
+    },
     /// Its keys are sealed, and the run would no longer seal them.
     #[error("its keys are sealed, and none is ever added in plain text: name the recipients again")]
     Unsealing,

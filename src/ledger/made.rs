@@ -10,7 +10,10 @@ use serde_json::Value;
 
 use super::error::{LedgerError, Problem};
 use super::findings::{Finding, write_findings};
-use super::rows::{has_certificate, impossible, read_certificate_id, read_certificate_pem, read_state};
+use super::rows::{
+    find_key, has_certificate, impossible, read_certificate_id, read_certificate_pem, read_state,
+};
+use super::sink_line::Line;
 use super::sql::{read_all, read_count, read_json, write_one};
 use super::{Ledger, RunId, View, instant};
 use crate::certificate::CertificateId;
@@ -319,10 +322,16 @@ impl Ledger {
         now: SystemTime,
     ) -> Result<(), LedgerError> {
         let (at, run) = (instant::to_text(now), self.run.map(|run| run.0));
-        self.write(|transaction| {
+        self.write_to_sink_first(|transaction, lines| {
             write_findings(transaction, verb, undone.iter().map(|undone| &undone.finding), &at, run)?;
             let gone = undone.iter().filter(|undone| !undone.gone.is_empty());
-            gone.into_iter().try_for_each(|undone| write_gone(transaction, undone, &at, run))
+            gone.into_iter().try_for_each(|undone| {
+                write_gone(transaction, undone, &at, run)?;
+                if let Some(lines) = lines {
+                    lines.push(Line::Removed { device: find_key(transaction, undone.finding.device)? });
+                }
+                Ok(())
+            })
         })
     }
 }

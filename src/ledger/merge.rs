@@ -16,7 +16,7 @@ use super::refusal::Unmergeable;
 use super::retry::insert_deed;
 use super::sql::{read_count, read_json};
 use super::values::LotInfo;
-use super::{Ledger, binding, instant, siblings};
+use super::{Ledger, binding, instant};
 use crate::identity::LotDigest;
 use crate::shard::Shard;
 
@@ -68,7 +68,7 @@ impl Whole {
 
     /// Whether it is there: a merge that was interrupted may have made it, and not noted that.
     fn was_made(&self) -> bool {
-        let is_there = || siblings::open(Path::new(&self.into)).and_then(|ledger| self.is(&ledger));
+        let is_there = || opening::as_it_is(Path::new(&self.into)).and_then(|ledger| self.is(&ledger));
         self.is_made || is_there().unwrap_or(false)
     }
 }

@@ -29,6 +29,7 @@ mod opening;
 mod pem;
 mod place;
 mod refusal;
+mod restore;
 mod resume;
 mod retry;
 mod rework;
@@ -37,6 +38,8 @@ mod rows;
 mod schema;
 mod select;
 mod siblings;
+mod sink;
+mod sink_line;
 mod sql;
 mod status;
 #[cfg(test)]
@@ -65,11 +68,13 @@ pub use merge::{MERGE_OUTCOME, MERGED_OUTCOME, MERGING_OUTCOME, Merged};
 #[cfg(all(any(test, fuzzing), feature = "emulator"))]
 pub(crate) use pem::fuzz as fuzz_pem;
 pub use refusal::{LotRefusal, NotThere, RefusedRow, Standing, Unmergeable};
+pub use restore::{LostLedger, Restored};
 pub use resume::LotChanges;
 pub use retry::{GivenUp, RETRY_OUTCOME, Retry, Returned};
 pub use rework::{REWORK_OUTCOME, Rework};
 pub use select::{CertifiedDevice, RejectedDevice, Selection};
 pub use siblings::Overlap;
+pub use sink::SINK_OUTCOME;
 pub use status::{RunStanding, RunStatus, Status};
 pub use values::{Counts, LotInfo, OpenDevice, Work, Writer};
 pub use view::{RunInfo, Trouble, View};
@@ -124,6 +129,8 @@ pub struct Ledger {
     lot_changes: LotChanges,
     /// The ids of all certificates; loaded when first needed.
     known: Option<KnownIds>,
+    /// Where every credential goes first, if anywhere.
+    sink: Option<sink::Sink>,
 }
 
 /// Whether it is known what is durable.
@@ -376,6 +383,7 @@ impl Ledger {
             health: Health::Sound,
             lot_changes: LotChanges::default(),
             known: None,
+            sink: None,
         }
     }
 
@@ -393,6 +401,7 @@ impl Ledger {
     pub fn begin_run(&mut self, settings: &serde_json::Value, now: SystemTime) -> Result<RunId, LedgerError> {
         // Now, before anybody waits for a commit.
         self.load_known_ids()?;
+        self.open_sink(now)?;
         let run = self.write(|transaction| {
             let sql = "INSERT INTO run (started_at, pid, settings) VALUES (?1, ?2, ?3)";
             let values = params![instant::to_text(now), std::process::id(), settings.to_string()];
@@ -455,6 +464,24 @@ impl Ledger {
             checkpoints.after_commit(&self.view.connection);
         }
         Ok(written)
+    }
+
+    /// Runs one write whose lines are durable in the keys sink before it is committed.
+    fn write_to_sink_first<T>(
+        &mut self,
+        statements: impl FnOnce(&Transaction<'_>, &mut Option<Vec<sink_line::Line>>) -> Result<T, Problem>,
+    ) -> Result<T, LedgerError> {
+        let mut sink = self.sink.take();
+        let written = self.write(|transaction| {
+            let mut lines = sink.is_some().then(Vec::new);
+            let written = statements(transaction, &mut lines)?;
+            if let (Some(sink), Some(lines)) = (&mut sink, lines) {
+                sink.append(&lines)?;
+            }
+            Ok(written)
+        });
+        self.sink = sink;
+        written
     }
 
     /// Moves the log into the file if it is long enough; call it when idle.

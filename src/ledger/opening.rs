@@ -56,6 +56,18 @@ fn open_to_read(place: &Place, source: Source) -> Result<Connection, Problem> {
     Ok(connection)
 }
 
+/// Opens another ledger of any schema for reading, without upgrading it.
+pub(super) fn as_it_is(other: &Path) -> Result<Connection, Problem> {
+    let place = Place::of(other).map_err(|error| error.problem)?;
+    place.refuse_foreign()?;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(upgrade::uri(&place.ledger, Source::Live), flags)?;
+    schema::set_up(&connection)?;
+    schema::identify(&connection)?;
+    Ok(connection)
+}
+
 /// Opens the ledger at `place` for writing. One of an older schema is brought up to date.
 pub(super) fn to_write(place: &Place, lock: &mut LedgerLock, look: Look) -> Result<Connection, Problem> {
     let mut connection = open_to_write(place, look)?;

@@ -92,7 +92,11 @@ pub(super) fn read_open_device(row: &Row<'_>, columns: usize) -> Result<OpenDevi
         }
         (DeviceState::Issued, Some(registration)) if is_certified => Work::Register {
             certificate: Recorded::new(read_certificate(row)?),
-            issued_at: read_instant(row, "issued_at")?,
+            issued_at: match row.get::<_, Option<String>>("ownership_token")?.as_deref() {
+                // A restored ledger has no tokens: the certificate is as good as too old to be registered.
+                Some("") => SystemTime::UNIX_EPOCH,
+                _ => read_instant(row, "issued_at")?,
+            },
             registration,
         },
         (DeviceState::Issued, _) => return Err(impossible(id, "is issued, and lacks its certificate")),

@@ -7,16 +7,16 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, params};
 
 use super::binding::{Binding, said};
 use super::error::{LedgerError, Problem};
 use super::merge::Whole;
 use super::place::Place;
 use super::rows::read_lot;
-use super::schema;
 use super::schema::upgrade::{Source, uri};
 use super::view::View;
+use super::{opening, schema};
 
 /// Another ledger that has worked on devices of this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,18 +50,6 @@ fn own_files(ledger: &Path) -> Vec<(u64, u64)> {
 
 fn identity(file: &fs::Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
-}
-
-/// Opens another ledger of any schema for reading, without upgrading it.
-pub(super) fn open(other: &Path) -> Result<Connection, Problem> {
-    let place = Place::of(other).map_err(|error| error.problem)?;
-    place.refuse_foreign()?;
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(uri(&place.ledger, Source::Live), flags)?;
-    schema::set_up(&connection)?;
-    schema::identify(&connection)?;
-    Ok(connection)
 }
 
 /// The files beside a ledger that are not its own.
@@ -100,7 +88,7 @@ pub(super) fn refuse_conflicts(
 fn conflict(own: &Connection, other: &Path, wanted: &Binding) -> Result<Option<Problem>, Problem> {
     /// How many of its devices are searched for.
     const LOOKED_AT: i64 = 1_000;
-    let connection = open(other)?;
+    let connection = opening::as_it_is(other)?;
     let sql = "SELECT EXISTS (SELECT 1 FROM lot WHERE template = ?1 AND region = ?2 AND account = ?3)";
     let values = params![wanted.template, wanted.region, wanted.account];
     if !connection.query_row(sql, values, |row| row.get::<_, bool>(0))? {
@@ -158,7 +146,7 @@ impl View {
     }
 
     fn overlap(&self, other: &Path) -> Result<Option<Overlap>, Problem> {
-        let connection = open(other)?;
+        let connection = opening::as_it_is(other)?;
         if let Some(whole) = Whole::of_part(&connection)?
             && whole.is(&self.connection)?
         {

@@ -44,7 +44,7 @@ pub enum RunStanding {
 }
 
 /// Whether any key is in plain text. Stops at the first one found, which in most ledgers is the first key of all.
-const HOLDS_PLAIN_KEYS: &str =
+pub(super) const HOLDS_PLAIN_KEYS: &str =
     "SELECT EXISTS (SELECT 1 FROM credential WHERE private_key IS NOT NULL AND sealing IS NULL AND purged_at IS NULL)
     OR EXISTS (SELECT 1 FROM prepared_key WHERE private_key IS NOT NULL AND sealing IS NULL)";
 

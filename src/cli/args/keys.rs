@@ -28,6 +28,16 @@ pub(in crate::cli) struct KeyArgs {
     pub(in crate::cli) seal_to_file: Vec<PathBuf>,
 }
 
+/// A second place for the keys.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Keys")]
+pub(in crate::cli) struct SinkArgs {
+    /// Append each certificate with its sealed private key to a file in this directory too, before the ledger has it: on
+    /// another disk, or a network file system. `restore` makes a lost ledger anew from it. Needs --seal-to, or --keys csr.
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) keys_sink: Option<PathBuf>,
+}
+
 /// Who makes private keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum Keys {

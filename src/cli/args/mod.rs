@@ -11,7 +11,7 @@ mod target;
 mod values;
 
 pub(super) use devices::DeviceArgs;
-pub(super) use keys::{KeyArgs, Keys, LocalKeyType};
+pub(super) use keys::{KeyArgs, Keys, LocalKeyType, SinkArgs};
 pub(super) use manner::{LogFormat, MannerArgs};
 pub(super) use outputs::OutputArgs;
 pub(super) use rates::{RateArgs, RateSource};

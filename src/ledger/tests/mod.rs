@@ -8,6 +8,7 @@ mod keys;
 mod mending;
 mod merging;
 mod opening;
+mod sinks;
 mod undoing;
 mod upgrading;
 

@@ -10,6 +10,7 @@ mod evidence;
 mod kills;
 mod locks;
 mod services;
+mod sinks;
 mod stops;
 
 use std::path::{Path, PathBuf};
