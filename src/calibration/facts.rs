@@ -41,6 +41,8 @@ pub enum Fact {
     Expires,
     /// A SUBSCRIBE to a request topic.
     ReservedTopic,
+    /// A request above its quota.
+    Throttled,
     /// A SUBSCRIBE that is not permitted.
     DeniedSubscribe,
     /// A PUBLISH that is not permitted.
@@ -68,13 +70,15 @@ pub enum Probe {
     Capitals,
     /// A registration with a parameter left out.
     Omission,
+    /// Floods that meet a throttle.
+    Limits,
     /// A token that was kept until it had expired.
     Expiry,
 }
 
 impl Probe {
     /// All probes, in the order in which they are made.
-    pub const ALL: [Probe; 10] = [
+    pub const ALL: [Probe; 11] = [
         Probe::Signatures,
         Probe::Messages,
         Probe::Topics,
@@ -84,6 +88,7 @@ impl Probe {
         Probe::Registrations,
         Probe::Capitals,
         Probe::Omission,
+        Probe::Limits,
         Probe::Expiry,
     ];
 }
@@ -141,7 +146,7 @@ const fn row(
 const UNKNOWN: (&str, &str, Option<&str>) = ("U", "", None);
 
 /// All facts, in the order of reports.
-pub const TABLE: [Row; 19] = [
+pub const TABLE: [Row; 20] = [
     row(
         Fact::CapitalisedParameters,
         "capitalised_parameters",
@@ -153,7 +158,7 @@ pub const TABLE: [Row; 19] = [
     row(
         Fact::WithoutSubscription,
         "answer_without_subscription",
-        "an answer to who has not subscribed to its topic",
+        "whether an answer comes without a subscription to its topic",
         ("V", "subscribe first, or it might not come", None),
         Probe::Certificates,
         Maps::Key("require_subscription", &[("comes", "false"), ("does not come", "true")]),
@@ -290,6 +295,14 @@ pub const TABLE: [Row; 19] = [
         ("V", "may end the connection", None),
         Probe::Topics,
         Maps::Nothing,
+    ),
+    row(
+        Fact::Throttled,
+        "throttled",
+        "more requests than the quota",
+        ("V-old", "429; the words are unknown", Some("refused: 429")),
+        Probe::Limits,
+        Maps::Error("throttled"),
     ),
     row(
         Fact::DeniedSubscribe,

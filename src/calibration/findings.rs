@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::facts::{Fact, REFUSED};
+use super::throttle::Throttle;
 
 /// A refusal in the service's own words, without names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +87,8 @@ pub struct Findings {
     seen: BTreeMap<Fact, Vec<Observation>>,
     /// How long each step took.
     pub took: BTreeMap<Timed, Vec<Duration>>,
+    /// The throttles of what was flooded; `None` if a flood met none that could be told.
+    pub throttles: BTreeMap<Timed, Option<Throttle>>,
 }
 
 /// What the answers about a fact amount to.

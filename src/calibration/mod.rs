@@ -11,6 +11,7 @@ mod prober;
 mod probes;
 mod report;
 mod subject;
+mod throttle;
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ pub use law::Law;
 pub use prober::{MOST_CERTIFICATES, MOST_THINGS};
 pub use report::{About, json, scenario, text};
 pub use subject::{Subject, roles};
+pub use throttle::{Counting, Flood, Throttle};
 
 use crate::failure::Failure;
 use crate::ledger::{Ledger, LedgerError};
@@ -32,12 +34,20 @@ pub struct Settings {
     pub timeout: Duration,
     /// A topic that a policy denies to these credentials; `None` if none is known.
     pub denied_topic: Option<String>,
+    /// Whether requests are flooded to find their throttles.
+    pub limits: bool,
     /// The age at which a token must have expired; `None` leaves that out.
     pub expired_after: Option<Duration>,
 }
 
 /// How many messages are sent, of two bytes each.
 pub const MESSAGES: usize = 5;
+
+/// How many requests per second a flood has: several times AWS's own quotas, which are 10 and 20 per second.
+pub const FLOOD_PER_S: u32 = 60;
+
+/// How long a flood lasts.
+pub const FLOOD_TIME: Duration = Duration::from_secs(5);
 
 /// The topic of the messages.
 pub fn topic_of_messages(subject: &Subject) -> String {

@@ -12,13 +12,13 @@ use tokio::time::{Instant, sleep};
 use tokio_rustls::client::TlsStream;
 
 use super::facts::Fact;
-use super::findings::{Findings, Observation, Rejection, Timed};
+use super::findings::{Findings, Rejection, Timed};
 use super::subject::Subject;
 use super::{Settings, Stopped};
 use crate::call::Call;
 use crate::certificate::{CertificateId, IssuedCertificate, Secret};
 use crate::event::{Change, DeviceId};
-use crate::failure::{Cause, Failure};
+use crate::failure::Cause;
 use crate::identity::Identity;
 use crate::ledger::{Ledger, Receipt};
 use crate::provisioning::{CallTopics, Topics, parse_rejected};
@@ -79,6 +79,8 @@ pub(super) struct Prober<'a> {
     keys: HashSet<u64>,
     /// A certificate that is kept until its token has expired.
     pub(super) aging: Option<Held>,
+    /// Whether the topics of CreateCertificateFromCsr may be subscribed to: a policy need not allow what is not used.
+    pub(super) may_certify: bool,
 }
 
 impl<'a> Prober<'a> {
@@ -100,6 +102,7 @@ impl<'a> Prober<'a> {
             things_left: MOST_THINGS,
             keys: HashSet::new(),
             aging: None,
+            may_certify: true,
         }
     }
 
@@ -163,7 +166,17 @@ impl<'a> Prober<'a> {
     ) -> Result<Answer, Stopped> {
         let filters = [topics.accepted.as_str(), topics.rejected.as_str()];
         let filters = if hearing == Hearing::Subscribed { &filters[..] } else { &[] };
-        let mut raw = self.open(filters).await?;
+        let is_csr = call == Call::CreateCertificateFromCsr;
+        if is_csr && !self.may_certify {
+            return Ok(Answer::Lost);
+        }
+        let mut raw = match self.open(filters).await {
+            Err(Stopped::NoSubscription) if is_csr => {
+                self.may_certify = false;
+                return Ok(Answer::Lost);
+            }
+            opened => opened?,
+        };
         let sent = Instant::now();
         let until = sent + self.patience(call, hearing);
         let Ok(id) = raw.publish(&topics.request, payload).await else { return Ok(Answer::Lost) };
@@ -237,6 +250,11 @@ impl<'a> Prober<'a> {
             let answer = self.ask(Call::CreateKeysAndCertificate, payload, Hearing::Subscribed).await?;
             if let Some(held) = self.keep(device, &answer)? {
                 return Ok(Some(held));
+            }
+            if matches!(&answer, Answer::Rejected(rejection) if rejection.status < 500) {
+                // Nothing was made.
+                self.certificates_left += 1;
+                sleep(PAUSE).await;
             }
         }
         Ok(None)
@@ -318,13 +336,7 @@ impl<'a> Prober<'a> {
     }
 }
 
-impl From<Failure> for Observation {
-    fn from(failure: Failure) -> Self {
-        Observation::from(failure.to_string().as_str())
-    }
-}
-
-fn rejected(payload: &[u8]) -> Answer {
+pub(super) fn rejected(payload: &[u8]) -> Answer {
     match parse_rejected(payload) {
         Cause::Rejected { status_code, error_code, error_message } => {
             Answer::Rejected(Rejection { status: status_code, code: error_code, message: error_message })

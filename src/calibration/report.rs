@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use super::facts::{Maps, Row, TABLE};
 use super::findings::{Findings, Rejection, Settled, Timed};
 use super::law::Law;
+use super::throttle::{Throttle, in_common};
+use super::{FLOOD_PER_S, FLOOD_TIME};
 
 /// Where a report can be sent.
 const SEND_TO: &str = "https://github.com/OWNER/fleetmint/issues";
@@ -60,6 +62,13 @@ pub fn text(findings: &Findings, about: About<'_>) -> String {
         let law = Law::of(samples).map_or_else(|| String::from("too few answers"), |law| law.to_string());
         let _ = writeln!(out, "  {:<28} {law}, of {}", timed.key(), samples.len());
     }
+    if !findings.throttles.is_empty() {
+        let _ = writeln!(out, "\nthrottles, by requests that are refused anyway and may not count:");
+    }
+    for (timed, throttle) in &findings.throttles {
+        let said = throttle.map_or_else(|| format!("none found at {FLOOD_PER_S}/s for {FLOOD_TIME:?}"), said);
+        let _ = writeln!(out, "  {:<28} {said}", timed.key());
+    }
     if let Some(why) = about.cut_short {
         let _ = writeln!(out, "\nThe calibration was cut short: {why}");
     }
@@ -93,12 +102,21 @@ pub fn json(findings: &Findings, about: About<'_>) -> Value {
         let law = Law::of(samples).map(|law| law.to_string());
         json!({ "operation": timed.key(), "law": law, "milliseconds": ms })
     };
+    let throttle = |(timed, throttle): (&Timed, &Option<Throttle>)| {
+        json!({
+            "operation": timed.key(),
+            "per_second": throttle.map(|throttle| round(throttle.rate)),
+            "counting": throttle.map(|throttle| throttle.counting.name()),
+            "burst_s": throttle.map(|throttle| round(throttle.burst_s)),
+        })
+    };
     json!({
         "schema": 1,
         "version": env!("CARGO_PKG_VERSION"),
         "region": about.region,
         "cut_short": about.cut_short,
         "facts": TABLE.iter().map(fact).collect::<Vec<_>>(),
+        "throttles": findings.throttles.iter().map(throttle).collect::<Vec<_>>(),
         "latency": findings.took.iter().map(latency).collect::<Vec<_>>(),
         "send_to": SEND_TO,
     })
@@ -133,6 +151,8 @@ pub fn scenario(findings: &Findings, about: About<'_>) -> String {
             tables.entry("latency").or_default().push((timed.key().to_owned(), law.to_string()));
         }
     }
+    quotas(findings, tables.entry("quotas").or_default());
+    tables.retain(|_, entries| !entries.is_empty());
     let mut out = format!(
         "# What an account did, found out by fleetmint {} calibrate. What is not here was not seen.\n",
         env!("CARGO_PKG_VERSION")
@@ -146,6 +166,38 @@ pub fn scenario(findings: &Findings, about: About<'_>) -> String {
         }
     }
     out
+}
+
+/// The keys of `[quotas]`. A scenario has one way of counting for all.
+fn quotas(findings: &Findings, entries: &mut Vec<(String, String)>) {
+    let found: Vec<_> =
+        findings.throttles.iter().filter_map(|(timed, throttle)| Some((timed, (*throttle)?))).collect();
+    let throttles: Vec<Throttle> = found.iter().map(|(_, throttle)| *throttle).collect();
+    if let Some((counting, burst_s)) = in_common(&throttles) {
+        entries.push((String::from("window"), quoted(counting.name())));
+        entries.push((String::from("burst"), format!("\"{:.0}ms\"", near_whole(burst_s, 0.2) * 1e3)));
+    }
+    for (timed, throttle) in found {
+        let fives = near_whole(throttle.rate / 5.0, 0.05) * 5.0;
+        let is_five = fives % 5.0 == 0.0;
+        let rate = if is_five { fives } else { near_whole(throttle.rate, 0.1) };
+        entries.push((timed.key().to_owned(), format!("\"{rate}/s\"")));
+    }
+}
+
+fn said(throttle: Throttle) -> String {
+    let Throttle { rate, counting, burst_s } = throttle;
+    format!("{rate:.1}/s, counted as {}, {burst_s:.1} s at once", counting.name())
+}
+
+/// The whole number that a measured one is near, within this share of it; or else two decimals of the measured one.
+fn near_whole(value: f64, within: f64) -> f64 {
+    let whole = value.round();
+    if whole >= 1.0 && (value / whole - 1.0).abs() <= within { whole } else { round(value) }
+}
+
+fn round(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
 }
 
 fn inline(rejection: &Rejection) -> String {

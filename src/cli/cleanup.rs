@@ -165,7 +165,7 @@ impl Afterwards {
     }
 
     async fn clean(self, site: Site) -> Result<Exit, Fatal> {
-        let cleaned = after(&self.path, Some(self.since_run), &site, self.drain_timeout).await;
+        let cleaned = after(&self.path, Some(self.since_run), &site, None, self.drain_timeout).await;
         site.close().await;
         cleaned
     }
@@ -179,6 +179,7 @@ pub(super) async fn after(
     path: &Path,
     since_run: Option<RunId>,
     site: &Site,
+    template_file: Option<&Path>,
     drain_timeout: Duration,
 ) -> Result<Exit, Fatal> {
     let ledger = Ledger::reopen(path).map_err(ledger_error)?;
@@ -189,7 +190,7 @@ pub(super) async fn after(
     let lot = ledger.view().lot();
     let expectation = match lot.binding.template.as_str() {
         NO_TEMPLATE => Expectation::none(),
-        _ => tended::expect(site, lot, &runs, None).await?.0,
+        _ => tended::expect(site, lot, &runs, template_file).await?.0,
     };
     say(format_args!("cleaning up after {}", number(devices, "device", "devices")));
     let setting = tended::setting(site, expectation);

@@ -65,7 +65,7 @@ impl Prober<'_> {
     pub(super) async fn probe_messages(&mut self) -> Result<(), Stopped> {
         let topic = topic_of_messages(self.subject);
         for _ in 0..MESSAGES {
-            // Whoever may not publish there is not told of its latency.
+            // Without the permission there is no latency to be found.
             let Ok(mut raw) = self.open(&[&topic]).await else { return Ok(()) };
             let sent = Instant::now();
             if raw.publish(&topic, Bytes::from_static(b"{}")).await.is_err() {

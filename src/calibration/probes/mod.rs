@@ -1,6 +1,7 @@
 //! The probes: each asks about a few facts, and notes what it saw.
 
 mod connections;
+mod limits;
 mod registrations;
 mod requests;
 
@@ -27,6 +28,7 @@ impl Prober<'_> {
             Probe::Registrations => self.probe_registrations().await,
             Probe::Capitals => self.probe_capitals().await,
             Probe::Omission => self.probe_omission().await,
+            Probe::Limits => self.probe_limits().await,
             Probe::Expiry => self.probe_expiry().await,
         }
     }

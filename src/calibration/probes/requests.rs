@@ -4,10 +4,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::super::Stopped;
-use super::super::facts::Fact;
+use super::super::facts::{Fact, TAKEN};
 use super::super::findings::Timed;
 use super::super::prober::{Answer, Hearing, Prober};
 use super::REPEATS;
@@ -35,14 +35,18 @@ impl Prober<'_> {
             let foreign = foreign_token();
             let token = |token: &str| bytes(&json!({"certificateOwnershipToken": token, "parameters": {}}));
             let not_pem = json!({"certificateSigningRequest": "this is not a certification request"});
-            for (fact, call, topics, payload, detail) in [
-                (Fact::EmptyToken, Call::RegisterThing, &register, token(""), ""),
-                (Fact::ForeignToken, Call::RegisterThing, &register, token(&foreign), ""),
-                (Fact::InvalidPayload, Call::CreateKeysAndCertificate, &create, bytes(&json!([])), ""),
-                (Fact::InvalidCsr, Call::CreateCertificateFromCsr, &csr, bytes(&not_pem), ""),
+            for (fact, call, topics, payload) in [
+                (Fact::EmptyToken, Call::RegisterThing, &register, token("")),
+                (Fact::ForeignToken, Call::RegisterThing, &register, token(&foreign)),
+                (Fact::InvalidPayload, Call::CreateKeysAndCertificate, &create, bytes(&json!([]))),
+                (Fact::InvalidCsr, Call::CreateCertificateFromCsr, &csr, bytes(&not_pem)),
             ] {
+                if self.has_been_taken(fact) {
+                    continue;
+                }
                 let answer = self.ask_until_clear(call, topics, payload).await?;
-                self.note_refusal(fact, answer, detail);
+                self.keep_unwanted(&answer)?;
+                self.note_refusal(fact, answer, "");
             }
         }
         // With a good token, so that there is nothing else to blame.
@@ -56,6 +60,21 @@ impl Prober<'_> {
         Ok(())
     }
 
+    /// Whether a request that should be refused was taken: it is not sent again, as it may make something.
+    fn has_been_taken(&self, fact: Fact) -> bool {
+        self.findings.settled(fact).is_some_and(|settled| settled.answer.said == TAKEN)
+    }
+
+    /// Keeps the certificate of a request that should have been refused, and counts it.
+    fn keep_unwanted(&mut self, answer: &Answer) -> Result<(), Stopped> {
+        if let Answer::Accepted(_) = answer
+            && let Some(device) = self.spend_certificate()
+        {
+            self.keep(device, answer)?;
+        }
+        Ok(())
+    }
+
     pub(super) async fn probe_certificates(&mut self) -> Result<(), Stopped> {
         for _ in 0..UNSUBSCRIBED {
             self.probe_without_subscription().await?;
@@ -63,7 +82,7 @@ impl Prober<'_> {
         self.probe_witness().await
     }
 
-    /// Whether an answer comes to who has not subscribed. A certificate whose answer does not come is one that lapses.
+    /// Whether an answer comes without a subscription. A certificate whose answer does not come lapses.
     async fn probe_without_subscription(&mut self) -> Result<(), Stopped> {
         let Some(device) = self.spend_certificate() else { return Ok(()) };
         let payload = create_request().payload;
@@ -127,6 +146,9 @@ impl Prober<'_> {
     }
 
     async fn certified(&mut self) -> Result<(), Stopped> {
+        if !self.may_certify {
+            return Ok(());
+        }
         let Some(device) = self.spend_certificate() else { return Ok(()) };
         let Ok(key) = prepare(KeyType::P256) else { return Ok(()) };
         let key =
@@ -147,7 +169,6 @@ impl Prober<'_> {
             // A device keeps its key: the next certificate needs another device.
             None => self.pass_over(device),
         }
-        sleep(std::time::Duration::ZERO).await;
         Ok(())
     }
 }

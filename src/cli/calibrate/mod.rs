@@ -75,6 +75,11 @@ pub(super) struct CalibrateArgs {
     #[arg(long, value_name = "TOPIC")]
     pub(super) denied_topic: Option<String>,
 
+    /// Also find the throttles: each kind of request is flooded twice, for 5 s, with 60 wrong ones a second. Other clients of the
+    /// account are throttled meanwhile.
+    #[arg(long)]
+    pub(super) limits: bool,
+
     /// Also wait until a token is this old, such as 65m, and find out how an expired one is answered.
     #[arg(long, value_name = "TIME", value_parser = age)]
     pub(super) expired_after: Option<Duration>,
@@ -121,6 +126,7 @@ pub(super) async fn run(args: CalibrateArgs) -> Result<Exit, Fatal> {
     let settings = Settings {
         timeout: args.timeout,
         denied_topic: args.denied_topic,
+        limits: args.limits,
         expired_after: args.expired_after,
     };
     let site = target.open().await?;
@@ -138,7 +144,7 @@ pub(super) async fn run(args: CalibrateArgs) -> Result<Exit, Fatal> {
     let region = site.region.clone();
     site.close().await;
     let Some(Done { findings, cut_short, exit }) = done? else { return Ok(Exit::Complete) };
-    let about = About { region: &region, cut_short: cut_short.as_deref() };
+    let about = About { region: &region, cut_short };
     scenario.write(&calibration::scenario(&findings, about))?;
     print(&if args.json {
         serde_json::to_string_pretty(&calibration::json(&findings, about)).expect("it is plain data") + "\n"
@@ -171,7 +177,7 @@ struct Order {
 /// What came of it.
 struct Done {
     findings: Findings,
-    cut_short: Option<String>,
+    cut_short: Option<&'static str>,
     exit: Exit,
 }
 
@@ -194,7 +200,7 @@ impl Order {
             return Ok(None);
         }
         if self.ledger.exists() {
-            let left = cleanup::after(&self.ledger, None, site, self.drain_timeout).await?;
+            let left = self.clean(None, site).await?;
             if left != Exit::Complete {
                 return Err(Fatal::new(
                     left,
@@ -227,7 +233,7 @@ impl Order {
             () = signals::interrupted() => {
                 say("stopping; what was made is removed");
                 drop(ledger);
-                cleanup::after(&self.ledger, Some(run), site, self.drain_timeout).await?;
+                self.clean(Some(run), site).await?;
                 let message = "interrupted, and everything removed; the same command begins anew";
                 return Err(Fatal::new(Exit::Interrupted, message));
             }
@@ -237,15 +243,20 @@ impl Order {
             ledger.end_run(run, end, &json!({}), SystemTime::now()).map_err(ledger_error)?;
         }
         ledger.close().map_err(ledger_error)?;
-        let stopped = stopped.map(told);
-        let cut_short = stopped.as_ref().map(|fatal| fatal.message.clone());
-        let cleaned = cleanup::after(&self.ledger, Some(run), site, self.drain_timeout).await;
+        let (cut_short, stopped) = (stopped.as_ref().map(cut_short), stopped.map(told));
+        let cleaned = self.clean(Some(run), site).await;
         let cleaned = cleaned.unwrap_or_else(Fatal::report);
         if cleaned != Exit::Complete {
             let path = self.ledger.display();
             warn(format_args!("not all was removed: fleetmint cleanup {path} --orphans --yes goes on"));
         }
         Ok(Done { findings, cut_short, exit: stopped.map_or(cleaned, Fatal::report) })
+    }
+
+    /// Removes what was made since `run`, or ever.
+    async fn clean(&self, run: Option<RunId>, site: &Site) -> Result<Exit, Fatal> {
+        let template_file = self.template_file.as_deref();
+        cleanup::after(&self.ledger, run, site, template_file, self.drain_timeout).await
     }
 
     /// The template's body.
@@ -272,7 +283,7 @@ fn plan(subject: &Subject, site: &Site, order: &Order) -> String {
         "calibrating template {} in {} on {site}\n\
          made: at most {MOST_CERTIFICATES} certificates, and at most {MOST_THINGS} things, named by {first} to {last}, with what \
          the template adds to each; all are removed in the end\n\
-         sent: about 50 requests, half of them wrong on purpose, each on a connection of its own; about 20 signatures with \
+         sent: about 60 requests, half of them wrong on purpose, each on a connection of its own; about 20 signatures with \
          another date; {} to {}",
         subject.template,
         site.region,
@@ -281,6 +292,10 @@ fn plan(subject: &Subject, site: &Site, order: &Order) -> String {
     );
     if let Some(topic) = &order.settings.denied_topic {
         plan += &format!("; 3 times a SUBSCRIBE and a PUBLISH to {topic}");
+    }
+    if order.settings.limits {
+        plan += "; floods that use up the quotas of RegisterThing, CreateKeysAndCertificate and CreateCertificateFromCsr for some \
+                 seconds: other clients are throttled meanwhile";
     }
     plan + &format!("\nkept: in {}, until it is removed", order.ledger.display())
 }
@@ -308,8 +323,18 @@ fn tell(probe: Probe) {
         Probe::Registrations => "things",
         Probe::Capitals => "Parameters",
         Probe::Omission => "a parameter that is left out",
-        Probe::Expiry => "a token that has expired",
+        Probe::Limits => "throttles, with --limits",
+        Probe::Expiry => "a token that has expired, with --expired-after",
     });
+}
+
+/// Why it stopped, for the report, which must not name the endpoint.
+fn cut_short(stopped: &Stopped) -> &'static str {
+    match stopped {
+        Stopped::Unreachable(_) => "the service could not be reached any more",
+        Stopped::NoSubscription => "the topics of answers could not be subscribed to",
+        Stopped::Ledger(_) => "the ledger could not be written",
+    }
 }
 
 /// Why it stopped, with its exit code.

@@ -142,6 +142,38 @@ fn twenty_random_scenarios_give_themselves_back() {
     in_pairs(&seeds, |seed| random(*seed));
 }
 
+#[test]
+#[ignore = "takes minutes: scripts/calibration/check"]
+fn the_throttles_of_a_scenario_are_found() {
+    let cases = [("bucket", 10, 20, 12), ("fixed", 10, 20, 8), ("sliding", 8, 15, 10)];
+    in_pairs(&cases, |(window, create, csr, register)| {
+        let scratch = Scratch::new();
+        let text = format!(
+            "keys = \"p256\"\n[quotas]\nwindow = \"{window}\"\nburst = \"1s\"\ncreate_keys_and_certificate = \"{create}/s\"\n\
+             create_certificate_from_csr = \"{csr}/s\"\nregister_thing = \"{register}/s\"\n\
+             [errors.throttled]\nstatus = 429\ncode = \"Slow\"\nmessage = \"down\"\n"
+        );
+        let given = Scenario::from_toml(&text).unwrap();
+        let file = scratch.write("given.toml", &text);
+        let done = calibrate(&["--limits", &format!("--emulator={}", file.display())]);
+        gives_itself_back(window, &given, &done, 0);
+        let (found, given) = (&done.scenario.quotas, &given.quotas);
+        assert_eq!((found.window, found.burst), (given.window, given.burst), "{}", done.written);
+        for (found, given) in [
+            (&found.create_keys_and_certificate, &given.create_keys_and_certificate),
+            (&found.create_certificate_from_csr, &given.create_certificate_from_csr),
+            (&found.register_thing, &given.register_thing),
+        ] {
+            let rate = |quota: &Option<fleetmint::emulator::scenario::Quota>| {
+                let quota = quota.as_ref().unwrap_or_else(|| panic!("no quota\n{}", done.said.out));
+                quota.at(std::time::Duration::ZERO).unwrap().as_per_second()
+            };
+            assert!((rate(found) / rate(given) - 1.0).abs() < 0.15, "{}", done.written);
+        }
+        assert_eq!(done.found("throttled"), "refused: 429 Slow: down");
+    });
+}
+
 /// Two at a time: they wait more than they work.
 fn in_pairs<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
     for pair in cases.chunks(2) {
