@@ -71,7 +71,7 @@ impl Throttle {
 
 /// What several throttles of one account have in common: how most of them count, and the middle one of the bursts of these;
 /// `None` if there are none.
-pub fn in_common(throttles: &[Throttle]) -> Option<(Counting, f64)> {
+pub(super) fn in_common(throttles: &[Throttle]) -> Option<(Counting, f64)> {
     let alike = |counting| throttles.iter().filter(move |throttle| throttle.counting == counting);
     let counting = throttles.iter().map(|throttle| throttle.counting).max_by_key(|it| alike(*it).count())?;
     let mut bursts: Vec<f64> = alike(counting).map(|throttle| throttle.burst_s).collect();

@@ -87,3 +87,34 @@ fn ctrl_c_removes_what_was_made() {
     assert_eq!(child.wait().unwrap().code(), Some(5));
     assert_eq!(holdings(&emulate), (0, 0));
 }
+
+/// At any instant of a calibration, its own removal included; where a missing parameter makes a thing too.
+#[test]
+#[ignore = "takes minutes: scripts/calibration/check"]
+fn a_run_that_is_killed_anywhere_leaves_nothing() {
+    let scratch = Scratch::new();
+    let scenario = "keys = \"p256\"\nmissing_parameter = \"empty\"\ntoken_reuse = \"accept\"\n";
+    let scenario = scratch.write("s.toml", scenario);
+    let emulate = Emulate::start(&["--admin", "127.0.0.1:0", "--scenario", scenario.to_str().unwrap()]);
+    let (ledger, out) = (scratch.path("l.ledger"), scratch.path("o.toml"));
+    let mut had_things = 0;
+    for attempt in 1..=12 {
+        let mut command = command(&ledger, &out);
+        with_account(&mut command, &emulate).args(["--template", "TEMP_DEVICE"]);
+        let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(1_300 * attempt));
+        if child.try_wait().unwrap().is_none() {
+            signal(&child, "KILL");
+            child.wait().unwrap();
+        }
+        had_things += u64::from(holdings(&emulate).0 > 0);
+        // Every other one is left for the next run to remove.
+        if attempt % 2 == 0 {
+            let mut cleanup = fleetmint();
+            cleanup.arg("cleanup").arg(&ledger).args(["--orphans", "--yes"]);
+            run(with_account(&mut cleanup, &emulate)).expect_code(0);
+            assert_eq!(holdings(&emulate), (0, 0), "attempt {attempt}");
+        }
+    }
+    assert!(had_things > 0, "no run was killed while it had things");
+}
