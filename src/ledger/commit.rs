@@ -88,6 +88,9 @@ impl Ledger {
         let stamp = Stamp { at: instant::to_text(now), run: self.run.map(|RunId(id)| id) };
         self.view.named(changes.iter().try_for_each(|change| refuse_plain_key(self.view.lot(), change)))?;
         if changes.iter().any(|change| matches!(change, Change::Issued { .. } | Change::Certified { .. })) {
+            if self.known.is_none() {
+                self.open_sink(now)?;
+            }
             self.load_known_ids()?;
         }
         let mut known = self.known.take();

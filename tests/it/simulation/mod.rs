@@ -6,6 +6,7 @@ mod checker;
 mod dice;
 mod disk;
 mod setup;
+mod shards;
 mod witness;
 pub mod world;
 

@@ -520,11 +520,17 @@ impl ClientClock {
     }
 }
 
-pub fn import(name: &str, devices: u64, now: SystemTime) -> (Ledger, ParameterPlan) {
+/// A lot as CSV.
+pub fn lot_text(devices: u64) -> String {
     let mut csv = String::from("DeviceId,SerialNumber,MacAddress\n");
     for n in 1..=devices {
         csv += &format!("D{n:05},SN{n:05},AA:BB:CC:00:{:02X}:{:02X}\n", n >> 8 & 255, n & 255);
     }
+    csv
+}
+
+pub fn import(name: &str, devices: u64, now: SystemTime) -> (Ledger, ParameterPlan) {
+    let csv = lot_text(devices);
     let reader = LotReader::new(csv.as_bytes(), Some("DeviceId")).unwrap();
     let shape = reader.shape().clone();
     let constants = [(String::from("CertificateId"), String::from("{certificate_id}"))];
