@@ -69,7 +69,7 @@ fn verdict(report: &Report) -> Markup {
         p.verdict {
             span.badge.(class) { (outcome.word()) }
             @if report.is_emulated() { " " span.badge.emulator { "EMULATOR" } }
-            " " (sentence)
+            " " (sentence.replace(" %", "\u{a0}%"))
         }
     }
 }

@@ -306,10 +306,12 @@ fn rate(name: &str, rate: f64, limit: RateLimit, found: Option<Found>) -> Phrase
     })
 }
 
-/// What limits the run, if that is clear.
+/// What limits the run, if that is clear. How the service's limit is known stands with the rate already.
 fn bound(usage: &Usage) -> Option<String> {
     let bound = usage.bound();
-    (bound != Bound::Unclear).then(|| format!("bound by {}: {bound}", bound.name()))
+    let words = bound.to_string();
+    let words = words.split_once(": ").map_or(&*words, |(words, _)| words);
+    (bound != Bound::Unclear).then(|| format!("bound by {}: {words}", bound.name()))
 }
 
 fn latencies(recent: &Recent) -> Vec<Phrase> {
