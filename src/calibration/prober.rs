@@ -99,7 +99,7 @@ impl<'a> Prober<'a> {
             ledger,
             unused: (0..subject.devices.len()).rev().filter(|place| *place != subject.left_out.1).collect(),
             certificates_left: MOST_CERTIFICATES,
-            things_left: MOST_THINGS,
+            things_left: MOST_THINGS - kept_for_expiry(settings),
             keys: HashSet::new(),
             aging: None,
             may_certify: true,
@@ -334,6 +334,12 @@ impl<'a> Prober<'a> {
             Answer::Lost => {}
         }
     }
+}
+
+/// How many things are kept for the token that has expired, which may be taken after all: the wait for it must not be in
+/// vain.
+pub(super) fn kept_for_expiry(settings: &Settings) -> usize {
+    usize::from(settings.expired_after.is_some())
 }
 
 pub(super) fn rejected(payload: &[u8]) -> Answer {

@@ -175,7 +175,9 @@ fn quotas(findings: &Findings, entries: &mut Vec<(String, String)>) {
     let throttles: Vec<Throttle> = found.iter().map(|(_, throttle)| *throttle).collect();
     if let Some((counting, burst_s)) = in_common(&throttles) {
         entries.push((String::from("window"), quoted(counting.name())));
-        entries.push((String::from("burst"), format!("\"{:.0}ms\"", near_whole(burst_s, 0.2) * 1e3)));
+        if is_burst(burst_s) {
+            entries.push((String::from("burst"), format!("\"{:.0}ms\"", near_whole(burst_s, 0.2) * 1e3)));
+        }
     }
     for (timed, throttle) in found {
         let fives = near_whole(throttle.rate / 5.0, 0.05) * 5.0;
@@ -187,7 +189,14 @@ fn quotas(findings: &Findings, entries: &mut Vec<(String, String)>) {
 
 fn said(throttle: Throttle) -> String {
     let Throttle { rate, counting, burst_s } = throttle;
-    format!("{rate:.1}/s, counted as {}, {burst_s:.1} s at once", counting.name())
+    let burst = if is_burst(burst_s) { format!(", {burst_s:.1} s at once") } else { String::new() };
+    format!("{rate:.1}/s, counted as {}{burst}", counting.name())
+}
+
+/// Whether a computed burst is one: what was measured may come to less than nothing. Scenarios take a burst from a
+/// millisecond to an hour; a hundredth of a second is the least that is written.
+fn is_burst(burst_s: f64) -> bool {
+    (0.01..=3600.0).contains(&burst_s)
 }
 
 /// The whole number that a measured one is near, within this share of it; or else two decimals of the measured one.
@@ -213,6 +222,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::facts::Fact;
+    use super::super::throttle::Counting;
     use super::*;
 
     #[test]
@@ -249,5 +259,22 @@ mod tests {
         assert_eq!(verdict("used_token"), "not seen");
         let text = text(&findings, about);
         assert!(text.contains("keys: differs, 1 of 1 times"), "{text}");
+    }
+
+    #[test]
+    fn a_burst_that_a_scenario_does_not_take_is_left_out() {
+        for (burst_s, written) in
+            [(-0.17, None), (0.0, None), (0.004, None), (4000.0, None), (0.5, Some("500ms"))]
+        {
+            let throttle = Throttle { rate: 10.0, counting: Counting::Bucket, burst_s };
+            let mut findings = Findings::default();
+            findings.throttles.insert(Timed::Register, Some(throttle));
+            let mut entries = Vec::new();
+            quotas(&findings, &mut entries);
+            let burst =
+                entries.iter().find(|(key, _)| key == "burst").map(|(_, value)| value.trim_matches('"'));
+            assert_eq!(burst, written, "{burst_s}");
+            assert_eq!(said(throttle).contains("at once"), written.is_some(), "{burst_s}");
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! What a calibration works with: the template, and devices that are made up for it.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+
+use serde_json::Value;
 
 use crate::certificate::CertificateId;
 use crate::identity::{Identity, ParameterPlan};
@@ -47,16 +50,21 @@ impl Subject {
     /// `text` without anything that names this account or what it has: the template, its parameters and their values,
     /// account numbers, ids. `detail` is what was to blame, which becomes a scenario's placeholder for it.
     pub(super) fn anonymous(&self, text: &str, detail: &str) -> String {
-        let mut text = replaced(text, detail, "{detail}");
+        let mut names = vec![Name::word(detail, "{detail}"), Name::word(&self.template, "TEMPLATE")];
+        names.extend(self.parameters.names().map(|name| Name::word(name, "PARAMETER")));
         for (_, device) in &self.devices {
-            for value in &device.values {
-                text = replaced(&text, value, "VALUE");
-            }
+            names.extend(device.values.iter().map(|value| Name::word(value, "VALUE")));
+            // Those of constants, too.
+            names.extend(self.parameters.expand(device, "").map(|(_, value)| Name::word(&value, "VALUE")));
         }
-        text = replaced(&text, &self.template, "TEMPLATE");
-        for name in self.parameters.names() {
-            text = replaced(&text, name, "PARAMETER");
+        if let Ok(body) = serde_json::from_str::<Value>(&self.body) {
+            literals(&body["Resources"], false, &mut names);
+            literals(&body["Mappings"], false, &mut names);
         }
+        names.retain(|name| !name.text.is_empty());
+        // A stable order: of equal ones what is to blame comes first.
+        names.sort_by_key(|name| Reverse(name.text.len()));
+        let text = replaced(&without_resources(text), &names);
         without_account(&crate::wording::without_ids(&text))
     }
 }
@@ -78,19 +86,102 @@ pub fn roles<'a>(body: &str, parameters: &'a [String]) -> Option<(&'a String, &'
     Some((naming, left_out))
 }
 
-/// `text` with every occurrence of the word `name` replaced.
-fn replaced(text: &str, name: &str, by: &str) -> String {
-    if name.is_empty() {
-        return text.to_owned();
+/// What names something of an account, and what is said instead.
+struct Name {
+    text: String,
+    by: &'static str,
+    /// Whether it may be a part of a word: the template joins it with something.
+    is_piece: bool,
+}
+
+impl Name {
+    fn word(text: &str, by: &'static str) -> Self {
+        Self { text: text.to_owned(), by, is_piece: false }
     }
+}
+
+/// Words of provisioning templates, which name nothing of an account.
+const WORDS: [&str; 9] =
+    ["ACTIVE", "INACTIVE", "REPLACE", "MERGE", "DO_NOTHING", "FAIL", "Allow", "Deny", "2012-10-17"];
+/// A shorter literal is as likely a part of any sentence.
+const SHORTEST: usize = 3;
+
+/// Adds the names in a part of a template: its literals, and the parameters that it refers to.
+fn literals(part: &Value, is_piece: bool, names: &mut Vec<Name>) {
+    match part {
+        Value::Object(entries) => {
+            for (key, value) in entries {
+                match value {
+                    Value::String(name) if key == "Ref" => literal(name, "PARAMETER", false, names),
+                    _ => literals(value, is_piece || key.starts_with("Fn::"), names),
+                }
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| literals(value, is_piece, names)),
+        // A policy's document is JSON in a text.
+        Value::String(text) if text.starts_with('{') => match serde_json::from_str(text) {
+            Ok(document) => literals(&document, is_piece, names),
+            Err(_) => literal(text, "VALUE", is_piece, names),
+        },
+        Value::String(text) => {
+            let mut pieces = text.split("${");
+            literal(pieces.next().unwrap_or_default(), "VALUE", is_piece, names);
+            for piece in pieces {
+                let (name, rest) = piece.split_once('}').unwrap_or(("", piece));
+                literal(name, "PARAMETER", false, names);
+                literal(rest, "VALUE", true, names);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn literal(text: &str, by: &'static str, is_piece: bool, names: &mut Vec<Name>) {
+    let is_of_aws = text.starts_with("AWS::") || text.starts_with("iot:") || WORDS.contains(&text);
+    if text.chars().count() >= SHORTEST && !is_of_aws {
+        names.push(Name { text: text.to_owned(), by, is_piece });
+    }
+}
+
+/// `text` with every occurrence of a name replaced, by the first that fits. What is put in is not looked at again.
+fn replaced(text: &str, names: &[Name]) -> String {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let (mut out, mut rest, mut in_word) = (String::with_capacity(text.len()), text, false);
+    while let Some(first) = rest.chars().next() {
+        let fits = |name: &&Name| {
+            rest.strip_prefix(name.text.as_str()).is_some_and(|after| {
+                let begins = !in_word || !name.text.starts_with(is_part);
+                let ends = !after.starts_with(is_part) || !name.text.ends_with(is_part);
+                name.is_piece || begins && ends
+            })
+        };
+        if let Some(name) = names.iter().find(fits) {
+            out.push_str(name.by);
+            (rest, in_word) = (&rest[name.text.len()..], false);
+        } else {
+            out.push(first);
+            (rest, in_word) = (&rest[first.len_utf8()..], is_part(first));
+        }
+    }
+    out
+}
+
+/// `text` without what follows the account's number in its ARNs.
+fn without_resources(text: &str) -> String {
+    let ends = |c: char| c.is_whitespace() || "\"'`()[]{}<>".contains(c);
     let (mut out, mut rest) = (String::with_capacity(text.len()), text);
-    while let Some(at) = rest.find(name) {
-        let (before, after) = (&rest[..at], &rest[at + name.len()..]);
-        let is_word = !before.ends_with(is_part) && !after.starts_with(is_part);
-        out.push_str(before);
-        out.push_str(if is_word { by } else { name });
-        rest = after;
+    while let Some(at) = rest.find("arn:") {
+        let end = rest[at..].find(ends).map_or(rest.len(), |end| at + end);
+        let arn = &rest[at..end];
+        out.push_str(&rest[..at]);
+        match arn.match_indices(':').nth(4) {
+            Some((account, _)) => {
+                out.push_str(&arn[..=account]);
+                out.push_str("RESOURCE");
+            }
+            None => out.push_str(arn),
+        }
+        rest = &rest[end..];
     }
     out + rest
 }
@@ -114,24 +205,50 @@ mod tests {
     use super::*;
     use crate::identity::LotShape;
 
-    #[test]
-    fn what_names_an_account_is_taken_out() {
+    fn subject(body: &str, constants: &[(String, String)]) -> Subject {
         let shape = LotShape { columns: vec![String::from("Serial")], key_column: 0 };
-        let subject = Subject {
+        Subject {
             template: String::from("Kettles"),
-            body: String::new(),
+            body: body.to_owned(),
             devices: vec![(
                 1,
                 Identity { line: 2, key: String::from("C-1"), values: vec![String::from("C-1")] },
             )],
-            parameters: ParameterPlan::new(&shape, &[]).unwrap(),
+            parameters: ParameterPlan::new(&shape, constants).unwrap(),
             left_out: (String::from("Serial"), 0),
-        };
+        }
+    }
+
+    #[test]
+    fn what_names_an_account_is_taken_out() {
+        let subject = subject("", &[]);
         let text = "arn:aws:iot:x:998877665544:t/Kettles of C-1: Serial, Serials, 4cfb3c8e-4cfb-3c8e-4cfb-3c8e4cfb3c8e";
         assert_eq!(
             subject.anonymous(text, ""),
-            "arn:aws:iot:x:123456789012:t/TEMPLATE of VALUE: PARAMETER, Serials, …"
+            "arn:aws:iot:x:123456789012:RESOURCE of VALUE: PARAMETER, Serials, …"
         );
         assert_eq!(subject.anonymous("no Serial", "Serial"), "no {detail}");
+        assert_eq!(subject.anonymous("Kettles of C-1", "C-1"), "TEMPLATE of {detail}");
+    }
+
+    #[test]
+    fn constants_and_what_the_template_names_are_taken_out() {
+        let body = r#"{"Resources": {
+            "thing": {"Type": "AWS::IoT::Thing", "OverrideSettings": {"ThingGroups": "DO_NOTHING"}, "Properties": {
+                "ThingName": {"Fn::Join": ["", ["acme", {"Ref": "Serial"}]]}, "ThingTypeName": "Boiler",
+                "ThingGroups": ["Line-7", "Line-7-b", {"Fn::Sub": "hall_${Hall}_x"}], "BillingGroup": "B2"}},
+            "policy": {"Type": "AWS::IoT::Policy", "Properties": {
+                "PolicyDocument": "{\"Statement\": [{\"Effect\": \"Allow\", \"Condition\": \"Acme GmbH\"}]}"}}}}"#;
+        let subject = subject(body, &[(String::from("Site"), String::from("Bonn {Serial}"))]);
+        for (text, anonymous) in [
+            ("acmeC-1 is a Boiler", "VALUEVALUE is a VALUE"),
+            ("Line-7-b, Line-7, Line-77", "VALUE, VALUE, Line-77"),
+            ("hall_9: Hall", "VALUE9: PARAMETER"),
+            ("Site is Bonn C-1", "PARAMETER is VALUE"),
+            ("Acme GmbH: Allow DO_NOTHING AWS::IoT::Thing B2", "VALUE: Allow DO_NOTHING AWS::IoT::Thing B2"),
+            ("(arn:aws:iam::998877665544:role/Ours) arn:x", "(arn:aws:iam::123456789012:RESOURCE) arn:x"),
+        ] {
+            assert_eq!(subject.anonymous(text, ""), anonymous);
+        }
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::sleep_until;
 use super::super::Stopped;
 use super::super::facts::{Fact, REFUSED, TAKEN};
 use super::super::findings::{Observation, Rejection};
-use super::super::prober::{Answer, Hearing, Held, Prober};
+use super::super::prober::{Answer, Hearing, Held, Prober, kept_for_expiry};
 use crate::call::Call;
 use crate::certificate::RegisteredThing;
 use crate::event::Change;
@@ -78,6 +78,8 @@ impl Prober<'_> {
         match registered(&answer) {
             Some(again) if again.thing_name == thing.thing_name => {
                 self.findings.note(Fact::SecondCertificate, "taken, for the same thing");
+                // It made none.
+                self.things_left += 1;
                 let device = self.device_id(held.device);
                 self.commit(Change::Registered { device, thing: again })?;
             }
@@ -130,6 +132,10 @@ impl Prober<'_> {
     /// Waits until the token that was kept has expired.
     pub(super) async fn probe_expiry(&mut self) -> Result<(), Stopped> {
         let (Some(age), Some(held)) = (self.settings.expired_after, self.aging.take()) else { return Ok(()) };
+        self.things_left += kept_for_expiry(self.settings);
+        if self.things_left == 0 {
+            return Ok(());
+        }
         sleep_until(held.since + age).await;
         let parameters = self.parameters_of(&held);
         if let Some((answer, held)) = self.register(held, &body("parameters", &parameters)).await? {

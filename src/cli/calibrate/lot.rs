@@ -162,10 +162,10 @@ mod tests {
         let path = folder.path().join("l");
         let devices = Devices::new(&path, BODY, &[], &[]).unwrap();
         let subject = devices.subject("T", BODY.to_owned());
-        assert_eq!(
-            (subject.devices.len(), subject.left_out.clone()),
-            (25, (String::from("SerialNumber"), 24))
-        );
+        // Which of the others is left out depends on the order of the body's parameters, which JSON does not keep.
+        let (name, place) = &subject.left_out;
+        assert!(["MacAddress", "SerialNumber"].contains(&name.as_str()), "{name}");
+        assert_eq!((subject.devices.len(), *place), (25, 24));
         assert_eq!(subject.devices[24].1.values[1], "");
         assert!(subject.devices[23].1.values.iter().all(|value| !value.is_empty()));
         assert_eq!(subject.devices[0].0, 1);

@@ -3,7 +3,7 @@
 mod lot;
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
@@ -233,9 +233,8 @@ impl Order {
             () = signals::interrupted() => {
                 say("stopping; what was made is removed");
                 drop(ledger);
-                self.clean(Some(run), site).await?;
-                let message = "interrupted, and everything removed; the same command begins anew";
-                return Err(Fatal::new(Exit::Interrupted, message));
+                let cleaned = self.clean(Some(run), site).await.unwrap_or_else(Fatal::report);
+                return Err(Fatal::new(Exit::Interrupted, interrupted(cleaned, &self.ledger)));
             }
         };
         let end = if stopped.is_some() { "stopped" } else { "complete" };
@@ -247,8 +246,7 @@ impl Order {
         let cleaned = self.clean(Some(run), site).await;
         let cleaned = cleaned.unwrap_or_else(Fatal::report);
         if cleaned != Exit::Complete {
-            let path = self.ledger.display();
-            warn(format_args!("not all was removed: fleetmint cleanup {path} --orphans --yes goes on"));
+            warn(not_all_removed(&self.ledger));
         }
         Ok(Done { findings, cut_short, exit: stopped.map_or(cleaned, Fatal::report) })
     }
@@ -328,6 +326,18 @@ fn tell(probe: Probe) {
     });
 }
 
+/// What is said of an interruption after which the removal ended like this.
+fn interrupted(cleaned: Exit, ledger: &Path) -> String {
+    match cleaned {
+        Exit::Complete => String::from("interrupted, and everything removed; the same command begins anew"),
+        _ => format!("interrupted; {}", not_all_removed(ledger)),
+    }
+}
+
+fn not_all_removed(ledger: &Path) -> String {
+    format!("not all was removed: `fleetmint cleanup {} --orphans --yes` goes on", ledger.display())
+}
+
 /// Why it stopped, for the report, which must not name the endpoint.
 fn cut_short(stopped: &Stopped) -> &'static str {
     match stopped {
@@ -352,6 +362,16 @@ fn told(stopped: Stopped) -> Fatal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_interruption_says_removed_only_of_what_was_removed() {
+        let ledger = Path::new("c.ledger");
+        assert!(interrupted(Exit::Complete, ledger).contains("everything removed"));
+        assert_eq!(
+            interrupted(Exit::Interrupted, ledger),
+            "interrupted; not all was removed: `fleetmint cleanup c.ledger --orphans --yes` goes on"
+        );
+    }
 
     #[test]
     fn an_age_may_be_more_than_an_hour() {

@@ -67,8 +67,8 @@ fn calibrated(habits: &Value, options: &[&str]) -> Calibrated {
 #[test]
 fn a_lenient_service_is_found_out() {
     let habits = json!({"capitals": true, "reuse": "accept", "missing": "empty", "denied": "suback",
-        "puback": "last", "expires": true});
-    let done = calibrated(&habits, &[]);
+        "puback": "last", "expires": true, "token_s": 8});
+    let done = calibrated(&habits, &["--expired-after", "10s"]);
     for (fact, found) in [
         ("capitalised_parameters", "taken"),
         ("answer_without_subscription", "comes"),
@@ -77,6 +77,8 @@ fn a_lenient_service_is_found_out() {
         ("used_token", "taken, with the same answer"),
         ("missing_parameter", "taken, as if it were empty"),
         ("second_certificate", "taken, for the same thing"),
+        // Whatever registers before it leaves a thing for it.
+        ("expired_token", "refused: 410 TooOld: this token is too old"),
         ("denied_subscribe", "SUBACK with 0x80"),
         ("denied_publish", "the connection ends"),
         ("clock_window", "within 5 minutes"),
