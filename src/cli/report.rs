@@ -105,11 +105,11 @@ fn several(args: &ReportArgs, groups: &[SameVerb]) -> Result<Exit, Fatal> {
         let report = request(args, &group.files).compile().map_err(unreadable)?;
         let heading = format!("{}== {} ==\n\n", if nth == 0 { "" } else { "\n" }, group.verb);
         print(&(heading + &report::render_report(&report)));
-        // One verb that is not whole is enough.
-        match judged(args, &report) {
-            Exit::Complete => {}
-            worse => exit = worse,
-        }
+        // One verb is enough; a missed threshold comes first, as within one verb.
+        exit = match (exit, judged(args, &report)) {
+            (Exit::ThresholdMissed, _) | (_, Exit::Complete) => exit,
+            (_, worse) => worse,
+        };
     }
     Ok(exit)
 }

@@ -25,7 +25,7 @@ use crate::aftercare::{Ended, Expectation, Halt, Progress, Setting};
 use crate::control_plane::{AskError, ControlPlane};
 use crate::endpoint::Endpoint;
 use crate::ledger::{
-    Account, Binding, Ledger, LotInfo, MadeKind, MadeScope, NotThere, Problem, RunInfo, Selection,
+    Account, Binding, Ledger, LotInfo, MadeDevice, MadeKind, MadeScope, NotThere, Problem, RunInfo, Selection,
 };
 use crate::shard::Shard;
 use crate::sigv4::region_of;
@@ -145,13 +145,13 @@ pub(super) async fn check_account(site: &Site, ledger: &Ledger) -> Result<(), Fa
     Err(Fatal::new(Exit::Unavailable, message))
 }
 
-/// Whether the account has one of the ledger's first certificates, or the ledger has none.
+/// Whether the account has one of the ledger's first certificates, or the ledger has none. Those of registered devices:
+/// the service deletes a certificate that nothing was registered with.
 async fn has_certificate_of(account: &ControlPlane, ledger: &Ledger) -> Result<bool, Fatal> {
-    const TRIED: usize = 20;
-    let view = ledger.view();
-    let scope = MadeScope::of(MadeKind::Certified);
-    let mut devices = view.made_devices(scope).map_err(ledger_error)?;
-    let devices = view.next_made(&mut devices, TRIED).map_err(ledger_error)?;
+    let mut devices = first_made(ledger, MadeKind::OnceRegistered)?;
+    if devices.is_empty() {
+        devices = first_made(ledger, MadeKind::Certified)?;
+    }
     for certificate in devices.iter().flat_map(|device| &device.certificates) {
         match account.certificate(certificate.id.as_str()).await {
             Ok(_) => return Ok(true),
@@ -163,6 +163,13 @@ async fn has_certificate_of(account: &ControlPlane, ledger: &Ledger) -> Result<b
         }
     }
     Ok(devices.is_empty())
+}
+
+fn first_made(ledger: &Ledger, of: MadeKind) -> Result<Vec<MadeDevice>, Fatal> {
+    const TRIED: usize = 20;
+    let view = ledger.view();
+    let mut devices = view.made_devices(MadeScope::of(of)).map_err(ledger_error)?;
+    view.next_made(&mut devices, TRIED).map_err(ledger_error)
 }
 
 /// What devices should be like, according to the template in the file or in the account.

@@ -16,6 +16,7 @@ use super::model::{
 use super::seconds::{Placed, Placement, Second};
 use super::shards::{self, ShardReport};
 use super::summary::{self, FailureSummary};
+use super::under_way::{self, Span};
 use super::verdict::{self, Verdict};
 use crate::event::Operation;
 use crate::instant;
@@ -279,7 +280,11 @@ fn arrange(placement: &Placement, merged: Merged, shards: Option<ShardReport>) -
     let heat = subject.and_then(|subject| merged.heat(subject));
     let Merged { total, mut points, point_s, .. } = merged;
     if let Some(subject) = subject {
-        points.iter_mut().for_each(|point| point.limit_per_s = limit(placement, subject, point, point_s));
+        let limits = limits(placement, subject);
+        for point in &mut points {
+            let (from, to) = (point.second as f64, (point.second + point_s) as f64);
+            point.limit_per_s = under_way::sum(&limits, from, to);
+        }
     }
     let has_schedule = total.arrivals != Arrivals::default();
     Report {
@@ -312,14 +317,14 @@ fn share(count: u64, of: u64) -> f64 {
     if of > 0 { count as f64 / of as f64 } else { 0.0 }
 }
 
-/// The sum of the limits of the runs under way; `None` if there was none, or one of them had no limit.
-fn limit(placement: &Placement, subject: Operation, point: &Point, point_s: u64) -> Option<f64> {
-    let is_under_way = |run: &&Placed| {
-        run.begins_at_s < point.second + point_s && run.begins_at_s + run.extent.seconds > point.second
+/// The runs with their limits.
+fn limits(placement: &Placement, subject: Operation) -> Vec<Span> {
+    let span = |run: &Placed| Span {
+        begins_s: run.begins_at_s as f64,
+        ends_s: (run.begins_at_s + run.extent.seconds) as f64,
+        per_s: run.extent.header.limits.get(subject.name()).copied(),
     };
-    let limits = placement.runs.iter().filter(is_under_way);
-    let limits = limits.map(|run| run.extent.header.limits.get(subject.name()).copied());
-    limits.collect::<Option<Vec<f64>>>().filter(|limits| !limits.is_empty()).map(|limits| limits.iter().sum())
+    placement.runs.iter().map(span).collect()
 }
 
 fn run(placed: &Placed) -> Run {

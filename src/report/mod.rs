@@ -27,6 +27,7 @@ mod status;
 mod summary;
 mod terminal;
 mod text;
+mod under_way;
 mod verdict;
 mod wording;
 

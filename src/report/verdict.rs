@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::model::{OperationReport, Report};
+use super::model::{OperationReport, Point, Report, Run};
+use super::under_way::{self, Span};
 use super::wording::{count, latency, length, percent, rate};
 use crate::event::Operation;
 use crate::metrics::OperationCounts;
@@ -152,10 +153,13 @@ fn breaking(report: &Report) -> Option<String> {
     let stages = report.stages();
     let name = report.headline.operation.as_deref()?;
     let share = |stage: &Stage| {
-        let inside = |second: u64| (stage.begins_s..stage.ends_s).contains(&(second as f64));
-        let points = report.timeline.points.iter();
-        let counts =
-            points.filter(|point| inside(point.second)).filter_map(|point| point.operations.get(name));
+        // A point that reaches into another stage has that one's throttles too.
+        let is_inside = |point: &&Point| {
+            let begins_s = point.second as f64;
+            begins_s >= stage.begins_s && begins_s + point.seconds <= stage.ends_s
+        };
+        let points = report.timeline.points.iter().filter(is_inside);
+        let counts = points.filter_map(|point| point.operations.get(name));
         let (throttled, attempts) = counts.fold((0, 0), |(throttled, attempts), counts| {
             (throttled + counts.throttled, attempts + counts.attempts)
         });
@@ -193,12 +197,16 @@ fn things(operation: &str) -> &'static str {
 }
 
 impl Report {
-    /// The devices of the ledgers by state: of each shard, as its last run left them.
+    /// The devices of the ledgers by state: of each shard, as its last run left them. `None` if runs are of different
+    /// lots: nothing says which of them go on with which.
     pub fn devices(&self) -> Option<Devices> {
         let mut last: BTreeMap<Option<&String>, Devices> = BTreeMap::new();
         for run in &self.runs {
             if let Some(devices) = run.devices {
-                last.insert(run.settings.get("shard"), devices);
+                let before = last.insert(run.settings.get("shard"), devices);
+                if before.is_some_and(|before| before.total != devices.total) {
+                    return None;
+                }
             }
         }
         last.into_values().reduce(|sum, devices| Devices {
@@ -209,6 +217,15 @@ impl Report {
             unsettled: sum.unsettled + devices.unsettled,
             pending: sum.pending + devices.pending,
         })
+    }
+
+    /// The highest sum of a rate over the runs that were under way at the same time; `None` if one of them has none.
+    pub(super) fn most_under_way(&self, per_s: impl Fn(&Run) -> Option<f64>) -> Option<f64> {
+        let span = |run: &Run| {
+            let begins_s = run.begins_at_s as f64;
+            Span { begins_s, ends_s: begins_s + run.elapsed_s, per_s: per_s(run) }
+        };
+        under_way::most(&self.runs.iter().map(span).collect::<Vec<_>>())
     }
 
     /// All thresholds: of the runs, and of what changed since the baseline.

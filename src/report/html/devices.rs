@@ -166,9 +166,8 @@ fn progress(report: &Report, devices: &Devices) -> Chart {
 /// The highest rate that registrations could have had, and why.
 fn best_per_s(report: &Report) -> Option<(f64, &'static str)> {
     let name = Operation::RegisterThing.name();
-    let sum = |of: &dyn Fn(&super::super::model::Run) -> Option<f64>| -> Option<f64> {
-        report.runs.iter().map(of).sum::<Option<f64>>().filter(|sum| *sum > 0.0)
-    };
-    let found = sum(&|run| run.found_per_s.get(name).copied()).map(|per_s| (per_s, "the limit found"));
-    found.or_else(|| sum(&|run| run.limits.get(name).copied()).map(|per_s| (per_s, "the rate limit")))
+    let found = report.most_under_way(|run| run.found_per_s.get(name).copied());
+    let limit = || report.most_under_way(|run| run.limits.get(name).copied());
+    let best = found.map(|per_s| (per_s, "the limit found"));
+    best.or_else(|| Some((limit()?, "the rate limit"))).filter(|(per_s, _)| *per_s > 0.0)
 }

@@ -83,8 +83,7 @@ fn throughput_summary(report: &Report) -> String {
 /// The service's limit that the runs found, and what thresholds demand, per second.
 fn levels(report: &Report) -> Vec<(&'static str, f64, String)> {
     let name = report.headline.operation.as_deref().unwrap_or_default();
-    let found: Option<Vec<f64>> = report.runs.iter().map(|run| run.found_per_s.get(name).copied()).collect();
-    let found: Option<f64> = found.filter(|found| !found.is_empty()).map(|found| found.iter().sum());
+    let found = report.most_under_way(|run| run.found_per_s.get(name).copied());
     let operation = Operation::ALL.into_iter().find(|operation| operation.name() == name);
     let demanded = report.thresholds.iter().filter_map(|judgement| {
         let per_s = judgement.threshold.parse::<Threshold>().ok()?.accepted_per_s(operation?)?;

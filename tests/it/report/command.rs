@@ -101,3 +101,18 @@ fn the_page_says_how_late_the_generator_was() {
     assert!(page.contains("Generator late") && page.contains("/arrivals/lateness_us/p99"), "{page}");
     assert!(report["arrivals"]["lateness_us"]["p99"].as_u64().is_some());
 }
+
+/// The exit code of several verbs is that of the missed threshold, whatever came after it.
+#[test]
+fn a_missed_threshold_of_one_verb_comes_before_a_lost_shard_of_another() {
+    let scratch = Scratch::new();
+    let write = |sample: Sample, name: &str| sample.write(scratch.path("").as_path(), name).0;
+    let missing = Sample { seconds: 5, stall: Some(2), ..Sample::default() };
+    let lost = Sample { verb: "provision", seconds: 5, shard: Some("0/2"), ..Sample::default() };
+    let files = [write(missing, "a.jsonl"), write(lost, "b.jsonl")];
+    let code = |files: &[std::path::PathBuf], code| {
+        run(fleetmint().arg("report").args(files).args(["--threshold", "missed=0"])).expect_code(code);
+    };
+    code(&files[1..], 4);
+    code(&files, 2);
+}

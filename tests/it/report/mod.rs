@@ -418,6 +418,34 @@ fn the_verdict_is_a_sentence_that_says_what_was_held() {
     assert!(words.starts_with("All ") && words.contains(" devices are registered, "), "{words}");
 }
 
+/// Two lots in one report: the last one's devices are not those of both.
+#[test]
+fn runs_of_different_lots_have_no_devices_together() {
+    let folder = folder();
+    let lot = |seconds, begins_s, name: &str| {
+        let sample = Sample { verb: "provision", has_schedule: false, thresholds: &[], ..Sample::default() };
+        Sample { seconds, begins_s, ..sample }.write(folder.path(), name).0
+    };
+    let (first, other) = (lot(9, 0.0, "first.jsonl"), lot(20, 9.0, "other.jsonl"));
+    assert!(compiled(&first).devices().is_some());
+    let both = report::compile(&[first, other]).unwrap();
+    assert_eq!(both.devices(), None);
+    assert!(!both.verdict.sentence.contains("devices are registered"), "{}", both.verdict.sentence);
+}
+
+/// A run and the one that goes on with it have the same quota, not two.
+#[test]
+fn limits_of_runs_one_after_the_other_are_not_added_up() {
+    let folder = folder();
+    let run = |seed, begins_s| {
+        let sample = Sample { verb: "provision", has_schedule: false, thresholds: &[], ..Sample::default() };
+        let sample = Sample { seconds: 10, found: Some(40.0), rate: (38.0, 38.0), ..sample };
+        Sample { seed, begins_s, ..sample }.write(folder.path(), &format!("{seed}.jsonl")).0
+    };
+    let page = render_html(&report::compile(&[run(1, 0.0), run(2, 60.0)]).unwrap());
+    assert!(page.contains("found: 40.0/s") && !page.contains("80.0/s"), "{page}");
+}
+
 /// Whoever takes an emulator's figures for AWS's decides wrongly.
 #[test]
 fn an_emulator_is_said_wherever_figures_are() {

@@ -141,8 +141,8 @@ struct Elsewhere {
 }
 
 impl Elsewhere {
-    fn start() -> Self {
-        let emulate = Emulate::start_on(ELSEWHERE, &[]);
+    fn start(args: &[&str]) -> Self {
+        let emulate = Emulate::start_on(ELSEWHERE, args);
         let port = emulate.text("endpoint").trim_end_matches("/mqtt").rsplit(':').next().unwrap();
         let door = format!("[::ffff:127.0.0.1]:{port}");
         Self { door, emulate }
@@ -167,7 +167,7 @@ impl Elsewhere {
 #[test]
 fn certificates_are_not_judged_in_another_account() {
     let scratch = Scratch::new();
-    let (ours, theirs) = (Elsewhere::start(), Elsewhere::start());
+    let (ours, theirs) = (Elsewhere::start(&[]), Elsewhere::start(&[]));
     let pem = |it: &Elsewhere| std::fs::read_to_string(it.emulate.text("ca_file")).unwrap();
     let ca_file = scratch.write("both.pem", pem(&ours) + &pem(&theirs));
     let lot = scratch.lot("lot.csv", 3);
@@ -187,4 +187,26 @@ fn certificates_are_not_judged_in_another_account() {
     // DescribeEndpoint gives another name here too; but the certificates are there.
     ours.run(&ours, &ca_file, &["verify", path]).expect_code(0);
     ours.run(&ours, &ca_file, &["cleanup", path, "--yes"]).expect_code(0);
+}
+
+/// The service deletes a certificate that nothing was registered with: it says nothing about whose account it is.
+#[test]
+fn certificates_of_rejected_devices_do_not_tell_the_account() {
+    let scratch = Scratch::new();
+    let rule = "[[faults.rules]]\non = \"register_thing\"\nfault = \"reject\"\nstatus = 400\nfirst = 22\n";
+    let scenario = scratch.write("s.toml", format!("token_lifetime = \"3s\"\n{rule}"));
+    let ours = Elsewhere::start(&["--scenario", scenario.to_str().unwrap()]);
+    let ca_file = ours.emulate.text("ca_file");
+    let lot = scratch.lot("lot.csv", 24);
+    let args =
+        ["provision", lot.to_str().unwrap(), "--template", "TEMP_DEVICE", "--no-check", "--connections", "1"];
+    let ledger = scratch.path("lot.ledger");
+    // The same rejection again and again stops a run.
+    (0..22).find(|_| ours.run(&ours, Path::new(ca_file), &args).code != Some(4));
+    assert_eq!(states(&ledger), ["registered 2", "rejected 22"]);
+    assert_eq!(column(&ledger, "SELECT min(id) > 20 FROM device WHERE state = 'registered'"), ["1"]);
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let path = ledger.to_str().unwrap();
+    ours.run(&ours, Path::new(ca_file), &["verify", path]).expect_code(0);
+    ours.run(&ours, Path::new(ca_file), &["cleanup", path, "--yes"]).expect_code(0);
 }
