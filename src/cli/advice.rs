@@ -138,6 +138,9 @@ pub(super) fn of_ledger(problem: &Problem) -> Option<&'static str> {
         Problem::SinkTaken { .. } => Some(
             "if that run goes on, leave the lot to it; if its ledger is lost, `fleetmint restore LOT.csv --from-sink DIR` makes it anew",
         ),
+        Problem::SinkAhead { .. } => Some(
+            "go on with that one; if it is lost, move this copy away, and `fleetmint restore LOT.csv --from-sink DIR` makes it anew",
+        ),
         Problem::SinkMissing { .. } => Some("it is named after the ledger: see --ledger and --shard"),
         Problem::SinkOtherLot { .. } => Some("restore with the lot that it was made from"),
         Problem::OtherBinding { what: "account", found, .. }

@@ -74,6 +74,10 @@ pub(super) fn run(args: RestoreArgs) -> Result<Exit, Fatal> {
         restored.unsettled,
         number(restored.certificates, "certificate", "certificates"),
     ));
+    if restored.left_out > 0 {
+        let devices = number(restored.left_out, "device", "devices");
+        warn(format_args!("note: {devices} of the sink are not in the lot; none of them is registered"));
+    }
     if restored.unsettled > 0 {
         warn(
             "note: the next run asks the control plane whether those were registered; without one they stay unknown",

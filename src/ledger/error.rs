@@ -200,6 +200,12 @@ pub enum Problem {
         /// The other ledger, and who made it the owner.
         by: String,
     },
+    /// The keys sink has more than the ledger, which is an older copy of the one that wrote it.
+    #[error("its keys sink {} has more than it: it is an older copy of the ledger that wrote that", .sink.display())]
+    SinkAhead {
+        /// The sink.
+        sink: PathBuf,
+    },
     /// The ledger has or would have private keys in plain text, and a sink takes only sealed ones.
     #[error("a keys sink has only sealed keys, and this ledger's are in plain text")]
     SinkPlainKey,

@@ -326,8 +326,8 @@ impl Ledger {
             write_findings(transaction, verb, undone.iter().map(|undone| &undone.finding), &at, run)?;
             let gone = undone.iter().filter(|undone| !undone.gone.is_empty());
             gone.into_iter().try_for_each(|undone| {
-                write_gone(transaction, undone, &at, run)?;
-                if let Some(lines) = lines {
+                let is_removed = write_gone(transaction, undone, &at, run)?;
+                if let Some(lines) = lines.as_mut().filter(|_| is_removed) {
                     lines.push(Line::Removed { device: find_key(transaction, undone.finding.device)? });
                 }
                 Ok(())
@@ -342,12 +342,13 @@ const REMOVE: &str = "
     WHERE id = ?1 AND (state IN ('registered', 'issued', 'unknown')
                        OR state = 'pending' AND EXISTS (SELECT 1 FROM rework WHERE rework.device = device.id))";
 
+/// Returns whether the device is Removed now.
 fn write_gone(
     transaction: &Transaction<'_>,
     undone: &Undone,
     at: &str,
     run: Option<i64>,
-) -> Result<(), Problem> {
+) -> Result<bool, Problem> {
     let DeviceId(device) = undone.finding.device;
     for CredentialId(credential) in &undone.gone {
         // By row number: there is no index on the devices of retired certificates.
@@ -356,6 +357,5 @@ fn write_gone(
         write_one(transaction, sql, params![credential, at])?;
     }
     transaction.prepare_cached("DELETE FROM token WHERE device = ?1")?.execute([device])?;
-    transaction.prepare_cached(REMOVE)?.execute(params![device, at, run])?;
-    Ok(())
+    Ok(transaction.prepare_cached(REMOVE)?.execute(params![device, at, run])? > 0)
 }

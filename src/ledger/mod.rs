@@ -476,7 +476,7 @@ impl Ledger {
             let mut lines = sink.is_some().then(Vec::new);
             let written = statements(transaction, &mut lines)?;
             if let (Some(sink), Some(lines)) = (&mut sink, lines) {
-                sink.append(&lines)?;
+                sink.append(&lines, schema::read_commits(transaction)? + 1)?;
             }
             Ok(written)
         });

@@ -3,6 +3,7 @@
 //! What the sink says is registered, is. Whether another certificate was registered is not known, and settled by the
 //! next run: it has no ownership token any more.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -19,6 +20,7 @@ use super::lock::LedgerLock;
 use super::opening;
 use super::place::Place;
 use super::retry::insert_deed;
+use super::rows::read_state;
 use super::sink::{self, SINK_OUTCOME, SinkFiles};
 use super::sink_line::{IssuedLine, Line, LotLine};
 use super::{Ledger, instant};
@@ -39,6 +41,8 @@ pub struct LostLedger {
     pub source: String,
     /// How many lines a crash cut off. The ledger had nothing of them.
     pub cut_off: u64,
+    /// The number of the last commit that the sink has.
+    commits: u64,
 }
 
 /// The result of a restore.
@@ -50,6 +54,8 @@ pub struct Restored {
     pub unsettled: u64,
     /// All certificates, with those that were replaced.
     pub certificates: u64,
+    /// Devices of the sink that the lot lacks. None of them is registered.
+    pub left_out: u64,
 }
 
 impl LostLedger {
@@ -60,7 +66,9 @@ impl LostLedger {
     pub fn read(ledger: &Path, directory: &Path) -> Result<Self, LedgerError> {
         let files = SinkFiles::of(ledger, directory);
         let mut last = None;
-        let cut_off = for_each_line(&files, |line, _| {
+        let mut commits = 0;
+        let cut_off = for_each_line(&files, |line, place| {
+            commits = place.commit;
             if let Line::Lot(lot) = line {
                 last = Some(lot);
             }
@@ -72,7 +80,7 @@ impl LostLedger {
             last.ok_or_else(no_lot)?;
         let shard = shard.and_then(|(index, of)| Shard::new(index, of));
         let binding = Binding { template, region, account, content, shard };
-        Ok(Self { files, binding, key_column, source, cut_off })
+        Ok(Self { files, binding, key_column, source, cut_off, commits })
     }
 }
 
@@ -97,13 +105,18 @@ impl Ledger {
         let mut restored = Restored::default();
         opening::build(&place, &mut lock, |connection| {
             import::fill(connection, &lost.binding, lot, check, now)?;
-            let mut rebuild =
-                Rebuild { connection, lost, known: KnownIds::default(), at: instant::to_text(now) };
+            let mut rebuild = Rebuild {
+                connection,
+                lost,
+                known: KnownIds::default(),
+                left_out: BTreeMap::new(),
+                at: instant::to_text(now),
+            };
             let read = rebuild.fill()?;
+            // Before it is claimed too: the claim would stop the run that writes it.
+            lost.files.refuse_longer(read)?;
             rebuild.claim(path, now)?;
-            if length(&lost.files)? != read {
-                return Err(Problem::SinkGrows { sink: lost.files.sink.clone() }.into());
-            }
+            lost.files.refuse_longer(read)?;
             restored = rebuild.count()?;
             Ok(())
         })
@@ -112,18 +125,32 @@ impl Ledger {
     }
 }
 
-fn length(files: &SinkFiles) -> Result<u64, Problem> {
-    fs::metadata(&files.sink).map(|file| file.len()).map_err(|error| files.failed(&error))
+impl SinkFiles {
+    fn length(&self) -> Result<u64, Problem> {
+        fs::metadata(&self.sink).map(|file| file.len()).map_err(|error| self.failed(&error))
+    }
+
+    /// Refuses a sink that is no longer as long as it was.
+    fn refuse_longer(&self, was: u64) -> Result<(), Problem> {
+        if self.length()? == was { Ok(()) } else { Err(Problem::SinkGrows { sink: self.sink.clone() }) }
+    }
 }
 
 fn damaged(files: &SinkFiles, line: u64, detail: &str) -> Problem {
     Problem::SinkDamaged { sink: files.sink.clone(), line, detail: detail.to_owned() }
 }
 
-/// Passes each line with its number to `show`. Returns how many were cut off by a crash.
+/// Where a line is, and before which commit it was written.
+#[derive(Debug, Clone, Copy)]
+struct LineNumber {
+    number: u64,
+    commit: u64,
+}
+
+/// Passes each line with its numbers to `show`. Returns how many were cut off by a crash.
 fn for_each_line(
     files: &SinkFiles,
-    mut show: impl FnMut(Line, u64) -> Result<(), Problem>,
+    mut show: impl FnMut(Line, LineNumber) -> Result<(), Problem>,
 ) -> Result<u64, Problem> {
     let file = File::open(&files.sink).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Problem::SinkMissing { sink: files.sink.clone() },
@@ -135,11 +162,11 @@ fn for_each_line(
         let text = text.map_err(|error| files.failed(&error))?;
         let read = |text: &[u8]| std::str::from_utf8(text).ok().and_then(Line::read);
         match read(&text) {
-            Some(line) => show(line, number)?,
+            Some((line, commit)) => show(line, LineNumber { number, commit })?,
             None => {
                 let is_last = match lines.peek() {
                     None => true,
-                    Some((Ok(next), _)) => read(next) == Some(Line::CutOff),
+                    Some((Ok(next), _)) => read(next).is_some_and(|(line, _)| line == Line::CutOff),
                     Some((Err(error), _)) => return Err(files.failed(error)),
                 };
                 if !is_last {
@@ -157,40 +184,48 @@ struct Rebuild<'a> {
     connection: &'a Connection,
     lost: &'a LostLedger,
     known: KnownIds,
+    /// Devices that the lot lacks, and whether they are registered.
+    left_out: BTreeMap<String, bool>,
     at: String,
 }
 
 impl Rebuild<'_> {
     /// Takes in every line; returns the length of what was read.
     fn fill(&mut self) -> Result<u64, Refusal> {
-        let before = length(&self.lost.files)?;
+        let before = self.lost.files.length()?;
         let transaction = self.connection.unchecked_transaction()?;
-        for_each_line(&self.lost.files, |line, number| match line {
-            Line::Issued(issued) => self.issue(issued, number),
+        transaction.execute_batch("CREATE INDEX restoring ON credential (certificate_id)")?;
+        for_each_line(&self.lost.files, |line, place| match line {
+            Line::Issued(issued) => self.issue(issued, place.number),
             Line::Registered { device, thing_name, device_configuration } => {
                 let thing =
                     RegisteredThing { thing_name: thing_name.unwrap_or_default(), device_configuration };
-                self.register(&device, thing, number)
+                self.register(device, thing, place.number)
             }
-            Line::Removed { device } => self.remove(&device),
+            Line::Removed { device } => self.remove(device),
             Line::Lot(_) | Line::CutOff => Ok(()),
         })?;
+        transaction.execute_batch("DROP INDEX restoring")?;
+        // The next commit's number is above all that the sink has.
+        let commits = i64::try_from(self.lost.commits).unwrap_or(i64::MAX);
+        transaction.execute("UPDATE progress SET commits = ?1", [commits])?;
         transaction.commit()?;
-        Ok(before)
+        match self.left_out.iter().find(|(_, is_registered)| **is_registered) {
+            None => Ok(before),
+            Some((key, _)) => {
+                let (sink, part) = (self.lost.files.sink.clone(), said(self.lost.binding.shard));
+                Err(Problem::SinkOtherLot { sink, key: key.clone(), part }.into())
+            }
+        }
     }
 
-    fn device(&self, key: &str) -> Result<(DeviceId, DeviceState), Problem> {
+    /// The device with this key; `None` if the lot lacks it.
+    fn device(&self, key: &str) -> Result<Option<(DeviceId, DeviceState)>, Problem> {
         let sql = "SELECT id, state FROM device WHERE key = ?1";
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query([key])?;
-        match rows.next()? {
-            Some(row) => Ok((DeviceId(row.get("id")?), super::rows::read_state(row, "state")?)),
-            None => Err(Problem::SinkOtherLot {
-                sink: self.lost.files.sink.clone(),
-                key: key.to_owned(),
-                part: said(self.lost.binding.shard),
-            }),
-        }
+        let Some(row) = rows.next()? else { return Ok(None) };
+        Ok(Some((DeviceId(row.get("id")?), read_state(row, "state")?)))
     }
 
     fn issue(&mut self, line: IssuedLine, number: u64) -> Result<(), Problem> {
@@ -199,7 +234,10 @@ impl Rebuild<'_> {
         if !self.known.insert(&id) && find_holder(self.connection, &id)?.is_some() {
             return Ok(());
         }
-        let (device, state) = self.device(&line.device)?;
+        let Some((device, state)) = self.device(&line.device)? else {
+            self.left_out.insert(line.device, false);
+            return Ok(());
+        };
         if matches!(state, DeviceState::Registered | DeviceState::Removed) {
             self.keep_registration(device)?;
         }
@@ -236,8 +274,11 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    fn register(&self, key: &str, thing: RegisteredThing, number: u64) -> Result<(), Problem> {
-        let (device, state) = self.device(key)?;
+    fn register(&mut self, key: String, thing: RegisteredThing, number: u64) -> Result<(), Problem> {
+        let Some((device, state)) = self.device(&key)? else {
+            self.left_out.insert(key, true);
+            return Ok(());
+        };
         if state == DeviceState::Pending {
             return Err(damaged(&self.lost.files, number, "a device is registered that was issued nothing"));
         }
@@ -248,8 +289,11 @@ impl Rebuild<'_> {
         }
     }
 
-    fn remove(&self, key: &str) -> Result<(), Problem> {
-        let (device, _) = self.device(key)?;
+    fn remove(&mut self, key: String) -> Result<(), Problem> {
+        let Some((device, _)) = self.device(&key)? else {
+            self.left_out.insert(key, false);
+            return Ok(());
+        };
         let sql = "UPDATE credential SET retired_at = coalesce(retired_at, ?2), deleted_at = coalesce(deleted_at, ?2)
                    WHERE device = ?1";
         self.connection.prepare_cached(sql)?.execute(params![device.0, self.at])?;
@@ -278,6 +322,7 @@ impl Rebuild<'_> {
             registered: count("SELECT count(*) FROM device WHERE state = 'registered'")?,
             unsettled: count("SELECT count(*) FROM device WHERE state = 'issued'")?,
             certificates: count("SELECT count(*) FROM credential")?,
+            left_out: self.left_out.len() as u64,
         })
     }
 }

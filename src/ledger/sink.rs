@@ -21,8 +21,8 @@ use super::retry::insert_deed;
 use super::rows::{read_certificate_id, read_certificate_pem, read_state};
 use super::sink_line::{Line, LotLine};
 use super::status::HOLDS_PLAIN_KEYS;
-use super::{Content, Ledger, View, instant, keys};
-use crate::certificate::{CertificateId, IssuedCertificate};
+use super::{Content, Ledger, View, instant, keys, schema};
+use crate::certificate::IssuedCertificate;
 use crate::event::DeviceState;
 
 /// The outcome of a history entry, not of a real run: the ledger took a keys sink.
@@ -121,15 +121,15 @@ fn sync_directory(file: &Path) -> std::io::Result<()> {
 }
 
 impl Sink {
-    /// Appends lines durably.
+    /// Appends lines durably, before the ledger's commit of this number.
     ///
     /// # Errors
     /// If that fails; or another ledger has claimed the sink meanwhile: nothing may be built on these lines then.
-    pub(super) fn append(&mut self, lines: &[Line]) -> Result<(), Problem> {
+    pub(super) fn append(&mut self, lines: &[Line], commit: u64) -> Result<(), Problem> {
         if lines.is_empty() {
             return Ok(());
         }
-        let text: String = lines.iter().map(Line::text).collect();
+        let text: String = lines.iter().map(|line| line.text(commit)).collect();
         let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
         written.map_err(|error| self.files.failed(&error))?;
         // After writing: whoever claims it looks at the length of the sink afterwards.
@@ -187,7 +187,8 @@ impl Ledger {
             (Some(own), None) => own.claim.clone(),
             (None, None) => new_claim(),
         };
-        if recorded.as_ref().is_none_or(|own| own.directory != directory) {
+        let is_elsewhere = recorded.as_ref().is_none_or(|own| own.directory != directory);
+        if is_elsewhere {
             self.note_sink(&claim, &directory, now)?;
         }
         let claimed = match last {
@@ -196,7 +197,9 @@ impl Ledger {
             }
             None => files.claim(&claim, &self.view.path, now),
         };
-        let sink = claimed.and_then(|claimed| Sink::open(files, claimed, &self.view));
+        // What became of devices while the ledger had another sink is written again too.
+        let known = if is_elsewhere { Known::Nothing } else { Known::AtItsEnd };
+        let sink = claimed.and_then(|claimed| Sink::open(files, claimed, &self.view, known));
         self.sink = Some(self.view.named(sink)?);
         Ok(())
     }
@@ -255,50 +258,77 @@ fn recorded(connection: &Connection) -> Result<Option<Recorded>, Problem> {
     Ok(connection.query_row(sql, [SINK_OUTCOME], read).optional()?)
 }
 
+/// Where a sink says what of the ledger it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// Its last lines do.
+    AtItsEnd,
+    /// All of the ledger may have changed since.
+    Nothing,
+}
+
 impl Sink {
-    fn open(files: SinkFiles, claimed: u64, view: &View) -> Result<Self, Problem> {
+    fn open(files: SinkFiles, claimed: u64, view: &View, known: Known) -> Result<Self, Problem> {
         let file = open(&files.sink).map_err(|error| files.failed(&error))?;
         let mut sink = Self { files, file, claimed };
-        sink.bring_up_to_date(view)?;
+        sink.bring_up_to_date(view, known)?;
         Ok(sink)
     }
 
     /// Marks a last line that a crash cut off, and appends what the ledger has and the sink lacks.
-    fn bring_up_to_date(&mut self, view: &View) -> Result<(), Problem> {
-        let tail = self.read_tail().map_err(|error| self.files.failed(&error))?;
-        if !tail.is_empty() && !tail.ends_with('\n') {
-            let mark = format!("\n{}", Line::CutOff.text());
-            self.file.write_all(mark.as_bytes()).map_err(|error| self.files.failed(&error))?;
+    ///
+    /// # Errors
+    /// [`Problem::SinkAhead`], besides those of files: a crash leaves the sink one commit ahead, and no more.
+    fn bring_up_to_date(&mut self, view: &View, known: Known) -> Result<(), Problem> {
+        let commits = schema::read_commits(&view.connection)?;
+        let mut from = 0;
+        let mut length = TAIL;
+        loop {
+            let tail = self.read_tail(length).map_err(|error| self.files.failed(&error))?;
+            let lines: Vec<_> = tail.lines().filter_map(Line::read).collect();
+            if lines.last().is_some_and(|(_, commit)| *commit > commits + 1) {
+                return Err(Problem::SinkAhead { sink: self.files.sink.clone() });
+            }
+            if known == Known::AtItsEnd {
+                from = last_there(&view.connection, &lines)?;
+            }
+            let is_all = (tail.len() as u64) < length;
+            if known == Known::Nothing || from > 0 || is_all {
+                if !tail.is_empty() && !tail.ends_with('\n') {
+                    let mark = format!("\n{}", Line::CutOff.text(commits));
+                    self.file.write_all(mark.as_bytes()).map_err(|error| self.files.failed(&error))?;
+                }
+                break;
+            }
+            length *= 8;
         }
-        let there: HashSet<_> = tail
-            .lines()
-            .filter_map(|line| match Line::read(line) {
-                Some(Line::Issued(issued)) => Some(issued.certificate_id),
-                _ => None,
-            })
-            .collect();
         let mut lines = vec![Line::Lot(LotLine::of(&view.lot)?)];
-        let after = last_there(&view.connection, &there)?;
-        for_each_after(&view.connection, after, |found| {
+        for_each_from(&view.connection, from, |found| {
             lines.extend(found);
-            if lines.len() < 1_000 { Ok(()) } else { self.append(&std::mem::take(&mut lines)) }
+            if lines.len() < 1_000 { Ok(()) } else { self.append(&std::mem::take(&mut lines), commits) }
         })?;
-        self.append(&lines)?;
+        self.append(&lines, commits)?;
         sync_directory(&self.files.sink).map_err(|error| self.files.failed(&error))
     }
 
-    fn read_tail(&mut self) -> std::io::Result<String> {
-        let length = self.file.metadata()?.len();
+    /// Its last `length` bytes.
+    fn read_tail(&mut self, length: u64) -> std::io::Result<String> {
+        let begin = self.file.metadata()?.len().saturating_sub(length);
         let mut file = &self.file;
-        file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+        file.seek(SeekFrom::Start(begin))?;
         let mut tail = Vec::new();
-        file.take(TAIL).read_to_end(&mut tail)?;
+        file.take(length).read_to_end(&mut tail)?;
         Ok(String::from_utf8_lossy(&tail).into_owned())
     }
 }
 
-/// The number of the newest credential that is among `there`; 0 if none is.
-fn last_there(connection: &Connection, there: &HashSet<CertificateId>) -> Result<i64, Problem> {
+/// The number of the newest credential that these lines have; 0 if they have none.
+fn last_there(connection: &Connection, lines: &[(Line, u64)]) -> Result<i64, Problem> {
+    let there = lines.iter().filter_map(|(line, _)| match line {
+        Line::Issued(issued) => Some(&issued.certificate_id),
+        _ => None,
+    });
+    let there: HashSet<_> = there.collect();
     let mut statement =
         connection.prepare("SELECT id, certificate_id FROM credential ORDER BY id DESC LIMIT 10000")?;
     let mut rows = statement.query([])?;
@@ -310,19 +340,19 @@ fn last_there(connection: &Connection, there: &HashSet<CertificateId>) -> Result
     Ok(0)
 }
 
-/// Passes the lines for each credential after number `after` to `show`, and for what became of its device.
-fn for_each_after(
+/// Passes the lines for each credential from number `from` on to `show`, and for what became of its device.
+fn for_each_from(
     connection: &Connection,
-    after: i64,
+    from: i64,
     mut show: impl FnMut(Vec<Line>) -> Result<(), Problem>,
 ) -> Result<(), Problem> {
     let sql = "SELECT device.key, device.state, device.thing_name, device.device_configuration, certificate_id, certificate,
                       private_key, private_key_label, recipients, purged_at, issued_at, retired_at IS NULL AS is_in_use
                FROM credential JOIN device ON device.id = credential.device
                LEFT JOIN sealing ON sealing.id = credential.sealing
-               WHERE credential.id > ?1 ORDER BY credential.id";
+               WHERE credential.id >= ?1 ORDER BY credential.id";
     let mut statement = connection.prepare(sql)?;
-    let mut rows = statement.query([after])?;
+    let mut rows = statement.query([from])?;
     while let Some(row) = rows.next()? {
         let key: String = row.get("key")?;
         let certificate = IssuedCertificate {

@@ -97,21 +97,27 @@ impl Line {
         }))
     }
 
-    /// The line with its line break.
-    pub(super) fn text(&self) -> String {
+    /// The line with its line break, for the ledger's commit of this number.
+    pub(super) fn text(&self, commit: u64) -> String {
         let line = serde_json::to_string(self).expect("texts are always valid JSON");
-        format!("{START}{}{MIDDLE}{line}}}\n", sum(&line))
+        let rest = format!("{commit}{LINE}{line}");
+        format!("{SUM}{}{COMMIT}{rest}}}\n", sum(&rest))
     }
 
-    /// Reads a line without its line break; `None` if it is damaged or incomplete.
-    pub(super) fn read(text: &str) -> Option<Self> {
-        let (found, line) = text.strip_prefix(START)?.strip_suffix('}')?.split_once(MIDDLE)?;
-        if found == sum(line) { serde_json::from_str(line).ok() } else { None }
+    /// Reads a line without its line break, and the number of its commit; `None` if it is damaged or incomplete.
+    pub(super) fn read(text: &str) -> Option<(Self, u64)> {
+        let (found, rest) = text.strip_prefix(SUM)?.strip_suffix('}')?.split_once(COMMIT)?;
+        if found != sum(rest) {
+            return None;
+        }
+        let (commit, line) = rest.split_once(LINE)?;
+        Some((serde_json::from_str(line).ok()?, commit.parse().ok()?))
     }
 }
 
-const START: &str = r#"{"sum":""#;
-const MIDDLE: &str = r#"","line":"#;
+const SUM: &str = r#"{"sum":""#;
+const COMMIT: &str = r#"","commit":"#;
+const LINE: &str = r#","line":"#;
 
 fn sum(line: &str) -> String {
     hex::encode(&digest(&SHA256, line.as_bytes()).as_ref()[..8])

@@ -68,7 +68,7 @@ fn a_lost_ledger_comes_back_with_every_certificate() {
     assert!(matches!(anew, Problem::SinkTaken { .. }), "a new ledger does not take the sink over: {anew}");
     lose(&path);
     let (restored, mut ledger) = restore(&path, directory.path(), 6).unwrap();
-    assert_eq!(restored, Restored { registered: 2, unsettled: 1, certificates: 3 });
+    assert_eq!(restored, Restored { registered: 2, unsettled: 1, certificates: 3, left_out: 0 });
     assert_eq!((states(&ledger), credentials(&ledger)), (before, had));
     ledger.view().check_integrity().unwrap();
     let configuration: String = ledger
@@ -86,7 +86,7 @@ fn a_lost_ledger_comes_back_with_every_certificate() {
     drop(ledger);
     lose(&path);
     let (restored, ledger) = restore(&path, directory.path(), 6).unwrap();
-    assert_eq!(restored, Restored { registered: 2, unsettled: 1, certificates: 4 });
+    assert_eq!(restored, Restored { registered: 2, unsettled: 1, certificates: 4, left_out: 0 });
     assert!(!credentials(&ledger)[2].3 && credentials(&ledger)[3].3, "the newer one is in use");
 }
 
@@ -154,7 +154,45 @@ fn a_ledger_takes_a_sink_late_or_another_one() {
     drop(ledger);
     lose(&path);
     let (restored, _) = restore(&path, other.path(), 6).unwrap();
-    assert_eq!(restored, Restored { registered: 1, unsettled: 2, certificates: 3 });
+    assert_eq!(restored, Restored { registered: 1, unsettled: 2, certificates: 3, left_out: 0 });
+}
+
+#[test]
+fn an_older_copy_of_a_ledger_is_not_taken_for_it() {
+    let (directory, path) = scratch();
+    let mut ledger = ledger_with_sink(directory.path(), &path);
+    let copy = directory.path().join("copy");
+    ledger.view().backup(&copy).unwrap();
+    ledger.commit(vec![sealed(4, 4)], now()).unwrap();
+    ledger.commit(vec![registered(4)], now()).unwrap();
+    drop(ledger);
+    lose(&path);
+    std::fs::rename(copy, &path).unwrap();
+    let mut copy = Ledger::reopen(&path).unwrap();
+    let refused = copy.commit(vec![sealed(4, 40)], now()).unwrap_err();
+    assert!(matches!(refused.problem, Problem::SinkAhead { .. }), "{refused}");
+    let refused = copy.begin_run(&serde_json::json!({}), now()).unwrap_err();
+    assert!(matches!(refused.problem, Problem::SinkAhead { .. }), "{refused}");
+    drop(copy);
+    lose(&path);
+    let (restored, mut ledger) = restore(&path, directory.path(), 6).unwrap();
+    assert_eq!(restored, Restored { registered: 3, unsettled: 1, certificates: 4, left_out: 0 });
+    ledger.begin_run(&serde_json::json!({}), now()).unwrap();
+    ledger.commit(vec![sealed(5, 5)], now()).unwrap();
+}
+
+#[test]
+fn what_happened_under_another_sink_is_in_the_first_one_too() {
+    let (directory, path) = scratch();
+    let mut ledger = ledger_with_sink(directory.path(), &path);
+    let other = tempfile::tempdir().unwrap();
+    ledger.keep_in_sink(other.path(), now()).unwrap();
+    ledger.commit(vec![registered(3)], now()).unwrap();
+    ledger.keep_in_sink(directory.path(), now()).unwrap();
+    drop(ledger);
+    lose(&path);
+    let (restored, _) = restore(&path, directory.path(), 6).unwrap();
+    assert_eq!(restored, Restored { registered: 3, unsettled: 0, certificates: 3, left_out: 0 });
 }
 
 #[test]
@@ -168,8 +206,12 @@ fn a_sink_takes_no_plain_key_and_no_other_lot() {
     lose(&path);
     drop(ledger_with_sink(directory.path(), &path));
     lose(&path);
-    let refused = restore(&path, directory.path(), 2).map(|_| ()).unwrap_err();
-    assert!(matches!(&refused, Problem::SinkOtherLot { key, .. } if key == "SN-0000003"), "{refused}");
+    // Device 3 is only issued, and may be gone from the lot; device 2 is registered.
+    let refused = restore(&path, directory.path(), 1).map(|_| ()).unwrap_err();
+    assert!(matches!(&refused, Problem::SinkOtherLot { key, .. } if key == "SN-0000002"), "{refused}");
+    let (restored, ledger) = restore(&path, directory.path(), 2).unwrap();
+    assert_eq!(restored, Restored { registered: 2, unsettled: 0, certificates: 2, left_out: 1 });
+    drop(ledger);
     let missing = LostLedger::read(&directory.path().join("x.ledger"), directory.path()).unwrap_err();
     assert!(matches!(missing.problem, Problem::SinkMissing { .. }), "{missing}");
 }
