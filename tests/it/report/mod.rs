@@ -446,6 +446,16 @@ fn limits_of_runs_one_after_the_other_are_not_added_up() {
     assert!(page.contains("found: 40.0/s") && !page.contains("80.0/s"), "{page}");
 }
 
+/// On a long timeline a point covers seconds of two stages.
+#[test]
+fn a_stage_is_judged_by_its_own_seconds() {
+    let folder = folder();
+    let profile = Some("hold 4/s 20s; hold 8/s 5s; hold 24/s 400s");
+    let sample = Sample { profile, quota: 12.0, seconds: 415, ..Sample::default() };
+    let words = compiled(&sample.write(folder.path(), "long.jsonl").0).verdict.sentence;
+    assert!(words.starts_with("Holds 8.0 "), "{words}");
+}
+
 /// Whoever takes an emulator's figures for AWS's decides wrongly.
 #[test]
 fn an_emulator_is_said_wherever_figures_are() {
