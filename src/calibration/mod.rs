@@ -1,6 +1,6 @@
 //! Finds out how an account behaves where no documentation says it.
 //!
-//! Owns the questions ([`facts`]), how they are asked ([`probes`]), and what the answers become: a report and a scenario.
+//! Owns the questions ([`facts`]), how they are asked (`probes`), and what the answers become: a report and a scenario.
 //! Knows nothing of the emulator but the keys of its scenarios, which it writes as text: an emulator of ours and this must
 //! not agree on a mistake.
 

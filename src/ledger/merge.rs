@@ -95,7 +95,13 @@ impl Ledger {
         let mut lock = LedgerLock::acquire(&place.lock).map_err(|problem| problem.at(path))?;
         let mut ledgers = parts
             .iter()
-            .map(|part| Self::reopen_after(part, Look::Through))
+            .map(|part| {
+                let ledger = Self::reopen_after(part, Look::Through)?;
+                // Having been read through, each would keep its whole cache.
+                let slim = "PRAGMA cache_size = -256; PRAGMA shrink_memory";
+                ledger.view.named(ledger.view.connection.execute_batch(slim).map_err(Problem::from))?;
+                Ok(ledger)
+            })
             .collect::<Result<Vec<_>, _>>()?;
         check_whole(&ledgers, path)?;
         let record = Record::new(parts, path);
