@@ -64,9 +64,18 @@ impl Subject {
         names.retain(|name| !name.text.is_empty());
         // A stable order: of equal ones what is to blame comes first.
         names.sort_by_key(|name| Reverse(name.text.len()));
-        let text = replaced(&without_resources(text), &names);
+        let text = replaced(&without_resources(&without_place(text, detail)), &names);
         without_account(&crate::wording::without_ids(&text))
     }
+}
+
+/// `text` without the place in the template where what is to blame is: another template has it elsewhere.
+fn without_place(text: &str, detail: &str) -> String {
+    let clause = format!("{detail}, which Resources.");
+    let parts = text.split_once(&clause).and_then(|(before, after)| {
+        after.split_once(" refers to,").map(|(_, after)| format!("{before}{detail}{after}"))
+    });
+    parts.unwrap_or_else(|| text.to_owned())
 }
 
 /// Of the parameters without a default, the one that things are named by, and one to leave out that they are not named
@@ -228,6 +237,8 @@ mod tests {
             "arn:aws:iot:x:123456789012:RESOURCE of VALUE: PARAMETER, Serials, …"
         );
         assert_eq!(subject.anonymous("no Serial", "Serial"), "no {detail}");
+        let placed = "Serial, which Resources.kettle.Properties.ThingName refers to, is missing";
+        assert_eq!(subject.anonymous(placed, "Serial"), "{detail} is missing");
         assert_eq!(subject.anonymous("Kettles of C-1", "C-1"), "TEMPLATE of {detail}");
     }
 

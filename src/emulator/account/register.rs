@@ -299,7 +299,9 @@ impl State {
 impl From<EvaluationError> for Refused {
     fn from(error: EvaluationError) -> Self {
         match &error.reason {
-            Reason::MissingParameter(name) => Self::new(Refusal::MissingParameter, name.as_str()),
+            Reason::MissingParameter(name) => {
+                Self::new(Refusal::MissingParameter, format!("{name}, which {} refers to,", error.at))
+            }
             Reason::Failed(_) => Self::new(Refusal::TemplateFailed, error.to_string()),
         }
     }

@@ -150,7 +150,13 @@ fn a_strict_account_does_not_see_capitals() {
     let token = create(&mut account, at(0), 1);
     let answer = account.register(at(1), TEMPLATE, &seed_request(&token));
     let (status, _, message) = rejection(&answer);
-    assert_eq!((status, message.as_str()), (400, "Parameter DeviceId has neither a value nor a default."));
+    assert_eq!(
+        (status, message.as_str()),
+        (
+            400,
+            "Parameter DeviceId, which Resources.thing.Properties.ThingName refers to, has neither a value nor a default."
+        )
+    );
     assert_eq!(account.state().counters.capitalised_parameters, 1);
     assert!(account.state().things.is_empty());
 }

@@ -15,8 +15,8 @@ const SCENARIO: &str =
     "keys = \"p256\"\n[latency]\ncreate_keys_and_certificate = \"20ms\"\nregister_thing = \"20ms\"\n";
 
 #[test]
-fn a_hundred_kills_and_lost_disks_lose_no_key_and_register_no_device_twice() {
-    let kills = setting("FLEETMINT_CRASH_KILLS", 100);
+fn kills_and_lost_disks_lose_no_key_and_register_no_device_twice() {
+    let kills = setting("FLEETMINT_CRASH_KILLS", 30);
     let devices = usize::try_from(setting("FLEETMINT_CRASH_DEVICES", 16 * kills)).unwrap();
     let mut random = SmallRng::seed_from_u64(seed("sinks"));
     let scratch = Scratch::new();
