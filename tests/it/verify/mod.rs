@@ -109,9 +109,9 @@ async fn lists_of_several_pages_are_read_to_their_end() {
 #[tokio::test]
 async fn a_throttled_run_is_slow_and_right_and_one_that_was_stopped_goes_on() {
     let quotas =
-        "quotas = { control_plane = { DescribeCertificate = \"8/s\", ListThingPrincipals = \"12/s\" } }";
+        "quotas = { control_plane = { DescribeCertificate = \"5/s\", ListThingPrincipals = \"6/s\" } }";
     let lab = Lab::new(quotas).await;
-    let ledger = lab.provision(40).await;
+    let ledger = lab.provision(20).await;
     let mut command = lab.command("verify");
     command.arg(&ledger).arg("--json");
     let (out, err) = (lab.scratch.path("out"), lab.scratch.path("err"));
@@ -130,12 +130,12 @@ async fn a_throttled_run_is_slow_and_right_and_one_that_was_stopped_goes_on() {
     let done = looked_at();
     let before = lab.asked("DescribeCertificate");
     let report = json_of(&lab.run("verify", &ledger, &["--json"]).await.expect_code(0));
-    assert_eq!((&report["counts"]["sound"], &report["counts"]["not_looked_at"]), (&json!(40), &json!(0)));
+    assert_eq!((&report["counts"]["sound"], &report["counts"]["not_looked_at"]), (&json!(20), &json!(0)));
     let after = lab.asked("DescribeCertificate");
     assert!(after.1 > 0, "it was throttled");
     let answered = (after.0 - after.1) - (before.0 - before.1);
     // Only what the first run had not looked at; a request of its last moment may have been answered after it.
-    assert!((40 - done..=43 - done).contains(&answered), "{answered} and {done}");
+    assert!((20 - done..=23 - done).contains(&answered), "{answered} and {done}");
     // Each run that came to its end is followed by a new one.
     lab.run("verify", &ledger, &["--only", "SN000001"]).await.expect_code(0);
     assert_eq!(column(&ledger, "SELECT count(*) FROM run WHERE outcome = 'complete'")[0], "3");
