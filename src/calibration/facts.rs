@@ -11,7 +11,7 @@ pub enum Fact {
     CapitalisedParameters,
     /// An answer without a subscription.
     WithoutSubscription,
-    /// Who gets an answer.
+    /// The connections that receive an answer.
     AnswerConnection,
     /// PUBACK and answer.
     PubackOrder,

@@ -76,7 +76,7 @@ pub(super) fn run(args: RestoreArgs) -> Result<Exit, Fatal> {
     ));
     if restored.left_out > 0 {
         let devices = number(restored.left_out, "device", "devices");
-        warn(format_args!("note: {devices} of the sink are not in the lot; none of them is registered"));
+        warn(format_args!("note: the lot lacks {devices} of the sink; the sink has none of them as registered"));
     }
     if restored.unsettled > 0 {
         warn(

@@ -254,8 +254,9 @@ const DEVICE: &str = "iif(device.state = 'withdrawn', ?1 + device.id, device.lin
 const SEALING: &str = "(SELECT ours.id FROM main.sealing AS ours JOIN part.sealing AS theirs
      ON theirs.recipients = ours.recipients WHERE theirs.id = entry.sealing)";
 
-/// What is copied from a part, table by table: all but the entries of earlier merges that were interrupted. `{device}` and `{sealing}` stand for [`DEVICE`] and [`SEALING`]. The
-/// parameters are the offsets of devices, runs, exports, credentials and reworks.
+/// What is copied from a part, table by table: all but the entries of earlier merges that were interrupted. `{device}` and
+/// `{sealing}` stand for [`DEVICE`] and [`SEALING`]. The parameters are the offsets of devices, runs, exports, credentials and
+/// reworks.
 const TABLES: [&str; 9] = [
     "INSERT INTO run SELECT id + ?2, started_at, ended_at, pid, settings, outcome, summary FROM part.run
      WHERE outcome IS NOT 'merging' ORDER BY id",

@@ -54,7 +54,7 @@ pub struct Restored {
     pub unsettled: u64,
     /// All certificates, with those that were replaced.
     pub certificates: u64,
-    /// Devices of the sink that the lot lacks. None of them is registered.
+    /// Devices of the sink that the lot lacks. The sink has none of them as registered.
     pub left_out: u64,
 }
 

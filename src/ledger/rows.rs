@@ -93,7 +93,7 @@ pub(super) fn read_open_device(row: &Row<'_>, columns: usize) -> Result<OpenDevi
         (DeviceState::Issued, Some(registration)) if is_certified => Work::Register {
             certificate: Recorded::new(read_certificate(row)?),
             issued_at: match row.get::<_, Option<String>>("ownership_token")?.as_deref() {
-                // A restored ledger has no tokens: the certificate is as good as too old to be registered.
+                // A restored ledger has no tokens: none counts as one that has expired.
                 Some("") => SystemTime::UNIX_EPOCH,
                 _ => read_instant(row, "issued_at")?,
             },

@@ -184,6 +184,10 @@ impl Ledger {
         let claim = match (&recorded, &last) {
             (Some(own), Some(last)) if own.claim == last.claim => own.claim.clone(),
             (_, Some(_)) => return self.view.named(Err(files.taken())),
+            (Some(own), None) if own.is_in_use && own.directory == directory => {
+                let detail = String::from("it is not there any more; is its disk mounted?");
+                return self.view.named(Err(Problem::SinkFailed { file: files.claim, detail }));
+            }
             (Some(own), None) => own.claim.clone(),
             (None, None) => new_claim(),
         };
@@ -247,13 +251,19 @@ pub(super) fn new_claim() -> String {
 struct Recorded {
     claim: String,
     directory: PathBuf,
+    /// The ledger has been written to since: its claim was made.
+    is_in_use: bool,
 }
 
 fn recorded(connection: &Connection) -> Result<Option<Recorded>, Problem> {
-    let sql = "SELECT settings ->> 'sink_claim', settings ->> 'keys_sink' FROM run WHERE outcome = ?1
-               ORDER BY id DESC LIMIT 1";
+    let sql = "SELECT settings ->> 'sink_claim', settings ->> 'keys_sink', id < (SELECT max(id) FROM run)
+               FROM run WHERE outcome = ?1 ORDER BY id DESC LIMIT 1";
     let read = |row: &rusqlite::Row<'_>| {
-        Ok(Recorded { claim: row.get(0)?, directory: PathBuf::from(row.get::<_, String>(1)?) })
+        Ok(Recorded {
+            claim: row.get(0)?,
+            directory: PathBuf::from(row.get::<_, String>(1)?),
+            is_in_use: row.get(2)?,
+        })
     };
     Ok(connection.query_row(sql, [SINK_OUTCOME], read).optional()?)
 }

@@ -1,4 +1,5 @@
-//! Every command that README and docs show runs as it stands there.
+//! Every command after a `$` in README and docs runs as it stands there. EMULATOR.md's programs are run by
+//! `scripts/conformance`, with the clients that they are for.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,38 +14,36 @@ macro_rules! page {
     };
 }
 
-/// The pages with commands. Those of the emulator's page are run by `scripts/conformance`, with the clients that they are for.
+/// A page, how many commands it has at least, and a file that they make.
+type Page = (&'static str, usize, Option<&'static str>);
+
 #[test]
 fn every_command_of_the_readme_runs_as_it_stands_there() {
     // Its transcript, and what a rehearsal of one's own begins with.
-    let scratch = run_all(page!("README.md"), 1);
-    assert!(scratch.path("fixtures").exists());
+    run_pages(&[(page!("README.md"), 1, Some("fixtures"))]);
 }
 
 #[test]
 fn every_command_about_provisioning_runs_as_it_stands_there() {
-    let scratch = run_all(page!("docs/PROVISION.md"), 7);
-    assert!(scratch.path("identities/manifest.csv").exists());
+    run_pages(&[(page!("docs/PROVISION.md"), 7, Some("identities/manifest.csv"))]);
 }
 
 #[test]
 fn every_command_about_load_and_limits_runs_as_it_stands_there() {
-    run_all(page!("docs/LOAD.md"), 2);
-    run_all(page!("docs/FIND_A_LIMIT.md"), 1);
+    run_pages(&[(page!("docs/LOAD.md"), 2, None), (page!("docs/FIND_A_LIMIT.md"), 1, Some("scenario.toml"))]);
 }
 
 #[test]
 fn every_command_before_and_after_and_on_many_machines_runs_as_it_stands_there() {
-    let scratch = run_all(page!("docs/BEFORE_AND_AFTER.md"), 5);
-    assert!(scratch.path("lot.html").exists());
-    let scratch = run_all(page!("docs/MANY_MACHINES.md"), 4);
-    assert!(scratch.path("report.html").exists());
+    run_pages(&[
+        (page!("docs/BEFORE_AND_AFTER.md"), 5, Some("lot.html")),
+        (page!("docs/MANY_MACHINES.md"), 4, Some("report.html")),
+    ]);
 }
 
 #[test]
 fn every_command_about_keys_and_verbs_runs_as_it_stands_there() {
-    run_all(page!("docs/KEYS.md"), 4);
-    run_all(page!("docs/REFERENCE.md"), 3);
+    run_pages(&[(page!("docs/KEYS.md"), 4, None), (page!("docs/REFERENCE.md"), 3, None)]);
 }
 
 #[test]
@@ -52,6 +51,15 @@ fn every_command_about_reports_runs_as_it_stands_there() {
     let scratch = run_all(page!("docs/REPORTS.md"), 4);
     let comment = std::fs::read_to_string(scratch.path("comment.md")).unwrap();
     assert!(comment.contains("publish.response.p99"), "{comment}");
+}
+
+fn run_pages(pages: &[Page]) {
+    for (page, at_least, made) in pages {
+        let scratch = run_all(page, *at_least);
+        if let Some(made) = made {
+            assert!(scratch.path(made).exists(), "{made}");
+        }
+    }
 }
 
 /// The questions to a ledger, asked of one with registered and open devices.
@@ -117,7 +125,8 @@ fn run_all(page: &str, at_least: usize) -> Scratch {
     let scratch = Scratch::new();
     let emulate = Emulate::start(&[]);
     scratch.lot("lot.csv", 8);
-    scratch.write("scenario.toml", "keys = \"p256\"\n");
+    let scenario = page.split_once("```toml\n").and_then(|(_, rest)| rest.split_once("```"));
+    scratch.write("scenario.toml", scenario.map_or("keys = \"p256\"\n", |(scenario, _)| scenario));
     std::fs::create_dir_all(scratch.path("fixtures/lots")).unwrap();
     let seed = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/lots/seed-flow.csv");
     std::fs::copy(seed, scratch.path("fixtures/lots/seed-flow.csv")).unwrap();
@@ -146,6 +155,8 @@ fn run_all(page: &str, at_least: usize) -> Scratch {
         };
         let code = output.status.code();
         assert!(code.is_some_and(|code| allowed.contains(&code)), "{command}: {code:?}\n{said}");
+        let is_run = command.contains("fleetmint provision ") && !command.contains("--dry-run");
+        assert!(!is_run || said.contains("devices registered"), "{command}: {said}");
     }
     scratch
 }

@@ -215,3 +215,22 @@ fn a_sink_takes_no_plain_key_and_no_other_lot() {
     let missing = LostLedger::read(&directory.path().join("x.ledger"), directory.path()).unwrap_err();
     assert!(matches!(missing.problem, Problem::SinkMissing { .. }), "{missing}");
 }
+
+#[test]
+fn a_sink_that_has_vanished_is_not_begun_again_where_nothing_is_mounted() {
+    let (directory, path) = scratch();
+    drop(ledger_with_sink(directory.path(), &path));
+    for name in ["lot.ledger.sink", "lot.ledger.claim"] {
+        std::fs::rename(directory.path().join(name), directory.path().join(format!("{name}.away"))).unwrap();
+    }
+    let mut ledger = Ledger::reopen(&path).unwrap();
+    let refused = ledger.begin_run(&serde_json::json!({}), now()).unwrap_err();
+    assert!(matches!(refused.problem, Problem::SinkFailed { .. }), "{refused}");
+    assert!(!directory.path().join("lot.ledger.sink").exists(), "nothing is made in its place");
+    drop(ledger);
+    // Another place for it may be named.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::reopen(&path).unwrap();
+    ledger.keep_in_sink(elsewhere.path(), now()).unwrap();
+    assert!(elsewhere.path().join("lot.ledger.sink").exists());
+}

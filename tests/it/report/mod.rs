@@ -456,7 +456,7 @@ fn a_stage_is_judged_by_its_own_seconds() {
     assert!(words.starts_with("Holds 8.0 "), "{words}");
 }
 
-/// Whoever takes an emulator's figures for AWS's decides wrongly.
+/// An emulator's figures are not AWS's, and the page says which they are.
 #[test]
 fn an_emulator_is_said_wherever_figures_are() {
     let folder = folder();

@@ -163,7 +163,7 @@ impl Elsewhere {
     }
 }
 
-/// Whoever has the endpoint of one account and the profile of another: there, all certificates would seem to be gone.
+/// With the endpoint of one account and the credentials of another, every certificate would seem to be gone.
 #[test]
 fn certificates_are_not_judged_in_another_account() {
     let scratch = Scratch::new();
