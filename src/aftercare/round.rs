@@ -123,6 +123,7 @@ where
         unanswered: 0,
         in_a_row: 0,
         last_error: None,
+        refused: None,
     };
     let halt = &setting.halt;
     loop {
@@ -160,6 +161,8 @@ struct Round {
     unanswered: u64,
     in_a_row: u32,
     last_error: Option<AskError>,
+    /// What these credentials may not do.
+    refused: Option<AskError>,
 }
 
 impl Round {
@@ -191,8 +194,11 @@ impl Round {
         let error = match trouble {
             // The keeper has the error.
             Trouble::Ledger => return Some(Ended::Stopped),
+            // Those under way have their answers soon, and note what was done.
             Trouble::Ask(error @ (AskError::NotPermitted { .. } | AskError::Refused { .. })) => {
-                return Some(Ended::Refused(error));
+                self.refused.get_or_insert(error);
+                self.wind_down();
+                return None;
             }
             Trouble::Ask(error) => error,
         };
@@ -207,6 +213,9 @@ impl Round {
     }
 
     fn end(&mut self, is_stopped: bool) -> Ended {
+        if let Some(error) = self.refused.take() {
+            return Ended::Refused(error);
+        }
         match self.last_error.take() {
             Some(error) => Ended::Unanswered { devices: self.unanswered, error },
             None if is_stopped => Ended::Stopped,

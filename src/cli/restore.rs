@@ -76,7 +76,9 @@ pub(super) fn run(args: RestoreArgs) -> Result<Exit, Fatal> {
     ));
     if restored.left_out > 0 {
         let devices = number(restored.left_out, "device", "devices");
-        warn(format_args!("note: the lot lacks {devices} of the sink; the sink has none of them as registered"));
+        warn(format_args!(
+            "note: the lot lacks {devices} of the sink; the sink has none of them as registered"
+        ));
     }
     if restored.unsettled > 0 {
         warn(

@@ -38,7 +38,7 @@ pub mod outcome {
     pub const POLICIES: &str = "policies";
     /// Its certificate is gone, and something else was kept.
     pub const KEPT: &str = "kept";
-    /// Nothing was touched, because another client has changed its certificate.
+    /// Nothing was touched, because another client has changed its certificate, or the account did not allow the first step.
     pub const LEFT_ALONE: &str = "left_alone";
     /// All is gone.
     pub const REMOVED: &str = "removed";
@@ -261,7 +261,7 @@ impl Cleaner {
                 .then(|| device.certificate().map(|certificate| certificate.id.as_str()))
                 .flatten(),
             certificates: &certificates,
-            begun: if self.plan.changed { Begun::Yes } else { earlier.begun },
+            begun: if self.plan.changed { Begun::Whatever } else { earlier.begun },
         };
         let undoing = match why_not {
             // A certificate by itself was made by this ledger, whatever the template says.
@@ -281,10 +281,43 @@ impl Cleaner {
         }
         self.note(&device, outcome::BEGUN, &undoing.policies, &kept, Vec::new()).await?;
         let mut tally = Tally::default();
-        for step in &undoing.steps {
-            self.take(step, &mut tally, &mut kept).await?;
+        for (at, step) in undoing.steps.iter().enumerate() {
+            if let Err(error) = self.take(step, &mut tally, &mut kept).await {
+                return self.halt(&device, &earlier, at, error, &tally).await;
+            }
         }
         self.finish(&device, &undoing, &kept, tally).await
+    }
+
+    /// Ends what is done for `device`, whose step number `at` failed. A refusal of this step is its own affair: what is
+    /// left of it waits for another run, and the other devices go on.
+    async fn halt(
+        &self,
+        device: &MadeDevice,
+        earlier: &Earlier,
+        at: usize,
+        error: AskError,
+        tally: &Tally,
+    ) -> Result<bool, Trouble> {
+        let is_refused = matches!(
+            error,
+            AskError::NotPermitted { .. } | AskError::Refused { .. } | AskError::Rejected { .. }
+        );
+        if is_refused && at == 0 && earlier.begun == Begun::No {
+            // What others change from now on must not be taken for this run's doing.
+            self.note_untouched(device, &error.to_string()).await?;
+        }
+        if !matches!(error, AskError::Rejected { .. }) {
+            return Err(error.into());
+        }
+        self.done().count(&device.identity.key, tally, &[format!("its certificate: {error}")]);
+        Ok(true)
+    }
+
+    async fn note_untouched(&self, device: &MadeDevice, why: &str) -> Result<(), Trouble> {
+        let details = json!({ "thing": device.thing_name, "why": why });
+        let finding = Finding { device: device.id, outcome: outcome::LEFT_ALONE.to_owned(), details };
+        self.books.note(Undone { finding, gone: Vec::new() }).await
     }
 
     /// What the account has for a device. Its thing is the one in the ledger; for a device not known to be registered
@@ -329,9 +362,7 @@ impl Cleaner {
         }
         // What an earlier run has begun is still to be finished.
         if !self.plan.is_rehearsal && earlier.begun == Begun::No {
-            let details = json!({ "thing": device.thing_name, "why": why.to_string() });
-            let finding = Finding { device: device.id, outcome: outcome::LEFT_ALONE.to_owned(), details };
-            self.books.note(Undone { finding, gone: Vec::new() }).await?;
+            self.note_untouched(device, &why.to_string()).await?;
         }
         Ok(true)
     }

@@ -90,13 +90,15 @@ fn find(
     client_id: &str,
     preferred: Option<&str>,
 ) -> Option<String> {
+    // What cannot be told of a pattern counts as allowing nothing, and as denying everything.
     let patterns = |statement: &Statement| -> Vec<String> {
         let Some(plain) = &statement.plain else { return Vec::new() };
         if !plain.actions.iter().any(|pattern| matches(&pattern.to_lowercase(), &action.to_lowercase())) {
             return Vec::new();
         }
         let of_kind = plain.resources.iter().filter_map(|resource| name_in(resource, kind));
-        of_kind.filter_map(|name| expand(name, client, client_id)).collect()
+        let unknown = || (!statement.allows).then(|| String::from("*"));
+        of_kind.filter_map(|name| expand(name, client, client_id).or_else(unknown)).collect()
     };
     let is_denied = |name: &str| {
         statements.iter().filter(|statement| !statement.allows).any(|statement| match &statement.plain {
@@ -222,6 +224,7 @@ mod tests {
         for more in [
             r#"{"Effect": "Deny", "Action": "iot:Pub*", "Resource": "arn:aws:iot:r:1:topic/a/fleet*"}"#,
             r#"{"Effect": "Deny", "NotAction": "iot:Connect", "Resource": "*"}"#,
+            r#"{"Effect": "Deny", "Action": "iot:Publish", "Resource": "arn:aws:iot:r:1:topic/${iot:Certificate.Subject.CommonName}"}"#,
         ] {
             assert_eq!(said(&format!("{allow}, {more}")).1, None, "{more}");
         }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::differences::is_same_attributes;
 use super::wanted::{Expected, Wanted, WantedPolicy};
-use super::{Seen, SeenCertificate, SeenThing};
+use super::{Seen, SeenCertificate, SeenPolicy, SeenThing};
 use crate::wording::plain;
 
 /// What the ledger knows of a device.
@@ -38,6 +38,8 @@ pub enum Begun {
     Yes,
     /// It had not: any change since the registration was made by another client.
     No,
+    /// The device is to be undone whoever has changed it.
+    Whatever,
 }
 
 /// One request to the control plane.
@@ -135,10 +137,12 @@ pub enum Untouched {
 /// # Errors
 /// [`Untouched`] if the device must be left untouched.
 pub fn undo(made: Made<'_>, wanted: Option<&Wanted>, seen: &Seen) -> Result<Undoing, Untouched> {
-    if let (Begun::No, Some(id)) = (made.begun, made.registered)
-        && let Some(certificate) = seen.certificate(id)
-    {
-        check_unchanged(made, wanted, seen, certificate)?;
+    if let Some(certificate) = made.registered.and_then(|id| seen.certificate(id)) {
+        match made.begun {
+            Begun::No => check_unchanged(made, wanted, seen, certificate)?,
+            Begun::Yes => check_undone_in_order(wanted, certificate)?,
+            Begun::Whatever => {}
+        }
     }
     let mut undoing = Undoing::default();
     for certificate in &seen.certificates {
@@ -194,6 +198,22 @@ fn check_unchanged(
     Ok(())
 }
 
+/// A run deactivates a certificate after it has detached all of its policies: one that is deactivated and still has
+/// those of the template was deactivated by another client.
+fn check_undone_in_order(wanted: Option<&Wanted>, certificate: &SeenCertificate) -> Result<(), Untouched> {
+    let Some(wanted) = wanted else { return Ok(()) };
+    let mut policies = wanted.policies.iter().filter_map(Expected::known).peekable();
+    let is_whole = policies.peek().is_some()
+        && policies.all(|policy| certificate.policies.iter().any(|it| policy.is(it)));
+    match wanted.status.known() {
+        Some(status) if *status != certificate.status && is_whole => {
+            let (found, wanted) = (certificate.status.clone(), (*status).to_owned());
+            Err(Untouched::Status { found, wanted })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Why a thing is kept; `None` if nothing suggests that it is not what the registration made.
 fn reason_to_keep(thing: &SeenThing, made: Made<'_>, wanted: Option<&Wanted>) -> Option<String> {
     if let Some(other) = thing.principals.iter().find(|principal| !made.has(principal)) {
@@ -210,6 +230,19 @@ fn reason_to_keep(thing: &SeenThing, made: Made<'_>, wanted: Option<&Wanted>) ->
     (!is_same_attributes(attributes, &thing.attributes)).then(|| {
         String::from("its attributes are not what the template and the row make: it was there before")
     })
+}
+
+/// Whether a certificate has more policies with the document of `policy` than the template has: which of them it made is
+/// not known.
+fn is_surplus(
+    inline: &WantedPolicy,
+    policy: &SeenPolicy,
+    wanted: Option<&Wanted>,
+    certificate: &SeenCertificate,
+) -> bool {
+    let of_template = wanted.iter().flat_map(|wanted| &wanted.policies).filter_map(Expected::known);
+    let attached = certificate.policies.iter().filter(|it| inline.is(it)).count();
+    attached > of_template.filter(|it| it.is(policy)).count()
 }
 
 impl Undoing {
@@ -230,6 +263,10 @@ impl Undoing {
                 // The template only names it, so it existed before.
                 Some(WantedPolicy::Named(_)) => {}
                 Some(WantedPolicy::Inline(_)) if self.policies.contains(&policy.name) => {}
+                Some(inline) if is_surplus(inline, policy, wanted, certificate) => {
+                    let why = "more policies with its document are attached than the template has";
+                    self.keep(format!("policy {}", policy.name), String::from(why));
+                }
                 Some(WantedPolicy::Inline(_)) => self.policies.push(policy.name.clone()),
                 None => {
                     let why = match wanted {
@@ -282,7 +319,6 @@ impl Undoing {
 
 #[cfg(test)]
 mod tests {
-    use super::super::SeenPolicy;
     use super::super::wanted::WantedThing;
     use super::*;
 
@@ -410,16 +446,22 @@ mod tests {
             untouched(inactive, Begun::No).unwrap_err(),
             "its certificate is INACTIVE, and was ACTIVE: another client has changed it"
         );
-        assert_eq!(
-            untouched(inactive, Begun::Yes).unwrap()[2..],
-            ["detach c0ffee from dev-42", "delete c0ffee", "delete dev-42 at 1"]
-        );
+        let as_a_run_leaves_it = |certificate: &mut SeenCertificate| {
+            certificate.status = "INACTIVE".into();
+            certificate.policies.clear();
+        };
+        let rest = ["detach c0ffee from dev-42", "delete c0ffee", "delete dev-42 at 1"];
+        assert_eq!(untouched(as_a_run_leaves_it, Begun::Yes).unwrap(), rest);
+        assert_eq!(untouched(inactive, Begun::Whatever).unwrap()[2..], rest);
         let bare = |certificate: &mut SeenCertificate| certificate.policies.truncate(1);
         assert_eq!(
             untouched(bare, Begun::No).unwrap_err(),
             "another client has detached the policy whose document the template carries from its certificate"
         );
         assert_eq!(untouched(bare, Begun::Yes).unwrap().len(), 5);
+        // Its policies would have been detached first.
+        let deactivated = untouched(inactive, Begun::Yes).unwrap_err();
+        assert_eq!(deactivated, "its certificate is INACTIVE, and was ACTIVE: another client has changed it");
         let loose = |certificate: &mut SeenCertificate| certificate.things.clear();
         assert_eq!(
             untouched(loose, Begun::No).unwrap_err(),
@@ -451,6 +493,21 @@ mod tests {
             ["detach policy Theirs from c0ffee", "detach c0ffee from dev-42", "detach c0ffee from other"]
         );
         assert_eq!(undoing.policies, ["5e1f"]);
+    }
+
+    #[test]
+    fn of_two_policies_with_the_templates_document_none_is_deleted() {
+        let mut seen = seen();
+        let theirs = SeenPolicy { name: "Theirs".into(), document: Some(DOCUMENT.into()) };
+        seen.certificates[0].policies.push(theirs);
+        let undoing = undo(MADE, Some(&wanted()), &seen).unwrap();
+        assert!(undoing.policies.is_empty(), "{undoing:?}");
+        let why = "more policies with its document are attached than the template has";
+        let kept: Vec<_> = undoing.kept.iter().map(ToString::to_string).collect();
+        assert_eq!(kept, [format!("policy 5e1f: {why}"), format!("policy Theirs: {why}")]);
+        let mut wanted = wanted();
+        wanted.policies.push(Expected::Known(WantedPolicy::Inline(DOCUMENT.into())));
+        assert_eq!(undo(MADE, Some(&wanted), &seen).unwrap().policies, ["5e1f", "Theirs"]);
     }
 
     #[test]

@@ -310,7 +310,7 @@ fn judge<T>(
     unusable: impl Fn(&T) -> Option<&'static str>,
 ) -> Vec<Finding> {
     let Answers { of: answers, unasked } = answers;
-    let mut findings = Vec::new();
+    let (mut findings, mut failed) = (Vec::new(), None);
     let names: Vec<_> = answers.iter().map(|(name, _)| name.as_str()).collect();
     for (name, answer) in &answers {
         match answer {
@@ -321,13 +321,11 @@ fn judge<T>(
                 Finding::wrong(kind, Exit::Unavailable, format!("{name} is not in the account"))
                     .remedy(format!("make it: aws iot {create} {name}")),
             ),
-            // Further answers would be the same.
-            Err(error) => {
-                findings.push(unanswered(kind, error));
-                break;
-            }
+            Err(error) => failed = failed.or(Some(error)),
         }
     }
+    // The other failures are likely to be the same: one is enough.
+    findings.extend(failed.map(|error| unanswered(kind, error)));
     if findings.is_empty() && !names.is_empty() {
         findings.push(Finding::ok(kind, names.join(", ")));
     }

@@ -63,9 +63,9 @@ impl Trials<'_> {
 
     /// The keys of the devices to try: `number` of those whose private key can be had, or all of them if there are fewer.
     fn choose(&self, number: usize, ledger: &Ledger) -> Result<Vec<String>, Fatal> {
-        let number = number as u64;
         let mut total = 0_u64;
         self.for_each_eligible(ledger, |_| total += 1)?;
+        let number = (number as u64).min(total);
         let (mut chosen, mut at) = (Vec::new(), 0_u64);
         self.for_each_eligible(ledger, |key| {
             // Evenly spread, the first one among them.

@@ -1,6 +1,7 @@
 //! `fleetmint cleanup`, as a user runs it: what the ledger made goes, and nothing else.
 
 mod policies;
+mod refused;
 
 use std::path::Path;
 use std::process::{Child, Stdio};
