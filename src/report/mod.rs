@@ -21,6 +21,7 @@ mod load;
 mod lot;
 mod markdown;
 mod model;
+mod questions;
 mod seconds;
 mod shards;
 mod status;
