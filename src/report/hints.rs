@@ -153,7 +153,7 @@ fn failures(report: &Report) -> Vec<Hint> {
 
 fn waiting(report: &Report) -> Option<Hint> {
     let name = report.headline.operation.as_deref()?;
-    let operation = report.operations.iter().find(|operation| operation.operation == name)?;
+    let operation = report.operation(name)?;
     let (service, response) = (operation.summary.service_us.p99, operation.summary.response_us.p99);
     if response < service.saturating_mul(WAITING_RATIO) || response < service.saturating_add(WAITING_US) {
         return None;

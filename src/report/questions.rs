@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use super::model::{Report, Run};
+use super::model::{OperationReport, Report, Run};
 use super::under_way::{self, Span};
 use crate::metrics::threshold::Judgement;
 use crate::results::Devices;
 use crate::schedule::{Profile, Stage};
 
 impl Report {
+    /// The operation of this name; `None` if there were no attempts.
+    pub(super) fn operation(&self, name: &str) -> Option<&OperationReport> {
+        self.operations.iter().find(|one| one.operation == name)
+    }
+
     /// The devices of the ledgers by state: of each shard, as its last run left them. `None` if runs are of different
     /// lots: nothing says which of them go on with which.
     pub fn devices(&self) -> Option<Devices> {

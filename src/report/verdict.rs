@@ -67,13 +67,13 @@ fn outcome(report: &Report) -> Outcome {
 }
 
 fn sentence(report: &Report) -> String {
-    let name = report.headline.operation.as_deref();
-    let subject = name.and_then(|name| report.operations.iter().find(|one| one.operation == name));
-    let Some(subject) = subject else { return String::from("Nothing was measured.") };
+    let Some(subject) = report.headline.operation.as_deref().and_then(|name| report.operation(name)) else {
+        return String::from("Nothing was measured.");
+    };
     if report.runs.first().is_some_and(|run| run.verb == "provision")
         && let Some(devices) = report.devices()
     {
-        return provisioned(report, subject, &devices);
+        return provisioned(report, &devices);
     }
     match breaking(report) {
         Some(words) => words,
@@ -81,7 +81,7 @@ fn sentence(report: &Report) -> String {
     }
 }
 
-fn provisioned(report: &Report, subject: &OperationReport, devices: &Devices) -> String {
+fn provisioned(report: &Report, devices: &Devices) -> String {
     let Devices { total, registered, rejected, unknown, unsettled, pending } = *devices;
     let how_many = if registered == total {
         format!("All {} devices are registered", count(total))
@@ -89,11 +89,13 @@ fn provisioned(report: &Report, subject: &OperationReport, devices: &Devices) ->
         format!("{} of {} devices are registered", count(registered), count(total))
     };
     let time = length(report.elapsed_s);
-    let pace = match subject.summary.counts.accepted {
-        0 => format!("; nothing was registered in {time}"),
+    // Not the headline's operation: a run that did not get that far only made certificates.
+    let registrations = report.operation(Operation::RegisterThing.name());
+    let pace = match registrations.filter(|registrations| registrations.summary.counts.accepted > 0) {
+        None => format!("; nothing was registered in {time}"),
         // A part of a second is no time for a rate.
-        _ if report.elapsed_s < 1.0 => format!(", in {time}"),
-        _ => format!(", {} a second for {time}", bare(subject.accepted_per_s)),
+        Some(_) if report.elapsed_s < 1.0 => format!(", in {time}"),
+        Some(registrations) => format!(", {} a second for {time}", bare(registrations.accepted_per_s)),
     };
     let rest =
         [(rejected, "rejected"), (unknown, "unknown"), (unsettled, "unsettled"), (pending, "still to do")];

@@ -106,7 +106,7 @@ pub(super) fn compare(new: &Side<'_>, old: &Side<'_>) -> Result<Comparison, Comp
 /// All figures of both reports, side by side.
 fn figures(new: &Report, old: &Report) -> Vec<Change> {
     let of = |report: &Report, name: &str| -> Vec<(String, Unit, f64)> {
-        let operation = report.operations.iter().find(|operation| operation.operation == name);
+        let operation = report.operation(name);
         operation.map(of_operation).unwrap_or_default()
     };
     let mut changes = Vec::new();

@@ -9,7 +9,7 @@ use super::axis::Scale;
 use super::chart::{Chart, Notes, Path, line};
 use super::plots::count_tick;
 use super::prose;
-use super::timeline::{at, marks, notes, subject, time_axis, when};
+use super::timeline::{at, marks, notes, time_axis, when};
 use crate::event::Operation;
 use crate::results::Devices;
 
@@ -92,8 +92,8 @@ fn eta(report: &Report, devices: &Devices) -> Option<String> {
 }
 
 fn registered_per_s(report: &Report) -> Option<f64> {
-    let operation = report.operations.iter().find(|one| one.operation == Operation::RegisterThing.name())?;
-    Some(operation.accepted_per_s).filter(|per_s| *per_s > 0.0)
+    let registrations = report.operation(Operation::RegisterThing.name())?;
+    Some(registrations.accepted_per_s).filter(|per_s| *per_s > 0.0)
 }
 
 fn rejections(report: &Report, devices: &Devices) -> Markup {
@@ -120,7 +120,7 @@ fn progress(report: &Report, devices: &Devices) -> Chart {
     let mut sum = 0;
     let mut so_far: Vec<(f64, u64)> = vec![(0.0, 0)];
     for point in &report.timeline.points {
-        sum += subject(report, point).accepted;
+        sum += point.operations.get(Operation::RegisterThing.name()).map_or(0, |one| one.accepted);
         so_far.push((point.second as f64 + point.seconds, sum));
     }
     let all = sum + devices.pending + devices.unsettled;

@@ -418,6 +418,23 @@ fn the_verdict_is_a_sentence_that_says_what_was_held() {
     assert!(words.starts_with("All ") && words.contains(" devices are registered, "), "{words}");
 }
 
+/// A run that was stopped before its first registration.
+#[test]
+fn certificates_are_not_called_registrations() {
+    let folder = folder();
+    let sample = Sample {
+        verb: "provision",
+        operation: Operation::CreateCertificate,
+        has_schedule: false,
+        seconds: 9,
+        ..Sample::default()
+    };
+    let report = compiled(&sample.write(folder.path(), "r.jsonl").0);
+    assert!(report.verdict.sentence.contains("; nothing was registered in 9.0 s"), "{:?}", report.verdict);
+    let page = render_html(&report);
+    assert!(page.contains("Devices registered over time: 0 at the end"), "{page}");
+}
+
 /// Two lots in one report: the last one's devices are not those of both.
 #[test]
 fn runs_of_different_lots_have_no_devices_together() {
