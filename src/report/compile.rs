@@ -283,7 +283,7 @@ fn arrange(placement: &Placement, merged: Merged, shards: Option<ShardReport>) -
         let limits = limits(placement, subject);
         for point in &mut points {
             let (from, to) = (point.second as f64, (point.second + point_s) as f64);
-            point.limit_per_s = under_way::sum(&limits, from, to);
+            point.limit_per_s = under_way::most_between(&limits, from, to);
         }
     }
     let has_schedule = total.arrivals != Arrivals::default();
@@ -321,7 +321,7 @@ fn share(count: u64, of: u64) -> f64 {
 fn limits(placement: &Placement, subject: Operation) -> Vec<Span> {
     let span = |run: &Placed| Span {
         begins_s: run.begins_at_s as f64,
-        ends_s: (run.begins_at_s + run.extent.seconds) as f64,
+        ends_s: run.begins_at_s as f64 + run.elapsed_s,
         per_s: run.extent.header.limits.get(subject.name()).copied(),
     };
     placement.runs.iter().map(span).collect()

@@ -212,7 +212,7 @@ pub struct Point {
     pub connections: u32,
     /// The most attempts under way in these seconds.
     pub in_flight: u32,
-    /// The rate limit of the headline's operation, per second, if all runs under way had one.
+    /// The highest rate limit of the headline's operation in these seconds, per second, if all runs under way had one.
     pub limit_per_s: Option<f64>,
     /// Operations that had attempts, by name.
     pub operations: BTreeMap<String, PointOperation>,

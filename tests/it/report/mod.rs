@@ -456,11 +456,15 @@ fn limits_of_runs_one_after_the_other_are_not_added_up() {
     let folder = folder();
     let run = |seed, begins_s| {
         let sample = Sample { verb: "provision", has_schedule: false, thresholds: &[], ..Sample::default() };
-        let sample = Sample { seconds: 10, found: Some(40.0), rate: (38.0, 38.0), ..sample };
+        let sample = Sample { seconds: 401, found: Some(40.0), rate: (40.0, 40.0), ..sample };
         Sample { seed, begins_s, ..sample }.write(folder.path(), &format!("{seed}.jsonl")).0
     };
-    let page = render_html(&report::compile(&[run(1, 0.0), run(2, 60.0)]).unwrap());
+    let report = report::compile(&[run(1, 0.0), run(2, 401.2)]).unwrap();
+    let page = render_html(&report);
     assert!(page.contains("found: 40.0/s") && !page.contains("80.0/s"), "{page}");
+    // A point covers 5 s, of which 1 is the first run's.
+    let limits = report.timeline.points.iter().map(|point| point.limit_per_s);
+    assert_eq!(limits.collect::<Vec<_>>(), vec![Some(42.0); report.timeline.points.len()]);
 }
 
 /// On a long timeline a point covers seconds of two stages.
