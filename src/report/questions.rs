@@ -56,16 +56,41 @@ impl Report {
         self.runs.iter().any(|run| run.site.as_ref().is_some_and(|site| site.is_emulator))
     }
 
-    /// The parts of the load profile on the timeline, if there is one for all runs.
+    /// The parts of the load profile on the timeline, each as long as all runs were in it, with what they offered together.
+    /// Empty if they did not have one profile.
     pub(super) fn stages(&self) -> Vec<Stage> {
-        let [run] = &self.runs[..] else { return Vec::new() };
-        let profile = run.settings.get("profile").and_then(|text| text.parse::<Profile>().ok());
-        let stages = profile.iter().flat_map(Profile::stages);
-        let moved = stages.map(|stage| Stage {
-            begins_s: stage.begins_s - run.warm_up_s,
-            ends_s: stage.ends_s - run.warm_up_s,
-            ..stage
+        let mut profiles = self.runs.iter().map(|run| run.settings.get("profile"));
+        let first = profiles.next().flatten();
+        let Some(profile) = first.and_then(|text| text.parse::<Profile>().ok()) else { return Vec::new() };
+        if profiles.any(|other| other != first) {
+            return Vec::new();
+        }
+        let all = self.runs.iter().map(|run| run.stages(&profile));
+        let stages =
+            all.reduce(|sum, stages| sum.iter().zip(&stages).map(|(sum, one)| together(sum, one)).collect());
+        stages.into_iter().flatten().filter(|stage| stage.ends_s > stage.begins_s.max(0.0)).collect()
+    }
+}
+
+impl Run {
+    /// The parts of its profile on the timeline, and its own share of the rate.
+    fn stages(&self, profile: &Profile) -> Vec<Stage> {
+        let zero_s = self.begins_at_s as f64;
+        let of = self.shard().map_or(1.0, |shard| f64::from(shard.of));
+        let placed = profile.stages().map(|stage| Stage {
+            begins_s: zero_s + stage.begins_s - self.warm_up_s,
+            ends_s: zero_s + (stage.ends_s - self.warm_up_s).min(self.elapsed_s),
+            rate: stage.rate.map(|rate| rate / of),
         });
-        moved.filter(|stage| stage.ends_s > 0.0 && stage.begins_s < self.elapsed_s).collect()
+        placed.collect()
+    }
+}
+
+/// A part of a profile while both runs were in it.
+fn together(one: &Stage, other: &Stage) -> Stage {
+    Stage {
+        begins_s: one.begins_s.max(other.begins_s),
+        ends_s: one.ends_s.min(other.ends_s),
+        rate: one.rate.zip(other.rate).map(|(one, other)| one + other),
     }
 }

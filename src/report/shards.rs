@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::compile::CompileError;
+use super::model::Run;
 use crate::results::{Ending, Extent, Header};
 use crate::shard::Shard;
 
@@ -104,8 +105,19 @@ fn said(extent: &Extent) -> String {
 }
 
 fn shard_of(extent: &Extent) -> Option<Shard> {
-    let (index, of) = extent.header.settings.get(SHARD)?.as_str()?.split_once('/')?;
+    parse(extent.header.settings.get(SHARD)?.as_str()?)
+}
+
+fn parse(text: &str) -> Option<Shard> {
+    let (index, of) = text.split_once('/')?;
     Shard::new(index.parse().ok()?, of.parse().ok()?)
+}
+
+impl Run {
+    /// Which shard it was; `None` if it was a whole job.
+    pub(super) fn shard(&self) -> Option<Shard> {
+        parse(self.settings.get(SHARD)?)
+    }
 }
 
 fn early(shard: u32, extent: &Extent) -> Option<EarlyShard> {

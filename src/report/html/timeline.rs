@@ -53,7 +53,8 @@ pub(super) fn notes(report: &Report) -> Notes {
     let warm_up_s = report.runs.first().map_or(0.0, |run| run.warm_up_s);
     let shade = (warm_up_s > 0.0).then(|| (at(report, 0.0), format!("warm-up, {}", length(warm_up_s))));
     let stages = report.stages();
-    let changes = stages.iter().filter(|stage| stage.begins_s > 0.0);
+    // The first one is how it began.
+    let changes = stages.iter().skip(1).filter(|stage| stage.begins_s > 0.0);
     let label = |stage: &Stage| stage.rate.map_or(String::from("changing"), rate);
     let instants = changes.map(|stage| (at(report, stage.begins_s), label(stage))).take(MOST_INSTANTS);
     Notes { shade, instants: instants.collect(), ..Notes::default() }

@@ -477,6 +477,32 @@ fn a_stage_is_judged_by_its_own_seconds() {
     assert!(words.starts_with("Holds 8.0 "), "{words}");
 }
 
+/// Shards offer a profile together, and one of them its part of it.
+#[test]
+fn the_stages_of_shards_are_put_together() {
+    let folder = folder();
+    let shard = |index: u64, shard, quota| {
+        let profile = Some("hold 20/s 30s; hold 40/s 30s; hold 80/s 30s");
+        let sample =
+            Sample { profile, shard: Some(shard), thresholds: &[], seconds: 80, ..Sample::default() };
+        let sample = Sample { seed: index, begins_s: index as f64 * 1.4, quota, ..sample };
+        sample.write(folder.path(), &format!("{index}.jsonl")).0
+    };
+    let (first, second) = (shard(0, "0/2", 25.0), shard(1, "1/2", 25.0));
+    let whole = report::compile(&[first.clone(), second]).unwrap();
+    let words = &whole.verdict.sentence;
+    assert!(
+        words.starts_with("Holds 40.0 registrations a second; ") && words.ends_with(" at 80.0/s."),
+        "{words}"
+    );
+    assert!(render_html(&whole).contains(">80.0/s</text>"));
+    let words = compiled(&first).verdict.sentence;
+    assert!(
+        words.starts_with("Holds 20.0 registrations a second; ") && words.ends_with(" at 40.0/s."),
+        "{words}"
+    );
+}
+
 /// An emulator's figures are not AWS's, and the page says which they are.
 #[test]
 fn an_emulator_is_said_wherever_figures_are() {

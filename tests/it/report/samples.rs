@@ -148,8 +148,11 @@ impl Sample {
     /// Arrivals per second, `second` seconds after the beginning.
     fn rate_at(&self, second: u64) -> f64 {
         if let Some(profile) = self.profile {
-            // The first ten seconds are the warm-up.
-            return profile.parse::<Profile>().unwrap().rate_at(Duration::from_secs(second + 10));
+            // The first ten seconds are the warm-up, and shards divide the arrivals.
+            let rate = profile.parse::<Profile>().unwrap().rate_at(Duration::from_secs(second + 10));
+            let of =
+                self.shard.and_then(|shard| shard.split_once('/')).map_or(1.0, |(_, of)| of.parse().unwrap());
+            return rate / of;
         }
         let share = second as f64 / self.seconds.max(2) as f64;
         self.rate.0 + (self.rate.1 - self.rate.0) * share
