@@ -21,7 +21,8 @@ use super::speech::{print, say, warn};
 use super::target::Site;
 use crate::engine::Stop;
 use crate::exposition::Reading;
-use crate::ledger::{Counts, Ledger};
+use crate::identity::is_made_up;
+use crate::ledger::{Counts, Ledger, LotInfo};
 use crate::metrics::Interval;
 use crate::results::{Footer, Header};
 
@@ -121,13 +122,14 @@ pub(super) async fn conduct_open<J: Job>(
 ) -> Result<Exit, Fatal> {
     let Outputs { scrapes, summary, results, junit, page, drain_timeout } = outputs;
     let (verb, settings) = (job.verb(), job.settings());
+    let lot = ledger.as_ref().and_then(|ledger| lot(ledger.view().lot()));
     let kept = Value::Object(settings.clone());
     let run = ledger.as_mut().map(|ledger| ledger.begin_run(&kept, SystemTime::now()));
     let run = run.transpose().map_err(ledger_error)?;
     let (progress, snapshots) = watch::channel(job.before());
     let seen = snapshots.clone();
     let recording = results.map(|file| {
-        Recording::start(file, header(verb, settings, job.offer(), site), move || {
+        Recording::start(file, header(verb, settings, job.offer(), site, lot), move || {
             J::second_zero(&seen.borrow())
         })
     });
@@ -175,7 +177,13 @@ pub(super) fn print_summary(place: Option<&Place>, shown: &Shown) -> Result<(), 
     place.map_or(Ok(()), |place| place.write(&shown.json))
 }
 
-fn header(verb: &str, settings: Map<String, Value>, offer: Offer, site: &Site) -> Header {
+fn header(
+    verb: &str,
+    settings: Map<String, Value>,
+    offer: Offer,
+    site: &Site,
+    lot: Option<String>,
+) -> Header {
     Header {
         tool: recording::tool(),
         verb: verb.to_owned(),
@@ -186,7 +194,15 @@ fn header(verb: &str, settings: Map<String, Value>, offer: Offer, site: &Site) -
         limits: offer.limits.into_iter().collect(),
         warm_up_s: offer.warm_up.as_secs_f64(),
         site: Some(site.told()),
+        lot,
     }
+}
+
+/// What a results file calls a lot; `None` for made-up devices.
+fn lot(lot: &LotInfo) -> Option<String> {
+    /// Enough to tell lots apart.
+    const DIGITS: usize = 16;
+    (!is_made_up(&lot.source)).then(|| lot.digest.chars().take(DIGITS).collect())
 }
 
 /// The devices of a run's ledger by state.

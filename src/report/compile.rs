@@ -358,6 +358,7 @@ fn run(placed: &Placed) -> Run {
             host: site.host.as_deref().map(wording::clean),
             is_emulator: site.is_emulator,
         }),
+        lot: header.lot.as_deref().map(wording::clean),
         bound: footer(placed).and_then(|footer| footer.bound.as_ref()).map(|bound| Bound {
             by: wording::clean(&bound.by),
             detail: wording::clean(&bound.detail),

@@ -94,6 +94,9 @@ pub struct Run {
     /// Where it worked; `None` if its file does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<Site>,
+    /// The lot, by the beginning of its digest; `None` for made-up devices, or if its file does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lot: Option<String>,
     /// What limited it; `None` if that was not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<Bound>,

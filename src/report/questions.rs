@@ -17,16 +17,17 @@ impl Report {
     /// The devices of the ledgers by state: of each shard, as its last run left them. `None` if runs are of different
     /// lots: nothing says which of them go on with which.
     pub fn devices(&self) -> Option<Devices> {
-        let mut last: BTreeMap<Option<&String>, Devices> = BTreeMap::new();
+        let mut last: BTreeMap<Option<u32>, (&Run, Devices)> = BTreeMap::new();
         for run in &self.runs {
             if let Some(devices) = run.devices {
-                let before = last.insert(run.settings.get("shard"), devices);
-                if before.is_some_and(|before| before.total != devices.total) {
+                let before = last.insert(run.shard().map(|shard| shard.index), (run, devices));
+                if before.is_some_and(|(other, before)| other.lot != run.lot || before.total != devices.total)
+                {
                     return None;
                 }
             }
         }
-        last.into_values().reduce(|sum, devices| Devices {
+        last.into_values().map(|(_, devices)| devices).reduce(|sum, devices| Devices {
             total: sum.total + devices.total,
             registered: sum.registered + devices.registered,
             rejected: sum.rejected + devices.rejected,

@@ -68,7 +68,7 @@ pub(super) fn of<'a>(
         if let Some((_, first, other)) = found.first()
             && job(other) != job(extent)
         {
-            return Err(CompileError::OtherCut(first.clone(), said(other), file.to_path_buf(), said(extent)));
+            return Err(other_cut((first, other), (file, extent)));
         }
         let twice = found.iter().find(|(other, ..)| shard.is_some() && *other == shard);
         if let (Some(shard), Some((_, first, _))) = (shard, twice)
@@ -80,15 +80,26 @@ pub(super) fn of<'a>(
     }
     let Some(of) = found.iter().find_map(|(shard, ..)| shard.map(|shard| shard.of)) else { return Ok(None) };
     let mut report = ShardReport { of, missing: Vec::new(), ended_early: Vec::new() };
+    let last = |index| found.iter().rev().find(|(shard, ..)| shard.is_some_and(|shard| shard.index == index));
     for index in 0..of {
         // The last run of a shard says how it ended: a repeated task resumes where it stopped.
-        let last = found.iter().rev().find(|(shard, ..)| shard.is_some_and(|shard| shard.index == index));
-        match last {
+        match last(index) {
             None => report.missing.push(index),
             Some((_, _, extent)) => report.ended_early.extend(early(index, extent)),
         }
     }
+    // Between the runs of a shard rows may come and go; its last run has the lot that all shards have.
+    let mut with_lot = (0..of).filter_map(last).filter(|(_, _, extent)| extent.header.lot.is_some());
+    if let Some((_, first, one)) = with_lot.next()
+        && let Some((_, file, other)) = with_lot.find(|(_, _, other)| other.header.lot != one.header.lot)
+    {
+        return Err(other_cut((first, one), (file, other)));
+    }
     Ok(Some(report))
+}
+
+fn other_cut((first, one): (&Path, &Extent), (file, other): (&Path, &Extent)) -> CompileError {
+    CompileError::OtherCut(first.to_path_buf(), said(one), file.to_path_buf(), said(other))
 }
 
 /// What the shards of one job have in common: their number, and the load that they divide. Whole jobs may differ.
@@ -99,9 +110,13 @@ fn job(extent: &Extent) -> Option<(u32, Option<&str>, Option<&serde_json::Value>
 
 fn said(extent: &Extent) -> String {
     let Some(shard) = shard_of(extent) else { return String::from("a whole job") };
-    let Some(offered) = &extent.header.offered else { return format!("shard {shard}") };
-    let seed = extent.header.settings.get(SEED).map_or(String::new(), |seed| format!(" (seed {seed})"));
-    format!("shard {shard} of {offered}{seed}")
+    let Header { offered, settings, lot, .. } = &extent.header;
+    let offered = offered.as_ref().map_or(String::new(), |offered| {
+        let seed = settings.get(SEED).map_or(String::new(), |seed| format!(" (seed {seed})"));
+        format!(" of {offered}{seed}")
+    });
+    let lot = lot.as_ref().map_or(String::new(), |lot| format!(", lot {lot}"));
+    format!("shard {shard}{offered}{lot}")
 }
 
 fn shard_of(extent: &Extent) -> Option<Shard> {

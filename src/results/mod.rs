@@ -51,6 +51,10 @@ pub struct Header {
     /// Where it worked; `None` in files from before this was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<Site>,
+    /// The lot, whole even for a shard: the first 16 digits of its digest. `None` for made-up devices, without a ledger, and
+    /// in files from before this was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lot: Option<String>,
 }
 
 /// Where a run worked: without this, its figures say little to somebody else.

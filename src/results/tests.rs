@@ -23,6 +23,7 @@ fn header() -> Header {
         limits: BTreeMap::from([(String::from("register_thing"), 10.0)]),
         warm_up_s: 2.5,
         site: Some(Site { endpoint: String::from("h:8883"), is_emulator: true, ..Site::default() }),
+        lot: Some(String::from("c861e005840d19a4")),
     }
 }
 

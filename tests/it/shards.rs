@@ -119,6 +119,10 @@ fn results_of_shards_and_of_requeued_tasks_are_apart() {
     {
         assert!(scratch.path(name).exists(), "no {name} in {:?}", scratch.files());
     }
+    // Each shard has other devices, and all have one lot.
+    let files = ["run.0-of-4.jsonl", "run.1-of-4.jsonl"].map(|name| scratch.path(name));
+    run(fleetmint().arg("report").args(&files)).expect_code(4).expect_err(&["2 of 4 shards"]);
+    assert!(files.iter().all(|file| std::fs::read_to_string(file).unwrap().contains("\"lot\":\"")));
 }
 
 /// `fleetmint load SCENARIO` as a shard, in the scratch directory.
@@ -251,6 +255,7 @@ fn the_shards_of_a_load_test_offer_what_one_would() {
     report(&[0, 1, 2]).expect_code(0).expect_err(&["3 of 3 shards"]);
     report(&[0, 2]).expect_code(4).expect_err(&["2 of 3 shards", "shard 1/3 is missing"]);
     let once = std::fs::read_to_string(scratch.path("run.1-of-3.jsonl")).unwrap();
+    assert!(!once.contains("\"lot\""), "the devices are made up");
     let beside = |first: u32, name: &str, (from, to): (&str, &str)| {
         assert!(once.contains(from), "{once}");
         let other = scratch.write(name, once.replacen(from, to, 1));

@@ -361,6 +361,7 @@ fn one_run(report: &Report, at: usize, run: &Run) -> Markup {
                     dt { "warm-up" }
                     dd { (number(&place("warm_up_s"), run.warm_up_s, &length(run.warm_up_s))) " before the start, in no figure" }
                 }
+                @if let Some(lot) = &run.lot { dt { "lot" } dd { (lot) } }
                 @if let Some(devices) = &run.devices {
                     dt { "devices" }
                     dd {

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use super::samples::Sample;
-use crate::harness::{Emulate, Scratch, fleetmint, run, summary};
+use crate::harness::{Emulate, Scratch, column, fleetmint, run, summary};
 
 #[test]
 fn a_run_s_results_say_what_its_summary_says() {
@@ -24,6 +24,8 @@ fn a_run_s_results_say_what_its_summary_says() {
     assert_eq!(report["runs"][0]["verb"], "provision");
     assert_eq!(report["runs"][0]["end"], "complete");
     assert_eq!(report["runs"][0]["devices"]["registered"], 40);
+    let digest = &column(&scratch.path("lot.ledger"), "SELECT digest FROM lot")[0];
+    assert_eq!(report["runs"][0]["lot"], digest[..16]);
     assert_eq!(report["runs"][0]["limits"]["register_thing"], 40.0);
     assert_eq!(report["elapsed_s"], summary["elapsed_s"]);
     for operation in report["operations"].as_array().unwrap() {

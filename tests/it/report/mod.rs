@@ -448,6 +448,44 @@ fn runs_of_different_lots_have_no_devices_together() {
     let both = report::compile(&[first, other]).unwrap();
     assert_eq!(both.devices(), None);
     assert!(!both.verdict.sentence.contains("devices are registered"), "{}", both.verdict.sentence);
+    // Lots may have as many devices as each other.
+    let of = |lot, begins_s, name: &str| {
+        let sample = Sample { verb: "provision", has_schedule: false, lot: Some(lot), ..Sample::default() };
+        Sample { seconds: 9, begins_s, ..sample }.write(folder.path(), name).0
+    };
+    let devices = |files: &[PathBuf]| report::compile(files).unwrap().devices();
+    let (spring, summer) = (of("aaaaaaaaaaaaaaaa", 0.0, "a.jsonl"), of("bbbbbbbbbbbbbbbb", 20.0, "b.jsonl"));
+    let again = of("aaaaaaaaaaaaaaaa", 40.0, "c.jsonl");
+    assert!(devices(&[spring.clone(), again]).is_some());
+    assert_eq!(devices(&[spring, summer]), None);
+}
+
+/// Half of one lot and half of another are not a whole.
+#[test]
+fn shards_of_different_lots_are_refused() {
+    let folder = folder();
+    let shard = |shard, lot, begins_s, name: &str| {
+        let sample = Sample { verb: "provision", has_schedule: false, thresholds: &[], ..Sample::default() };
+        let sample = Sample { seconds: 5, shard: Some(shard), lot, begins_s, ..sample };
+        sample.write(folder.path(), name).0
+    };
+    let spring = shard("0/2", Some("aaaaaaaaaaaaaaaa"), 0.0, "spring.jsonl");
+    let summer = shard("1/2", Some("bbbbbbbbbbbbbbbb"), 1.0, "summer.jsonl");
+    let refused = report::compile(&[spring.clone(), summer.clone()]).unwrap_err().to_string();
+    for wanted in [
+        "spring.jsonl",
+        "lot aaaaaaaaaaaaaaaa",
+        "summer.jsonl",
+        "lot bbbbbbbbbbbbbbbb",
+        "not parts of one job",
+    ] {
+        assert!(refused.contains(wanted), "{wanted} in {refused}");
+    }
+    // A task that goes on with a mended lot is of that one, and an older file says nothing of its lot.
+    let mended = shard("0/2", Some("bbbbbbbbbbbbbbbb"), 20.0, "mended.jsonl");
+    assert!(report::compile(&[spring.clone(), mended, summer]).unwrap().shards.unwrap().is_whole());
+    let older = shard("1/2", None, 1.0, "older.jsonl");
+    assert!(report::compile(&[spring, older]).unwrap().shards.unwrap().is_whole());
 }
 
 /// A run and the one that goes on with it have the same quota, not two.

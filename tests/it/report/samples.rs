@@ -39,6 +39,7 @@ pub struct Sample {
     /// The load profile as it was typed, in place of `rate`.
     pub profile: Option<&'static str>,
     pub shard: Option<&'static str>,
+    pub lot: Option<&'static str>,
     /// The service's limit that the run found.
     pub found: Option<f64>,
 }
@@ -61,6 +62,7 @@ impl Default for Sample {
             slowness: 1.0,
             profile: None,
             shard: None,
+            lot: None,
             found: None,
         }
     }
@@ -128,6 +130,7 @@ impl Sample {
                 host: Some(String::from("runner-<7>")),
                 is_emulator: self.is_emulator,
             }),
+            lot: self.lot.map(String::from),
         }
     }
 }
