@@ -40,15 +40,6 @@ enum Quantity {
     Rate(Counted),
 }
 
-/// Where a latency is measured from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// From the instant that the request was sent.
-    Service,
-    /// From the instant that it was due.
-    Response,
-}
-
 /// Which latency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -133,15 +124,18 @@ impl Threshold {
         }
     }
 
-    /// The latency that it demands of an operation's response or service time, in microseconds; `None` if it demands
-    /// something else.
-    pub fn latency_us(&self) -> Option<(Operation, Side, f64)> {
-        let Quantity::Latency(kind, _) = self.quantity else { return None };
-        match kind {
-            Kind::Service(operation) => Some((operation, Side::Service, self.bound)),
-            Kind::Response(operation) => Some((operation, Side::Response, self.bound)),
-            Kind::Phase(_) | Kind::Lateness => None,
-        }
+    /// The response time that it demands of `operation`, in microseconds; `None` if it demands something else.
+    pub fn response_us(&self, operation: Operation) -> Option<f64> {
+        self.latency_us(Kind::Response(operation))
+    }
+
+    /// The service time that it demands of `operation`, in microseconds; `None` if it demands something else.
+    pub fn service_us(&self, operation: Operation) -> Option<f64> {
+        self.latency_us(Kind::Service(operation))
+    }
+
+    fn latency_us(&self, demanded: Kind) -> Option<f64> {
+        matches!(self.quantity, Quantity::Latency(kind, _) if kind == demanded).then_some(self.bound)
     }
 
     /// The rate of accepted attempts of `operation` that it demands, per second; `None` if it demands something else.

@@ -8,6 +8,7 @@ use super::chart::{Chart, Mark, Notes, Path, boxes, line};
 use super::plots::{self, latency_tick};
 use super::timeline::{notes, span, subject, time_axis, when};
 use super::{latency, title};
+use crate::metrics::threshold::Threshold;
 
 /// The classes of the shades, from few to many.
 const SHADES: [&str; 6] =
@@ -50,7 +51,11 @@ pub(super) fn map(report: &Report) -> Option<Chart> {
         tick: latency_tick,
         x_ticks: time_axis(report),
         paths: (0..SHADES.len()).map(shade).chain(lines).collect(),
-        notes: Notes { levels: plots::demanded(name, scale, &report.thresholds), ..notes(report) },
+        // Its fields are response times: a threshold on the service time would be read as one on them.
+        notes: Notes {
+            levels: plots::demanded(name, scale, &report.thresholds, Threshold::response_us),
+            ..notes(report)
+        },
         marks: columns(report, map).map(|points| mark(report, points)).collect(),
         is_tall: true,
     })

@@ -174,7 +174,10 @@ pub(super) fn latencies(report: &Report) -> Chart {
             Path { class: "service", d: drawn(|operation| operation.service_us.p99) },
             Path { class: "response", d: drawn(|operation| operation.response_us.p99) },
         ],
-        notes: Notes { levels: plots::demanded(name, scale, &report.thresholds), ..notes(report) },
+        notes: Notes {
+            levels: plots::demanded(name, scale, &report.thresholds, plots::either),
+            ..notes(report)
+        },
         marks: marks(report, words),
         is_tall: false,
     }

@@ -5,6 +5,7 @@ use super::super::wording::count;
 use super::axis::Scale;
 use super::chart::{Chart, Mark, Notes, Path, XTick, line};
 use super::{latency, title};
+use crate::event::Operation;
 use crate::metrics::threshold::{Judgement, Threshold};
 
 /// Latency by percentile, service and response time: the axis gives each additional nine the same width.
@@ -37,7 +38,10 @@ pub(super) fn percentiles(operation: &OperationReport, thresholds: &[Judgement],
             Path { class: "response", d: drawn(response) },
             Path { class: "service", d: drawn(service) },
         ],
-        notes: Notes { levels: demanded(&operation.operation, scale, thresholds), ..Notes::default() },
+        notes: Notes {
+            levels: demanded(&operation.operation, scale, thresholds, either),
+            ..Notes::default()
+        },
         marks: percentile_marks(service, response, place),
         is_tall,
     }
@@ -46,11 +50,20 @@ pub(super) fn percentiles(operation: &OperationReport, thresholds: &[Judgement],
 /// A demand of more than this many times the longest latency is not drawn: the lines would lie at the bottom.
 const FAR: f64 = 10.0;
 
+/// A latency that a threshold demands of an operation, in microseconds.
+pub(super) type Demanded = fn(&Threshold, Operation) -> Option<f64>;
+
+/// The latency that a threshold demands, in a plot that has both.
+pub(super) fn either(threshold: &Threshold, operation: Operation) -> Option<f64> {
+    threshold.response_us(operation).or_else(|| threshold.service_us(operation))
+}
+
 /// The latencies that thresholds demand of an operation, in microseconds.
-fn demands(operation: &str, thresholds: &[Judgement]) -> Vec<(f64, String)> {
+fn demands(operation: &str, thresholds: &[Judgement], of: Demanded) -> Vec<(f64, String)> {
+    let operation = Operation::ALL.into_iter().find(|one| one.name() == operation);
     let demand = |judgement: &Judgement| {
-        let (of, _, us) = judgement.threshold.parse::<Threshold>().ok()?.latency_us()?;
-        (of.name() == operation).then(|| (us, judgement.threshold.clone()))
+        let us = of(&judgement.threshold.parse().ok()?, operation?)?;
+        Some((us, judgement.threshold.clone()))
     };
     thresholds.iter().filter_map(demand).collect()
 }
@@ -62,18 +75,19 @@ pub(super) fn with_demands(
     values: &[u64],
 ) -> impl Iterator<Item = u64> {
     let longest = values.iter().copied().max().unwrap_or(0) as f64;
-    let demands = demands(operation, thresholds).into_iter().map(|(us, _)| us);
+    let demands = demands(operation, thresholds, either).into_iter().map(|(us, _)| us);
     let near: Vec<u64> = demands.filter(|us| *us <= longest * FAR).map(|us| us as u64).collect();
     values.iter().copied().chain(near)
 }
 
-/// The lines of the thresholds on an operation's latency, as far as they are within the plot.
+/// The lines of the thresholds on an operation's latency that are within the plot.
 pub(super) fn demanded(
     operation: &str,
     scale: Scale,
     thresholds: &[Judgement],
+    of: Demanded,
 ) -> Vec<(&'static str, f64, String)> {
-    let demands = demands(operation, thresholds).into_iter().filter(|(us, _)| *us <= scale.max());
+    let demands = demands(operation, thresholds, of).into_iter().filter(|(us, _)| *us <= scale.max());
     demands.map(|(us, text)| ("demand", us, text)).collect()
 }
 

@@ -587,6 +587,19 @@ fn thresholds_warm_up_and_changes_of_the_rate_are_drawn() {
     assert!(page.contains("line class=\"instant\"") && page.contains(">40.0/s</text>"));
 }
 
+/// The heat map's fields are response times.
+#[test]
+fn a_threshold_on_the_service_time_is_not_drawn_over_response_times() {
+    let folder = folder();
+    let thresholds = &["register_thing.p99<100ms", "register_thing.service.p99<400ms"];
+    let sample = Sample { seconds: 50, thresholds, ..Sample::default() };
+    let page = render_html(&compiled(&sample.write(folder.path(), "r.jsonl").0));
+    let (_, heat) = page.split_once("id=\"heat-title\"").unwrap();
+    let (heat, _) = heat.split_once("</figure>").unwrap();
+    assert!(heat.contains("p99&lt;100ms") && !heat.contains("p99&lt;400ms"), "{heat}");
+    assert_eq!(page.matches("service.p99&lt;400ms</text>").count(), 2, "{page}");
+}
+
 /// The whole text of a report whose every figure is given.
 #[test]
 fn the_text_is_as_it_was() {
