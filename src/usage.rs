@@ -182,6 +182,29 @@ impl Bound {
         }
     }
 
+    /// In a few words, without the evidence for a limit of the service.
+    pub fn brief(&self) -> String {
+        let percent = |share: f64| (share * 100.0).round();
+        match *self {
+            Bound::Limit { operation, rate, share } => {
+                format!("{} at its limit of {rate}/s {} % of the time", doing(operation), percent(share))
+            }
+            Bound::Throttle { operation, found, share } => {
+                format!("{} at {:.1}/s {} % of the time", doing(operation), found.rate, percent(share))
+            }
+            Bound::Connections { count, share } => {
+                format!("all {count} connections busy {} % of the time", percent(share))
+            }
+            Bound::Service { share, is_failing: true } => {
+                format!("waiting after failures {} % of the time", percent(share))
+            }
+            Bound::Service { share, is_failing: false } => {
+                format!("waiting for replies and commits {} % of the time", percent(share))
+            }
+            Bound::Unclear => String::from("nothing in particular"),
+        }
+    }
+
     /// What the user can do about it; empty if nothing.
     pub fn hint(&self) -> String {
         match self {
@@ -208,6 +231,16 @@ impl Bound {
     }
 }
 
+/// What a run does when it asks for the operation.
+fn doing(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Connect => "connect",
+        Operation::CreateCertificate => "create",
+        Operation::RegisterThing => "register",
+        other => other.name(),
+    }
+}
+
 /// AWS's code and name for the quota (Service Quotas, AWS IoT Core).
 fn quota(operation: Operation) -> &'static str {
     match operation {
@@ -231,31 +264,10 @@ impl fmt::Display for Evidence {
 
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let percent = |share: f64| (share * 100.0).round();
-        let doing = |operation: Operation| match operation {
-            Operation::Connect => "connect",
-            Operation::CreateCertificate => "create",
-            Operation::RegisterThing => "register",
-            other => other.name(),
-        };
-        match *self {
-            Bound::Limit { operation, rate, share } => {
-                write!(f, "{} at its limit of {rate}/s {} % of the time", doing(operation), percent(share))
-            }
-            Bound::Throttle { operation, found: Found { rate, by }, share } => {
-                let (doing, percent) = (doing(operation), percent(share));
-                write!(f, "{doing} at {rate:.1}/s {percent} % of the time: {by}")
-            }
-            Bound::Connections { count, share } => {
-                write!(f, "all {count} connections busy {} % of the time", percent(share))
-            }
-            Bound::Service { share, is_failing: true } => {
-                write!(f, "waiting after failures {} % of the time", percent(share))
-            }
-            Bound::Service { share, is_failing: false } => {
-                write!(f, "waiting for replies and commits {} % of the time", percent(share))
-            }
-            Bound::Unclear => write!(f, "nothing in particular"),
+        f.write_str(&self.brief())?;
+        match self {
+            Bound::Throttle { found, .. } => write!(f, ": {}", found.by),
+            _ => Ok(()),
         }
     }
 }
@@ -299,6 +311,7 @@ mod tests {
             throttled.bound().to_string(),
             "register at 7.2/s 98 % of the time: the service throttles more"
         );
+        assert_eq!(throttled.bound().brief(), "register at 7.2/s 98 % of the time");
     }
 
     #[test]

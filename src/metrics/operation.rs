@@ -23,6 +23,16 @@ pub struct OperationCounts {
 }
 
 impl OperationCounts {
+    /// All attempts that were not accepted.
+    pub fn failed(&self) -> u64 {
+        self.attempts.saturating_sub(self.accepted)
+    }
+
+    /// The share of attempts that were not accepted, from 0 to 1; 0 without attempts.
+    pub fn failed_share(&self) -> f64 {
+        self.failed() as f64 / self.attempts.max(1) as f64
+    }
+
     fn add(&mut self, end: Result<(), &Failure>) {
         self.attempts += 1;
         *self.end(end) += 1;
@@ -50,7 +60,8 @@ impl OperationCounts {
         }
     }
 
-    pub(super) fn merge(&mut self, other: &Self) {
+    /// Adds the other's.
+    pub fn merge(&mut self, other: &Self) {
         self.attempts = self.attempts.saturating_add(other.attempts);
         self.accepted = self.accepted.saturating_add(other.accepted);
         self.rejected = self.rejected.saturating_add(other.rejected);

@@ -375,7 +375,7 @@ fn headline(total: &Metrics, subject: Option<Operation>, elapsed_s: f64) -> Head
         operation: subject.map(|subject| subject.name().to_owned()),
         offered_per_s: (scheduled > 0).then(|| per_s(scheduled, elapsed_s)),
         accepted_per_s: per_s(counts.accepted, elapsed_s),
-        failed_share: share(counts.attempts - counts.accepted, counts.attempts),
+        failed_share: counts.failed_share(),
     }
 }
 

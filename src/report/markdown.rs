@@ -66,14 +66,13 @@ fn operations(text: &mut String, report: &Report) {
             0 => [const { String::new() }; 4],
             _ => [us.p50, us.p90, us.p99, us.max].map(latency),
         };
-        let failed = (counts.attempts - counts.accepted) as f64 / counts.attempts.max(1) as f64;
         line!(
             text,
             "| {} | {} | {} | {} | {} |",
             operation.operation.replace('_', " "),
             count(counts.attempts),
             rate(operation.accepted_per_s),
-            percent(failed),
+            percent(counts.failed_share()),
             latencies.join(" | ")
         );
     }
@@ -85,13 +84,10 @@ fn compared(text: &mut String, comparison: &compare::Comparison) {
     for change in &comparison.figures {
         line!(text, "| {} |", compare::cells(change).join(" | "));
     }
+    let how = compare::how(comparison);
     match comparison.blocks {
-        0 => line!(text, "\nThe runs are too short to tell a change from noise."),
-        blocks => line!(
-            text,
-            "\n<details><summary>What is noise?</summary>\n\n{} Here there were {blocks} blocks.\n\n</details>",
-            compare::HOW
-        ),
+        0 => line!(text, "\n{how}"),
+        _ => line!(text, "\n<details><summary>What is noise?</summary>\n\n{how}\n\n</details>"),
     }
 }
 

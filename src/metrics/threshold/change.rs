@@ -94,8 +94,7 @@ impl ChangeThreshold {
         let (new, old) = (of(new), of(old));
         let change = match (new, old, self.unit) {
             (Some(new), Some(old), Unit::Own) => Some(new - old),
-            (Some(new), Some(old), Unit::Relative) if new == old => Some(0.0),
-            (Some(new), Some(old), Unit::Relative) if old > 0.0 => Some(new / old - 1.0),
+            (Some(new), Some(old), Unit::Relative) => relative(new, old),
             _ => None,
         };
         let show = |value: Option<f64>| {
@@ -118,6 +117,11 @@ impl ChangeThreshold {
             (Unit::Own, quantity) => format!("{sign}{}", quantity.show(change.abs())),
         }
     }
+}
+
+/// The change from `old` to `new` as a share of `old`; `None` from 0 to anything else.
+pub fn relative(new: f64, old: f64) -> Option<f64> {
+    if new == old { Some(0.0) } else { (old > 0.0).then(|| new / old - 1.0) }
 }
 
 #[cfg(test)]
@@ -153,6 +157,15 @@ mod tests {
             let judgement = judge(text);
             assert_eq!((judgement.passed, judgement.shown.as_str()), (passed, shown), "{text}");
         }
+    }
+
+    #[test]
+    fn nothing_is_a_share_of_zero() {
+        assert_eq!(
+            [relative(11.0, 10.0), relative(5.0, 10.0)].map(|change| (change.unwrap() * 10.0).round()),
+            [1.0, -5.0]
+        );
+        assert_eq!([relative(0.0, 0.0), relative(1.0, 0.0)], [Some(0.0), None]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{Latency, Metrics};
 use crate::event::{Counter, Operation};
 
-pub use change::{ChangeThreshold, Demand};
+pub use change::{ChangeThreshold, Demand, relative};
 pub use parse::NotAThreshold;
 
 /// A demand on one measured quantity.
@@ -309,7 +309,7 @@ impl End {
             End::Throttled => counts.throttled,
             End::TimedOut => counts.timed_out,
             End::Dropped => counts.dropped,
-            End::Failed => counts.attempts - counts.accepted,
+            End::Failed => counts.failed(),
         };
         (count, counts.attempts)
     }

@@ -1,7 +1,7 @@
 //! Runs cut into blocks of equal length: the parts that are swapped to see what chance does.
 
 use crate::event::Operation;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, OperationCounts};
 use crate::results::ResultsError;
 
 use super::super::seconds::{Placement, Second};
@@ -15,8 +15,7 @@ pub(super) struct Block {
 /// What was measured of one operation.
 #[derive(Debug, Clone, Default)]
 pub(super) struct OperationBlock {
-    pub(super) attempts: u64,
-    pub(super) accepted: u64,
+    pub(super) counts: OperationCounts,
     /// Response times in microseconds, each with its count, ascending.
     pub(super) response: Vec<(u64, u64)>,
     pub(super) service: Vec<(u64, u64)>,
@@ -48,8 +47,7 @@ pub(super) fn whole_seconds(placement: &Placement) -> u64 {
 fn of(metrics: &Metrics, operation: Operation) -> OperationBlock {
     let metrics = metrics.operation(operation);
     OperationBlock {
-        attempts: metrics.counts.attempts,
-        accepted: metrics.counts.accepted,
+        counts: metrics.counts,
         response: metrics.response.recorded().collect(),
         service: metrics.service.recorded().collect(),
     }

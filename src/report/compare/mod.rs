@@ -13,9 +13,9 @@ use super::compile::CompileError;
 use super::model::{OperationReport, Report, Run};
 use super::seconds::Placement;
 use crate::metrics::LatencyFigures;
-use crate::metrics::threshold::Judgement;
+use crate::metrics::threshold::{Judgement, relative};
 
-pub(super) use text::{HOW, cells, render};
+pub(super) use text::{cells, how, render};
 
 /// From this many samples on, there is a 99.9th percentile.
 pub(super) const LEAST_FOR_P99_9: u64 = 1_000;
@@ -147,10 +147,9 @@ fn operations(new: &Report, old: &Report) -> Vec<String> {
 fn of_operation(operation: &OperationReport) -> Vec<(String, Unit, f64)> {
     let named = |figure: &str| format!("{}.{figure}", operation.operation);
     let counts = operation.summary.counts;
-    let failed = counts.attempts - counts.accepted;
     let mut figures = vec![
         (named("accepted"), Unit::PerS, operation.accepted_per_s),
-        (named("failed"), Unit::Share, failed as f64 / counts.attempts.max(1) as f64),
+        (named("failed"), Unit::Share, counts.failed_share()),
     ];
     if counts.accepted == 0 {
         return figures;
@@ -176,8 +175,7 @@ fn of_operation(operation: &OperationReport) -> Vec<(String, Unit, f64)> {
 fn change(unit: Unit, new: Option<f64>, old: Option<f64>) -> Option<f64> {
     match (unit, new?, old?) {
         (Unit::Share, new, old) => Some(new - old),
-        (_, new, old) if new == old => Some(0.0),
-        (_, new, old) => (old > 0.0).then(|| new / old - 1.0),
+        (_, new, old) => relative(new, old),
     }
 }
 

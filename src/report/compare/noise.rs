@@ -9,9 +9,10 @@
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::blocks::{self, Block, OperationBlock};
+use super::blocks::{self, Block};
 use super::{Change, Unit, Verdict, change};
 use crate::event::Operation;
+use crate::metrics::OperationCounts;
 use crate::report::seconds::Placement;
 
 /// How often the blocks are reshuffled.
@@ -84,14 +85,14 @@ fn counted(new: &[Block], old: &[Block], at: usize, swap: &[bool], unit: Unit) -
     let sum = |is_new: bool| {
         let pairs = new.iter().zip(old).zip(swap);
         let side = pairs.map(|((new, old), is_swapped)| if is_new == *is_swapped { old } else { new });
-        let (mut seconds, mut attempts, mut accepted) = (0.0, 0, 0);
+        let (mut seconds, mut counts) = (0.0, OperationCounts::default());
         for block in side {
-            let OperationBlock { attempts: tried, accepted: well, .. } = block.operations[at];
-            (seconds, attempts, accepted) = (seconds + block.seconds, attempts + tried, accepted + well);
+            seconds += block.seconds;
+            counts.merge(&block.operations[at].counts);
         }
         match unit {
-            Unit::PerS => Some(accepted as f64 / seconds),
-            _ => (attempts > 0).then(|| (attempts - accepted) as f64 / attempts as f64),
+            Unit::PerS => Some(counts.accepted as f64 / seconds),
+            _ => (counts.attempts > 0).then(|| counts.failed_share()),
         }
     };
     (sum(true), sum(false))

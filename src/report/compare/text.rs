@@ -4,13 +4,24 @@ use std::fmt::Write as _;
 
 use super::super::model::Report;
 use super::super::wording::{latency, length, percent, rate, signed_percent};
-use super::{Change, Unit, Verdict};
+use super::noise::{LEVEL, RESHUFFLES};
+use super::{Change, Comparison, Unit, Verdict};
 
-/// How it is told whether a change is more than noise.
-pub(in crate::report) const HOW: &str = "Noise is what a paired permutation test finds: both sides are cut into blocks of equal \
-    length, the two blocks at the same place are swapped or not by the toss of a coin, and every figure is computed anew; 99 % \
-    of 999 such reshuffles change it by no more than its noise. About one figure in a hundred seems to change although \
-    nothing did.";
+/// How it was told whether a change is more than noise.
+pub(in crate::report) fn how(comparison: &Comparison) -> String {
+    if comparison.blocks == 0 {
+        return String::from("The runs are too short to tell a change from noise.");
+    }
+    format!(
+        "Noise is what a paired permutation test finds: both sides are cut into blocks of equal length, here {}, the two \
+         blocks at the same place are swapped or not by the toss of a coin, and every figure is computed anew; {} % of \
+         {RESHUFFLES} such reshuffles change it by no more than its noise. About one figure in {} seems to change although \
+         nothing did.",
+        comparison.blocks,
+        ((1.0 - LEVEL) * 100.0).round(),
+        (1.0 / LEVEL).round()
+    )
+}
 
 /// A figure's cells: name, baseline, new, change, noise, verdict.
 pub(in crate::report) fn cells(change: &Change) -> [String; 6] {
@@ -53,9 +64,6 @@ pub(in crate::report) fn render(text: &mut String, report: &Report) {
         let [figure, old, new, changed, noise, verdict] = cells(change);
         line!(text, "{figure:<33}{old:>10}{new:>10}{changed:>10}{noise:>10}  {verdict}");
     }
-    match comparison.blocks {
-        0 => line!(text, "The runs are too short to tell a change from noise."),
-        blocks => super::super::text::paragraph(text, &format!("{HOW} Here there were {blocks} blocks.")),
-    }
+    super::super::text::paragraph(text, &how(comparison));
     super::super::text::judgements(text, "thresholds on changes", &comparison.thresholds);
 }

@@ -19,10 +19,7 @@ pub(super) fn section(report: &Report) -> Markup {
             p { (summary(comparison)) }
             (tables::judgements("/comparison/thresholds", "Thresholds on changes", &comparison.thresholds))
             (tables::scrolling("Figures side by side", &table(comparison)))
-            p.note.below {
-                @if comparison.blocks == 0 { "The runs are too short to tell a change from noise." }
-                @else { (compare::HOW) " Here there were " (comparison.blocks) " blocks." }
-            }
+            p.note.below { (compare::how(comparison)) }
         }
     }
 }

@@ -118,7 +118,10 @@ fn text_page_markdown_and_json_have_every_figure() {
         }
     }
     for shown in [&text, &page, &markdown] {
-        assert!(shown.contains("paired permutation test"), "{shown}");
+        let words = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+        for wanted in ["paired permutation test", "here 40,", "99 % of 999", "one figure in 100"] {
+            assert!(words.contains(wanted), "{wanted} in {words}");
+        }
     }
     let schema: Value = serde_json::from_str(include_str!("../../../docs/schema/report-v1.json")).unwrap();
     assert_eq!(schema::errors(&schema, &serde_json::to_value(&report).unwrap()), Vec::<String>::new());

@@ -309,9 +309,7 @@ fn rate(name: &str, rate: f64, limit: RateLimit, found: Option<Found>) -> Phrase
 /// What limits the run, if that is clear. How the service's limit is known stands with the rate already.
 fn bound(usage: &Usage) -> Option<String> {
     let bound = usage.bound();
-    let words = bound.to_string();
-    let words = words.split_once(": ").map_or(&*words, |(words, _)| words);
-    (bound != Bound::Unclear).then(|| format!("bound by {}: {words}", bound.name()))
+    (bound != Bound::Unclear).then(|| format!("bound by {}: {}", bound.name(), bound.brief()))
 }
 
 fn latencies(recent: &Recent) -> Vec<Phrase> {
