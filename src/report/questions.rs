@@ -14,20 +14,21 @@ impl Report {
         self.operations.iter().find(|one| one.operation == name)
     }
 
-    /// The devices of the ledgers by state: of each shard, as its last run left them. `None` if runs are of different
-    /// lots: nothing says which of them go on with which.
+    /// The devices of the ledgers by state: of each shard, as its last run left them. `None` if one of these does not say, or
+    /// a shard is missing; and if runs are of different lots: nothing says which of them go on with which.
     pub fn devices(&self) -> Option<Devices> {
-        let mut last: BTreeMap<Option<u32>, (&Run, Devices)> = BTreeMap::new();
+        if self.shards.as_ref().is_some_and(|shards| !shards.missing.is_empty()) {
+            return None;
+        }
+        let mut last: BTreeMap<Option<u32>, &Run> = BTreeMap::new();
         for run in &self.runs {
-            if let Some(devices) = run.devices {
-                let before = last.insert(run.shard().map(|shard| shard.index), (run, devices));
-                if before.is_some_and(|(other, before)| other.lot != run.lot || before.total != devices.total)
-                {
-                    return None;
-                }
+            let before = last.insert(run.shard().map(|shard| shard.index), run);
+            if before.is_some_and(|before| !before.is_same_lot(run)) {
+                return None;
             }
         }
-        last.into_values().map(|(_, devices)| devices).reduce(|sum, devices| Devices {
+        let devices = last.into_values().map(|run| run.devices).collect::<Option<Vec<_>>>()?;
+        devices.into_iter().reduce(|sum, devices| Devices {
             total: sum.total + devices.total,
             registered: sum.registered + devices.registered,
             rejected: sum.rejected + devices.rejected,
@@ -74,6 +75,11 @@ impl Report {
 }
 
 impl Run {
+    fn is_same_lot(&self, other: &Run) -> bool {
+        let totals = self.devices.zip(other.devices);
+        self.lot == other.lot && totals.is_none_or(|(one, other)| one.total == other.total)
+    }
+
     /// The parts of its profile on the timeline, and its own share of the rate.
     fn stages(&self, profile: &Profile) -> Vec<Stage> {
         let zero_s = self.begins_at_s as f64;

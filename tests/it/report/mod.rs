@@ -19,7 +19,7 @@ use fleetmint::results::Site;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use samples::{Sample, eventful};
+use samples::{Sample, eventful, rare};
 
 const REGISTER: Operation = Operation::RegisterThing;
 
@@ -167,7 +167,9 @@ fn the_json_is_as_its_schema_says() {
 fn numbers(page: &str) -> Vec<(Value, &str)> {
     let number = |rest| {
         let (value, rest) = str::split_once(rest, "\" data-json=\"").unwrap();
-        (serde_json::from_str(value).unwrap(), rest.split_once('"').unwrap().0)
+        // serde_json does not read every digit of a float.
+        let value = value.parse::<u64>().map_or_else(|_| value.parse::<f64>().unwrap().into(), Value::from);
+        (value, rest.split_once('"').unwrap().0)
     };
     page.split("<data value=\"").skip(1).map(number).collect()
 }
@@ -184,6 +186,48 @@ fn the_numbers_on_the_page_are_those_of_the_json() {
     for (value, place) in numbers {
         assert_eq!(json.pointer(place), Some(&value), "{place}");
     }
+}
+
+/// Hardly any sample, 3 million, nothing but failures, a shard that died: of a load test and of a lot.
+#[test]
+fn rare_pages_say_what_is_so_and_no_more() {
+    let folder = folder();
+    let schema: Value = serde_json::from_str(include_str!("../../../docs/schema/report-v1.json")).unwrap();
+    for (name, files) in ["load provision", "provision"].iter().flat_map(|verb| rare(folder.path(), verb)) {
+        let report = report::compile(&files).unwrap();
+        let (json, page) = (serde_json::to_value(&report).unwrap(), render_html(&report));
+        assert_eq!(schema::errors(&schema, &json), Vec::<String>::new(), "{name}");
+        for (value, place) in numbers(&page) {
+            assert_eq!(json.pointer(place), Some(&value), "{name}: {place}");
+        }
+        assert!(!page.contains("NaN") && !page.contains(">inf"), "{name}");
+        let accepted = operation(&report).summary.counts.accepted;
+        let (outcome, wanted, words) = match name.as_str() {
+            "load-three" => (Outcome::Pass, 1..10, "every one accepted"),
+            "provision-three" => (Outcome::Pass, 1..10, "devices are registered"),
+            "load-million" => (Outcome::Pass, 3_000_000..4_000_000, "every one accepted"),
+            "provision-million" => (Outcome::Pass, 3_000_000..4_000_000, "devices are registered"),
+            "load-failed" => (Outcome::Fail, 0..1, "None of "),
+            "provision-failed" => (Outcome::Fail, 0..1, "nothing was registered"),
+            // What became of the other's devices is not known.
+            _ => (Outcome::Incomplete, 3_000..4_000, "every one accepted"),
+        };
+        assert_eq!(report.verdict.outcome, outcome, "{name}: {:?}", report.verdict);
+        assert!(wanted.contains(&accepted), "{name}: {accepted}");
+        assert!(report.verdict.sentence.contains(words), "{name}: {:?}", report.verdict);
+    }
+}
+
+/// However many samples, a page is as large.
+#[test]
+fn a_page_does_not_grow_with_its_samples() {
+    let folder = folder();
+    let page = |doublings| {
+        let sample = Sample { seconds: 20, rate: (100.0, 100.0), doublings, ..Sample::default() };
+        render_html(&compiled(&sample.write(folder.path(), &format!("{doublings}.jsonl")).0)).len()
+    };
+    let (thousands, millions) = (page(0), page(10));
+    assert!(millions < thousands * 5 / 4, "{thousands} and {millions}");
 }
 
 #[test]
@@ -281,12 +325,11 @@ fn samples() {
     pages(&folder);
 }
 
-/// What is rare: hardly any sample, nothing but failures, a shard that died, a profile of steps, an emulator.
+/// What is rare, a profile of steps, a slower service.
 fn more_samples(folder: &Path) {
-    let emulated = || Sample { is_emulator: true, ..Sample::default() };
-    let three = Sample { seconds: 3, rate: (1.0, 1.0), thresholds: &["register_thing.p99<1s"], ..emulated() };
-    three.write(folder, "three.jsonl");
-    Sample { seconds: 30, quota: 0.0, ..emulated() }.write(folder, "failed.jsonl");
+    for verb in ["load provision", "provision"] {
+        rare(folder, verb);
+    }
     let profile = Some("hold 20/s 30s; hold 40/s 30s; hold 80/s 30s");
     Sample { profile, seconds: 80, quota: 50.0, stall: None, ..eventful() }.write(folder, "stepped.jsonl");
     let found = Some(18.4);
@@ -301,17 +344,6 @@ fn more_samples(folder: &Path) {
     }
     .write(folder, "provision.jsonl");
     Sample { seed: 30, slowness: 1.2, begins_s: 500.0, ..Sample::default() }.write(folder, "slower.jsonl");
-    for shard in 0..2 {
-        let shard_name = Some(if shard == 0 { "0/2" } else { "1/2" });
-        let sample =
-            Sample { seed: 20 + shard, shard: shard_name, begins_s: 0.4 * shard as f64, ..Sample::default() };
-        let (path, _) = sample.write(folder, &format!("died-{shard}.jsonl"));
-        if shard == 1 {
-            let text = fs::read_to_string(&path).unwrap();
-            let half: Vec<&str> = text.lines().take(31).collect();
-            fs::write(&path, half.join("\n") + "\n").unwrap();
-        }
-    }
 }
 
 /// The pages that are not of results files.

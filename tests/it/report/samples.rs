@@ -1,6 +1,7 @@
 //! Results files of runs that never were, from a seed: what reports are tested with.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -40,6 +41,8 @@ pub struct Sample {
     pub profile: Option<&'static str>,
     pub shard: Option<&'static str>,
     pub lot: Option<&'static str>,
+    /// How often all that was measured is doubled: more samples than anyone makes one by one.
+    pub doublings: u32,
     /// The service's limit that the run found.
     pub found: Option<f64>,
 }
@@ -63,6 +66,7 @@ impl Default for Sample {
             profile: None,
             shard: None,
             lot: None,
+            doublings: 0,
             found: None,
         }
     }
@@ -81,7 +85,8 @@ impl Sample {
         let mut run = Run::new(self);
         let mut total = Metrics::default();
         for second in 0..self.seconds {
-            let interval = run.second(self, second);
+            let mut interval = run.second(self, second);
+            (0..self.doublings).for_each(|_| interval.metrics.merge(&interval.metrics.clone()));
             total.merge(&interval.metrics);
             writer.interval(&interval).unwrap();
         }
@@ -91,7 +96,7 @@ impl Sample {
             end: String::from("complete"),
             detail: String::new(),
             elapsed_s: self.seconds as f64,
-            devices: Some(run.devices(&total.operation(self.operation).counts)),
+            devices: Some(run.devices(self, &total.operation(self.operation).counts)),
             thresholds: self.thresholds.iter().map(judge).collect(),
             slowest: run.slowest,
             bound: self.found.map(|found| Bound {
@@ -174,10 +179,10 @@ impl Run {
     }
 
     /// All that were tried; those that were refused are rejected, and what failed otherwise is still to do.
-    fn devices(&self, counts: &OperationCounts) -> Devices {
+    fn devices(&self, sample: &Sample, counts: &OperationCounts) -> Devices {
         let OperationCounts { accepted: registered, rejected, .. } = *counts;
-        let pending = self.device - registered - rejected;
-        Devices { total: self.device, registered, rejected, pending, ..Devices::default() }
+        let total = self.device << sample.doublings;
+        Devices { total, registered, rejected, pending: total - registered - rejected, ..Devices::default() }
     }
 
     fn second(&mut self, sample: &Sample, second: u64) -> Interval {
@@ -268,6 +273,37 @@ impl Run {
         let timing = Timing { wait: Duration::ZERO, service: all.into_iter().flatten().sum() };
         Note::Dialled { timing, phases, outcome: Ok(()) }
     }
+}
+
+/// The pages that are rarely looked at, of runs of `verb`: hardly any sample, 3 million, nothing but failures, and one of two
+/// shards died. A name for each, and its files.
+pub fn rare(folder: &Path, verb: &'static str) -> Vec<(String, Vec<PathBuf>)> {
+    let kind = verb.split(' ').next().unwrap();
+    let sample = || {
+        let sample =
+            Sample { verb, has_schedule: verb != "provision", is_emulator: true, ..Sample::default() };
+        Sample { thresholds: &["register_thing.p99<1s"], ..sample }
+    };
+    let write = |sample: Sample, name: &str| sample.write(folder, &format!("{kind}-{name}.jsonl")).0;
+    let shard = |index: u64, shard| {
+        let shard = Some(shard);
+        let sample = Sample { seed: 20 + index, shard, begins_s: 0.4 * index as f64, ..sample() };
+        write(sample, &format!("died-{index}"))
+    };
+    let shards = vec![shard(0, "0/2"), shard(1, "1/2")];
+    let text = fs::read_to_string(&shards[1]).unwrap();
+    let half: Vec<&str> = text.lines().take(31).collect();
+    fs::write(&shards[1], half.join("\n") + "\n").unwrap();
+    let files = [
+        ("three", vec![write(Sample { seconds: 3, rate: (1.0, 1.0), ..sample() }, "three")]),
+        (
+            "million",
+            vec![write(Sample { seconds: 30, rate: (100.0, 100.0), doublings: 10, ..sample() }, "million")],
+        ),
+        ("failed", vec![write(Sample { seconds: 30, quota: 0.0, ..sample() }, "failed")]),
+        ("died", shards),
+    ];
+    files.map(|(name, files)| (format!("{kind}-{name}"), files)).into()
 }
 
 /// A load test with everything that can go wrong in one.
