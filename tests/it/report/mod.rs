@@ -517,7 +517,9 @@ fn shards_of_different_lots_are_refused() {
     let mended = shard("0/2", Some("bbbbbbbbbbbbbbbb"), 20.0, "mended.jsonl");
     assert!(report::compile(&[spring.clone(), mended, summer]).unwrap().shards.unwrap().is_whole());
     let older = shard("1/2", None, 1.0, "older.jsonl");
-    assert!(report::compile(&[spring, older]).unwrap().shards.unwrap().is_whole());
+    let both = report::compile(&[spring.clone(), older]).unwrap();
+    assert!(both.devices().is_some() && both.shards.unwrap().is_whole());
+    assert_eq!(compiled(&spring).devices(), None, "half of the lot is not the lot");
 }
 
 /// A run and the one that goes on with it have the same quota, not two.

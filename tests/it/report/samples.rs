@@ -126,7 +126,10 @@ impl Sample {
             limits: if self.has_schedule {
                 BTreeMap::new()
             } else {
-                BTreeMap::from([(self.operation.name().to_owned(), to * 1.05)])
+                BTreeMap::from([(
+                    self.operation.name().to_owned(),
+                    to * 1.05 * f64::from(1 << self.doublings),
+                )])
             },
             warm_up_s: if self.has_schedule { 10.0 } else { 0.0 },
             site: Some(Site {
