@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use fleetmint::emulator::account::{Certificate, CertificateStatus, State};
 use fleetmint::emulator::mint::READY_KEYS;
 use rcgen::PublicKeyData;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
 use super::witness::Notes;
@@ -28,12 +29,38 @@ struct Device {
 }
 
 /// A certificate in the ledger.
-struct Owned {
-    id: String,
-    pem: String,
-    private_key: String,
-    token: Option<String>,
-    is_retired: bool,
+pub struct Owned {
+    pub id: String,
+    pub pem: String,
+    pub private_key: String,
+    pub token: Option<String>,
+    pub is_retired: bool,
+}
+
+/// The columns of `credential` that make an [`Owned`]. The view `certificate` has the same, but works the PEM out in SQL: most
+/// of what a simulation would take.
+pub const OWNED: &str = "lower(hex(certificate_id)) AS id, certificate, private_key, private_key_label, retired_at,
+    (SELECT ownership_token FROM token WHERE token.device = credential.device AND retired_at IS NULL) AS token";
+
+impl Owned {
+    pub fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let pem = |column: &str, label: Option<String>| {
+            Ok::<_, rusqlite::Error>(match row.get_ref(column)? {
+                ValueRef::Blob(der) => {
+                    let label = label.unwrap_or_default();
+                    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
+                }
+                other => String::from(other.as_str_or_null()?.unwrap_or_default()),
+            })
+        };
+        Ok(Self {
+            id: row.get("id")?,
+            pem: pem("certificate", Some(String::from("CERTIFICATE")))?,
+            private_key: pem("private_key", row.get("private_key_label")?)?,
+            token: row.get("token")?,
+            is_retired: row.get::<_, Option<String>>("retired_at")?.is_some(),
+        })
+    }
 }
 
 /// Both sides, side by side.
@@ -238,17 +265,9 @@ impl Check<'_> {
             devices.insert(row.get(0)?, device);
             Ok(())
         });
-        let sql = "SELECT device, certificate_id, certificate_pem, private_key, ownership_token, retired_at
-                   FROM certificate";
-        each(self.ledger, sql, |row| {
-            let owned = Owned {
-                id: row.get(1)?,
-                pem: row.get(2)?,
-                private_key: row.get(3)?,
-                token: row.get(4)?,
-                is_retired: row.get::<_, Option<String>>(5)?.is_some(),
-            };
-            devices.get_mut(&row.get(0)?).unwrap().certificates.push(owned);
+        let sql = format!("SELECT {OWNED}, device FROM credential");
+        each(self.ledger, &sql, |row| {
+            devices.get_mut(&row.get("device")?).unwrap().certificates.push(Owned::read(row)?);
             Ok(())
         });
         devices

@@ -16,7 +16,7 @@ use rusqlite::{Connection, OptionalExtension};
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use super::checker;
+use super::checker::{self, OWNED, Owned};
 
 pub struct Witness {
     notes: Mutex<Notes>,
@@ -191,31 +191,28 @@ impl Notes {
         let certificate = self.certificates.get(token).cloned();
         let certificate =
             certificate.ok_or_else(|| format!("{device} registers with a token nobody issued"))?;
-        let sql = "SELECT device.key, device.state, device.registration, certificate.certificate_pem,
-                          certificate.private_key, certificate.ownership_token, certificate.retired_at
-                   FROM certificate JOIN device ON device.id = certificate.device
-                   WHERE certificate.certificate_id = ?1";
-        let row = self.ledger.prepare_cached(sql).unwrap().query_row([&certificate], |row| {
-            (0..7).map(|column| row.get(column)).collect::<Result<Vec<Option<String>>, _>>()
+        let sql = format!(
+            "SELECT {OWNED}, key, state, coalesce(registration, '') AS registration
+             FROM credential JOIN device ON device.id = credential.device WHERE lower(hex(certificate_id)) = ?1"
+        );
+        let row = self.ledger.prepare_cached(&sql).unwrap().query_row([&certificate], |row| {
+            let text = |column| row.get::<_, String>(column);
+            Ok((Owned::read(row)?, text("key")?, text("state")?, text("registration")?))
         });
         let row = row.optional().map_err(|error| error.to_string())?;
-        let row =
+        let (owned, key, state, registration) =
             row.ok_or_else(|| format!("{device} registers {certificate}, which is not in the ledger"))?;
-        let row: Vec<&str> = row.iter().map(|value| value.as_deref().unwrap_or("")).collect();
-        let [key, state, registration, pem, private_key, recorded_token, retired_at] = row[..] else {
-            unreachable!("seven columns were asked for")
-        };
         let wrong = |what: &str| Err(format!("{device} registers {certificate}: {what}"));
         if key != device {
             return wrong(&format!("the ledger has it for {key}"));
         }
-        if (state, registration) != ("issued", "may_sent") {
+        if (state.as_str(), registration.as_str()) != ("issued", "may_sent") {
             return wrong(&format!("the ledger says that it is {state} {registration}"));
         }
-        if recorded_token != token || !retired_at.is_empty() {
+        if owned.token.as_deref() != Some(token) || owned.is_retired {
             return wrong("its token is not the one that the ledger has, or is retired");
         }
-        checker::check_pair(&certificate, pem, private_key)?;
+        checker::check_pair(&certificate, &owned.pem, &owned.private_key)?;
         self.registrations.entry(certificate).or_default().published += 1;
         Ok(())
     }
