@@ -19,6 +19,9 @@ const BEYOND_S: i64 = 330;
 
 impl Prober<'_> {
     pub(super) async fn probe_signatures(&mut self) {
+        if !self.connector.is_signed() {
+            return;
+        }
         let dated = |offset_s| Signing { offset_s, expires: None };
         let expiring =
             |offset_s, expires_s| Signing { offset_s, expires: Some(Duration::from_secs(expires_s)) };

@@ -272,9 +272,14 @@ impl WssConnector {
         Ok((stream, early))
     }
 
+    /// Whether connections are signed: with a claim certificate they are not.
+    pub fn is_signed(&self) -> bool {
+        matches!(self.authentication, Authentication::Signature(_))
+    }
+
     /// Dials once for a connection on which the caller decides about every packet. Nothing is subscribed to, and a
-    /// refusal is no reason to look for newer credentials: the signature may be wrong on purpose. With a claim
-    /// certificate `signing` does not matter.
+    /// refusal is no reason to look for newer credentials: the signature may be wrong on purpose. `signing` is for
+    /// connections that are signed, see [`is_signed`](Self::is_signed).
     pub async fn dial_raw(&self, signing: Signing) -> Dial<RawConnection<TlsStream<TcpStream>>> {
         let mut progress =
             Progress { phases: DialPhases::default(), stage: Stage::Sign, since: Instant::now() };

@@ -1,18 +1,10 @@
 //! A calibration that is killed leaves nothing that another run, or `cleanup`, does not remove.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use super::command;
+use super::{command, with_account};
 use crate::harness::{Emulate, Scratch, column, fleetmint, run, signal};
-
-fn with_account<'a>(command: &'a mut Command, emulate: &Emulate) -> &'a mut Command {
-    command
-        .args(["--endpoint", emulate.text("endpoint"), "--region", emulate.text("region")])
-        .args(["--ca-file", emulate.text("ca_file")])
-        .env("AWS_ACCESS_KEY_ID", emulate.text("access_key_id"))
-        .env("AWS_SECRET_ACCESS_KEY", emulate.text("secret_access_key"))
-}
 
 /// How many things there are, and certificates that do not lapse.
 fn holdings(emulate: &Emulate) -> (u64, u64) {

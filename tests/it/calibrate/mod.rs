@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use fleetmint::emulator::scenario::Scenario;
 use serde_json::Value;
 
-use crate::harness::{Said, Scratch, fleetmint, run};
+use crate::harness::{Emulate, Said, Scratch, fleetmint, run};
 
 /// A finished calibration.
 struct Calibrated {
@@ -37,6 +37,15 @@ fn command(ledger: &std::path::Path, out: &std::path::Path) -> std::process::Com
     command
 }
 
+/// With the address and the credentials of an emulator that runs by itself.
+fn with_account<'a>(command: &'a mut std::process::Command, emulate: &Emulate) -> &'a mut std::process::Command {
+    command
+        .args(["--endpoint", emulate.text("endpoint"), "--region", emulate.text("region")])
+        .args(["--ca-file", emulate.text("ca_file")])
+        .env("AWS_ACCESS_KEY_ID", emulate.text("access_key_id"))
+        .env("AWS_SECRET_ACCESS_KEY", emulate.text("secret_access_key"))
+}
+
 #[track_caller]
 fn finished(said: Said, out: PathBuf, scratch: Scratch) -> Calibrated {
     let written = std::fs::read_to_string(out).unwrap();
@@ -46,6 +55,14 @@ fn finished(said: Said, out: PathBuf, scratch: Scratch) -> Calibrated {
 }
 
 impl Calibrated {
+    /// Whether nothing was found of a fact.
+    #[track_caller]
+    fn is_left_out(&self, name: &str) -> bool {
+        let facts = self.report["facts"].as_array().unwrap();
+        let fact = facts.iter().find(|fact| fact["name"] == name).unwrap_or_else(|| panic!("no fact {name}"));
+        fact["found"].is_null() && fact["verdict"] == "not seen"
+    }
+
     /// What was found of a fact.
     #[track_caller]
     fn found(&self, name: &str) -> &str {
@@ -75,6 +92,24 @@ fn it_asks_first_and_a_rehearsal_sends_nothing() {
     let said = run(command.arg("--dry-run")).expect_code(0);
     assert!(said.err.contains("at most 25 certificates, and at most 5 things"), "{}", said.err);
     assert!(said.out.is_empty() && scratch.files().is_empty(), "{:?}", scratch.files());
+}
+
+/// Nothing is signed with a claim certificate, so nothing is known of signatures.
+#[test]
+fn with_a_claim_the_signature_facts_are_left_out() {
+    let scratch = Scratch::new();
+    let claims = scratch.path("claims");
+    let emulate = Emulate::start(&["--claim-dir", claims.to_str().unwrap()]);
+    let (ledger, out) = (scratch.path("l"), scratch.path("o"));
+    let mut command = command(&ledger, &out);
+    with_account(&mut command, &emulate).args(["--template", "TEMP_DEVICE"]);
+    command.arg("--claim-cert").arg(claims.join("claim.pem"));
+    command.arg("--claim-key").arg(claims.join("claim-key.pem"));
+    let done = finished(run(&mut command).expect_code(0), out, scratch);
+    for fact in ["clock_window", "x_amz_expires"] {
+        assert!(done.is_left_out(fact), "{fact}: {}", done.said.out);
+    }
+    assert_eq!(done.found("keys"), "RSA 2048");
 }
 
 #[test]
