@@ -30,9 +30,9 @@ pub const MOST_CERTIFICATES: usize = 25;
 /// The most things of a calibration.
 pub const MOST_THINGS: usize = 5;
 
-/// How often a connection is tried, and a request whose answer was lost.
-const TRIES: usize = 5;
-/// The pause before the next try.
+/// How often a connection is tried, and a request whose answer was lost or may pass.
+pub(super) const TRIES: usize = 5;
+/// The first pause before another try; each later one is twice as long.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The shortest wait for an answer that may not come.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -207,29 +207,22 @@ impl<'a> Prober<'a> {
         Ok(answer)
     }
 
-    /// Sends a request that makes nothing until its answer is clear: a throttle or an outage is asked again.
+    /// Sends a request that makes nothing until its answer is clear: what may pass, such as a throttle, is asked again after
+    /// a pause, and is no answer in the end.
     pub(super) async fn ask_until_clear(
         &mut self,
         call: Call,
         topics: &CallTopics,
         payload: Bytes,
     ) -> Result<Answer, Stopped> {
-        let mut last = None;
-        for _ in 0..TRIES {
+        for attempt in 1..=TRIES {
             match self.ask_on(call, topics, payload.clone(), Hearing::Subscribed).await? {
-                Answer::Rejected(rejection) if rejection.may_pass() => {
-                    // The same twice in a row is the answer.
-                    if last.as_ref() == Some(&rejection) {
-                        return Ok(Answer::Rejected(rejection));
-                    }
-                    last = Some(rejection);
-                    sleep(PAUSE).await;
-                }
+                Answer::Rejected(rejection) if rejection.may_pass() => pause_after(attempt).await,
                 Answer::Silence | Answer::Lost => {}
                 answer => return Ok(answer),
             }
         }
-        Ok(last.map_or(Answer::Lost, Answer::Rejected))
+        Ok(Answer::Lost)
     }
 
     /// How long to wait for an answer. One that may never come is waited for much longer than any took.
@@ -244,7 +237,7 @@ impl<'a> Prober<'a> {
 
     /// Gets a certificate with a key of the service, and makes it durable; `None` if none was got.
     pub(super) async fn certificate(&mut self) -> Result<Option<Held>, Stopped> {
-        for _ in 0..TRIES {
+        for attempt in 1..=TRIES {
             let Some(device) = self.spend_certificate() else { return Ok(None) };
             let payload = crate::provisioning::create_request().payload;
             let answer = self.ask(Call::CreateKeysAndCertificate, payload, Hearing::Subscribed).await?;
@@ -254,7 +247,7 @@ impl<'a> Prober<'a> {
             if matches!(&answer, Answer::Rejected(rejection) if rejection.status < 500) {
                 // Nothing was made.
                 self.certificates_left += 1;
-                sleep(PAUSE).await;
+                pause_after(attempt).await;
             }
         }
         Ok(None)
@@ -340,6 +333,13 @@ impl<'a> Prober<'a> {
 /// vain.
 pub(super) fn kept_for_expiry(settings: &Settings) -> usize {
     usize::from(settings.expired_after.is_some())
+}
+
+/// Waits before a request is sent again that was throttled; not after the last try.
+pub(super) async fn pause_after(attempt: usize) {
+    if attempt < TRIES {
+        sleep(PAUSE * 2_u32.pow(attempt as u32)).await;
+    }
 }
 
 pub(super) fn rejected(payload: &[u8]) -> Answer {

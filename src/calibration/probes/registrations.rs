@@ -9,16 +9,13 @@ use tokio::time::sleep_until;
 use super::super::Stopped;
 use super::super::facts::{Fact, REFUSED, TAKEN};
 use super::super::findings::{Observation, Rejection};
-use super::super::prober::{Answer, Hearing, Held, Prober, kept_for_expiry};
+use super::super::prober::{Answer, Hearing, Held, Prober, TRIES, kept_for_expiry, pause_after};
 use crate::call::Call;
 use crate::certificate::RegisteredThing;
 use crate::event::Change;
 use crate::provisioning::parse_registered;
 
 type Parameters = BTreeMap<String, String>;
-
-/// How often an answer that may pass is asked again.
-const TRIES: usize = 3;
 
 impl Prober<'_> {
     /// Two things: the first's token is used again, the second gets another certificate.
@@ -151,8 +148,8 @@ impl Prober<'_> {
         self.subject.parameters(self.identity(held.device), &held.id)
     }
 
-    /// Registers a certificate, until it is not throttled; `None` if a thing may have been made and the answer is lost,
-    /// or no more things may be made. The ledger has the certificate, and so whatever becomes of it.
+    /// Registers a certificate, until it is not throttled; `None` if it is throttled each time, a thing may have been made
+    /// and the answer is lost, or no more things may be made. The ledger has the certificate, and so whatever becomes of it.
     async fn register(
         &mut self,
         held: Held,
@@ -164,7 +161,7 @@ impl Prober<'_> {
             }
             let answer = self.ask(Call::RegisterThing, payload(&held, body), Hearing::Subscribed).await?;
             match &answer {
-                Answer::Rejected(rejection) if rejection.status == 429 && attempt < TRIES => {}
+                Answer::Rejected(rejection) if rejection.status == 429 => pause_after(attempt).await,
                 Answer::Rejected(rejection) if rejection.status < 500 => return Ok(Some((answer, held))),
                 Answer::Accepted(_) => {
                     self.things_left -= 1;

@@ -135,6 +135,17 @@ fn a_random_scenario_gives_itself_back() {
     random(1);
 }
 
+/// A throttle is no answer: what is throttled is asked again until it is not.
+#[test]
+fn a_small_quota_becomes_no_fact() {
+    let scratch = Scratch::new();
+    let text = "keys = \"p256\"\nmissing_parameter = \"empty\"\ntoken_reuse = \"accept\"\n[quotas]\nregister_thing = \"1/s\"\n";
+    let file = scratch.write("given.toml", text);
+    let done = calibrate(&[&format!("--emulator={}", file.display())]);
+    gives_itself_back("a small quota", &Scenario::from_toml(text).unwrap(), &done, 0);
+    assert!(!done.written.contains("429") && !done.said.out.contains("429 "), "{}", done.written);
+}
+
 #[test]
 #[ignore = "takes minutes: scripts/calibration/check"]
 fn twenty_random_scenarios_give_themselves_back() {
