@@ -39,6 +39,7 @@ HABITS = {
     "key": "rsa",  # or "ec"
     "delay_ms": 0,  # before each answer
     "token_s": 3600,
+    "deny": False,  # whether each registration is refused, as by a hook
 }
 TEMPLATE = "FAKE"
 BODY = {
@@ -125,6 +126,8 @@ def register(template, body):
         return refused(404, "NoTemplate", f"{template} is not in account 000011112222")
     if token["answer"]:
         return ("accepted", token["answer"]) if habits["reuse"] == "accept" else refused(409, "Again", "used before")
+    if habits["deny"]:
+        return refused(400, "Hook", "not this one")
     given = body.get("parameters") or (body.get("Parameters") if habits["capitals"] else None) or {}
     for name in ("Serial", "Colour"):
         if name not in given and (name == "Serial" or habits["missing"] == "refuse"):

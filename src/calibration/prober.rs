@@ -79,6 +79,8 @@ pub(super) struct Prober<'a> {
     keys: HashSet<u64>,
     /// A certificate that is kept until its token has expired.
     pub(super) aging: Option<Held>,
+    /// Whether a registration with all parameters was accepted: without one, a refusal of any other may have any cause.
+    pub(super) can_register: bool,
     /// Whether the topics of CreateCertificateFromCsr may be subscribed to: a policy need not allow what is not used.
     pub(super) may_certify: bool,
 }
@@ -102,6 +104,7 @@ impl<'a> Prober<'a> {
             things_left: MOST_THINGS - kept_for_expiry(settings),
             keys: HashSet::new(),
             aging: None,
+            can_register: false,
             may_certify: true,
         }
     }

@@ -27,6 +27,7 @@ impl Prober<'_> {
                 continue;
             };
             let Some(thing) = registered(&answer) else { continue };
+            self.can_register = true;
             self.use_again(&held, &parameters, &thing).await?;
             if second {
                 self.add_certificate(held, &parameters, thing).await?;
@@ -87,27 +88,48 @@ impl Prober<'_> {
     }
 
     pub(super) async fn probe_capitals(&mut self) -> Result<(), Stopped> {
+        if !self.can_register {
+            return Ok(());
+        }
         let Some(held) = self.certificate().await? else { return Ok(()) };
         let parameters = self.parameters_of(&held);
         let expected = self.subject.thing(&parameters, &held.id);
         let Some((answer, held)) = self.register(held, &body("Parameters", &parameters)).await? else {
             return Ok(());
         };
-        let Some(thing) = registered(&answer) else {
-            if let Answer::Rejected(rejection) = answer {
-                let Rejection { status, code, .. } = self.anonymous(rejection, "");
-                let said = format!("{REFUSED}, as if there were none: {status} {code}");
-                self.findings.note(Fact::CapitalisedParameters, Observation { said, rejection: None });
-            }
-            return Ok(());
-        };
+        if let Answer::Rejected(rejection) = answer {
+            return self.compare_with_none(held, rejection).await;
+        }
+        let Some(thing) = registered(&answer) else { return Ok(()) };
         let is_taken = expected.is_none_or(|expected| expected == thing.thing_name);
         self.findings.note(Fact::CapitalisedParameters, if is_taken { TAKEN } else { "ignored" });
         self.commit(Change::Registered { device: self.device_id(held.device), thing })?;
         Ok(())
     }
 
+    /// Whether `Parameters` were refused as no parameters are. Any other refusal does not tell whether they were read.
+    async fn compare_with_none(&mut self, held: Held, refusal: Rejection) -> Result<(), Stopped> {
+        let Some((answer, held)) = self.register(held, &body("parameters", &Parameters::new())).await? else {
+            return Ok(());
+        };
+        if let Some(thing) = registered(&answer) {
+            self.commit(Change::Registered { device: self.device_id(held.device), thing })?;
+        }
+        let refusal = self.anonymous(refusal, "");
+        if let Answer::Rejected(none) = answer
+            && self.anonymous(none, "") == refusal
+        {
+            let Rejection { status, code, .. } = refusal;
+            let said = format!("{REFUSED}, as if there were none: {status} {code}");
+            self.findings.note(Fact::CapitalisedParameters, Observation { said, rejection: None });
+        }
+        Ok(())
+    }
+
     pub(super) async fn probe_omission(&mut self) -> Result<(), Stopped> {
+        if !self.can_register {
+            return Ok(());
+        }
         let (name, device) = self.subject.left_out.clone();
         self.reuse(device);
         let Some(held) = self.certificate().await? else { return Ok(()) };
@@ -130,7 +152,7 @@ impl Prober<'_> {
     pub(super) async fn probe_expiry(&mut self) -> Result<(), Stopped> {
         let (Some(age), Some(held)) = (self.settings.expired_after, self.aging.take()) else { return Ok(()) };
         self.things_left += kept_for_expiry(self.settings);
-        if self.things_left == 0 {
+        if self.things_left == 0 || !self.can_register {
             return Ok(());
         }
         sleep_until(held.since + age).await;

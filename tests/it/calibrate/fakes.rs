@@ -130,3 +130,18 @@ fn a_service_that_is_unlike_any_is_found_out() {
         assert_eq!(done.found(fact), found, "{fact}");
     }
 }
+
+/// Where nothing can be registered, nothing is known of how a registration is read.
+#[test]
+fn a_service_that_refuses_each_registration_shows_nothing_of_parameters() {
+    let done = calibrated(&json!({"deny": true, "token_s": 1}), &["--expired-after", "2s"]);
+    for fact in
+        ["capitalised_parameters", "missing_parameter", "used_token", "second_certificate", "expired_token"]
+    {
+        assert!(done.is_left_out(fact), "{fact}: {}", done.said.out);
+    }
+    for key in ["strict", "missing_parameter", "token_reuse"] {
+        assert!(!done.written.contains(key), "{key}: {}", done.written);
+    }
+    assert_eq!(done.found("empty_token"), "refused: 422 NoToken: where is it?");
+}
