@@ -11,6 +11,7 @@ Usage: service.py --habits '{"capitals": true, ...}' --left FILE
 import argparse
 import base64
 import calendar
+import email.utils
 import hashlib
 import json
 import os
@@ -39,6 +40,8 @@ HABITS = {
     "key": "rsa",  # or "ec"
     "delay_ms": 0,  # before each answer
     "token_s": 3600,
+    "skew_s": 0,  # the service's clock minus this machine's
+    "forbid": False,  # whether each signature is refused
     "deny": False,  # whether each registration is refused, as by a hook
 }
 TEMPLATE = "FAKE"
@@ -268,8 +271,10 @@ class Connection:
 def is_taken(query):
     """Whether a signature's date is."""
     date = calendar.timegm(time.strptime(query["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ"))
-    age = time.time() - date
+    age = time.time() + habits["skew_s"] - date
     window = habits["window_s"]
+    if habits["forbid"]:
+        return False
     if habits["expires"] and "X-Amz-Expires" in query:
         return -window <= age <= int(query["X-Amz-Expires"][0])
     return abs(age) <= window
@@ -348,7 +353,8 @@ class Handler(socketserver.StreamRequestHandler):
         return True
 
     def write(self, status, body, more=""):
-        self.stream.write(f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{more}"
+        date = email.utils.formatdate(time.time() + habits["skew_s"], usegmt=True)
+        self.stream.write(f"HTTP/1.1 {status} X\r\nDate: {date}\r\nContent-Type: application/json\r\n{more}"
                           f"Content-Length: {len(body)}\r\n\r\n{body}".encode())
         self.stream.flush()
 

@@ -18,37 +18,57 @@ const WITHIN_S: i64 = 270;
 const BEYOND_S: i64 = 330;
 
 impl Prober<'_> {
-    pub(super) async fn probe_signatures(&mut self) {
+    /// Signatures dated by the service's clock, between good ones: only beside a good one that is taken does a refusal say
+    /// something of the date.
+    pub(super) async fn probe_signatures(&mut self) -> Result<(), Stopped> {
         if !self.connector.is_signed() {
-            return;
+            return Ok(());
         }
-        let dated = |offset_s| Signing { offset_s, expires: None };
-        let expiring =
-            |offset_s, expires_s| Signing { offset_s, expires: Some(Duration::from_secs(expires_s)) };
+        self.open(&[]).await?.close().await;
+        let Some(skew_s) = self.skew_s().await else { return Ok(()) };
         for _ in 0..REPEATS {
             let mut taken = Vec::new();
-            for offset_s in [-WITHIN_S, WITHIN_S, -BEYOND_S, BEYOND_S] {
-                taken.push(self.is_taken(dated(offset_s)).await);
+            for (offset_s, expires_s) in [
+                (-WITHIN_S, None),
+                (WITHIN_S, None),
+                (-BEYOND_S, None),
+                (BEYOND_S, None),
+                (-120, Some(60)),
+                (-BEYOND_S, Some(86_400)),
+            ] {
+                let expires = expires_s.map(Duration::from_secs);
+                taken.push(self.is_taken(Signing { offset_s: offset_s - skew_s, expires }).await);
             }
-            if let [Some(early), Some(late), Some(too_early), Some(too_late)] = taken[..] {
+            self.open(&[]).await?.close().await;
+            if let [Some(early), Some(late), Some(too_early), Some(too_late), ..] = taken[..] {
                 self.findings.note(Fact::ClockWindow, window(early && late, too_early, too_late));
             }
-            let (short, long) =
-                (self.is_taken(expiring(-120, 60)).await, self.is_taken(expiring(-BEYOND_S, 86_400)).await);
-            if let (Some(short), Some(long)) = (short, long) {
-                let said = match (short, long) {
-                    (true, false) => "ignored",
-                    (false, true) => "heeded",
-                    (false, false) => "it can only shorten the window",
-                    (true, true) => "neither heeded nor ignored: both were taken",
-                };
-                self.findings.note(Fact::Expires, said);
+            if let [.., Some(short), Some(long)] = taken[..] {
+                self.findings.note(Fact::Expires, expiry(short, long));
             }
         }
+        Ok(())
+    }
+
+    /// This machine's clock minus the service's, in seconds, by the answer to a signature that is a day old; `None` if it
+    /// does not tell.
+    async fn skew_s(&self) -> Option<i64> {
+        let old = Signing { offset_s: -24 * 3600, expires: None };
+        for _ in 0..REPEATS {
+            match self.connector.dial_raw(old).await.outcome {
+                Err(failure) => {
+                    if let Cause::UpgradeRefused { skew_s: Some(skew_s), .. } = failure.cause {
+                        return Some(skew_s);
+                    }
+                }
+                Ok(raw) => raw.close().await,
+            }
+        }
+        None
     }
 
     /// Whether a signature is taken; `None` if something else went wrong.
-    async fn is_taken(&mut self, signing: Signing) -> Option<bool> {
+    async fn is_taken(&self, signing: Signing) -> Option<bool> {
         for _ in 0..REPEATS {
             match self.connector.dial_raw(signing).await.outcome {
                 Ok(raw) => {
@@ -150,6 +170,15 @@ impl Prober<'_> {
 }
 
 const ENDS: &str = "the connection ends";
+
+fn expiry(short: bool, long: bool) -> &'static str {
+    match (short, long) {
+        (true, false) => "ignored",
+        (false, true) => "heeded",
+        (false, false) => "it can only shorten the window",
+        (true, true) => "neither heeded nor ignored: both were taken",
+    }
+}
 
 fn window(within: bool, too_early: bool, too_late: bool) -> &'static str {
     match (within, too_early, too_late) {

@@ -16,10 +16,7 @@ impl Prober<'_> {
     /// Makes a probe.
     pub(super) async fn make(&mut self, probe: Probe) -> Result<(), Stopped> {
         match probe {
-            Probe::Signatures => {
-                self.probe_signatures().await;
-                Ok(())
-            }
+            Probe::Signatures => self.probe_signatures().await,
             Probe::Messages => self.probe_messages().await,
             Probe::Topics => self.probe_topics().await,
             Probe::Refusals => self.probe_refusals().await,

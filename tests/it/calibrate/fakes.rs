@@ -35,6 +35,15 @@ impl Service {
         self.ready[key].as_str().unwrap()
     }
 
+    fn reached_by<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command
+            .args(["--endpoint", self.text("endpoint"), "--region", self.text("region")])
+            .args(["--template", self.text("template"), "--ca-file", self.text("ca_file")])
+            .args(["--denied-topic", "denied/topic"])
+            .env("AWS_ACCESS_KEY_ID", self.text("access_key_id"))
+            .env("AWS_SECRET_ACCESS_KEY", self.text("secret_access_key"))
+    }
+
     /// Ends it; what is left in the account.
     fn left(mut self, scratch: &Scratch) -> Value {
         drop(self.child.stdin.take());
@@ -44,17 +53,16 @@ impl Service {
 }
 
 fn calibrated(habits: &Value, options: &[&str]) -> Calibrated {
+    ended(habits, options, 0)
+}
+
+/// A calibration of a service with these habits, which ends with this code and leaves nothing.
+fn ended(habits: &Value, options: &[&str], code: i32) -> Calibrated {
     let scratch = Scratch::new();
     let service = Service::start(&scratch, habits);
     let (ledger, out) = (scratch.path("l.ledger"), scratch.path("account.toml"));
-    let said = run(command(&ledger, &out)
-        .args(["--endpoint", service.text("endpoint"), "--region", service.text("region")])
-        .args(["--template", service.text("template"), "--ca-file", service.text("ca_file")])
-        .args(["--denied-topic", "denied/topic"])
-        .args(options)
-        .env("AWS_ACCESS_KEY_ID", service.text("access_key_id"))
-        .env("AWS_SECRET_ACCESS_KEY", service.text("secret_access_key")))
-    .expect_code(0);
+    let mut command = command(&ledger, &out);
+    let said = run(service.reached_by(&mut command).args(options)).expect_code(code);
     let left = service.left(&scratch);
     assert_eq!((&left["things"], &left["active"]), (&json!([]), &json!([])), "{}", said.err);
     let done = finished(said, out, scratch);
@@ -144,4 +152,22 @@ fn a_service_that_refuses_each_registration_shows_nothing_of_parameters() {
         assert!(!done.written.contains(key), "{key}: {}", done.written);
     }
     assert_eq!(done.found("empty_token"), "refused: 422 NoToken: where is it?");
+}
+
+#[test]
+fn this_machines_clock_is_not_taken_for_the_services() {
+    for skew_s in [-45, 45] {
+        let done = calibrated(&json!({"skew_s": skew_s}), &[]);
+        assert_eq!(done.found("clock_window"), "within 5 minutes", "{skew_s}");
+        assert_eq!(done.found("x_amz_expires"), "ignored", "{skew_s}");
+    }
+}
+
+#[test]
+fn credentials_that_are_refused_show_nothing_of_dates() {
+    let done = ended(&json!({"forbid": true}), &[], 77);
+    for fact in ["clock_window", "x_amz_expires"] {
+        assert!(done.is_left_out(fact), "{fact}: {}", done.said.out);
+    }
+    assert_eq!(done.report["cut_short"], "the service could not be reached any more");
 }
