@@ -110,7 +110,11 @@ fn runs(ledger: &Ledger) -> Result<Vec<RunInfo>, Fatal> {
     ledger.view().runs().map_err(ledger_error)
 }
 
-fn check_binding(path: &Path, binding: &Binding, target: &Target) -> Result<(), Fatal> {
+/// Checks that a ledger was made for the account and the region of `target`.
+///
+/// # Errors
+/// If it was made for others.
+pub(super) fn check_binding(path: &Path, binding: &Binding, target: &Target) -> Result<(), Fatal> {
     let account = target.account().to_string();
     let (what, recorded, found) = if account != binding.account {
         ("--endpoint", &binding.account, &account)

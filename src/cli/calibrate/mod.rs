@@ -18,6 +18,7 @@ use super::settings::usage;
 use super::signals;
 use super::speech::{print, say, warn};
 use super::target::{Site, Target, asked};
+use super::tended;
 use crate::calibration::{
     self, About, Findings, MESSAGES, MOST_CERTIFICATES, MOST_THINGS, Probe, Settings, Stopped, Subject,
     topic_of_messages,
@@ -188,6 +189,9 @@ impl Order {
             let message = "needs AWS credentials beside it, to remove what is made: it may only provision";
             return Err(usage("--claim-cert", message));
         }
+        if self.ledger.exists() {
+            self.check_ledger(target)?;
+        }
         let body = self.body(site).await?;
         let devices = Devices::new(&self.ledger, &body, &self.columns, &self.params)?;
         let subject = devices.subject(&self.template, body);
@@ -216,6 +220,20 @@ impl Order {
         };
         let (ledger, run) = devices.begin(&binding)?;
         self.probe(site, &subject, ledger, run).await.map(Some)
+    }
+
+    /// Checks that the ledger is of this account, region and template, before anything is removed by it.
+    fn check_ledger(&self, target: &Target) -> Result<(), Fatal> {
+        let view = Ledger::open_read_only(&self.ledger).map_err(ledger_error)?;
+        let binding = &view.lot().binding;
+        tended::check_binding(&self.ledger, binding, target)?;
+        if binding.template == self.template {
+            return Ok(());
+        }
+        let (found, wanted) = (&self.template, &binding.template);
+        let message =
+            format!("found {found}; the ledger {} was made for {wanted}", self.ledger.display());
+        Err(usage("--template", message))
     }
 
     /// Makes all probes, and removes what they made, whatever came of them.

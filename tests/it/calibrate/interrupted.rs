@@ -64,6 +64,31 @@ fn a_killed_run_is_cleaned_up_by_cleanup_and_by_the_next_run() {
     assert_eq!(left, ["0"]);
 }
 
+/// What it made is cleaned up in the account in which it was made, and by the template that it was made with.
+#[test]
+fn a_ledger_of_another_account_or_template_is_refused_before_anything_is_removed() {
+    let scratch = Scratch::new();
+    let emulate = Emulate::start(&[]);
+    let (ledger, out) = (scratch.path("l.ledger"), scratch.path("o.toml"));
+    let mut child = command(&ledger, &out).arg("--emulator").stdout(Stdio::null()).spawn().unwrap();
+    let certified = "SELECT count(*) FROM credential";
+    while (!ledger.exists() || column(&ledger, certified) == ["0"]) && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    signal(&child, "KILL");
+    child.wait().unwrap();
+    let mut elsewhere = command(&ledger, &out);
+    with_account(&mut elsewhere, &emulate).args(["--template", "TEMP_DEVICE"]);
+    let said = run(&mut elsewhere).expect_code(64).expect_err(&["--endpoint", "was made for"]);
+    assert!(!said.err.contains("cleaning up"), "{}", said.err);
+    let body = scratch.write("t.json", include_str!("../../../fixtures/templates/temp-device.json"));
+    let mut other = command(&ledger, &out);
+    other.args(["--emulator", "--template", "OTHER", "--template-file"]).arg(body);
+    let said = run(&mut other).expect_code(64).expect_err(&["--template", "was made for TEMP_DEVICE"]);
+    assert!(!said.err.contains("cleaning up"), "{}", said.err);
+    assert_eq!(column(&ledger, "SELECT count(*) FROM finding"), ["0"]);
+}
+
 #[test]
 fn ctrl_c_removes_what_was_made() {
     let scratch = Scratch::new();
