@@ -40,6 +40,10 @@ HABITS = {
     "key": "rsa",  # or "ec"
     "delay_ms": 0,  # before each answer
     "token_s": 3600,
+    "prefix": "",  # of the names of things in the template
+    "hook": "",  # a pre-provisioning hook, which puts this before the names of things
+    "there": "",  # a thing that is there
+    "rising": False,  # whether each registration raises a thing's version
     "skew_s": 0,  # the service's clock minus this machine's
     "forbid": False,  # whether each signature is refused
     "deny": False,  # whether each registration is refused, as by a hook
@@ -117,6 +121,10 @@ def refused(status, code, message):
     return "rejected", {"statusCode": status, "errorCode": code, "errorMessage": message}
 
 
+def rise(thing):
+    thing["version"] += habits["rising"]
+
+
 def register(template, body):
     token = tokens.get(body.get("certificateOwnershipToken"))
     if not body.get("certificateOwnershipToken"):
@@ -128,18 +136,25 @@ def register(template, body):
     if template != TEMPLATE:
         return refused(404, "NoTemplate", f"{template} is not in account 000011112222")
     if token["answer"]:
-        return ("accepted", token["answer"]) if habits["reuse"] == "accept" else refused(409, "Again", "used before")
+        if habits["reuse"] != "accept":
+            return refused(409, "Again", "used before")
+        rise(things[token["answer"]["thingName"]])
+        return "accepted", token["answer"]
     if habits["deny"]:
         return refused(400, "Hook", "not this one")
     given = body.get("parameters") or (body.get("Parameters") if habits["capitals"] else None) or {}
     for name in ("Serial", "Colour"):
-        if name not in given and (name == "Serial" or habits["missing"] == "refuse"):
+        has_name = name != "Serial" or habits["prefix"]
+        if name not in given and not (has_name and habits["missing"] == "empty"):
             return refused(400, "Missing", f"a value for {name} is missing")
     with lock:
-        name = given["Serial"]
+        name = habits["hook"] + habits["prefix"] + given.get("Serial", "")
         if name in things and habits["second"] == "refuse":
             return refused(409, "Exists", f"there is a {name}")
-        thing = things.setdefault(name, {"attributes": {"colour": given.get("Colour", "")}, "principals": []})
+        if name in things:
+            rise(things[name])
+        new = {"attributes": {"colour": given.get("Colour", "")}, "principals": [], "version": 1}
+        thing = things.setdefault(name, new)
         thing["principals"].append(token["id"])
         certificates[token["id"]].update(status="ACTIVE")
         certificates[token["id"]]["things"].append(name)
@@ -290,7 +305,9 @@ def control(method, path, query, headers):
             case "GET", ["provisioning-templates", name]:
                 if name != TEMPLATE:
                     return missing
-                return 200, {"templateName": name, "templateBody": json.dumps(BODY), "enabled": True, "templateArn": "arn:x"}
+                hook = {"preProvisioningHook": {"targetArn": "arn:aws:lambda:xx-test-1:000011112222:function:hook"}}
+                return 200, {"templateName": name, "templateBody": json.dumps(BODY), "enabled": True, "templateArn": "arn:x",
+                             **(hook if habits["hook"] else {})}
             case "GET", ["certificates", name]:
                 if name not in certificates:
                     return missing
@@ -310,7 +327,7 @@ def control(method, path, query, headers):
             case "GET", ["things", name]:
                 if name not in things:
                     return missing
-                return 200, {"thingName": name, "attributes": things[name]["attributes"], "version": 1}
+                return 200, {"thingName": name, "attributes": things[name]["attributes"], "version": things[name]["version"]}
             case "GET", ["things", name, "principals"]:
                 return 200, {"principals": [ARN + identity for identity in things[name]["principals"]]}
             case "DELETE", ["things", name, "principals"]:
@@ -319,6 +336,8 @@ def control(method, path, query, headers):
             case "DELETE", ["things", name]:
                 if things[name]["principals"]:
                     return 400, {"message": "something is attached"}
+                if query.get("expectedVersion", [""])[0] != str(things[name]["version"]):
+                    return 409, {"message": "it has another version"}
                 del things[name]
             case _:
                 return 400, {"message": f"{method} {path} is not here"}
@@ -390,6 +409,10 @@ arguments = arguments.parse_args()
 habits = HABITS | json.loads(arguments.habits)
 if unknown := habits.keys() - HABITS.keys():
     sys.exit(f"no such habits: {unknown}")
+if habits["there"]:
+    things[habits["there"]] = {"attributes": {}, "principals": [], "version": 1}
+if habits["prefix"]:
+    BODY["Resources"]["thing"]["Properties"]["ThingName"] = {"Fn::Join": ["", [habits["prefix"], {"Ref": "Serial"}]]}
 authority()
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(f"{work}/server.pem", f"{work}/server.key")

@@ -1,7 +1,7 @@
 //! What a calibration works with: the template, and devices that are made up for it.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -47,6 +47,17 @@ impl Subject {
         Some(template.evaluate(facts, &parameters).ok()?.thing?.name)
     }
 
+    /// The names of the things that the template makes of the devices, or of empty values, where they can be told.
+    pub fn things(&self) -> BTreeSet<String> {
+        // Of no certificate that there is: a name that depends on it is new.
+        let id = CertificateId::try_from("0".repeat(64)).expect("64 digits are an id");
+        let names = |(_, device): &(i64, Identity)| {
+            let parameters = self.parameters(device, &id);
+            [self.thing(&blank(&parameters), &id), self.thing(&parameters, &id)]
+        };
+        self.devices.iter().flat_map(names).flatten().filter(|name| !name.is_empty()).collect()
+    }
+
     /// `text` without anything that names this account or what it has: the template, its parameters and their values,
     /// account numbers, ids. `detail` is what was to blame, which becomes a scenario's placeholder for it.
     pub(super) fn anonymous(&self, text: &str, detail: &str) -> String {
@@ -67,6 +78,11 @@ impl Subject {
         let text = replaced(&without_resources(&without_place(text, detail)), &names);
         without_account(&crate::wording::without_ids(&text))
     }
+}
+
+/// The same parameters, all empty.
+fn blank(parameters: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    parameters.keys().map(|name| (name.clone(), String::new())).collect()
 }
 
 /// `text` without the place in the template where what is to blame is: another template has it elsewhere.

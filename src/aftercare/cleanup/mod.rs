@@ -22,6 +22,7 @@ use super::{Ended, Setting, Shared};
 use crate::certificate::CertificateId;
 use crate::control_plane::AskError;
 use crate::event::DeviceState;
+use crate::identity::MADE_UP_TO_CALIBRATE;
 use crate::ledger::{
     CredentialId, Finding, Ledger, MadeCertificate, MadeDevice, MadeKind, MadeScope, RunId, Undone,
 };
@@ -126,6 +127,7 @@ pub const MOST_LEFT: usize = 10_000;
 
 /// Undoes what `plan` chooses.
 pub async fn run(plan: &Plan, ledger: Ledger, setting: &Setting) -> Outcome {
+    let is_made_up = ledger.view().lot().source.starts_with(MADE_UP_TO_CALIBRATE);
     let shared = Shared::new(ledger);
     let (books, keeper) = Books::open(&shared, VERB, setting.clock);
     let cleaner = Arc::new(Cleaner {
@@ -133,6 +135,7 @@ pub async fn run(plan: &Plan, ledger: Ledger, setting: &Setting) -> Outcome {
         setting: setting.clone(),
         books,
         plan: plan.clone(),
+        is_made_up,
         done: std::sync::Mutex::default(),
     });
     let act = |device| {
@@ -160,6 +163,8 @@ struct Cleaner {
     setting: Setting,
     books: Books,
     plan: Plan,
+    /// Whether the devices were made up to calibrate.
+    is_made_up: bool,
     done: std::sync::Mutex<Done>,
 }
 
@@ -262,6 +267,7 @@ impl Cleaner {
                 .flatten(),
             certificates: &certificates,
             begun: if self.plan.changed { Begun::Whatever } else { earlier.begun },
+            is_made_up: self.is_made_up,
         };
         let undoing = match why_not {
             // A certificate by itself was made by this ledger, whatever the template says.
@@ -321,8 +327,9 @@ impl Cleaner {
     }
 
     /// What the account has for a device. Its thing is the one in the ledger; for a device not known to be registered
-    /// it is the one that the template and the row make, if the certificate is attached to that. A thing that was
-    /// deleted before and exists again belongs to another client.
+    /// it is the one that the template and the row make, if the certificate is attached to that; for one that was made up
+    /// to calibrate, whichever the certificate is attached to. A thing that was deleted before and exists again belongs to
+    /// another client.
     async fn look(
         &self,
         device: &MadeDevice,
@@ -338,9 +345,10 @@ impl Cleaner {
         let thing = thing.filter(|name| !certificates.is_empty() || was_kept(name));
         let subject = Subject { thing, certificates: &certificates, wanted };
         let mut seen = self.looker.look(&subject).await?;
+        let expected = wanted.and_then(|it| it.thing.as_ref()).and_then(|it| it.name.known());
+        let mut attached = seen.certificates.iter().flat_map(|certificate| &certificate.things);
         if thing.is_none()
-            && let Some(Expected::Known(name)) = wanted.and_then(|it| it.thing.as_ref()).map(|it| &it.name)
-            && seen.certificates.iter().any(|certificate| certificate.things.contains(name))
+            && let Some(name) = attached.find(|name| self.is_made_up || expected == Some(*name))
         {
             let subject = Subject { thing: Some(name), certificates: &[], wanted };
             seen.thing = self.looker.look(&subject).await?.thing;

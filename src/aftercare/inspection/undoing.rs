@@ -21,6 +21,9 @@ pub struct Made<'a> {
     pub certificates: &'a [&'a str],
     /// Whether its undoing had begun before.
     pub begun: Begun,
+    /// Whether it was made up to calibrate: what was sent for it is not always its row, and before there was no thing
+    /// with the name that its template and its row make.
+    pub is_made_up: bool,
 }
 
 impl Made<'_> {
@@ -219,14 +222,17 @@ fn reason_to_keep(thing: &SeenThing, made: Made<'_>, wanted: Option<&Wanted>) ->
     if let Some(other) = thing.principals.iter().find(|principal| !made.has(principal)) {
         return Some(format!("{} is attached to it, which this ledger does not have", plain(other)));
     }
+    let wanted = wanted.and_then(|wanted| wanted.thing.as_ref());
+    if made.is_made_up && wanted.is_some_and(|wanted| wanted.name.known() == Some(&thing.name)) {
+        return None;
+    }
     if thing.version != 1 {
         let version = thing.version;
         return Some(format!(
             "it has version {version}: it was there before, or another client has changed it"
         ));
     }
-    let wanted = wanted?.thing.as_ref()?;
-    let attributes = wanted.attributes.known()?;
+    let attributes = wanted?.attributes.known().filter(|_| !made.is_made_up)?;
     (!is_same_attributes(attributes, &thing.attributes)).then(|| {
         String::from("its attributes are not what the template and the row make: it was there before")
     })
@@ -374,6 +380,7 @@ mod tests {
         registered: Some("c0ffee"),
         certificates: &["c0ffee", "b0b"],
         begun: Begun::No,
+        is_made_up: false,
     };
 
     fn short(undoing: &Undoing) -> Vec<String> {
@@ -493,6 +500,22 @@ mod tests {
             ["detach policy Theirs from c0ffee", "detach c0ffee from dev-42", "detach c0ffee from other"]
         );
         assert_eq!(undoing.policies, ["5e1f"]);
+    }
+
+    #[test]
+    fn a_thing_that_was_made_up_to_calibrate_is_new_by_its_name() {
+        let made = Made { is_made_up: true, ..MADE };
+        let kept = |change: fn(&mut SeenThing)| {
+            let mut seen = seen();
+            change(seen.thing.as_mut().unwrap());
+            undo(made, Some(&wanted()), &seen).unwrap().kept.len()
+        };
+        assert_eq!(kept(|thing| thing.version = 2), 0);
+        assert_eq!(kept(|thing| thing.attributes.clear()), 0);
+        assert_eq!(kept(|thing| thing.principals.push(arn("dead"))), 1);
+        // Under a name that nobody has looked for, a later version may be another client's.
+        let renamed = |thing: &mut SeenThing| thing.name = "dev-".into();
+        assert_eq!(kept(renamed), 0);
     }
 
     #[test]

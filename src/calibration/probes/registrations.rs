@@ -28,11 +28,13 @@ impl Prober<'_> {
             };
             let Some(thing) = registered(&answer) else { continue };
             self.can_register = true;
+            if !second {
+                let device = self.device_id(held.device);
+                self.commit(Change::Registered { device, thing: thing.clone() })?;
+            }
             self.use_again(&held, &parameters, &thing).await?;
             if second {
                 self.add_certificate(held, &parameters, thing).await?;
-            } else {
-                self.commit(Change::Registered { device: self.device_id(held.device), thing })?;
             }
         }
         Ok(())

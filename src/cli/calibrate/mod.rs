@@ -23,9 +23,11 @@ use crate::calibration::{
     self, About, Findings, MESSAGES, MOST_CERTIFICATES, MOST_THINGS, Probe, Settings, Stopped, Subject,
     topic_of_messages,
 };
+use crate::control_plane::AskError;
 use crate::ledger::{Binding, Ledger, RunId};
 use crate::provisioning::Topics;
 use crate::template::body_of;
+use crate::wording::plain;
 use lot::Devices;
 
 const AFTER: &str = "\
@@ -212,6 +214,7 @@ impl Order {
                 ));
             }
         }
+        check_new(site, &subject).await?;
         let binding = Binding {
             template: self.template.clone(),
             region: target.region.clone(),
@@ -289,6 +292,26 @@ impl Order {
         })?;
         Ok(described.body)
     }
+}
+
+/// Checks that there is no thing yet with a name that the template makes of these devices, so that what has it afterwards
+/// was made.
+async fn check_new(site: &Site, subject: &Subject) -> Result<(), Fatal> {
+    let plane = site.control_plane();
+    for name in subject.things() {
+        match plane.thing(&name).await {
+            Err(AskError::NotFound { .. }) => {}
+            Ok(_) => {
+                let message = format!("thing {} is there already: wanted names that are new", plain(&name));
+                return Err(usage("--column", message));
+            }
+            Err(error) => {
+                let allow = "allow iot:DescribeThing to these credentials";
+                return Err(asked(&error, allow, "nothing was made; try again later"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What will be made and asked.

@@ -171,3 +171,26 @@ fn credentials_that_are_refused_show_nothing_of_dates() {
     }
     assert_eq!(done.report["cut_short"], "the service could not be reached any more");
 }
+
+/// Of each of these a thing is not as its row and template would make it: nothing is left all the same.
+#[test]
+fn a_thing_that_is_not_as_its_row_is_removed_too() {
+    let empty = json!({"missing": "empty", "prefix": "dev-"});
+    assert_eq!(calibrated(&empty, &[]).found("capitalised_parameters"), "ignored");
+    let rising = json!({"reuse": "accept", "rising": true});
+    assert_eq!(calibrated(&rising, &[]).found("second_certificate"), "taken, for the same thing");
+    let refusing = json!({"hook": "hall-7-", "second": "refuse"});
+    assert!(calibrated(&refusing, &[]).found("second_certificate").starts_with("refused"));
+}
+
+#[test]
+fn a_thing_that_is_there_already_is_not_touched() {
+    let scratch = Scratch::new();
+    let service = Service::start(&scratch, &json!({"there": "C-001"}));
+    let (ledger, out) = (scratch.path("l.ledger"), scratch.path("account.toml"));
+    let mut command = command(&ledger, &out);
+    run(service.reached_by(&mut command).args(["--column", "Serial=C-{n:03}"]))
+        .expect_code(64)
+        .expect_err(&["--column", "thing C-001 is there already"]);
+    assert_eq!(service.left(&scratch)["things"], json!(["C-001"]));
+}
