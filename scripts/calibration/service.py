@@ -43,6 +43,7 @@ HABITS = {
     "prefix": "",  # of the names of things in the template
     "hook": "",  # a pre-provisioning hook, which puts this before the names of things
     "there": "",  # a thing that is there
+    "tired": 0,  # how many wrong requests for certificates are refused before the next ones are accepted
     "rising": False,  # whether each registration raises a thing's version
     "skew_s": 0,  # the service's clock minus this machine's
     "forbid": False,  # whether each signature is refused
@@ -65,7 +66,7 @@ REGISTER = re.compile(r"\$aws/provisioning-templates/([^/]+)/provision/json")
 ARN = "arn:aws:iot:xx-test-1:000011112222:cert/"
 
 lock = threading.RLock()
-certificates, tokens, things, connections = {}, {}, {}, set()
+certificates, tokens, things, connections, wrong = {}, {}, {}, set(), []
 work = tempfile.mkdtemp()
 serial = 1
 
@@ -168,6 +169,10 @@ def answer(topic, payload):
     except ValueError:
         body = None
     if not isinstance(body, dict):
+        if topic == CREATE and habits["tired"]:
+            wrong.append(topic)
+            if len(wrong) > habits["tired"]:
+                return create()
         return refused(400, "NotAnObject", "wanted an object")
     if topic == CREATE:
         return create()
@@ -426,5 +431,5 @@ sys.stdin.read()
 with lock:
     active = [name for name, it in certificates.items() if it["status"] == "ACTIVE" or it["things"]]
     with open(arguments.left, "w") as left:
-        json.dump({"things": list(things), "active": active, "certificates": len(certificates)}, left)
+        json.dump({"things": list(things), "active": active, "certificates": len(certificates), "wrong": len(wrong)}, left)
 subprocess.run(["rm", "-rf", work])

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::inspection::{
-    Begun, Expected, Keep, Made, Seen, SeenCertificate, Step, Undoing, Untouched, Wanted, undo,
+    Begun, Keep, Made, Seen, SeenCertificate, Step, Undoing, Untouched, Wanted, undo,
 };
 use super::look::{Looker, Subject, there};
 use super::round::{Books, Trouble, go_through};

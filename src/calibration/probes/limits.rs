@@ -1,5 +1,6 @@
 //! Floods of requests that are refused anyway: which of them a throttle refuses shows the throttle.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,8 +9,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::super::Stopped;
-use super::super::facts::{Fact, REFUSED};
-use super::super::findings::{Rejection, Timed};
+use super::super::facts::Fact;
+use super::super::findings::{Rejection, Settled, Timed};
 use super::super::prober::{Answer, Prober, Raw, rejected};
 use super::super::throttle::{Flood, Throttle};
 use super::super::{FLOOD_PER_S, FLOOD_TIME};
@@ -32,8 +33,17 @@ const AFTERWARDS: Duration = Duration::from_secs(2);
 struct Met {
     flood: Flood,
     throttled: Option<Rejection>,
-    /// Something was made, against expectation: nothing more is sent.
-    has_made: bool,
+    /// What was accepted, against expectation.
+    accepted: Vec<Answer>,
+}
+
+/// What the connections of a flood have in common.
+struct Course<'a> {
+    topics: &'a CallTopics,
+    payload: &'a Bytes,
+    began: Instant,
+    /// Something was accepted on one of them: none sends anything more.
+    is_over: AtomicBool,
 }
 
 impl Prober<'_> {
@@ -53,12 +63,7 @@ impl Prober<'_> {
             (Fact::InvalidCsr, Call::CreateCertificateFromCsr, Timed::CreateFromCsr, csr),
         ] {
             // Only what is surely refused is sent in such numbers.
-            let is_refused = |said: &str| said.starts_with(REFUSED);
-            let is_safe = self
-                .findings
-                .settled(fact)
-                .is_some_and(|settled| settled.seen == settled.of && is_refused(&settled.answer.said));
-            if is_safe {
+            if self.findings.settled(fact).is_some_and(|settled| is_sure(&settled)) {
                 self.flood(call, timed, &payload).await?;
             }
         }
@@ -75,18 +80,26 @@ impl Prober<'_> {
             for _ in 0..CONNECTIONS {
                 connections.push(self.open(&[&topics.accepted, &topics.rejected]).await?);
             }
-            let began = Instant::now();
+            let course = Course {
+                topics: &topics,
+                payload: &payload,
+                began: Instant::now(),
+                is_over: AtomicBool::new(false),
+            };
             let each = connections.into_iter().zip(0..).map(|(raw, place)| {
                 // They take turns.
-                let first = began + Duration::from_secs(1) * place / FLOOD_PER_S;
-                flood_on(raw, &topics, &payload, began, first)
+                let first = course.began + Duration::from_secs(1) * place / FLOOD_PER_S;
+                course.flood_on(raw, first)
             });
             let met = join_all(each).await;
             if let Some(rejection) = met.iter().find_map(|met| met.throttled.clone()) {
                 let rejection = self.anonymous(rejection, "");
                 self.findings.note(Fact::Throttled, rejection);
             }
-            if met.iter().any(|met| met.has_made) {
+            for answer in met.iter().flat_map(|met| &met.accepted) {
+                self.keep_unwanted(answer)?;
+            }
+            if course.is_over.into_inner() {
                 return Ok(());
             }
             floods.push(met.into_iter().flat_map(|met| met.flood).collect::<Flood>());
@@ -96,34 +109,46 @@ impl Prober<'_> {
     }
 }
 
-/// Sends this connection's share of a flood, and notes when each answer came.
-async fn flood_on(mut raw: Raw, topics: &CallTopics, payload: &Bytes, began: Instant, first: Instant) -> Met {
-    let mut met = Met::default();
-    let every = Duration::from_secs(1) * CONNECTIONS / FLOOD_PER_S;
-    let mut due = first;
-    while due < began + FLOOD_TIME && !met.has_made {
-        met.listen(&mut raw, topics, began, due).await;
-        if raw.publish(&topics.request, payload.clone()).await.is_err() {
-            return met;
-        }
-        due += every;
-    }
-    met.listen(&mut raw, topics, began, due + AFTERWARDS).await;
-    raw.close().await;
-    met
+/// Whether a request is surely refused: it was each time, for what it is.
+fn is_sure(settled: &Settled) -> bool {
+    let is_its_own = |rejection: &Rejection| (400..500).contains(&rejection.status) && !rejection.may_pass();
+    settled.seen == settled.of && settled.answer.rejection.as_ref().is_some_and(is_its_own)
 }
 
-impl Met {
-    async fn listen(&mut self, raw: &mut Raw, topics: &CallTopics, began: Instant, until: Instant) {
+impl Course<'_> {
+    /// Sends one connection's share of a flood, and notes when each answer came.
+    async fn flood_on(&self, mut raw: Raw, first: Instant) -> Met {
+        let mut met = Met::default();
+        let every = Duration::from_secs(1) * CONNECTIONS / FLOOD_PER_S;
+        let mut due = first;
+        while due < self.began + FLOOD_TIME {
+            self.listen(&mut met, &mut raw, due).await;
+            if self.is_over.load(Ordering::Relaxed) {
+                break;
+            }
+            if raw.publish(&self.topics.request, self.payload.clone()).await.is_err() {
+                return met;
+            }
+            due += every;
+        }
+        self.listen(&mut met, &mut raw, due + AFTERWARDS).await;
+        raw.close().await;
+        met
+    }
+
+    async fn listen(&self, met: &mut Met, raw: &mut Raw, until: Instant) {
         while let Some((came, event)) = raw.next(until).await {
             match event {
-                RawEvent::Message { topic, .. } if topic == topics.accepted => self.has_made = true,
+                RawEvent::Message { topic, payload } if topic == self.topics.accepted => {
+                    self.is_over.store(true, Ordering::Relaxed);
+                    met.accepted.push(Answer::Accepted(payload));
+                }
                 RawEvent::Message { payload, .. } => {
                     let Answer::Rejected(rejection) = rejected(&payload) else { continue };
                     let is_admitted = rejection.status != 429;
-                    self.flood.push((came - began, is_admitted));
+                    met.flood.push((came - self.began, is_admitted));
                     if !is_admitted {
-                        self.throttled.get_or_insert(rejection);
+                        met.throttled.get_or_insert(rejection);
                     }
                 }
                 RawEvent::Ended(_) => return,

@@ -66,7 +66,7 @@ impl Prober<'_> {
     }
 
     /// Keeps the certificate of a request that should have been refused, and counts it.
-    fn keep_unwanted(&mut self, answer: &Answer) -> Result<(), Stopped> {
+    pub(super) fn keep_unwanted(&mut self, answer: &Answer) -> Result<(), Stopped> {
         if let Answer::Accepted(_) = answer
             && let Some(device) = self.spend_certificate()
         {

@@ -194,3 +194,17 @@ fn a_thing_that_is_there_already_is_not_touched() {
         .expect_err(&["--column", "thing C-001 is there already"]);
     assert_eq!(service.left(&scratch)["things"], json!(["C-001"]));
 }
+
+/// The first request of a flood that is accepted ends it on all of its connections. What was under way may be accepted too.
+#[test]
+fn a_flood_ends_as_soon_as_something_is_made() {
+    let scratch = Scratch::new();
+    let service = Service::start(&scratch, &json!({"key": "ec", "tired": 40}));
+    let (ledger, out) = (scratch.path("l.ledger"), scratch.path("account.toml"));
+    let mut command = command(&ledger, &out);
+    run(service.reached_by(&mut command).arg("--limits")).expect_code(0);
+    let left = service.left(&scratch);
+    // A flood has 300, and there are two.
+    let wrong = left["wrong"].as_u64().unwrap();
+    assert!((41..200).contains(&wrong), "{left}");
+}
