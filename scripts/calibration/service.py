@@ -38,7 +38,7 @@ HABITS = {
     "window_s": 300,  # of a signature's date
     "expires": False,  # whether X-Amz-Expires is heeded
     "key": "rsa",  # or "ec"
-    "delay_ms": 0,  # before each answer
+    "delay_ms": 0,  # before each acceptance; refusals come at once
     "token_s": 3600,
     "prefix": "",  # of the names of things in the template
     "hook": "",  # a pre-provisioning hook, which puts this before the names of things
@@ -261,8 +261,9 @@ class Connection:
             return self.deliver(topic, payload)
         if habits["puback"] == "first":
             self.send(b"\x40\x02" + identity)
-        time.sleep(habits["delay_ms"] / 1000)
         verdict, said = answer(topic, payload)
+        if verdict == "accepted":
+            time.sleep(habits["delay_ms"] / 1000)
         topic, payload = f"{topic}/{verdict}", json.dumps(said).encode()
         others = [other for other in list(connections) if habits["to_all"] and other is not self]
         for other in [*others, self]:

@@ -85,8 +85,10 @@ impl Timed {
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
     seen: BTreeMap<Fact, Vec<Observation>>,
-    /// How long each step took.
+    /// How long each step took, where it was accepted.
     pub took: BTreeMap<Timed, Vec<Duration>>,
+    /// How long it took until a request was refused for what it is.
+    pub refused: BTreeMap<Timed, Vec<Duration>>,
     /// The throttles of what was flooded; `None` if a flood met none that could be told.
     pub throttles: BTreeMap<Timed, Option<Throttle>>,
 }
@@ -118,9 +120,14 @@ impl Findings {
         self.took.entry(timed).or_default().push(took);
     }
 
-    /// The longest duration of a step so far.
+    pub(super) fn time_refusal(&mut self, timed: Timed, took: Duration) {
+        self.refused.entry(timed).or_default().push(took);
+    }
+
+    /// The longest duration of a step so far, refused or not.
     pub(super) fn longest(&self, timed: Timed) -> Duration {
-        self.took.get(&timed).and_then(|took| took.iter().max()).copied().unwrap_or_default()
+        let all = [&self.took, &self.refused].into_iter().filter_map(|took| took.get(&timed));
+        all.flatten().max().copied().unwrap_or_default()
     }
 
     /// What the answers about a fact amount to; `None` if there are none.

@@ -197,8 +197,14 @@ impl<'a> Prober<'a> {
                 RawEvent::Ended(_) => answer = Answer::Lost,
                 RawEvent::Acknowledged(_) | RawEvent::Message { .. } | RawEvent::Subscribed(_) => continue,
             }
+            match &answer {
+                Answer::Accepted(_) => self.findings.time(timed(call), came - sent),
+                Answer::Rejected(rejection) if !rejection.may_pass() => {
+                    self.findings.time_refusal(timed(call), came - sent);
+                }
+                Answer::Rejected(_) | Answer::Silence | Answer::Lost => {}
+            }
             if matches!(answer, Answer::Accepted(_) | Answer::Rejected(_)) {
-                self.findings.time(timed(call), came - sent);
                 let first = if acknowledged { "the PUBACK" } else { "the answer" };
                 self.findings.note(Fact::PubackOrder, first);
             }

@@ -57,10 +57,12 @@ pub fn text(findings: &Findings, about: About<'_>) -> String {
             row.question
         );
     }
-    out += "\nlatency, refusals included:\n";
-    for (timed, samples) in &findings.took {
-        let law = Law::of(samples).map_or_else(|| String::from("too few answers"), |law| law.to_string());
-        let _ = writeln!(out, "  {:<28} {law}, of {}", timed.key(), samples.len());
+    for (what, took) in [("of what was accepted", &findings.took), ("of refusals", &findings.refused)] {
+        let _ = writeln!(out, "\nlatency {what}:");
+        for (timed, samples) in took {
+            let law = Law::of(samples).map_or_else(|| String::from("too few answers"), |law| law.to_string());
+            let _ = writeln!(out, "  {:<28} {law}, of {}", timed.key(), samples.len());
+        }
     }
     if !findings.throttles.is_empty() {
         let _ = writeln!(out, "\nthrottles, by requests that are refused anyway and may not count:");
@@ -118,6 +120,7 @@ pub fn json(findings: &Findings, about: About<'_>) -> Value {
         "facts": TABLE.iter().map(fact).collect::<Vec<_>>(),
         "throttles": findings.throttles.iter().map(throttle).collect::<Vec<_>>(),
         "latency": findings.took.iter().map(latency).collect::<Vec<_>>(),
+        "latency_of_refusals": findings.refused.iter().map(latency).collect::<Vec<_>>(),
         "send_to": SEND_TO,
     })
 }
@@ -239,6 +242,7 @@ mod tests {
         }
         for ms in [30, 31, 33] {
             findings.time(Timed::Register, Duration::from_millis(ms));
+            findings.time_refusal(Timed::Register, Duration::from_millis(10 * ms));
         }
         let scenario = scenario(&findings, about);
         assert_eq!(
