@@ -81,6 +81,8 @@ pub(super) struct Prober<'a> {
     pub(super) aging: Option<Held>,
     /// Whether a registration with all parameters was accepted: without one, a refusal of any other may have any cause.
     pub(super) can_register: bool,
+    /// Whether such a registration made the thing that the template makes of them: a hook may make another.
+    pub(super) names_tell: bool,
     /// Whether the topics of CreateCertificateFromCsr may be subscribed to: a policy need not allow what is not used.
     pub(super) may_certify: bool,
 }
@@ -105,6 +107,7 @@ impl<'a> Prober<'a> {
             keys: HashSet::new(),
             aging: None,
             can_register: false,
+            names_tell: false,
             may_certify: true,
         }
     }

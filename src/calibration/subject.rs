@@ -47,6 +47,16 @@ impl Subject {
         Some(template.evaluate(facts, &parameters).ok()?.thing?.name)
     }
 
+    /// The thing that the template makes of these parameters, if it would not make the same without their values.
+    pub(super) fn telling_thing(
+        &self,
+        parameters: &BTreeMap<String, String>,
+        id: &CertificateId,
+    ) -> Option<String> {
+        let without = self.thing(&blank(parameters), id);
+        self.thing(parameters, id).filter(|name| Some(name) != without.as_ref())
+    }
+
     /// The names of the things that the template makes of the devices, or of empty values, where they can be told.
     pub fn things(&self) -> BTreeSet<String> {
         // Of no certificate that there is: a name that depends on it is new.
@@ -256,6 +266,23 @@ mod tests {
         let placed = "Serial, which Resources.kettle.Properties.ThingName refers to, is missing";
         assert_eq!(subject.anonymous(placed, "Serial"), "{detail} is missing");
         assert_eq!(subject.anonymous("Kettles of C-1", "C-1"), "TEMPLATE of {detail}");
+    }
+
+    #[test]
+    fn a_thing_tells_whether_parameters_were_read_only_if_it_is_named_by_them() {
+        let id = CertificateId::try_from("0".repeat(64)).unwrap();
+        let parameters: BTreeMap<_, _> = [(String::from("Serial"), String::from("C-1"))].into();
+        let named = |name: &str| {
+            let resources = format!(
+                r#"{{"thing": {{"Type": "AWS::IoT::Thing", "Properties": {{"ThingName": {name}}}}}}}"#
+            );
+            let declared = r#"{"Serial": {"Type": "String"}, "AWS::IoT::Certificate::Id": {"Type": "String"}}"#;
+            let body = format!(r#"{{"Parameters": {declared}, "Resources": {resources}}}"#);
+            subject(&body, &[]).telling_thing(&parameters, &id)
+        };
+        assert_eq!(named(r#"{"Ref": "Serial"}"#).as_deref(), Some("C-1"));
+        assert_eq!(named(r#"{"Ref": "AWS::IoT::Certificate::Id"}"#), None);
+        assert_eq!(subject("", &[]).telling_thing(&parameters, &id), None);
     }
 
     #[test]

@@ -28,6 +28,7 @@ impl Prober<'_> {
             };
             let Some(thing) = registered(&answer) else { continue };
             self.can_register = true;
+            self.names_tell |= self.subject.thing(&parameters, &held.id).as_ref() == Some(&thing.thing_name);
             if !second {
                 let device = self.device_id(held.device);
                 self.commit(Change::Registered { device, thing: thing.clone() })?;
@@ -95,7 +96,7 @@ impl Prober<'_> {
         }
         let Some(held) = self.certificate().await? else { return Ok(()) };
         let parameters = self.parameters_of(&held);
-        let expected = self.subject.thing(&parameters, &held.id);
+        let expected = self.subject.telling_thing(&parameters, &held.id).filter(|_| self.names_tell);
         let Some((answer, held)) = self.register(held, &body("Parameters", &parameters)).await? else {
             return Ok(());
         };
@@ -103,8 +104,10 @@ impl Prober<'_> {
             return self.compare_with_none(held, rejection).await;
         }
         let Some(thing) = registered(&answer) else { return Ok(()) };
-        let is_taken = expected.is_none_or(|expected| expected == thing.thing_name);
-        self.findings.note(Fact::CapitalisedParameters, if is_taken { TAKEN } else { "ignored" });
+        if let Some(expected) = expected {
+            let said = if expected == thing.thing_name { TAKEN } else { "ignored" };
+            self.findings.note(Fact::CapitalisedParameters, said);
+        }
         self.commit(Change::Registered { device: self.device_id(held.device), thing })?;
         Ok(())
     }

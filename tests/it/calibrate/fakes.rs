@@ -184,8 +184,11 @@ fn a_thing_that_is_not_as_its_row_is_removed_too() {
     assert_eq!(calibrated(&empty, &[]).found("capitalised_parameters"), "ignored");
     let rising = json!({"reuse": "accept", "rising": true});
     assert_eq!(calibrated(&rising, &[]).found("second_certificate"), "taken, for the same thing");
-    let refusing = json!({"hook": "hall-7-", "second": "refuse"});
-    assert!(calibrated(&refusing, &[]).found("second_certificate").starts_with("refused"));
+    let refusing = json!({"hook": "hall-7-", "second": "refuse", "capitals": true});
+    let done = calibrated(&refusing, &[]);
+    assert!(done.found("second_certificate").starts_with("refused"));
+    // What a hook names does not tell which parameters it was given.
+    assert!(done.is_left_out("capitalised_parameters"), "{}", done.said.out);
 }
 
 #[test]
