@@ -44,6 +44,7 @@ HABITS = {
     "hook": "",  # a pre-provisioning hook, which puts this before the names of things
     "there": "",  # a thing that is there
     "tired": 0,  # how many wrong requests for certificates are refused before the next ones are accepted
+    "repeats": False,  # whether refusals repeat the token
     "rising": False,  # whether each registration raises a thing's version
     "skew_s": 0,  # the service's clock minus this machine's
     "forbid": False,  # whether each signature is refused
@@ -181,7 +182,10 @@ def answer(topic, payload):
             return issued(*certify(body.get("certificateSigningRequest", "")))
         except ValueError as error:
             return refused(400, "BadRequest", str(error))
-    return register(REGISTER.fullmatch(topic)[1], body)
+    verdict, said = register(REGISTER.fullmatch(topic)[1], body)
+    if verdict == "rejected" and habits["repeats"]:
+        said["errorMessage"] += f" ({body.get('certificateOwnershipToken')})"
+    return verdict, said
 
 
 class Connection:

@@ -185,6 +185,7 @@ impl<'a> Prober<'a> {
         };
         let sent = Instant::now();
         let until = sent + self.patience(call, hearing);
+        let token = token_in(&payload);
         let Ok(id) = raw.publish(&topics.request, payload).await else { return Ok(Answer::Lost) };
         let mut acknowledged = false;
         let mut answer = Answer::Silence;
@@ -195,7 +196,7 @@ impl<'a> Prober<'a> {
                     answer = Answer::Accepted(payload);
                 }
                 RawEvent::Message { topic, payload } if topic == topics.rejected => {
-                    answer = rejected(&payload);
+                    answer = without_token(rejected(&payload), &token);
                 }
                 RawEvent::Ended(_) => answer = Answer::Lost,
                 RawEvent::Acknowledged(_) | RawEvent::Message { .. } | RawEvent::Subscribed(_) => continue,
@@ -361,6 +362,30 @@ pub(super) fn rejected(payload: &[u8]) -> Answer {
         }
         _ => Answer::Lost,
     }
+}
+
+/// The token of a request; empty if it has none.
+fn token_in(request: &[u8]) -> String {
+    let request: serde_json::Value = serde_json::from_slice(request).unwrap_or_default();
+    request["certificateOwnershipToken"].as_str().unwrap_or_default().to_owned()
+}
+
+/// A rejection that does not repeat the request's token: a live one is a secret. The words may have been cut off in it.
+fn without_token(answer: Answer, token: &str) -> Answer {
+    const TELLING: usize = 12;
+    let (Answer::Rejected(rejection), Some(begins)) = (&answer, token.get(..TELLING)) else { return answer };
+    let without = |text: &str| {
+        let (mut out, mut rest) = (String::new(), text);
+        while let Some(at) = rest.find(begins) {
+            let alike = rest[at..].chars().zip(token.chars()).take_while(|(one, other)| one == other);
+            let length: usize = alike.map(|(one, _)| one.len_utf8()).sum();
+            out = out + &rest[..at] + "TOKEN";
+            rest = &rest[at + length..];
+        }
+        out + rest
+    };
+    let Rejection { status, code, message } = rejection;
+    Answer::Rejected(Rejection { status: *status, code: without(code), message: without(message) })
 }
 
 fn timed(call: Call) -> Timed {

@@ -69,7 +69,7 @@ impl Subject {
     }
 
     /// `text` without anything that names this account or what it has: the template, its parameters and their values,
-    /// account numbers, ids. `detail` is what was to blame, which becomes a scenario's placeholder for it.
+    /// account numbers, ids. A literal of two characters is as likely a part of any sentence, and stays. `detail` is what was to blame, which becomes a scenario's placeholder for it.
     pub(super) fn anonymous(&self, text: &str, detail: &str) -> String {
         let mut names = vec![Name::word(detail, "{detail}"), Name::word(&self.template, "TEMPLATE")];
         names.extend(self.parameters.names().map(|name| Name::word(name, "PARAMETER")));
@@ -81,6 +81,9 @@ impl Subject {
         if let Ok(body) = serde_json::from_str::<Value>(&self.body) {
             literals(&body["Resources"], false, &mut names);
             literals(&body["Mappings"], false, &mut names);
+            for declared in body["Parameters"].as_object().into_iter().flat_map(|all| all.values()) {
+                literals(&declared["Default"], false, &mut names);
+            }
         }
         names.retain(|name| !name.text.is_empty());
         // A stable order: of equal ones what is to blame comes first.
@@ -293,10 +296,12 @@ mod tests {
                 "ThingGroups": ["Line-7", "Line-7-b", {"Fn::Sub": "hall_${Hall}_x"}], "BillingGroup": "B2"}},
             "policy": {"Type": "AWS::IoT::Policy", "Properties": {
                 "PolicyDocument": "{\"Statement\": [{\"Effect\": \"Allow\", \"Condition\": \"Acme GmbH\"}]}"}}}}"#;
-        let subject = subject(body, &[(String::from("Site"), String::from("Bonn {Serial}"))]);
+        let body = body.replacen('{', r#"{"Parameters": {"City": {"Type": "String", "Default": "Bonn-Plant"}}, "#, 1);
+        let subject = subject(&body, &[(String::from("Site"), String::from("Bonn {Serial}"))]);
         for (text, anonymous) in [
             ("acmeC-1 is a Boiler", "VALUEVALUE is a VALUE"),
             ("Line-7-b, Line-7, Line-77", "VALUE, VALUE, Line-77"),
+            ("group Bonn-Plant of Bonn-Plants", "group VALUE of Bonn-Plants"),
             ("hall_9: Hall", "VALUE9: PARAMETER"),
             ("Site is Bonn C-1", "PARAMETER is VALUE"),
             ("Acme GmbH: Allow DO_NOTHING AWS::IoT::Thing B2", "VALUE: Allow DO_NOTHING AWS::IoT::Thing B2"),

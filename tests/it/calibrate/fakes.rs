@@ -216,3 +216,16 @@ fn a_flood_ends_as_soon_as_something_is_made() {
     let wrong = left["wrong"].as_u64().unwrap();
     assert!((41..200).contains(&wrong), "{left}");
 }
+
+/// A token is a secret while it is good; and whatever it is, it does not make two answers of one.
+#[test]
+fn a_token_that_a_refusal_repeats_is_taken_out() {
+    let done = calibrated(&json!({"repeats": true}), &[]);
+    for (fact, begins) in [
+        ("foreign_token", "refused: 403 Foreign: this token is none of ours (TOKEN"),
+        ("unknown_template", "refused: 404 NoTemplate: {detail} is not in account 123456789012 (TOKEN"),
+    ] {
+        assert!(done.found(fact).starts_with(begins), "{}", done.said.out);
+    }
+    assert!(done.written.contains("unknown_token"), "{}", done.written);
+}
