@@ -45,6 +45,7 @@ HABITS = {
     "there": "",  # a thing that is there
     "tired": 0,  # how many wrong requests for certificates are refused before the next ones are accepted
     "repeats": False,  # whether refusals repeat the token
+    "no_csr": False,  # whether answers about CSRs may not be subscribed to; each time the next connection fails
     "rising": False,  # whether each registration raises a thing's version
     "skew_s": 0,  # the service's clock minus this machine's
     "forbid": False,  # whether each signature is refused
@@ -67,7 +68,7 @@ REGISTER = re.compile(r"\$aws/provisioning-templates/([^/]+)/provision/json")
 ARN = "arn:aws:iot:xx-test-1:000011112222:cert/"
 
 lock = threading.RLock()
-certificates, tokens, things, connections, wrong = {}, {}, {}, set(), []
+certificates, tokens, things, connections, wrong, lost = {}, {}, {}, set(), [], []
 work = tempfile.mkdtemp()
 serial = 1
 
@@ -246,6 +247,9 @@ class Connection:
         while rest:
             size = struct.unpack("!H", rest[:2])[0]
             name, rest = rest[2:2 + size].decode(), rest[3 + size:]
+            if habits["no_csr"] and name.startswith(CSR):
+                lost.append(name)
+                return False
             is_denied = name.startswith("denied/")
             if is_denied and habits["denied"] == "close":
                 return False
@@ -388,6 +392,10 @@ class Handler(socketserver.StreamRequestHandler):
         self.stream.flush()
 
     def upgrade(self, headers, query):
+        if lost:
+            lost.clear()
+            self.write(503, "{}")
+            return False
         if not is_taken(query):
             self.write(403, '{"message": "expired"}')
             return False

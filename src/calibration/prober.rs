@@ -127,6 +127,7 @@ impl<'a> Prober<'a> {
                     continue;
                 }
             };
+            last = None;
             if let Some(took) = dial.phases.connack {
                 self.findings.time(Timed::Connect, took);
             }

@@ -229,3 +229,12 @@ fn a_token_that_a_refusal_repeats_is_taken_out() {
     }
     assert!(done.written.contains("unknown_token"), "{}", done.written);
 }
+
+/// A connection that fails now and then is not why a subscription is refused.
+#[test]
+fn topics_that_may_not_be_subscribed_to_only_leave_out_what_is_asked_there() {
+    let done = calibrated(&json!({"no_csr": true}), &[]);
+    assert!(done.is_left_out("invalid_csr"), "{}", done.said.out);
+    assert_eq!(done.found("used_token"), "refused: 409 Again: used before");
+    assert_eq!(done.report["cut_short"], serde_json::Value::Null);
+}
