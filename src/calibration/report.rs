@@ -13,7 +13,12 @@ use super::throttle::{Throttle, in_common};
 use super::{FLOOD_PER_S, FLOOD_TIME};
 
 /// Where a report can be sent.
-const SEND_TO: &str = "https://github.com/OWNER/fleetmint/issues";
+fn send_to() -> String {
+    match env!("CARGO_PKG_REPOSITORY") {
+        "" => String::from("the issue tracker of fleetmint"),
+        repository => format!("the issue tracker of {repository}"),
+    }
+}
 
 /// What a report is about.
 #[derive(Debug, Clone, Copy)]
@@ -76,8 +81,9 @@ pub fn text(findings: &Findings, about: About<'_>) -> String {
     }
     let _ = writeln!(
         out,
-        "\nThere is no secret, account number or name in this report. It tells others what AWS does: please send it, with \
-         --json, to {SEND_TO}"
+        "\nSecrets, account numbers, and the names that the template and its parameters have are taken out of this report. It tells \
+         others what AWS does: please open an issue with it (--json) in {}",
+        send_to()
     );
     out
 }
@@ -121,7 +127,7 @@ pub fn json(findings: &Findings, about: About<'_>) -> Value {
         "throttles": findings.throttles.iter().map(throttle).collect::<Vec<_>>(),
         "latency": findings.took.iter().map(latency).collect::<Vec<_>>(),
         "latency_of_refusals": findings.refused.iter().map(latency).collect::<Vec<_>>(),
-        "send_to": SEND_TO,
+        "send_to": send_to(),
     })
 }
 
@@ -263,6 +269,7 @@ mod tests {
         assert_eq!(verdict("used_token"), "not seen");
         let text = text(&findings, about);
         assert!(text.contains("keys: differs, 1 of 1 times"), "{text}");
+        assert!(text.contains("in the issue tracker of ") && !text.contains("OWNER"), "{text}");
     }
 
     #[test]
