@@ -34,7 +34,7 @@ HABITS = {
     "missing": "refuse",  # of a parameter: "refuse" or "empty"
     "denied": "close",  # a SUBSCRIBE to denied/#: "close" or "suback"
     "second": "accept",  # another certificate for a thing
-    "puback": "first",  # or "last"
+    "puback": "first",  # or "last", or "never"
     "window_s": 300,  # of a signature's date
     "expires": False,  # whether X-Amz-Expires is heeded
     "key": "rsa",  # or "ec"

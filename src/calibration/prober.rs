@@ -36,6 +36,8 @@ pub(super) const TRIES: usize = 5;
 const PAUSE: Duration = Duration::from_millis(500);
 /// The shortest wait for an answer that may not come.
 const SILENCE: Duration = Duration::from_secs(3);
+/// How long to wait for a PUBACK behind the answer.
+const PUBACK_BEHIND: Duration = Duration::from_secs(1);
 
 pub(super) type Raw = RawConnection<TlsStream<TcpStream>>;
 
@@ -50,10 +52,28 @@ pub(super) enum Hearing {
 pub(super) enum Answer {
     Accepted(Bytes),
     Rejected(Rejection),
-    /// No answer; the connection was still there.
+    /// No answer to a request that was acknowledged; the connection was still there.
     Silence,
-    /// No answer that can be read: the connection ended, or the answer was garbled.
+    /// No answer that can be read: the request or the connection was lost, or the answer was garbled.
     Lost,
+}
+
+/// What came on the connection of a request. Has no `Debug`: an answer may hold a private key.
+struct Heard {
+    answered: Option<(Instant, Answer)>,
+    acknowledged: Option<Instant>,
+    has_ended: bool,
+}
+
+impl Heard {
+    /// Until when there is something to wait for: the answer until `until`, the PUBACK also for a while behind it.
+    fn until(&self, until: Instant) -> Instant {
+        self.answered.as_ref().map_or(until, |(came, _)| *came + PUBACK_BEHIND)
+    }
+
+    fn is_all(&self) -> bool {
+        self.has_ended || self.answered.is_some() && self.acknowledged.is_some()
+    }
 }
 
 /// A certificate that may be registered.
@@ -188,37 +208,46 @@ impl<'a> Prober<'a> {
         let until = sent + self.patience(call, hearing);
         let token = token_in(&payload);
         let Ok(id) = raw.publish(&topics.request, payload).await else { return Ok(Answer::Lost) };
-        let mut acknowledged = false;
-        let mut answer = Answer::Silence;
-        while let Some((came, event)) = raw.next(until).await {
+        let mut heard = Heard { answered: None, acknowledged: None, has_ended: false };
+        while let Some((came, event)) = raw.next(heard.until(until)).await {
             match event {
-                RawEvent::Acknowledged(acked) if acked == id => acknowledged = true,
+                RawEvent::Acknowledged(acked) if acked == id => heard.acknowledged = Some(came),
                 RawEvent::Message { topic, payload } if topic == topics.accepted => {
-                    answer = Answer::Accepted(payload);
+                    heard.answered.get_or_insert((came, Answer::Accepted(payload)));
                 }
                 RawEvent::Message { topic, payload } if topic == topics.rejected => {
-                    answer = without_token(rejected(&payload), &token);
+                    heard.answered.get_or_insert((came, without_token(rejected(&payload), &token)));
                 }
-                RawEvent::Ended(_) => answer = Answer::Lost,
-                RawEvent::Acknowledged(_) | RawEvent::Message { .. } | RawEvent::Subscribed(_) => continue,
+                RawEvent::Ended(_) => heard.has_ended = true,
+                RawEvent::Acknowledged(_) | RawEvent::Message { .. } | RawEvent::Subscribed(_) => {}
             }
-            match &answer {
-                Answer::Accepted(_) => self.findings.time(timed(call), came - sent),
-                Answer::Rejected(rejection) if !rejection.may_pass() => {
-                    self.findings.time_refusal(timed(call), came - sent);
-                }
-                Answer::Rejected(_) | Answer::Silence | Answer::Lost => {}
-            }
-            if matches!(answer, Answer::Accepted(_) | Answer::Rejected(_)) {
-                let first = if acknowledged { "the PUBACK" } else { "the answer" };
-                self.findings.note(Fact::PubackOrder, first);
-            }
-            if !matches!(answer, Answer::Silence) {
+            if heard.is_all() {
                 break;
             }
         }
         raw.close().await;
-        Ok(answer)
+        Ok(self.note_heard(call, sent, heard))
+    }
+
+    /// Notes how long an answer took, and whether it came before the PUBACK.
+    fn note_heard(&mut self, call: Call, sent: Instant, heard: Heard) -> Answer {
+        let Heard { answered, acknowledged, has_ended } = heard;
+        let Some((came, answer)) = answered else {
+            // A request without a PUBACK may have been lost.
+            return if acknowledged.is_some() && !has_ended { Answer::Silence } else { Answer::Lost };
+        };
+        match &answer {
+            Answer::Accepted(_) => self.findings.time(timed(call), came - sent),
+            Answer::Rejected(rejection) if !rejection.may_pass() => {
+                self.findings.time_refusal(timed(call), came - sent);
+            }
+            Answer::Rejected(_) | Answer::Silence | Answer::Lost => {}
+        }
+        if let (Some(acknowledged), Answer::Accepted(_) | Answer::Rejected(_)) = (acknowledged, &answer) {
+            let first = if acknowledged < came { "the PUBACK" } else { "the answer" };
+            self.findings.note(Fact::PubackOrder, first);
+        }
+        answer
     }
 
     /// Sends a request that makes nothing until its answer is clear: what may pass, such as a throttle, is asked again after

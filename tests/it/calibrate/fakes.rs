@@ -238,3 +238,12 @@ fn topics_that_may_not_be_subscribed_to_only_leave_out_what_is_asked_there() {
     assert_eq!(done.found("used_token"), "refused: 409 Again: used before");
     assert_eq!(done.report["cut_short"], serde_json::Value::Null);
 }
+
+/// Without a PUBACK nobody knows whether a request without an answer has arrived, nor what would have come first.
+#[test]
+fn a_service_without_pubacks_shows_nothing_of_order_and_silence() {
+    let done = calibrated(&json!({"puback": "never", "subscription": true}), &["--timeout", "5s"]);
+    assert!(done.is_left_out("puback_order"), "{}", done.said.out);
+    assert!(done.is_left_out("answer_without_subscription"), "{}", done.said.out);
+    assert_eq!(done.found("foreign_token"), "refused: 403 Foreign: this token is none of ours");
+}
