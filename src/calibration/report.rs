@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -19,6 +20,9 @@ fn send_to() -> String {
         repository => format!("the issue tracker of {repository}"),
     }
 }
+
+/// The statuses that a scenario takes for a refusal.
+const REFUSALS: RangeInclusive<u16> = 400..=599;
 
 /// What a report is about.
 #[derive(Debug, Clone, Copy)]
@@ -150,7 +154,9 @@ pub fn scenario(findings: &Findings, about: About<'_>) -> String {
             let (table, key) = key.rsplit_once('.').unwrap_or(("", key));
             tables.entry(table).or_default().push((key.to_owned(), String::from(*value)));
         }
-        if let (Some(name), Some(rejection)) = (error, &settled.answer.rejection) {
+        if let (Some(name), Some(rejection)) = (error, &settled.answer.rejection)
+            && REFUSALS.contains(&rejection.status)
+        {
             let entry = (name.to_owned(), inline(rejection));
             tables.entry("errors").or_default().push(entry);
         }
@@ -241,6 +247,9 @@ mod tests {
         let rejection =
             Rejection { status: 404, code: String::from("X"), message: String::from("no \"{detail}\"") };
         findings.note(Fact::UnknownTemplate, rejection);
+        // A scenario takes no such status.
+        let odd = Rejection { status: 302, code: String::from("Moved"), message: String::new() };
+        findings.note(Fact::EmptyToken, odd);
         findings.note(Fact::CapitalisedParameters, "taken");
         findings.note(Fact::Keys, "P-256");
         for said in ["comes", "does not come"] {
