@@ -427,7 +427,7 @@ fn timed(call: Call) -> Timed {
     }
 }
 
-/// The kind of a private key, by the length of its encoding; or that it has come before.
+/// The kind of a private key; or that it has come before.
 fn kind_of(key: &Secret<String>, known: &mut HashSet<u64>) -> &'static str {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
@@ -435,10 +435,59 @@ fn kind_of(key: &Secret<String>, known: &mut HashSet<u64>) -> &'static str {
     if !known.insert(hasher.finish()) {
         return "one key for all";
     }
-    let der = pem::parse(key.expose()).map(|pem| zeroize::Zeroizing::new(pem.into_contents()));
-    match der.map(|der| der.len()) {
-        Ok(..=150) => "P-256",
-        Ok(1100..=1300) => "RSA 2048",
-        _ => "another kind",
+    let Ok(pem) = pem::parse(key.expose()) else { return "another kind" };
+    let is_pkcs1 = pem.tag() == "RSA PRIVATE KEY";
+    let der = zeroize::Zeroizing::new(pem.into_contents());
+    let has = |oid: &[u8]| der.windows(oid.len()).any(|bytes| bytes == oid);
+    if has(&P256_OID) {
+        "P-256"
+    } else if (is_pkcs1 || has(&RSA_OID)) && (1100..=1300).contains(&der.len()) {
+        "RSA 2048"
+    } else {
+        "another kind"
+    }
+}
+
+/// The curve prime256v1 (RFC 5480 section 2.1.1.1), in DER.
+const P256_OID: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+/// rsaEncryption (RFC 8017 appendix A.1), in DER.
+const RSA_OID: [u8; 11] = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_told_by_its_algorithm() {
+        let mut known = HashSet::new();
+        let mut kind = |der: &[u8]| {
+            let pem = pem::encode(&pem::Pem::new("PRIVATE KEY", der));
+            kind_of(&Secret::new(pem), &mut known)
+        };
+        // PKCS#8 of an Ed25519 key (RFC 8410 section 7): 48 bytes.
+        let mut ed25519 =
+            vec![0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22];
+        ed25519.extend([0x04, 0x20]);
+        ed25519.extend([7; 32]);
+        assert_eq!(kind(&ed25519), "another kind");
+        assert_eq!(kind(&ed25519), "one key for all");
+        assert_eq!(kind(&[&P256_OID[..], &[1; 100]].concat()), "P-256");
+        assert_eq!(kind(&[&RSA_OID[..], &[1; 1200]].concat()), "RSA 2048");
+        assert_eq!(kind(&[&RSA_OID[..], &[1; 2400]].concat()), "another kind");
+    }
+
+    #[test]
+    fn a_token_is_taken_out_even_where_it_is_cut_off() {
+        let token = "0123456789abcdefé/rest";
+        let said = |message: &str| {
+            let rejection = Rejection { status: 403, code: String::new(), message: message.to_owned() };
+            match without_token(Answer::Rejected(rejection), token) {
+                Answer::Rejected(rejection) => rejection.message,
+                _ => panic!("it was a rejection"),
+            }
+        };
+        assert_eq!(said("no 0123456789abcdefé/rest here"), "no TOKEN here");
+        assert_eq!(said("no 0123456789abcdefè, 0123456789abc…"), "no TOKENè, TOKEN…");
+        assert_eq!(said("0123"), "0123");
     }
 }
