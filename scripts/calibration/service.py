@@ -46,6 +46,7 @@ HABITS = {
     "tired": 0,  # how many wrong requests for certificates are refused before the next ones are accepted
     "repeats": False,  # whether refusals repeat the token
     "no_csr": False,  # whether answers about CSRs may not be subscribed to; each time the next connection fails
+    "mute": False,  # whether wrong requests get no answer
     "rising": False,  # whether each registration raises a thing's version
     "skew_s": 0,  # the service's clock minus this machine's
     "forbid": False,  # whether each signature is refused
@@ -270,6 +271,8 @@ class Connection:
         if habits["puback"] == "first":
             self.send(b"\x40\x02" + identity)
         verdict, said = answer(topic, payload)
+        if verdict == "rejected" and habits["mute"]:
+            return None
         if verdict == "accepted":
             time.sleep(habits["delay_ms"] / 1000)
         topic, payload = f"{topic}/{verdict}", json.dumps(said).encode()

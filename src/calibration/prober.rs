@@ -251,17 +251,26 @@ impl<'a> Prober<'a> {
     }
 
     /// Sends a request that makes nothing until its answer is clear: what may pass, such as a throttle, is asked again after
-    /// a pause, and is no answer in the end.
+    /// a pause, and is no answer in the end. Silence is one if it comes twice. Gives up when no answer has come in the time of
+    /// two.
     pub(super) async fn ask_until_clear(
         &mut self,
         call: Call,
         topics: &CallTopics,
         payload: Bytes,
     ) -> Result<Answer, Stopped> {
+        let (mut silences, mut waited) = (0, Duration::ZERO);
         for attempt in 1..=TRIES {
+            let began = Instant::now();
             match self.ask_on(call, topics, payload.clone(), Hearing::Subscribed).await? {
                 Answer::Rejected(rejection) if rejection.may_pass() => pause_after(attempt).await,
-                Answer::Silence | Answer::Lost => {}
+                answer @ (Answer::Silence | Answer::Lost) => {
+                    silences += u32::from(matches!(answer, Answer::Silence));
+                    waited += began.elapsed();
+                    if silences == 2 || waited >= 2 * self.settings.timeout {
+                        return Ok(answer);
+                    }
+                }
                 answer => return Ok(answer),
             }
         }

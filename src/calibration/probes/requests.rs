@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::super::Stopped;
-use super::super::facts::{Fact, TAKEN};
+use super::super::facts::Fact;
 use super::super::findings::Timed;
 use super::super::prober::{Answer, Hearing, Prober};
 use super::REPEATS;
@@ -41,7 +41,7 @@ impl Prober<'_> {
                 (Fact::InvalidPayload, Call::CreateKeysAndCertificate, &create, bytes(&json!([]))),
                 (Fact::InvalidCsr, Call::CreateCertificateFromCsr, &csr, bytes(&not_pem)),
             ] {
-                if self.has_been_taken(fact) {
+                if self.is_not_refused(fact) {
                     continue;
                 }
                 let answer = self.ask_until_clear(call, topics, payload).await?;
@@ -52,6 +52,9 @@ impl Prober<'_> {
         // With a good token, so that there is nothing else to blame.
         let Some(held) = self.certificate().await? else { return Ok(()) };
         for _ in 0..REPEATS {
+            if self.is_not_refused(Fact::UnknownTemplate) {
+                break;
+            }
             let payload = bytes(&json!({"certificateOwnershipToken": held.token.expose(), "parameters": {}}));
             let answer = self.ask_until_clear(Call::RegisterThing, &unknown, payload).await?;
             self.note_refusal(Fact::UnknownTemplate, answer, &nowhere);
@@ -60,9 +63,10 @@ impl Prober<'_> {
         Ok(())
     }
 
-    /// Whether a request that should be refused was taken: it is not sent again, as it may make something.
-    fn has_been_taken(&self, fact: Fact) -> bool {
-        self.findings.settled(fact).is_some_and(|settled| settled.answer.said == TAKEN)
+    /// Whether a request that should be refused was taken, or met with silence: it is not sent again, as it may make
+    /// something, and takes long.
+    fn is_not_refused(&self, fact: Fact) -> bool {
+        self.findings.settled(fact).is_some_and(|settled| settled.answer.rejection.is_none())
     }
 
     /// Keeps the certificate of a request that should have been refused, and counts it.

@@ -247,3 +247,12 @@ fn a_service_without_pubacks_shows_nothing_of_order_and_silence() {
     assert!(done.is_left_out("answer_without_subscription"), "{}", done.said.out);
     assert_eq!(done.found("foreign_token"), "refused: 403 Foreign: this token is none of ours");
 }
+
+/// No answer to a request that was acknowledged is an answer, after two of them.
+#[test]
+fn a_service_that_does_not_answer_wrong_requests_is_found_out() {
+    let done = calibrated(&json!({"mute": true}), &["--timeout", "4s"]);
+    for fact in ["empty_token", "foreign_token", "invalid_payload", "invalid_csr", "unknown_template"] {
+        assert_eq!(done.found(fact), "no answer", "{fact}");
+    }
+}
