@@ -2,6 +2,7 @@
 
 mod fakes;
 mod interrupted;
+mod laws;
 mod scenarios;
 
 use std::path::PathBuf;
