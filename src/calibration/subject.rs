@@ -279,7 +279,8 @@ mod tests {
             let resources = format!(
                 r#"{{"thing": {{"Type": "AWS::IoT::Thing", "Properties": {{"ThingName": {name}}}}}}}"#
             );
-            let declared = r#"{"Serial": {"Type": "String"}, "AWS::IoT::Certificate::Id": {"Type": "String"}}"#;
+            let declared =
+                r#"{"Serial": {"Type": "String"}, "AWS::IoT::Certificate::Id": {"Type": "String"}}"#;
             let body = format!(r#"{{"Parameters": {declared}, "Resources": {resources}}}"#);
             subject(&body, &[]).telling_thing(&parameters, &id)
         };
@@ -296,7 +297,11 @@ mod tests {
                 "ThingGroups": ["Line-7", "Line-7-b", {"Fn::Sub": "hall_${Hall}_x"}], "BillingGroup": "B2"}},
             "policy": {"Type": "AWS::IoT::Policy", "Properties": {
                 "PolicyDocument": "{\"Statement\": [{\"Effect\": \"Allow\", \"Condition\": \"Acme GmbH\"}]}"}}}}"#;
-        let body = body.replacen('{', r#"{"Parameters": {"City": {"Type": "String", "Default": "Bonn-Plant"}}, "#, 1);
+        let body = body.replacen(
+            '{',
+            r#"{"Parameters": {"City": {"Type": "String", "Default": "Bonn-Plant"}}, "#,
+            1,
+        );
         let subject = subject(&body, &[(String::from("Site"), String::from("Bonn {Serial}"))]);
         for (text, anonymous) in [
             ("acmeC-1 is a Boiler", "VALUEVALUE is a VALUE"),

@@ -13,9 +13,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::inspection::{
-    Begun, Keep, Made, Seen, SeenCertificate, Step, Undoing, Untouched, Wanted, undo,
-};
+use super::inspection::{Begun, Keep, Made, Seen, SeenCertificate, Step, Undoing, Untouched, Wanted, undo};
 use super::look::{Looker, Subject, there};
 use super::round::{Books, Trouble, go_through};
 use super::{Ended, Setting, Shared};

@@ -234,8 +234,7 @@ impl Order {
             return Ok(());
         }
         let (found, wanted) = (&self.template, &binding.template);
-        let message =
-            format!("found {found}; the ledger {} was made for {wanted}", self.ledger.display());
+        let message = format!("found {found}; the ledger {} was made for {wanted}", self.ledger.display());
         Err(usage("--template", message))
     }
 

@@ -39,7 +39,10 @@ fn command(ledger: &std::path::Path, out: &std::path::Path) -> std::process::Com
 }
 
 /// With the address and the credentials of an emulator that runs by itself.
-fn with_account<'a>(command: &'a mut std::process::Command, emulate: &Emulate) -> &'a mut std::process::Command {
+fn with_account<'a>(
+    command: &'a mut std::process::Command,
+    emulate: &Emulate,
+) -> &'a mut std::process::Command {
     command
         .args(["--endpoint", emulate.text("endpoint"), "--region", emulate.text("region")])
         .args(["--ca-file", emulate.text("ca_file")])
