@@ -276,11 +276,11 @@ mod tests {
         let id = CertificateId::try_from("0".repeat(64)).unwrap();
         let parameters: BTreeMap<_, _> = [(String::from("Serial"), String::from("C-1"))].into();
         let named = |name: &str| {
-            let resources = format!(
-                r#"{{"thing": {{"Type": "AWS::IoT::Thing", "Properties": {{"ThingName": {name}}}}}}}"#
-            );
             let declared =
                 r#"{"Serial": {"Type": "String"}, "AWS::IoT::Certificate::Id": {"Type": "String"}}"#;
+            let certificate = r#"{"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}}}"#;
+            let thing = format!(r#"{{"Type": "AWS::IoT::Thing", "Properties": {{"ThingName": {name}}}}}"#);
+            let resources = format!(r#"{{"thing": {thing}, "certificate": {certificate}}}"#);
             let body = format!(r#"{{"Parameters": {declared}, "Resources": {resources}}}"#);
             subject(&body, &[]).telling_thing(&parameters, &id)
         };
