@@ -153,14 +153,23 @@ impl View {
             return Ok(None);
         }
         connection.execute("ATTACH ?1 AS own", [uri(self.path(), Source::Live)])?;
+        let has_more = "SELECT (SELECT devices FROM main.lot) > (SELECT devices FROM own.lot)";
+        // The devices of the smaller ledger are looked for in the larger one.
+        let pairs = if connection.query_row(has_more, [], |row| row.get(0))? {
+            "own.device AS ours CROSS JOIN main.device AS theirs"
+        } else {
+            "main.device AS theirs CROSS JOIN own.device AS ours"
+        };
         // Uses only what a ledger of any schema has.
-        let sql = "SELECT count(*), min(device.key) FROM main.device JOIN own.device AS ours ON ours.key = device.key
-                   WHERE device.state IN ('issued', 'registered', 'unknown')
-                     AND EXISTS (SELECT 1 FROM main.lot WHERE template = ?1 AND region = ?2 AND account = ?3)";
+        let sql = format!(
+            "SELECT count(*), min(theirs.key) FROM {pairs} ON ours.key = theirs.key
+             WHERE theirs.state IN ('issued', 'registered', 'unknown')
+               AND EXISTS (SELECT 1 FROM main.lot WHERE template = ?1 AND region = ?2 AND account = ?3)"
+        );
         let binding = &self.lot().binding;
         let values = params![binding.template, binding.region, binding.account];
         let (devices, example): (i64, Option<String>) =
-            connection.query_row(sql, values, |row| Ok((row.get(0)?, row.get(1)?)))?;
+            connection.query_row(&sql, values, |row| Ok((row.get(0)?, row.get(1)?)))?;
         let devices = u64::try_from(devices).unwrap_or_default();
         Ok(example.map(|example| Overlap { ledger: other.to_path_buf(), devices, example }))
     }

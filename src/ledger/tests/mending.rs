@@ -397,6 +397,14 @@ fn other_ledgers_of_the_same_devices_are_found() {
     let found = first.view().overlaps(directory.path()).unwrap();
     let expected = Overlap { ledger: at("pilot.ledger"), devices: 2, example: identity(1).key };
     assert_eq!(found, [expected]);
+    // From the other side too, where the other one has more devices.
+    let pilot = Ledger::reopen(&at("pilot.ledger")).unwrap();
+    assert_eq!(pilot.view().overlaps(directory.path()).unwrap(), []);
+    drop(first);
+    let mut first = Ledger::reopen(&path).unwrap();
+    first.commit(vec![issued(3), issued(5)], now()).unwrap();
+    let expected = Overlap { ledger: path, devices: 1, example: identity(3).key };
+    assert_eq!(pilot.view().overlaps(directory.path()).unwrap(), [expected]);
 }
 
 #[test]
