@@ -111,6 +111,7 @@ function serve(socket) {
     if (packet.cmd === "subscribe") {
       send({ cmd: "suback", messageId: packet.messageId, granted: packet.subscriptions.map(({ qos }) => qos) });
     }
+    if (packet.cmd === "unsubscribe") send({ cmd: "unsuback", messageId: packet.messageId });
     if (packet.cmd === "publish") {
       if (packet.qos) send({ cmd: "puback", messageId: packet.messageId });
       queues.get(packet.topic === create ? create : register).push(() => {
