@@ -266,8 +266,11 @@ impl<'a> Prober<'a> {
                 answer @ (Answer::Silence | Answer::Lost) => {
                     silences += u32::from(matches!(answer, Answer::Silence));
                     waited += began.elapsed();
-                    if silences == 2 || waited >= 2 * self.settings.timeout {
+                    if silences == 2 {
                         return Ok(answer);
+                    }
+                    if waited >= 2 * self.settings.timeout {
+                        break;
                     }
                 }
                 answer => return Ok(answer),
