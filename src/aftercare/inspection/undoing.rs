@@ -514,8 +514,13 @@ mod tests {
         assert_eq!(kept(|thing| thing.attributes.clear()), 0);
         assert_eq!(kept(|thing| thing.principals.push(arn("dead"))), 1);
         // Under a name that nobody has looked for, a later version may be another client's.
-        let renamed = |thing: &mut SeenThing| thing.name = "dev-".into();
-        assert_eq!(kept(renamed), 0);
+        let named = |version| {
+            let mut seen = seen();
+            let thing = seen.thing.as_mut().unwrap();
+            (thing.name, thing.version) = ("dev-".into(), version);
+            undo(made, Some(&wanted()), &seen).unwrap().kept.iter().any(|keep| keep.what == "thing dev-")
+        };
+        assert_eq!((named(1), named(2)), (false, true));
     }
 
     #[test]

@@ -317,12 +317,12 @@ async fn check_new(site: &Site, subject: &Subject) -> Result<(), Fatal> {
 fn plan(subject: &Subject, site: &Site, order: &Order) -> String {
     let things: Vec<&str> = subject.devices.iter().map(|(_, device)| device.key.as_str()).collect();
     let (first, last) = (things.first().unwrap_or(&""), things.last().unwrap_or(&""));
+    let signatures = if site.has_claim() { "" } else { "about 20 signatures with another date; " };
     let mut plan = format!(
         "calibrating template {} in {} on {site}\n\
          made: at most {MOST_CERTIFICATES} certificates, and at most {MOST_THINGS} things, named by {first} to {last}, with what \
          the template adds to each; all are removed in the end\n\
-         sent: about 60 requests, half of them wrong on purpose, each on a connection of its own; about 20 signatures with \
-         another date; {} to {}",
+         sent: about 60 requests, half of them wrong on purpose, each on a connection of its own; {signatures}{} to {}",
         subject.template,
         site.region,
         number(MESSAGES as u64, "message", "messages"),
