@@ -43,7 +43,8 @@ pub type Flood = Vec<(Duration, bool)>;
 /// The fewest requests that must be admitted behind the first throttle.
 const FEWEST: usize = 8;
 
-/// Windows whose first is shorter than this share of the others are of a clock of their own.
+/// Windows whose first is shorter than this share of the others, or whose others admit less than this share of the first, are
+/// of a clock of their own.
 const CUT: f64 = 0.85;
 
 impl Throttle {
@@ -58,7 +59,7 @@ impl Throttle {
         let rate = mean(|seen| seen.rate);
         let counting = match first.is_clumped {
             false => Counting::Bucket,
-            true if seen.iter().any(|seen| seen.first_window_s < CUT * seen.window_s) => Counting::Fixed,
+            true if seen.iter().any(|seen| seen.is_cut) => Counting::Fixed,
             true => Counting::Sliding,
         };
         let burst_s = match counting {
@@ -87,7 +88,9 @@ struct Seen {
     /// What was admitted before the first throttle, beyond the rate.
     tokens: f64,
     window_s: f64,
-    first_window_s: f64,
+    /// Whether the first window was one of a clock that had begun before: it is shorter than the others, or so short that
+    /// what it admits runs into the next.
+    is_cut: bool,
 }
 
 impl Seen {
@@ -116,7 +119,7 @@ impl Seen {
                 // Half a token is left on average where one is too few.
                 tokens: before as f64 + 0.5 - rate * throttled,
                 window_s: 0.0,
-                first_window_s: 0.0,
+                is_cut: false,
             });
         }
         // Half of the longest: the machine's own hiccups are shorter.
@@ -139,7 +142,7 @@ impl Seen {
             is_clumped,
             tokens: 0.0,
             window_s,
-            first_window_s: starts[1] - starts[0],
+            is_cut: starts[1] - starts[0] < CUT * window_s || sizes[0] as f64 * CUT > size,
         })
     }
 }
@@ -185,6 +188,18 @@ mod tests {
                 assert_eq!(found.counting, counting, "{found:?}");
                 assert!((found.rate / rate - 1.0).abs() < 0.1, "{found:?} of {rate}");
                 assert!((found.burst_s - 1.0).abs() < 0.15, "{found:?}");
+            }
+        }
+    }
+
+    /// Wherever in its window a clock is met first: half a window later it shows itself.
+    #[test]
+    fn a_clock_is_told_at_each_phase_by_two_floods_half_a_window_apart() {
+        for rate in [8.0, 10.0, 20.0] {
+            for phase in (0..100).map(|percent| f64::from(percent) / 100.0) {
+                let floods = [phase, phase + 0.5].map(|phase| flood(Counting::Fixed, rate, 1.0, phase));
+                let found = Throttle::of(&floods).unwrap();
+                assert_eq!(found.counting, Counting::Fixed, "{rate}/s at {phase}: {found:?}");
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::Stopped;
 use super::super::facts::Fact;
@@ -22,9 +22,8 @@ use crate::transport::RawEvent;
 const CONNECTIONS: u32 = 4;
 /// How often each kind of request is flooded.
 const FLOODS: usize = 2;
-/// The pause before a flood, in which a throttle recovers. Not a whole number of seconds: a clock of whole windows is met at
-/// another phase each time.
-const RECOVERY: Duration = Duration::from_millis(6_300);
+/// The pause before a flood, in which a throttle recovers.
+const RECOVERY: Duration = Duration::from_secs(6);
 /// How long to wait for the answers after a flood.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 
@@ -74,11 +73,15 @@ impl Prober<'_> {
         let topics = self.topics.call(call).clone();
         let payload = Bytes::from(payload.to_string());
         let mut floods = Vec::new();
+        let mut last = None;
         for _ in 0..FLOODS {
             sleep(RECOVERY).await;
             let mut connections = Vec::new();
             for _ in 0..CONNECTIONS {
                 connections.push(self.open(&[&topics.accepted, &topics.rejected]).await?);
+            }
+            if let Some(began) = last {
+                sleep_until(other_phase(began, Instant::now())).await;
             }
             let course = Course {
                 topics: &topics,
@@ -86,6 +89,7 @@ impl Prober<'_> {
                 began: Instant::now(),
                 is_over: AtomicBool::new(false),
             };
+            last = Some(course.began);
             let each = connections.into_iter().zip(0..).map(|(raw, place)| {
                 // They take turns.
                 let first = course.began + Duration::from_secs(1) * place / FLOOD_PER_S;
@@ -107,6 +111,12 @@ impl Prober<'_> {
         self.findings.throttles.insert(timed, Throttle::of(&floods));
         Ok(())
     }
+}
+
+/// When half a second and a whole number of seconds have passed since `began`. A clock of whole windows shows itself by its
+/// first one, which is cut short, unless it has just begun: not twice, half a window apart.
+fn other_phase(began: Instant, now: Instant) -> Instant {
+    began + Duration::from_secs((now - began).as_secs() + 1) + Duration::from_millis(500)
 }
 
 /// Whether a request is surely refused: it was each time, for what it is.
