@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! [dev-dependencies]
-//! fleetmint = { git = "https://github.com/OWNER/fleetmint", default-features = false, features = ["emulator"] }
+//! fleetmint = { version = "0.1", default-features = false, features = ["emulator"] }
 //! ```
 //!
 //! Each test starts an account of its own on free ports, points the code at it, and looks into it afterwards. Here they run with
