@@ -86,7 +86,9 @@ fn template(data: &[u8]) {
             let subject = BTreeMap::new();
             for id in [None, Some("c0ffee")] {
                 let facts = CertificateFacts { id, subject: Some(&subject) };
-                let _ = template.evaluate(facts, &BTreeMap::new());
+                if let Err(error) = template.evaluate(facts, &BTreeMap::new()) {
+                    show(&error.to_string());
+                }
             }
         }
         Err(error) => show(&error.to_string()),

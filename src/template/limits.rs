@@ -53,7 +53,7 @@ impl Limit {
             return Ok(());
         };
         let wanted = format!("{least} to {most} of: letters A-Z and a-z, digits, {besides}");
-        Err(TemplateError { at: at.to_owned(), found, wanted })
+        Err(TemplateError::new(at, &found, &wanted))
     }
 }
 
@@ -86,9 +86,7 @@ pub fn check_attribute_value(name: &str, value: &str) -> Result<(), TemplateErro
 /// # Errors
 /// What is wrong with the document.
 pub fn check_policy_document(document: &str) -> Result<(), TemplateError> {
-    let wrong = |found: String, wanted: &str| {
-        Err(TemplateError { at: String::from("PolicyDocument"), found, wanted: wanted.to_owned() })
-    };
+    let wrong = |found: String, wanted: &str| Err(TemplateError::new("PolicyDocument", &found, wanted));
     let length = document.chars().filter(|c| !c.is_whitespace()).count();
     if length > MAX_POLICY_DOCUMENT {
         return wrong(format!("{length} characters besides white space"), "at most 2048");
@@ -169,7 +167,7 @@ impl ThingPlan {
 }
 
 fn too_many(at: &str, found: String, wanted: String) -> TemplateError {
-    TemplateError { at: at.to_owned(), found, wanted }
+    TemplateError::new(at, &found, &wanted)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::{
 use crate::service::{
     MAX_ATTRIBUTES_WITH_TYPE, MAX_ATTRIBUTES_WITHOUT_TYPE, MAX_GROUPS, MAX_POLICIES, MAX_POLICY_DOCUMENT,
 };
+use crate::wording::plain;
 
 /// The findings about a template, each with its path.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -47,7 +48,7 @@ pub fn lint(body: &str) -> Lint {
 
 impl Lint {
     fn error(&mut self, at: &str, found: impl Into<String>, wanted: impl Into<String>) {
-        let error = TemplateError { at: at.to_owned(), found: found.into(), wanted: wanted.into() };
+        let error = TemplateError::new(at, &found.into(), &wanted.into());
         // Two checks may find the same error; report it once.
         if !self.errors.contains(&error) {
             self.errors.push(error);
@@ -55,7 +56,7 @@ impl Lint {
     }
 
     fn warn(&mut self, at: &str, found: impl Into<String>, wanted: impl Into<String>) {
-        self.warnings.push(TemplateError { at: at.to_owned(), found: found.into(), wanted: wanted.into() });
+        self.warnings.push(TemplateError::new(at, &found.into(), &wanted.into()));
     }
 
     fn certificate(&mut self, template: &Template) {
@@ -204,7 +205,7 @@ impl Lint {
                     } else {
                         self.policy_at(template, &refused.at)
                     };
-                    if !self.errors.iter().any(|error| error.at == at) {
+                    if !self.errors.iter().any(|error| error.at == plain(&at)) {
                         self.error(&at, refused.found, refused.wanted);
                     }
                 }

@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::wording::plain;
 use expression::{Document, List, Scope, Text};
 
 pub use dependence::Dependence;
@@ -205,9 +206,16 @@ pub struct TemplateError {
     pub wanted: String,
 }
 
+impl TemplateError {
+    /// What is found in a template, or in what is made of it, is shown without characters that a terminal would act on.
+    fn new(at: &str, found: &str, wanted: &str) -> Self {
+        Self { at: plain(at), found: plain(found), wanted: plain(wanted) }
+    }
+}
+
 /// Why a template cannot be evaluated with these parameters, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{at}: {reason}")]
+#[error("{}: {reason}", plain(.at))]
 pub struct EvaluationError {
     /// The path of keys from the top.
     pub at: String,
@@ -219,10 +227,10 @@ pub struct EvaluationError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
     /// This parameter has neither a value nor a default.
-    #[error("parameter {0} has neither a value nor a default")]
+    #[error("parameter {} has neither a value nor a default", plain(.0))]
     MissingParameter(String),
     /// A function has no result; the text says which function, and why.
-    #[error("{0}")]
+    #[error("{}", plain(.0))]
     Failed(String),
 }
 
@@ -254,11 +262,11 @@ impl Template {
             Some(SigningRequest(_)) => "CertificateSigningRequest",
             Some(Pem(_)) => "CertificatePem",
         };
-        Err(TemplateError {
-            at: self.certificate.at.clone(),
-            found: found.to_owned(),
-            wanted: String::from("CertificateId, the only one that a fleet provisioning template can use"),
-        })
+        Err(TemplateError::new(
+            &self.certificate.at,
+            found,
+            "CertificateId, the only one that a fleet provisioning template can use",
+        ))
     }
 
     /// Whether the template refers to the certificate's subject.

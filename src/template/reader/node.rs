@@ -93,5 +93,5 @@ pub(super) fn wrong(
     found: impl Into<String>,
     wanted: impl Into<String>,
 ) -> TemplateError {
-    TemplateError { at: at.into(), found: found.into(), wanted: wanted.into() }
+    TemplateError::new(&at.into(), &found.into(), &wanted.into())
 }

@@ -177,3 +177,11 @@ proptest::proptest! {
         let _ = read(&body);
     }
 }
+
+/// Found by the fuzzer: a key of the template is a part of the path.
+#[test]
+fn what_a_terminal_would_act_on_is_escaped_in_paths_too() {
+    let body = r#"{"Parameters": {}, "Resources": {"c\u001b[2J": {"Type": "AWS::IoT::Certificate", "Properties": {"Odd": ""}}}}"#;
+    let error = Template::parse(body).unwrap_err().to_string();
+    assert!(error.contains(r"Resources.c\u{1b}[2J.Properties: found unknown key"), "{error}");
+}
