@@ -8,6 +8,7 @@ use super::inspection::{Difference, Expected, Wanted, WantedThing, differences};
 use super::look::{Looker, Subject};
 use super::round::{Books, Trouble, go_through};
 use super::{Ended, Setting, Shared};
+use crate::control_plane::AskError;
 use crate::event::DeviceState;
 use crate::ledger::{Finding, Ledger, MadeDevice, MadeKind, MadeScope, RunId, RunInfo, Undone};
 use crate::shard::Shard;
@@ -110,10 +111,13 @@ impl Inspector {
         let is_known = wanted.as_ref().is_some_and(|wanted| !wanted.is_nothing_known());
         let wanted = wanted.unwrap_or_else(|| unknown(recorded.is_some()));
         let subject = Subject { thing: recorded, certificates: &[certificate], wanted: Some(&wanted) };
-        let seen = self.looker.look(&subject).await?;
-        let found = differences(&wanted, recorded, certificate.id.as_str(), &seen);
+        let (found, is_compared, why_not) = match self.looker.look(&subject).await {
+            // Another run would get the same answer.
+            Err(error @ AskError::Rejected { .. }) => (Vec::new(), false, Some(error.to_string())),
+            seen => (differences(&wanted, recorded, certificate.id.as_str(), &seen?), is_known, why_not),
+        };
         let details = details(&device, &wanted, why_not, &found);
-        let outcome = match (found.is_empty(), is_known) {
+        let outcome = match (found.is_empty(), is_compared) {
             (true, true) => SOUND,
             (true, false) => NOT_COMPARED,
             (false, _) => DIFFERS,

@@ -250,7 +250,12 @@ impl Cleaner {
         let earlier = Earlier::of(&device);
         let id = registered_with(&device).or(earlier.certificate.as_ref());
         let (wanted, why_not) = self.setting.expectation.of(&device, id);
-        let seen = self.look(&device, &earlier, wanted.as_ref()).await?;
+        let seen = match self.look(&device, &earlier, wanted.as_ref()).await {
+            Err(error @ AskError::Rejected { .. }) => {
+                return self.leave_alone(&device, &earlier, &Untouched::NotSeen(error.to_string())).await;
+            }
+            seen => seen?,
+        };
         let certificates: Vec<&str> = device
             .certificates
             .iter()

@@ -130,6 +130,9 @@ pub enum Untouched {
     /// The certificate was detached from its thing.
     #[error("another client has detached its certificate from thing {}", plain(.0))]
     Detached(String),
+    /// The account rejects a question about it.
+    #[error("what the account has of it is not known: {0}")]
+    NotSeen(String),
     /// The account has another certificate under the recorded id.
     #[error("the account has another certificate under the id that the ledger has")]
     OtherCertificate,
