@@ -109,9 +109,11 @@ def provision_by_topics(connection, template, thing):
 def main():
     with open(sys.argv[1], encoding="utf-8") as file:
         emulator = json.loads(file.readline())
-    signed = {}
-    connection = connect(emulator, signed)
+    # A connection each: the client of 2025 unsubscribes in the background when it is gone, and would take the other one's
+    # subscriptions with it.
     for provision in (provision_by_requests, provision_by_topics):
+        signed = {}
+        connection = connect(emulator, signed)
         thing = f"awsiotsdk-{uuid.uuid4().hex[:12]}"
         started = time.monotonic()
         thing_name = provision(connection, emulator["template"], thing)
@@ -122,7 +124,7 @@ def main():
             "host_header": signed["host"],
             "elapsed_ms": round((time.monotonic() - started) * 1000),
         }), flush=True)
-    connection.disconnect().result(TIMEOUT_S)
+        connection.disconnect().result(TIMEOUT_S)
 
 
 if __name__ == "__main__":
