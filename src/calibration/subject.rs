@@ -69,7 +69,8 @@ impl Subject {
     }
 
     /// `text` without anything that names this account or what it has: the template, its parameters and their values,
-    /// account numbers, ids. A literal of two characters is as likely a part of any sentence, and stays. `detail` is what was to blame, which becomes a scenario's placeholder for it.
+    /// account numbers, ids. A literal of two characters is as likely a part of any sentence, and stays. `detail` is what was
+    /// to blame, which becomes a scenario's placeholder for it.
     pub(super) fn anonymous(&self, text: &str, detail: &str) -> String {
         let mut names = vec![Name::word(detail, "{detail}"), Name::word(&self.template, "TEMPLATE")];
         names.extend(self.parameters.names().map(|name| Name::word(name, "PARAMETER")));
