@@ -2,7 +2,7 @@
 //!
 //! Text from a service, a proxy or an operating system is shortened, and control characters and everything that looks
 //! like a secret are removed ([`clean`]). A name or value that someone chose is shown unchanged, but with invisible
-//! characters escaped ([`Excerpt`], [`plain`]): such a character may be the very problem.
+//! characters escaped ([`Excerpt`], [`plain`]): such a character may be the very problem. And numbers, with their nouns.
 
 use std::error::Error;
 use std::fmt;
@@ -29,6 +29,11 @@ const SECRET_NAMES: [&str; 8] = [
     "sessiontoken",
     "session_token",
 ];
+
+/// A number with its noun: `1 device`, `2 devices`.
+pub fn number(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
 
 /// Shortens `text` to [`MAX_CHARS`], turns invisible characters into spaces, and removes private keys, signatures,
 /// session tokens and long runs of base64.

@@ -5,10 +5,11 @@ use std::path::Path;
 use crate::call::Call;
 use crate::engine::End;
 use crate::failure::{Cause, Failure, Stage};
-use crate::ledger::{Account, Counts, NotThere, Problem};
+use crate::ledger::{Account, BoundTo, Counts, NotThere, Problem};
 use crate::limit_search::{Finding, Stopped};
 use crate::provisioning::Topics;
 use crate::usage::{Bound, Usage};
+use crate::wording::number;
 
 /// Why a run of `verb` ended, if unexpectedly, and what to do. A provisioning run passes its `topics`.
 pub(super) fn ended(verb: &str, end: &End, topics: Option<&Topics>) -> Vec<String> {
@@ -143,7 +144,7 @@ pub(super) fn of_ledger(problem: &Problem) -> Option<&'static str> {
         ),
         Problem::SinkMissing { .. } => Some("it is named after the ledger: see --ledger and --shard"),
         Problem::SinkOtherLot { .. } => Some("restore with the lot that it was made from"),
-        Problem::OtherBinding { what: "account", found, .. }
+        Problem::OtherBinding { what: BoundTo::Account, found, .. }
             if Account::named(found) == Account::Emulator =>
         {
             Some(
@@ -197,11 +198,6 @@ pub(super) fn left_behind(counts: &Counts, ledger: &Path) -> Vec<String> {
         words.push(format!("what is uncertain: fleetmint status {ledger}"));
     }
     words
-}
-
-/// `1 device`, `2 devices`.
-pub(super) fn number(count: u64, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 #[cfg(test)]

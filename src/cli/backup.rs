@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::exit::{Exit, Fatal, ledger as ledger_error};
 use super::speech::{print, warn};
 use crate::ledger::View;
+use crate::wording::number;
 
 /// Copy a ledger, whole and of one instant, even while a run is writing it. (A plain copy of the file alone may lack what the
 /// run has written last.)
@@ -27,10 +28,10 @@ pub(super) fn run(args: &BackupArgs) -> Result<Exit, Fatal> {
     copy.check_integrity().map_err(ledger_error)?;
     let status = copy.status().map_err(ledger_error)?;
     print(&format!(
-        "{}: {} of {} devices registered, checked\n",
+        "{}: {} of {} registered, checked\n",
         args.copy.display(),
         status.counts.registered,
-        status.counts.total()
+        number(status.counts.total(), "device", "devices")
     ));
     if status.holds_plain_keys {
         warn("warning: the copy holds private keys in plain text: guard it as you would the keys");

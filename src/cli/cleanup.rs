@@ -7,7 +7,6 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::advice::number;
 use super::args::{TargetArgs, TypedShard, timeout};
 use super::devices::NO_TEMPLATE;
 use super::exit::{Exit, Fatal, ledger as ledger_error};
@@ -19,6 +18,7 @@ use super::tended::{self, Opened, Tended};
 use crate::aftercare::cleanup::{self as undoing, Left, Outcome, Plan, Tally, VERB};
 use crate::aftercare::{Ended, Expectation, Setting};
 use crate::ledger::{Ledger, RunId};
+use crate::wording::number;
 use crate::wording::plain;
 
 const AFTER: &str = "\

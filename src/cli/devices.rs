@@ -165,7 +165,15 @@ impl MadeUp {
         if let Some(twice) =
             names.clone().enumerate().find(|(at, name)| names.clone().take(*at).any(|n| n == *name))
         {
-            return Err(usage("--column", format!("{} is given twice", twice.1)));
+            let name = twice.1;
+            return Err(usage(
+                "--column",
+                if name == key_column {
+                    format!("{name} is the key column, whose values --key-pattern makes")
+                } else {
+                    format!("{name} is given twice")
+                },
+            ));
         }
         let lot = GeneratedLot { columns, devices: self.devices, seed: self.seed };
         if lot.is_short() {

@@ -20,6 +20,7 @@ use crate::export::{
 };
 use crate::ledger::{Ledger, LedgerError, Problem, RunId, Selection, View};
 use crate::sealing::{IdentityError, KeyOpener, OpenError};
+use crate::wording::number;
 
 const FORMATS: &str = "\
 Examples:
@@ -142,7 +143,7 @@ fn write(args: &ExportArgs, stopped: &AtomicBool) -> Result<Exit, Fatal> {
     speech::speak_plainly();
     let summary = outcome.map_err(refused)?;
     record(&view, args, &summary)?;
-    print(&format!("{} exported to {}\n", devices(summary.exported), args.out.display()));
+    print(&format!("{} exported to {}\n", number(summary.exported, "device", "devices"), args.out.display()));
     say_left_out(&plan, &summary);
     Ok(Exit::Complete)
 }
@@ -156,32 +157,25 @@ fn progress_bar() -> ProgressBar {
     bar
 }
 
-/// A number of devices as text.
-fn devices(number: u64) -> String {
-    if number == 1 { String::from("1 device") } else { format!("{number} devices") }
-}
-
 fn say_left_out(plan: &ExportPlan<'_>, summary: &ExportSummary) {
-    let were = |number: u64| if number == 1 { "was" } else { "were" };
     let others = summary.left_out - summary.purged;
     if others > 0 && plan.selection == Selection::default() {
-        let left = were(others);
-        say(format_args!("{} not registered, and {left} left out", devices_are(others)));
+        let left = if others == 1 { "was" } else { "were" };
+        say(format_args!(
+            "{} not registered, and {left} left out",
+            number(others, "device is", "devices are")
+        ));
     } else if others > 0 {
-        let (left, number) = (were(others), devices(others));
-        say(format_args!("{number} {left} not chosen, or without a certificate, and {left} left out"));
+        let chosen = number(others, "device was", "devices were");
+        say(format_args!("{chosen} left out: not chosen, or without a certificate"));
     }
     if summary.purged > 0 {
-        let (left, purged) = (were(summary.purged), devices(summary.purged));
-        say(format_args!("{purged} {left} left out, for the private key was purged from the ledger"));
+        let purged = number(summary.purged, "device was", "devices were");
+        say(format_args!("{purged} left out, for the private key was purged from the ledger"));
     }
     if plan.selection.states.iter().any(|state| *state != DeviceState::Registered) {
         say("note: only certificates of registered devices are surely good for anything");
     }
-}
-
-fn devices_are(number: u64) -> String {
-    format!("{} {}", devices(number), if number == 1 { "is" } else { "are" })
 }
 
 /// Records the export in the ledger, so that it knows which keys it need not keep. If it cannot be written, it keeps

@@ -18,6 +18,7 @@ use crate::identity::{
     ParameterPlan, RowError, SentColumns, new_key_fault, parse_constant,
 };
 use crate::ledger::{Binding, ImportError, Ledger, LostLedger, LotRows, Restored, View};
+use crate::wording::number;
 
 /// How lots are read, and what their rows become.
 pub(super) struct LotReading {
@@ -289,8 +290,7 @@ fn recognised<R: Read>(rows: &LotReader<R>) -> Option<String> {
 fn say_doubts(lot: &str, doubts: &LotErrors) {
     for kind in doubts.kinds() {
         let Some(first) = kind.first.first() else { continue };
-        let count = kind.first.len() as u64 + kind.more;
-        let values = if count == 1 { "value" } else { "values" };
+        let values = number(kind.first.len() as u64 + kind.more, "value", "values");
         let (what, advice) = match kind.fault {
             LotFault::SpreadsheetDamage => {
                 ("that a spreadsheet may have changed", "; --strict refuses such values")
@@ -300,7 +300,7 @@ fn say_doubts(lot: &str, doubts: &LotErrors) {
             }
             _ => ("that no new device could have as its key, and that the ledger has already", ""),
         };
-        warn(format_args!("warning: {lot}: {count} {values} {what}; the first: {first}{advice}"));
+        warn(format_args!("warning: {lot}: {values} {what}; the first: {first}{advice}"));
     }
 }
 
@@ -314,10 +314,9 @@ pub(super) fn wrong_rows(lot: &str, errors: &LotErrors) -> Fatal {
         }
         lines.extend(advice(kind.fault).map(|advice| format!("  -> {advice}")));
     }
-    let count = errors.count();
-    let errors = if count == 1 { "error" } else { "errors" };
+    let errors = number(errors.count(), "error", "errors");
     lines.push(format!(
-        "{count} {errors} in the lot; nothing was sent and no ledger was made or changed. Mend the file and run again."
+        "{errors} in the lot; nothing was sent and no ledger was made or changed. Mend the file and run again."
     ));
     Fatal::new(Exit::BadIdentities, lines.join("\n       "))
 }

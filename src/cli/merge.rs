@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::advice;
 use super::exit::{Exit, Fatal, ledger as ledger_error};
 use super::speech::{print, say};
 use crate::ledger::{Ledger, View};
+use crate::wording::number;
 
 const AFTER: &str = "\
 Examples:
@@ -34,8 +34,8 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Fatal> {
     let counts = View::open(&args.out).and_then(|view| view.counts()).map_err(ledger_error)?;
     print(&format!(
         "{} of {}: every row of the lot, each once; {} registered, {} open, {} rejected, {} unknown\n",
-        advice::number(u64::from(merged.shards), "shard", "shards"),
-        advice::number(merged.devices, "device", "devices"),
+        number(u64::from(merged.shards), "shard", "shards"),
+        number(merged.devices, "device", "devices"),
         counts.registered,
         counts.open(),
         counts.rejected,

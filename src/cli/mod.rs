@@ -151,7 +151,7 @@ pub fn main() -> Exit {
     let typed: Vec<OsString> = std::env::args_os().collect();
     let args = match parse(&typed) {
         Ok(args) => args,
-        Err(error) => return exit::usage(&near_miss::explained(error, &typed)),
+        Err(error) => return exit::usage(&near_miss::explained(error, &typed, &command())),
     };
     if let Err(error) = manner::settle(&args.manner) {
         return error.report();

@@ -6,7 +6,7 @@ use super::run_settings::RunSettings;
 use crate::identity::{KEY_COLUMNS, is_made_up};
 use crate::ledger::{Account, LotInfo, MERGED_OUTCOME, MERGING_OUTCOME, RunStatus, Status};
 use crate::report::NextStep;
-use crate::wording::shell_word;
+use crate::wording::{number, shell_word};
 
 /// What to do next with the ledger at `path`, the most urgent first.
 pub(super) fn steps(path: &Path, lot: &LotInfo, status: &Status) -> Vec<NextStep> {
@@ -36,12 +36,12 @@ pub(super) fn steps(path: &Path, lot: &LotInfo, status: &Status) -> Vec<NextStep
         // There is no file to provision made-up devices from, and no reason to.
         open > 0 && !is_busy && !is_made_up(&lot.source),
         "resume",
-        format!("{open} devices are still open. {}", resume_needs(lot, status)),
+        format!("{} still open. {}", number(open, "device is", "devices are"), resume_needs(lot, status)),
         Some(resume),
     );
     let why = format!(
-        "{} devices were rejected: mend what is named under causes, return them, and provision again",
-        counts.rejected
+        "{} rejected: mend what is named under causes, return them, and provision again",
+        number(counts.rejected, "device was", "devices were")
     );
     add(
         counts.rejected > 0 && !is_busy,
@@ -50,18 +50,21 @@ pub(super) fn steps(path: &Path, lot: &LotInfo, status: &Status) -> Vec<NextStep
         Some(format!("fleetmint retry {quoted} --state rejected")),
     );
     let why = format!(
-        "{} devices may be registered already: look in the account for their certificates. Reissued, a device may own two",
-        counts.unknown
+        "{} may be registered already: look in the account for their certificates. Reissued, a device may own two",
+        number(counts.unknown, "device", "devices")
     );
     let command = format!("fleetmint retry {quoted} --state unknown --reissue-unknown");
     add(counts.unknown > 0 && !is_busy, "reissue", why, Some(command));
     let why = format!(
-        "{} devices were removed from the account: return them if they are to be provisioned anew",
-        counts.removed
+        "{} removed from the account: return them if they are to be provisioned anew",
+        number(counts.removed, "device was", "devices were")
     );
     let command = format!("fleetmint retry {quoted} --state removed");
     add(counts.removed > 0 && !is_busy, "retry", why, Some(command));
-    let why = format!("{} devices are registered: hand over their certificates and keys", counts.registered);
+    let why = format!(
+        "{} registered: hand over their certificates and keys",
+        number(counts.registered, "device is", "devices are")
+    );
     add(counts.registered > 0, "export", why, Some(format!("fleetmint export {quoted} --out DIR")));
     steps
 }

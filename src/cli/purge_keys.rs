@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use super::exit::{Exit, Fatal, ledger as ledger_error};
 use super::speech::{print, say};
 use crate::ledger::{KeyCounts, Ledger};
+use crate::wording::number;
 
 /// Erase the exported private keys from the ledger, so that it can be kept.
 #[derive(Debug, clap::Args)]
@@ -45,8 +46,8 @@ pub(super) fn run(args: &PurgeKeysArgs) -> Result<Exit, Fatal> {
 /// Asks on the terminal. Anything other than yes means no.
 fn is_confirmed(args: &PurgeKeysArgs, counts: &KeyCounts) -> bool {
     eprint!(
-        "Blank the private keys of {} devices in {}? Only what was exported has them then. [y/N] ",
-        counts.exported,
+        "Blank the private keys of {} in {}? Only what was exported has them then. [y/N] ",
+        number(counts.exported, "device", "devices"),
         args.ledger.display()
     );
     let _ = std::io::stderr().flush();

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::advice::number;
 use super::args::TypedShard;
 use super::exit::{Exit, Fatal, ledger as ledger_error};
 use super::lot::{LotReading, ledger_of};
@@ -12,6 +11,7 @@ use super::requests::RequestSource;
 use super::shard::Part;
 use super::speech::{print, say, warn};
 use crate::ledger::LostLedger;
+use crate::wording::number;
 
 const AFTER: &str = "\
 Examples:

@@ -12,6 +12,7 @@ use super::rework::{self, AccountArgs};
 use super::settings::usage;
 use super::speech::{print, say, warn};
 use crate::ledger::{GivenUp, Ledger, Retry};
+use crate::wording::number;
 
 /// What it means to reissue unknown devices.
 const WARNING: &str = "\
@@ -95,7 +96,7 @@ pub(super) async fn run(args: RetryArgs) -> Result<Exit, Fatal> {
         print(&format!("nothing to do: no {state} device to return to pending\n"));
         return Ok(Exit::Complete);
     }
-    let wanted = format!("return {devices} unknown devices to pending");
+    let wanted = format!("return {} to pending", number(devices, "unknown device", "unknown devices"));
     if from == GivenUp::Unknown && !args.yes && !is_agreed(WARNING, &wanted) {
         say("nothing was changed");
         return Ok(Exit::Interrupted);
@@ -103,8 +104,9 @@ pub(super) async fn run(args: RetryArgs) -> Result<Exit, Fatal> {
     let returned = ledger.retry(&retry, SystemTime::now()).map_err(exit::ledger)?;
     ledger.close().map_err(exit::ledger)?;
     print(&format!(
-        "{} {state} devices are pending again, {} certificates of theirs retired\n",
-        returned.devices, returned.certificates_retired
+        "{} pending again, {} retired\n",
+        number(returned.devices, &format!("{state} device is"), &format!("{state} devices are")),
+        number(returned.certificates_retired, "certificate", "certificates")
     ));
     say("run the same provision command again to take them up: fleetmint status shows what it needs");
     Ok(Exit::Complete)

@@ -8,7 +8,6 @@ use std::time::SystemTime;
 
 use clap::Args;
 
-use super::advice::number;
 use super::args::TargetArgs;
 use super::exit::{Exit, Fatal, ledger as ledger_error};
 use super::ownership::{Ownership, ownership};
@@ -19,6 +18,7 @@ use super::target::{Site, asked};
 use crate::control_plane::{AskError, ControlPlane};
 use crate::event::DeviceState;
 use crate::ledger::{Account, Binding, CertifiedDevice, Ledger, LedgerError, Rework, Selection};
+use crate::wording::number;
 
 /// Where the account is asked; the ledger knows its region and endpoint.
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use super::outputs::Place;
 use super::speech::{print, say};
 use crate::ledger::{Ledger, View};
 use crate::report::{StatusReport, render_status};
-use crate::wording::harmless_cell;
+use crate::wording::{harmless_cell, number};
 
 /// Show where a ledger's devices stand, what went wrong, and what to do next.
 #[derive(Debug, clap::Args)]
@@ -74,12 +74,7 @@ fn list_rejected(view: &View, file: &Path) -> Result<Exit, Fatal> {
     let text = table.into_inner().expect("memory takes every row");
     place.write(&String::from_utf8(text).expect("every cell is a text"))?;
     if !place.is_stdout() {
-        let number = if devices == 1 {
-            String::from("1 rejected device")
-        } else {
-            format!("{devices} rejected devices")
-        };
-        say(format_args!("{number} in {}", file.display()));
+        say(format_args!("{} in {}", number(devices, "rejected device", "rejected devices"), file.display()));
     }
     Ok(Exit::Complete)
 }

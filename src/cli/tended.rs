@@ -290,7 +290,7 @@ pub(super) fn ended(ended: Ended, verb: &str, again: &str) -> Option<(Exit, Vec<
         Ended::Unanswered { devices, error } => {
             let words = format!(
                 "error: the account did not answer for {}: {error}; {again} later to go on",
-                super::advice::number(devices, "device", "devices")
+                crate::wording::number(devices, "device", "devices")
             );
             (Exit::Later, vec![words])
         }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::event::DeviceState;
 use crate::ledger::{LedgerError, Selection};
 use crate::sealing::OpenError;
+use crate::wording::number;
 
 /// Why an export failed. It leaves nothing behind.
 #[derive(Debug, thiserror::Error)]
@@ -136,14 +137,15 @@ pub(super) fn failed(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> 
 
 fn nothing_chosen(ledger: &Path, devices: u64, selection: &Selection) -> String {
     let ledger = ledger.display();
+    let devices = number(devices, "device", "devices");
     if *selection == Selection::default() {
-        return format!("none of the {devices} devices of {ledger} is registered yet; provision them first");
+        return format!("none of the {devices} of {ledger} is registered yet; provision them first");
     }
     let states: Vec<_> = selection.states.iter().copied().map(DeviceState::name).collect();
     let since = selection.since_run.map_or(String::new(), |run| format!(" since run {}", run.0));
     let which = if selection.keys.is_empty() { "" } else { " that were named" };
     format!(
-        "none of the {devices} devices of {ledger}{which} is {}{since} and has a certificate",
+        "none of the {devices} of {ledger}{which} is {}{since} and has a certificate",
         states.join(" or ")
     )
 }

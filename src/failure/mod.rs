@@ -328,6 +328,9 @@ impl Failure {
             {
                 "the service takes no such CSR: try another type of key, or have the service make the keys"
             }
+            Cause::Rejected { error_code, .. } if error_code == "InvalidCertificateOwnershipToken" => {
+                "the token may have been used, by a registration whose answer was lost: such a device is looked up in the account"
+            }
             Cause::Rejected { status_code: 400..=499, .. } => {
                 "check this row's values against the template's parameters"
             }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::wording::Excerpt;
+use crate::wording::{Excerpt, number};
 
 /// One thing wrong with a lot.
 ///
@@ -149,7 +149,7 @@ impl std::error::Error for LotErrors {}
 impl fmt::Display for LotErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.count();
-        write!(f, "{count} {} in the lot", if count == 1 { "error" } else { "errors" })?;
+        write!(f, "{} in the lot", number(count, "error", "errors"))?;
         self.iter()
             .min_by_key(|error| error.line)
             .map_or(Ok(()), |first| write!(f, "; the first is at {first}"))

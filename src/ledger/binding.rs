@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Ledger;
 use super::error::{LedgerError, Problem};
+use super::refusal::BoundTo;
 use crate::shard::Shard;
 
 /// What a ledger is bound to. Once it has a certificate or a key, a run with any other binding is refused; before that,
@@ -83,12 +84,12 @@ pub(super) enum Bound {
 pub(super) fn check(connection: &Connection, recorded: &Binding, wanted: &Binding) -> Result<Bound, Problem> {
     if recorded.shard != wanted.shard {
         let (found, wanted) = (said(recorded.shard), said(wanted.shard));
-        return Err(Problem::OtherBinding { what: "shard", found, wanted });
+        return Err(Problem::OtherBinding { what: BoundTo::Shard, found, wanted });
     }
     let parts = [
-        ("account", &recorded.account, &wanted.account),
-        ("region", &recorded.region, &wanted.region),
-        ("template", &recorded.template, &wanted.template),
+        (BoundTo::Account, &recorded.account, &wanted.account),
+        (BoundTo::Region, &recorded.region, &wanted.region),
+        (BoundTo::Template, &recorded.template, &wanted.template),
     ];
     let other = parts.into_iter().find(|(_, recorded, wanted)| recorded != wanted);
     let is_free = holds_nothing(connection)?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
-use super::refusal::{LotRefusal, NotThere, Shown, Unmergeable};
+use super::refusal::{BoundTo, LotRefusal, NotThere, Shown, Unmergeable};
 use crate::event::{DeviceId, DeviceState};
 use crate::identity::LotErrors;
 
@@ -130,8 +130,8 @@ pub enum Problem {
         "made for {what} {found}, and this run is for {wanted}; certificates or keys of it are there, so use that {what} again"
     )]
     OtherBinding {
-        /// `template`, `region`, `account` or `shard`.
-        what: &'static str,
+        /// In what they differ.
+        what: BoundTo,
         /// What the ledger was made for.
         found: String,
         /// What this run is for.

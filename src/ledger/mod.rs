@@ -67,7 +67,7 @@ pub use made::{
 pub use merge::{MERGE_OUTCOME, MERGED_OUTCOME, MERGING_OUTCOME, Merged};
 #[cfg(all(any(test, fuzzing), feature = "emulator"))]
 pub(crate) use pem::fuzz as fuzz_pem;
-pub use refusal::{LotRefusal, NotThere, RefusedRow, Standing, Unmergeable};
+pub use refusal::{BoundTo, LotRefusal, NotThere, RefusedRow, Standing, Unmergeable};
 pub use restore::{LostLedger, Restored};
 pub use resume::LotChanges;
 pub use retry::{GivenUp, RETRY_OUTCOME, Retry, Returned};

@@ -7,6 +7,30 @@ use super::RunId;
 use crate::event::DeviceState;
 use crate::shard::Shard;
 
+/// A part of a [`Binding`](super::Binding) that a run must have in common with its ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BoundTo {
+    /// The provisioning template.
+    Template,
+    /// The AWS region.
+    Region,
+    /// The account.
+    Account,
+    /// The part of the lot.
+    Shard,
+}
+
+impl fmt::Display for BoundTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BoundTo::Template => "template",
+            BoundTo::Region => "region",
+            BoundTo::Account => "account",
+            BoundTo::Shard => "shard",
+        })
+    }
+}
+
 /// Something that was asked for by name does not exist. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotThere {

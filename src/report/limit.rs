@@ -11,6 +11,7 @@ use super::human_latency;
 use crate::event::Operation;
 use crate::limit_search::{Breach, Finding, Step, Stopped, Verdict};
 use crate::results::Site;
+use crate::wording::number;
 
 /// The result of a search for a limit, with its evidence.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -177,7 +178,8 @@ impl LimitReport {
         }
         if let Some(IssuedAhead { accepted, throttled }) = self.issued_ahead {
             let words = format_args!(
-                "{accepted} certificates were issued ahead, {throttled} requests for one throttled"
+                "{} issued ahead, {throttled} of their requests throttled",
+                number(accepted, "certificate was", "certificates were")
             );
             line(&mut text, words);
         }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::event::DeviceState;
 use crate::ledger::{Counts, LotInfo, RunStanding, RunStatus, Status, Trouble};
+use crate::wording::number;
 
 /// The version of the status's schema: raised when a field changes its meaning or is removed, not when one is added.
 pub const STATUS_SCHEMA: u32 = 1;
@@ -225,9 +226,9 @@ pub fn render_status(report: &StatusReport) -> String {
     let lot = &report.lot;
     line!(
         text,
-        "{}: {} devices of {}, imported {}",
+        "{}: {} of {}, imported {}",
         shown(&report.ledger),
-        lot.rows,
+        number(lot.rows, "device", "devices"),
         shown(&lot.source),
         shown(&lot.imported_at)
     );

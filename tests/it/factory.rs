@@ -104,7 +104,7 @@ fn an_export_takes_only_what_was_chosen_and_names_what_is_not_there() {
     let out = scratch.path("two");
     export(&ledger, &out, &["--key", "SN000003", "--key", "SN000007", "--since-run", "1"])
         .expect_code(0)
-        .expect_err(&["10 devices were not chosen"]);
+        .expect_err(&["10 devices were left out: not chosen"]);
     assert_eq!(rows(&out.join("manifest.csv")).len(), 2);
     let before = scratch.files();
     let nowhere = scratch.path("nowhere");
@@ -243,7 +243,7 @@ fn rejected_devices_are_taken_up_again_once_the_template_is_mended() {
     retry(&["--state", "rejected", "--reissue-unknown"]).expect_code(64);
     let said =
         retry(&["--state", "rejected", "--key", "SN000001", "--cause", cause["cause"].as_str().unwrap()]);
-    assert!(said.expect_code(0).out.contains("1 rejected devices are pending again, 1 certificates"));
+    assert!(said.expect_code(0).out.contains("1 rejected device is pending again, 1 certificate retired"));
     retry(&["--state", "rejected"]).expect_code(0);
     assert!(retry(&["--state", "rejected"]).expect_code(0).out.contains("nothing to do"));
 

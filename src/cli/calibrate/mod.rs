@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use serde_json::json;
 
-use super::advice::number;
 use super::args::{TargetArgs, timeout};
 use super::cleanup;
 use super::exit::{Exit, Fatal, ledger as ledger_error};
@@ -27,6 +26,7 @@ use crate::control_plane::AskError;
 use crate::ledger::{Binding, Ledger, RunId};
 use crate::provisioning::Topics;
 use crate::template::body_of;
+use crate::wording::number;
 use crate::wording::plain;
 use lot::Devices;
 

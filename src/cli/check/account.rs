@@ -23,7 +23,7 @@ use crate::provisioning::Topics;
 use crate::service::Quota;
 use crate::template::Template;
 use crate::transport::{Connection as _, Connector as _};
-use crate::wording::Excerpt;
+use crate::wording::{Excerpt, number};
 
 /// How long querying a sample of things may take; `--deep` has no such limit.
 const SAMPLE_WITHIN: Duration = Duration::from_secs(10);
@@ -168,7 +168,10 @@ impl<'a> Account<'a> {
                 let told = told.collect::<Vec<_>>().join(", ");
                 let left = time_left(devices, quotas[0].rate, quotas[1].rate);
                 let left = humantime::format_duration(left);
-                Finding::ok("quotas", format!("{told}: {devices} devices take at least {left}"))
+                Finding::ok(
+                    "quotas",
+                    format!("{told}: {} at least {left}", number(devices, "device takes", "devices take")),
+                )
             }
             Err(error) => unanswered("quotas", &error),
         }

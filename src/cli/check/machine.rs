@@ -7,6 +7,7 @@ use crate::cli::exit::Exit;
 use crate::cli::open_files;
 use crate::cli::target::Service;
 use crate::preflight::needed_room;
+use crate::wording::number;
 
 /// Checks that there is room for the ledger of this many more devices, and that its file system is durable.
 pub(super) fn ledger(ledger: &Path, devices: u64) -> Vec<Finding> {
@@ -29,9 +30,10 @@ fn room(folder: &Path, devices: u64) -> Finding {
     let (free, needed) = (disk.f_bavail.saturating_mul(disk.f_frsize), needed_room(devices));
     let mib = |bytes: u64| format!("{} MiB", bytes.div_ceil(1 << 20));
     let found = format!(
-        "{} free in {}; the ledger of {devices} devices takes {} at most",
+        "{} free in {}; the ledger of {} takes {} at most",
         mib(free),
         folder.display(),
+        number(devices, "device", "devices"),
         mib(needed)
     );
     if free < needed {

@@ -13,6 +13,7 @@ use crate::ledger::{View, Work};
 use crate::preflight::{Expected, Rows, Standing};
 use crate::shard::Shard;
 use crate::template::Template;
+use crate::wording::number;
 
 /// The result of checking a lot's rows.
 pub(super) struct Looked {
@@ -99,7 +100,10 @@ fn look_at_lot(
         return Err(ledger_error(error));
     }
     let lot = match read {
-        Ok(()) => Finding::ok("lot", format!("{source}: {all} rows, {open} still to be registered")),
+        Ok(()) => Finding::ok(
+            "lot",
+            format!("{source}: {}, {open} still to be registered", number(all, "row", "rows")),
+        ),
         Err(fatal) => Finding::of_fatal("lot", &fatal),
     };
     Ok(([lot].into_iter().chain(keys.finding()).collect(), open))
@@ -139,7 +143,7 @@ fn judge(expected: &Expected, has_hook: bool) -> Vec<Finding> {
     };
     for refused in expected.refused.values() {
         let (line, error) = &refused.first;
-        let rows = if refused.rows == 1 { String::from("1 row") } else { format!("{} rows", refused.rows) };
+        let rows = number(refused.rows, "row", "rows");
         let found = format!("{rows} would be refused, the first on line {line}: {error}");
         let finding = bad("values", found).remedy("mend the lot, or the template");
         findings.push(if refused.is_unsent { finding.follows("parameters") } else { finding });
@@ -149,11 +153,7 @@ fn judge(expected: &Expected, has_hook: bool) -> Vec<Finding> {
             .push(Finding::skipped("names", format!("what the things will be called is not known: {why}")));
     } else if expected.clashes > 0 {
         let examples: Vec<_> = expected.clash_examples.iter().map(ToString::to_string).collect();
-        let rows = if expected.clashes == 1 {
-            "1 row becomes"
-        } else {
-            &format!("{} rows become", expected.clashes)
-        };
+        let rows = number(expected.clashes, "row becomes", "rows become");
         let found = format!("{rows} a thing that an earlier row becomes too: {}", examples.join(", "));
         findings.push(
             bad("names", found)

@@ -41,6 +41,7 @@ use crate::report::{IssuedAhead, LimitContext, LimitReport, QuotaReport, render_
 use crate::results::Footer;
 use crate::service::Quota;
 use crate::transport::wss::WssConnector;
+use crate::wording::number;
 
 pub(super) use args::FindLimitArgs;
 use args::{FindCommand, SearchArgs};
@@ -210,8 +211,8 @@ fn say_start(
     }
     if let Some(devices) = devices {
         say(format_args!(
-            "{} devices may be used up; what the search creates is kept in the ledger {}",
-            devices.counts.pending,
+            "{} may be used up; what the search creates is kept in the ledger {}",
+            number(devices.counts.pending, "device", "devices"),
             devices.path.display()
         ));
     }

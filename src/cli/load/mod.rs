@@ -37,6 +37,7 @@ use crate::report::{self, LoadFacts, LoadSummary};
 use crate::results::Footer;
 use crate::schedule::Profile;
 use crate::transport::wss::WssConnector;
+use crate::wording::number;
 
 pub(super) use args::LoadArgs;
 use args::{LoadCommand, OfferArgs};
@@ -239,9 +240,9 @@ async fn check(
 fn check_pending(devices: &Devices, plan: &LoadPlan) -> Result<(), Fatal> {
     if devices.counts.pending == 0 {
         let message = format!(
-            "none of the {} devices of {} is without a certificate: a load test takes new ones; give another --ledger, \
+            "none of the {} of {} is without a certificate: a load test takes new ones; give another --ledger, \
              and for made-up devices another --key-pattern",
-            devices.counts.total(),
+            number(devices.counts.total(), "device", "devices"),
             devices.path.display()
         );
         return Err(Fatal::new(Exit::Usage, message));
@@ -299,7 +300,8 @@ fn say_start(verb: &str, plan: &LoadPlan, site: &Site, devices: Option<&Devices>
     say(format_args!("what the test creates is kept in the ledger {}", devices.path.display()));
     if (pending as f64) < plan.arrivals().floor() {
         warn(format_args!(
-            "warning: {pending} devices for {:.0} arrivals: the test will end when they are used up",
+            "warning: {} for {:.0} arrivals: the test will end when they are used up",
+            number(pending, "device", "devices"),
             plan.arrivals()
         ));
     }

@@ -22,6 +22,7 @@ use crate::rate::{Rate, RateLimit};
 use crate::report::{self, Summary};
 use crate::results::Footer;
 use crate::transport::wss::WssConnector;
+use crate::wording::number;
 
 /// A run over a lot's open devices.
 pub(super) struct Provision {
@@ -139,13 +140,13 @@ fn words(end: &End, exit: Exit, counts: &Counts, settings: &Settings) -> Vec<Str
             if counts.open() > 0 {
                 words.push(format!(
                     "{} still open: the same command without --limit and --only goes on with the rest",
-                    advice::number(counts.open(), "device is", "devices are")
+                    number(counts.open(), "device is", "devices are")
                 ));
             }
         }
         _ if counts.open() > 0 => words.push(format!(
             "{} still open; run the same command again to resume (ledger {ledger})",
-            advice::number(counts.open(), "device is", "devices are")
+            number(counts.open(), "device is", "devices are")
         )),
         Exit::NotAllRegistered => {
             words.push(format!("what to do about the others: fleetmint status {ledger}"));

@@ -25,6 +25,7 @@ use super::speech::say;
 use crate::identity::ParameterPlan;
 use crate::ledger::{Counts, Ledger};
 use crate::report::Summary;
+use crate::wording::number;
 
 const AFTER: &str = "\
 Examples:
@@ -224,9 +225,9 @@ fn show_rehearsal(told: String, outputs: &Outputs, counts: Counts) -> Result<Exi
 fn nothing_to_do(settings: &Settings, outputs: &Outputs, counts: &Counts, exit: Exit) -> Result<Exit, Fatal> {
     let summary = Summary::new("complete", Duration::ZERO, *counts, &Default::default());
     let text = format!(
-        "nothing to do, nothing was sent: of {} devices {} are registered, {} rejected, {} unknown{} (ledger {})\n",
-        counts.total(),
+        "nothing to do, nothing was sent: {} of {} registered, {} rejected, {} unknown{} (ledger {})\n",
         summary.devices.registered,
+        number(counts.total(), "device", "devices"),
         summary.devices.rejected,
         summary.devices.unknown,
         if counts.removed > 0 { format!(", {} removed", counts.removed) } else { String::new() },

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::advice;
 use super::super::check::{self, BeforeArgs};
 use super::super::dry_run;
 use super::super::exit::{Fatal, ledger as ledger_error};
@@ -28,6 +27,7 @@ use crate::identity::ParameterPlan;
 use crate::ledger::{Binding, Content, Counts, LotChanges, RunInfo, View as LedgerView};
 use crate::provisioning::Topics;
 use crate::sealing::Sealer;
+use crate::wording::number;
 
 /// The parsed arguments.
 pub(super) struct Settings {
@@ -148,7 +148,7 @@ impl Settings {
             let more = if existing.len() > first.len() { ", …" } else { "" };
             warn(format_args!(
                 "warning: left out, because their things exist already: {}, {}{more}",
-                advice::number(existing.len() as u64, "device", "devices"),
+                number(existing.len() as u64, "device", "devices"),
                 first.iter().map(|key| format!("{key:?}")).collect::<Vec<_>>().join(", "),
             ));
         }
@@ -211,8 +211,8 @@ impl Settings {
     /// Announces the run on stderr.
     pub(super) fn say_start(&self, rates: &ChosenRates, site: &Site, counts: &Counts, chosen: u64) {
         say(format_args!(
-            "provisioning {chosen} of {} devices of {} with template {} in {} on {site}",
-            counts.total(),
+            "provisioning {chosen} of {} of {} with template {} in {} on {site}",
+            number(counts.total(), "device", "devices"),
             self.lot.display(),
             self.binding.template,
             self.binding.region,
@@ -236,7 +236,7 @@ impl Settings {
                 "warning: the ledger {} has had to do with {} of this lot, {:?} for one: provisioned here, they get a second \
                  certificate; go on with that ledger (--ledger), or take their rows out",
                 other.ledger.display(),
-                advice::number(other.devices, "device", "devices"),
+                number(other.devices, "device", "devices"),
                 other.example,
             ));
         }
@@ -259,16 +259,17 @@ impl Settings {
         format!(
             "dry run: nothing was sent, and no ledger was made or changed (ledger {})\n\
              {devices} of {} would be provisioned; {} registered, {} rejected, {} unknown, {} unsettled\n\
-             {} certificates and {devices} registrations at most, with the parameters {}\n\
+             {} and {} at most, with the parameters {}\n\
              {rates}; {}\n\
              {time}\n",
             self.ledger.display(),
-            advice::number(counts.total(), "device", "devices"),
+            number(counts.total(), "device", "devices"),
             counts.registered,
             counts.rejected,
             counts.unknown,
             counts.issued_may_sent,
-            devices.min(counts.pending),
+            number(devices.min(counts.pending), "certificate", "certificates"),
+            number(devices, "registration", "registrations"),
             names.join(", "),
             say_keys(&self.keys),
         )

@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::advice::number;
 use super::args::{TargetArgs, TypedShard, timeout};
 use super::conduct::{Shown, print_summary};
 use super::exit::{Exit, Fatal, ledger as ledger_error};
@@ -27,6 +26,7 @@ use crate::instant;
 use crate::ledger::{Ledger, RunId};
 use crate::report::{LotReport, LotReportDraft, LotReportHead, LotScope, render_lot_html, render_lot_report};
 use crate::sealing::KeyOpener;
+use crate::wording::number;
 use trials::Trials;
 
 const AFTER: &str = "\

@@ -13,7 +13,7 @@ use super::header::parse_header;
 use super::records::{Broken, Delimiter, Extent, Quote, Record, RecordReader};
 use super::{Identity, LotShape, RECORD_LIMIT, is_longer_than, payload_fault};
 use crate::service::MAX_PARAMETER_VALUE;
-use crate::wording::{Excerpt, is_invisible};
+use crate::wording::{Excerpt, is_invisible, number};
 
 /// How a lot is to be read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -299,8 +299,7 @@ pub(super) const WANTED_UTF8: &str = "text in UTF-8 (in a spreadsheet, save as \
 
 fn ragged(record: &Record<'_>, wanted: usize) -> RowError {
     let Extent { line, last_line, .. } = record.extent;
-    let fields = if record.len() == 1 { "field" } else { "fields" };
-    let mut found = format!("{} {fields}", record.len());
+    let mut found = number(record.len() as u64, "field", "fields");
     if last_line != line {
         found += &format!(" in a row that goes on to line {last_line} (is a quote left open?)");
     }

@@ -164,9 +164,9 @@ fn another_binding_is_refused_part_by_part_once_something_was_issued() {
     import(&path, 1).commit(vec![issued(1)], now()).unwrap();
     let other = || String::from("other");
     for (part, wanted) in [
-        ("template", Binding { template: other(), ..binding() }),
-        ("region", Binding { region: other(), ..binding() }),
-        ("account", Binding { account: other(), ..binding() }),
+        (BoundTo::Template, Binding { template: other(), ..binding() }),
+        (BoundTo::Region, Binding { region: other(), ..binding() }),
+        (BoundTo::Account, Binding { account: other(), ..binding() }),
     ] {
         let problem = problem(Ledger::resume(&path, &wanted, lot(1), accept, now()));
         assert!(matches!(&problem, Problem::OtherBinding { what, .. } if *what == part), "{problem}");

@@ -296,7 +296,7 @@ fn a_ledger_in_which_nothing_was_issued_is_bound_to_its_lot_alone() {
     ledger.commit(vec![issued(2)], now()).unwrap();
     drop(ledger);
     let refused = problem(Ledger::resume(&path, &binding(), lot(2), accept, now()));
-    assert!(matches!(refused, Problem::OtherBinding { what: "account", .. }), "{refused}");
+    assert!(matches!(refused, Problem::OtherBinding { what: BoundTo::Account, .. }), "{refused}");
     Ledger::resume(&path, &elsewhere, lot(2), accept, now()).unwrap();
 }
 
@@ -306,7 +306,7 @@ fn a_key_made_here_binds_as_a_certificate_does() {
     import(&path, 1).commit(vec![prepared(1)], now()).unwrap();
     let elsewhere = Binding { region: String::from("us-east-1"), ..binding() };
     let refused = problem(Ledger::resume(&path, &elsewhere, lot(1), accept, now()));
-    assert!(matches!(refused, Problem::OtherBinding { what: "region", .. }), "{refused}");
+    assert!(matches!(refused, Problem::OtherBinding { what: BoundTo::Region, .. }), "{refused}");
 }
 
 #[test]
@@ -375,7 +375,7 @@ fn a_shard_has_its_rows_and_stays_what_it_is() {
                 accept,
                 now(),
             ));
-            assert!(matches!(refused, Problem::OtherBinding { what: "shard", .. }), "{refused}");
+            assert!(matches!(refused, Problem::OtherBinding { what: BoundTo::Shard, .. }), "{refused}");
         }
     }
     keys.sort();

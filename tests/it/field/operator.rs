@@ -50,6 +50,8 @@ fn near_misses_are_answered_with_what_was_meant() {
     let provision = |args: &[&str]| run(fleetmint().arg("provision").arg(&lot).args(args)).expect_code(64);
     provision(&["--emulator", "throttled"]).expect_err(&["--emulator=throttled"]);
     provision(&["--emulator", "--conections", "4"]).expect_err(&["--connections"]);
+    provision(&["--emulator", "--workers", "4"])
+        .expect_err(&["tip: '--connections' is what it is called here"]);
     run(fleetmint().arg("provison")).expect_code(64).expect_err(&["provision"]);
     assert_eq!(scratch.files(), ["lot.csv"]);
 }

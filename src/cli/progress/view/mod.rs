@@ -14,6 +14,7 @@ use crate::metrics::{LatencyFigures, Metrics};
 use crate::rate::RateLimit;
 use crate::report::{human_latency, per_second};
 use crate::usage::{Bound, Found, Usage};
+use crate::wording::number;
 
 /// Whether lines may have colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +91,7 @@ impl View {
             pace: pace(recent, rates, &snapshot.usage),
             latencies: latencies(recent),
             now: [
-                count(snapshot.connections.into(), "connection"),
+                number(snapshot.connections.into(), "connection", "connections"),
                 format!("{} in flight", snapshot.in_flight),
             ]
             .into_iter()
@@ -126,7 +127,7 @@ impl View {
             }
         }
         let mut now = vec![
-            Phrase::plain(count(snapshot.connections.into(), "connection")),
+            Phrase::plain(number(snapshot.connections.into(), "connection", "connections")),
             Phrase::plain(format!("{} in flight", snapshot.in_flight)),
         ];
         if snapshot.waiting > 0 {
@@ -365,10 +366,6 @@ fn errors(metrics: &Metrics) -> Vec<String> {
         words.push(format!("others {others}"));
     }
     words
-}
-
-fn count(number: u64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 /// A time in its two largest units: `45s`, `2m 10s`, `3h 12m`, `2d 3h`.
