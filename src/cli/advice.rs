@@ -45,6 +45,7 @@ fn refused(verb: &str, failure: &Failure, times: u32, topics: Option<&Topics>) -
     let topic = topics.map_or(String::new(), |topics| format!(" (topic {})", topics.call(call).request));
     let seen = match failure.cause {
         Cause::Closed { .. } => format!("{times} times the connection ended in the place of an answer"),
+        Cause::Garbled { .. } | Cause::Anomaly { .. } => format!("{times} times the answer made no sense"),
         _ => format!("{} refused so", number(times.into(), "device was", "devices were")),
     };
     words.insert(1, format!("  {seen}, and in this run no {}{topic} was accepted", call.spelled()));

@@ -15,6 +15,8 @@ use crate::failure::{Cause, Failure};
 const HANG_UPS: u32 = 6;
 /// How many of the hang-ups must be of one device for the run to stop.
 const HANG_UPS_OF_A_DEVICE: u32 = 3;
+/// The run stops after this many answers that make no sense, at a step that no device has passed.
+const SENSELESS: u32 = 12;
 /// The run stops after this many identical rejections, or [`REJECTIONS_PER_CONNECTION`] for each connection, if more.
 const REJECTIONS: u32 = 12;
 /// How many identical rejections per connection stop the run, if that is more than [`REJECTIONS`].
@@ -30,11 +32,39 @@ struct Seen {
     has_registered: bool,
     /// The calls that were accepted in this run.
     accepted: Vec<Call>,
-    /// How often a connection ended instead of an answer, for each call that was never accepted; and the last such
-    /// failure.
-    hang_ups: HashMap<Call, (u32, Failure)>,
-    /// How many devices were rejected with the same words, and the last such failure.
+    /// How often there was no answer of use, for each call that was never accepted; and the first such failure.
+    useless: HashMap<(Call, Useless), (u32, Failure)>,
+    /// How many devices were rejected with the same words, and the first such failure.
     rejections: HashMap<String, (u32, Failure)>,
+}
+
+/// What came in the place of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Useless {
+    /// The end of the connection.
+    HangUp,
+    /// Something that makes no sense.
+    Senseless,
+}
+
+impl Useless {
+    fn of(failure: &Failure) -> Option<(Call, Self)> {
+        let useless = match failure.cause {
+            Cause::Closed { .. } => Useless::HangUp,
+            Cause::Garbled { .. } | Cause::Anomaly { .. } => Useless::Senseless,
+            _ => return None,
+        };
+        Some((failure.stage.call()?, useless))
+    }
+
+    /// Whether the service bars a step, where this has come `times` times, `attempts` of them to one device.
+    fn bars(self, times: u32, attempts: u32) -> bool {
+        match self {
+            // A node that is restarted hangs up too: once or twice on each device.
+            Useless::HangUp => times >= HANG_UPS && attempts >= HANG_UPS_OF_A_DEVICE,
+            Useless::Senseless => times >= SENSELESS,
+        }
+    }
 }
 
 impl Refusals {
@@ -43,7 +73,7 @@ impl Refusals {
         let seen = Seen {
             has_registered,
             accepted: Vec::new(),
-            hang_ups: HashMap::new(),
+            useless: HashMap::new(),
             rejections: HashMap::new(),
         };
         Self { seen: Mutex::new(seen) }
@@ -57,23 +87,26 @@ impl Refusals {
                 if !seen.accepted.contains(&call) {
                     seen.accepted.push(call);
                 }
-                seen.hang_ups.remove(&call);
+                seen.useless.retain(|(of, _), _| *of != call);
                 if call == Call::RegisterThing {
                     seen.has_registered = true;
                     seen.rejections.clear();
                 }
             }
-            Err(failure) if is_hang_up(failure) && !seen.accepted.contains(&call) => {
-                seen.hang_ups.entry(call).or_insert_with(|| (0, failure.clone())).0 += 1;
+            Err(_) if seen.accepted.contains(&call) => {}
+            Err(failure) => {
+                if let Some(useless) = Useless::of(failure) {
+                    seen.useless.entry(useless).or_insert_with(|| (0, failure.clone())).0 += 1;
+                }
             }
-            Err(_) => {}
         }
     }
 
-    /// Whether no device has passed this step, which has now failed for one device `attempts` times.
-    pub(super) fn is_barred(&self, call: Call, failure: &Failure, attempts: u32) -> bool {
-        let hang_ups = self.seen().hang_ups.get(&call).map_or(0, |(times, _)| *times);
-        is_hang_up(failure) && attempts >= HANG_UPS_OF_A_DEVICE && hang_ups >= HANG_UPS
+    /// Whether no device has passed the step of `failure`, which has now failed for one device `attempts` times.
+    pub(super) fn is_barred(&self, failure: &Failure, attempts: u32) -> bool {
+        let Some(useless) = Useless::of(failure) else { return false };
+        let times = self.seen().useless.get(&useless).map_or(0, |(times, _)| *times);
+        useless.1.bars(times, attempts)
     }
 
     /// Counts a device that was given up for `failure`. Returns whether the run must stop, given its number of
@@ -92,14 +125,17 @@ impl Refusals {
     /// The run's end in the light of its refusals. `end` is its own end; `None` if it had none.
     pub(super) fn judge(&self, end: Option<End>) -> Option<End> {
         let seen = self.seen();
-        let hang_up = |failure: &Failure| {
-            seen.hang_ups.values().find(|(times, last)| *times >= HANG_UPS && last.stage == failure.stage)
+        let useless = |failure: &Failure| {
+            let (times, first) = seen.useless.get(&Useless::of(failure)?)?;
+            (*times >= HANG_UPS).then_some((times, first))
         };
-        let rejected =
-            || seen.rejections.values().filter(|(times, _)| *times >= REJECTIONS).max_by_key(|found| found.0);
+        let rejected = || {
+            let often = seen.rejections.values().filter(|(times, _)| *times >= REJECTIONS);
+            often.max_by_key(|found| found.0).map(|(times, first)| (times, first))
+        };
         let refused = match &end {
             None => rejected(),
-            Some(End::Stopped(failure)) if is_hang_up(failure) => hang_up(failure),
+            Some(End::Stopped(failure)) if Useless::of(failure).is_some() => useless(failure),
             Some(End::Stopped(failure)) => rejected().filter(|(_, found)| found.reason() == failure.reason()),
             Some(_) => None,
         };
@@ -109,11 +145,6 @@ impl Refusals {
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().expect("no code panics while it holds this lock")
     }
-}
-
-/// Whether the connection ended instead of an answer.
-fn is_hang_up(failure: &Failure) -> bool {
-    matches!(failure.cause, Cause::Closed { .. }) && failure.stage.call().is_some()
 }
 
 #[cfg(test)]
@@ -137,7 +168,7 @@ mod tests {
         let mut is_barred = false;
         for n in 0..hang_ups {
             refusals.attempted(Call::RegisterThing, &Err(failure.clone()));
-            is_barred = refusals.is_barred(Call::RegisterThing, &failure, n / 3 + 1);
+            is_barred = refusals.is_barred(&failure, n / 3 + 1);
         }
         is_barred
     }
@@ -150,11 +181,30 @@ mod tests {
             "each of three has tried twice: one node may have been restarted"
         );
         assert!(is_barred_after(&Refusals::new(true), 7));
-        let failure = hang_up(Call::RegisterThing);
-        assert!(!refusals.is_barred(Call::CreateKeysAndCertificate, &failure, 9), "another step");
+        assert!(!refusals.is_barred(&hang_up(Call::CreateKeysAndCertificate), 9), "another step");
         refusals.attempted(Call::RegisterThing, &Ok(()));
         assert!(!is_barred_after(&refusals, 40));
         assert!(refusals.judge(None).is_none());
+    }
+
+    #[test]
+    fn answers_that_make_no_sense_bar_a_step_however_few_each_device_has_had() {
+        let call = Call::CreateKeysAndCertificate;
+        let garbled = Failure::new(Stage::Call(call), Cause::Garbled { detail: String::from("no JSON") });
+        let refusals = Refusals::new(true);
+        for n in 1..=12 {
+            assert!(!refusals.is_barred(&garbled, 1), "{n}");
+            refusals.attempted(call, &Err(garbled.clone()));
+        }
+        assert!(refusals.is_barred(&garbled, 1));
+        assert!(!refusals.is_barred(&hang_up(call), 3), "nobody hung up");
+        let Some(End::Refused { times, .. }) = refusals.judge(Some(End::Stopped(garbled.clone()))) else {
+            panic!()
+        };
+        assert_eq!(times, 12);
+        refusals.attempted(call, &Ok(()));
+        refusals.attempted(call, &Err(garbled.clone()));
+        assert!(!refusals.is_barred(&garbled, 9), "one device has passed");
     }
 
     #[test]

@@ -105,15 +105,9 @@ impl<C: Connector> Journey<C> {
         self.run.recorder.note(Note::Exchanged { operation: Operation::of(call), timing, outcome }).await;
     }
 
-    /// What to do about a device's n-th failure of a call, once any wait for it is over.
-    async fn recover(
-        &self,
-        line: &mut Line<C>,
-        call: Call,
-        failure: &Failure,
-        attempts: u32,
-    ) -> Result<Next, Halt> {
-        if self.refusals.is_barred(call, failure, attempts) {
+    /// What to do about a device's n-th failure of a call in a row, once any wait for it is over.
+    async fn recover(&self, line: &mut Line<C>, failure: &Failure, attempts: u32) -> Result<Next, Halt> {
+        if self.refusals.is_barred(failure, attempts) {
             return Err(Halt::Stop(failure.clone()));
         }
         line.recover(failure, attempts).await

@@ -78,7 +78,7 @@ impl<C: Connector> Journey<C> {
                 Ok(issued) => return Ok(Step::Register(issued)),
                 Err(failure) => failure,
             };
-            match self.recover(line, call, &failure, attempts).await? {
+            match self.recover(line, &failure, attempts).await? {
                 Next::TryAgain => {}
                 Next::GiveUp => {
                     self.run.commit(line, step::not_issued(device, failure.clone())).await?;

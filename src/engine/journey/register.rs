@@ -59,7 +59,7 @@ impl<C: Connector> Journey<C> {
             if failure.may_have_acted() {
                 lost = Some(failure.clone());
             }
-            match self.recover(line, Call::RegisterThing, &failure, attempts).await {
+            match self.recover(line, &failure, attempts).await {
                 Ok(Next::TryAgain) => {}
                 Ok(Next::GiveUp) => return self.give_up(line, device, &issued, failure, lost).await,
                 Err(halt) => return Err(self.leave(line, device, issued.registration, halt).await?),

@@ -174,6 +174,11 @@ pub(super) async fn ask_to_register<C: Connector>(
     if answer.as_ref().map_or_else(Failure::may_have_acted, |_| true) {
         issued.registration = Registration::MaySent;
     }
+    // Where the template has no thing, the answers of all devices are alike: on the same connection, the next one's could
+    // not be told from this one's, delivered again.
+    if answer.as_ref().is_ok_and(|thing| thing.thing_name.is_empty()) {
+        line.retire();
+    }
     Ok(Some((timing, answer)))
 }
 

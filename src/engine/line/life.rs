@@ -36,7 +36,7 @@ pub(super) struct Life {
 
 /// How waiting on a connection ends.
 pub(super) enum Ended {
-    /// The connection is old, and should be replaced while that does no harm.
+    /// The connection is old or retired, and should be replaced while that does no harm.
     Due,
     /// The connection ended by itself.
     Lost(Failure),
@@ -65,6 +65,11 @@ impl Life {
     /// Notes that the connection has carried an answer.
     pub(super) fn answered(self) -> Self {
         Self { has_answered: true, ..self }
+    }
+
+    /// Ends the connection's life: it is due now.
+    pub(super) fn end(&mut self) {
+        self.renewal.as_mut().reset(Instant::now());
     }
 
     /// Whether the service has served on the connection: by an answer, or by keeping it open for at least `after`.

@@ -461,10 +461,17 @@ impl<C: Connector> Line<C> {
         }
     }
 
-    /// Closes a connection that has reached its age. The next is dialled when it is needed.
+    /// Has the connection, if any, carry no further request.
+    pub(super) fn retire(&mut self) {
+        if let Some(held) = &mut self.held {
+            held.life.end();
+        }
+    }
+
+    /// Closes a connection whose life has ended. The next is dialled when it is needed.
     async fn renew(&mut self) {
         if let Some(held) = &self.held {
-            debug!(parent: &held.span, "renewed: it is as old as connections get");
+            debug!(parent: &held.span, "renewed");
         }
         self.disconnect().await;
         self.trunk.recorder.note(Note::Counted(Counter::ConnectionsRenewed, 1)).await;

@@ -281,12 +281,19 @@ fn a_template_without_a_thing_registers_devices_that_can_be_exported() {
     let scenario =
         scratch.write("scenario.toml", "keys = \"p256\"\n[[templates]]\nname = \"T\"\nfile = \"t.json\"\n");
     let lot = scratch.write("lot.csv", "SerialNumber\n1\n2\n3\n");
-    run(fleetmint().arg("provision").arg(lot).arg(format!("--emulator={}", scenario.display())))
-        .expect_code(0);
+    let emulator = format!("--emulator={}", scenario.display());
+    // One connection, on which all answers are alike.
+    let ran = run(fleetmint().arg("provision").arg(lot).args([&emulator, "--connections", "1"]));
+    assert!(!ran.expect_code(0).out.contains("what went wrong"), "no answer is taken for another device's");
     let ledger = scratch.path("lot.ledger");
     assert_eq!(column(&ledger, "SELECT state FROM device"), ["registered"; 3]);
     assert_eq!(column(&ledger, "SELECT count(thing_name) FROM device"), ["0"]);
     let out = scratch.path("devices.jsonl");
     run(fleetmint().arg("export").arg(&ledger).args(["--format", "jsonl", "--out"]).arg(&out)).expect_code(0);
     assert_eq!(std::fs::read_to_string(out).unwrap().lines().count(), 3);
+    let mut load = fleetmint();
+    load.args(["load", "provision", &emulator, "--devices", "9", "--rate", "9/s", "--for", "1s"]);
+    load.args(["--max-connections", "1", "--connections", "1", "--threshold", "register_thing.accepted=9"]);
+    load.arg("--ledger").arg(scratch.path("load.ledger")).arg("--key-column").arg("SerialNumber");
+    run(&mut load).expect_code(0);
 }

@@ -43,6 +43,11 @@ impl Drop for Server {
 /// Issues what is asked for, unless publishing to `barred` ends the connection; `answer` decides about registrations: none
 /// ends the connection too.
 async fn serve(barred: &'static str, answer: Answer) -> Server {
+    serve_with(barred, certificate, answer).await
+}
+
+/// As [`serve`], with another answer to requests for a certificate.
+async fn serve_with(barred: &'static str, issue: fn() -> serde_json::Value, answer: Answer) -> Server {
     let (config, ca_pem) = rogue::identity("localhost");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("wss://localhost:{}/mqtt", listener.local_addr().unwrap().port());
@@ -54,14 +59,20 @@ async fn serve(barred: &'static str, answer: Answer) -> Server {
             let (tls, seen) = (TlsAcceptor::from(config.clone()), ours.clone());
             tokio::spawn(async move {
                 let peer = Peer::accept(tls, tcp).await;
-                connection(peer, &seen, barred, answer).await;
+                connection(peer, &seen, barred, issue, answer).await;
             });
         }
     });
     Server { endpoint, ca_pem, seen, serving }
 }
 
-async fn connection(mut peer: Peer, seen: &Seen, barred: &str, answer: Answer) {
+async fn connection(
+    mut peer: Peer,
+    seen: &Seen,
+    barred: &str,
+    issue: fn() -> serde_json::Value,
+    answer: Answer,
+) {
     let request = peer.request().await;
     if !request[0].contains(" /mqtt?") {
         // The control plane is asked for the template; there is none.
@@ -90,7 +101,7 @@ async fn connection(mut peer: Peer, seen: &Seen, barred: &str, answer: Answer) {
                 id += 1;
                 let (end, reply) = if topic == CREATE {
                     seen.issued.fetch_add(1, Ordering::Relaxed);
-                    ("accepted", certificate())
+                    ("accepted", issue())
                 } else {
                     match answer(seen.registrations.fetch_add(1, Ordering::Relaxed)) {
                         None => return peer.hang_up(),
@@ -213,4 +224,35 @@ async fn rejections_of_a_few_devices_or_each_for_its_own_reason_are_results() {
     assert_eq!(code, Some(3), "{said}");
     let rejected = column(&scratch.path("lot.ledger"), "SELECT id FROM device WHERE state = 'rejected'");
     assert_eq!(rejected.len(), 40);
+}
+
+/// Whoever's template has no thing: all answers are alike, and each is its own device's.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_all_alike_are_each_their_own_device_s() {
+    let (scratch, server) = (Scratch::new(), serve("", |_| Some(json!({"deviceConfiguration": {}}))).await);
+    let (code, said) = provision(&server, &scratch, 40, &["--connections", "2"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    let registrations = server.seen.registrations.load(Ordering::Relaxed);
+    assert_eq!((issued(&server), registrations), (40, 40), "{said}");
+    let ledger = scratch.path("lot.ledger");
+    assert_eq!(column(&ledger, "SELECT DISTINCT state FROM device"), ["registered"]);
+}
+
+/// Whoever's endpoint is not what it seems: each senseless answer may stand for a certificate that nobody has.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_make_no_sense_cost_a_few_certificates_whatever_the_lot_s_size() {
+    for connections in [1, 20] {
+        let (scratch, server) = (Scratch::new(), serve_with("", || json!(["no", "object"]), |_| None).await);
+        let (code, said) =
+            provision(&server, &scratch, 300, &["--connections", &connections.to_string()]).await;
+        assert_eq!(code, Some(4), "{said}");
+        assert!(said.contains("times the answer made no sense") && said.contains(CREATE), "{said}");
+        assert!(issued(&server) <= connections + 12, "{} certificates", issued(&server));
+        let (scratch, server) = (Scratch::new(), serve("", |_| Some(json!(["no", "object"]))).await);
+        let (code, said) =
+            provision(&server, &scratch, 300, &["--connections", &connections.to_string()]).await;
+        assert_eq!(code, Some(4), "{said}");
+        assert!(said.contains("times the answer made no sense") && said.contains(REGISTER), "{said}");
+        assert!(issued(&server) <= connections + 12, "{} certificates", issued(&server));
+    }
 }
