@@ -10,12 +10,12 @@ use super::end::End;
 use crate::call::Call;
 use crate::failure::{Cause, Failure};
 
-/// The run stops after this many hang-ups at a step that no device has passed, with [`HANG_UPS_OF_A_DEVICE`] of one
-/// device.
-const HANG_UPS: u32 = 6;
-/// How many of the hang-ups must be of one device for the run to stop.
-const HANG_UPS_OF_A_DEVICE: u32 = 3;
-/// The run stops after this many answers that make no sense, at a step that no device has passed.
+/// The run stops when so often no answer of use came at a step that no device has passed, [`OF_A_DEVICE`] times in a
+/// row to one device.
+const USELESS: u32 = 6;
+/// How often it must have been the same device.
+const OF_A_DEVICE: u32 = 3;
+/// The run stops after so many answers that make no sense, whichever devices they were for.
 const SENSELESS: u32 = 12;
 /// The run stops after this many identical rejections, or [`REJECTIONS_PER_CONNECTION`] for each connection, if more.
 const REJECTIONS: u32 = 12;
@@ -59,11 +59,8 @@ impl Useless {
 
     /// Whether the service bars a step, where this has come `times` times, `attempts` of them to one device.
     fn bars(self, times: u32, attempts: u32) -> bool {
-        match self {
-            // A node that is restarted hangs up too: once or twice on each device.
-            Useless::HangUp => times >= HANG_UPS && attempts >= HANG_UPS_OF_A_DEVICE,
-            Useless::Senseless => times >= SENSELESS,
-        }
+        // A node that is restarted hangs up too: once or twice on each device. It does not talk nonsense.
+        (times >= USELESS && attempts >= OF_A_DEVICE) || (self == Useless::Senseless && times >= SENSELESS)
     }
 }
 
@@ -127,7 +124,7 @@ impl Refusals {
         let seen = self.seen();
         let useless = |failure: &Failure| {
             let (times, first) = seen.useless.get(&Useless::of(failure)?)?;
-            (*times >= HANG_UPS).then_some((times, first))
+            (*times >= USELESS).then_some((times, first))
         };
         let rejected = || {
             let often = seen.rejections.values().filter(|(times, _)| *times >= REJECTIONS);

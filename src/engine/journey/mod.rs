@@ -39,6 +39,8 @@ pub(super) struct Journey<C> {
     refusals: Arc<Refusals>,
     /// Set once the account shows that a device registered without a thing name has no thing.
     has_no_things: AtomicBool,
+    /// How often in a row the account could not tell a device's thing.
+    untold: AtomicU32,
 }
 
 /// Where a device stands after a step.
@@ -70,8 +72,16 @@ impl<C: Connector> Journey<C> {
         failure_budget: u32,
         refusals: Arc<Refusals>,
     ) -> Self {
-        let (failed_in_a_row, has_no_things) = (AtomicU32::new(0), AtomicBool::new(false));
-        Self { run, settler, certificate_lifetime, failure_budget, failed_in_a_row, refusals, has_no_things }
+        Self {
+            run,
+            settler,
+            certificate_lifetime,
+            failure_budget,
+            failed_in_a_row: AtomicU32::new(0),
+            refusals,
+            has_no_things: AtomicBool::new(false),
+            untold: AtomicU32::new(0),
+        }
     }
 
     /// Takes one device as far as it goes. Even after an error the ledger explains the device's state.

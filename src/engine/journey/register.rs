@@ -22,6 +22,9 @@ use crate::transport::Connector;
 /// The waits before each question to the control plane.
 const SETTLE_PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
 
+/// An account that could not tell so many devices' things, one after the other, is not asked again.
+const UNTOLD: u32 = 3;
+
 impl<C: Connector> Journey<C> {
     /// Sends RegisterThing until the service confirms or refuses it, or the device has to be left.
     pub(super) async fn register(
@@ -68,19 +71,27 @@ impl<C: Connector> Journey<C> {
     }
 
     /// Completes an accepted reply with its thing's name. A reply has no name if the template has no thing, or if the
-    /// reply lost it: the account knows which. Once the account has shown that there is no thing, it is not asked
-    /// again in this run.
+    /// reply lost it: the account knows which. Once the account has shown that there is no thing, or that it cannot
+    /// tell, it is not asked again in this run.
     async fn named(&self, line: &mut Line<C>, issued: &Issued, thing: RegisteredThing) -> RegisteredThing {
-        if !thing.thing_name.is_empty() || self.has_no_things.load(Ordering::Relaxed) {
+        if !thing.thing_name.is_empty()
+            || self.has_no_things.load(Ordering::Relaxed)
+            || self.untold.load(Ordering::Relaxed) >= UNTOLD
+        {
             return thing;
         }
         let Some(settler) = &self.settler else { return thing };
         match line.while_idle(settler.settle(&issued.certificate.certificate_id)).await {
             Settlement::Registered(settled) => {
                 self.has_no_things.fetch_or(settled.thing_name.is_empty(), Ordering::Relaxed);
+                self.untold.store(0, Ordering::Relaxed);
                 RegisteredThing { thing_name: settled.thing_name, ..thing }
             }
-            Settlement::NotRegistered | Settlement::Unsettled { .. } => thing,
+            Settlement::NotRegistered => thing,
+            Settlement::Unsettled { .. } => {
+                self.untold.fetch_add(1, Ordering::Relaxed);
+                thing
+            }
         }
     }
 

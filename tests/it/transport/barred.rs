@@ -29,6 +29,8 @@ struct Server {
 
 #[derive(Default)]
 struct Seen {
+    /// Requests to the control plane, which is not there.
+    asked: AtomicU64,
     dials: AtomicU64,
     issued: AtomicU64,
     registrations: AtomicU64,
@@ -76,6 +78,7 @@ async fn connection(
     let request = peer.request().await;
     if !request[0].contains(" /mqtt?") {
         // The control plane is asked for the template; there is none.
+        seen.asked.fetch_add(1, Ordering::Relaxed);
         peer.raw("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
         return;
     }
@@ -236,6 +239,8 @@ async fn answers_that_are_all_alike_are_each_their_own_device_s() {
     assert_eq!((issued(&server), registrations), (40, 40), "{said}");
     let ledger = scratch.path("lot.ledger");
     assert_eq!(column(&ledger, "SELECT DISTINCT state FROM device"), ["registered"]);
+    let asked = server.seen.asked.load(Ordering::Relaxed);
+    assert!(asked <= 10, "an account that cannot tell the devices' things was asked {asked} times");
 }
 
 /// Whoever's endpoint is not what it seems: each senseless answer may stand for a certificate that nobody has.
