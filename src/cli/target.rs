@@ -140,8 +140,18 @@ impl TargetArgs {
     }
 
     fn endpoint(&self) -> Result<Option<Endpoint>, Fatal> {
-        let parsed = self.endpoint.as_deref().map(str::parse).transpose();
-        parsed.map_err(|error| usage("--endpoint", error))
+        let Some(text) = self.endpoint.as_deref() else { return Ok(None) };
+        let address = match text.trim().strip_prefix("mqtts://") {
+            None => text,
+            // With a claim certificate there is no WebSocket around MQTT.
+            Some(address) if self.claim_cert.is_some() => address,
+            Some(_) => {
+                let wanted =
+                    "mqtts:// goes with --claim-cert; signed connections want wss://, or just the host";
+                return Err(usage("--endpoint", wanted));
+            }
+        };
+        address.parse().map(Some).map_err(|error| usage("--endpoint", error))
     }
 
     /// The endpoints of AWS's services: arguments take precedence over the environment and the profile.
@@ -417,6 +427,10 @@ impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.emulator {
             Some(_) => f.write_str("the built-in emulator"),
+            None if self.has_claim() && self.endpoint.port() == 443 => {
+                write!(f, "mqtts://{}:443", self.endpoint.host_header())
+            }
+            None if self.has_claim() => write!(f, "mqtts://{}", self.endpoint.host_header()),
             None => self.endpoint.fmt(f),
         }
     }

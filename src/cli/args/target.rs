@@ -15,7 +15,8 @@ pub(in crate::cli) struct TargetArgs {
           conflicts_with_all = ["endpoint", "ca_file", "profile", "control_endpoint", "service_quotas_endpoint"])]
     pub(in crate::cli) emulator: Option<Option<PathBuf>>,
 
-    /// The account's iot:Data-ATS endpoint: a host, or wss://HOST[:PORT]/mqtt [default: what DescribeEndpoint says].
+    /// The account's iot:Data-ATS endpoint: a host, or wss://HOST[:PORT]/mqtt; with --claim-cert,
+    /// mqtts://HOST:PORT [default: what DescribeEndpoint says].
     #[arg(long, value_name = "HOST|URL")]
     pub(in crate::cli) endpoint: Option<String>,
 

@@ -8,11 +8,11 @@ fn a_lot_is_provisioned_with_a_claim_and_no_credentials() {
     let scratch = Scratch::new();
     let claims = scratch.path("claims");
     let emulator = Emulate::start(&["--claim-dir", claims.to_str().unwrap()]);
-    let port = |key: &str| {
-        let digits: String = emulator.text(key).chars().filter(char::is_ascii_digit).collect();
-        format!("localhost:{digits}")
-    };
-    for (name, endpoint) in [("mqtt", port("mqtt_endpoint")), ("web", port("endpoint"))] {
+    // As the emulator prints them, each in the other's form too.
+    let mqtt = emulator.text("mqtt_endpoint").to_owned();
+    let port: String = emulator.text("endpoint").chars().filter(char::is_ascii_digit).collect();
+    let bare = mqtt.replace("mqtts://", "");
+    for (name, endpoint) in [("mqtt", mqtt), ("bare", bare), ("web", format!("localhost:{port}"))] {
         let lot = scratch.lot(&format!("{name}.csv"), 20);
         let ledger = scratch.path(&format!("{name}.db"));
         let mut command = fleetmint();
@@ -21,10 +21,21 @@ fn a_lot_is_provisioned_with_a_claim_and_no_credentials() {
         command.args(["--ca-file", emulator.text("ca_file")]);
         command.arg("--claim-cert").arg(claims.join("claim.pem"));
         command.arg("--claim-key").arg(claims.join("claim-key.pem"));
-        run(&mut command).expect_code(0).expect_err(&["no AWS credentials", "nobody can be asked"]);
+        let on = format!("on mqtts://{}", endpoint.replace("mqtts://", ""));
+        run(&mut command).expect_code(0).expect_err(&["no AWS credentials", "nobody can be asked", &on]);
         let states = column(&ledger, "SELECT DISTINCT state FROM device");
         assert_eq!(states, ["registered"], "{name}");
     }
+}
+
+/// Whoever gives the emulator's other endpoint, and means to sign.
+#[test]
+fn an_endpoint_without_a_web_socket_wants_a_claim() {
+    let scratch = Scratch::new();
+    let lot = scratch.lot("lot.csv", 1);
+    let mut command = fleetmint();
+    command.arg("provision").arg(&lot).args(["--endpoint", "mqtts://localhost:8883", "--template", "T"]);
+    run(command.args(["--region", "us-east-1"])).expect_code(64).expect_err(&["--claim-cert", "wss://"]);
 }
 
 /// A claim that was revoked, or the certificate and the key of two claims.
