@@ -181,8 +181,11 @@ impl Notes {
                     // Two labels at about the same height are at different ends.
                     @let is_near = self.levels[..at].iter().any(|(_, other, _)| (scale.place(*other) - scale.place(*value)).abs() < NEAR);
                     @let (x, dx, anchor) = if is_near { ("0", "4", "start") } else { ("100%", "-4", "end") };
+                    // A label is above its line, unless another line would go through it there.
+                    @let is_under = self.levels.iter().any(|(_, other, _)| (0.0..NEAR).contains(&(scale.place(*other) - scale.place(*value))) && other > value);
+                    @let dy = if is_under || scale.place(*value) > 0.93 { "13" } else { "-4" };
                     line class=(class) x1="0" x2="100%" y1=(y) y2=(y) {}
-                    text class=(class) x=(x) y=(y) dx=(dx) dy=(if scale.place(*value) > 0.93 { "13" } else { "-4" }) text-anchor=(anchor) { (label) }
+                    text class=(class) x=(x) y=(y) dx=(dx) dy=(dy) text-anchor=(anchor) { (label) }
                 }
             }
         }
@@ -256,6 +259,21 @@ mod tests {
     fn a_line_is_broken_where_there_is_no_value_and_a_lone_one_is_a_dot() {
         let points = [Some((0.0, 0.0)), Some((0.5, 1.0)), None, Some((1.0, 0.25))];
         assert_eq!(line(points), "M0 1000h0L500 0M1000 750h0");
+    }
+
+    #[test]
+    fn no_line_goes_through_the_label_of_another() {
+        let level = |value: f64, label: &str| ("base", value, label.to_owned());
+        let notes = Notes {
+            levels: vec![level(47.0, "quota"), level(46.3, "found"), level(20.0, "low")],
+            ..Notes::default()
+        };
+        let drawn = notes.before(Scale::counts([80.0].into_iter())).into_string();
+        let offset = |label: &str| {
+            let before = drawn.split_once(&format!(">{label}<")).unwrap().0;
+            before.rsplit_once("dy=\"").unwrap().1.split('"').next().unwrap().to_owned()
+        };
+        assert_eq!(["quota", "found", "low"].map(offset), ["-4", "13", "-4"]);
     }
 
     #[test]

@@ -164,6 +164,9 @@ fn about(report: &LotReport) -> Markup {
     }
 }
 
+/// Up to so many devices are shown, and printed, without being asked for.
+const MOST_OPEN: usize = 100;
+
 fn devices(report: &LotReport) -> Markup {
     html! {
         section aria-labelledby="devices" {
@@ -171,8 +174,9 @@ fn devices(report: &LotReport) -> Markup {
             @if report.devices.is_empty() {
                 p.note { "More than " (count(MOST_LISTED as u64)) " devices, or none: the CSV has them, each with its hash." }
             } @else {
-                p.note { "The hash is the SHA-256 of the certificate, DER, as the ledger has it." }
-                details { summary { (count(report.devices.len() as u64)) " devices" }
+                details.listed open[report.devices.len() <= MOST_OPEN] {
+                    summary { (count(report.devices.len() as u64)) (if report.devices.len() == 1 { " device" } else { " devices" }) }
+                    p.note { "The hash is the SHA-256 of the certificate, DER, as the ledger has it." }
                     (scrolling("Devices", &html! { table {
                         thead { tr {
                             th.text scope="col" { "Device" } th.text scope="col" { "Thing" } th.text scope="col" { "Result" }
