@@ -200,10 +200,10 @@ pub(super) fn failures(text: &mut String, failures: &[FailureSummary]) {
 pub fn human_latency(us: u64) -> String {
     match us {
         0..1_000 => format!("{us} us"),
-        1_000..10_000 => format!("{:.2} ms", us as f64 / 1e3),
-        10_000..99_950 => format!("{:.1} ms", us as f64 / 1e3),
+        1_000..9_995 => format!("{:.2} ms", us as f64 / 1e3),
+        9_995..99_950 => format!("{:.1} ms", us as f64 / 1e3),
         99_950..999_500 => format!("{:.0} ms", us as f64 / 1e3),
-        999_500..10_000_000 => format!("{:.2} s", us as f64 / 1e6),
+        999_500..9_995_000 => format!("{:.2} s", us as f64 / 1e6),
         _ => format!("{:.1} s", us as f64 / 1e6),
     }
 }
@@ -214,12 +214,16 @@ mod tests {
 
     #[test]
     fn latencies_are_shown_in_three_digits_or_so() {
-        let shown: Vec<_> = [0, 999, 1_000, 12_345, 123_456, 138_879, 999_900, 4_560_000, 61_000_000]
-            .map(human_latency)
-            .into();
+        let shown: Vec<_> =
+            [0, 999, 1_000, 9_994, 9_996, 12_345, 123_456, 138_879, 999_900, 4_560_000, 61_000_000]
+                .map(human_latency)
+                .into();
         assert_eq!(
             shown,
-            ["0 us", "999 us", "1.00 ms", "12.3 ms", "123 ms", "139 ms", "1.00 s", "4.56 s", "61.0 s"]
+            [
+                "0 us", "999 us", "1.00 ms", "9.99 ms", "10.0 ms", "12.3 ms", "123 ms", "139 ms", "1.00 s",
+                "4.56 s", "61.0 s"
+            ]
         );
     }
 }

@@ -123,7 +123,8 @@ impl View {
             let name = operation.name().replace('_', " ");
             pace.push(Phrase::plain(format!("{name} {:.1}/s", recent.counts.accepted as f64 / seconds)));
             if recent.response.count() > 0 {
-                latencies.push(latency(&format!("{name} response"), recent.response.figures()));
+                let which = if latencies.is_empty() { "response: " } else { "" };
+                latencies.push(latency(&format!("{which}{name}"), recent.response.figures()));
             }
         }
         let mut now = vec![
@@ -251,34 +252,49 @@ impl Phrase {
         Self { words, look: Look::Plain }
     }
 
-    fn in_colours(&self, colours: Colours, columns: usize) -> String {
-        let words = cut(&self.words, columns);
+    fn in_colours(&self, words: &str, colours: Colours) -> String {
         match (colours, self.look) {
-            (Colours::None, _) | (_, Look::Plain) => words,
+            (Colours::None, _) | (_, Look::Plain) => words.to_owned(),
             (Colours::Ansi, Look::Warning) => format!("\x1b[33m{words}\x1b[0m"),
             (Colours::Ansi, Look::Error) => format!("\x1b[31m{words}\x1b[0m"),
         }
     }
 }
 
-/// Puts phrases on lines, as many on each as fit.
+/// Puts phrases on lines, as many on each as fit. One that is wider than a line goes on in the next.
 fn pack(phrases: &[Phrase], columns: usize, colours: Colours) -> Vec<String> {
-    const BETWEEN: &str = ", ";
-    let mut lines = Vec::new();
-    let mut line = String::new();
-    for phrase in phrases {
-        let words = phrase.in_colours(colours, columns);
-        if line.is_empty() {
-            line = words;
-        } else if width(&line) + BETWEEN.len() + width(&words) <= columns {
-            line += BETWEEN;
-            line += &words;
-        } else {
-            lines.push(std::mem::replace(&mut line, words));
+    let parts = phrases.iter().flat_map(|phrase| {
+        broken(&phrase.words, columns).into_iter().map(|words| phrase.in_colours(&words, colours))
+    });
+    joined(parts, ", ", columns)
+}
+
+/// Breaks a text at blanks where it is wider than a line; a number stays with its unit.
+fn broken(text: &str, columns: usize) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match words.last_mut() {
+            Some(number) if number.ends_with(|c: char| c.is_ascii_digit()) => {
+                *number += " ";
+                *number += word;
+            }
+            _ => words.push(word.to_owned()),
         }
     }
-    if !line.is_empty() {
-        lines.push(line);
+    joined(words.into_iter(), " ", columns).iter().map(|line| cut(line, columns)).collect()
+}
+
+/// Puts parts on lines, as many on each as fit.
+fn joined(parts: impl Iterator<Item = String>, between: &str, columns: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for part in parts {
+        match lines.last_mut() {
+            Some(line) if width(line) + between.len() + width(&part) <= columns => {
+                *line += between;
+                *line += &part;
+            }
+            _ => lines.push(part),
+        }
     }
     lines
 }
@@ -356,14 +372,14 @@ fn errors(metrics: &Metrics) -> Vec<String> {
     let mut words: Vec<_> = kinds
         .iter()
         .take(NAMED_ERRORS)
-        .map(|((stage, cause), kind)| format!("{stage} {cause} {}", kind.count))
+        .map(|((stage, cause), kind)| format!("{} x {stage}: {cause}", kind.count).replace('_', " "))
         .collect();
     if let Some(first) = words.first_mut() {
         *first = format!("errors: {first}");
     }
     let others: u64 = kinds.iter().skip(NAMED_ERRORS).map(|(_, kind)| kind.count).sum();
     if others > 0 {
-        words.push(format!("others {others}"));
+        words.push(number(others, "other", "others"));
     }
     words
 }

@@ -13,7 +13,7 @@ fn view() -> View {
         now: plain(&["10 connections", "7 in flight"]),
         troubles: vec![
             Phrase { words: String::from("3 throttled"), look: Look::Warning },
-            Phrase { words: String::from("errors: register_thing closed 2"), look: Look::Error },
+            Phrase { words: String::from("errors: 2 x register thing: closed"), look: Look::Error },
         ],
         is_for_logs: true,
     }
@@ -34,7 +34,7 @@ fn a_wide_terminal_has_a_line_for_each_kind_of_figure() {
             "register 9.8/s of 10/s, create 9.9/s of 10/s",
             "register p50 9.12 ms p99 22.0 ms, create p50 154 ms p99 281 ms",
             "10 connections, 7 in flight",
-            "3 throttled, errors: register_thing closed 2",
+            "3 throttled, errors: 2 x register thing: closed",
         ]
     );
 }
@@ -51,7 +51,7 @@ fn a_narrow_terminal_has_fewer_words_on_a_line() {
             "create p50 154 ms p99 281 ms",
             "10 connections, 7 in flight",
             "3 throttled",
-            "errors: register_thing closed 2",
+            "errors: 2 x register thing: closed",
         ]
     );
 }
@@ -60,7 +60,7 @@ fn a_narrow_terminal_has_fewer_words_on_a_line() {
 fn a_low_terminal_keeps_the_pace_and_the_troubles() {
     assert_eq!(
         rows(100, 4)[1..],
-        ["register 9.8/s of 10/s, create 9.9/s of 10/s", "3 throttled, errors: register_thing closed 2",]
+        ["register 9.8/s of 10/s, create 9.9/s of 10/s", "3 throttled, errors: 2 x register thing: closed",]
     );
     assert_eq!(rows(100, 2).len(), 1);
 }
@@ -79,6 +79,20 @@ fn no_line_is_ever_as_wide_as_the_terminal_and_all_lines_fit() {
 }
 
 #[test]
+fn what_is_wider_than_a_line_goes_on_in_the_next_and_a_number_stays_with_its_unit() {
+    let latency = "create certificate p50 5.00 s p99 6.22 s";
+    assert_eq!(broken(latency, 39), ["create certificate p50 5.00 s", "p99 6.22 s"]);
+    assert_eq!(broken(latency, 40), [latency]);
+    assert_eq!(broken("bound by something", 5), ["bound", "by", "somet"]);
+    let phrases = ["45 in flight", latency, "3 throttled"].map(|words| Phrase::plain(words.to_owned()));
+    assert_eq!(
+        pack(&phrases, 39, Colours::None),
+        ["45 in flight", "create certificate p50 5.00 s", "p99 6.22 s, 3 throttled"],
+        "a comma stands only between phrases"
+    );
+}
+
+#[test]
 fn colours_take_no_room() {
     let size = Size { columns: 60, rows: 24 };
     let coloured = view().rows(size, Colours::Ansi).text;
@@ -93,7 +107,7 @@ fn a_log_line_has_everything_in_a_fixed_order() {
         view().line(),
         "4123 of 10000 devices, register 9.8/s of 10/s, create 9.9/s of 10/s, ETA 10m 0s, \
          register p50 9.12 ms p99 22.0 ms, create p50 154 ms p99 281 ms, 10 connections, 7 in flight, \
-         3 throttled, errors: register_thing closed 2"
+         3 throttled, errors: 2 x register thing: closed"
     );
 }
 
@@ -130,10 +144,10 @@ fn the_most_frequent_errors_are_named_and_throttles_are_not_among_them() {
         words,
         [
             "9 throttled",
-            "errors: create_certificate no_reply 5",
-            "create_certificate no_puback 3",
-            "register_thing closed 2",
-            "others 1",
+            "errors: 5 x create certificate: no reply",
+            "3 x create certificate: no puback",
+            "2 x register thing: closed",
+            "1 other",
         ]
     );
 }
