@@ -26,11 +26,11 @@ Examples:
   fleetmint cleanup lot.ledger --profile lab
   fleetmint cleanup lot.ledger --profile lab --yes
 
-Without --yes it only looks, and says what it would do. For each device: policies and things are detached from its certificate, the
-certificate is made inactive and deleted, then its thing, and in the end the policies whose document the template carries. A thing is
-deleted only if nothing but this ledger's certificates is attached to it, and its version is that of a new thing; a policy only if
-the template carries its document, and nothing is attached to it any more. Everything else is detached, listed and kept. A device
-whose certificate another client has changed since it was registered is left alone. A run that was stopped, or killed, is finished by
+Without --yes it only looks, and says what it would do. For each device: policies and things are detached from its certificate, the \
+certificate is made inactive and deleted, then its thing, and in the end the policies whose document the template carries. A thing is \
+deleted only if nothing but this ledger's certificates is attached to it, and its version is that of a new thing; a policy only if \
+the template carries its document, and nothing is attached to it any more. Everything else is detached, listed and kept. A device \
+whose certificate another client has changed since it was registered is left alone. A run that was stopped, or killed, is finished by \
 the same command.";
 
 /// Take a ledger's things, certificates and policies out of the account again; without --yes, say what would be done.

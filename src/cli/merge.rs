@@ -13,7 +13,7 @@ Examples:
   fleetmint merge lot.*-of-4.ledger -o lot.ledger
   fleetmint status lot.ledger
 
-The shards' ledgers are proven to be those of all shards of one lot, and every row of the lot to be in one of them. They
+The shards' ledgers are proven to be those of all shards of one lot, and every row of the lot to be in one of them. They \
 stay as they are, but no run takes them up any more: the new ledger goes on in their place.";
 
 /// Put the ledgers of all shards of a lot together into one.

@@ -204,6 +204,19 @@ mod tests {
     }
 
     #[test]
+    fn the_terminal_alone_breaks_the_paragraphs_of_help() {
+        let mut commands = vec![Args::command()];
+        while let Some(command) = commands.pop() {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let is_prose = |line: &&str| line.len() > 80 && line.starts_with(char::is_alphanumeric);
+            let mut lines = text.lines().zip(text.lines().skip(1));
+            let broken = lines.find(|(line, next)| is_prose(line) && next.starts_with(char::is_alphanumeric));
+            assert_eq!(broken, None, "the help of {}", command.get_name());
+            commands.extend(command.get_subcommands().cloned());
+        }
+    }
+
+    #[test]
     fn the_emulator_takes_a_scenario_only_after_an_equals_sign() {
         let parse = |args: &[&str]| match Args::try_parse_from(args).map(|args| args.verb) {
             Ok(Verb::Provision(args)) => Ok((args.lot, args.target.emulator)),

@@ -18,7 +18,7 @@ Examples:
   fleetmint restore lot.csv --from-sink /mnt/keys
   fleetmint restore lot.csv --from-sink /mnt/keys --shard 3/4
 
-Then give the lost run's command again. It settles what is not known, with the control plane where that can be asked, and goes on.
+Then give the lost run's command again. It settles what is not known, with the control plane where that can be asked, and goes on. \
 The sink has every certificate and every sealed key; reworks that had only begun, and what `verify` found, are not in it.";
 
 /// Make a lost ledger anew from its lot and its keys sink.

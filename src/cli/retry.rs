@@ -27,7 +27,7 @@ then own two: the first stays active in the account until it is found and delete
   fleetmint retry lot.ledger --state rejected --key SN000009
   fleetmint retry lot.ledger --state registered --key SN000009 --reissue
 
-The last one is for a device whose board or key was lost. Its certificate is made inactive in the account first, where these
+The last one is for a device whose board or key was lost. Its certificate is made inactive in the account first, where these \
 credentials may do that (iot:UpdateCertificate); the ledger keeps it beside the new one.")]
 pub(super) struct RetryArgs {
     /// The ledger of a provisioning run.

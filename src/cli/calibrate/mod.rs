@@ -36,10 +36,10 @@ Examples:
   fleetmint calibrate --template LINE_A --profile lab
   fleetmint emulate --scenario account.toml
 
-Much of what the service does is documented nowhere. This verb asks your account: how it answers requests that are wrong, whether a
-token may be used twice, whether an answer needs a subscription, how long each operation takes. It makes at most 25 certificates, which
-the service deletes after an hour unless they are registered, and at most 5 things, with what your template adds to each; it lists them
-and asks first. All of it is in the ledger, and is removed at the end; if the run was killed, the same command removes it first, and so
+Much of what the service does is documented nowhere. This verb asks your account: how it answers requests that are wrong, whether a \
+token may be used twice, whether an answer needs a subscription, how long each operation takes. It makes at most 25 certificates, which \
+the service deletes after an hour unless they are registered, and at most 5 things, with what your template adds to each; it lists them \
+and asks first. All of it is in the ledger, and is removed at the end; if the run was killed, the same command removes it first, and so \
 does `fleetmint cleanup LEDGER --orphans --yes`. It takes one to three minutes. docs/CALIBRATE.md says what is asked, and how.";
 
 /// Find out what an account does where no documentation says it, and make a scenario for the emulator of it.

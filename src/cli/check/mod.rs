@@ -42,7 +42,7 @@ Examples:
   fleetmint check lot.csv --template TEMP_DEVICE --deep --json
   fleetmint check lot.csv --emulator
 
-Nothing is changed, here or in the account. Exit codes: 0 a run can succeed (there may be warnings), 65 the lot is wrong, 69
+Nothing is changed, here or in the account. Exit codes: 0 a run can succeed (there may be warnings), 65 the lot is wrong, 69 \
 something is missing or wrong in the account or on this machine, 74 the ledger has no place, 77 the credentials are refused.";
 
 /// Check whether a run can succeed: credentials, endpoint, template, lot, quotas, disk. Changes nothing.

@@ -34,9 +34,9 @@ Examples:
   fleetmint verify lot.ledger --profile factory --report lot.html --csv lot.csv
   fleetmint verify lot.ledger --profile factory --connect 5
 
-It only looks: nothing in the account is changed. What was found about each device is kept in the ledger; a run that was stopped
-goes on where it stopped, and one that came to its end begins anew. Needs iot:DescribeThing, iot:ListThingPrincipals,
-iot:DescribeCertificate, iot:ListPrincipalThings, iot:ListAttachedPolicies, iot:DescribeProvisioningTemplate and iot:DescribeEndpoint;
+It only looks: nothing in the account is changed. What was found about each device is kept in the ledger; a run that was stopped \
+goes on where it stopped, and one that came to its end begins anew. Needs iot:DescribeThing, iot:ListThingPrincipals, \
+iot:DescribeCertificate, iot:ListPrincipalThings, iot:ListAttachedPolicies, iot:DescribeProvisioningTemplate and iot:DescribeEndpoint; \
 iot:ListThingGroupsForThing where the template names groups, iot:GetPolicy where it carries policies, and with --connect.";
 
 /// Look at every registered device in the account: whether its thing, certificate and policies are what template and row say.
