@@ -208,7 +208,12 @@ fn steps(report: &LimitReport) -> Markup {
 fn row(at: usize, step: &StepReport) -> Markup {
     let place = |field: &str| format!("/steps/{at}/{field}");
     let failed = step.refused + step.silent + step.hung_up;
-    let class = if step.verdict == "held" { "text good" } else { "text bad" };
+    let class = match step.verdict {
+        "held" => "text good",
+        // Says nothing of the service.
+        "not_offered" => "text",
+        _ => "text bad",
+    };
     let throttled = step.throttled as f64 / step.due.max(1) as f64;
     html! {
         tr {

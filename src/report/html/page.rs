@@ -355,7 +355,7 @@ fn one_run(report: &Report, at: usize, run: &Run) -> Markup {
                 dd { (run.end) @if !run.detail.is_empty() { ": " (run.detail) } }
                 @if let Some(offered) = &run.offered { dt { "offered" } dd { (offered) } }
                 @for (operation, limit) in &run.limits {
-                    dt { "limit of " (operation) } dd { (number(&place(&format!("limits/{operation}")), limit, &rate(*limit))) }
+                    dt { "limit of " (operation.replace('_', " ")) } dd { (number(&place(&format!("limits/{operation}")), limit, &rate(*limit))) }
                 }
                 @if run.warm_up_s > 0.0 {
                     dt { "warm-up" }

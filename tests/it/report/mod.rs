@@ -408,9 +408,15 @@ fn limit() -> LimitReport {
 #[test]
 fn the_page_of_a_search_has_finding_quota_picture_and_every_step() {
     let page = report::render_limit_html(&limit());
-    for wanted in
-        ["LIMIT FOUND", "EMULATOR", "46.3/s is sustainable", "quota: 47/s", "dot throttled", "7 steps"]
-    {
+    for wanted in [
+        "LIMIT FOUND",
+        "EMULATOR",
+        "46.3/s is sustainable",
+        "quota: 47/s",
+        "dot throttled",
+        "7 steps",
+        r#"<td class="text">not offered</td>"#,
+    ] {
         assert!(page.contains(wanted), "{wanted}");
     }
     let json = serde_json::to_value(limit()).unwrap();
