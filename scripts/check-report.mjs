@@ -6,14 +6,15 @@ import axe from "axe-core";
 import { chromium } from "playwright-core";
 import { HistogramLogReader, build } from "hdr-histogram-js";
 
-const flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+// Without a GPU, and without /dev/shm, which is small or missing in containers.
+const flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync"];
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: flags });
 
 const views = {
   light: { viewport: { width: 1280, height: 900 }, colorScheme: "light" },
   dark: { viewport: { width: 1280, height: 900 }, colorScheme: "dark" },
-  phone: { viewport: { width: 375, height: 800 }, colorScheme: "light", hasTouch: true, isMobile: true, deviceScaleFactor: 2 },
+  phone: { viewport: { width: 375, height: 800 }, colorScheme: "light", hasTouch: true, isMobile: true },
   plain: { viewport: { width: 1280, height: 900 }, javaScriptEnabled: false },
 };
 
@@ -37,12 +38,12 @@ for (const name of process.argv.slice(2)) {
     await contrast(page, `${name}, ${view}`);
     if (options.javaScriptEnabled !== false) await noFault(page, `${name}, ${view}`);
     assert.deepEqual(troubles, [], `${name}, ${view}`);
-    await page.screenshot({ path: `${process.env.SHOTS}/${name}-${view}.png`, fullPage: true });
+    await picture(page, `${name}-${view}`);
     if (view === "light") {
       // As printed: what a PDF shows, but as a picture to look at.
       await page.emulateMedia({ media: "print" });
       await page.setViewportSize({ width: 760, height: 1000 });
-      await page.screenshot({ path: `${process.env.SHOTS}/${name}-print.png`, fullPage: true });
+      await picture(page, `${name}-print`);
       await page.emulateMedia({ media: "screen" });
     }
     if (view === "light") await page.pdf({ path: `${process.env.SHOTS}/${name}.pdf`, format: "A4" });
@@ -52,6 +53,16 @@ for (const name of process.argv.slice(2)) {
   console.log(`${name}: ok`);
 }
 await browser.close();
+
+/// The whole page: what is longer than a texture can be, in several pictures.
+async function picture(page, name) {
+  const part = 8000;
+  const [width, height] = await page.evaluate(() => [document.documentElement.clientWidth, document.documentElement.scrollHeight]);
+  for (let y = 0; y < height; y += part) {
+    const path = `${process.env.SHOTS}/${name}${y ? `-${y / part + 1}` : ""}.png`;
+    await page.screenshot({ path, fullPage: true, clip: { x: 0, y, width, height: Math.min(part, height - y) } });
+  }
+}
 
 /// Every number of the page is the JSON's, and what people read is that number.
 async function numbers(page, report, name) {
