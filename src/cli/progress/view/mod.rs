@@ -72,7 +72,7 @@ pub(super) struct Rows {
 /// How many kinds of errors are named, the most frequent first.
 const NAMED_ERRORS: usize = 3;
 /// The most lines, in a terminal that is high enough.
-const MOST_ROWS: usize = 10;
+const MOST_ROWS: usize = 16;
 /// The order in which the groups (pace, latencies, now, troubles) lose lines if there is no room for all.
 const LEAST_MISSED: [usize; 4] = [1, 2, 0, 3];
 const NARROWEST_BAR: usize = 6;
