@@ -40,9 +40,11 @@ for (const name of process.argv.slice(2)) {
     assert.deepEqual(troubles, [], `${name}, ${view}`);
     await picture(page, `${name}-${view}`);
     if (view === "light") {
-      // As printed: what a PDF shows, but as a picture to look at.
+      // As printed: what a PDF shows, but as a picture to look at. A4 without its margins is 688 pixels wide.
       await page.emulateMedia({ media: "print" });
-      await page.setViewportSize({ width: 760, height: 1000 });
+      await page.setViewportSize({ width: 688, height: 1000 });
+      const { wide } = await overflow(page);
+      assert(!wide, `${name}: wider than the paper`);
       await picture(page, `${name}-print`);
       await page.emulateMedia({ media: "screen" });
     }
