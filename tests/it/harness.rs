@@ -24,6 +24,12 @@ pub fn fleetmint() -> Command {
 /// A directory of one test, gone with it.
 pub struct Scratch(tempfile::TempDir);
 
+impl AsRef<Path> for Scratch {
+    fn as_ref(&self) -> &Path {
+        self.0.path()
+    }
+}
+
 impl Scratch {
     pub fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
@@ -154,6 +160,63 @@ impl Said {
         }
         self
     }
+}
+
+/// As snapshots show it.
+impl std::fmt::Display for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { code, out, err } = self;
+        write!(f, "exit code {}\n-- stdout\n{out}-- stderr\n{err}", code.unwrap_or(-1))
+    }
+}
+
+/// What several commands said, below each other: one snapshot for all of them.
+#[derive(Default)]
+pub struct Transcript(String);
+
+impl Transcript {
+    /// Adds what a command said, below a line that says which command it was.
+    pub fn add(&mut self, command: &str, said: &Said) {
+        self.0 += &format!("== {command}\n{said}\n");
+    }
+}
+
+impl std::fmt::Display for Transcript {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A text is word for word as the snapshot `name` has it, once the test's folder, times, ports, and what matches `more` are
+/// replaced.
+#[track_caller]
+pub fn expect_text(
+    name: &str,
+    folder: &impl AsRef<Path>,
+    text: &dyn std::fmt::Display,
+    more: &[(&str, &str)],
+) {
+    let folder = regex_of(folder.as_ref().to_str().unwrap());
+    let filters = [
+        (folder.as_str(), "DIR"),
+        (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
+        (r"(localhost|127\.0\.0\.1|\[::1\]):\d{4,5}", "localhost:PORT"),
+        // Only a slow machine says this.
+        (r"(?m)^waiting for an answer to .*\n", ""),
+    ];
+    let filters: Vec<_> = filters.iter().chain(more).copied().collect();
+    insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true, filters => filters }, {
+        insta::assert_snapshot!(name, text.to_string());
+    });
+}
+
+/// A pattern that matches `text` and nothing else.
+fn regex_of(text: &str) -> String {
+    let escaped = |character: char| match character.is_ascii_alphanumeric() {
+        true => character.to_string(),
+        false => format!("\\{character}"),
+    };
+    text.chars().map(escaped).collect()
 }
 
 pub fn signal(child: &Child, signal: &str) {

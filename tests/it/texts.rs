@@ -1,11 +1,11 @@
 //! Texts that are contracts, word for word: help, summaries, status, reports, errors. A snapshot shows what a change does to
 //! them; `INSTA_UPDATE=always cargo test --test it texts` accepts it.
 //!
-//! Times, rates, ports and temporary folders are not the same twice, and are replaced.
+//! Times, rates, ports and temporary folders are not the same twice, and are replaced: [`expect_text`].
 
 use std::path::Path;
 
-use crate::harness::{Said, Scratch, fleetmint, run};
+use crate::harness::{Said, Scratch, expect_text, fleetmint, run};
 
 /// Every verb, and the verbs below them.
 const VERBS: [&[&str]; 29] = [
@@ -40,18 +40,6 @@ const VERBS: [&[&str]; 29] = [
     &["calibrate"],
 ];
 
-/// A snapshot of `text` named `name`, with what is not the same twice replaced.
-fn expect(name: &str, scratch: &Scratch, said: &Said, more: &[(&str, &str)]) {
-    let text =
-        format!("exit code {}\n-- stdout\n{}-- stderr\n{}", said.code.unwrap_or(-1), said.out, said.err);
-    let folder = regex_of(scratch.path("").to_str().unwrap());
-    let filters = [(folder.as_str(), "DIR/"), (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME")];
-    let filters: Vec<_> = filters.iter().chain(more).copied().collect();
-    insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true, filters => filters }, {
-        insta::assert_snapshot!(name, text);
-    });
-}
-
 /// Of a run: figures, with the blanks before them, which make room for wider ones.
 const FIGURES: &[(&str, &str)] = &[
     (r" +\d+(\.\d+)? (us|ms|s)\b", " LATENCY"),
@@ -59,21 +47,6 @@ const FIGURES: &[(&str, &str)] = &[
     (r"(?s)bound by .*?(\d+ of \d+ devices)", "BOUND AND RATE\n$1"),
     (r#""pid": \d+"#, r#""pid": PID"#),
 ];
-
-/// A pattern that matches `text` and nothing else.
-fn regex_of(text: &str) -> String {
-    text.chars()
-        .map(
-            |character| {
-                if character.is_ascii_alphanumeric() {
-                    character.to_string()
-                } else {
-                    format!("\\{character}")
-                }
-            },
-        )
-        .collect()
-}
 
 #[test]
 fn help() {
@@ -98,10 +71,10 @@ fn provisioned(scratch: &Scratch) -> Said {
 fn a_run_and_what_is_left_of_it() {
     let scratch = Scratch::new();
     let provisioned = provisioned(&scratch);
-    expect("provision", &scratch, &provisioned, FIGURES);
+    expect_text("provision", &scratch, &provisioned, FIGURES);
     let expect_of = |name: &str, args: &[&str]| {
         let said = run(fleetmint().args(args).current_dir(scratch.path(""))).expect_code(0);
-        expect(name, &scratch, &said, FIGURES);
+        expect_text(name, &scratch, &said, FIGURES);
     };
     expect_of("status", &["status", "lot.ledger"]);
     expect_of("status-json", &["status", "lot.ledger", "--json"]);
@@ -119,7 +92,7 @@ fn bad_lots() {
         scratch.write("lot.csv", std::fs::read(fixture).unwrap());
         let mut command = fleetmint();
         let said = run(command.args(["provision", "lot.csv", "--emulator"]).current_dir(scratch.path("")));
-        expect(&format!("lot-{lot}"), &scratch, &said.expect_code(65), &[]);
+        expect_text(&format!("lot-{lot}"), &scratch, &said.expect_code(65), &[]);
     }
 }
 
@@ -168,6 +141,6 @@ fn errors() {
         let mut command = fleetmint();
         let said = run(command.args(args).current_dir(scratch.path("")));
         assert_ne!(said.code, Some(0), "{name}");
-        expect(&format!("error-{name}"), &scratch, &said, &[]);
+        expect_text(&format!("error-{name}"), &scratch, &said, &[]);
     }
 }
