@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::emulator::hex;
-use crate::harness::{Emulate, Said, Scratch, column, fleetmint, run, summary};
+use crate::harness::{Emulate, Said, Scratch, Transcript, column, expect_text, fleetmint, run, summary};
 
 /// Two more access keys: one for good, and one whose time is over at once.
 const KEYS: &str = r#"
@@ -89,14 +89,11 @@ fn a_profile_gives_credentials_and_region_and_goes_before_the_environment() {
     let mut by_name = with_files(&[]);
     by_name.args(["--ledger", scratch.path("other.ledger").to_str().unwrap()]);
     run(by_name.env("AWS_PROFILE", "factory")).expect_code(0);
-    for (args, words) in [
-        (["--profile", "empty"], ["the profile empty", "has no credentials"]),
-        (["--profile", "absent"], ["absent", "--region"]),
-    ] {
-        let said = run(with_files(&args).arg("--ledger").arg(&again));
-        assert!(matches!(said.code, Some(64 | 69)), "{:?} {}", said.code, said.err);
-        said.expect_err(&words);
+    let mut refused = Transcript::default();
+    for profile in ["empty", "absent"] {
+        refused.add(profile, &run(with_files(&["--profile", profile]).arg("--ledger").arg(&again)));
     }
+    expect_text("credentials-of-profiles", &scratch, &refused, &[]);
 }
 
 #[test]
@@ -108,19 +105,17 @@ fn without_credentials_nothing_is_guessed() {
         command.args(["--region", "us-east-1"]);
         command
     };
-    let obtain = ["AWS_ACCESS_KEY_ID", "--profile", "--emulator"];
-    run(&mut ready()).expect_code(69).expect_err(&["no usable credentials"]).expect_err(&obtain);
-    run(ready().env("AWS_ACCESS_KEY_ID", "A"))
-        .expect_code(69)
-        .expect_err(&["AWS_SECRET_ACCESS_KEY is not"])
-        .expect_err(&obtain);
+    let mut refused = Transcript::default();
+    refused.add("none", &run(&mut ready()));
+    refused.add("half of them", &run(ready().env("AWS_ACCESS_KEY_ID", "A")));
     let wrong = run(ready().env("AWS_ACCESS_KEY_ID", "AKIAWRONG").env("AWS_SECRET_ACCESS_KEY", "hunter2"));
-    let wrong = wrong.expect_code(77).expect_err(&["DescribeEndpoint", "refused", "--region"]);
     assert!(!wrong.err.contains("hunter2"));
+    refused.add("wrong ones", &wrong);
     let config = scratch
         .write("config", "[profile p]\nregion = us-east-1\ncredential_process = echo no luck >&2; exit 3\n");
     let process = run(ready().env("AWS_CONFIG_FILE", config).args(["--profile", "p"]));
-    process.expect_code(69).expect_err(&["the profile p", "no luck"]);
+    refused.add("a process that fails", &process);
+    expect_text("credentials-missing", &scratch, &refused, &[]);
     assert_eq!(scratch.files(), ["config", "lot.csv", "s.toml"]);
 }
 
@@ -130,9 +125,8 @@ fn who_may_not_look_for_the_endpoint_is_told_which_permission_is_missing() {
     let emulate = emulate(&scratch, "deny = [\"iot:DescribeEndpoint\"]\n");
     let mut command = provision(&emulate, &scratch.lot("lot.csv", 1));
     command.args(["--region", "us-east-1"]).env("AWS_ACCESS_KEY_ID", emulate.text("access_key_id"));
-    run(command.env("AWS_SECRET_ACCESS_KEY", emulate.text("secret_access_key")))
-        .expect_code(77)
-        .expect_err(&["allow iot:DescribeEndpoint", "or give --endpoint"]);
+    let said = run(command.env("AWS_SECRET_ACCESS_KEY", emulate.text("secret_access_key")));
+    expect_text("credentials-without-describe-endpoint", &scratch, &said, &[]);
 }
 
 #[test]
@@ -141,12 +135,8 @@ fn an_expired_token_is_named_and_loses_nothing() {
     let (emulate, lot) = (emulate(&scratch, KEYS), scratch.lot("lot.csv", 3));
     let mut expired = emulate.provision(&lot);
     expired.env("AWS_ACCESS_KEY_ID", "ASIAOVER").env("AWS_SECRET_ACCESS_KEY", "over secret");
-    run(expired.env("AWS_SESSION_TOKEN", "over/token+==")).expect_code(77).expect_err(&[
-        "403",
-        "token included in the request is expired",
-        "get new credentials",
-        "resume",
-    ]);
+    let said = run(expired.env("AWS_SESSION_TOKEN", "over/token+==")).expect_code(77);
+    expect_text("credentials-expired", &scratch, &said.err, &[]);
     run(&mut emulate.provision(&lot)).expect_code(0).expect_out(&["3 of 3 devices registered"]);
 }
 
@@ -371,22 +361,16 @@ fn quotas_become_rates_and_what_was_typed_stays() {
     let typed = ["--connect-rate", "9/s", "--create-rate", "9/s", "--register-rate", "9/s"];
     let nowhere = ["--service-quotas-endpoint", "http://127.0.0.1:1"];
     provision("c.csv", &[typed.as_slice(), &nowhere].concat()).expect_code(0);
-    provision("d.csv", &nowhere)
-        .expect_code(75)
-        .expect_err(&["GetServiceQuota", "--service-quotas-endpoint"]);
+    let said = provision("d.csv", &nowhere).expect_code(75);
+    expect_text("credentials-no-quotas", &scratch, &said.err.lines().last().unwrap(), &[]);
 }
 
 #[test]
 fn who_may_not_read_quotas_is_told_which_permission_is_missing() {
     let scratch = Scratch::new();
     let emulate = emulate(&scratch, "deny = [\"servicequotas:GetServiceQuota\"]\n");
-    run(emulate.provision(&scratch.lot("lot.csv", 1)).args(["--rates", "quotas"]))
-        .expect_code(77)
-        .expect_err(&[
-            "GetServiceQuota is not permitted",
-            "needs servicequotas:GetServiceQuota",
-            "one by one",
-        ]);
+    let said = run(emulate.provision(&scratch.lot("lot.csv", 1)).args(["--rates", "quotas"]));
+    expect_text("credentials-without-get-service-quota", &scratch, &said, &[]);
 }
 
 #[test]

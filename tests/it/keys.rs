@@ -9,7 +9,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use x509_parser::prelude::*;
 
-use crate::harness::{Emulate, Said, Scratch, column, fleetmint, run, signal, summary};
+use crate::harness::{
+    Emulate, Said, Scratch, Transcript, column, expect_text, fleetmint, run, signal, summary,
+};
 
 /// An identity that opens nothing anywhere else, and its recipient.
 const IDENTITY: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
@@ -133,17 +135,14 @@ fn sealed_keys_come_out_with_the_identity_only() {
     let stranger = age::x25519::Identity::generate().to_string();
     let other = scratch.write("other.txt", stranger.expose_secret());
     let protected = scratch.write("protected.txt", "age-encryption.org/v1\n-> scrypt AAAA 18\n");
-    let cases: [(&[&str], &[&str]); 4] = [
-        (&[], &["--identity", "--sealed", RECIPIENT]),
-        (&["--identity", other.to_str().unwrap()], &[RECIPIENT, "none of them"]),
-        (&["--identity", protected.to_str().unwrap()], &["protected.txt", "passphrase"]),
-        (&["--identity", lot.to_str().unwrap()], &["lot.csv", "line 1"]),
-    ];
-    export(&ledger, &out, &["--identity", "no/such/file"]).expect_code(74).expect_err(&["no/such/file"]);
-    for (args, words) in cases {
-        export(&ledger, &out, args).expect_code(64).expect_err(words);
-        assert!(!out.exists());
+    let mut refused = Transcript::default();
+    refused.add("a file that is not there", &export(&ledger, &out, &["--identity", "no/such/file"]));
+    refused.add("no identity", &export(&ledger, &out, &[]));
+    for (what, file) in [("a stranger's", &other), ("one with a passphrase", &protected), ("a lot", &lot)] {
+        refused.add(what, &export(&ledger, &out, &["--identity", file.to_str().unwrap()]));
     }
+    expect_text("keys-sealed-to-another", &scratch, &refused, &[]);
+    assert!(!out.exists());
     export(&ledger, &out, &["--identity", identity.to_str().unwrap()]).expect_code(0);
     assert_eq!(exported_keys(&out).len(), 6);
     let sealed = scratch.path("sealed");
@@ -164,15 +163,17 @@ fn a_ledger_may_be_sealed_from_some_device_on_and_never_takes_a_plain_key_again(
     assert!(said.contains("plain text") && said.contains("--seal-to"), "{said}");
     let plain = registered(&ledger);
     let seal = ["--seal-to", RECIPIENT];
-    run(emulate.provision(&lot).args(seal)).expect_code(74).expect_err(&["--change-settings"]);
+    let mut refused = Transcript::default();
+    refused.add("sealing from now on", &run(emulate.provision(&lot).args(seal)));
     let change = [seal[0], seal[1], "--change-settings"];
     let said = interrupted(&emulate, &lot, &change, || registered(&ledger) >= plain + 3);
     assert!(!said.contains("plain text") && said.contains(RECIPIENT), "{said}");
     for unsealed in [&[][..], &["--change-settings"]] {
         let before = registered(&ledger);
-        run(emulate.provision(&lot).args(unsealed)).expect_code(74).expect_err(&["seal"]);
+        refused.add(&format!("sealing no more {unsealed:?}"), &run(emulate.provision(&lot).args(unsealed)));
         assert_eq!(registered(&ledger), before, "{unsealed:?}");
     }
+    expect_text("keys-sealing-changed", &scratch, &refused, &[]);
     run(emulate.provision(&lot).args(seal)).expect_code(0);
     let identity = scratch.write("id.txt", IDENTITY);
     export(&ledger, &scratch.path("out"), &["--identity", identity.to_str().unwrap()]).expect_code(0);
@@ -220,18 +221,21 @@ fn wait_for(mut condition: impl FnMut() -> bool) {
 fn wrong_arguments_are_told_before_anything_else() {
     let scratch = Scratch::new();
     let lot = scratch.lot("lot.csv", 1);
-    let cases: [(&[&str], &[&str]); 5] = [
-        (&["--seal-to", "age1nonsense"], &["--seal-to", "age1nonsense"]),
-        (&["--seal-to", "ssh-ed25519 AAAA me"], &["--seal-to", "X25519"]),
-        (&["--seal-to", IDENTITY], &["--seal-to", "identity", "secret"]),
-        (&["--key-type", "rsa2048"], &["--key-type", "--keys local"]),
-        (&["--keys", "here"], &["--keys", "local"]),
+    let cases = [
+        ("a recipient of nonsense", ["--seal-to", "age1nonsense"]),
+        ("an SSH key", ["--seal-to", "ssh-ed25519 AAAA me"]),
+        ("an identity, which is secret", ["--seal-to", IDENTITY]),
+        ("a type for keys that AWS makes", ["--key-type", "rsa2048"]),
+        ("keys from nowhere", ["--keys", "here"]),
     ];
-    for (args, words) in cases {
-        let said = provision(&lot, &[&["--emulator"], args].concat()).expect_code(64).expect_err(words);
+    let mut refused = Transcript::default();
+    for (what, args) in cases {
+        let said = provision(&lot, &[&["--emulator"], &args[..]].concat()).expect_code(64);
         assert!(!said.err.contains("AGE-SECRET-KEY-1GQ"), "{}", said.err);
         assert_eq!(scratch.files(), ["lot.csv"]);
+        refused.add(what, &said);
     }
+    expect_text("keys-wrong-arguments", &scratch, &refused, &[]);
 }
 
 #[test]
@@ -241,13 +245,14 @@ fn only_exported_keys_are_purged_and_the_ledger_stays_usable() {
     let emulator = fast(&scratch, "");
     provision(&lot, &[&emulator, "--keys", "local"]).expect_code(3);
     let ledger = scratch.path("lot.ledger");
-    run(purge(&ledger).arg("--yes")).expect_code(0).expect_out(&["0 private keys purged", "3 kept"]);
+    let mut told = Transcript::default();
+    told.add("before the export", &run(purge(&ledger).arg("--yes")));
     let out = scratch.path("out");
     export(&ledger, &out, &[]).expect_code(0);
     let keys = exported_keys(&out);
-    run(&mut purge(&ledger)).expect_code(64).expect_err(&["--yes"]);
+    told.add("without consent", &run(&mut purge(&ledger)));
     assert!(needles(&keys[0]).iter().any(|needle| contains(&bytes_of(&ledger), needle)));
-    run(purge(&ledger).arg("--yes")).expect_code(0).expect_out(&["2 private keys purged", "1 kept"]);
+    told.add("after the export", &run(purge(&ledger).arg("--yes")));
     for file in scratch.files().iter().filter(|name| name.starts_with("lot.ledger")) {
         let bytes = std::fs::read(scratch.path(file)).unwrap();
         for needle in keys.iter().flat_map(|key| needles(key)) {
@@ -255,11 +260,12 @@ fn only_exported_keys_are_purged_and_the_ledger_stays_usable() {
         }
     }
     assert_eq!(column(&ledger, "SELECT private_key FROM devices ORDER BY id"), ["purged", "purged", "plain"]);
-    export(&ledger, &scratch.path("again"), &[]).expect_code(74).expect_err(&["purged", "2"]);
+    told.add("another export", &export(&ledger, &scratch.path("again"), &[]));
     let said = provision(&lot, &[&emulator, "--keys", "local"]).expect_code(3);
     assert!(said.out.contains("nothing was sent"), "{}", said.out);
-    run(purge(&ledger).arg("--yes")).expect_code(0).expect_out(&["0 private keys purged", "2 had been"]);
-    run(purge(&scratch.path("none.ledger")).arg("--yes")).expect_code(74);
+    told.add("once more", &run(purge(&ledger).arg("--yes")));
+    told.add("no ledger", &run(purge(&scratch.path("none.ledger")).arg("--yes")));
+    expect_text("keys-purged", &scratch, &told, &[]);
 }
 
 #[test]
@@ -278,7 +284,8 @@ fn a_run_keeps_purge_away_and_lets_an_export_read() {
     wait_for(|| registered(&ledger) >= 1);
     let pid = format!("pid {}", child.id());
     export(&ledger, &scratch.path("out"), &[]).expect_code(0).expect_out(&["exported"]);
-    run(purge(&ledger).arg("--yes")).expect_code(73).expect_err(&["in use", &pid]);
+    let said = run(purge(&ledger).arg("--yes"));
+    expect_text("keys-purge-during-a-run", &scratch, &said, &[(&pid, "pid OF-THE-RUN")]);
     child.kill().unwrap();
     child.wait().unwrap();
 }
