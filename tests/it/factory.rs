@@ -10,7 +10,7 @@ use fleetmint::failure::{Cause, Failure, Stage};
 use fleetmint::ledger::{Ledger, OpenDevice};
 use serde_json::{Value, json};
 
-use crate::harness::{Emulate, Said, Scratch, column, fleetmint, run, signal};
+use crate::harness::{Emulate, Said, Scratch, Transcript, column, expect_text, fleetmint, run, signal};
 
 const P256: &str = "keys = \"p256\"\n";
 
@@ -91,10 +91,10 @@ fn every_format_holds_the_same_devices_and_only_its_owner_may_read_it() {
     assert_eq!(in_table, keys);
     assert_eq!((mode(&jsonl), mode(&csv)), (0o600, 0o600));
     assert_eq!(&rows(&scratch.path("lot.jsonl.manifest.csv"))[0][3], "12");
-    export(&ledger, &jsonl, &["--format", "jsonl"])
-        .expect_code(74)
-        .expect_err(&["lot.jsonl", "there already"]);
-    export(&ledger, &scratch.path("pem"), &[]).expect_code(74).expect_err(&["there already"]);
+    let mut refused = Transcript::default();
+    refused.add("a file", &export(&ledger, &jsonl, &["--format", "jsonl"]));
+    refused.add("a folder", &export(&ledger, &scratch.path("pem"), &[]));
+    expect_text("factory-export-is-there", &scratch, &refused, &[]);
 }
 
 #[test]
@@ -102,25 +102,28 @@ fn an_export_takes_only_what_was_chosen_and_names_what_is_not_there() {
     let scratch = Scratch::new();
     let ledger = provisioned(&scratch);
     let out = scratch.path("two");
-    export(&ledger, &out, &["--key", "SN000003", "--key", "SN000007", "--since-run", "1"])
-        .expect_code(0)
-        .expect_err(&["10 devices were left out: not chosen"]);
+    let mut told = Transcript::default();
+    told.add(
+        "two of twelve",
+        &export(&ledger, &out, &["--key", "SN000003", "--key", "SN000007", "--since-run", "1"]),
+    );
     assert_eq!(rows(&out.join("manifest.csv")).len(), 2);
     let before = scratch.files();
     let nowhere = scratch.path("nowhere");
-    let refused: [(&[&str], &str); 6] = [
-        (&["--key", "SN000003", "--key", "SN999999"], "\"SN999999\""),
-        (&["--state", "issued", "--key", "SN000003"], "is registered, not issued"),
-        (&["--state", "pending"], "--state"),
-        (&["--since-run", "2"], "has 1 runs"),
-        (&["--since-run", "0"], "--since-run"),
-        (&["--format", "nvs", "--nvs-namespace", "a,b"], "--nvs-namespace"),
+    let refused: [&[&str]; 7] = [
+        &["--key", "SN000003", "--key", "SN999999"],
+        &["--state", "issued", "--key", "SN000003"],
+        &["--state", "pending"],
+        &["--state", "unknown"],
+        &["--since-run", "2"],
+        &["--since-run", "0"],
+        &["--format", "nvs", "--nvs-namespace", "a,b"],
     ];
-    for (args, words) in refused {
-        export(&ledger, &nowhere, args).expect_code(64).expect_err(&[words]);
+    for args in refused {
+        told.add(&args.join(" "), &export(&ledger, &nowhere, args));
     }
-    export(&ledger, Path::new("-"), &["--format", "jsonl"]).expect_code(64).expect_err(&["stdout"]);
-    export(&ledger, &nowhere, &["--state", "unknown"]).expect_code(74).expect_err(&["nothing to export"]);
+    told.add("keys to stdout", &export(&ledger, Path::new("-"), &["--format", "jsonl"]));
+    expect_text("factory-export-chosen", &scratch, &told, &[]);
     assert_eq!(scratch.files(), before, "nothing is left behind");
 }
 
@@ -153,16 +156,18 @@ fn status_says_what_a_finished_lot_is_and_what_to_do() {
 fn status_of_what_is_no_ledger_is_an_error() {
     let scratch = Scratch::new();
     let other = scratch.write("other", "no database");
-    for (file, words) in [(scratch.path("none"), "no such file"), (other, "not a fleetmint ledger")] {
+    let mut refused = Transcript::default();
+    for (file, what) in [(scratch.path("none"), "no file"), (other, "another file")] {
         for verb in ["status", "retry"] {
             let mut command = fleetmint();
             command.arg(verb).arg(&file);
             if verb == "retry" {
                 command.args(["--state", "rejected"]);
             }
-            run(&mut command).expect_code(74).expect_err(&[words]);
+            refused.add(&format!("{verb} of {what}"), &run(&mut command));
         }
     }
+    expect_text("factory-no-ledger", &scratch, &refused, &[]);
 }
 
 #[test]
@@ -184,9 +189,9 @@ fn a_run_is_seen_running_and_then_crashed_and_its_ledger_is_not_for_retry() {
     let pid = json!(child.id());
     assert_eq!((&report["runs"][0]["outcome"], &report["writer"]["pid"]), (&json!("running"), &pid));
     assert_eq!(report["next"][0]["step"], "wait");
-    run(fleetmint().arg("retry").arg(&ledger).args(["--state", "rejected"]))
-        .expect_code(73)
-        .expect_err(&["in use", &child.id().to_string()]);
+    let said = run(fleetmint().arg("retry").arg(&ledger).args(["--state", "rejected"]));
+    let of_the_run = (&*format!("pid {pid}"), "pid OF-THE-RUN");
+    expect_text("factory-retry-during-a-run", &scratch, &said, &[of_the_run]);
     signal(&child, "KILL");
     child.wait().unwrap();
     let report = status(&ledger);
@@ -237,10 +242,16 @@ fn rejected_devices_are_taken_up_again_once_the_template_is_mended() {
     assert_eq!(report["next"][0]["step"], "retry");
 
     let retry = |args: &[&str]| run(fleetmint().arg("retry").arg(&ledger).args(args));
-    retry(&["--state", "rejected", "--key", "SN000009"]).expect_code(64).expect_err(&["\"SN000009\""]);
-    retry(&["--state", "rejected", "--cause", "nonsense"]).expect_code(64).expect_err(&["rejected"]);
-    retry(&["--state", "registered"]).expect_code(64);
-    retry(&["--state", "rejected", "--reissue-unknown"]).expect_code(64);
+    let mut refused = Transcript::default();
+    for args in [
+        &["--state", "rejected", "--key", "SN000009"][..],
+        &["--state", "rejected", "--cause", "nonsense"],
+        &["--state", "registered"],
+        &["--state", "rejected", "--reissue-unknown"],
+    ] {
+        refused.add(&args.join(" "), &retry(args).expect_code(64));
+    }
+    expect_text("factory-retry-refused", &scratch, &refused, &[]);
     let said =
         retry(&["--state", "rejected", "--key", "SN000001", "--cause", cause["cause"].as_str().unwrap()]);
     assert!(said.expect_code(0).out.contains("1 rejected device is pending again, 1 certificate retired"));
@@ -294,8 +305,11 @@ fn unknown_devices_are_only_reissued_with_consent() {
             .args(args)
             .stdin(Stdio::null()))
     };
-    retry(&["--yes"]).expect_code(64).expect_err(&["own two", "--reissue-unknown"]);
-    retry(&["--reissue-unknown"]).expect_code(64).expect_err(&["--yes"]);
+    let mut refused = Transcript::default();
+    for args in ["--yes", "--reissue-unknown"] {
+        refused.add(args, &retry(&[args]).expect_code(64));
+    }
+    expect_text("factory-reissue-without-consent", &scratch, &refused, &[]);
     run(&mut emulate.provision(&lot)).expect_code(3);
     assert_eq!(status(&ledger)["devices"]["unknown"], 4, "no run reissues them by itself");
     retry(&["--reissue-unknown", "--yes", "--key", "SN000001"]).expect_code(0);
