@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::harness::{Emulate, Scratch, column, fleetmint, run, signal, summary};
+use crate::harness::{Emulate, Scratch, Transcript, column, expect_text, fleetmint, run, signal, summary};
 
 /// Keys that take no time to make.
 const P256: &str = "keys = \"p256\"\n";
@@ -86,16 +86,15 @@ fn a_shard_that_is_not_clear_is_refused_before_anything_is_done() {
         command.arg("provision").arg(&lot).arg("--emulator").args(args);
         command
     };
-    run(&mut provision(&["--shard", "auto/2"]))
-        .expect_code(64)
-        .expect_err(&["--shard", "JOB_COMPLETION_INDEX"]);
-    run(&mut provision(&["--shard", "2/2"])).expect_code(64).expect_err(&["from 0 to N-1"]);
-    run(&mut provision(&["--total-connections", "2"])).expect_code(64);
-    run(provision(&["--shard", "auto/2"]).env("JOB_COMPLETION_INDEX", "2"))
-        .expect_code(64)
-        .expect_err(&["0 to 1"]);
+    let mut refused = Transcript::default();
+    refused.add("no scheduler", &run(&mut provision(&["--shard", "auto/2"])));
+    refused.add("no such shard", &run(&mut provision(&["--shard", "2/2"])));
+    refused.add("a total of one", &run(&mut provision(&["--total-connections", "2"])));
+    let other = run(provision(&["--shard", "auto/2"]).env("JOB_COMPLETION_INDEX", "2"));
+    refused.add("no such task", &other);
     let few = ["--shard", "1/2", "--total-connections", "1"];
-    run(&mut provision(&few)).expect_code(64).expect_err(&["--total-connections"]);
+    refused.add("fewer connections than shards", &run(&mut provision(&few)));
+    expect_text("shards-wrong-arguments", &scratch, &refused, &[]);
     assert_eq!(scratch.files(), ["lot.csv"]);
 }
 

@@ -1,11 +1,11 @@
 //! The command: what it takes, what it writes, how it ends.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{Scratch, fleetmint};
+use crate::harness::{Said, Scratch, Transcript, expect_text, fleetmint};
 
 /// An emulator whose keys cost nothing to make.
 const FAST: &str = concat!("--emulator=", env!("CARGO_MANIFEST_DIR"), "/fixtures/scenarios/load.toml");
@@ -17,14 +17,8 @@ fn load(scratch: &Scratch, scenario: &str, args: &[&str]) -> Command {
     command
 }
 
-fn run(mut command: Command, code: i32) -> Output {
-    let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(code), "{command:?}: {}", said(&output));
-    output
-}
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+fn run(mut command: Command, code: i32) -> Said {
+    crate::harness::run(&mut command).expect_code(code)
 }
 
 fn json(file: &Path) -> Value {
@@ -47,14 +41,21 @@ fn provision_keeps_what_it_makes_and_judges_it() {
         "--results=results.jsonl",
         "--summary-json=summary.json",
     ];
-    let output = run(load(&scratch, "provision", &args), 0);
+    let said = run(load(&scratch, "provision", &args), 0);
     let summary = json(&scratch.path("summary.json"));
     assert_eq!(summary["arrivals"], serde_json::json!({"scheduled": 50, "started": 50, "missed": 0}));
     assert_eq!(summary["devices"]["registered"], 50);
     assert_eq!(summary["devices"]["pending"], 50);
-    for text in ["pass  missed=0", "service", "response", "50 things were registered, and stay"] {
-        assert!(said(&output).contains(text), "{text}: {}", said(&output));
-    }
+    let thresholds: Vec<_> = said.out.lines().filter(|line| line.starts_with("  pass  ")).collect();
+    assert_eq!(
+        thresholds,
+        [
+            "  pass  missed=0               measured 0",
+            "  pass  rejected<0.1%          measured 0 %",
+            "  pass  provision.accepted=50  measured 50"
+        ]
+    );
+    said.expect_err(&["50 things were registered, and stay"]);
     let junit = std::fs::read_to_string(scratch.path("junit.xml")).unwrap();
     assert!(junit.contains("tests=\"3\"") && junit.contains("failures=\"0\""), "{junit}");
 
@@ -68,30 +69,28 @@ fn provision_keeps_what_it_makes_and_judges_it() {
     // The same command again takes the devices that are left; once more, and there are none.
     let again = ["--devices=100", "--rate=50/s", "--for=1s", "--seed=7"];
     run(load(&scratch, "provision", &again), 0);
-    let none = said(&run(load(&scratch, "provision", &again), 64));
-    assert!(none.contains("none of the 100 devices of load.ledger is without a certificate"), "{none}");
+    let mut refused = Transcript::default();
+    refused.add("no device left", &run(load(&scratch, "provision", &again), 64));
     // Other devices need another ledger.
-    let other = said(&run(load(&scratch, "provision", &["--devices=100", "--rate=50/s", "--for=1s"]), 74));
-    assert!(other.contains("differs in MacAddress"), "{other}");
+    refused.add("other devices", &run(load(&scratch, "provision", &again[..3]), 74));
+    expect_text("load-ledger", &scratch, &refused, &[]);
 }
 
 #[test]
 fn a_missed_threshold_and_used_up_devices_have_exit_codes_of_their_own() {
     let scratch = Scratch::new();
     let args = ["--devices=10", "--rate=50/s", "--for=1s"];
-    let output = said(&run(load(&scratch, "create", &args), 4));
-    assert!(output.contains("warning: 10 devices for 50 arrivals"), "{output}");
-    assert!(output.contains("used up after 10 arrivals of 50"), "{output}");
+    let said = run(load(&scratch, "create", &args), 4);
+    said.expect_err(&["warning: 10 devices for 50 arrivals", "used up after 10 arrivals of 50"]);
     let missed = ["--devices=10", "--ledger=b", "--rate=10/s", "--for=1s", "--threshold=connect.p99<1us"];
-    let output = said(&run(load(&scratch, "create", &missed), 2));
-    assert!(output.contains("FAIL  connect.p99<1us"), "{output}");
+    run(load(&scratch, "create", &missed), 2).expect_out(&["FAIL  connect.p99<1us"]);
 }
 
 #[test]
 fn connect_measures_each_step() {
     let scratch = Scratch::new();
     let args = ["--profile", "ramp 0..40/s 1s; pause 200ms", "--hold=300ms", "--summary-json=-"];
-    let summary: Value = serde_json::from_slice(&run(load(&scratch, "connect", &args), 0).stdout).unwrap();
+    let summary: Value = serde_json::from_str(&run(load(&scratch, "connect", &args), 0).out).unwrap();
     assert_eq!(summary["operations"][0]["name"], "connect");
     assert_eq!(summary["operations"][0]["accepted"], 20);
     let steps: Vec<_> = summary["dial_phases_us"].as_array().unwrap().iter().map(|step| &step[0]).collect();
@@ -105,7 +104,7 @@ fn publish_brings_messages_back_at_either_quality() {
     for qos in ["--qos=0", "--qos=1"] {
         let args =
             [qos, "--rate=50/s", "--for=1s", "--payload-size=3000", "--timeout=5s", "--threshold=missed=0"];
-        let output = said(&run(load(&scratch, "publish", &args), 0));
+        let output = run(load(&scratch, "publish", &args), 0).out;
         let row = output.lines().find(|line| line.starts_with("publish ")).unwrap();
         assert_eq!(row.split_whitespace().take(3).collect::<Vec<_>>(), ["publish", "50", "50"], "{output}");
     }
@@ -116,21 +115,21 @@ fn what_is_typed_wrong_is_said_with_its_place() {
     let scratch = Scratch::new();
     scratch.write("there", "");
     let base = ["--devices=10", "--rate=10/s", "--for=1s"];
-    for (args, wanted) in [
-        (&["--devices=10", "--rate=10/s"][..], "--for"),
-        (&["--devices=10", "--profile", "hold 20 3s"], "column 6: found \"20\""),
-        (&["--rate=10/s", "--for=1s"], "--lot"),
-        (&[&base[..], &["--warmup=1s"]].concat(), "leaves nothing to measure"),
-        (&[&base[..], &["--threshold=p99<1s"]].concat(), "column 1: found \"p99\""),
-        (&[&base[..], &["--key-pattern=x"]].concat(), "{n}"),
-        (&[&base[..], &["--column=A={m}"]].concat(), "A: column 1: found \"m\""),
-        (&[&base[..], &["--junit=j"]].concat(), "--threshold"),
+    let mut refused = Transcript::default();
+    for args in [
+        &["--devices=10", "--rate=10/s"][..],
+        &["--devices=10", "--profile", "hold 20 3s"],
+        &["--rate=10/s", "--for=1s"],
+        &[&base[..], &["--warmup=1s"]].concat(),
+        &[&base[..], &["--threshold=p99<1s"]].concat(),
+        &[&base[..], &["--key-pattern=x"]].concat(),
+        &[&base[..], &["--column=A={m}"]].concat(),
+        &[&base[..], &["--junit=j"]].concat(),
     ] {
-        let output = said(&run(load(&scratch, "create", args), 64));
-        assert!(output.contains(wanted), "{args:?}: {output}");
+        refused.add(&args.join(" "), &run(load(&scratch, "create", args), 64));
     }
     let args = [&base[..], &["--results=there"]].concat();
-    let output = said(&run(load(&scratch, "create", &args), 74));
-    assert!(output.contains("the file exists"), "{output}");
+    refused.add("results that are there", &run(load(&scratch, "create", &args), 74));
+    expect_text("load-wrong-arguments", &scratch, &refused, &[]);
     assert_eq!(scratch.files(), ["there"], "nothing was begun");
 }
