@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::samples::Sample;
 use super::schema;
-use crate::harness::{Scratch, fleetmint, run};
+use crate::harness::{Scratch, Transcript, expect_text, fleetmint, run};
 
 fn sample(folder: &Path, name: &str, seed: u64, slowness: f64) -> PathBuf {
     let begins_s = seed as f64 * 1_000.0;
@@ -86,22 +86,20 @@ fn thresholds_on_changes_decide_verdict_and_exit_code() {
         command
     };
     run(&mut command("register_thing.p50<+40%")).expect_code(0);
-    run(&mut command("register_thing.p50<+3%"))
-        .expect_code(2)
-        .expect_err(&["thresholds missed: register_thing.p50<+3%, measured +", " after "]);
+    let missed = run(&mut command("register_thing.p50<+3%")).expect_code(2);
+    expect_text("report-missed-change", &scratch, &missed.err, &[]);
     // Without a baseline there is nothing to have changed.
-    run(fleetmint().arg("report").arg(&new).args(["--threshold", "register_thing.p50<+3%"]))
-        .expect_code(64)
-        .expect_err(&["--threshold", "--baseline OLD"]);
+    let mut refused = Transcript::default();
+    let mut alone = fleetmint();
+    alone.arg("report").arg(&new).args(["--threshold", "register_thing.p50<+3%"]);
+    refused.add("a change without a baseline", &run(&mut alone).expect_code(64));
     run(fleetmint().arg("report").arg(&new).args(["--threshold", "register_thing.p50<1us"])).expect_code(2);
     let other = Sample { verb: "provision", seconds: 5, seed: 9, ..Sample::default() }
         .write(&folder, "other.jsonl")
         .0;
-    run(fleetmint().arg("report").arg(&new).arg("--baseline").arg(&other)).expect_code(64).expect_err(&[
-        "--baseline",
-        "provision",
-        "load provision",
-    ]);
+    let said = run(fleetmint().arg("report").arg(&new).arg("--baseline").arg(&other)).expect_code(64);
+    refused.add("a baseline of another verb", &said);
+    expect_text("report-baseline-refused", &scratch, &refused, &[]);
 }
 
 #[test]
@@ -117,12 +115,13 @@ fn text_page_markdown_and_json_have_every_figure() {
             assert!(shown.contains(&change.figure), "{} in {shown}", change.figure);
         }
     }
-    for shown in [&text, &page, &markdown] {
-        let words = shown.split_whitespace().collect::<Vec<_>>().join(" ");
-        for wanted in ["paired permutation test", "here 40,", "99 % of 999", "one figure in 100"] {
-            assert!(words.contains(wanted), "{wanted} in {words}");
-        }
-    }
+    expect_text("report-compared", &scratch, &text, &[]);
+    expect_text("report-compared-markdown", &scratch, &markdown, &[]);
+    let method = "Noise is what a paired permutation test finds: both sides are cut into blocks of equal length, here 40, the \
+                  two blocks at the same place are swapped or not by the toss of a coin, and every figure is computed anew; \
+                  99 % of 999 such reshuffles change it by no more than its noise. About one figure in 100 seems to change \
+                  although nothing did.";
+    assert!(super::words(&page).contains(method), "{}", super::words(&page));
     let schema: Value = serde_json::from_str(include_str!("../../../docs/schema/report-v1.json")).unwrap();
     assert_eq!(schema::errors(&schema, &serde_json::to_value(&report).unwrap()), Vec::<String>::new());
 }
