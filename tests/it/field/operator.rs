@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::harness::{Emulate, Scratch, fleetmint, run, signal};
+use crate::harness::{Emulate, Scratch, Transcript, expect_text, fleetmint, run, signal};
 
 /// Whoever meets the tool for the first time.
 #[test]
@@ -34,12 +34,13 @@ fn help_is_grouped_shows_examples_and_loses_no_word() {
 #[test]
 fn what_is_missing_is_named_with_its_alternatives() {
     let load = run(fleetmint().args(["load", "create", "--emulator", "--rate", "5/s", "--for", "1s"]));
-    load.expect_code(64).expect_err(&["--lot", "--devices"]);
+    let mut refused = Transcript::default();
+    refused.add("load create", &load.expect_code(64));
     let load = run(fleetmint().args(["load", "connect", "--emulator"]));
-    load.expect_code(64).expect_err(&["--rate", "--profile"]);
-    run(fleetmint().args(["find-limit", "register", "--emulator"]))
-        .expect_code(64)
-        .expect_err(&["--lot", "--devices"]);
+    refused.add("load connect", &load.expect_code(64));
+    let find = run(fleetmint().args(["find-limit", "register", "--emulator"]));
+    refused.add("find-limit register", &find.expect_code(64));
+    expect_text("operator-half-commands", &Scratch::new(), &refused, &[]);
 }
 
 /// Whoever types a blank for an equals sign, or a letter too few.
@@ -48,11 +49,12 @@ fn near_misses_are_answered_with_what_was_meant() {
     let scratch = Scratch::new();
     let lot = scratch.lot("lot.csv", 1);
     let provision = |args: &[&str]| run(fleetmint().arg("provision").arg(&lot).args(args)).expect_code(64);
-    provision(&["--emulator", "throttled"]).expect_err(&["--emulator=throttled"]);
-    provision(&["--emulator", "--conections", "4"]).expect_err(&["--connections"]);
-    provision(&["--emulator", "--workers", "4"])
-        .expect_err(&["tip: '--connections' is what it is called here"]);
-    run(fleetmint().arg("provison")).expect_code(64).expect_err(&["provision"]);
+    let mut refused = Transcript::default();
+    refused.add("a blank for an equals sign", &provision(&["--emulator", "throttled"]));
+    refused.add("a letter too few", &provision(&["--emulator", "--conections", "4"]));
+    refused.add("another tool's name", &provision(&["--emulator", "--workers", "4"]));
+    refused.add("a verb without a letter", &run(fleetmint().arg("provison")).expect_code(64));
+    expect_text("operator-near-misses", &scratch, &refused, &[]);
     assert_eq!(scratch.files(), ["lot.csv"]);
 }
 
@@ -78,9 +80,9 @@ fn options_come_from_the_environment_too_and_what_is_typed_counts_more() {
     // Typed: another service, and another ledger. The endpoint of the environment is left alone.
     command.arg("--emulator").args(["--connections", "2", "--ledger"]).arg(scratch.path("trial.ledger"));
     run(&mut command).expect_code(0).expect_err(&["connections 2,", "the built-in emulator"]);
-    run(fleetmint().arg("provision").arg(&lot).env("FLEETMINT_TIMEOUT", "soon").arg("--emulator"))
-        .expect_code(64)
-        .expect_err(&["--timeout", "20s"]);
+    let wrong =
+        run(fleetmint().arg("provision").arg(&lot).env("FLEETMINT_TIMEOUT", "soon").arg("--emulator"));
+    expect_text("operator-wrong-variable", &scratch, &wrong, &[]);
 }
 
 /// Nobody confirms by an environment that was set for something else.

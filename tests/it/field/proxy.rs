@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::harness::{Emulate, Scratch, fleetmint, run};
+use crate::harness::{Emulate, Scratch, expect_text, fleetmint, run};
 
 /// An address that is this machine's and that no rule takes for it, so that it is reached through a proxy if there is one.
 const ELSEWHERE: &str = "[::ffff:127.0.0.1]:0";
@@ -152,9 +152,9 @@ fn socks_is_named_and_refused() {
     let scratch = Scratch::new();
     let lot = scratch.lot("lot.csv", 1);
     let doors = [(); 2].map(|()| format!("[::ffff:127.0.0.1]:{}", port_of(&emulator)));
-    run(provision(&emulator, &doors, &lot).env("ALL_PROXY", "socks5h://u:hunter2@127.0.0.1:1080"))
-        .expect_code(64)
-        .expect_err(&["ALL_PROXY: found a socks5h proxy", "http://"]);
+    let socks = "socks5h://u:hunter2@127.0.0.1:1080";
+    let refused = run(provision(&emulator, &doors, &lot).env("ALL_PROXY", socks));
+    expect_text("proxy-socks", &scratch, &refused, &[]);
     run(provision(&emulator, &doors, &lot).env("ALL_PROXY", "socks5h://127.0.0.1:1080").env("NO_PROXY", "*"))
         .expect_code(0);
 }

@@ -1,9 +1,10 @@
 //! A factory's day: boards that break, and ledgers that are copied while they are in use.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use super::proxy::{port_of, proxy};
-use crate::harness::{Emulate, Said, Scratch, column, fleetmint, run};
+use crate::harness::{Emulate, Said, Scratch, Transcript, column, expect_text, fleetmint, run};
 
 /// `fleetmint retry --state registered` with these arguments, for the account of an emulator.
 fn retry(emulate: &Emulate, scratch: &Scratch, args: &[&str]) -> Said {
@@ -31,24 +32,24 @@ fn a_registered_device_gets_another_certificate_and_the_old_one_is_inactive() {
     let old = certificates(&scratch, "device = 2");
 
     // Not by accident: which, and that it is meant, has to be said.
-    retry(&emulate, &scratch, &["--reissue", "--yes"]).expect_code(64).expect_err(&["--key"]);
-    retry(&emulate, &scratch, &["--key", "SN000002", "--yes"]).expect_code(64).expect_err(&["--reissue"]);
-    retry(&emulate, &scratch, &["--key", "SN000002", "--reissue"]).expect_code(64).expect_err(&["--yes"]);
-    retry(&emulate, &scratch, &["--key", "SN000009", "--reissue", "--yes"])
-        .expect_code(64)
-        .expect_err(&["SN000009"]);
+    let mut told = Transcript::default();
+    for args in [
+        &["--reissue", "--yes"][..],
+        &["--key", "SN000002", "--yes"],
+        &["--key", "SN000002", "--reissue"],
+        &["--key", "SN000009", "--reissue", "--yes"],
+    ] {
+        told.add(&args.join(" "), &retry(&emulate, &scratch, args).expect_code(64));
+    }
     assert_eq!(certificates(&scratch, "retired_at IS NOT NULL").len(), 0);
 
-    retry(&emulate, &scratch, &["--key", "SN000002", "--reissue", "--yes"])
-        .expect_code(0)
-        .expect_out(&["1 registered device is pending again", "1 old certificate is inactive"]);
+    told.add("all of it", &retry(&emulate, &scratch, &["--key", "SN000002", "--reissue", "--yes"]));
     let sql = "SELECT deactivated_at FROM rework JOIN device ON device.id = device WHERE key = 'SN000002'";
     let deactivated = column(&scratch.path("lot.ledger"), sql);
     assert!(deactivated.len() == 1 && !deactivated[0].is_empty(), "{deactivated:?}");
     // A device that is pending is no registered one.
-    retry(&emulate, &scratch, &["--key", "SN000002", "--reissue", "--yes"])
-        .expect_code(64)
-        .expect_err(&["pending"]);
+    told.add("once more", &retry(&emulate, &scratch, &["--key", "SN000002", "--reissue", "--yes"]));
+    expect_text("rework", &scratch, &told, &[]);
     run(fleetmint().arg("status").arg(scratch.path("lot.ledger"))).expect_code(0).expect_out(&["rework"]);
 
     run(&mut emulate.provision(&lot)).expect_code(0).expect_out(&["3 of 3 devices registered"]);
@@ -76,10 +77,8 @@ fn an_old_certificate_that_may_not_be_touched_is_named() {
     let emulate = Emulate::start(&["--scenario", scenario.to_str().unwrap()]);
     run(&mut emulate.provision(&lot)).expect_code(0);
     let old = certificates(&scratch, "device = 1");
-    retry(&emulate, &scratch, &["--key", "SN000001", "--reissue", "--yes"])
-        .expect_code(0)
-        .expect_err(&["UpdateCertificate is not permitted", &old[0].to_lowercase()])
-        .expect_out(&["0 old certificates are inactive"]);
+    let said = retry(&emulate, &scratch, &["--key", "SN000001", "--reissue", "--yes"]);
+    expect_text("rework-not-permitted", &scratch, &said, &[(&old[0].to_lowercase(), "THE-OLD-ONE")]);
     assert_eq!(column(&scratch.path("lot.ledger"), "SELECT deactivated_at FROM rework"), [""]);
 }
 
@@ -121,7 +120,7 @@ fn another_accounts_credentials_make_nothing_of_certificates_that_are_not_there(
         let words = [&[ledger.to_str().unwrap()][..], &words, &[&plane]].concat();
         far_away("retry", &words)
     };
-    retry(&other).expect_code(69).expect_err(&["another account", "zyxwvu-ats", "a1b2c3-ats", "--profile"]);
+    expect_text("rework-in-another-account", &scratch, &retry(&other), &[]);
     assert_eq!(certificates(&scratch, "retired_at IS NOT NULL").len(), 0);
     retry(&own).expect_code(0).expect_out(&["1 old certificate is inactive"]);
 }
@@ -133,10 +132,8 @@ fn a_certificate_that_is_not_there_counts_as_inactive_only_in_the_ledgers_accoun
     let lot = scratch.lot("lot.csv", 2);
     run(&mut Emulate::start(&[]).provision(&lot)).expect_code(0);
     let old = certificates(&scratch, "device = 1");
-    retry(&Emulate::start(&[]), &scratch, &["--key", "SN000001", "--reissue", "--yes"])
-        .expect_code(0)
-        .expect_err(&["stays as it is", "does not have it", &old[0].to_lowercase()])
-        .expect_out(&["0 old certificates are inactive"]);
+    let said = retry(&Emulate::start(&[]), &scratch, &["--key", "SN000001", "--reissue", "--yes"]);
+    expect_text("rework-not-there", &scratch, &said, &[(&old[0].to_lowercase(), "THE-OLD-ONE")]);
     assert_eq!(column(&scratch.path("lot.ledger"), "SELECT deactivated_at FROM rework"), [""]);
 }
 
@@ -148,9 +145,8 @@ fn an_account_that_does_not_answer_changes_nothing() {
     let emulate = Emulate::start(&[]);
     run(&mut emulate.provision(&lot)).expect_code(0);
     let nowhere = ["--control-endpoint", "https://127.0.0.1:1"];
-    retry(&emulate, &scratch, &[&["--key", "SN000001", "--reissue", "--yes"][..], &nowhere].concat())
-        .expect_code(75)
-        .expect_err(&["UpdateCertificate", "the ledger was not changed"]);
+    let args = [&["--key", "SN000001", "--reissue", "--yes"][..], &nowhere].concat();
+    expect_text("rework-nobody-there", &scratch, &retry(&emulate, &scratch, &args), &[]);
     assert_eq!(certificates(&scratch, "retired_at IS NOT NULL").len(), 0);
 }
 
@@ -191,13 +187,12 @@ fn a_backup_of_a_ledger_in_use_is_whole() {
     assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
     run(fleetmint().arg("status").arg(&copy)).expect_code(0);
     let there = std::fs::read(&copy).unwrap();
-    run(fleetmint().arg("backup").arg(&ledger).arg(&copy))
-        .expect_code(74)
-        .expect_err(&["copy-0.ledger", "there already"]);
+    let mut refused = Transcript::default();
+    refused.add("there already", &run(fleetmint().arg("backup").arg(&ledger).arg(&copy)));
     assert_eq!(std::fs::read(&copy).unwrap(), there);
-    run(fleetmint().arg("backup").arg(&ledger).arg(scratch.path("no/where")))
-        .expect_code(74)
-        .expect_err(&["no/where"]);
-    run(fleetmint().arg("backup").arg(scratch.path("absent")).arg(scratch.path("x"))).expect_code(74);
+    let backup = |from: &Path, to: &Path| run(fleetmint().arg("backup").arg(from).arg(to));
+    refused.add("to nowhere", &backup(&ledger, &scratch.path("no/where")));
+    refused.add("of nothing", &backup(&scratch.path("absent"), &scratch.path("x")));
+    expect_text("backup-refused", &scratch, &refused, &[]);
     assert!(!scratch.path("x").exists());
 }

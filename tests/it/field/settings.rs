@@ -1,6 +1,6 @@
 //! Resuming with other settings, another region, or beside another ledger.
 
-use crate::harness::{Emulate, Scratch, column, fleetmint, run};
+use crate::harness::{Emulate, Scratch, Transcript, column, expect_text, fleetmint, run};
 
 /// Ten recipients' worth of age identities would do; one is enough.
 const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
@@ -13,8 +13,10 @@ fn other_settings_are_refused_until_they_are_asked_for() {
     let provision = |args: &[&str]| run(fleetmint().arg("provision").arg(&lot).arg("--emulator").args(args));
     let key_types = ["--keys", "local"];
     provision(&[&["--limit", "2"], &key_types[..]].concat()).expect_code(0);
-    provision(&[]).expect_code(74).expect_err(&["who makes the keys", "--change-settings"]);
-    provision(&["--keys", "local", "--param", "Site=Oulu"]).expect_code(74).expect_err(&["parameter Site"]);
+    let mut refused = Transcript::default();
+    refused.add("keys from AWS", &provision(&[]));
+    refused.add("a parameter more", &provision(&["--keys", "local", "--param", "Site=Oulu"]));
+    expect_text("settings-changed", &scratch, &refused, &[]);
     let registered = "SELECT key FROM device WHERE state = 'registered'";
     assert_eq!(column(&scratch.path("lot.ledger"), registered).len(), 2);
     provision(&["--change-settings"]).expect_code(0).expect_out(&["4 of 4 devices registered"]);
@@ -27,7 +29,7 @@ fn a_sealed_ledger_is_never_unsealed() {
     let lot = scratch.lot("lot.csv", 4);
     let provision = |args: &[&str]| run(fleetmint().arg("provision").arg(&lot).arg("--emulator").args(args));
     provision(&["--limit", "2", "--seal-to", RECIPIENT]).expect_code(0);
-    provision(&["--change-settings"]).expect_code(74).expect_err(&["--seal-to"]);
+    expect_text("settings-unsealed", &scratch, &provision(&["--change-settings"]), &[]);
     provision(&["--seal-to", RECIPIENT]).expect_code(0);
 }
 
@@ -69,7 +71,8 @@ fn a_trial_on_the_emulator_is_told_from_the_real_run() {
     let lot = scratch.lot("lot.csv", 2);
     let emulate = Emulate::start(&[]);
     run(fleetmint().arg("provision").arg(&lot).arg("--emulator")).expect_code(0);
-    run(&mut emulate.provision(&lot)).expect_code(74).expect_err(&["trial on the emulator", "--ledger"]);
+    let refused = run(&mut emulate.provision(&lot));
+    expect_text("settings-of-a-trial", &scratch, &refused, &[]);
     run(emulate.provision(&lot).arg("--ledger").arg(scratch.path("real.ledger"))).expect_code(0);
 }
 
