@@ -2,37 +2,36 @@
 //!
 //! Owns the loop, its waits and their limits. The session decides what is allowed, the account what is answered.
 
+mod admission;
+mod under_way;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 
-use super::account::{Action, Operation, Principal, Route, route};
+use super::account::{Action, Operation, Principal};
 use super::clients::{Client, Entrance, Hangup, MAILBOX};
-use super::fault::Fate;
-use super::mqtt::{ConnAck, Decoder, Incoming, Packet, Reason, encode};
+use super::mqtt::{Decoder, Incoming, Packet, encode};
 use super::mqtt_stream::{MqttStream, Received};
-use super::scenario::{Acts, ConnectExcess, Fault, FaultTarget, Framing};
-use super::service::{Reply, Requester, Service};
+use super::scenario::Framing;
+use super::service::{Reply, Service};
 use super::session::{Delivery, Effect, Ending, Message, Session};
 use super::socket::Socket;
+use under_way::Done;
 
 /// How long a client may leave sent data unread.
 pub(super) const WRITE_WITHIN: Duration = Duration::from_secs(10);
 /// How long closing the connection may take.
 pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(1);
-/// The longest that a CONNECT above its quota waits, if the scenario makes it wait.
-const CONNECT_DELAY: Duration = Duration::from_secs(60);
 /// How long the requests of a client that has left may still take. Those that take longer are dropped, so that a client
 /// that floods the emulator and leaves does not delay others.
 const FINISH_WITHIN: Duration = Duration::from_secs(1);
-/// How long a reply that is to be sent after the next one waits for it.
-const REORDERED_WITHIN: Duration = Duration::from_secs(2);
 /// The most packets written at once.
 const MAX_OUTBOX: usize = 64;
 
@@ -86,23 +85,6 @@ struct Connection<S> {
     turn: Arc<Semaphore>,
     client: Client,
     messages: mpsc::Receiver<Message>,
-}
-
-/// A result that takes time while the connection goes on.
-enum Done {
-    Answered(Reply),
-    /// The answer is sent twice.
-    AnsweredTwice(Reply),
-    /// The answer is sent after the next one.
-    Reordered(Reply),
-    /// The reordered reply has waited long enough for another one.
-    ReorderedLongEnough,
-    /// The request gets no answer.
-    Unanswered,
-    /// The request gets no answer, and the connection ends.
-    Ended(Ending),
-    /// Packets whose delay is over.
-    Due(Vec<Packet>),
 }
 
 /// What ended a wait.
@@ -205,80 +187,6 @@ impl<S: Socket> Connection<S> {
         self.session.receive(Instant::now(), packet, &permits, effects)
     }
 
-    /// Applies the scenario's fault and latency to a CONNECT. Nothing may overtake its CONNACK.
-    async fn hesitate(&mut self, client_id: &str) -> Result<(), Ending> {
-        let fate = self.service.fate(FaultTarget::Connect);
-        match fate.fault {
-            Some(Fault::HangUp(_)) => return Err(Ending::Lost),
-            Some(Fault::Reset) => return Err(Ending::Reset),
-            Some(Fault::Silence) => {
-                let ended = timeout(CONNECT_DELAY, self.client.hangup.triggered()).await;
-                return Err(ended.unwrap_or(Ending::Lost));
-            }
-            Some(Fault::Connack(code)) => {
-                self.outbox.push(Packet::ConnAck(ConnAck { reason: Reason(code), terms: None }));
-                return Err(Ending::Lost);
-            }
-            Some(Fault::Framing(framing)) => self.framing = framing,
-            _ => {}
-        }
-        self.admit_connect(client_id).await?;
-        let latency = self.service.draw_latency(Operation::Connect) + fate.delay;
-        if latency.is_zero() {
-            return Ok(());
-        }
-        tokio::select! {
-            () = self.service.timer.wait_until(Instant::now() + latency) => Ok(()),
-            ending = self.client.hangup.triggered() => Err(ending),
-        }
-    }
-
-    /// Waits for the quotas to admit the CONNECT if the scenario says so, or else refuses it.
-    async fn admit_connect(&mut self, client_id: &str) -> Result<(), Ending> {
-        let give_up = tokio::time::Instant::now() + CONNECT_DELAY;
-        let mut is_counted = false;
-        while let Err(retry_at) = self.service.admit_connect(client_id) {
-            if !is_counted {
-                self.service.counts.connects_throttled.add();
-                is_counted = true;
-            }
-            let excess = self.service.scenario.quotas.connect_excess;
-            if excess == ConnectExcess::Refuse {
-                let refused = ConnAck { reason: Reason::SERVER_UNAVAILABLE, terms: None };
-                self.outbox.push(Packet::ConnAck(refused));
-            }
-            if excess != ConnectExcess::Delay || retry_at > give_up {
-                return Err(Ending::ConnectThrottled);
-            }
-            tokio::select! {
-                () = sleep_until(retry_at) => {}
-                ending = self.client.hangup.triggered() => return Err(ending),
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a SUBSCRIBE is lost because of a fault of the scenario.
-    fn loses_subscribe(&mut self, id: u16, filters: usize) -> Result<bool, Ending> {
-        let fate = self.service.fate(FaultTarget::Subscribe);
-        match fate.fault {
-            Some(Fault::SubackFailure) => {
-                let reasons = vec![Reason::UNSPECIFIED; filters];
-                self.outbox.push(Packet::SubAck { id, reasons });
-                Ok(true)
-            }
-            Some(Fault::Silence) => Ok(true),
-            Some(Fault::HangUp(_)) => Err(Ending::Lost),
-            Some(Fault::Reset) => Err(Ending::Reset),
-            _ => {
-                if !fate.delay.is_zero() {
-                    self.held = Some(Instant::now() + fate.delay);
-                }
-                Ok(false)
-            }
-        }
-    }
-
     fn listens(&self) -> bool {
         self.held.is_none() && self.in_flight.len() < self.most_in_flight()
     }
@@ -330,70 +238,6 @@ impl<S: Socket> Connection<S> {
         self.send_after(latency, vec![packet]);
     }
 
-    /// Sends packets after a latency, which may be zero.
-    fn send_after(&mut self, latency: Duration, packets: Vec<Packet>) {
-        if latency.is_zero() {
-            self.outbox.extend(packets);
-            return;
-        }
-        let (service, due) = (Arc::clone(&self.service), Instant::now() + latency);
-        self.in_flight.push(Box::pin(async move {
-            service.timer.wait_until(due).await;
-            Done::Due(packets)
-        }));
-    }
-
-    fn request(&mut self, topic: String, payload: Bytes, acknowledge: Option<u16>) {
-        let route = route(&topic);
-        match route {
-            Route::Register { .. } => self.service.counts.register_requests.add(),
-            _ => self.service.counts.create_requests.add(),
-        }
-        let fate = self.service.fate(FaultTarget::of(&route));
-        match fate.fault {
-            Some(Fault::HangUp(Acts::Undone)) => return self.client.hangup.trigger(Ending::Lost),
-            Some(Fault::Reset) => return self.client.hangup.trigger(Ending::Reset),
-            Some(Fault::Silence) => return,
-            Some(Fault::Unacknowledged | Fault::NoPuback) => {}
-            _ => self.outbox.extend(puback(acknowledge)),
-        }
-        let service = Arc::clone(&self.service);
-        let requester = Requester {
-            number: self.client.number,
-            client_id: self.client_id.clone().unwrap_or_default(),
-            certificate_id: self.client.certificate.clone(),
-            turn: Arc::clone(&self.turn),
-        };
-        self.in_flight
-            .push(Box::pin(async move { answer(&service, &requester, &topic, &payload, fate).await }));
-    }
-
-    fn relay(&mut self, message: Message, acknowledge: Option<u16>) {
-        self.service.counts.messages.add();
-        let fate = self.service.fate(FaultTarget::Publish);
-        let copies = match fate.fault {
-            Some(Fault::HangUp(_)) => return self.client.hangup.trigger(Ending::Lost),
-            Some(Fault::Reset) => return self.client.hangup.trigger(Ending::Reset),
-            Some(Fault::Silence) => return,
-            Some(Fault::Duplicate) => 2,
-            _ => 1,
-        };
-        let acknowledge = if fate.fault == Some(Fault::NoPuback) { None } else { acknowledge };
-        let latency = self.service.draw_latency(Operation::Publish) + fate.delay;
-        let from = self.client.number;
-        if latency.is_zero() {
-            self.outbox.extend(puback(acknowledge));
-            (0..copies).for_each(|_| self.service.clients.relay(from, &message));
-            return;
-        }
-        let (service, due) = (Arc::clone(&self.service), Instant::now() + latency);
-        self.in_flight.push(Box::pin(async move {
-            service.timer.wait_until(due).await;
-            (0..copies).for_each(|_| service.clients.relay(from, &message));
-            Done::Due(puback(acknowledge).into_iter().collect())
-        }));
-    }
-
     fn take_received(&mut self, received: Received) -> Result<(), Ending> {
         match received {
             Received::Bytes(bytes) => {
@@ -405,56 +249,6 @@ impl<S: Socket> Connection<S> {
             Received::NotBinary => Err(Ending::NotBinary),
             Received::Gone => Err(Ending::Gone),
         }
-    }
-
-    /// Takes the answers that are ready without waiting, so that they are sent in the same write as the PUBACKs of
-    /// their requests.
-    fn take_ready(&mut self) -> Result<(), Ending> {
-        while let Some(Some(done)) = self.in_flight.next().now_or_never() {
-            self.take_done(done)?;
-        }
-        Ok(())
-    }
-
-    fn take_done(&mut self, done: Done) -> Result<(), Ending> {
-        if self.in_flight.len() + 1 == self.most_in_flight() {
-            self.session.excuse(Instant::now());
-        }
-        match done {
-            Done::Answered(reply) => {
-                self.reply(reply)?;
-                self.release_reordered()?;
-            }
-            Done::AnsweredTwice(reply) => {
-                self.reply(reply.clone())?;
-                self.reply(reply)?;
-            }
-            Done::Reordered(reply) => {
-                self.release_reordered()?;
-                self.reordered = Some(reply);
-                self.in_flight.push(Box::pin(sleep(REORDERED_WITHIN).map(|()| Done::ReorderedLongEnough)));
-            }
-            Done::ReorderedLongEnough => self.release_reordered()?,
-            Done::Due(packets) => self.outbox.extend(packets),
-            Done::Unanswered => {}
-            Done::Ended(ending) => return Err(ending),
-        }
-        Ok(())
-    }
-
-    fn release_reordered(&mut self) -> Result<(), Ending> {
-        self.reordered.take().map_or(Ok(()), |reply| self.reply(reply))
-    }
-
-    fn reply(&mut self, reply: Reply) -> Result<(), Ending> {
-        self.check_receive(&reply.topic)?;
-        let delivery = if self.service.admit_delivery() {
-            self.session.reply(Instant::now(), reply.topic, reply.payload)?
-        } else {
-            Delivery::Dropped
-        };
-        self.send(delivery);
-        Ok(())
     }
 
     /// Checks that the client may receive the message. A message that it may not receive ends the connection.
@@ -539,33 +333,5 @@ impl<S: Socket> Connection<S> {
             Ending::SlowConsumer => self.service.counts.slow_consumers.add(),
             _ => self.service.counts.violations.add(),
         }
-    }
-}
-
-fn puback(acknowledge: Option<u16>) -> Option<Packet> {
-    acknowledge.map(|id| Packet::PubAck { id, reason: Reason::SUCCESS })
-}
-
-/// Answers a request as its fate says.
-async fn answer(service: &Service, requester: &Requester, topic: &str, payload: &[u8], fate: Fate) -> Done {
-    let Fate { fault, delay } = fate;
-    let acts = fault.as_ref().is_none_or(Fault::acts);
-    let answered = if acts { service.answer(requester, topic, payload).await.map(Some) } else { Ok(None) };
-    let Ok(answered) = answered else { return Done::Ended(Ending::Lost) };
-    if !delay.is_zero() {
-        sleep(delay).await;
-    }
-    let answered = match &fault {
-        Some(Fault::Reject { status, code, .. }) => Some(service.reject(*status, code.as_deref())),
-        _ => answered,
-    };
-    let Some(answered) = answered else { return Done::Unanswered };
-    let reply = service.reply(topic, answered, fault.as_ref());
-    match fault {
-        Some(Fault::HangUp(_)) => Done::Ended(Ending::Lost),
-        Some(Fault::NoReply(_) | Fault::Unacknowledged) => Done::Unanswered,
-        Some(Fault::Duplicate) => Done::AnsweredTwice(reply),
-        Some(Fault::Reorder) => Done::Reordered(reply),
-        _ => Done::Answered(reply),
     }
 }
