@@ -10,25 +10,26 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+mod delivery;
 mod ending;
 mod rules;
+mod subscriptions;
 
+pub(super) use delivery::Delivery;
 pub(super) use ending::Ending;
 pub(super) use rules::{ReplyPolicy, Rules, Usage};
 
 use super::account::{Action, Route, route};
 use super::mqtt::{
     self, ConnAck, Connect, Filter, Incoming, MAX_REMAINING, Malformed, Packet, Publish, QoS, Reason,
-    Subscribe, TOPIC_ALIASES, Terms, Unsubscribe, Version,
+    TOPIC_ALIASES, Terms, Version,
 };
 use super::scenario::{DenialAnswer, Limits};
 use super::uuid::random_uuid;
+use delivery::Unacked;
 
 /// How long a client may take from the start of the connection to its CONNECT.
 pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// How many QoS 1 messages may wait for room in the window; one more ends the connection.
-const MAX_BACKLOG: usize = 128;
-
 /// An effect of a packet. Effects are carried out in order.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Effect {
@@ -73,17 +74,6 @@ pub(super) struct Message {
     pub(super) properties: Bytes,
 }
 
-/// What happens to a message to a client.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Delivery {
-    /// Send this packet now.
-    Send(Packet),
-    /// Send nothing now: the message waits, or the client did not subscribe.
-    Nothing,
-    /// The message exceeds the connection's quota and is never sent.
-    Dropped,
-}
-
 /// Whether the client's principal may perform an action: connect with a client id, publish to a topic, subscribe to a
 /// filter.
 pub(super) type Permits<'a> = &'a dyn Fn(Action, &str) -> bool;
@@ -108,14 +98,6 @@ pub(super) struct Session {
     last_id: u16,
     unacked: BTreeMap<u16, Unacked>,
     backlog: VecDeque<Message>,
-}
-
-/// A QoS 1 message that the client has not acknowledged.
-#[derive(Debug)]
-struct Unacked {
-    message: Message,
-    /// When it is sent again.
-    due: Instant,
 }
 
 impl Session {
@@ -190,51 +172,6 @@ impl Session {
     pub(super) fn farewell(&self, ending: &Ending) -> Option<Packet> {
         let is_told = self.version == Version::V5 && self.keep_alive.is_some();
         ending.reason().filter(|_| is_told).map(Packet::Disconnect)
-    }
-
-    /// Delivers the answer to this client's request, if the client is to get it: at the QoS it subscribed with, at most
-    /// 1.
-    pub(super) fn reply(&mut self, now: Instant, topic: String, payload: Bytes) -> Result<Delivery, Ending> {
-        let granted = self.subscriptions.iter().filter(|(filter, _)| mqtt::matches(filter, &topic));
-        let granted = granted.map(|(_, qos)| *qos).max();
-        match (granted, self.rules.replies) {
-            (None, ReplyPolicy::ToSubscriber) => Ok(Delivery::Nothing),
-            (granted, _) => {
-                let qos = granted.unwrap_or(QoS::AtLeastOnce);
-                self.deliver(now, Message { topic, payload, qos, properties: Bytes::new() })
-            }
-        }
-    }
-
-    /// Delivers a message to this client. The message may have to wait for acknowledgements, or exceed the connection's
-    /// quota.
-    pub(super) fn deliver(&mut self, now: Instant, message: Message) -> Result<Delivery, Ending> {
-        if !self.usage.message(&self.rules, now) {
-            return Ok(Delivery::Dropped);
-        }
-        if message.qos == QoS::AtMostOnce {
-            return Ok(Delivery::Send(publish_packet(&message, 0, false)));
-        }
-        if self.unacked.len() < self.window {
-            return Ok(Delivery::Send(self.number(now, message)));
-        }
-        if self.backlog.len() == MAX_BACKLOG {
-            return Err(Ending::SlowConsumer);
-        }
-        self.backlog.push_back(message);
-        Ok(Delivery::Nothing)
-    }
-
-    /// The messages to send again because their acknowledgement is overdue at `now`.
-    pub(super) fn redeliver(&mut self, now: Instant) -> Vec<Packet> {
-        let again = now + self.rules.limits.redeliver_after;
-        let overdue = self.unacked.iter_mut().filter(|(_, unacked)| unacked.due <= now);
-        overdue
-            .map(|(id, unacked)| {
-                unacked.due = again;
-                publish_packet(&unacked.message, *id, true)
-            })
-            .collect()
     }
 
     /// Counts this many bytes, received or sent, towards the throughput.
@@ -386,124 +323,6 @@ impl Session {
             _ => Err(Ending::Denied(Action::Publish, topic)),
         }
     }
-
-    fn subscribe(
-        &mut self,
-        subscribe: Subscribe,
-        permits: Permits<'_>,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), Ending> {
-        if subscribe.has_subscription_id {
-            return Err(Ending::SubscriptionId);
-        }
-        let limits = &self.rules.limits;
-        check_count(subscribe.filters.len(), limits)?;
-        for filter in &subscribe.filters {
-            check_filter(&filter.path, limits)?;
-        }
-        // The service does not answer a request for QoS 2 (AWS IoT Developer Guide, "MQTT").
-        if subscribe.filters.iter().any(|filter| filter.qos == QoS::ExactlyOnce) {
-            return Ok(());
-        }
-        let mut reasons = Vec::with_capacity(subscribe.filters.len());
-        for filter in subscribe.filters {
-            reasons.push(self.grant(filter, permits, effects)?);
-        }
-        effects.push(Effect::Send(Packet::SubAck { id: subscribe.id, reasons }));
-        Ok(())
-    }
-
-    fn grant(
-        &mut self,
-        filter: Filter,
-        permits: Permits<'_>,
-        effects: &mut Vec<Effect>,
-    ) -> Result<Reason, Ending> {
-        if filter.path.starts_with("$share/") {
-            return Ok(Reason::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
-        }
-        if !permits(Action::Subscribe, &filter.path) {
-            // For 3.1.1 clients the service was observed to end the connection; MQTT 5 has a reason code for this.
-            let answer = self.rules.denials.subscribe.unwrap_or(match self.version {
-                Version::V311 => DenialAnswer::Close,
-                Version::V5 => DenialAnswer::Answer,
-            });
-            return match answer {
-                DenialAnswer::Close => Err(Ending::Denied(Action::Subscribe, filter.path)),
-                DenialAnswer::Answer => Ok(Reason::NOT_AUTHORIZED),
-            };
-        }
-        let full = self.subscriptions.len() >= self.rules.limits.subscriptions_per_connection as usize;
-        match self.subscriptions.iter_mut().find(|(known, _)| *known == filter.path) {
-            Some((_, granted)) => *granted = filter.qos,
-            None if full => return Err(Ending::TooManySubscriptions),
-            None => self.subscriptions.push((filter.path.clone(), filter.qos)),
-        }
-        let granted = Reason::granted(filter.qos);
-        if !filter.path.starts_with('$') {
-            effects.push(Effect::Watch(filter));
-        }
-        Ok(granted)
-    }
-
-    fn unsubscribe(&mut self, unsubscribe: Unsubscribe, effects: &mut Vec<Effect>) -> Result<(), Ending> {
-        check_count(unsubscribe.filters.len(), &self.rules.limits)?;
-        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
-        for filter in unsubscribe.filters {
-            let before = self.subscriptions.len();
-            self.subscriptions.retain(|(known, _)| *known != filter);
-            let was_there = self.subscriptions.len() < before;
-            reasons.push(if was_there { Reason::SUCCESS } else { Reason::NO_SUBSCRIPTION_EXISTED });
-            effects.push(Effect::Unwatch(filter));
-        }
-        effects.push(Effect::Send(Packet::UnsubAck { id: unsubscribe.id, reasons }));
-        Ok(())
-    }
-
-    fn acknowledge(&mut self, now: Instant, id: u16, effects: &mut Vec<Effect>) {
-        if self.unacked.remove(&id).is_none() {
-            return;
-        }
-        if let Some(message) = self.backlog.pop_front() {
-            effects.push(Effect::Send(self.number(now, message)));
-        }
-    }
-
-    /// Assigns the message the next free packet id. There always is one, because far fewer than 65,535 are in use.
-    fn number(&mut self, now: Instant, message: Message) -> Packet {
-        loop {
-            self.last_id = self.last_id.checked_add(1).unwrap_or(1);
-            if !self.unacked.contains_key(&self.last_id) {
-                let packet = publish_packet(&message, self.last_id, false);
-                let due = now + self.rules.limits.redeliver_after;
-                self.unacked.insert(self.last_id, Unacked { message, due });
-                return packet;
-            }
-        }
-    }
-}
-
-fn check_count(filters: usize, limits: &Limits) -> Result<(), Ending> {
-    if filters > limits.filters_per_subscribe as usize {
-        Err(Ending::TooManyFilters(filters))
-    } else {
-        Ok(())
-    }
-}
-
-fn check_filter(filter: &str, limits: &Limits) -> Result<(), Ending> {
-    if !mqtt::valid_filter(filter, limits) {
-        return Err(Ending::Filter(filter.to_owned()));
-    }
-    match route(filter) {
-        // `$aws/certificates/create/+` looks like a request topic, but selects at most the parent of its response
-        // topics.
-        _ if filter.contains(['+', '#']) => Ok(()),
-        Route::CreateKeys | Route::CreateFromCsr | Route::Register { .. } => {
-            Err(Ending::SubscribeToRequest(filter.to_owned()))
-        }
-        Route::ResponseTopic | Route::Reserved | Route::Other => Ok(()),
-    }
 }
 
 /// The keep-alive within the limits: 30 to 1200 s by default, with 0 meaning the longest (AWS IoT Core quotas,
@@ -519,18 +338,6 @@ fn clamp_keep_alive(asked: u16, limits: &Limits) -> Duration {
 
 fn refuse(reason: Reason, effects: &mut Vec<Effect>) {
     effects.push(Effect::Send(Packet::ConnAck(ConnAck { reason, terms: None })));
-}
-
-fn publish_packet(message: &Message, id: u16, is_duplicate: bool) -> Packet {
-    Packet::Publish(Publish {
-        topic: message.topic.clone(),
-        payload: message.payload.clone(),
-        qos: message.qos,
-        id,
-        is_duplicate,
-        alias: None,
-        properties: message.properties.clone(),
-    })
 }
 
 #[cfg(test)]

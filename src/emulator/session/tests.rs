@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use super::super::mqtt::{Subscribe, Unsubscribe};
+use super::delivery::MAX_BACKLOG;
 use super::*;
 use crate::emulator::scenario::{Denials, Scenario};
 
