@@ -212,9 +212,8 @@ pub fn expect_text(
 
 /// A pattern that matches `text` and nothing else.
 fn regex_of(text: &str) -> String {
-    let escaped = |character: char| match character.is_ascii_alphanumeric() {
-        true => character.to_string(),
-        false => format!("\\{character}"),
+    let escaped = |character: char| {
+        if character.is_ascii_alphanumeric() { character.to_string() } else { format!("\\{character}") }
     };
     text.chars().map(escaped).collect()
 }

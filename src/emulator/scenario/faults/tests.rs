@@ -37,9 +37,12 @@ fn a_rule_says_where_what_how_often_and_when() {
     assert_eq!(rules[1], FaultRule::always(&[FaultTarget::Upgrade], Fault::ClockSkew(-600)));
 }
 
+fn complaint(text: &str) -> String {
+    Scenario::from_toml(text).unwrap_err().to_string()
+}
+
 #[test]
-fn impossible_faults_are_refused() {
-    let complaint = |text: &str| Scenario::from_toml(text).unwrap_err().to_string();
+fn impossible_odds_are_refused() {
     let odds = [
         "silent = 1.5",
         "silent = -1",
@@ -50,18 +53,6 @@ fn impossible_faults_are_refused() {
         "slient = 0.1",
     ];
     let odds = odds.map(|line| complaint(&format!("[faults.register_thing]\n{line}")));
-    let rules = [
-        "on = \"tcp\"\nfault = \"garble\"",
-        "on = \"nowhere\"\nfault = \"garble\"",
-        "on = []\nfault = \"garble\"",
-        "on = \"connect\"\nfault = \"quake\"",
-        "on = \"connect\"\nfault = \"connack\"",
-        "on = \"upgrade\"\nfault = \"http_status\"\nstatus = 200",
-        "on = \"connect\"\nfault = \"silence\"\nstatus = 3",
-        "on = \"connect\"\nfault = \"delay\"\ntime = \"-1s\"",
-        "on = \"connect\"\nfault = \"silence\"\nevery = 0",
-    ];
-    let rules = rules.map(|rule| complaint(&format!("[[faults.rules]]\n{rule}")));
     assert_eq!(
         odds,
         [
@@ -79,6 +70,22 @@ fn impossible_faults_are_refused() {
              `drop_before`, `drop_after`, `silent`, `no_reply`, `duplicate`, `reject_5xx`, `delay`"
         ]
     );
+}
+
+#[test]
+fn impossible_rules_are_refused() {
+    let rules = [
+        "on = \"tcp\"\nfault = \"garble\"",
+        "on = \"nowhere\"\nfault = \"garble\"",
+        "on = []\nfault = \"garble\"",
+        "on = \"connect\"\nfault = \"quake\"",
+        "on = \"connect\"\nfault = \"connack\"",
+        "on = \"upgrade\"\nfault = \"http_status\"\nstatus = 200",
+        "on = \"connect\"\nfault = \"silence\"\nstatus = 3",
+        "on = \"connect\"\nfault = \"delay\"\ntime = \"-1s\"",
+        "on = \"connect\"\nfault = \"silence\"\nevery = 0",
+    ];
+    let rules = rules.map(|rule| complaint(&format!("[[faults.rules]]\n{rule}")));
     assert_eq!(
         rules,
         [
