@@ -41,8 +41,21 @@ mod tests {
         };
         let judgements = [judgement("missed=0", true, "0"), judgement("rejected<0.1%", false, "3.00 %")];
         let xml = xml("load create", &judgements, Duration::from_secs(2));
-        assert!(xml.contains("tests=\"2\"") && xml.contains("failures=\"1\""), "{xml}");
-        assert!(xml.contains("name=\"rejected&lt;0.1%\""), "{xml}");
-        assert!(xml.contains("<failure message=\"measured 3.00 %\"/>"), "{xml}");
+        assert_eq!(
+            xml,
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+             <testsuites name=\"fleetmint\" tests=\"2\" skipped=\"0\" failures=\"1\" errors=\"0\">\n\
+             \x20   <testsuite name=\"fleetmint load create\" tests=\"2\" skipped=\"0\" errors=\"0\" failures=\"1\" \
+             time=\"2.000\">\n\
+             \x20       <testcase name=\"missed=0\" classname=\"thresholds\">\n\
+             \x20           <system-out>measured 0</system-out>\n\
+             \x20       </testcase>\n\
+             \x20       <testcase name=\"rejected&lt;0.1%\" classname=\"thresholds\">\n\
+             \x20           <failure message=\"measured 3.00 %\"/>\n\
+             \x20           <system-out>measured 3.00 %</system-out>\n\
+             \x20       </testcase>\n\
+             \x20   </testsuite>\n\
+             </testsuites>\n"
+        );
     }
 }

@@ -383,12 +383,18 @@ mod tests {
     fn a_name_with_the_certificates_id_in_it_is_not_known() {
         let name = r#"{"Fn::Join": ["-", [{"Ref": "Id"}, {"Ref": "AWS::IoT::Certificate::Id"}]]}"#;
         let expected = found(name, &[("a", "g", Open), ("a", "g", Open)], None);
-        assert!(expected.unknown_names.unwrap().contains("certificate's id"));
+        assert_eq!(
+            expected.unknown_names.unwrap(),
+            "that of line 2 has the certificate's id in it, which is not known before there is a certificate"
+        );
         assert_eq!((expected.clashes, expected.things.len()), (0, 0));
         // Some rows' names alone have the id in them, and the first is not one of these.
         let name = r#"{"Fn::Select": [{"Ref": "Note"}, ["fixed", {"Ref": "AWS::IoT::Certificate::Id"}]]}"#;
         let expected = found(name, &[("a", "0", Open), ("b", "1", Open), ("c", "0", Open)], None);
-        assert!(expected.unknown_names.unwrap().contains("line 3"));
+        assert_eq!(
+            expected.unknown_names.unwrap(),
+            "that of line 3 has the certificate's id in it, which is not known before there is a certificate"
+        );
         assert_eq!(expected.things.len(), 0);
         assert_eq!(found(name, &[("a", "0", Open)], None).unknown_names, None);
     }

@@ -407,13 +407,24 @@ mod tests {
     fn each_end_is_put_into_words() {
         let words = |finding: Finding| FindingReport::from(finding).words("connect");
         let no_limit = |because| words(Finding::NoLimit { held: 64.0, because });
-        assert!(no_limit(Stopped::Generator).contains("this machine offered no more"));
-        assert!(no_limit(Stopped::Devices).contains("no devices were left"));
         let broke = Some((0.5, Breach::Refused));
-        assert!(
-            words(Finding::Nothing { broke, because: None }).contains("even at 0.5/s the service refuses")
+        let said = [
+            no_limit(Stopped::Generator),
+            no_limit(Stopped::Devices),
+            words(Finding::Nothing { broke, because: None }),
+            words(Finding::Nothing { broke: None, because: Some(Stopped::Asked) }),
+        ];
+        assert_eq!(
+            said,
+            [
+                "connect: no limit up to 64/s; the search ended there: this machine offered no more: requests found \
+                 no free connection in time\n",
+                "connect: no limit up to 64/s; the search ended there: no devices were left to try with\n",
+                "connect: no rate was sustainable; even at 0.5/s the service refuses requests, without saying that \
+                 it is for their rate\n",
+                "connect: nothing was found: it was asked to\n"
+            ]
         );
-        assert!(words(Finding::Nothing { broke: None, because: Some(Stopped::Asked) }).contains("asked to"));
     }
 
     #[test]

@@ -191,11 +191,19 @@ fn a_damaged_line_is_named_with_its_field() {
 #[test]
 fn other_files_and_other_versions_are_refused() {
     let text = written(&[]);
-    assert!(read("MacAddress,DeviceId\n1,2\n").unwrap_err().contains("not a results file of fleetmint"));
-    assert!(read("").unwrap_err().contains("no whole line"));
-    assert!(read("{\"interval\":{\"second\":1}}\n").unwrap_err().contains("no header"));
     let newer = text.replacen("\"version\":1", "\"version\":2,\"new\":{}", 1);
-    assert!(read(&newer).unwrap_err().contains("its format is version 2"));
+    let others = ["MacAddress,DeviceId\n1,2\n", "", "{\"interval\":{\"second\":1}}\n", &newer];
+    assert_eq!(
+        others.map(|text| read(text).unwrap_err()),
+        [
+            "results file r.jsonl: not a results file of fleetmint: its first line is no header",
+            "results file r.jsonl: not a results file of fleetmint: it has no whole line; did its run end before \
+             it began?",
+            "results file r.jsonl: not a results file of fleetmint: its first line is no header",
+            "results file r.jsonl: its format is version 2, and this fleetmint reads version 1; use the \
+             fleetmint that wrote it, or a newer one"
+        ]
+    );
 }
 
 #[test]
