@@ -11,7 +11,7 @@ use fleetmint::emulator::Emulator;
 use fleetmint::emulator::account::{CertificateStatus, State};
 use fleetmint::emulator::scenario::Scenario;
 
-use crate::harness::{Emulate, Said, Scratch, column, fleetmint, run, summary};
+use crate::harness::{Emulate, Said, Scratch, Transcript, column, expect_text, fleetmint, run, summary};
 
 const P256: &str = "keys = \"p256\"\n";
 
@@ -179,19 +179,22 @@ fn a_state_directory_that_cannot_be_used_is_refused_in_words() {
     let directory = scratch.path("state");
     let scenario = scratch.write("s.toml", P256);
     let emulate = emulate_on("127.0.0.1:0", &directory, &scenario);
-    let pid = emulate.child.id().to_string();
-    start_refused(&directory).expect_code(69).expect_err(&["in use by another emulator", &pid]);
+    let pid = format!("process {}", emulate.child.id());
+    let mut refused = Transcript::default();
+    refused.add("in use", &start_refused(&directory));
     drop(emulate);
     let account = std::fs::read(directory.join("account.jsonl")).unwrap();
     std::fs::write(directory.join("account.jsonl"), &account[..account.len() / 2]).unwrap();
-    start_refused(&directory).expect_code(69).expect_err(&["account.jsonl is damaged", "line 1"]);
+    refused.add("half an account", &start_refused(&directory));
     std::fs::write(directory.join("account.jsonl"), account).unwrap();
     std::fs::remove_file(directory.join("identity.json")).unwrap();
-    start_refused(&directory).expect_code(69).expect_err(&["identity.json is damaged", "missing"]);
+    refused.add("no identity", &start_refused(&directory));
     let full = scratch.path("full");
     std::fs::create_dir(&full).unwrap();
     std::fs::write(full.join("notes.txt"), "").unwrap();
-    start_refused(&full).expect_code(69).expect_err(&["notes.txt"]);
+    refused.add("other files", &start_refused(&full));
+    let column = (r"column \d+", "column COLUMN");
+    expect_text("durable-refused", &scratch, &refused, &[(&pid, "process OF-THE-OTHER"), column]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::harness::{Scratch, fleetmint, run as run_command};
+use super::harness::{Scratch, Transcript, expect_text, fleetmint, run as run_command};
 use super::load::lab::{ledger, lot, prompt};
 
 struct Blind;
@@ -162,8 +162,11 @@ fn the_command_says_what_it_needs_and_what_it_knows() {
         })
     );
     assert_eq!((&report["operation"], &report["steps"]), (&json!("create_certificate"), &json!([])));
-    find(&["create"]).expect_code(64).expect_err(&["--lot"]);
-    find(&["connect", "--max-rate", "fast"]).expect_code(64).expect_err(&["--max-rate", "10/s"]);
+    let mut refused = Transcript::default();
+    for args in [&["create"][..], &["connect", "--max-rate", "fast"]] {
+        refused.add(&args.join(" "), &find(args));
+    }
+    expect_text("find-limit-wrong-arguments", &scratch, &refused, &[]);
 }
 
 #[test]

@@ -43,7 +43,8 @@ fn an_array_whose_task_is_killed_and_requeued_provisions_a_lot_once() {
     let merge = |parts: &[std::path::PathBuf]| {
         run(fleetmint().arg("merge").args(parts).arg("-o").arg(scratch.path("lot.ledger")))
     };
-    merge(&parts[..3]).expect_code(74).expect_err(&["shard 3/4 is missing"]);
+    let mut refused = Transcript::default();
+    refused.add("merge of three of four", &merge(&parts[..3]));
     assert!(!whole.exists());
     merge(&parts).expect_code(0).expect_out(&["4 shards of 240 devices", "240 registered"]);
     assert_eq!(column(&whole, COUNT), ["240"]);
@@ -52,10 +53,11 @@ fn an_array_whose_task_is_killed_and_requeued_provisions_a_lot_once() {
     run(fleetmint().arg("export").arg(&whole).arg("--out").arg(scratch.path("keys"))).expect_code(0);
     // The whole goes on, and a shard does not.
     run(&mut emulate.provision(&lot)).expect_code(0);
-    run(&mut task(&emulate, &lot, 1)).expect_code(74).expect_err(&["merged into"]);
+    refused.add("a task afterwards", &run(&mut task(&emulate, &lot, 1)));
     run(fleetmint().arg("status").arg(&parts[1])).expect_code(0).expect_out(&["was merged into"]);
     let retry = ["--state", "rejected", "--yes"];
-    run(fleetmint().arg("retry").arg(&parts[1]).args(retry)).expect_code(74).expect_err(&["merged into"]);
+    refused.add("retry of a shard", &run(fleetmint().arg("retry").arg(&parts[1]).args(retry)));
+    expect_text("shards-merged", &scratch, &refused, &[]);
 }
 
 #[test]
@@ -64,13 +66,15 @@ fn a_lot_is_not_provisioned_whole_beside_its_shards() {
     let lot = scratch.lot("lot.csv", 20);
     let emulate = emulate(&scratch);
     run(&mut task(&emulate, &lot, 0)).expect_code(0);
-    run(&mut emulate.provision(&lot)).expect_code(74).expect_err(&["the whole lot", "shard 0/4"]);
+    let mut refused = Transcript::default();
+    refused.add("the whole lot", &run(&mut emulate.provision(&lot)));
     let mut rehearsal = emulate.provision(&lot);
     let rehearsed = run(rehearsal.arg("--dry-run")).expect_code(74).expect_err(&["lot.ledger", "shard 0/4"]);
     assert!(!rehearsed.err.contains(".fleetmint-dry-run"), "{}", rehearsed.err);
     assert!(!scratch.path("lot.ledger").exists());
     let mut other = emulate.provision(&lot);
-    run(other.args(["--shard", "0/3"])).expect_code(74).expect_err(&["shard 0/3", "shard 0/4"]);
+    refused.add("a shard of three", &run(other.args(["--shard", "0/3"])));
+    expect_text("shards-beside-others", &scratch, &refused, &[]);
     let mut same = emulate.provision(&lot);
     run(same.args(["--shard", "1/4", "--total-rate", "100/s", "--total-connections", "4"])).expect_code(0);
     // One task of the array, done again by itself.
