@@ -201,8 +201,9 @@ pub fn expect_text(
         (folder.as_str(), "DIR"),
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
         (r"(localhost|127\.0\.0\.1|\[::1\]):\d{4,5}", "localhost:PORT"),
-        // Only a slow machine says this.
+        // Only a slow machine says this, and has time for a line of progress.
         (r"(?m)^waiting for an answer to .*\n", ""),
+        (r"(?m)^.*\d+ of \d+ \w+, .*\bETA .*\n", ""),
     ];
     let filters: Vec<_> = filters.iter().chain(more).copied().collect();
     insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true, filters => filters }, {
