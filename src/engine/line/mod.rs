@@ -317,7 +317,7 @@ impl<C: Connector> Line<C> {
             connected?;
             match asked {
                 None => {}
-                Some(Ok(Asked::Granted(_))) => return Ok(Asked::GrantedTooEarly),
+                Some(Ok(Asked::Granted(permit))) if !permit.is_good() => return Ok(Asked::GrantedTooEarly),
                 Some(asked) => return asked,
             }
         }

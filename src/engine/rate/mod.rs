@@ -67,6 +67,8 @@ pub(super) struct Permit {
     clock: Arc<Paced>,
     /// The request's number; `None` once its outcome was reported.
     number: Option<u64>,
+    /// Until when the request may be sent; `None` if there is no limit.
+    good_until: Option<Instant>,
 }
 
 /// How a limit is used.
@@ -107,7 +109,7 @@ impl Limit {
     /// Waits for a permit. Dropping the future gives up the place in the queue and spends nothing.
     pub(super) async fn permit(&self) -> Permit {
         if self.is_open {
-            return Permit { clock: self.clock.clone(), number: None };
+            return Permit { clock: self.clock.clone(), number: None, good_until: None };
         }
         if self.limiter.is_none() && !self.clock.pace().is_limiting(self.clock.now()) {
             return self.take();
@@ -145,12 +147,24 @@ impl Limit {
     }
 
     fn take(&self) -> Permit {
-        let number = self.clock.pace().sent(self.clock.now());
-        Permit { clock: self.clock.clone(), number: Some(number) }
+        let (number, paced) = {
+            let mut pace = self.clock.pace();
+            (pace.sent(self.clock.now()), pace.rate())
+        };
+        let rate = paced.or_else(|| Some(self.asked.fixed()?.as_per_second()));
+        // Later, it would meet more than the one request after it.
+        let period = rate.and_then(|rate| Duration::try_from_secs_f64(1.0 / rate).ok());
+        let good_until = period.and_then(|period| Instant::now().checked_add(period));
+        Permit { clock: self.clock.clone(), number: Some(number), good_until }
     }
 }
 
 impl Permit {
+    /// Whether it is not too late to use it.
+    pub(super) fn is_good(&self) -> bool {
+        self.good_until.is_none_or(|until| Instant::now() <= until)
+    }
+
     /// How long to wait for the answer: `within` at most, and less if requests sent later are answered.
     pub(super) fn patience(&self, within: Duration) -> Waiting<'_> {
         Waiting { permit: self, within }

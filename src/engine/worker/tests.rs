@@ -140,6 +140,7 @@ struct Setup {
     manners: Manners,
     devices: u64,
     connections: Connections,
+    connect: Option<f64>,
     create: Option<f64>,
     register: Option<f64>,
     lifetime: Duration,
@@ -149,6 +150,7 @@ const SETUP: Setup = Setup {
     manners: Manners { life: None, sours_at: None, outage: None },
     devices: 100,
     connections: Connections::Fixed(5),
+    connect: None,
     create: None,
     register: None,
     lifetime: CONNECTION_LIFETIME,
@@ -162,7 +164,7 @@ struct Run {
 }
 
 async fn play(setup: Setup) -> Run {
-    let Setup { manners, devices, connections, create, register, lifetime } = setup;
+    let Setup { manners, devices, connections, connect, create, register, lifetime } = setup;
     let limit = |rate: Option<f64>| rate.and_then(Rate::per_second).into();
     let seen = Arc::new(Seen::default());
     let service = Service { manners, began: Instant::now(), seen: seen.clone() };
@@ -170,7 +172,7 @@ async fn play(setup: Setup) -> Run {
     let began = Instant::now();
     let plan = Plan {
         connections,
-        rates: Rates { create: limit(create), register: limit(register), ..Rates::UNLIMITED },
+        rates: Rates { connect: limit(connect), create: limit(create), register: limit(register) },
         parameters: ParameterPlan::new(&shape, &[]).unwrap(),
         connection_lifetime: lifetime,
         publishes_per_connection: None,
@@ -268,6 +270,24 @@ async fn connections_that_live_shorter_than_the_queue_is_long_still_get_their_tu
     assert_complete(&run, 300);
     assert!(run.outcome.metrics.counters.of(Counter::ConnectionsLost) > 300);
     assert!(run.outcome.elapsed < Duration::from_secs(400), "{:?}", run.outcome.elapsed);
+}
+
+/// Connections that live for a second, and two dials a second, for many workers: a permit that comes during a dial is
+/// still used after it. If it were let go, it could be hours.
+#[tokio::test(start_paused = true)]
+async fn permits_are_not_lost_to_the_dials_of_a_queue() {
+    for workers in [6, 12, 40] {
+        let run = play(Setup {
+            connect: Some(2.0),
+            register: Some(2.0),
+            lifetime: Duration::from_secs(1),
+            connections: Connections::Fixed(workers),
+            ..SETUP
+        })
+        .await;
+        assert_complete(&run, 100);
+        assert!(run.outcome.elapsed < Duration::from_secs(100), "{workers}: {:?}", run.outcome.elapsed);
+    }
 }
 
 #[tokio::test(start_paused = true)]
