@@ -320,7 +320,7 @@ pub enum Note {
 pub enum Counter {
     /// Connections that ended without our doing.
     ConnectionsLost,
-    /// Connections that were closed because of their age.
+    /// Connections that were closed because of their age, or because an answer named no thing.
     ConnectionsRenewed,
     /// Registrations that the control plane confirmed.
     Settled,
@@ -348,7 +348,7 @@ impl Counter {
         match self {
             Counter::ConnectionsLost => "Connections that ended by themselves while they waited.",
             Counter::ConnectionsRenewed => {
-                "Connections that were replaced for their age, before the service would end them."
+                "Connections that were replaced for their age, or after an answer that names no thing."
             }
             Counter::Settled => "Registrations whose answer was lost and which the control plane confirmed.",
             Counter::Redelivered => "Replies that came again and were ignored.",
