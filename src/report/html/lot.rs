@@ -6,6 +6,7 @@ use super::super::lot::{LotCounts, LotDevice, LotReport, LotResult, MOST_LISTED}
 use super::super::wording::count;
 use super::tables::scrolling;
 use super::{n, page::date, shell};
+use crate::ledger::Account;
 
 /// The page of a lot report.
 pub fn render_lot_html(report: &LotReport) -> String {
@@ -19,7 +20,7 @@ fn body(report: &LotReport) -> Markup {
         header {
             p.over { "fleetmint lot report" }
             h1 { (report.lot.source) }
-            p.verdict { (badge(&report.counts)) " " (verdict(report)) }
+            p.verdict { (badge(&report.counts)) @if is_emulated(report) { " " span.badge.emulator { "EMULATOR" } } " " (verdict(report)) }
             (figures(&report.counts))
         }
         main id="main" {
@@ -34,6 +35,11 @@ fn body(report: &LotReport) -> Markup {
             ". This page holds all it shows: it loads nothing and sends nothing."
         } }
     }
+}
+
+/// Whether the account is on this machine.
+fn is_emulated(report: &LotReport) -> bool {
+    !matches!(Account::named(&report.lot.account), Account::Endpoint(_))
 }
 
 fn badge(counts: &LotCounts) -> Markup {
