@@ -35,6 +35,14 @@ impl Endpoint {
         &self.path
     }
 
+    /// `HOST:PORT`, with the port whichever it is, and IPv6 in brackets.
+    pub fn authority(&self) -> String {
+        match self.port {
+            HTTPS_PORT => format!("{}:{HTTPS_PORT}", self.host_header()),
+            _ => self.host_header(),
+        }
+    }
+
     /// The `Host` header as the handshake sends and signs it: IPv6 in brackets, port 443 omitted.
     pub fn host_header(&self) -> String {
         let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };

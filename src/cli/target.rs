@@ -427,10 +427,7 @@ impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.emulator {
             Some(_) => f.write_str("the built-in emulator"),
-            None if self.has_claim() && self.endpoint.port() == 443 => {
-                write!(f, "mqtts://{}:443", self.endpoint.host_header())
-            }
-            None if self.has_claim() => write!(f, "mqtts://{}", self.endpoint.host_header()),
+            None if self.has_claim() => write!(f, "mqtts://{}", self.endpoint.authority()),
             None => self.endpoint.fmt(f),
         }
     }
