@@ -48,7 +48,7 @@ impl ControlPlane {
             body: described.template_body.ok_or_else(|| AskError::empty(operation, "templateBody"))?,
             is_enabled: described.enabled.unwrap_or_default(),
             hook: described.pre_provisioning_hook.map(|hook| hook.target_arn),
-            role: described.provisioning_role_arn,
+            role: described.provisioning_role_arn.filter(|arn| !arn.is_empty()),
             is_for_fleets: described.r#type.is_none_or(|kind| kind == TemplateType::FleetProvisioning),
         })
     }

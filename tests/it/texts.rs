@@ -5,40 +5,7 @@
 
 use std::path::Path;
 
-use crate::harness::{Said, Scratch, expect_text, fleetmint, run};
-
-/// Every verb, and the verbs below them.
-const VERBS: [&[&str]; 29] = [
-    &[],
-    &["provision"],
-    &["load"],
-    &["load", "connect"],
-    &["load", "create"],
-    &["load", "provision"],
-    &["load", "publish"],
-    &["find-limit"],
-    &["find-limit", "connect"],
-    &["find-limit", "create"],
-    &["find-limit", "register"],
-    &["export"],
-    &["purge-keys"],
-    &["status"],
-    &["retry"],
-    &["report"],
-    &["emulate"],
-    &["completions"],
-    &["man"],
-    &["check"],
-    &["template"],
-    &["template", "init"],
-    &["template", "lint"],
-    &["template", "create"],
-    &["merge"],
-    &["verify"],
-    &["cleanup"],
-    &["backup"],
-    &["calibrate"],
-];
+use crate::harness::{Emulate, Said, Scratch, expect_text, fleetmint, run};
 
 /// Of a run: figures, with the blanks before them, which make room for wider ones.
 const FIGURES: &[(&str, &str)] = &[
@@ -50,11 +17,23 @@ const FIGURES: &[(&str, &str)] = &[
 
 #[test]
 fn help() {
-    for verb in VERBS {
-        let said = run(fleetmint().args(verb).arg("--help")).expect_code(0);
-        insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
-            insta::assert_snapshot!(["help"].iter().chain(verb).copied().collect::<Vec<_>>().join("-"), said.out);
-        });
+    help_of(&[]);
+}
+
+/// The help of a verb, and of each verb below it that it names.
+fn help_of(verb: &[String]) {
+    let said = run(fleetmint().args(verb).arg("--help")).expect_code(0);
+    let name = ["help"].into_iter().chain(verb.iter().map(String::as_str)).collect::<Vec<_>>().join("-");
+    insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+        insta::assert_snapshot!(name, &said.out);
+    });
+    let below = said.out.split_once("Commands:\n").and_then(|(_, after)| after.split("\n\n").next());
+    for line in below.unwrap_or_default().lines() {
+        let name = line.strip_prefix("  ").and_then(|line| line.split(' ').next()).unwrap_or_default();
+        // The second line of a description begins with blanks.
+        if !name.is_empty() && name != "help" {
+            help_of(&[verb, &[name.to_owned()]].concat());
+        }
     }
 }
 
@@ -82,6 +61,39 @@ fn a_run_and_what_is_left_of_it() {
     expect_of("purge-keys", &["purge-keys", "lot.ledger", "--yes"]);
     expect_of("retry", &["retry", "lot.ledger", "--state", "rejected"]);
     expect_of("dry-run", &["provision", "lot.csv", "--emulator=s.toml", "--dry-run"]);
+}
+
+/// What an account is asked before a lot, and after it.
+#[test]
+fn before_and_after() {
+    let (scratch, emulate) = (Scratch::new(), Emulate::start(&[]));
+    let lot = scratch.lot("lot.csv", 3);
+    let expect_of = |name: &str, args: &[&str]| {
+        let mut command = fleetmint();
+        command.args(args).current_dir(scratch.path(""));
+        for (variable, key) in [
+            ("FLEETMINT_ENDPOINT", "endpoint"),
+            ("FLEETMINT_REGION", "region"),
+            ("FLEETMINT_CA_FILE", "ca_file"),
+            ("AWS_ACCESS_KEY_ID", "access_key_id"),
+            ("AWS_SECRET_ACCESS_KEY", "secret_access_key"),
+        ] {
+            command.env(variable, emulate.text(key));
+        }
+        let machine = [
+            (r"\d+ MiB", "SIZE"),
+            (r"room for \d+ connections", "room for CONNECTIONS"),
+            (r"\ds from", "SECONDS from"),
+        ];
+        expect_text(name, &scratch.path(""), &run(&mut command).expect_code(0), &machine);
+    };
+    expect_of("check", &["check", "lot.csv", "--template", emulate.text("template")]);
+    run(&mut emulate.provision(&lot)).expect_code(0);
+    expect_of("verify", &["verify", "lot.ledger"]);
+    expect_of("backup", &["backup", "lot.ledger", "copy.ledger"]);
+    expect_of("cleanup-what-it-would-do", &["cleanup", "lot.ledger"]);
+    expect_of("cleanup", &["cleanup", "lot.ledger", "--yes"]);
+    expect_of("verify-after-cleanup", &["verify", "lot.ledger"]);
 }
 
 #[test]

@@ -95,7 +95,8 @@ impl Account {
 
     fn declare_template(&mut self, name: &str, body: &str, hook: Option<String>, then: SystemTime) {
         let Some(template) = self.state.templates.get_mut(name) else {
-            let template = ProvisioningTemplate::new(body, hook, then);
+            let role_arn = format!("arn:aws:iam::{}:role/emulated", self.rules.account_id);
+            let template = ProvisioningTemplate::new(body, role_arn, hook, then);
             self.state.templates.insert(name.to_owned(), template);
             return;
         };

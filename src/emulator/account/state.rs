@@ -450,12 +450,12 @@ impl BillingGroup {
 
 impl ProvisioningTemplate {
     /// An enabled fleet provisioning template with this body.
-    pub fn new(body: &str, hook: Option<String>, now: SystemTime) -> Self {
+    pub fn new(body: &str, role_arn: String, hook: Option<String>, now: SystemTime) -> Self {
         Self {
             bodies: Versions::first(body, now),
             description: None,
             enabled: true,
-            role_arn: String::new(),
+            role_arn,
             hook: hook.map(|target_arn| Hook { target_arn, payload_version: None }),
             kind: String::from("FLEET_PROVISIONING"),
         }
