@@ -206,7 +206,7 @@ fn ledger_settings(data: &[u8]) {
         digest: owned(),
         shape: LotShape { columns: vec![owned()], key_column: 0 },
         devices: 1,
-        binding: Binding { template: owned(), region: owned(), account: owned(), ..Binding::default() },
+        binding: Binding { template: owned(), region: owned(), account: text.into(), ..Binding::default() },
         created_at: owned(),
     };
     let run = RunInfo {

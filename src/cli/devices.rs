@@ -95,7 +95,7 @@ impl DeviceSettings {
         let binding = Binding {
             template: template.clone(),
             region: target.region.clone(),
-            account: target.account().to_string(),
+            account: target.account(),
             shard: self.shard,
             ..Binding::default()
         };

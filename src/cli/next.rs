@@ -93,7 +93,7 @@ fn resume_needs(lot: &LotInfo, status: &Status) -> &'static str {
     if typed(status).is_some() {
         return "Run the same command again, with the same AWS credentials";
     }
-    match lot.binding.account() {
+    match &lot.binding.account {
         Account::Emulator => "Run the same command again; a scenario file it had is not in the ledger",
         Account::Loopback => "Run the same command again; the ledger knows neither the port nor the CA file",
         Account::Endpoint(_) => {
@@ -115,10 +115,10 @@ fn resume_command(ledger: &str, lot: &LotInfo, status: &Status) -> String {
     }
     let binding = &lot.binding;
     let mut command = format!("fleetmint provision {} --ledger {ledger}", quote_path(&lot.source));
-    match binding.account() {
+    match &binding.account {
         Account::Emulator => command += " --emulator",
         Account::Loopback => command += " --endpoint localhost:PORT --ca-file PEM",
-        Account::Endpoint(host) => command += &format!(" --endpoint {}", shell_word(&host)),
+        Account::Endpoint(host) => command += &format!(" --endpoint {}", shell_word(host)),
     }
     command +=
         &format!(" --region {} --template {}", shell_word(&binding.region), shell_word(&binding.template));

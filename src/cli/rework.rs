@@ -62,7 +62,7 @@ pub(super) async fn run(
     let binding = &ledger.view().lot().binding;
     let site = site(binding, account).await?;
     let owner = match &site {
-        Some(site) => Some(ownership(site, &binding.account()).await?),
+        Some(site) => Some(ownership(site, &binding.account).await?),
         None => None,
     };
     if !agree(&warning(&devices, site.is_some())) {
@@ -118,7 +118,7 @@ fn registered(ledger: &Ledger, keys: &[String]) -> Result<Vec<CertifiedDevice>, 
 
 /// The ledger's account; `None` if it no longer exists.
 async fn site(binding: &Binding, args: AccountArgs) -> Result<Option<Site>, Fatal> {
-    let endpoint = match (binding.account(), args.endpoint) {
+    let endpoint = match (binding.account.clone(), args.endpoint) {
         (Account::Emulator, _) => return Ok(None),
         (Account::Loopback, None) => {
             return Err(usage(
@@ -142,7 +142,7 @@ async fn site(binding: &Binding, args: AccountArgs) -> Result<Option<Site>, Fata
         client_id_prefix: String::from("fleetmint"),
     };
     let target = target.resolve().await?;
-    if target.account() != binding.account() {
+    if target.account() != binding.account {
         let found = target.account();
         return Err(usage(
             "--endpoint",

@@ -115,11 +115,11 @@ fn runs(ledger: &Ledger) -> Result<Vec<RunInfo>, Fatal> {
 /// # Errors
 /// If it was made for others.
 pub(super) fn check_binding(path: &Path, binding: &Binding, target: &Target) -> Result<(), Fatal> {
-    let account = target.account().to_string();
+    let account = target.account();
     let (what, recorded, found) = if account != binding.account {
-        ("--endpoint", &binding.account, &account)
+        ("--endpoint", binding.account.to_string(), account.to_string())
     } else if target.region != binding.region {
-        ("--region", &binding.region, &target.region)
+        ("--region", binding.region.clone(), target.region.clone())
     } else {
         return Ok(());
     };
@@ -133,8 +133,8 @@ pub(super) fn check_binding(path: &Path, binding: &Binding, target: &Target) -> 
 /// # Errors
 /// If they are of another account, or the account does not answer.
 pub(super) async fn check_account(site: &Site, ledger: &Ledger) -> Result<(), Fatal> {
-    let account = ledger.view().lot().binding.account();
-    let why = match (ownership(site, &account).await?, &account) {
+    let account = &ledger.view().lot().binding.account;
+    let why = match (ownership(site, account).await?, account) {
         (Ownership::Shown, _) | (_, Account::Emulator | Account::Loopback) => return Ok(()),
         (Ownership::Unclear(why), Account::Endpoint(_)) => why,
     };

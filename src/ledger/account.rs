@@ -2,12 +2,11 @@
 
 use std::fmt;
 
-use super::binding::Binding;
-
 /// An account, identified by how it is reached from outside. The ledger stores it as text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Account {
     /// The built-in emulator: `emulator`.
+    #[default]
     Emulator,
     /// Something on this machine, on any port: `localhost`.
     Loopback,
@@ -36,10 +35,9 @@ impl Account {
     }
 }
 
-impl Binding {
-    /// The account that the ledger belongs to.
-    pub fn account(&self) -> Account {
-        Account::named(&self.account)
+impl From<&str> for Account {
+    fn from(text: &str) -> Self {
+        Account::named(text)
     }
 }
 

@@ -6,6 +6,7 @@ use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
 use super::Ledger;
+use super::account::Account;
 use super::error::{LedgerError, Problem};
 use super::refusal::BoundTo;
 use crate::shard::Shard;
@@ -18,9 +19,8 @@ pub struct Binding {
     pub template: String,
     /// The AWS region.
     pub region: String,
-    /// The account, in any form in which the caller tells accounts apart; the command writes an
-    /// [`Account`](super::Account).
-    pub account: String,
+    /// The account.
+    pub account: Account,
     /// What decides the content of an identity besides its row. `None` if the caller does not say: it is then neither
     /// compared nor changed.
     pub content: Option<Content>,
@@ -86,20 +86,22 @@ pub(super) fn check(connection: &Connection, recorded: &Binding, wanted: &Bindin
         let (found, wanted) = (said(recorded.shard), said(wanted.shard));
         return Err(Problem::OtherBinding { what: BoundTo::Shard, found, wanted });
     }
+    let account = |binding: &Binding| binding.account.to_string();
     let parts = [
-        (BoundTo::Account, &recorded.account, &wanted.account),
-        (BoundTo::Region, &recorded.region, &wanted.region),
-        (BoundTo::Template, &recorded.template, &wanted.template),
+        (BoundTo::Account, account(recorded), account(wanted)),
+        (BoundTo::Region, recorded.region.clone(), wanted.region.clone()),
+        (BoundTo::Template, recorded.template.clone(), wanted.template.clone()),
     ];
     let other = parts.into_iter().find(|(_, recorded, wanted)| recorded != wanted);
     let is_free = holds_nothing(connection)?;
-    if let Some((what, recorded, wanted)) = other
+    let is_other = other.is_some();
+    if let Some((what, found, wanted)) = other
         && !is_free
     {
-        return Err(Problem::OtherBinding { what, found: recorded.clone(), wanted: wanted.clone() });
+        return Err(Problem::OtherBinding { what, found, wanted });
     }
     let content = check_content(connection, recorded, wanted, is_free)?;
-    Ok(if other.is_some() { Bound::Anew } else { content })
+    Ok(if is_other { Bound::Anew } else { content })
 }
 
 fn check_content(
@@ -139,7 +141,7 @@ pub(super) fn bind(
 ) -> Result<(), Problem> {
     let content = wanted.content.as_ref().or(recorded.content.as_ref());
     let sql = "UPDATE lot SET template = ?1, region = ?2, account = ?3, content = ?4";
-    let values = params![wanted.template, wanted.region, wanted.account, content.map(to_json)];
+    let values = params![wanted.template, wanted.region, wanted.account.to_string(), content.map(to_json)];
     connection.execute(sql, values)?;
     let place =
         |binding: &Binding| (binding.template.clone(), binding.region.clone(), binding.account.clone());

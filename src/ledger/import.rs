@@ -196,7 +196,7 @@ fn insert_lot(
             devices,
             binding.template,
             binding.region,
-            binding.account,
+            binding.account.to_string(),
             instant::to_text(now),
             binding.content.as_ref().map(binding::to_json),
             binding.shard.map(|shard| shard.index),

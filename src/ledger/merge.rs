@@ -172,7 +172,7 @@ const ASPECTS: [Aspect; 8] = [
     ("number of shards", |lot| lot.binding.shard.map_or(0, |shard| shard.of).to_string()),
     ("template", |lot| lot.binding.template.clone()),
     ("region", |lot| lot.binding.region.clone()),
-    ("account", |lot| lot.binding.account.clone()),
+    ("account", |lot| lot.binding.account.to_string()),
     ("key column", |lot| key_column_name(&lot.shape).unwrap_or_default().to_owned()),
     ("list of columns", |lot| lot.shape.columns.join(", ")),
     ("lot (by its digest)", |lot| lot.digest.clone()),
@@ -348,7 +348,7 @@ fn insert_lot(connection: &Connection, lot: &LotInfo, devices: i64, now: SystemT
         devices,
         lot.binding.template,
         lot.binding.region,
-        lot.binding.account,
+        lot.binding.account.to_string(),
         instant::to_text(now),
         lot.binding.content.as_ref().map(binding::to_json),
     ];

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::account::Account;
 use super::binding::{Binding, said};
 use super::commit::{Stamp, Written, find_holder, insert_credential, register};
 use super::error::{ImportError, LedgerError, Problem};
@@ -79,7 +80,7 @@ impl LostLedger {
         let LotLine { source, key_column, template, region, account, shard, content } =
             last.ok_or_else(no_lot)?;
         let shard = shard.and_then(|(index, of)| Shard::new(index, of));
-        let binding = Binding { template, region, account, content, shard };
+        let binding = Binding { template, region, account: Account::named(&account), content, shard };
         Ok(Self { files, binding, key_column, source, cut_off, commits })
     }
 }

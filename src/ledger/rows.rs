@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
+use super::account::Account;
 use super::error::Problem;
 use super::keys::read_stored_key;
 use super::pem::{self, CERTIFICATE};
@@ -30,7 +31,7 @@ pub(super) fn read_lot(connection: &Connection) -> Result<LotInfo, Problem> {
             binding: Binding {
                 template: row.get("template")?,
                 region: row.get("region")?,
-                account: row.get("account")?,
+                account: Account::named(&row.get::<_, String>("account")?),
                 content: read_content(row)?,
                 shard: read_shard(row)?,
             },

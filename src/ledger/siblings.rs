@@ -90,7 +90,7 @@ fn conflict(own: &Connection, other: &Path, wanted: &Binding) -> Result<Option<P
     const LOOKED_AT: i64 = 1_000;
     let connection = opening::as_it_is(other)?;
     let sql = "SELECT EXISTS (SELECT 1 FROM lot WHERE template = ?1 AND region = ?2 AND account = ?3)";
-    let values = params![wanted.template, wanted.region, wanted.account];
+    let values = params![wanted.template, wanted.region, wanted.account.to_string()];
     if !connection.query_row(sql, values, |row| row.get::<_, bool>(0))? {
         return Ok(None);
     }
@@ -167,7 +167,7 @@ impl View {
                AND EXISTS (SELECT 1 FROM main.lot WHERE template = ?1 AND region = ?2 AND account = ?3)"
         );
         let binding = &self.lot().binding;
-        let values = params![binding.template, binding.region, binding.account];
+        let values = params![binding.template, binding.region, binding.account.to_string()];
         let (devices, example): (i64, Option<String>) =
             connection.query_row(&sql, values, |row| Ok((row.get(0)?, row.get(1)?)))?;
         let devices = u64::try_from(devices).unwrap_or_default();

@@ -63,7 +63,7 @@ impl LotLine {
             key_column: super::import::key_column_name(&lot.shape)?.to_owned(),
             template: binding.template.clone(),
             region: binding.region.clone(),
-            account: binding.account.clone(),
+            account: binding.account.to_string(),
             shard: binding.shard.map(|shard| (shard.index, shard.of)),
             content: binding.content.clone(),
         })

@@ -181,7 +181,7 @@ fn lot_report(lot: &LotInfo) -> LotReport {
         key_column: key_column(lot).to_owned(),
         template: lot.binding.template.clone(),
         region: lot.binding.region.clone(),
-        account: lot.binding.account.clone(),
+        account: lot.binding.account.to_string(),
         imported_at: lot.created_at.clone(),
     }
 }

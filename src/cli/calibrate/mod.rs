@@ -218,7 +218,7 @@ impl Order {
         let binding = Binding {
             template: self.template.clone(),
             region: target.region.clone(),
-            account: target.account().to_string(),
+            account: target.account(),
             ..Binding::default()
         };
         let (ledger, run) = devices.begin(&binding)?;

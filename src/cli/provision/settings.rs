@@ -80,7 +80,7 @@ impl Settings {
             binding: Binding {
                 template,
                 region: target.region.clone(),
-                account: target.account().to_string(),
+                account: target.account(),
                 content: (!args.change_settings).then_some(content),
                 shard: part.shard,
             },

@@ -166,7 +166,7 @@ fn another_binding_is_refused_part_by_part_once_something_was_issued() {
     for (part, wanted) in [
         (BoundTo::Template, Binding { template: other(), ..binding() }),
         (BoundTo::Region, Binding { region: other(), ..binding() }),
-        (BoundTo::Account, Binding { account: other(), ..binding() }),
+        (BoundTo::Account, Binding { account: "other".into(), ..binding() }),
     ] {
         let problem = problem(Ledger::resume(&path, &wanted, lot(1), accept, now()));
         assert!(matches!(&problem, Problem::OtherBinding { what, .. } if *what == part), "{problem}");

@@ -284,7 +284,7 @@ fn a_ledger_in_which_nothing_was_issued_is_bound_to_its_lot_alone() {
     import(&path, 2).commit(vec![rejected(1)], now()).unwrap();
     let elsewhere = Binding {
         region: String::from("us-east-1"),
-        account: String::from("other"),
+        account: "other".into(),
         template: String::from("new"),
         content: Some(content(&[])),
         ..binding()
@@ -393,7 +393,7 @@ fn other_ledgers_of_the_same_devices_are_found() {
     let first = import(&path, 5);
     import(&at("pilot.ledger"), 3).commit(vec![issued(1), issued(2), registered(2)], now()).unwrap();
     drop(import(&at("nothing-done.ledger"), 3));
-    let elsewhere = Binding { account: String::from("other"), ..binding() };
+    let elsewhere = Binding { account: "other".into(), ..binding() };
     let mut other = Ledger::import(&at("elsewhere.ledger"), &elsewhere, lot(3), accept, now()).unwrap();
     other.commit(vec![issued(1)], now()).unwrap();
     std::fs::write(at("lot.csv"), "SerialNumber\n").unwrap();

@@ -34,7 +34,7 @@ pub(super) fn binding() -> Binding {
     Binding {
         template: String::from("fleet"),
         region: String::from("eu-west-1"),
-        account: String::from("123456789012"),
+        account: "123456789012".into(),
         ..Binding::default()
     }
 }

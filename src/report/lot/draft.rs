@@ -48,7 +48,7 @@ impl LotReportDraft {
                 digest: lot.digest.clone(),
                 template: lot.binding.template.clone(),
                 region: lot.binding.region.clone(),
-                account: lot.binding.account.clone(),
+                account: lot.binding.account.to_string(),
                 imported_at: lot.created_at.clone(),
             },
             counts: LotCounts {

@@ -153,7 +153,7 @@ pub fn ledger(devices: usize, now: SystemTime) -> Ledger {
     let binding = Binding {
         template: BUILT_IN_TEMPLATE.to_owned(),
         region: String::from("us-east-1"),
-        account: String::from("load"),
+        account: "load".into(),
         ..Binding::default()
     };
     let rows = LotRows { source: "load.csv", shape: reader.shape().clone(), rows: reader };

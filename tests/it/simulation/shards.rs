@@ -106,7 +106,7 @@ impl Job {
         Binding {
             template: BUILT_IN_TEMPLATE.to_owned(),
             region: String::from("us-east-1"),
-            account: String::from("simulation"),
+            account: "simulation".into(),
             content: Some(content),
             shard: Shard::new(index, TASKS),
         }

@@ -538,7 +538,7 @@ pub fn import(name: &str, devices: u64, now: SystemTime) -> (Ledger, ParameterPl
     let binding = Binding {
         template: BUILT_IN_TEMPLATE.to_owned(),
         region: String::from("us-east-1"),
-        account: String::from("simulation"),
+        account: "simulation".into(),
         ..Binding::default()
     };
     let rows = LotRows { source: "simulation.csv", shape, rows: reader };
