@@ -220,11 +220,11 @@ mod tests {
         assert_eq!(
             [&said[..], &[told("load connect", &forbidden)]].concat(),
             [
-                "error: stopped: CreateKeysAndCertificate: rejected with 429 : \n  -> lower the rate to the \
+                "error: stopped: CreateKeysAndCertificate: rejected with 429\n  -> lower the rate to the \
                  account's quota: --create-rate, --register-rate",
-                "error: stopped: CreateKeysAndCertificate: rejected with 429 : \n  -> lower the rate to the \
+                "error: stopped: CreateKeysAndCertificate: rejected with 429\n  -> lower the rate to the \
                  account's quota: --rate or --profile",
-                "error: stopped: CreateKeysAndCertificate: rejected with 429 : \n  -> lower the rate to the \
+                "error: stopped: CreateKeysAndCertificate: rejected with 429\n  -> lower the rate to the \
                  account's quota: --max-rate",
                 "error: stopped: the WebSocket upgrade: the service answered HTTP 403\n  -> check the \
                  access key, the secret key, the session token (temporary credentials expire) and the \

@@ -372,7 +372,14 @@ impl fmt::Display for Failure {
             Cause::NoReply { after } => write!(f, "{doing}: PUBACK but no reply within {after:?}"),
             Cause::Garbled { detail } => write!(f, "{doing}: garbled: {detail}"),
             Cause::Rejected { status_code, error_code, error_message } => {
-                write!(f, "{doing}: rejected with {status_code} {error_code}: {error_message}")
+                write!(f, "{doing}: rejected with {status_code}")?;
+                if !error_code.is_empty() {
+                    write!(f, " {error_code}")?;
+                }
+                if !error_message.is_empty() {
+                    write!(f, ": {error_message}")?;
+                }
+                Ok(())
             }
             Cause::Anomaly { detail } => write!(f, "{doing}: anomaly: {detail}"),
             Cause::TokenExpired => {
