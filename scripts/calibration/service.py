@@ -37,7 +37,7 @@ HABITS = {
     "puback": "first",  # or "last", or "never"
     "window_s": 300,  # of a signature's date
     "expires": False,  # whether X-Amz-Expires is heeded
-    "key": "rsa",  # or "ec"
+    "key": "ec",  # or "rsa", each of which takes openssl a while
     "delay_ms": 0,  # before each acceptance; refusals come at once
     "token_s": 3600,
     "prefix": "",  # of the names of things in the template
@@ -68,6 +68,7 @@ CSR = "$aws/certificates/create-from-csr/json"
 REGISTER = re.compile(r"\$aws/provisioning-templates/([^/]+)/provision/json")
 ARN = "arn:aws:iot:xx-test-1:000011112222:cert/"
 
+NEW_KEY = {"rsa": ["rsa:2048"], "ec": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]}
 lock = threading.RLock()
 certificates, tokens, things, connections, wrong, lost = {}, {}, {}, set(), [], []
 work = tempfile.mkdtemp()
@@ -82,9 +83,9 @@ def openssl(*arguments, text=None):
 
 
 def authority():
-    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "30",
+    openssl("req", "-x509", "-newkey", *NEW_KEY["ec"], "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "30",
             "-subj", "/CN=Fake CA")
-    openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost")
+    openssl("req", "-newkey", *NEW_KEY["ec"], "-nodes", "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost")
     with open(f"{work}/names", "w") as names:
         names.write("subjectAltName=DNS:localhost,IP:127.0.0.1")
     openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-set_serial", "1", "-days", "30",
@@ -113,7 +114,7 @@ def issued(pem, identity, **more):
 
 def create():
     name = f"key-{threading.get_ident()}"
-    kind = ["rsa:2048"] if habits["key"] == "rsa" else ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    kind = NEW_KEY[habits["key"]]
     request = openssl("req", "-newkey", *kind, "-nodes", "-keyout", name, "-subj", "/CN=AWS IoT Certificate").decode()
     with open(f"{work}/{name}") as key:
         private = key.read()

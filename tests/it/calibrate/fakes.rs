@@ -74,7 +74,7 @@ fn ended(habits: &Value, options: &[&str], code: i32) -> Calibrated {
 
 #[test]
 fn a_lenient_service_is_found_out() {
-    let habits = json!({"capitals": true, "reuse": "accept", "missing": "empty", "denied": "suback",
+    let habits = json!({"capitals": true, "key": "rsa", "reuse": "accept", "missing": "empty", "denied": "suback",
         "puback": "last", "expires": true, "token_s": 8});
     let done = calibrated(&habits, &["--expired-after", "10s"]);
     for (fact, found) in [
@@ -105,7 +105,7 @@ fn a_lenient_service_is_found_out() {
 
 #[test]
 fn a_strict_service_is_found_out() {
-    let habits = json!({"subscription": true, "key": "ec", "second": "refuse", "delay_ms": 80, "token_s": 8});
+    let habits = json!({"subscription": true, "second": "refuse", "delay_ms": 80, "token_s": 8});
     let done = calibrated(&habits, &["--expired-after", "10s"]);
     for (fact, found) in [
         ("capitalised_parameters", "refused, as if there were none: 400 Missing"),
@@ -209,7 +209,7 @@ fn a_thing_that_is_there_already_is_not_touched() {
 #[ignore = "takes a minute: scripts/calibration/check"]
 fn a_flood_ends_as_soon_as_something_is_made() {
     let scratch = Scratch::new();
-    let service = Service::start(&scratch, &json!({"key": "ec", "tired": 40}));
+    let service = Service::start(&scratch, &json!({"tired": 40}));
     let (ledger, out) = (scratch.path("l.ledger"), scratch.path("account.toml"));
     let mut command = command(&ledger, &out);
     run(service.reached_by(&mut command).arg("--limits")).expect_code(0);
