@@ -39,7 +39,7 @@ fn new_ledger(path: &std::path::Path, devices: u64) -> Ledger {
     let rows = LotRows { source: "bench.csv", shape, rows: (1..=devices).map(|n| Ok(identity(n))) };
     let text = String::from;
     let binding =
-        Binding { template: text("T"), region: text("r"), account: text("a"), ..Binding::default() };
+        Binding { template: text("T"), region: text("r"), account: "a".into(), ..Binding::default() };
     Ledger::import(path, &binding, rows, |_| Ok(()), SystemTime::now()).expect("the lot is valid")
 }
 

@@ -40,7 +40,12 @@ impl Lot {
 
 fn binding() -> Binding {
     let text = String::from;
-    Binding { template: text(packets::TEMPLATE), region: text("r"), account: text("a"), ..Binding::default() }
+    Binding {
+        template: text(packets::TEMPLATE),
+        region: text("r"),
+        account: "a".into(),
+        ..Binding::default()
+    }
 }
 
 fn rows(devices: u64) -> LotRows<'static, impl Iterator<Item = Result<Identity, Vec<RowError>>>> {
