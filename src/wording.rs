@@ -35,6 +35,11 @@ pub fn number(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
+/// A name without case, spaces and punctuation: what names have in common that differ in how they are written.
+pub fn folded(name: &str) -> String {
+    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
 /// Shortens `text` to [`MAX_CHARS`], turns invisible characters into spaces, and removes private keys, signatures,
 /// session tokens and long runs of base64.
 pub fn clean(text: &str) -> String {

@@ -7,7 +7,7 @@ use super::reader::LotFormat;
 use super::records::Record;
 use super::{LotShape, is_longer_than};
 use crate::service::MAX_PARAMETER_NAME;
-use crate::wording::{Excerpt, is_invisible};
+use crate::wording::{Excerpt, folded, is_invisible};
 
 /// Where the key is looked for by default: the first of these that is a column.
 pub const KEY_COLUMNS: [&str; 3] = ["SerialNumber", "DeviceId", "ThingName"];
@@ -90,6 +90,11 @@ fn find_key_column(columns: &[String], wanted: Option<&str>, line: u64) -> Resul
             let wanted = "a line above it that names the columns, such as SerialNumber,DeviceId";
             return error(line, LotFault::Header, found, wanted);
         }
+        let known = wanted.as_ref().map_or(&KEY_COLUMNS[..], std::slice::from_ref);
+        let nearly = columns.iter().find_map(|column| {
+            let meant = known.iter().find(|name| folded(name) == folded(column))?;
+            Some(format!("; {} is nearly {}", Excerpt(column), Excerpt(meant)))
+        });
         let wanted = match wanted {
             Some(name) => format!("the column \"{}\", which is to identify devices", Excerpt(name)),
             None => {
@@ -99,6 +104,7 @@ fn find_key_column(columns: &[String], wanted: Option<&str>, line: u64) -> Resul
                 )
             }
         };
+        let wanted = wanted + &nearly.unwrap_or_default();
         error(line, LotFault::KeyColumn, format!("{listed} in the header"), wanted)
     })
 }

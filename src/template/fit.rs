@@ -6,6 +6,8 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
+use crate::wording::folded;
+
 /// A parameter that a template declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declared {
@@ -80,11 +82,6 @@ pub fn fit<'a>(declared: &[Declared], sent: impl IntoIterator<Item = &'a str>) -
     }
     fit.unused = unused.into_iter().map(str::to_owned).collect();
     fit
-}
-
-/// A name without case, spaces and punctuation.
-fn folded(name: &str) -> String {
-    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
 #[cfg(test)]

@@ -190,11 +190,18 @@ fn a_missing_key_column_is_told_with_the_columns_there_are() {
             "line 2: found the columns a, Device;Id in the header; wanted the column \"c\\u{20}\", which is to identify devices"
                 .to_owned(),
         ),
-        ("a,serialnumber", None, format!("line 1: found the columns a, serialnumber in the header; {default}")),
         (
-            "a,SerialNumber",
-            Some("b"),
-            "line 1: found the columns a, SerialNumber in the header; wanted the column \"b\", which is to identify devices"
+            "a,serial_number",
+            None,
+            format!(
+                "line 1: found the columns a, serial_number in the header; {default}; serial_number is nearly SerialNumber"
+            ),
+        ),
+        (
+            "a,SerialNumber,MAC",
+            Some("Mac"),
+            "line 1: found the columns a, SerialNumber, MAC in the header; wanted the column \"Mac\", which is to identify \
+             devices; MAC is nearly Mac"
                 .to_owned(),
         ),
         ("Serial", None, format!("line 1: found the one column Serial in the header; {default}")),
