@@ -114,7 +114,7 @@ pub(super) async fn run(args: CleanupArgs) -> Result<Exit, Fatal> {
         "{doing} {} of {} in {} on {site}",
         number(devices, "device", "devices"),
         path.display(),
-        site.region
+        site.region()
     ));
     let telling = if args.json { Telling::Json } else { Telling::Text };
     let cleaned = clean(ledger, &setting, &plan, &path, devices, args.drain_timeout, telling).await;

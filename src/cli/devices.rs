@@ -94,7 +94,7 @@ impl DeviceSettings {
         };
         let binding = Binding {
             template: template.clone(),
-            region: target.region.clone(),
+            region: target.region().to_owned(),
             account: target.account(),
             shard: self.shard,
             ..Binding::default()

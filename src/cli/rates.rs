@@ -83,7 +83,7 @@ impl RateSettings {
         if self.source == RateSource::Quotas {
             let open = || rates.iter().filter(|(wanted, _)| wanted.typed.is_none());
             let quotas: Vec<_> = open().map(|(wanted, _)| wanted.quota).collect();
-            let found = answer("GetServiceQuota", account_quotas(&site.service_quotas, &quotas)).await;
+            let found = answer("GetServiceQuota", account_quotas(&site.service_quotas(), &quotas)).await;
             let found = found.map_err(|error| {
                 asked(
                     &error,

@@ -118,8 +118,8 @@ pub(super) fn check_binding(path: &Path, binding: &Binding, target: &Target) -> 
     let account = target.account();
     let (what, recorded, found) = if account != binding.account {
         ("--endpoint", binding.account.to_string(), account.to_string())
-    } else if target.region != binding.region {
-        ("--region", binding.region.clone(), target.region.clone())
+    } else if target.region() != binding.region {
+        ("--region", binding.region.clone(), target.region().to_owned())
     } else {
         return Ok(());
     };

@@ -144,7 +144,7 @@ pub(super) async fn run(args: CalibrateArgs) -> Result<Exit, Fatal> {
         drain_timeout: args.drain_timeout,
     };
     let done = order.carry_out(&target, &site).await;
-    let region = site.region.clone();
+    let region = site.region().to_owned();
     site.close().await;
     let Some(Done { findings, cut_short, exit }) = done? else { return Ok(Exit::Complete) };
     let about = About { region: &region, cut_short };
@@ -217,7 +217,7 @@ impl Order {
         check_new(site, &subject).await?;
         let binding = Binding {
             template: self.template.clone(),
-            region: target.region.clone(),
+            region: target.region().to_owned(),
             account: target.account(),
             ..Binding::default()
         };
@@ -324,7 +324,7 @@ fn plan(subject: &Subject, site: &Site, order: &Order) -> String {
          the template adds to each; all are removed in the end\n\
          sent: about 60 requests, half of them wrong on purpose, each on a connection of its own; {signatures}{} to {}",
         subject.template,
-        site.region,
+        site.region(),
         number(MESSAGES as u64, "message", "messages"),
         topic_of_messages(subject)
     );

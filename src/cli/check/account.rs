@@ -45,7 +45,7 @@ impl<'a> Account<'a> {
 
     /// Checks whose credentials these are.
     pub(super) async fn learn_caller(&mut self) -> Finding {
-        match answer("GetCallerIdentity", caller(&self.site.sts)).await {
+        match answer("GetCallerIdentity", caller(&self.site.sts())).await {
             Ok(caller) => {
                 let finding = Finding::ok("credentials", &caller);
                 self.caller = Some(caller);
@@ -65,14 +65,15 @@ impl<'a> Account<'a> {
         let found = || {
             format!(
                 "{given} is not the endpoint of the account of these credentials in {}, which is {described}",
-                self.site.region
+                self.site.region()
             )
         };
         let remedy = "leave --endpoint out, or use the credentials of the endpoint's account";
         match compare_endpoints(&given, &described) {
-            EndpointMatch::Same => {
-                Finding::ok("endpoint", format!("{given} in {}, as DescribeEndpoint says", self.site.region))
-            }
+            EndpointMatch::Same => Finding::ok(
+                "endpoint",
+                format!("{given} in {}, as DescribeEndpoint says", self.site.region()),
+            ),
             EndpointMatch::Other => Finding::wrong("endpoint", Exit::Unavailable, found()).remedy(remedy),
             EndpointMatch::Unclear => Finding::warning("endpoint", found()).remedy(remedy),
         }
@@ -105,7 +106,7 @@ impl<'a> Account<'a> {
         let described = match self.described().await {
             Ok(described) => described,
             Err(AskError::NotFound { .. }) => {
-                let found = format!("there is no template {name} in {}", self.site.region);
+                let found = format!("there is no template {name} in {}", self.site.region());
                 let finding = Finding::wrong("template", Exit::Unavailable, found)
                     .remedy("check --template and --region; `fleetmint template create` makes one");
                 return (vec![finding], None);
@@ -155,7 +156,8 @@ impl<'a> Account<'a> {
             _ => Quota::CreateKeysAndCertificate,
         };
         let wanted = [create, Quota::RegisterThing];
-        let asked = account_quotas(&self.site.service_quotas, &wanted);
+        let settings = self.site.service_quotas();
+        let asked = account_quotas(&settings, &wanted);
         match answer("GetServiceQuota", asked).await {
             Ok(quotas) => {
                 let told = quotas.iter().map(|quota| {

@@ -174,7 +174,7 @@ async fn quota(plan: &FindPlan, is_aws: bool, site: &Site) -> Option<QuotaReport
         Scenario::Register => Quota::RegisterThing,
         Scenario::Provision | Scenario::Publish { .. } => return None,
     };
-    match account_quotas(&site.service_quotas, &[quota]).await.as_deref() {
+    match account_quotas(&site.service_quotas(), &[quota]).await.as_deref() {
         Ok([AccountQuota { rate, source, .. }]) => Some(QuotaReport {
             per_s: rate.as_per_second(),
             source: match source {
@@ -199,7 +199,7 @@ fn say_start(
     devices: Option<&Devices>,
     quota: Option<&QuotaReport>,
 ) {
-    say(format_args!("{verb} in {} on {site}{}", site.region, site.sharing()));
+    say(format_args!("{verb} in {} on {site}{}", site.region(), site.sharing()));
     let SearchSettings { start, max, .. } = plan.search;
     say(format_args!(
         "from {start}/s to {max}/s at most, on {} connections at most; no answer within {} is silence",

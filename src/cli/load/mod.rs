@@ -273,7 +273,7 @@ fn topics(devices: Option<&Devices>, plan: &LoadPlan) -> Topics {
 /// Announces the test on stderr.
 fn say_start(verb: &str, plan: &LoadPlan, site: &Site, devices: Option<&Devices>) {
     let sharing = site.sharing();
-    say(format_args!("{verb} in {} on {site}{sharing}", site.region));
+    say(format_args!("{verb} in {} on {site}{sharing}", site.region()));
     let time = humantime::format_duration;
     let warm_up = match plan.warm_up {
         Duration::ZERO => String::new(),

@@ -79,7 +79,7 @@ impl Settings {
             reading,
             binding: Binding {
                 template,
-                region: target.region.clone(),
+                region: target.region().to_owned(),
                 account: target.account(),
                 content: (!args.change_settings).then_some(content),
                 shard: part.shard,

@@ -114,7 +114,7 @@ pub(super) async fn run(args: VerifyArgs) -> Result<Exit, Fatal> {
         "looking at {} of {} in {} on {site}",
         number(devices, "device", "devices"),
         path.display(),
-        site.region
+        site.region()
     ));
     let own = json!({
         "verb": VERB,
@@ -241,7 +241,7 @@ fn check_identities(identities: &[PathBuf], connect: usize, ledger: &Ledger) -> 
 
 /// The caller's identity, if STS returns it.
 pub(super) async fn who(site: &Site) -> Option<String> {
-    match caller(&site.sts).await {
+    match caller(&site.sts()).await {
         Ok(caller) => Some(caller.arn),
         Err(error) => {
             tracing::info!(%error, "STS does not say who asks");
