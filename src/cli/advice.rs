@@ -146,7 +146,7 @@ pub(super) fn of_ledger(problem: &Problem) -> Option<&'static str> {
         Problem::SinkMissing { .. } => Some("it is named after the ledger: see --ledger and --shard"),
         Problem::SinkOtherLot { .. } => Some("restore with the lot that it was made from"),
         Problem::OtherBinding { what: BoundTo::Account, found, .. }
-            if Account::named(found) == Account::Emulator =>
+            if Account::from(found.as_str()) == Account::Emulator =>
         {
             Some(
                 "it is of a trial on the emulator: give the real run another ledger (--ledger), or move that one away",

@@ -25,19 +25,20 @@ impl fmt::Display for Account {
 }
 
 impl Account {
-    /// Parses the text stored in a ledger.
-    pub fn named(text: &str) -> Self {
+    /// Whether it is on this machine, where only an emulator is.
+    pub fn is_emulated(&self) -> bool {
+        !matches!(self, Account::Endpoint(_))
+    }
+}
+
+impl From<&str> for Account {
+    /// Parses the text that a ledger stores.
+    fn from(text: &str) -> Self {
         match text {
             "emulator" => Account::Emulator,
             "localhost" => Account::Loopback,
             host => Account::Endpoint(host.to_ascii_lowercase()),
         }
-    }
-}
-
-impl From<&str> for Account {
-    fn from(text: &str) -> Self {
-        Account::named(text)
     }
 }
 
@@ -52,7 +53,7 @@ mod tests {
             Account::Loopback,
             Account::Endpoint(String::from("x-ats.iot.eu-west-1.amazonaws.com")),
         ] {
-            assert_eq!(Account::named(&account.to_string()), account);
+            assert_eq!(Account::from(account.to_string().as_str()), account);
         }
     }
 }

@@ -11,7 +11,6 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::account::Account;
 use super::binding::{Binding, said};
 use super::commit::{Stamp, Written, find_holder, insert_credential, register};
 use super::error::{ImportError, LedgerError, Problem};
@@ -80,7 +79,7 @@ impl LostLedger {
         let LotLine { source, key_column, template, region, account, shard, content } =
             last.ok_or_else(no_lot)?;
         let shard = shard.and_then(|(index, of)| Shard::new(index, of));
-        let binding = Binding { template, region, account: Account::named(&account), content, shard };
+        let binding = Binding { template, region, account: account.as_str().into(), content, shard };
         Ok(Self { files, binding, key_column, source, cut_off, commits })
     }
 }

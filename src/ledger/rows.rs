@@ -5,7 +5,6 @@ use std::time::SystemTime;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
-use super::account::Account;
 use super::error::Problem;
 use super::keys::read_stored_key;
 use super::pem::{self, CERTIFICATE};
@@ -31,7 +30,7 @@ pub(super) fn read_lot(connection: &Connection) -> Result<LotInfo, Problem> {
             binding: Binding {
                 template: row.get("template")?,
                 region: row.get("region")?,
-                account: Account::named(&row.get::<_, String>("account")?),
+                account: row.get::<_, String>("account")?.as_str().into(),
                 content: read_content(row)?,
                 shard: read_shard(row)?,
             },

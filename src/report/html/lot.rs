@@ -15,12 +15,13 @@ pub fn render_lot_html(report: &LotReport) -> String {
 }
 
 fn body(report: &LotReport) -> Markup {
+    let is_emulated = Account::from(report.lot.account.as_str()).is_emulated();
     html! {
         a.skip href="#main" { "To the report" }
         header {
             p.over { "fleetmint lot report" }
             h1 { (report.lot.source) }
-            p.verdict { (badge(&report.counts)) @if is_emulated(report) { " " span.badge.emulator { "EMULATOR" } } " " (verdict(report)) }
+            p.verdict { (badge(&report.counts)) @if is_emulated { " " span.badge.emulator { "EMULATOR" } } " " (verdict(report)) }
             (figures(&report.counts))
         }
         main id="main" {
@@ -35,11 +36,6 @@ fn body(report: &LotReport) -> Markup {
             ". This page holds all it shows: it loads nothing and sends nothing."
         } }
     }
-}
-
-/// Whether the account is on this machine.
-fn is_emulated(report: &LotReport) -> bool {
-    !matches!(Account::named(&report.lot.account), Account::Endpoint(_))
 }
 
 fn badge(counts: &LotCounts) -> Markup {
