@@ -23,7 +23,6 @@ use super::speech::warn;
 use super::target::{Site, Target, asked};
 use crate::aftercare::{Ended, Expectation, Halt, Progress, Setting};
 use crate::control_plane::{AskError, ControlPlane};
-use crate::endpoint::Endpoint;
 use crate::ledger::{
     Account, Binding, Ledger, LotInfo, MadeDevice, MadeKind, MadeScope, NotThere, Problem, RunInfo, Selection,
 };
@@ -70,8 +69,8 @@ pub(super) async fn open(
     let binding = ledger.view().lot().binding.clone();
     let shard = rows_of(part.shard, binding.shard)?;
     // An endpoint whose name contains its region takes precedence; any other is in the ledger's region.
-    let says_region = target.endpoint.as_deref().and_then(|endpoint| endpoint.parse::<Endpoint>().ok());
-    if target.region.is_none() && says_region.is_none_or(|endpoint| region_of(endpoint.host()).is_none()) {
+    let endpoint = target.endpoint()?;
+    if target.region.is_none() && endpoint.is_none_or(|endpoint| region_of(endpoint.host()).is_none()) {
         target.region = Some(binding.region.clone());
     }
     let target = target.resolve().await?;

@@ -69,11 +69,12 @@ impl TargetArgs {
         let endpoint = self.endpoint()?;
         let reach = Reach::resolve(self, endpoint.as_ref()).await?;
         reach.check_credentials().await?;
-        let settings = |configured: &Option<String>| reach.settings(configured.as_ref(), endpoint.as_ref());
+        let settings = |configured: &Option<String>| reach.settings(configured.as_deref(), endpoint.as_ref());
         Ok((settings(&reach.services.iot), settings(&reach.services.sts)))
     }
 
-    fn endpoint(&self) -> Result<Option<Endpoint>, Fatal> {
+    /// The endpoint, if one is given.
+    pub(super) fn endpoint(&self) -> Result<Option<Endpoint>, Fatal> {
         let Some(text) = self.endpoint.as_deref() else { return Ok(None) };
         let address = match text.trim().strip_prefix("mqtts://") {
             None => text,
@@ -172,7 +173,7 @@ impl Target {
 
 async fn discover(reach: &Reach) -> Result<Endpoint, Fatal> {
     reach.check_credentials().await?;
-    let plane = ControlPlane::new(reach.settings(reach.services.iot.as_ref(), None));
+    let plane = ControlPlane::new(reach.settings(reach.services.iot.as_deref(), None));
     let address = answer("DescribeEndpoint", plane.data_endpoint()).await.map_err(|error| {
         asked(
             &error,

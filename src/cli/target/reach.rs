@@ -60,9 +60,9 @@ impl Reach {
     }
 
     /// Settings for the service with this custom endpoint. An emulator serves all of them at `endpoint`.
-    pub(super) fn settings(&self, configured: Option<&String>, endpoint: Option<&Endpoint>) -> AwsSettings {
+    pub(super) fn settings(&self, configured: Option<&str>, endpoint: Option<&Endpoint>) -> AwsSettings {
         AwsSettings {
-            endpoint_url: configured.cloned().or_else(|| endpoint.and_then(emulated_control_plane)),
+            endpoint_url: configured.map(str::to_owned).or_else(|| endpoint.and_then(emulated_control_plane)),
             region: self.region.clone(),
             credentials: Arc::clone(&self.credentials),
             extra_roots: self.extra_roots.clone(),

@@ -44,20 +44,20 @@ impl Site {
 
     /// A client of the control plane.
     pub(in crate::cli) fn control_plane(&self) -> ControlPlane {
-        ControlPlane::new(self.settings(self.reach.services.iot.as_ref()))
+        ControlPlane::new(self.settings(self.reach.services.iot.as_deref()))
     }
 
     /// Settings for Service Quotas.
     pub(in crate::cli) fn service_quotas(&self) -> AwsSettings {
-        self.settings(self.reach.services.service_quotas.as_ref())
+        self.settings(self.reach.services.service_quotas.as_deref())
     }
 
     /// Settings for STS.
     pub(in crate::cli) fn sts(&self) -> AwsSettings {
-        self.settings(self.reach.services.sts.as_ref())
+        self.settings(self.reach.services.sts.as_deref())
     }
 
-    fn settings(&self, configured: Option<&String>) -> AwsSettings {
+    fn settings(&self, configured: Option<&str>) -> AwsSettings {
         self.reach.settings(configured, Some(&self.endpoint))
     }
 
