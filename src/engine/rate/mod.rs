@@ -152,7 +152,7 @@ impl Limit {
             (pace.sent(self.clock.now()), pace.rate())
         };
         let rate = paced.or_else(|| Some(self.asked.fixed()?.as_per_second()));
-        // Later, it would meet more than the one request after it.
+        // Within a period it meets at most one other request.
         let period = rate.and_then(|rate| Duration::try_from_secs_f64(1.0 / rate).ok());
         let good_until = period.and_then(|period| Instant::now().checked_add(period));
         Permit { clock: self.clock.clone(), number: Some(number), good_until }
@@ -160,7 +160,7 @@ impl Limit {
 }
 
 impl Permit {
-    /// Whether it is not too late to use it.
+    /// Whether the request may still be sent.
     pub(super) fn is_good(&self) -> bool {
         self.good_until.is_none_or(|until| Instant::now() <= until)
     }

@@ -273,7 +273,7 @@ async fn connections_that_live_shorter_than_the_queue_is_long_still_get_their_tu
 }
 
 /// Connections that live for a second, and two dials a second, for many workers: a permit that comes during a dial is
-/// still used after it. If it were let go, it could be hours.
+/// still used after it. If it were let go, the run could take hours.
 #[tokio::test(start_paused = true)]
 async fn permits_are_not_lost_to_the_dials_of_a_queue() {
     for workers in [6, 12, 40] {
