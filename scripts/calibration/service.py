@@ -37,7 +37,7 @@ HABITS = {
     "puback": "first",  # or "last", or "never"
     "window_s": 300,  # of a signature's date
     "expires": False,  # whether X-Amz-Expires is heeded
-    "key": "ec",  # or "rsa", each of which takes openssl a while
+    "key": "ec",  # or "rsa", which takes openssl longer
     "delay_ms": 0,  # before each acceptance; refusals come at once
     "token_s": 3600,
     "prefix": "",  # of the names of things in the template

@@ -104,14 +104,18 @@ impl Emulate {
     /// `fleetmint provision LOT` against this emulator.
     pub fn provision(&self, lot: &Path) -> Command {
         let mut command = fleetmint();
+        command.arg("provision").arg(lot).args(["--template", self.text("template")]);
+        self.reached_by(&mut command);
         command
-            .arg("provision")
-            .arg(lot)
+    }
+
+    /// A command with this emulator's address and credentials.
+    pub fn reached_by<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command
             .args(["--endpoint", self.text("endpoint"), "--region", self.text("region")])
-            .args(["--template", self.text("template"), "--ca-file", self.text("ca_file")])
+            .args(["--ca-file", self.text("ca_file")])
             .env("AWS_ACCESS_KEY_ID", self.text("access_key_id"))
-            .env("AWS_SECRET_ACCESS_KEY", self.text("secret_access_key"));
-        command
+            .env("AWS_SECRET_ACCESS_KEY", self.text("secret_access_key"))
     }
 }
 

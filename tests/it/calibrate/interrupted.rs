@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{command, with_account};
+use super::command;
 use crate::harness::{Emulate, Scratch, column, fleetmint, run, signal};
 
 /// How many things there are, and certificates that do not lapse.
@@ -49,7 +49,7 @@ fn held(emulate: &Emulate, ledger: &Path, on: &str, after: u64) -> Child {
     }
     ask(emulate, "PUT", "/faults", &json!({"seed": 0, "rules": [rule]}).to_string());
     let mut command = command(ledger, &ledger.with_extension("toml"));
-    with_account(&mut command, emulate).args(["--template", "TEMP_DEVICE", "--timeout", "1h"]);
+    emulate.reached_by(&mut command).args(["--template", "TEMP_DEVICE", "--timeout", "1h"]);
     let mut child = command.stdout(Stdio::null()).spawn().unwrap();
     while ask(emulate, "GET", "/faults", "")["struck"] != json!([1]) {
         assert!(child.try_wait().unwrap().is_none(), "it ended before request {after} of {on}");
@@ -69,7 +69,7 @@ fn kill_at(emulate: &Emulate, ledger: &Path, on: &str, after: u64) {
 fn clean_up(emulate: &Emulate, ledger: &Path) {
     let mut cleanup = fleetmint();
     cleanup.arg("cleanup").arg(ledger).args(["--orphans", "--yes"]);
-    run(with_account(&mut cleanup, emulate)).expect_code(0);
+    run(emulate.reached_by(&mut cleanup)).expect_code(0);
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_killed_run_is_cleaned_up_by_cleanup_and_by_the_next_run() {
             clean_up(&emulate, &ledger);
         } else {
             let mut again = command(&ledger, &scratch.path("o.toml"));
-            run(with_account(&mut again, &emulate).args(["--template", "TEMP_DEVICE"])).expect_code(0);
+            run(emulate.reached_by(&mut again).args(["--template", "TEMP_DEVICE"])).expect_code(0);
         }
         assert_eq!(holdings(&emulate), (0, 0), "after {how}");
     }
@@ -110,7 +110,7 @@ fn a_ledger_of_another_account_or_template_is_refused_before_anything_is_removed
     signal(&child, "KILL");
     child.wait().unwrap();
     let mut elsewhere = command(&ledger, &out);
-    with_account(&mut elsewhere, &emulate).args(["--template", "TEMP_DEVICE"]);
+    emulate.reached_by(&mut elsewhere).args(["--template", "TEMP_DEVICE"]);
     let said = run(&mut elsewhere).expect_code(64).expect_err(&["--endpoint", "was made for"]);
     assert!(!said.err.contains("cleaning up"), "{}", said.err);
     let body = scratch.write("t.json", include_str!("../../../fixtures/templates/temp-device.json"));

@@ -38,18 +38,6 @@ fn command(ledger: &std::path::Path, out: &std::path::Path) -> std::process::Com
     command
 }
 
-/// With the address and the credentials of an emulator that runs by itself.
-fn with_account<'a>(
-    command: &'a mut std::process::Command,
-    emulate: &Emulate,
-) -> &'a mut std::process::Command {
-    command
-        .args(["--endpoint", emulate.text("endpoint"), "--region", emulate.text("region")])
-        .args(["--ca-file", emulate.text("ca_file")])
-        .env("AWS_ACCESS_KEY_ID", emulate.text("access_key_id"))
-        .env("AWS_SECRET_ACCESS_KEY", emulate.text("secret_access_key"))
-}
-
 #[track_caller]
 fn finished(said: Said, out: PathBuf, scratch: Scratch) -> Calibrated {
     let written = std::fs::read_to_string(out).unwrap();
@@ -106,7 +94,7 @@ fn with_a_claim_the_signature_facts_are_left_out() {
     let emulate = Emulate::start(&["--claim-dir", claims.to_str().unwrap()]);
     let (ledger, out) = (scratch.path("l"), scratch.path("o"));
     let mut command = command(&ledger, &out);
-    with_account(&mut command, &emulate).args(["--template", "TEMP_DEVICE"]);
+    emulate.reached_by(&mut command).args(["--template", "TEMP_DEVICE"]);
     command.arg("--claim-cert").arg(claims.join("claim.pem"));
     command.arg("--claim-key").arg(claims.join("claim-key.pem"));
     let done = finished(run(&mut command).expect_code(0), out, scratch);

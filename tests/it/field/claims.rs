@@ -28,7 +28,7 @@ fn a_lot_is_provisioned_with_a_claim_and_no_credentials() {
     }
 }
 
-/// Whoever takes the emulator's endpoint for mutual TLS, without a claim certificate.
+/// The emulator's endpoint for mutual TLS is given without a claim certificate.
 #[test]
 fn an_endpoint_without_a_web_socket_wants_a_claim() {
     let scratch = Scratch::new();
