@@ -8,9 +8,14 @@ use crate::harness::{Emulate, Said, Scratch, Transcript, column, expect_text, fl
 
 /// `fleetmint retry --state registered` with these arguments, for the account of an emulator.
 fn retry(emulate: &Emulate, scratch: &Scratch, args: &[&str]) -> Said {
-    let mut command = fleetmint();
-    command.arg("retry").arg(scratch.path("lot.ledger")).args(["--state", "registered"]).args(args);
-    run(emulate.reached_by(&mut command))
+    run(fleetmint()
+        .arg("retry")
+        .arg(scratch.path("lot.ledger"))
+        .args(["--state", "registered"])
+        .args(args)
+        .args(["--endpoint", emulate.text("endpoint"), "--ca-file", emulate.text("ca_file")])
+        .env("AWS_ACCESS_KEY_ID", emulate.text("access_key_id"))
+        .env("AWS_SECRET_ACCESS_KEY", emulate.text("secret_access_key")))
 }
 
 fn certificates(scratch: &Scratch, what: &str) -> Vec<String> {
