@@ -235,7 +235,13 @@ mod tests {
     #[test]
     fn a_certificate_is_one_block_with_nothing_after_it() {
         let pem = issued!("rsa.pem");
-        for same in [format!("\n{pem}\r\n \n"), pem.replace('\n', "\r\n"), pem.trim_end().to_owned()] {
+        for same in [
+            format!("\n{pem}\r\n \n"),
+            pem.replace('\n', "\r\n"),
+            pem.replace('\n', "\r"),
+            pem.replace("MII", "M I\tI"),
+            pem.trim_end().to_owned(),
+        ] {
             assert_eq!(Evidence::of(&same), Evidence::of(pem));
         }
         for (wrong, flaw) in [

@@ -12,6 +12,7 @@ use super::keys::{self, KeyColumns};
 use super::pem::{CERTIFICATE, Kept};
 use super::refusal::Shown;
 use super::rows::{Found, find_device, find_key, registration_name};
+use super::schema::Digests;
 use super::sink_line::Line;
 use super::sql::write_one;
 use super::values::LotInfo;
@@ -94,7 +95,7 @@ impl Ledger {
             self.load_known_ids()?;
         }
         let mut known = self.known.take();
-        let written = self.write_to_sink_first(|transaction, lines| {
+        let written = self.write_to_sink_first(Digests::Statements, |transaction, lines| {
             let mut batch = Batch { connection: transaction, stamp: &stamp, known: &mut known, lines };
             changes.into_iter().map(|change| batch.apply(change)).collect::<Result<Vec<_>, _>>()
         });
@@ -177,7 +178,7 @@ fn judge(state: DeviceState, prepared: Option<&PreparedKey>, change: &Change) ->
     if is_legal { Ok(()) } else { Err(becomes) }
 }
 
-/// Changes that are written together.
+/// Changes that are written together; each statement gives the digest of its row, as [`Digests::Statements`] asks for.
 struct Batch<'a> {
     connection: &'a Connection,
     stamp: &'a Stamp,
@@ -263,14 +264,17 @@ pub(super) fn insert_credential(
     let id = KeptId::of(&certificate.certificate_id);
     let key = KeyColumns::of(connection, &certificate.private_key)?;
     let kept = Kept::labelled(&certificate.certificate_pem, CERTIFICATE);
+    // A statement of its own: an INSERT from a SELECT on the same table goes through a temporary one.
+    let sql = "SELECT coalesce(max(id), 0) + 1 FROM credential";
+    let number: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
     let sql = "INSERT INTO credential
                (id, device, certificate_id, certificate, private_key, private_key_label, issued_at, run, sealing,
                 purged_at, digest)
-               SELECT id, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9,
-                      row_digest(id, ?1, ?2, ?3, ?4, ?5, ?6, NULL, ?8, ?9, NULL)
-               FROM (SELECT coalesce(max(id), 0) + 1 AS id FROM credential)";
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,
+                       row_digest(?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL, ?9, ?10, NULL))";
     let (text, label) = (&key.text, key.text.as_ref().and_then(Kept::label));
-    let values = params![device.0, id, kept, text, label, stamp.at, stamp.run, key.sealing, key.purged_at];
+    let values =
+        params![number, device.0, id, kept, text, label, stamp.at, stamp.run, key.sealing, key.purged_at];
     write_one(connection, sql, values)?;
     let sql = "INSERT INTO token (device, ownership_token, digest) VALUES (?1, ?2, row_digest(?1, ?2))";
     write_one(connection, sql, params![device.0, certificate.ownership_token.expose()])?;
@@ -346,7 +350,10 @@ fn drop_token(connection: &Connection, device: DeviceId) -> Result<(), Problem> 
 
 /// Gives up a device's certificate, whose token has expired, and starts the device over.
 fn retire(connection: &Connection, device: DeviceId, stamp: &Stamp) -> Result<Written, Problem> {
-    let sql = "UPDATE credential SET retired_at = ?2 WHERE device = ?1 AND retired_at IS NULL";
+    let sql = "UPDATE credential SET retired_at = ?2,
+               digest = row_digest(id, device, certificate_id, certificate, private_key, private_key_label, issued_at,
+                                   ?2, sealing, purged_at, deleted_at)
+               WHERE device = ?1 AND retired_at IS NULL";
     write_one(connection, sql, params![device.0, stamp.at])?;
     drop_token(connection, device)?;
     let to = Standing { state: DeviceState::Pending, registration: None, failure: None };

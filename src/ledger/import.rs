@@ -8,7 +8,8 @@ use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::error::{ImportError, Problem};
 use super::row_digest::row_digest;
-use super::{Binding, binding, instant};
+use super::schema::Digests;
+use super::{Binding, binding, instant, schema};
 use crate::event::DeviceState;
 use crate::identity::{Identity, LotDigest, LotErrors, LotFault, LotShape, MADE_UP, RowError, new_key_fault};
 use crate::shard::Shard;
@@ -66,6 +67,7 @@ pub(super) fn fill<I>(
 where
     I: Iterator<Item = Result<Identity, Vec<RowError>>>,
 {
+    schema::leave_digests(connection, Digests::Statements)?;
     let transaction = connection.transaction()?;
     let mut digest = LotDigest::new(&lot.shape);
     let mut errors = LotErrors::default();
@@ -94,7 +96,8 @@ where
     }
     drop(table);
     insert_lot(&transaction, binding, lot.source, &lot.shape, &digest.finish(), devices, now)?;
-    Ok(transaction.commit()?)
+    transaction.commit()?;
+    Ok(schema::leave_digests(connection, Digests::Triggers)?)
 }
 
 /// Whether a row of a lot belongs to a ledger. Made-up devices are dealt out in turn, so that each shard has as many as
@@ -186,8 +189,9 @@ fn insert_lot(
 ) -> Result<(), Problem> {
     connection.execute(
         "INSERT INTO lot (id, source, digest, columns, key_column, devices, template, region, account, created_at,
-                          content, shard, shards)
-         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                          content, shard, shards, row_digest)
+         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,
+                 row_digest(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12))",
         params![
             source,
             digest,

@@ -13,6 +13,7 @@ use super::findings::{Finding, write_findings};
 use super::rows::{
     find_key, has_certificate, impossible, read_certificate_id, read_certificate_pem, read_state,
 };
+use super::schema::Digests;
 use super::sink_line::Line;
 use super::sql::{read_all, read_count, read_json, write_one};
 use super::{Ledger, RunId, View, instant};
@@ -322,7 +323,7 @@ impl Ledger {
         now: SystemTime,
     ) -> Result<(), LedgerError> {
         let (at, run) = (instant::to_text(now), self.run.map(|run| run.0));
-        self.write_to_sink_first(|transaction, lines| {
+        self.write_to_sink_first(Digests::Triggers, |transaction, lines| {
             write_findings(transaction, verb, undone.iter().map(|undone| &undone.finding), &at, run)?;
             let gone = undone.iter().filter(|undone| !undone.gone.is_empty());
             gone.into_iter().try_for_each(|undone| {

@@ -87,6 +87,7 @@ use ids::KnownIds;
 use lock::LedgerLock;
 use opening::Look;
 use place::Place;
+use schema::Digests;
 
 /// A value that the ledger has made durable. Only the ledger creates one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -449,9 +450,18 @@ impl Ledger {
         &mut self,
         statements: impl FnOnce(&Transaction<'_>) -> Result<T, Problem>,
     ) -> Result<T, LedgerError> {
+        self.write_with(Digests::Triggers, statements)
+    }
+
+    fn write_with<T>(
+        &mut self,
+        digests: Digests,
+        statements: impl FnOnce(&Transaction<'_>) -> Result<T, Problem>,
+    ) -> Result<T, LedgerError> {
         if self.health == Health::Poisoned {
             return Err(Problem::Poisoned.at(&self.view.path));
         }
+        self.view.named(schema::leave_digests(&self.view.connection, digests))?;
         let outcome = commit::commit_counted(&mut self.view.connection, statements);
         if outcome.as_ref().is_err_and(|problem| !problem.is_callers()) {
             self.health = Health::Poisoned;
@@ -469,10 +479,11 @@ impl Ledger {
     /// Runs one write whose lines are durable in the keys sink before it is committed.
     fn write_to_sink_first<T>(
         &mut self,
+        digests: Digests,
         statements: impl FnOnce(&Transaction<'_>, &mut Option<Vec<sink_line::Line>>) -> Result<T, Problem>,
     ) -> Result<T, LedgerError> {
         let mut sink = self.sink.take();
-        let written = self.write(|transaction| {
+        let written = self.write_with(digests, |transaction| {
             let mut lines = sink.is_some().then(Vec::new);
             let written = statements(transaction, &mut lines)?;
             if let (Some(sink), Some(lines)) = (&mut sink, lines) {

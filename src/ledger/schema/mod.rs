@@ -160,6 +160,32 @@ pub(super) fn set_up_building(connection: &Connection) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Who keeps the digests of rows up to date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Digests {
+    /// Triggers, so that no statement can forget to.
+    Triggers,
+    /// The statements, each of which gives the digest of the row that it writes: twice as fast. With triggers, SQLite
+    /// copies every page that a statement changes, to be able to undo that statement alone.
+    Statements,
+}
+
+/// Leaves the digests to `whose`; call it between transactions.
+///
+/// Statements also do without the checks of references and of values, except in debug builds: both come from the
+/// ledger itself and from enums, which makes the checks assertions, and SQLite fills a table for each check of a state.
+pub(super) fn leave_digests(connection: &Connection, whose: Digests) -> Result<(), Problem> {
+    let by_triggers = whose == Digests::Triggers;
+    // Setting it makes SQLite plan every statement again.
+    if connection.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)? != by_triggers {
+        let is_checked = by_triggers || cfg!(debug_assertions);
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, by_triggers)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, is_checked)?;
+        connection.pragma_update(None, "ignore_check_constraints", !is_checked)?;
+    }
+    Ok(())
+}
+
 /// Counts one more commit, and returns the new count.
 pub(super) fn count_commit(connection: &Connection) -> Result<u64, Problem> {
     let sql = "UPDATE progress SET commits = commits + 1 RETURNING commits";

@@ -55,6 +55,7 @@ fn every_transition_is_legal_or_an_error() {
                 );
                 ledger.commit(vec![issued(2)], now()).expect("a refused batch does not poison the ledger");
             }
+            integrity::check(&ledger.view().connection).expect("every row has its digest");
         }
     }
 }
