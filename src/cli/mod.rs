@@ -61,10 +61,12 @@ mod verify;
 pub use exit::Exit;
 
 use std::ffi::OsString;
+use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::engine::Coalescing;
 use args::MannerArgs;
 use exit::Fatal;
 
@@ -162,7 +164,7 @@ pub fn main() -> Exit {
     }
     let mut threads = tokio::runtime::Builder::new_multi_thread();
     if let Some(enough) = args.verb.threads() {
-        threads.worker_threads(enough);
+        threads.worker_threads(enough).on_thread_park(|| COALESCING.wait());
     }
     let runtime = match threads.enable_all().build() {
         Ok(runtime) => runtime,
@@ -185,6 +187,9 @@ fn parse(typed: &[OsString]) -> Result<Args, clap::Error> {
     retyped::remember(&command, &matches);
     Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command.clone()))
 }
+
+/// How long the threads that serve the verb's connections, where it has threads of its own for them, let packets gather.
+static COALESCING: LazyLock<Coalescing> = LazyLock::new(Coalescing::default);
 
 /// The whole command line as shown by help, completions and manual pages, regardless of the environment and
 /// arguments.

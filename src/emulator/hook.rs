@@ -121,6 +121,6 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_hook_has_five_seconds() {
-        assert_eq!(said("sleep 600").await, Err("took longer than five seconds"));
+        assert_eq!(said("exec sleep 600").await, Err("took longer than five seconds"));
     }
 }

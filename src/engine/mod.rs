@@ -6,6 +6,7 @@
 
 mod audience;
 mod clock;
+mod coalescing;
 mod context;
 mod crew;
 mod end;
@@ -30,6 +31,7 @@ mod worker;
 
 pub use audience::{Audience, Snapshot};
 pub use clock::Clock;
+pub use coalescing::Coalescing;
 pub use end::End;
 pub use keys::{KeyMaker, KeyPolicy, KeySource};
 pub use plan::{CONNECTION_LIFETIME, Connections, EXCHANGE_TIMEOUT, Plan, Rates};

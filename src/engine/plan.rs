@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::Clock;
+use super::coalescing::Coalescing;
 use super::keys::{KeyPolicy, KeySource};
 use super::scope::Scope;
 use super::store::CommitMode;
@@ -48,6 +49,8 @@ pub struct Plan {
     pub settler: Option<Arc<dyn Settler>>,
     /// How the ledger is written.
     pub commit_mode: CommitMode,
+    /// Told how long the runtime's threads may let packets gather. Nobody listens by default.
+    pub coalescing: Coalescing,
     /// The clock that tokens' ages are read from.
     pub clock: Clock,
     /// The seed for the jitter of retries: the same seed gives the same jitter. Random by default.
@@ -71,6 +74,7 @@ impl Default for Plan {
             failure_budget: 100,
             settler: None,
             commit_mode: CommitMode::default(),
+            coalescing: Coalescing::default(),
             clock: Clock::default(),
             seed: rand::random(),
         }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::audience::{Gauges, Snapshot};
 use super::clock::Clock;
+use super::coalescing::Coalescing;
 use super::context::Limits;
 use super::crew::Crew;
 use super::intervals::Intervals;
@@ -95,6 +96,7 @@ pub(super) struct Recorder {
     metrics: Metrics,
     usage: Option<RecentUsage>,
     patience: Patience,
+    coalescing: Coalescing,
 }
 
 /// Where the time goes, with the snapshots of the last seconds, oldest first.
@@ -130,6 +132,7 @@ impl Recorder {
             metrics,
             usage: None,
             patience: Patience::default(),
+            coalescing: Coalescing::default(),
         };
         (recorder, RecorderHandle(sender))
     }
@@ -137,6 +140,11 @@ impl Recorder {
     /// Adds where the time goes to each snapshot.
     pub(super) fn telling_usage(self, crew: Arc<Crew>, limits: Arc<Limits>) -> Self {
         Self { usage: Some(RecentUsage { crew, limits, recent: VecDeque::new() }), ..self }
+    }
+
+    /// Says how long threads may wait for packets.
+    pub(super) fn allowing(self, coalescing: Coalescing) -> Self {
+        Self { coalescing, ..self }
     }
 
     /// Records until every handle is gone, or the ledger fails.
@@ -149,14 +157,17 @@ impl Recorder {
                 // Nothing more may be published whose answer the ledger could not take. The channel is closed first:
                 // a worker told to drain would still register the device it has in hand.
                 self.messages.close();
+                self.coalescing.end();
                 self.drain.cancel();
                 return (self.metrics, Err(error));
             }
+            self.coalescing.allow(self.gauges.in_flight(), self.patience.latency);
             if published.is_none_or(|at| at.elapsed() >= PUBLISH_EVERY) {
                 published = Some(Instant::now());
                 self.publish();
             }
         }
+        self.coalescing.end();
         self.publish();
         if let Some(intervals) = self.intervals {
             intervals.finish().await;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::COALESCING;
 use super::super::check::{self, BeforeArgs};
 use super::super::dry_run;
 use super::super::exit::{Fatal, ledger as ledger_error};
@@ -197,6 +198,7 @@ impl Settings {
             exchange_timeout: self.timeout,
             connection_lifetime: self.connection_lifetime,
             settler,
+            coalescing: COALESCING.clone(),
             ..Plan::default()
         }
     }
