@@ -11,6 +11,10 @@
 //!
 //! `cargo bench --bench engine [-- DEVICES [ROUNDS [CONNECTIONS [THREADS]]]]`
 
+/// The command's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod floor;
 mod ours;
 mod packets;
