@@ -70,6 +70,11 @@ async fn kill_at_policies(lab: &Lab, ledger: &Path) {
     tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
     let waiting = column(ledger, "SELECT count(*) FROM finding WHERE outcome = 'policies'");
     assert_eq!(waiting, ["8"]);
+    // What it had asked for may still be done.
+    let mut seen = None;
+    while seen.replace(lab.holdings()) != Some(lab.holdings()) {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
 }
 
 /// So that there is time to kill it.
