@@ -313,13 +313,26 @@ impl<C: Connector> Line<C> {
             if let Some(asked) = self.until_gone(permit.as_mut()).await {
                 return asked;
             }
-            let (connected, asked) = beside(self.connect(), permit.as_mut()).await;
-            connected?;
-            match asked {
-                None => {}
-                Some(Ok(Asked::Granted(permit))) if !permit.is_good() => return Ok(Asked::GrantedTooEarly),
-                Some(asked) => return asked,
-            }
+            let mut connecting = pin!(self.connect());
+            let asked = tokio::select! {
+                biased;
+                connected = &mut connecting => {
+                    connected?;
+                    continue;
+                }
+                asked = permit.as_mut() => asked?,
+            };
+            let Asked::Granted(permit) = asked else {
+                connecting.await?;
+                return Ok(asked);
+            };
+            // Others are connected already, and dials may take longer than a permit is good for.
+            let kept = permit.pass_on();
+            connecting.await?;
+            return Ok(match kept {
+                Some(permit) if permit.is_good() => Asked::Granted(permit),
+                _ => Asked::GrantedTooEarly,
+            });
         }
     }
 

@@ -25,6 +25,7 @@ use governor::clock::{Clock, Reference};
 use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter, nanos::Nanos};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::rate::{Rate, RateLimit};
@@ -40,7 +41,6 @@ use patience::Waiting;
 ///
 /// Below the fixed rate, or without one, it looks for the service's own limit: each permit reports what became of its
 /// request.
-/// of its request.
 pub(super) struct Limit {
     asked: RateLimit,
     turn: tokio::sync::Mutex<()>,
@@ -54,10 +54,21 @@ pub(super) struct Limit {
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<TokioInstant>>;
 
-/// The pace, and the origin of its time.
+/// The pace, and the origin of its time; and what a permit's holder shares with the others.
 struct Paced {
     epoch: Instant,
     pace: Mutex<Pace>,
+    /// How many wait for a permit.
+    waiting: AtomicU64,
+    /// Permits that their holders have passed on.
+    spare: Mutex<Vec<Spare>>,
+    passed_on: Notify,
+}
+
+/// A permit that nobody holds at the moment.
+struct Spare {
+    number: Option<u64>,
+    good_until: Option<Instant>,
 }
 
 /// Permission to send one request. Its holder reports what became of the request; dropping it reports that nothing is
@@ -95,7 +106,13 @@ impl Limit {
             asked,
             turn: tokio::sync::Mutex::new(()),
             limiter: asked.fixed().map(|rate| RateLimiter::direct_with_clock(quota(rate), TokioClock)),
-            clock: Arc::new(Paced { epoch: Instant::now(), pace: Mutex::new(Pace::new(asked)) }),
+            clock: Arc::new(Paced {
+                epoch: Instant::now(),
+                pace: Mutex::new(Pace::new(asked)),
+                waiting: AtomicU64::new(0),
+                spare: Mutex::default(),
+                passed_on: Notify::new(),
+            }),
             is_open: false,
             held: AtomicU64::new(0),
         }
@@ -114,12 +131,30 @@ impl Limit {
         if self.limiter.is_none() && !self.clock.pace().is_limiting(self.clock.now()) {
             return self.take();
         }
+        let _waiting = Queued::at(&self.clock.waiting);
         let _turn = self.turn.lock().await;
-        while let Some(wait) = self.wait() {
+        loop {
+            if let Some(permit) = self.spare() {
+                return permit;
+            }
+            let Some(wait) = self.wait() else { return self.take() };
             let _held = Held { since: Instant::now(), held: &self.held };
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.clock.passed_on.notified() => {}
+            }
         }
-        self.take()
+    }
+
+    /// A permit that was passed on and is still good.
+    fn spare(&self) -> Option<Permit> {
+        loop {
+            let Spare { number, good_until } = self.clock.spare().pop()?;
+            let permit = Permit { clock: self.clock.clone(), number, good_until };
+            if permit.is_good() {
+                return Some(permit);
+            }
+        }
     }
 
     /// How the limit has been used so far.
@@ -165,6 +200,16 @@ impl Permit {
         self.good_until.is_none_or(|until| Instant::now() <= until)
     }
 
+    /// Gives the permit to whoever waits for one; gives it back if nobody does, or if there is no limit.
+    pub(super) fn pass_on(mut self) -> Option<Self> {
+        if self.good_until.is_none() || self.clock.waiting.load(Ordering::Relaxed) == 0 {
+            return Some(self);
+        }
+        self.clock.spare().push(Spare { number: self.number.take(), good_until: self.good_until });
+        self.clock.passed_on.notify_one();
+        None
+    }
+
     /// How long to wait for the answer: `within` at most, and less if requests sent later are answered.
     pub(super) fn patience(&self, within: Duration) -> Waiting<'_> {
         Waiting { permit: self, within }
@@ -195,6 +240,26 @@ impl Paced {
 
     fn pace(&self) -> MutexGuard<'_, Pace> {
         self.pace.lock().expect("no code panics while it holds this lock")
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<Spare>> {
+        self.spare.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+/// A place in the queue, until it is dropped.
+struct Queued<'a>(&'a AtomicU64);
+
+impl<'a> Queued<'a> {
+    fn at(waiting: &'a AtomicU64) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

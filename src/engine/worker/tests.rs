@@ -276,6 +276,7 @@ async fn connections_that_live_shorter_than_the_queue_is_long_still_get_their_tu
 /// still used after it. If it were let go, the run could take hours.
 #[tokio::test(start_paused = true)]
 async fn permits_are_not_lost_to_the_dials_of_a_queue() {
+    // Connections that live shorter than a round of dials, or than a turn in the queue takes.
     for workers in [6, 12, 40] {
         let run = play(Setup {
             connect: Some(2.0),
@@ -287,6 +288,16 @@ async fn permits_are_not_lost_to_the_dials_of_a_queue() {
         .await;
         assert_complete(&run, 100);
         assert!(run.outcome.elapsed < Duration::from_secs(100), "{workers}: {:?}", run.outcome.elapsed);
+        let slow = Setup {
+            connect: Some(2.0),
+            register: Some(1.0),
+            lifetime: Duration::from_secs(2),
+            connections: Connections::Fixed(workers),
+            ..SETUP
+        };
+        let run = play(slow).await;
+        assert_complete(&run, 100);
+        assert!(run.outcome.elapsed < Duration::from_secs(150), "{workers}: {:?}", run.outcome.elapsed);
     }
 }
 
