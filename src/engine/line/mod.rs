@@ -120,7 +120,7 @@ pub(super) struct Attempt<T> {
 enum Asked {
     /// The permit may be used now.
     Granted(Permit),
-    /// The permit came while there was no connection to use it on, and grew too old. It is let go.
+    /// The permit came while there was no connection to use it on. It was passed on, or is too old.
     GrantedTooEarly,
     /// It is too late to use a permit.
     TooLate,
@@ -320,19 +320,18 @@ impl<C: Connector> Line<C> {
                     connected?;
                     continue;
                 }
-                asked = permit.as_mut() => asked?,
+                asked = permit.as_mut() => asked,
             };
-            let Asked::Granted(permit) = asked else {
-                connecting.await?;
-                return Ok(asked);
-            };
-            // Others are connected already, and dials may take longer than a permit is good for.
-            let kept = permit.pass_on();
-            connecting.await?;
-            return Ok(match kept {
-                Some(permit) if permit.is_good() => Asked::Granted(permit),
-                _ => Asked::GrantedTooEarly,
+            // Others may be connected, and a dial may take longer than a permit is good for.
+            let asked = asked.map(|asked| match asked {
+                Asked::Granted(permit) => permit.pass_on().map_or(Asked::GrantedTooEarly, Asked::Granted),
+                asked => asked,
             });
+            connecting.await?;
+            return match asked {
+                Ok(Asked::Granted(permit)) if !permit.is_good() => Ok(Asked::GrantedTooEarly),
+                asked => asked,
+            };
         }
     }
 

@@ -65,7 +65,8 @@ struct Paced {
     passed_on: Notify,
 }
 
-/// A permit that nobody holds at the moment.
+/// A permit that was passed on and that nobody has taken yet. Not a [`Permit`], which would keep the pace alive that
+/// keeps it.
 struct Spare {
     number: Option<u64>,
     good_until: Option<Instant>,

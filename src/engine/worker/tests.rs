@@ -272,8 +272,8 @@ async fn connections_that_live_shorter_than_the_queue_is_long_still_get_their_tu
     assert!(run.outcome.elapsed < Duration::from_secs(400), "{:?}", run.outcome.elapsed);
 }
 
-/// Connections that live for a second, and two dials a second, for many workers: a permit that comes during a dial is
-/// still used after it. If it were let go, the run could take hours.
+/// Connections that live for a second or two, and two dials a second, for many workers: a permit that comes during a dial
+/// is passed on to a connected worker, or used after the dial. If it were let go, the run could take hours.
 #[tokio::test(start_paused = true)]
 async fn permits_are_not_lost_to_the_dials_of_a_queue() {
     // Connections that live shorter than a round of dials, or than a turn in the queue takes.
