@@ -95,7 +95,7 @@ impl Ledger {
             self.load_known_ids()?;
         }
         let mut known = self.known.take();
-        let written = self.write_to_sink_first(Digests::Statements, |transaction, lines| {
+        let written = self.write_to_sink_first(Digests::ByStatement, |transaction, lines| {
             let mut batch = Batch { connection: transaction, stamp: &stamp, known: &mut known, lines };
             changes.into_iter().map(|change| batch.apply(change)).collect::<Result<Vec<_>, _>>()
         });
@@ -178,7 +178,7 @@ fn judge(state: DeviceState, prepared: Option<&PreparedKey>, change: &Change) ->
     if is_legal { Ok(()) } else { Err(becomes) }
 }
 
-/// Changes that are written together; each statement gives the digest of its row, as [`Digests::Statements`] asks for.
+/// Changes that are written together; each statement gives the digest of its row, as [`Digests::ByStatement`] requires.
 struct Batch<'a> {
     connection: &'a Connection,
     stamp: &'a Stamp,
@@ -264,7 +264,7 @@ pub(super) fn insert_credential(
     let id = KeptId::of(&certificate.certificate_id);
     let key = KeyColumns::of(connection, &certificate.private_key)?;
     let kept = Kept::labelled(&certificate.certificate_pem, CERTIFICATE);
-    // A statement of its own: an INSERT from a SELECT on the same table goes through a temporary one.
+    // A query of its own: INSERT with a SELECT from the same table would copy the rows into a temporary table first.
     let sql = "SELECT coalesce(max(id), 0) + 1 FROM credential";
     let number: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
     let sql = "INSERT INTO credential

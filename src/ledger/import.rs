@@ -67,7 +67,7 @@ pub(super) fn fill<I>(
 where
     I: Iterator<Item = Result<Identity, Vec<RowError>>>,
 {
-    schema::leave_digests(connection, Digests::Statements)?;
+    schema::set_digests(connection, Digests::ByStatement)?;
     let transaction = connection.transaction()?;
     let mut digest = LotDigest::new(&lot.shape);
     let mut errors = LotErrors::default();
@@ -97,7 +97,7 @@ where
     drop(table);
     insert_lot(&transaction, binding, lot.source, &lot.shape, &digest.finish(), devices, now)?;
     transaction.commit()?;
-    Ok(schema::leave_digests(connection, Digests::Triggers)?)
+    Ok(schema::set_digests(connection, Digests::ByTrigger)?)
 }
 
 /// Whether a row of a lot belongs to a ledger. Made-up devices are dealt out in turn, so that each shard has as many as

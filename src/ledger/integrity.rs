@@ -1,8 +1,8 @@
 //! Checks that a ledger is what was written to it.
 //!
 //! Owns the search for damage, and the digests of rows. SQLite notices damage to its own structures, but not within a
-//! value: a key with a flipped bit is still valid text. So each important row has a digest, which triggers keep up to
-//! date on every write, and which is checked before a run uses the ledger.
+//! value: a key with a flipped bit is still valid text. So each important row has a digest, which every write brings up
+//! to date, and which is checked before a run uses the ledger.
 
 use rusqlite::Connection;
 

@@ -323,7 +323,7 @@ impl Ledger {
         now: SystemTime,
     ) -> Result<(), LedgerError> {
         let (at, run) = (instant::to_text(now), self.run.map(|run| run.0));
-        self.write_to_sink_first(Digests::Triggers, |transaction, lines| {
+        self.write_to_sink_first(Digests::ByTrigger, |transaction, lines| {
             write_findings(transaction, verb, undone.iter().map(|undone| &undone.finding), &at, run)?;
             let gone = undone.iter().filter(|undone| !undone.gone.is_empty());
             gone.into_iter().try_for_each(|undone| {

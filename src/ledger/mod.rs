@@ -450,7 +450,7 @@ impl Ledger {
         &mut self,
         statements: impl FnOnce(&Transaction<'_>) -> Result<T, Problem>,
     ) -> Result<T, LedgerError> {
-        self.write_with(Digests::Triggers, statements)
+        self.write_with(Digests::ByTrigger, statements)
     }
 
     fn write_with<T>(
@@ -461,7 +461,7 @@ impl Ledger {
         if self.health == Health::Poisoned {
             return Err(Problem::Poisoned.at(&self.view.path));
         }
-        self.view.named(schema::leave_digests(&self.view.connection, digests))?;
+        self.view.named(schema::set_digests(&self.view.connection, digests))?;
         let outcome = commit::commit_counted(&mut self.view.connection, statements);
         if outcome.as_ref().is_err_and(|problem| !problem.is_callers()) {
             self.health = Health::Poisoned;

@@ -160,28 +160,28 @@ pub(super) fn set_up_building(connection: &Connection) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Who keeps the digests of rows up to date.
+/// How the digests of rows are kept up to date on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Digests {
-    /// Triggers, so that no statement can forget to.
-    Triggers,
-    /// The statements, each of which gives the digest of the row that it writes: twice as fast. With triggers, SQLite
-    /// copies every page that a statement changes, to be able to undo that statement alone.
-    Statements,
+    /// By triggers, so that no statement can forget to.
+    ByTrigger,
+    /// By each statement for the row that it writes, in half the time: with triggers, SQLite copies every page that a
+    /// statement changes, to be able to undo that statement alone.
+    ByStatement,
 }
 
-/// Leaves the digests to `whose`; call it between transactions.
+/// Sets how digests are kept up to date; call it between transactions.
 ///
-/// Statements also do without the checks of references and of values, except in debug builds: both come from the
-/// ledger itself and from enums, which makes the checks assertions, and SQLite fills a table for each check of a state.
-pub(super) fn leave_digests(connection: &Connection, whose: Digests) -> Result<(), Problem> {
-    let by_triggers = whose == Digests::Triggers;
-    // Setting it makes SQLite plan every statement again.
-    if connection.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)? != by_triggers {
-        let is_checked = by_triggers || cfg!(debug_assertions);
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, by_triggers)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, is_checked)?;
-        connection.pragma_update(None, "ignore_check_constraints", !is_checked)?;
+/// With [`Digests::ByStatement`], release builds also skip foreign keys and CHECK constraints, which cost as much again.
+/// All values come from enums and from the ledger itself: there, these checks are assertions.
+pub(super) fn set_digests(connection: &Connection, digests: Digests) -> Result<(), Problem> {
+    let by_trigger = digests == Digests::ByTrigger;
+    // Only on a change: SQLite then plans every statement again.
+    if connection.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)? != by_trigger {
+        let has_checks = by_trigger || cfg!(debug_assertions);
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, has_checks)?;
+        connection.pragma_update(None, "ignore_check_constraints", !has_checks)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, by_trigger)?;
     }
     Ok(())
 }
