@@ -11,7 +11,7 @@
 //!
 //! `cargo bench --bench engine [-- DEVICES [ROUNDS [CONNECTIONS [THREADS]]]]`
 
-/// The command's.
+/// The command's allocator, so that devices cost here what they cost there.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -188,7 +188,7 @@ fn parse(typed: &[OsString]) -> Result<Args, clap::Error> {
     Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command.clone()))
 }
 
-/// How long the threads that serve the verb's connections, where it has threads of its own for them, let packets gather.
+/// How long the thread that serves `provision`'s connections may let packets gather; see [`Verb::threads`].
 static COALESCING: LazyLock<Coalescing> = LazyLock::new(Coalescing::default);
 
 /// The whole command line as shown by help, completions and manual pages, regardless of the environment and

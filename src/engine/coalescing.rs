@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// How long the threads of the caller's runtime may wait before they look for packets again. A run that has one in its
-/// [`Plan`](super::Plan) says so while it lasts; it is for [`on_thread_park`] to do so, or for nobody.
+/// How long an idle thread of the caller's runtime may wait before it looks for packets again. The run whose
+/// [`Plan`](super::Plan) holds it sets this time; the runtime applies it by calling [`wait`](Self::wait) from
+/// [`on_thread_park`]. Without that it has no effect.
 ///
-/// Exchanges seem to take longer by what their thread waits: by a thirty-second of what they take, or 1 ms, at most.
+/// The wait is part of the latencies that the run reports: at most a thirty-second of them, and at most 1 ms.
 ///
 /// [`on_thread_park`]: tokio::runtime::Builder::on_thread_park
 #[derive(Debug, Clone, Default)]
@@ -29,18 +30,29 @@ impl Coalescing {
             micros => std::thread::sleep(Duration::from_micros(micros.into())),
         }
     }
+}
+
+/// A run's right to set a [`Coalescing`]; sets it to zero when the run ends or is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Allowance(Coalescing);
+
+impl Allowance {
+    pub(super) fn of(coalescing: Coalescing) -> Self {
+        Self(coalescing)
+    }
 
     /// Allows what suits `under_way` exchanges that take `latency`: nothing, if no other packet is likely to come
     /// meanwhile.
-    pub(super) fn allow(&self, under_way: u32, latency: Duration) {
-        let most = Self::MOST.min(latency / Self::PART);
+    pub(super) fn set(&self, under_way: u32, latency: Duration) {
+        let most = Coalescing::MOST.min(latency / Coalescing::PART);
         let allowed = if most * under_way >= latency { most } else { Duration::ZERO };
-        self.0.store(u32::try_from(allowed.as_micros()).unwrap_or_default(), Ordering::Relaxed);
+        self.0.0.store(u32::try_from(allowed.as_micros()).unwrap_or_default(), Ordering::Relaxed);
     }
+}
 
-    /// Allows nothing any more.
-    pub(super) fn end(&self) {
-        self.0.store(0, Ordering::Relaxed);
+impl Drop for Allowance {
+    fn drop(&mut self) {
+        self.0.0.store(0, Ordering::Relaxed);
     }
 }
 
@@ -51,6 +63,7 @@ mod tests {
     #[test]
     fn a_thread_waits_a_part_of_the_latency_while_more_is_likely_to_come() {
         let coalescing = Coalescing::default();
+        let allowance = Allowance::of(coalescing.clone());
         for (under_way, latency_ms, micros) in [
             (0, 16, 0),
             (31, 16, 0),
@@ -61,10 +74,10 @@ mod tests {
             (100, 0, 0),
             (u32::MAX, 60_000, 1_000),
         ] {
-            coalescing.allow(under_way, Duration::from_millis(latency_ms));
+            allowance.set(under_way, Duration::from_millis(latency_ms));
             assert_eq!(coalescing.0.load(Ordering::Relaxed), micros, "{under_way} of {latency_ms} ms");
         }
-        coalescing.end();
+        drop(allowance);
         assert_eq!(coalescing.0.load(Ordering::Relaxed), 0);
     }
 }

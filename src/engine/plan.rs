@@ -49,7 +49,7 @@ pub struct Plan {
     pub settler: Option<Arc<dyn Settler>>,
     /// How the ledger is written.
     pub commit_mode: CommitMode,
-    /// Told how long the runtime's threads may let packets gather. Nobody listens by default.
+    /// How long the runtime's threads may let packets gather; the run sets it. Without effect by default.
     pub coalescing: Coalescing,
     /// The clock that tokens' ages are read from.
     pub clock: Clock,

@@ -92,7 +92,7 @@ async fn conduct<C: Connector>(
         publish: Limit::none(),
     });
     let crew = Arc::new(Crew::new(plan.connections));
-    let recorder = recorder.telling_usage(crew.clone(), limits.clone()).allowing(plan.coalescing.clone());
+    let recorder = recorder.telling_usage(crew.clone(), limits.clone()).coalescing(plan.coalescing.clone());
     let mut recorder = JoinSet::from_iter([recorder.run()]);
     let work = Work { connector, gauges, refusals, limits: limits.clone(), recorder: handle };
     let end = work.run(plan, &crew, store.clone(), &stop).await;

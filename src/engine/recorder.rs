@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::audience::{Gauges, Snapshot};
 use super::clock::Clock;
-use super::coalescing::Coalescing;
+use super::coalescing::{Allowance, Coalescing};
 use super::context::Limits;
 use super::crew::Crew;
 use super::intervals::Intervals;
@@ -96,7 +96,7 @@ pub(super) struct Recorder {
     metrics: Metrics,
     usage: Option<RecentUsage>,
     patience: Patience,
-    coalescing: Coalescing,
+    allowance: Allowance,
 }
 
 /// Where the time goes, with the snapshots of the last seconds, oldest first.
@@ -132,7 +132,7 @@ impl Recorder {
             metrics,
             usage: None,
             patience: Patience::default(),
-            coalescing: Coalescing::default(),
+            allowance: Allowance::default(),
         };
         (recorder, RecorderHandle(sender))
     }
@@ -142,9 +142,9 @@ impl Recorder {
         Self { usage: Some(RecentUsage { crew, limits, recent: VecDeque::new() }), ..self }
     }
 
-    /// Says how long threads may wait for packets.
-    pub(super) fn allowing(self, coalescing: Coalescing) -> Self {
-        Self { coalescing, ..self }
+    /// Sets `coalescing` while it records.
+    pub(super) fn coalescing(self, coalescing: Coalescing) -> Self {
+        Self { allowance: Allowance::of(coalescing), ..self }
     }
 
     /// Records until every handle is gone, or the ledger fails.
@@ -157,17 +157,15 @@ impl Recorder {
                 // Nothing more may be published whose answer the ledger could not take. The channel is closed first:
                 // a worker told to drain would still register the device it has in hand.
                 self.messages.close();
-                self.coalescing.end();
                 self.drain.cancel();
                 return (self.metrics, Err(error));
             }
-            self.coalescing.allow(self.gauges.in_flight(), self.patience.latency);
+            self.allowance.set(self.gauges.in_flight(), self.patience.latency);
             if published.is_none_or(|at| at.elapsed() >= PUBLISH_EVERY) {
                 published = Some(Instant::now());
                 self.publish();
             }
         }
-        self.coalescing.end();
         self.publish();
         if let Some(intervals) = self.intervals {
             intervals.finish().await;
