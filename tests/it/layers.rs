@@ -28,7 +28,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
     ("mimalloc", &["main.rs"]),
-    ("rustix", &["cli", "export/files.rs", "ledger/place.rs"]),
+    ("rustix", &["cli", "emulator/hook.rs", "export/files.rs", "ledger/place.rs"]),
 ];
 
 /// What only the command line may do.
