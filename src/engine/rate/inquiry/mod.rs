@@ -8,7 +8,8 @@
 //! - **Lower.** If there are more losses than chance explains, tries a rate at which a quota would lose none: just
 //!   under what was answered. Do the losses end?
 //! - **Again.** If they do, raises the rate again. Do they return? If not, they had ended by themselves, and the
-//!   lower rate was not the cause.
+//!   lower rate was not the cause. If they do, but chance explains the difference between both rates, starts over with
+//!   the lower one, and counts all requests of the test.
 //!
 //! Only requests sent during a step count for it, and all are judged at the same age ([`super::flight`]).
 
@@ -39,6 +40,10 @@ const EXPECTED_LOSSY_SECONDS: u32 = 2;
 const CERTAIN: f64 = 2.944;
 /// The most evidence, in nats, that one second of a trial adds or takes away.
 const MOST_A_SECOND_OF_A_TRIAL: f64 = 1.2;
+/// The evidence, in nats, that two rates lose different shares, which establishes that the rate is the cause: chance
+/// rarely gives it, even to two steps that ended as it suits the hypothesis. After n tests that found no such thing it takes
+/// ln(n + 1) more, so that many tests err no more often than a few.
+const PROOF: f64 = 4.5;
 /// Losses have ended if they are fewer than before by this factor: the limit is not known more precisely.
 const FEWER: f64 = 3.0;
 /// The most evidence, in nats, that one loss adds in a trial.
@@ -104,14 +109,16 @@ pub(super) struct Inquiry {
     recent: Recent,
     /// When a test last showed that losses come with the rate; `None` if none has.
     established: Option<Duration>,
+    /// How many tests have shown since that they do not.
+    acquitted: u32,
     /// When to doubt the baseline, and how long to wait before the next doubt.
     doubt: Option<(Duration, Duration)>,
 }
 
 enum Step {
     Watch(Watch),
-    Lower(Trial),
-    Again(Trial),
+    Lower(Test, Trial),
+    Again(Test, Trial),
 }
 
 /// Evidence of more losses than the baseline.
@@ -123,21 +130,30 @@ struct Watch {
     sample: Sample,
 }
 
-/// A trial of a rate.
-struct Trial {
-    rate: f64,
-    /// The rate before the trial.
+/// The hypothesis that a quota causes the losses, and all requests that were sent to test it.
+#[derive(Clone)]
+struct Test {
+    /// The rate before the test.
     from: f64,
     /// The limit that a quota is assumed to have, per second.
     limit: f64,
-    /// The share that should be lost if the losses of the watch go on.
+    /// A rate under that limit.
+    lower: f64,
+    /// What raised the suspicion.
+    seen: Sample,
+    at_lower: Sample,
+    at_higher: Sample,
+}
+
+/// A trial of a rate.
+struct Trial {
+    rate: f64,
+    /// The share that should be lost if the losses go on.
     lossy: f64,
-    /// The share that should be lost if the losses of the watch have ended.
+    /// The share that should be lost if they have ended.
     calm: f64,
     evidence: Evidence,
     sample: Sample,
-    /// The sample seen before the trial.
-    before: Sample,
 }
 
 /// Whether losses go on.
@@ -164,6 +180,7 @@ impl Inquiry {
             began: Duration::ZERO,
             recent: Recent::default(),
             established: None,
+            acquitted: 0,
             doubt: None,
         }
     }
@@ -172,7 +189,7 @@ impl Inquiry {
     pub(super) fn trial(&self) -> Option<f64> {
         match &self.step {
             Step::Watch(_) => None,
-            Step::Lower(trial) | Step::Again(trial) => Some(trial.rate),
+            Step::Lower(_, trial) | Step::Again(_, trial) => Some(trial.rate),
         }
     }
 
@@ -222,38 +239,39 @@ impl Inquiry {
         let Step::Watch(watch) = &mut self.step else { return };
         if watch.judge(judged, self.baseline, is_expected) {
             let sample = watch.sample.clone();
-            self.lower(sample, rate, now);
+            self.suspect(sample, rate, now);
         } else if self.is_doubtful(now) {
             self.baseline = LEAST_BASELINE;
-            self.lower(self.recent.sample(), rate, now);
+            self.suspect(self.recent.sample(), rate, now);
         } else if self.baseline > LEAST_BASELINE {
             self.follow_down();
         }
     }
 
     fn try_out(&mut self, judged: &Judged, rate: f64, now: Duration) -> Option<Finding> {
-        let (is_lower, trial) = match &mut self.step {
-            Step::Watch(_) => return None,
-            Step::Lower(trial) => (true, trial),
-            Step::Again(trial) => (false, trial),
-        };
+        let (Step::Lower(_, trial) | Step::Again(_, trial)) = &mut self.step else { return None };
         let verdict = trial.judge(judged);
         if trial.is_endless(now.saturating_sub(self.began)) {
             return self.acquit(rate, now);
         }
-        match (is_lower, verdict?) {
-            (true, GoOn::Yes) => self.blame_chance(rate, now),
+        let verdict = verdict?;
+        match (std::mem::replace(&mut self.step, Step::Watch(Watch::default())), verdict) {
+            (Step::Watch(_), _) => None,
+            (Step::Lower(test, trial), GoOn::Yes) => self.blame_chance(&test.with_lower(trial), rate, now),
             // A recent test has already shown it.
-            (true, GoOn::No) if self.is_established(now) => self.blame_rate(now),
-            (true, GoOn::No) => {
-                self.again(now);
-                None
+            (Step::Lower(test, trial), GoOn::No) if self.is_established(now) => {
+                self.blame_rate(test.limit.max(test.lower), &trial.sample, now)
             }
-            (false, GoOn::Yes) => {
-                self.established = Some(now);
-                self.blame_rate(now)
+            (Step::Lower(test, trial), GoOn::No) => self.again(test.with_lower(trial), now),
+            (Step::Again(test, trial), GoOn::Yes) => {
+                let test = test.with_higher(trial);
+                if test.proof() < PROOF + f64::from(1 + self.acquitted).ln() {
+                    return self.lower(test, now);
+                }
+                (self.established, self.acquitted) = (Some(now), 0);
+                self.blame_rate(test.limit, &test.at_lower, now)
             }
-            (false, GoOn::No) => self.acquit(rate, now),
+            (Step::Again(..), GoOn::No) => self.acquit(rate, now),
         }
     }
 
@@ -262,59 +280,47 @@ impl Inquiry {
         (self.began, self.settled_at) = (now, now + settling.min(LONGEST_SETTLING));
     }
 
-    fn lower(&mut self, sample: Sample, from: f64, now: Duration) {
-        let answered = sample.answered_per_second().unwrap_or(from * (1.0 - sample.share()));
+    /// Begins a test because of `seen`.
+    fn suspect(&mut self, seen: Sample, from: f64, now: Duration) {
+        let answered = seen.answered_per_second().unwrap_or(from * (1.0 - seen.share()));
         let limit = (answered / (1.0 - self.baseline)).min(from).max(from * LEAST_LIMIT);
-        let is_plain = sample.share() > MANY && sample.span() >= LONG;
+        let is_plain = seen.share() > MANY && seen.span() >= LONG;
         let floor = if is_plain { 0.0 } else { FLOOR * self.recent.answered_per_second(now) };
         // The fewer were answered, the less is known of the limit.
-        let below = BELOW - 1.5 / (answered * sample.span().as_secs_f64()).max(15.0);
-        let rate = (limit * below).max(floor).min(from * BELOW);
-        let lossy = sample.share().max(1.5 * self.baseline).min(0.95);
-        let calm = self.expected(limit, rate).max(lossy / FEWER).min(lossy / 1.2);
-        let trial = Trial {
-            rate,
-            from,
-            limit,
-            lossy,
-            calm,
-            evidence: Evidence::default(),
-            sample: Sample::default(),
-            before: sample,
-        };
-        self.begin(Step::Lower(trial), SETTLING, now);
+        let below = BELOW - 1.5 / (answered * seen.span().as_secs_f64()).max(15.0);
+        let lower = (limit * below).max(floor).min(from * BELOW);
+        let (at_lower, at_higher) = (Sample::default(), Sample::default());
+        self.lower(Test { from, limit, lower, seen, at_lower, at_higher }, now);
     }
 
-    fn again(&mut self, now: Duration) {
-        let Step::Lower(lower) = &self.step else { return };
-        let rate = lower.from.min(lower.limit * ABOVE);
+    fn lower(&mut self, test: Test, now: Duration) -> Option<Finding> {
+        let lossy = self.lossy(&test);
+        let calm = self.expected(test.limit, test.lower).max(lossy / FEWER).min(lossy / 1.2);
+        let trial = Trial::new(test.lower, lossy, calm);
+        self.begin(Step::Lower(test, trial), SETTLING, now);
+        None
+    }
+
+    fn again(&mut self, test: Test, now: Duration) -> Option<Finding> {
+        let rate = test.from.min(test.limit * ABOVE);
         // A bucket has filled a little meanwhile, and takes this long to be empty again.
-        let saved = (lower.limit - lower.rate).max(0.0) * now.saturating_sub(self.began).as_secs_f64();
-        let settling = Duration::try_from_secs_f64(2.0 * saved / (rate - lower.limit).max(1e-9));
+        let saved = (test.limit - test.lower).max(0.0) * now.saturating_sub(self.began).as_secs_f64();
+        let settling = Duration::try_from_secs_f64(2.0 * saved / (rate - test.limit).max(1e-9));
         let settling = SETTLING + settling.unwrap_or(LONGEST_SETTLING).min(LONGEST_SETTLING);
-        let trial = Trial {
-            rate,
-            from: lower.from,
-            limit: lower.limit,
-            lossy: if rate < lower.from { self.expected(lower.limit, rate) } else { lower.lossy },
-            calm: 0.0,
-            evidence: Evidence::default(),
-            sample: Sample::default(),
-            before: lower.sample.clone(),
-        };
-        let calm = self.baseline.max(trial.lossy / FEWER).min(trial.lossy / 1.2);
-        let trial = Trial { calm, ..trial };
-        self.begin(Step::Again(trial), settling, now);
+        let lossy = if rate < test.from { self.expected(test.limit, rate) } else { self.lossy(&test) };
+        let calm = self.baseline.max(lossy / FEWER).min(lossy / 1.2);
+        self.begin(Step::Again(test, Trial::new(rate, lossy, calm)), settling, now);
+        None
+    }
+
+    /// The share that should be lost if what raised the suspicion goes on.
+    fn lossy(&self, test: &Test) -> f64 {
+        test.seen.share().max(1.5 * self.baseline).min(0.95)
     }
 
     /// Concludes that the losses come with the rate. What was lost at the lower rate is lost at any rate.
-    fn blame_rate(&mut self, now: Duration) -> Option<Finding> {
-        let (limit, calm) = match &self.step {
-            Step::Watch(_) => return None,
-            Step::Lower(trial) => (trial.limit.max(trial.rate), trial.sample.ceiling()),
-            Step::Again(trial) => (trial.limit, trial.before.ceiling()),
-        };
-        self.baseline = self.baseline.min(calm).max(LEAST_BASELINE);
+    fn blame_rate(&mut self, limit: f64, at_lower: &Sample, now: Duration) -> Option<Finding> {
+        self.baseline = self.baseline.min(at_lower.ceiling()).max(LEAST_BASELINE);
         self.begin(Step::Watch(Watch::default()), SETTLING, now);
         Some(Finding::Rate { limit })
     }
@@ -323,35 +329,30 @@ impl Inquiry {
         self.established.is_some_and(|at| now.saturating_sub(at) < ESTABLISHED_FOR)
     }
 
-    /// Concludes that the losses are chance, since they go on at the lower rate: their share becomes the baseline.
-    fn blame_chance(&mut self, rate: f64, now: Duration) -> Option<Finding> {
-        let Step::Lower(trial) = &self.step else { return None };
-        let share = trial.before.with(&trial.sample).share();
-        if trial.sample.share() > MANY {
-            let limit = trial.rate * (1.0 - trial.sample.share());
+    /// Concludes that the losses are chance, since they go on at the lower rate.
+    fn blame_chance(&mut self, test: &Test, rate: f64, now: Duration) -> Option<Finding> {
+        if test.at_lower.share() > MANY {
             self.begin(Step::Watch(Watch::default()), SETTLING, now);
-            return Some(Finding::Overload { limit });
+            return Some(Finding::Overload { limit: test.lower * (1.0 - test.at_lower.share()) });
         }
-        self.baseline = self.baseline.max(share).min(MOST_BASELINE);
-        self.doubt_later(rate, now);
-        self.begin(Step::Watch(Watch::default()), SETTLING, now);
-        Some(Finding::NotRate)
+        self.not_rate(test.seen.with(&test.at_lower).share(), rate, now)
     }
 
-    /// Concludes that the losses ended by themselves. Such losses happen, so the baseline includes them.
+    /// Concludes that the losses ended by themselves.
     fn acquit(&mut self, rate: f64, now: Duration) -> Option<Finding> {
-        let seen = self.recent.sample().share().min(2.0 * self.baseline + EXCESS);
-        self.baseline = self.baseline.max(seen).min(MOST_BASELINE);
-        self.doubt_later(rate, now);
-        self.begin(Step::Watch(Watch::default()), SETTLING, now);
-        Some(Finding::NotRate)
+        self.not_rate(self.recent.sample().share().min(2.0 * self.baseline + EXCESS), rate, now)
     }
 
-    fn doubt_later(&mut self, rate: f64, now: Duration) {
+    /// Such losses happen at any rate: the baseline includes `share` from now on, until it is doubted.
+    fn not_rate(&mut self, share: f64, rate: f64, now: Duration) -> Option<Finding> {
+        self.acquitted = self.acquitted.saturating_add(1);
+        self.baseline = self.baseline.max(share).min(MOST_BASELINE);
         let first = if self.baseline > HIGH_BASELINE { HIGH_DOUBTED_AFTER } else { DOUBTED_AFTER };
         let wait = self.doubt.map_or(first, |(_, wait)| (wait * 2).min(LONGEST_DOUBT));
         let requests = Duration::from_secs_f64((DOUBTED_AFTER_REQUESTS / rate.max(0.001)).min(86_400.0));
         self.doubt = Some((now + wait.max(requests), wait));
+        self.begin(Step::Watch(Watch::default()), SETTLING, now);
+        Some(Finding::NotRate)
     }
 
     fn is_doubtful(&self, now: Duration) -> bool {
@@ -401,7 +402,30 @@ impl Watch {
     }
 }
 
+impl Test {
+    fn with_lower(self, trial: Trial) -> Self {
+        Self { at_lower: self.at_lower.with(&trial.sample), ..self }
+    }
+
+    fn with_higher(self, trial: Trial) -> Self {
+        Self { at_higher: self.at_higher.with(&trial.sample), ..self }
+    }
+
+    /// The evidence, in nats, that more is lost at the higher rate: how much likelier two shares make the losses than
+    /// one does. Negative if fewer are.
+    fn proof(&self) -> f64 {
+        let (low, high) = (&self.at_lower, &self.at_higher);
+        let gain = low.likelihood(low.share()) + high.likelihood(high.share());
+        let gain = gain - low.likelihood(low.with(high).share()) - high.likelihood(low.with(high).share());
+        if high.share() > low.share() { gain } else { -gain }
+    }
+}
+
 impl Trial {
+    fn new(rate: f64, lossy: f64, calm: f64) -> Self {
+        Self { rate, lossy, calm, evidence: Evidence::default(), sample: Sample::default() }
+    }
+
     /// Whether the trial has gone on for so long that it will never decide.
     fn is_endless(&self, taken: Duration) -> bool {
         taken > LONGEST_STEP && self.sample.judged() as f64 > LONGEST_STEP_REQUESTS

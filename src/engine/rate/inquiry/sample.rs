@@ -44,6 +44,12 @@ impl Sample {
         self.lost as f64 / self.judged.max(1) as f64
     }
 
+    /// The log-likelihood of the losses, in nats, if `share` of all requests are lost.
+    pub(super) fn likelihood(&self, share: f64) -> f64 {
+        let term = |count: u64, share: f64| if count == 0 { 0.0 } else { count as f64 * share.ln() };
+        term(self.lost, share) + term(self.judged - self.lost, 1.0 - share)
+    }
+
     /// An upper bound of the share that is lost, allowing for sampling noise.
     pub(super) fn ceiling(&self) -> f64 {
         let (lost, judged) = (self.lost as f64, self.judged.max(1) as f64);

@@ -1,5 +1,7 @@
 //! Requests that get no answer, for any reason, from services of all kinds, in virtual time.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::search::{BUCKET, run, trial};
 use super::services::{Loss, Result, Shape, Throttle, Trial};
 use crate::rate::RateLimit;
@@ -25,6 +27,26 @@ fn losses_do_not_slow_a_set_rate_down_and_are_not_called_a_quota() {
         .flat_map(|rate| ALL.map(|loss| set(rate, BUCKET, NO_QUOTA, Throttle::Prompt, loss)))
         .collect();
     run(&trials, |result| result.used_in_all >= 0.95 && !result.names_limit);
+}
+
+/// A rate that loses more than another does so by chance now and then. Before a test compared all its requests at both rates, a
+/// tenth of these runs named a quota.
+#[test]
+fn chance_is_hardly_ever_called_a_quota() {
+    let mut trials = Vec::new();
+    for rate in [10.0, 30.0, 50.0] {
+        for share in [0.02, 0.03, 0.05, 0.08] {
+            let trial = set(rate, BUCKET, NO_QUOTA, Throttle::Prompt, Loss::Random(share));
+            trials.extend((0..25).map(|seed| Trial { seed, ..trial }));
+        }
+    }
+    let named = AtomicUsize::new(0);
+    run(&trials, |result| {
+        named.fetch_add(usize::from(result.names_limit), Ordering::Relaxed);
+        result.used_in_all >= 0.9
+    });
+    let named = named.into_inner();
+    assert!(named * 100 <= trials.len(), "{named} of {} runs named a quota", trials.len());
 }
 
 #[test]

@@ -82,6 +82,7 @@ pub(super) struct Result {
     pub(super) used_after: f64,
     /// The share reported as lost at any rate in the end.
     pub(super) unanswered: Option<f64>,
+    /// Whether a limit of the service was named at any time.
     pub(super) names_limit: bool,
 }
 
@@ -129,8 +130,8 @@ impl Trial {
             world.is_settled =
                 now > settled_at && self.change.is_none_or(|(at, _)| !(at..at + SETTLING).contains(&now));
             world.handle(now, event);
+            world.names_limit |= world.pace.found().is_some();
         }
-        let (unanswered, names_limit) = (world.pace.unanswered(), world.pace.found().is_some());
         let [early, late] = world.ends;
         let quota = self.change.map_or(self.quota, |(_, quota)| quota);
         let share = |[accepted, throttled]: [f64; 2]| throttled / (accepted + throttled).max(1.0);
@@ -145,8 +146,8 @@ impl Trial {
                 }
                 _ => 1.0,
             },
-            unanswered,
-            names_limit,
+            unanswered: world.pace.unanswered(),
+            names_limit: world.names_limit,
         }
     }
 
@@ -202,6 +203,7 @@ struct World<'a> {
     fixed_due: f64,
     /// Whether a burst is on, and when that changes.
     burst: (bool, f64),
+    names_limit: bool,
 }
 
 impl<'a> World<'a> {
@@ -230,6 +232,7 @@ impl<'a> World<'a> {
             after_outage: 0.0,
             fixed_due: 0.0,
             burst: (false, 0.0),
+            names_limit: false,
         };
         if trial.others > 0.0 {
             world.schedule(0.0, Event::Other);
