@@ -9,11 +9,12 @@ use std::time::Duration;
 use crate::event::Operation;
 use crate::rate::RateLimit;
 
-/// A limit that held requests back for less than this share of the time did not limit the run.
+/// Limits that held requests back for less than this share of the time in which the service answered did not limit the run.
 const BINDING: f64 = 0.8;
 /// Workers that are busy for this share of their time are too few.
 const BUSY: f64 = 0.8;
-/// Workers that wait after failures for this share of their time are held up by the service.
+/// A run that spends this share of its time on an outage, or its workers on waiting after failures, is held up by the
+/// service.
 const HELD_UP: f64 = 0.3;
 /// Shorter runs give no answer.
 const TOO_SHORT: Duration = Duration::from_secs(1);
@@ -25,6 +26,10 @@ pub struct Usage {
     pub elapsed: Duration,
     /// How the rate limits were used.
     pub limits: Vec<LimitUsage>,
+    /// How long at least one limit held requests back.
+    pub held: Duration,
+    /// How long requests waited because the service answered none.
+    pub out: Duration,
     /// The time of all workers together: more than `elapsed` if there are several.
     pub workers: Duration,
     /// The workers' time in exchanges, dials and commits.
@@ -46,7 +51,7 @@ pub struct LimitUsage {
     pub found: Option<Found>,
     /// The share of requests, 0 to 1, that are never answered at any rate; `None` unless a test has shown it.
     pub unanswered: Option<f64>,
-    /// How long it held requests back.
+    /// How long it held requests back while the service answered.
     pub held: Duration,
 }
 
@@ -81,26 +86,10 @@ pub enum ConnectionUsage {
 }
 
 /// What limited a run.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Bound {
-    /// A configured rate limit.
-    Limit {
-        /// The operation that it limits.
-        operation: Operation,
-        /// Requests per second.
-        rate: f64,
-        /// The share of the time in which it held requests back.
-        share: f64,
-    },
-    /// The service's own limit, once established.
-    Throttle {
-        /// The operation that it limits.
-        operation: Operation,
-        /// The limit and the evidence for it.
-        found: Found,
-        /// The share of the time in which it held requests back.
-        share: f64,
-    },
+    /// Rate limits. Several may take turns; the first held requests back for longest.
+    Limits(Vec<Binding>),
     /// The number of connections: all were busy.
     Connections {
         /// How many connections.
@@ -108,15 +97,39 @@ pub enum Bound {
         /// The share of their time in which they were busy.
         share: f64,
     },
-    /// The service: it kept refusing, or was slow with any number of connections.
+    /// The service, or the way to it.
     Service {
-        /// The share of the workers' time spent on it.
+        /// How it held the run up.
+        by: Delay,
+        /// For which share of the time; of the workers' time, unless it was out.
         share: f64,
-        /// Whether that time was waiting after failures, rather than for replies.
-        is_failing: bool,
     },
     /// The times do not show it.
     Unclear,
+}
+
+/// A rate limit that limited a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Binding {
+    /// The operation that it limits.
+    pub operation: Operation,
+    /// Requests per second.
+    pub rate: f64,
+    /// The evidence that it is the service's own limit; `None` if it is the configured one.
+    pub found: Option<Evidence>,
+    /// The share of the time in which it held requests back.
+    pub share: f64,
+}
+
+/// How a service holds a run up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delay {
+    /// It answered no request.
+    Outage,
+    /// It kept refusing: workers waited after failures.
+    Failures,
+    /// It was slow with any number of connections.
+    Latency,
 }
 
 impl Usage {
@@ -125,29 +138,50 @@ impl Usage {
         if self.elapsed < TOO_SHORT || self.workers.is_zero() {
             return Bound::Unclear;
         }
-        let held = |limit: &LimitUsage| limit.held.as_secs_f64() / self.elapsed.as_secs_f64();
-        let most = self.limits.iter().max_by(|one, other| one.held.cmp(&other.held));
-        if let Some(limit) = most.filter(|limit| held(limit) >= BINDING) {
-            let (operation, share) = (limit.operation, held(limit).min(1.0));
-            return match (limit.found, limit.asked.fixed()) {
-                (Some(found), _) => Bound::Throttle { operation, found, share },
-                (None, Some(rate)) => Bound::Limit { operation, rate: rate.as_per_second(), share },
-                (None, None) => Bound::Unclear,
-            };
+        let of_time = |part: Duration| (part.as_secs_f64() / self.elapsed.as_secs_f64()).min(1.0);
+        let answering = self.elapsed.saturating_sub(self.out);
+        if self.held >= self.out && self.held >= answering.mul_f64(BINDING) {
+            return self.binding(answering).map_or(Bound::Unclear, Bound::Limits);
+        }
+        if of_time(self.out) >= HELD_UP {
+            return Bound::Service { by: Delay::Outage, share: of_time(self.out) };
         }
         let share = |part: Duration| (part.as_secs_f64() / self.workers.as_secs_f64()).min(1.0);
         if share(self.pausing) >= HELD_UP {
-            return Bound::Service { share: share(self.pausing), is_failing: true };
+            return Bound::Service { by: Delay::Failures, share: share(self.pausing) };
         }
         match (share(self.busy), self.connections) {
             (busy, ConnectionUsage::Fixed(count) | ConnectionUsage::AtMost(count)) if busy >= BUSY => {
                 Bound::Connections { count, share: busy }
             }
             (busy, ConnectionUsage::Enough) if busy >= BUSY => {
-                Bound::Service { share: busy, is_failing: false }
+                Bound::Service { by: Delay::Latency, share: busy }
             }
             _ => Bound::Unclear,
         }
+    }
+
+    /// The limits that together held requests back for most of the time `answering`: as few as possible. `None` if
+    /// that is no limit yet, but a search for one.
+    fn binding(&self, answering: Duration) -> Option<Vec<Binding>> {
+        let mut limits: Vec<_> = self.limits.iter().collect();
+        limits.sort_by_key(|limit| std::cmp::Reverse(limit.held));
+        let mut held = Duration::ZERO;
+        let mut bindings = Vec::new();
+        for limit in limits {
+            let rate = limit.found.map(|found| found.rate);
+            bindings.push(Binding {
+                operation: limit.operation,
+                rate: rate.or_else(|| Some(limit.asked.fixed()?.as_per_second()))?,
+                found: limit.found.map(|found| found.by),
+                share: (limit.held.as_secs_f64() / self.elapsed.as_secs_f64()).min(1.0),
+            });
+            held += limit.held;
+            if held >= answering.mul_f64(BINDING) {
+                break;
+            }
+        }
+        Some(bindings)
     }
 
     /// The usage since `earlier`.
@@ -163,6 +197,8 @@ impl Usage {
         Usage {
             elapsed: self.elapsed.saturating_sub(earlier.elapsed),
             limits: limits.collect(),
+            held: self.held.saturating_sub(earlier.held),
+            out: self.out.saturating_sub(earlier.out),
             workers: self.workers.saturating_sub(earlier.workers),
             busy: self.busy.saturating_sub(earlier.busy),
             pausing: self.pausing.saturating_sub(earlier.pausing),
@@ -175,7 +211,7 @@ impl Bound {
     /// One word for reports: `quota`, `connections`, `service` or `nothing`. Stable.
     pub fn name(&self) -> &'static str {
         match self {
-            Bound::Limit { .. } | Bound::Throttle { .. } => "quota",
+            Bound::Limits(_) => "quota",
             Bound::Connections { .. } => "connections",
             Bound::Service { .. } => "service",
             Bound::Unclear => "nothing",
@@ -184,23 +220,16 @@ impl Bound {
 
     /// In a few words, without the evidence for a limit of the service.
     pub fn brief(&self) -> String {
-        let percent = |share: f64| (share * 100.0).round();
-        match *self {
-            Bound::Limit { operation, rate, share } => {
-                format!("{} at its limit of {rate}/s {} % of the time", doing(operation), percent(share))
+        let share = |share: f64| format!("{} % of the time", (share * 100.0).round());
+        match self {
+            Bound::Limits(limits) => {
+                let one = |limit: &Binding| format!("{limit} {}", share(limit.share));
+                limits.iter().map(one).collect::<Vec<_>>().join(", ")
             }
-            Bound::Throttle { operation, found, share } => {
-                format!("{} at {:.1}/s {} % of the time", doing(operation), found.rate, percent(share))
+            Bound::Connections { count, share: busy } => {
+                format!("all {count} connections busy {}", share(*busy))
             }
-            Bound::Connections { count, share } => {
-                format!("all {count} connections busy {} % of the time", percent(share))
-            }
-            Bound::Service { share, is_failing: true } => {
-                format!("waiting after failures {} % of the time", percent(share))
-            }
-            Bound::Service { share, is_failing: false } => {
-                format!("waiting for replies and commits {} % of the time", percent(share))
-            }
+            Bound::Service { by, share: held_up } => format!("{by} {}", share(*held_up)),
             Bound::Unclear => String::from("nothing in particular"),
         }
     }
@@ -208,26 +237,46 @@ impl Bound {
     /// What the user can do about it; empty if nothing.
     pub fn hint(&self) -> String {
         match self {
-            Bound::Limit { operation, .. } => {
-                let quota = quota(*operation);
-                format!(
-                    "if the account's quota is higher, raise the limit; otherwise ask AWS for more: {quota}"
-                )
-            }
-            Bound::Throttle { operation, .. } => {
-                format!("that is the service's limit: ask AWS for a higher quota, {}", quota(*operation))
+            Bound::Limits(limits) => {
+                let are_found = limits.iter().all(|limit| limit.found.is_some());
+                let quotas: Vec<_> = limits.iter().map(|limit| quota(limit.operation)).collect();
+                let quotas = quotas.join(" and ");
+                match (are_found, limits.len()) {
+                    (true, 1) => format!("that is the service's limit: ask AWS for a higher quota, {quotas}"),
+                    (true, _) => {
+                        format!("those are the service's limits: ask AWS for higher quotas, {quotas}")
+                    }
+                    (false, 1) => format!(
+                        "if the account's quota is higher, raise the limit; otherwise ask AWS for more: {quotas}"
+                    ),
+                    (false, _) => format!(
+                        "if the account's quotas are higher, raise the limits; otherwise ask AWS for more: {quotas}"
+                    ),
+                }
             }
             Bound::Connections { .. } => {
                 String::from("allow more connections, or let the run find how many it needs")
             }
-            Bound::Service { is_failing: true, .. } => {
+            Bound::Service { by: Delay::Outage, .. } => {
+                String::from("the run went on by itself once the service, or the way to it, was back")
+            }
+            Bound::Service { by: Delay::Failures, .. } => {
                 String::from("look at what went wrong on the way: retries wait longer each time")
             }
-            Bound::Service { is_failing: false, .. } => String::from(
+            Bound::Service { by: Delay::Latency, .. } => String::from(
                 "more connections did not help: the rest is the service's latency, or this machine",
             ),
             Bound::Unclear => String::new(),
         }
+    }
+
+    /// The evidence for the limits of the service among those that bound it; `None` if there are none.
+    fn evidence(&self) -> Option<String> {
+        let Bound::Limits(limits) = self else { return None };
+        let mut evidence: Vec<_> = limits.iter().filter_map(|limit| limit.found).collect();
+        evidence.dedup();
+        let evidence: Vec<_> = evidence.iter().map(Evidence::to_string).collect();
+        (!evidence.is_empty()).then(|| evidence.join("; "))
     }
 }
 
@@ -262,12 +311,32 @@ impl fmt::Display for Evidence {
     }
 }
 
+impl fmt::Display for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (doing, rate) = (doing(self.operation), self.rate);
+        match self.found {
+            Some(_) => write!(f, "{doing} at {rate:.1}/s"),
+            None => write!(f, "{doing} at its limit of {rate}/s"),
+        }
+    }
+}
+
+impl fmt::Display for Delay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Delay::Outage => "no answers",
+            Delay::Failures => "waiting after failures",
+            Delay::Latency => "waiting for replies and commits",
+        })
+    }
+}
+
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.brief())?;
-        match self {
-            Bound::Throttle { found, .. } => write!(f, ": {}", found.by),
-            _ => Ok(()),
+        match self.evidence() {
+            Some(evidence) => write!(f, ": {evidence}"),
+            None => Ok(()),
         }
     }
 }
@@ -293,6 +362,8 @@ mod tests {
             workers: Duration::from_secs(1_000),
             busy: Duration::from_secs(busy),
             pausing: Duration::from_secs(pausing),
+            held: Duration::from_secs(held.into_iter().sum::<u64>().min(100)),
+            out: Duration::ZERO,
             connections: ConnectionUsage::Fixed(10),
         }
     }
@@ -300,10 +371,10 @@ mod tests {
     #[test]
     fn the_limit_that_held_requests_back_the_longest_binds() {
         let bound = usage([20, 98], 900, 0).bound();
-        let wanted = Bound::Limit { operation: Operation::RegisterThing, rate: 10.0, share: 0.98 };
-        assert_eq!((bound, bound.name()), (wanted, "quota"));
+        assert_eq!(bound.name(), "quota");
         assert_eq!(bound.to_string(), "register at its limit of 10/s 98 % of the time");
-        assert!(bound.hint().contains("L-B2BBBD8C"), "{}", bound.hint());
+        assert!(bound.hint().contains("raise the limit;"), "{}", bound.hint());
+        assert!(bound.hint().ends_with("L-B2BBBD8C (RegisterThing)"), "{}", bound.hint());
 
         let mut throttled = usage([0, 98], 900, 0);
         throttled.limits[1].found = Some(Found { rate: 7.25, by: Evidence::Throttles });
@@ -315,11 +386,45 @@ mod tests {
     }
 
     #[test]
+    fn limits_that_take_turns_bind_together() {
+        let mut usage = usage([40, 55], 900, 0);
+        let both =
+            "register at its limit of 10/s 55 % of the time, create at its limit of 10/s 40 % of the time";
+        assert_eq!(usage.bound().to_string(), both);
+        assert!(usage.bound().hint().contains("raise the limits;"), "{}", usage.bound().hint());
+        usage.limits[0].found = Some(Found { rate: 7.25, by: Evidence::Throttles });
+        let both = "register at its limit of 10/s 55 % of the time, create at 7.2/s 40 % of the time: \
+                    the service throttles more";
+        assert_eq!(usage.bound().to_string(), both);
+        usage.limits[1].found = Some(Found { rate: 8.0, by: Evidence::Throttles });
+        let both = "register at 8.0/s 55 % of the time, create at 7.2/s 40 % of the time: the service throttles more";
+        assert_eq!(usage.bound().to_string(), both);
+        assert!(
+            usage.bound().hint().starts_with("those are the service's limits"),
+            "{}",
+            usage.bound().hint()
+        );
+
+        usage.held = Duration::from_secs(60);
+        assert_eq!(usage.bound().name(), "connections", "most of the time they held requests back at once");
+    }
+
+    #[test]
+    fn an_outage_is_no_quota() {
+        let outage = |held, out| Usage { out: Duration::from_secs(out), ..usage([0, held], 100, 0) }.bound();
+        assert_eq!(outage(2, 95).to_string(), "no answers 95 % of the time");
+        assert_eq!(outage(40, 60).name(), "service");
+        assert_eq!(outage(58, 40).to_string(), "register at its limit of 10/s 58 % of the time");
+        assert_eq!(outage(30, 40).to_string(), "no answers 40 % of the time");
+        assert_eq!(outage(30, 20), Bound::Unclear);
+    }
+
+    #[test]
     fn without_a_limit_it_is_the_connections_or_the_service_or_unclear() {
         assert_eq!(usage([30, 40], 900, 0).bound(), Bound::Connections { count: 10, share: 0.9 });
         let enough = Usage { connections: ConnectionUsage::Enough, ..usage([0, 0], 900, 0) };
-        assert_eq!(enough.bound(), Bound::Service { share: 0.9, is_failing: false });
-        assert_eq!(usage([0, 0], 500, 400).bound(), Bound::Service { share: 0.4, is_failing: true });
+        assert_eq!(enough.bound(), Bound::Service { by: Delay::Latency, share: 0.9 });
+        assert_eq!(usage([0, 0], 500, 400).bound(), Bound::Service { by: Delay::Failures, share: 0.4 });
         assert_eq!(usage([30, 40], 500, 100).bound(), Bound::Unclear);
         let short = Usage { elapsed: Duration::from_millis(900), ..usage([0, 98], 900, 0) };
         assert_eq!(short.bound(), Bound::Unclear);
@@ -329,6 +434,7 @@ mod tests {
     fn a_part_is_judged_by_what_happened_in_it() {
         let (earlier, mut later) = (usage([0, 98], 900, 0), usage([0, 100], 1_800, 0));
         later.elapsed = Duration::from_secs(200);
+        later.held = Duration::from_secs(100);
         later.workers = Duration::from_secs(2_000);
         assert_eq!(later.since(&earlier).bound(), Bound::Connections { count: 10, share: 0.9 });
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::call::Call;
 use crate::engine::End;
+use crate::event::Operation;
 use crate::failure::{Cause, Failure, Stage};
 use crate::ledger::{Account, BoundTo, Counts, NotThere, Problem};
 use crate::limit_search::{Finding, Stopped};
@@ -109,15 +110,24 @@ impl Speed {
 
 /// The option that makes a run faster, if one may help.
 pub(super) fn faster(usage: &Usage) -> Option<String> {
-    use crate::event::Operation;
-    let option = match usage.bound() {
-        Bound::Limit { operation: Operation::Connect, .. } => "--connect-rate",
-        Bound::Limit { operation: Operation::CreateCertificate, .. } => "--create-rate",
-        Bound::Limit { operation: Operation::RegisterThing, .. } => "--register-rate",
-        Bound::Connections { .. } => "--connections",
-        _ => return None,
+    let options: Vec<_> = match usage.bound() {
+        Bound::Limits(limits) => {
+            let configured = limits.iter().filter(|limit| limit.found.is_none());
+            configured.filter_map(|limit| rate_option(limit.operation)).collect()
+        }
+        Bound::Connections { .. } => vec!["--connections"],
+        _ => Vec::new(),
     };
-    Some(format!("what bound the run is set with {option}"))
+    (!options.is_empty()).then(|| format!("what bound the run is set with {}", options.join(" and ")))
+}
+
+fn rate_option(operation: Operation) -> Option<&'static str> {
+    match operation {
+        Operation::Connect => Some("--connect-rate"),
+        Operation::CreateCertificate => Some("--create-rate"),
+        Operation::RegisterThing => Some("--register-rate"),
+        _ => None,
+    }
 }
 
 /// What to do about a refused ledger.

@@ -12,13 +12,15 @@ use tracing::{debug, instrument};
 use super::clock::Clock;
 use super::keys::KeyPolicy;
 use super::line::{Line, Trunk};
-use super::rate::Limit;
+use super::plan::Rates;
+use super::rate::{Limit, Waits};
 use super::recorder::{RecorderGone, RecorderHandle};
 use super::store::CommitMode;
 use crate::event::Change;
 use crate::failure::Failure;
 use crate::identity::ParameterPlan;
 use crate::ledger::Receipt;
+use crate::rate::RateLimit;
 use crate::transport::Connector;
 
 /// The limits of a run, one for each kind of request.
@@ -27,6 +29,30 @@ pub(super) struct Limits {
     pub(super) create: Limit,
     pub(super) register: Limit,
     pub(super) publish: Limit,
+    /// How long requests have waited at any of them.
+    pub(super) waits: Arc<Waits>,
+}
+
+impl Limits {
+    /// Limits that do not wait for the service, but for `connect`: for requests that something else paces.
+    pub(super) fn of_connects(connect: RateLimit) -> Self {
+        let waits = Arc::default();
+        let connect = Limit::sharing(&waits, connect);
+        Self { connect, create: Limit::none(), register: Limit::none(), publish: Limit::none(), waits }
+    }
+
+    /// Limits of provisioning.
+    pub(super) fn of_provisioning(rates: &Rates) -> Self {
+        let waits = Arc::default();
+        let limit = |rate| Limit::sharing(&waits, rate);
+        Self {
+            connect: limit(rates.connect),
+            create: limit(rates.create),
+            register: limit(rates.register),
+            publish: Limit::none(),
+            waits,
+        }
+    }
 }
 
 /// What the workers of a run share.

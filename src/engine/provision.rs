@@ -20,7 +20,6 @@ use super::journey::Journey;
 use super::line::{Line, LineSettings, Trunk};
 use super::plan::Plan;
 use super::queue::{self, Queue};
-use super::rate::Limit;
 use super::recorder::{Recorder, RecorderHandle};
 use super::refusals::Refusals;
 use super::stop::{Stop, StopTokens};
@@ -85,12 +84,7 @@ async fn conduct<C: Connector>(
         drain,
         plan.clock.clone(),
     );
-    let limits = Arc::new(Limits {
-        connect: Limit::new(plan.rates.connect),
-        create: Limit::new(plan.rates.create),
-        register: Limit::new(plan.rates.register),
-        publish: Limit::none(),
-    });
+    let limits = Arc::new(Limits::of_provisioning(&plan.rates));
     let crew = Arc::new(Crew::new(plan.connections));
     let recorder = recorder.telling_usage(crew.clone(), limits.clone()).coalescing(plan.coalescing.clone());
     let mut recorder = JoinSet::from_iter([recorder.run()]);

@@ -31,8 +31,8 @@ const BACKLOG: usize = 4096;
 const BATCH: usize = 512;
 /// The shortest time between two progress snapshots.
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);
-/// How many snapshots recent usage covers: ten seconds.
-const RECENT: usize = 50;
+/// The time that recent usage covers.
+const RECENT: Duration = Duration::from_secs(10);
 
 enum Message {
     /// A note, with the instant that it counts for.
@@ -262,11 +262,13 @@ impl RecentUsage {
     /// The usage of the last seconds.
     fn look(&mut self) -> Usage {
         let usage = self.crew.usage(&self.limits);
-        let recent = usage.since(self.recent.front().unwrap_or(&Usage::default()));
-        self.recent.push_back(usage);
-        if self.recent.len() > RECENT {
+        // Snapshots are rare while little happens.
+        let is_old = |snapshot: &Usage| usage.elapsed.saturating_sub(snapshot.elapsed) > RECENT;
+        while self.recent.len() > 1 && self.recent.front().is_some_and(is_old) {
             self.recent.pop_front();
         }
+        let recent = usage.since(self.recent.front().unwrap_or(&Usage::default()));
+        self.recent.push_back(usage);
         recent
     }
 }

@@ -44,6 +44,9 @@ pub struct Summary {
     /// How the rate limits were used.
     #[serde(default)]
     pub limits: Vec<LimitSummary>,
+    /// How long requests waited because the service answered none, in seconds.
+    #[serde(default)]
+    pub out_s: f64,
 }
 
 /// How a rate limit was used.
@@ -59,7 +62,7 @@ pub struct LimitSummary {
     pub found_by: Option<String>,
     /// The share of requests, 0 to 1, that are never answered at any rate, if a test has shown it.
     pub unanswered: Option<f64>,
-    /// How long it held requests back, in seconds.
+    /// How long it held requests back while the service answered, in seconds.
     pub held_s: f64,
 }
 
@@ -192,6 +195,7 @@ impl Summary {
             eta_s: eta_s(elapsed, devices, metrics),
             bound: None,
             limits: Vec::new(),
+            out_s: 0.0,
         }
     }
 
@@ -209,6 +213,7 @@ impl Summary {
         Self {
             bound: Some(Bound { by: bound.name().to_owned(), detail: bound.to_string(), hint: bound.hint() }),
             limits: limits.collect(),
+            out_s: usage.out.as_secs_f64(),
             ..self
         }
     }

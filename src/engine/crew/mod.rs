@@ -114,8 +114,7 @@ impl Crew {
     pub(super) fn missing(&self, limits: &Limits) -> usize {
         let now = self.began.elapsed();
         let uses = [limits.create.used(), limits.register.used()];
-        let held =
-            uses.iter().chain([&limits.connect.used()]).map(|used| used.held).max().unwrap_or_default();
+        let held = limits.waits.for_rate() + limits.waits.for_answer();
         let mut roster = self.roster();
         let (held_before, looked) = std::mem::replace(&mut roster.held, (held, now));
         let look = Look {
@@ -206,6 +205,8 @@ impl Crew {
                 limit(Operation::RegisterThing, limits.register.used()),
             ],
             workers: roster.left + at_work.saturating_sub(roster.since),
+            held: limits.waits.for_rate(),
+            out: limits.waits.for_answer(),
             busy: Duration::from_micros(self.busy_us.load(Ordering::Relaxed)),
             pausing: Duration::from_micros(self.pausing_us.load(Ordering::Relaxed)),
             connections,

@@ -29,7 +29,6 @@ use super::health::Health;
 use super::keys::KeyPolicy;
 use super::line::{LineSettings, Trunk};
 use super::plan::{CONNECTION_LIFETIME, Connections, EXCHANGE_TIMEOUT, TOKEN_USABLE};
-use super::rate::Limit;
 use super::recorder::{Recorder, RecorderHandle};
 use super::stop::{Stop, StopTokens};
 use super::store::{CommitMode, Store};
@@ -318,12 +317,7 @@ fn context<C: Connector>(
     gauges: Arc<Gauges>,
     over: CancellationToken,
 ) -> Context<C> {
-    let limits = Arc::new(Limits {
-        connect: Limit::new(plan.connect_rate),
-        create: Limit::none(),
-        register: Limit::none(),
-        publish: Limit::none(),
-    });
+    let limits = Arc::new(Limits::of_connects(plan.connect_rate));
     let trunk = Trunk {
         connector,
         settings: LineSettings {

@@ -15,6 +15,7 @@ mod round;
 mod sign;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,9 +33,11 @@ use crate::rate::{Rate, RateLimit};
 use crate::usage::Found;
 
 pub(super) use sign::Sign;
+pub(super) use waits::Waits;
 
 use pace::Pace;
 use patience::Waiting;
+use waits::Reason;
 
 /// A limit that many tasks wait at, in order of arrival. Unused time is not made up for later, beyond a burst of 2 or
 /// 1 % of a second's worth: a burst of 1 would lose every tick that the timer is late.
@@ -50,6 +53,7 @@ pub(super) struct Limit {
     is_open: bool,
     /// How long it has held requests back, in microseconds.
     held: AtomicU64,
+    waits: Arc<Waits>,
 }
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<TokioInstant>>;
@@ -96,13 +100,18 @@ pub(super) struct Use {
     pub(super) found: Option<Found>,
     /// The share of requests that is never answered, at any rate; `None` unless a test has shown one.
     pub(super) unanswered: Option<f64>,
-    /// How long it has held requests back.
+    /// How long it has held requests back while the service answered.
     pub(super) held: Duration,
 }
 
 impl Limit {
     /// Creates a limit as configured.
     pub(super) fn new(asked: RateLimit) -> Self {
+        Self::sharing(&Arc::default(), asked)
+    }
+
+    /// Creates a limit as configured, which adds to `waits`.
+    pub(super) fn sharing(waits: &Arc<Waits>, asked: RateLimit) -> Self {
         Self {
             asked,
             turn: tokio::sync::Mutex::new(()),
@@ -116,6 +125,7 @@ impl Limit {
             }),
             is_open: false,
             held: AtomicU64::new(0),
+            waits: waits.clone(),
         }
     }
 
@@ -138,8 +148,9 @@ impl Limit {
             if let Some(permit) = self.spare() {
                 return permit;
             }
-            let Some(wait) = self.wait() else { return self.take() };
-            let _held = Held { since: Instant::now(), held: &self.held };
+            let Some((wait, reason)) = self.wait() else { return self.take() };
+            let _waiting = self.waits.begin(reason);
+            let _held = (reason == Reason::Rate).then(|| Held { since: Instant::now(), held: &self.held });
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.clock.passed_on.notified() => {}
@@ -171,15 +182,20 @@ impl Limit {
         }
     }
 
-    /// How long to wait before asking again; `None` if the request may go, which spends a permit of the fixed rate.
-    fn wait(&self) -> Option<Duration> {
-        let paced = self.clock.pace().wait(self.clock.now());
-        // The timer never fires early. The minimum keeps the loop from spinning.
-        let least = Duration::from_micros(100);
-        paced.map(|wait| wait.max(least)).or_else(|| {
+    /// How long to wait before asking again, and why; `None` if the request may go, which spends a permit of the fixed
+    /// rate.
+    fn wait(&self) -> Option<(Duration, Reason)> {
+        let (paced, is_out) = {
+            let mut pace = self.clock.pace();
+            (pace.wait(self.clock.now()), pace.is_out())
+        };
+        let reason = if is_out { Reason::Outage } else { Reason::Rate };
+        let wait = paced.or_else(|| {
             let not_until = self.limiter.as_ref()?.check().err()?;
-            Some(not_until.wait_time_from(TokioClock.now()).max(least))
-        })
+            Some(not_until.wait_time_from(TokioClock.now()))
+        });
+        // The timer never fires early. The minimum keeps the loop from spinning.
+        Some((wait?.max(Duration::from_micros(100)), reason))
     }
 
     fn take(&self) -> Permit {

@@ -187,10 +187,15 @@ impl Pace {
         self.rate.is_some() && matches!(self.search, Search::Doubling { .. })
     }
 
+    /// Whether the service answers no request.
+    pub(super) fn is_out(&self) -> bool {
+        self.outage.is_on()
+    }
+
     /// Whether requests must ask how long to wait.
     pub(super) fn is_limiting(&mut self, now: Duration) -> bool {
         self.look(now);
-        self.rate().is_some() || self.outage.is_on()
+        self.rate().is_some() || self.is_out()
     }
 
     /// How long until the next request may be sent; `None` if it may be sent at once.

@@ -38,6 +38,9 @@ const EXPECTED_ALARM: f64 = 4.0;
 const EXPECTED_LOSSY_SECONDS: u32 = 2;
 /// The evidence, in nats, that ends a step: odds of 19 to 1. Neither one second nor two can decide it.
 const CERTAIN: f64 = 2.944;
+/// A step ends after this many requests as its evidence leans. While it lasts the rate may be too low; and if it errs, the
+/// test still wants [`PROOF`].
+const LONGEST_STEP: u64 = 150;
 /// The most evidence, in nats, that one second of a trial adds or takes away.
 const MOST_A_SECOND_OF_A_TRIAL: f64 = 1.2;
 /// The evidence, in nats, that two rates lose different shares, which establishes that the rate is the cause: chance
@@ -54,10 +57,6 @@ const MOST_AN_ANSWER: f64 = 0.5;
 const SETTLING: Duration = Duration::from_millis(1_500);
 /// The longest time after a change of the rate for which requests do not count.
 const LONGEST_SETTLING: Duration = Duration::from_secs(20);
-/// A step that is undecided after this time, and after [`LONGEST_STEP_REQUESTS`] requests, is given up.
-const LONGEST_STEP: Duration = Duration::from_secs(120);
-/// A step that is undecided after this many requests, and after [`LONGEST_STEP`], is given up.
-const LONGEST_STEP_REQUESTS: f64 = 250.0;
 /// A trial's rate is at most this share of the rate before, and of the assumed limit unless [`FLOOR`] is higher.
 const BELOW: f64 = 0.97;
 /// The least rate of a trial, as a share of what was answered in the last minute, unless [`MANY`] are lost for
@@ -250,11 +249,7 @@ impl Inquiry {
 
     fn try_out(&mut self, judged: &Judged, rate: f64, now: Duration) -> Option<Finding> {
         let (Step::Lower(_, trial) | Step::Again(_, trial)) = &mut self.step else { return None };
-        let verdict = trial.judge(judged);
-        if trial.is_endless(now.saturating_sub(self.began)) {
-            return self.acquit(rate, now);
-        }
-        let verdict = verdict?;
+        let verdict = trial.judge(judged)?;
         match (std::mem::replace(&mut self.step, Step::Watch(Watch::default())), verdict) {
             (Step::Watch(_), _) => None,
             (Step::Lower(test, trial), GoOn::Yes) => self.blame_chance(&test.with_lower(trial), rate, now),
@@ -426,12 +421,7 @@ impl Trial {
         Self { rate, lossy, calm, evidence: Evidence::default(), sample: Sample::default() }
     }
 
-    /// Whether the trial has gone on for so long that it will never decide.
-    fn is_endless(&self, taken: Duration) -> bool {
-        taken > LONGEST_STEP && self.sample.judged() as f64 > LONGEST_STEP_REQUESTS
-    }
-
-    /// Whether the losses go on; `None` until that is certain.
+    /// Whether the losses go on; `None` until that is certain, or taking longer than it is worth.
     fn judge(&mut self, judged: &Judged) -> Option<GoOn> {
         let gain = if judged.is_lost {
             (self.lossy / self.calm).ln().min(MOST_A_LOSS)
@@ -443,6 +433,9 @@ impl Trial {
         match self.evidence.sum {
             sum if sum >= CERTAIN && self.sample.lost() >= 3 => Some(GoOn::Yes),
             sum if sum <= -CERTAIN => Some(GoOn::No),
+            sum if self.sample.judged() >= LONGEST_STEP => {
+                Some(if sum > 0.0 && self.sample.lost() >= 3 { GoOn::Yes } else { GoOn::No })
+            }
             _ => None,
         }
     }
