@@ -357,6 +357,7 @@ impl Pace {
     }
 
     fn throttle(&mut self, sent: Sent, now: Duration) {
+        self.inquiry.throttled(now);
         self.throttled += 1;
         self.credit = (self.credit - 1.0).max(-MOST_DEBT);
         self.excess = (self.excess + 1.0).min(MOST_EXCESS);

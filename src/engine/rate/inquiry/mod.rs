@@ -70,6 +70,8 @@ const LONG: Duration = Duration::from_secs(3);
 const LEAST_LIMIT: f64 = 0.02;
 /// The most by which the second half of a test exceeds the assumed limit, as a factor.
 const ABOVE: f64 = 1.25;
+/// How long after a throttle losses are taken for chance: a service that says what is too much has no need to be silent.
+const FRANK_FOR: Duration = Duration::from_secs(120);
 /// How long a finding that losses come with the rate holds without another test of its second half.
 const ESTABLISHED_FOR: Duration = Duration::from_secs(300);
 /// A baseline above this is doubted after [`DOUBTED_AFTER`], and then after twice as long each time.
@@ -110,6 +112,8 @@ pub(super) struct Inquiry {
     established: Option<Duration>,
     /// How many tests have shown since that they do not.
     acquitted: u32,
+    /// Until when losses are taken for chance.
+    frank_until: Duration,
     /// When to doubt the baseline, and how long to wait before the next doubt.
     doubt: Option<(Duration, Duration)>,
 }
@@ -180,6 +184,7 @@ impl Inquiry {
             recent: Recent::default(),
             established: None,
             acquitted: 0,
+            frank_until: Duration::ZERO,
             doubt: None,
         }
     }
@@ -214,6 +219,14 @@ impl Inquiry {
         self.begin(Step::Watch(Watch::default()), Duration::ZERO, now);
     }
 
+    /// Notes a throttle, which ends a test.
+    pub(super) fn throttled(&mut self, now: Duration) {
+        self.frank_until = now + FRANK_FOR;
+        if self.trial().is_some() {
+            self.forget(now);
+        }
+    }
+
     /// Takes in a request that has come of age. `rate` is the rate that applies outside a trial.
     pub(super) fn judge(
         &mut self,
@@ -226,8 +239,12 @@ impl Inquiry {
             return None;
         }
         self.recent.add(&judged, self.trial().is_none());
-        if matches!(self.step, Step::Watch(_)) {
-            self.watch(&judged, rate, is_probe, now);
+        if let Step::Watch(watch) = &mut self.step {
+            if now < self.frank_until {
+                *watch = Watch::default();
+            } else {
+                self.watch(&judged, rate, is_probe, now);
+            }
             return None;
         }
         self.try_out(&judged, rate, now)
