@@ -258,7 +258,7 @@ impl Pace {
     /// Judges the requests that have come of age, and checks whether any request is answered at all.
     fn look(&mut self, now: Duration) {
         if self.outage.begins(self.flight.latency(), now) {
-            self.inquiry.forget(now);
+            self.inquiry.pause(now);
         }
         while let Some(judged) = self.flight.judge(now) {
             if self.outage.is_on() {
@@ -282,7 +282,7 @@ impl Pace {
 
     /// Resumes at the rate from before an outage, once the service answers again.
     fn resume(&mut self, now: Duration) {
-        self.inquiry.forget(now);
+        self.inquiry.resume(now);
         self.due = now;
         self.begin_round(now);
         // Much may have changed during the outage: probe soon.
@@ -357,6 +357,7 @@ impl Pace {
     }
 
     fn throttle(&mut self, sent: Sent, now: Duration) {
+        // The service's own word needs no test.
         self.inquiry.throttled(now);
         self.throttled += 1;
         self.credit = (self.credit - 1.0).max(-MOST_DEBT);
@@ -450,12 +451,8 @@ impl Pace {
         (rate * UNDER, rate * (1.0 - cut))
     }
 
-    /// Cuts the rate for a throttle. The service's own word needs no test, so a running test ends.
     fn cut_for_throttle(&mut self, above: f64, rate: f64, now: Duration) {
         self.evidence = Some(Evidence::Throttles);
-        if self.inquiry.trial().is_some() {
-            self.inquiry.forget(now);
-        }
         self.cut(above, rate, now);
     }
 

@@ -239,18 +239,19 @@ impl Cell {
             // A test takes minutes of a quarter of an hour.
             _ if self.rate <= 1.0 && is_silent => wanted(0.5, 0.2),
             // The emulator's bucket holds one: none may come early.
-            _ if self.rate <= 1.0 => wanted(0.82, 0.04),
+            _ if self.rate <= 1.0 => wanted(0.8, 0.04),
             // Requests that overtake each other are throttled below the quota: 0.957 is the most that any steady rate can have.
             Limit::Sliding if is_shared => wanted(0.5, 0.045),
-            Limit::Sliding => wanted(0.75, 0.035),
+            Limit::Sliding => wanted(0.75, 0.04),
             // A rise shows in a probe, and a probe needs to be borne for long where nobody says that it is too high.
-            _ if is_silent && rises => wanted(0.5, 0.12),
+            _ if is_silent && rises => wanted(0.5, 0.17),
             // Whoever asks more often gets more of a full bucket, at the other's cost: the limit moves away as it is neared.
             _ if is_silent && is_shared => wanted(0.85, 0.3),
             // Half a minute of tests is a good part of what is judged at 50/s.
-            _ if is_silent => wanted(0.85, 0.11),
-            _ if is_shared && rises => wanted(0.45, 0.035),
-            _ if is_shared => wanted(0.9, 0.035),
+            _ if is_silent && matches!(self.loss, Loss::Outage(_)) => wanted(0.45, 0.125),
+            _ if is_silent => wanted(0.85, 0.125),
+            _ if is_shared && rises => wanted(0.45, 0.05),
+            _ if is_shared => wanted(0.88, 0.05),
             // Half a minute passes until a rise is found; that is a tenth of the run's better half.
             _ if rises => wanted(0.88, 0.03),
             _ => wanted(0.92, 0.035),

@@ -8,8 +8,10 @@
 //! - **Lower.** If there are more losses than chance explains, tries a rate at which a quota would lose none: just
 //!   under what was answered. Do the losses end?
 //! - **Again.** If they do, raises the rate again. Do they return? If not, they had ended by themselves, and the
-//!   lower rate was not the cause. If they do, but chance explains the difference between both rates, starts over with
-//!   the lower one, and counts all requests of the test.
+//!   lower rate was not the cause. If they do, goes on until chance no longer explains the difference between both
+//!   rates; if that takes long, begins again with the lower one. All requests of the test count.
+//!
+//! A service that throttles is not tested: it says what is too much.
 //!
 //! Only requests sent during a step count for it, and all are judged at the same age ([`super::flight`]).
 
@@ -46,7 +48,7 @@ const MOST_A_SECOND_OF_A_TRIAL: f64 = 1.2;
 /// The evidence, in nats, that two rates lose different shares, which establishes that the rate is the cause: chance
 /// rarely gives it, even to two steps that ended as it suits the hypothesis. After n tests that found no such thing it takes
 /// ln(n + 1) more, so that many tests err no more often than a few.
-const PROOF: f64 = 4.5;
+const PROOF: f64 = 6.5;
 /// Losses have ended if they are fewer than before by this factor: the limit is not known more precisely.
 const FEWER: f64 = 3.0;
 /// The most evidence, in nats, that one loss adds in a trial.
@@ -112,6 +114,8 @@ pub(super) struct Inquiry {
     established: Option<Duration>,
     /// How many tests have shown since that they do not.
     acquitted: u32,
+    /// When the last outage began.
+    paused_at: Duration,
     /// Until when losses are taken for chance.
     frank_until: Duration,
     /// When to doubt the baseline, and how long to wait before the next doubt.
@@ -184,6 +188,7 @@ impl Inquiry {
             recent: Recent::default(),
             established: None,
             acquitted: 0,
+            paused_at: Duration::ZERO,
             frank_until: Duration::ZERO,
             doubt: None,
         }
@@ -215,8 +220,22 @@ impl Inquiry {
     }
 
     /// Starts afresh: requests under way no longer count, later ones do.
-    pub(super) fn forget(&mut self, now: Duration) {
+    fn forget(&mut self, now: Duration) {
         self.begin(Step::Watch(Watch::default()), Duration::ZERO, now);
+    }
+
+    /// Notes that an outage begins: until it ends, nothing is learned and nothing gets older.
+    pub(super) fn pause(&mut self, now: Duration) {
+        self.paused_at = now;
+        self.forget(now);
+    }
+
+    /// Notes that an outage has ended.
+    pub(super) fn resume(&mut self, now: Duration) {
+        let paused = now.saturating_sub(self.paused_at);
+        self.established = self.established.map(|at| at + paused);
+        self.doubt = self.doubt.map(|(at, wait)| (at + paused, wait));
+        self.forget(now);
     }
 
     /// Notes a throttle, which ends a test.
@@ -265,24 +284,41 @@ impl Inquiry {
     }
 
     fn try_out(&mut self, judged: &Judged, rate: f64, now: Duration) -> Option<Finding> {
-        let (Step::Lower(_, trial) | Step::Again(_, trial)) = &mut self.step else { return None };
-        let verdict = trial.judge(judged)?;
+        let (wanted, is_established) = (self.wanted_proof(), self.is_established(now));
+        let verdict = match &mut self.step {
+            Step::Watch(_) => return None,
+            Step::Lower(test, trial) => {
+                let verdict = trial.judge(judged)?;
+                // Fewer requests at the lower rate could never prove anything, however many are lost at the higher one.
+                let enough = ((1.5 * wanted / trial.lossy) as u64).min(LONGEST_STEP);
+                let judged = test.at_lower.judged() + trial.sample.judged();
+                if matches!(verdict, GoOn::No) && !is_established && judged < enough {
+                    return None;
+                }
+                verdict
+            }
+            Step::Again(test, trial) => {
+                let verdict = trial.judge(judged)?;
+                let is_proved = test.proof(&trial.sample) >= wanted;
+                if matches!(verdict, GoOn::Yes) && !is_proved && trial.sample.judged() < LONGEST_STEP {
+                    return None;
+                }
+                verdict
+            }
+        };
         match (std::mem::replace(&mut self.step, Step::Watch(Watch::default())), verdict) {
             (Step::Watch(_), _) => None,
             (Step::Lower(test, trial), GoOn::Yes) => self.blame_chance(&test.with_lower(trial), rate, now),
             // A recent test has already shown it.
-            (Step::Lower(test, trial), GoOn::No) if self.is_established(now) => {
+            (Step::Lower(test, trial), GoOn::No) if is_established => {
                 self.blame_rate(test.limit.max(test.lower), &trial.sample, now)
             }
             (Step::Lower(test, trial), GoOn::No) => self.again(test.with_lower(trial), now),
-            (Step::Again(test, trial), GoOn::Yes) => {
-                let test = test.with_higher(trial);
-                if test.proof() < PROOF + f64::from(1 + self.acquitted).ln() {
-                    return self.lower(test, now);
-                }
+            (Step::Again(test, trial), GoOn::Yes) if test.proof(&trial.sample) >= wanted => {
                 (self.established, self.acquitted) = (Some(now), 0);
                 self.blame_rate(test.limit, &test.at_lower, now)
             }
+            (Step::Again(test, trial), GoOn::Yes) => self.lower(test.with_higher(trial), now),
             (Step::Again(..), GoOn::No) => self.acquit(rate, now),
         }
     }
@@ -335,6 +371,10 @@ impl Inquiry {
         self.baseline = self.baseline.min(at_lower.ceiling()).max(LEAST_BASELINE);
         self.begin(Step::Watch(Watch::default()), SETTLING, now);
         Some(Finding::Rate { limit })
+    }
+
+    fn wanted_proof(&self) -> f64 {
+        PROOF + f64::from(1 + self.acquitted).ln()
     }
 
     fn is_established(&self, now: Duration) -> bool {
@@ -423,10 +463,10 @@ impl Test {
         Self { at_higher: self.at_higher.with(&trial.sample), ..self }
     }
 
-    /// The evidence, in nats, that more is lost at the higher rate: how much likelier two shares make the losses than
-    /// one does. Negative if fewer are.
-    fn proof(&self) -> f64 {
-        let (low, high) = (&self.at_lower, &self.at_higher);
+    /// The evidence, in nats, that more is lost at the higher rate, `more` of whose requests are counted too: how much
+    /// likelier two shares make the losses than one does. Negative if fewer are lost.
+    fn proof(&self, more: &Sample) -> f64 {
+        let (low, high) = (&self.at_lower, &self.at_higher.with(more));
         let gain = low.likelihood(low.share()) + high.likelihood(high.share());
         let gain = gain - low.likelihood(low.with(high).share()) - high.likelihood(low.with(high).share());
         if high.share() > low.share() { gain } else { -gain }
