@@ -374,7 +374,7 @@ impl Inquiry {
     }
 
     fn wanted_proof(&self) -> f64 {
-        PROOF + f64::from(1 + self.acquitted).ln()
+        PROOF + (f64::from(self.acquitted) + 1.0).ln()
     }
 
     fn is_established(&self, now: Duration) -> bool {
