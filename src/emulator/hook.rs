@@ -157,11 +157,14 @@ mod tests {
             id = started => id,
         };
         let id = Pid::from_raw(id.trim().parse().unwrap()).unwrap();
-        // Whoever inherits it may not have collected it yet.
+        // A zombie has ended too: its new parent has yet to wait for it.
         let state = || std::fs::read_to_string(format!("/proc/{}/stat", id.as_raw_nonzero()));
-        while state().is_ok_and(|state| !state.contains(") Z ")) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let ended = async {
+            while state().is_ok_and(|state| !state.contains(") Z ")) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it ends long before its 600 s");
     }
 
     #[tokio::test(start_paused = true)]
