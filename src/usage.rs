@@ -29,7 +29,7 @@ pub struct Usage {
     /// How long at least one limit held requests back.
     pub held: Duration,
     /// How long requests waited because the service answered none.
-    pub out: Duration,
+    pub outage: Duration,
     /// The time of all workers together: more than `elapsed` if there are several.
     pub workers: Duration,
     /// The workers' time in exchanges, dials and commits.
@@ -139,12 +139,12 @@ impl Usage {
             return Bound::Unclear;
         }
         let of_time = |part: Duration| (part.as_secs_f64() / self.elapsed.as_secs_f64()).min(1.0);
-        let answering = self.elapsed.saturating_sub(self.out);
-        if self.held >= self.out && self.held >= answering.mul_f64(BINDING) {
+        let answering = self.elapsed.saturating_sub(self.outage);
+        if self.held >= self.outage && self.held >= answering.mul_f64(BINDING) {
             return self.binding(answering).map_or(Bound::Unclear, Bound::Limits);
         }
-        if of_time(self.out) >= HELD_UP {
-            return Bound::Service { by: Delay::Outage, share: of_time(self.out) };
+        if of_time(self.outage) >= HELD_UP {
+            return Bound::Service { by: Delay::Outage, share: of_time(self.outage) };
         }
         let share = |part: Duration| (part.as_secs_f64() / self.workers.as_secs_f64()).min(1.0);
         if share(self.pausing) >= HELD_UP {
@@ -165,6 +165,7 @@ impl Usage {
     /// that is no limit yet, but a search for one.
     fn binding(&self, answering: Duration) -> Option<Vec<Binding>> {
         let mut limits: Vec<_> = self.limits.iter().collect();
+        limits.retain(|limit| !limit.held.is_zero());
         limits.sort_by_key(|limit| std::cmp::Reverse(limit.held));
         let mut held = Duration::ZERO;
         let mut bindings = Vec::new();
@@ -198,7 +199,7 @@ impl Usage {
             elapsed: self.elapsed.saturating_sub(earlier.elapsed),
             limits: limits.collect(),
             held: self.held.saturating_sub(earlier.held),
-            out: self.out.saturating_sub(earlier.out),
+            outage: self.outage.saturating_sub(earlier.outage),
             workers: self.workers.saturating_sub(earlier.workers),
             busy: self.busy.saturating_sub(earlier.busy),
             pausing: self.pausing.saturating_sub(earlier.pausing),
@@ -363,7 +364,7 @@ mod tests {
             busy: Duration::from_secs(busy),
             pausing: Duration::from_secs(pausing),
             held: Duration::from_secs(held.into_iter().sum::<u64>().min(100)),
-            out: Duration::ZERO,
+            outage: Duration::ZERO,
             connections: ConnectionUsage::Fixed(10),
         }
     }
@@ -411,7 +412,8 @@ mod tests {
 
     #[test]
     fn an_outage_is_no_quota() {
-        let outage = |held, out| Usage { out: Duration::from_secs(out), ..usage([0, held], 100, 0) }.bound();
+        let outage =
+            |held, out| Usage { outage: Duration::from_secs(out), ..usage([0, held], 100, 0) }.bound();
         assert_eq!(outage(2, 95).to_string(), "no answers 95 % of the time");
         assert_eq!(outage(40, 60).name(), "service");
         assert_eq!(outage(58, 40).to_string(), "register at its limit of 10/s 58 % of the time");

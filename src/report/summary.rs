@@ -46,7 +46,7 @@ pub struct Summary {
     pub limits: Vec<LimitSummary>,
     /// How long requests waited because the service answered none, in seconds.
     #[serde(default)]
-    pub out_s: f64,
+    pub outage_s: f64,
 }
 
 /// How a rate limit was used.
@@ -195,7 +195,7 @@ impl Summary {
             eta_s: eta_s(elapsed, devices, metrics),
             bound: None,
             limits: Vec::new(),
-            out_s: 0.0,
+            outage_s: 0.0,
         }
     }
 
@@ -213,7 +213,7 @@ impl Summary {
         Self {
             bound: Some(Bound { by: bound.name().to_owned(), detail: bound.to_string(), hint: bound.hint() }),
             limits: limits.collect(),
-            out_s: usage.out.as_secs_f64(),
+            outage_s: usage.outage.as_secs_f64(),
             ..self
         }
     }

@@ -66,8 +66,8 @@ fn headline(text: &mut String, summary: &Summary) {
 
 /// For how long and how many requests got no answer, if notable, and whether that is known to be independent of the rate.
 fn silence(text: &mut String, summary: &Summary) {
-    if summary.out_s >= 1.0 {
-        line!(text, "no request was answered for {:.0} s: the run waited", summary.out_s);
+    if summary.outage_s >= 1.0 {
+        line!(text, "no request was answered for {:.0} s: the run waited", summary.outage_s);
     }
     let operations = [&summary.operations.create_certificate, &summary.operations.register_thing];
     let sum =

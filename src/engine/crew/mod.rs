@@ -206,7 +206,7 @@ impl Crew {
             ],
             workers: roster.left + at_work.saturating_sub(roster.since),
             held: limits.waits.for_rate(),
-            out: limits.waits.for_answer(),
+            outage: limits.waits.for_answer(),
             busy: Duration::from_micros(self.busy_us.load(Ordering::Relaxed)),
             pausing: Duration::from_micros(self.pausing_us.load(Ordering::Relaxed)),
             connections,

@@ -37,7 +37,7 @@ pub(super) use waits::Waits;
 
 use pace::Pace;
 use patience::Waiting;
-use waits::Reason;
+use waits::{Reason, Stopwatch};
 
 /// A limit that many tasks wait at, in order of arrival. Unused time is not made up for later, beyond a burst of 2 or
 /// 1 % of a second's worth: a burst of 1 would lose every tick that the timer is late.
@@ -51,8 +51,8 @@ pub(super) struct Limit {
     clock: Arc<Paced>,
     /// Whether every request passes, whatever becomes of it.
     is_open: bool,
-    /// How long it has held requests back, in microseconds.
-    held: AtomicU64,
+    /// How long it has held requests back.
+    held: Stopwatch,
     waits: Arc<Waits>,
 }
 
@@ -124,7 +124,7 @@ impl Limit {
                 passed_on: Notify::new(),
             }),
             is_open: false,
-            held: AtomicU64::new(0),
+            held: Stopwatch::default(),
             waits: waits.clone(),
         }
     }
@@ -150,7 +150,7 @@ impl Limit {
             }
             let Some((wait, reason)) = self.wait() else { return self.take() };
             let _waiting = self.waits.begin(reason);
-            let _held = (reason == Reason::Rate).then(|| Held { since: Instant::now(), held: &self.held });
+            let _held = (reason == Reason::Rate).then(|| self.held.begin());
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.clock.passed_on.notified() => {}
@@ -178,7 +178,7 @@ impl Limit {
             is_growing: pace.is_doubling(),
             found: pace.found(),
             unanswered: pace.unanswered(),
-            held: Duration::from_micros(self.held.load(Ordering::Relaxed)),
+            held: self.held.total(),
         }
     }
 
@@ -277,19 +277,6 @@ impl<'a> Queued<'a> {
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Adds the time until it is dropped, even if the waiting task gives up.
-struct Held<'a> {
-    since: Instant,
-    held: &'a AtomicU64,
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        let us = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.held.fetch_add(us, Ordering::Relaxed);
     }
 }
 

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 /// For how long requests have waited at any of the limits that share this.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Waits {
-    for_rate: Meter,
-    for_answer: Meter,
+    for_rate: Stopwatch,
+    for_answer: Stopwatch,
 }
 
 /// What a request waits for.
@@ -35,27 +35,26 @@ impl Waits {
     }
 
     /// Counts until the result is dropped.
-    pub(super) fn begin(&self, reason: Reason) -> Waiting<'_> {
-        let meter = match reason {
-            Reason::Rate => &self.for_rate,
-            Reason::Outage => &self.for_answer,
-        };
-        meter.counted().begin();
-        Waiting(meter)
+    pub(super) fn begin(&self, reason: Reason) -> Running<'_> {
+        match reason {
+            Reason::Rate => self.for_rate.begin(),
+            Reason::Outage => self.for_answer.begin(),
+        }
     }
 }
 
-/// A request that waits.
-pub(super) struct Waiting<'a>(&'a Meter);
+/// A stopwatch that runs until this is dropped.
+pub(super) struct Running<'a>(&'a Stopwatch);
 
-impl Drop for Waiting<'_> {
+impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.counted().end();
     }
 }
 
+/// The time in which at least one waits.
 #[derive(Debug, Default)]
-struct Meter(Mutex<Counted>);
+pub(super) struct Stopwatch(Mutex<Counted>);
 
 #[derive(Debug, Default)]
 struct Counted {
@@ -65,8 +64,15 @@ struct Counted {
     before: Duration,
 }
 
-impl Meter {
-    fn total(&self) -> Duration {
+impl Stopwatch {
+    /// Runs until the result is dropped.
+    pub(super) fn begin(&self) -> Running<'_> {
+        self.counted().begin();
+        Running(self)
+    }
+
+    /// The time so far, with what still runs.
+    pub(super) fn total(&self) -> Duration {
         let counted = self.counted();
         counted.before + counted.since.map_or(Duration::ZERO, |since| since.elapsed())
     }

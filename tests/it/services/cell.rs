@@ -248,6 +248,7 @@ impl Cell {
             // Whoever asks more often gets more of a full bucket, at the other's cost: the limit moves away as it is neared.
             _ if is_silent && is_shared => wanted(0.85, 0.3),
             // Half a minute of tests is a good part of what is judged at 50/s.
+            // An outage in the middle of a test ends it.
             _ if is_silent && matches!(self.loss, Loss::Outage(_)) => wanted(0.45, 0.125),
             _ if is_silent => wanted(0.85, 0.125),
             _ if is_shared && rises => wanted(0.45, 0.05),
