@@ -24,7 +24,7 @@ fn every_pair_of_values() {
 
 /// All of them, or those whose name has `FLEETMINT_CELLS` in it: takes long, and prints a table.
 #[test]
-#[ignore = "takes hours; scripts/soak-rates runs it"]
+#[ignore = "takes minutes, optimised; scripts/soak-rates runs it"]
 fn all_cells() {
     let part = std::env::var("FLEETMINT_CELLS").unwrap_or_default();
     let cells: Vec<_> = Cell::all().filter(|cell| cell.to_string().contains(&part)).collect();

@@ -511,3 +511,41 @@ impl Evidence {
         is_over
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(judged: u64, lost: u64) -> Sample {
+        let mut sample = Sample::default();
+        for number in 0..judged {
+            sample.add(&Sent { number, at: Duration::ZERO }, number < lost);
+        }
+        sample
+    }
+
+    fn proof(at_lower: Sample, at_higher: &Sample) -> f64 {
+        let (seen, none) = (Sample::default(), Sample::default());
+        Test { from: 10.0, limit: 7.0, lower: 6.7, seen, at_lower, at_higher: none }.proof(at_higher)
+    }
+
+    /// It is half of the G-test's statistic, which is 18.5053 for 0 of 40 and 14 of 50.
+    #[test]
+    fn proof_is_how_much_likelier_two_shares_are_than_one() {
+        assert!(proof(sample(100, 5), &sample(60, 3)).abs() < 1e-9, "the same share");
+        assert!(proof(sample(17, 0), &sample(1_000, 200)) < PROOF, "too few to prove anything");
+        assert!((proof(sample(40, 0), &sample(50, 14)) - 18.5053 / 2.0).abs() < 1e-3);
+        assert!(proof(sample(50, 14), &sample(40, 0)) < -PROOF, "fewer at the higher rate");
+        assert_eq!(proof(Sample::default(), &Sample::default()), 0.0);
+    }
+
+    #[test]
+    fn an_outage_makes_nothing_older_that_is_established() {
+        let seconds = Duration::from_secs;
+        let mut inquiry = Inquiry { established: Some(seconds(10)), ..Inquiry::new() };
+        assert!(inquiry.is_established(seconds(300)) && !inquiry.is_established(seconds(400)));
+        inquiry.pause(seconds(20));
+        inquiry.resume(seconds(380));
+        assert!(inquiry.is_established(seconds(400)));
+    }
+}

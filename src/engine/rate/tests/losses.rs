@@ -69,6 +69,13 @@ fn beside_losses_a_quota_is_used_up_and_named() {
     run(&trials, |result| result.used_in_all >= 0.95 && result.throttled <= 0.05 && result.names_limit);
 }
 
+/// A service that says what is too much has no need to be silent.
+#[test]
+fn where_requests_are_throttled_losses_are_not_tested() {
+    let trials = [0.05, 0.1].map(|share| set(50.0, BUCKET, 35.0, Throttle::Prompt, Loss::Random(share)));
+    run(&trials, |result| result.unanswered.is_none() && result.names_limit && result.used_in_all >= 0.95);
+}
+
 #[test]
 fn a_quota_that_changes_is_followed_through_losses() {
     let mut trials = Vec::new();
